@@ -1,0 +1,41 @@
+/** Who may import whom: protocol <- services <- transport <- actors <- roles <- cli. Imports go leftwards only. */
+const order = ["protocol", "services", "transport", "actors", "roles", "cli"]
+module.exports = {
+  forbidden: [
+    {
+      name: "no-circular",
+      severity: "error",
+      from: {},
+      to: { circular: true, viaOnly: { dependencyTypesNot: ["type-only"] } }
+    },
+    ...order.map((from, at) => ({
+      name: `${from}-imports`,
+      severity: "error",
+      comment: `src/${from} may import: ${order.slice(0, at + 1).join(", ")}`,
+      from: { path: `^src/${from}/` },
+      to: { path: `^src/(?!(${order.slice(0, at + 1).join("|")})/)` }
+    })),
+    {
+      name: "protocol-is-pure",
+      severity: "error",
+      comment: "src/protocol only computes: no node: module",
+      from: { path: "^src/protocol/" },
+      to: { dependencyTypes: ["core"] }
+    },
+    {
+      name: "rpcs-without-behaviour",
+      severity: "error",
+      comment: "whoever calls an actor must not pull the actor in",
+      from: { path: "^src/actors/.*Rpcs[.]ts$" },
+      to: { path: "^src/(actors/(?!.*Rpcs[.]ts$)|services|transport)" }
+    },
+    { name: "src-not-to-test", severity: "error", from: { path: "^src/" }, to: { path: "^test/" } },
+    { name: "no-orphans-unresolved", severity: "error", from: {}, to: { couldNotResolve: true } }
+  ],
+  options: {
+    tsPreCompilationDeps: true,
+    tsConfig: { fileName: "tsconfig.json" },
+    doNotFollow: { path: "node_modules" },
+    enhancedResolveOptions: { extensions: [".ts", ".js"], exportsFields: ["exports"], conditionNames: ["import", "require", "node", "default", "types"] }
+  }
+}

@@ -1,0 +1,32 @@
+// Bundles the command line, the library and the thread entries into dist/, and writes the library's declarations.
+// Bundled thread entries boot several times faster than unbundled ones (docs/decisions/0002-bundled-threads.md).
+import { build } from "esbuild"
+import { execFileSync } from "node:child_process"
+import { existsSync, rmSync } from "node:fs"
+import { fileURLToPath } from "node:url"
+
+const root = fileURLToPath(new URL("..", import.meta.url))
+const source = (path) => `${root}src/${path}`
+const entries = { index: "index.ts", "cli/main": "cli/main.ts", "actors/thread.worker": "actors/thread.worker.ts" }
+
+rmSync(`${root}dist`, { recursive: true, force: true })
+await build({
+  entryPoints: Object.fromEntries(
+    Object.entries(entries).map(([name, path]) => [name, source(path)]).filter(([, path]) => existsSync(path))
+  ),
+  outdir: `${root}dist`,
+  bundle: true,
+  splitting: true,
+  format: "esm",
+  platform: "node",
+  target: "node20",
+  sourcemap: true,
+  logLevel: "warning",
+  // Native addons, and packages that find files beside themselves, stay outside.
+  external: ["@infisical/quic", "koffi", "node-datachannel", "@libsql/client", "libsql", "@fails-components/webtransport", "ws"],
+  // CommonJS packages inside the bundle call `require` for Node's own modules.
+  banner: { js: "import { createRequire as __createRequire } from \"node:module\"; const require = __createRequire(import.meta.url);" }
+})
+if (existsSync(source("index.ts")) && !process.argv.includes("--no-types")) {
+  execFileSync(process.execPath, [`${root}node_modules/typescript/bin/tsc`, "-p", `${root}tsconfig.build.json`], { stdio: "inherit" })
+}
