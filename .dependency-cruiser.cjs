@@ -27,7 +27,7 @@ module.exports = {
       severity: "error",
       comment: "whoever calls an actor must not pull the actor in",
       from: { path: "^src/actors/.*Rpcs[.]ts$" },
-      to: { path: "^src/(actors/(?!.*Rpcs[.]ts$)|services|transport)" }
+      to: { path: "^src/(actors/(?!.*Rpcs[.]ts$|runtime/ActorAddress[.]ts$)|services|transport)" }
     },
     { name: "src-not-to-test", severity: "error", from: { path: "^src/" }, to: { path: "^test/" } },
     { name: "no-orphans-unresolved", severity: "error", from: {}, to: { couldNotResolve: true } }
@@ -36,6 +36,10 @@ module.exports = {
     tsPreCompilationDeps: true,
     tsConfig: { fileName: "tsconfig.json" },
     doNotFollow: { path: "node_modules" },
-    enhancedResolveOptions: { extensions: [".ts", ".js"], exportsFields: ["exports"], conditionNames: ["import", "require", "node", "default", "types"] }
+    enhancedResolveOptions: {
+      extensions: [".ts", ".js"],
+      exportsFields: ["exports"],
+      conditionNames: ["import", "require", "node", "default", "types"]
+    }
   }
 }

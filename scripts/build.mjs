@@ -23,10 +23,23 @@ await build({
   sourcemap: true,
   logLevel: "warning",
   // Native addons, and packages that find files beside themselves, stay outside.
-  external: ["@infisical/quic", "koffi", "node-datachannel", "@libsql/client", "libsql", "@fails-components/webtransport", "ws"],
+  external: [
+    "@infisical/quic",
+    "koffi",
+    "node-datachannel",
+    "@libsql/client",
+    "libsql",
+    "@fails-components/webtransport",
+    "ws"
+  ],
   // CommonJS packages inside the bundle call `require` for Node's own modules.
-  banner: { js: "import { createRequire as __createRequire } from \"node:module\"; const require = __createRequire(import.meta.url);" }
+  banner: {
+    js:
+      "import { createRequire as __createRequire } from \"node:module\"; const require = __createRequire(import.meta.url);"
+  }
 })
 if (existsSync(source("index.ts")) && !process.argv.includes("--no-types")) {
-  execFileSync(process.execPath, [`${root}node_modules/typescript/bin/tsc`, "-p", `${root}tsconfig.build.json`], { stdio: "inherit" })
+  execFileSync(process.execPath, [`${root}node_modules/typescript/bin/tsc`, "-p", `${root}tsconfig.build.json`], {
+    stdio: "inherit"
+  })
 }
