@@ -1,0 +1,97 @@
+/** What a host knows of its own addresses, and which candidates follow from it (RFC 8445, section 5.1.1). */
+import * as Candidate from "./Candidate.ts"
+import type { SocketAddr } from "./SocketAddr.ts"
+
+/** Of the bound sockets, by IP version; absent where there is none. */
+export type Ports = { readonly v4?: number | undefined; readonly v6?: number | undefined }
+/** `unknown`: no server has answered or failed yet, or none can be asked. `blocked`: every one of them stayed silent. */
+export type UdpReach = "unknown" | "works" | "blocked"
+export type Local = { readonly candidates: ReadonlyArray<Candidate.Candidate>; readonly udp: UdpReach }
+
+const keyOf = (server: SocketAddr): string => `${server.host}|${server.port}`
+
+export class CandidateGathering {
+  #hosts: ReadonlyArray<string> = []
+  #ports: Ports | null = null
+  #servers: ReadonlyArray<SocketAddr> = []
+  #allowLoopback = false
+  readonly #mapped = new Map<string, SocketAddr>()
+  readonly #silent = new Set<string>()
+
+  /** What was mapped before went by other addresses. */
+  onHosts(hosts: ReadonlyArray<string>): void {
+    this.#hosts = hosts
+    this.#forget()
+  }
+
+  /** True: they differ from before, so that what was mapped belongs to sockets that are gone. */
+  onPorts(ports: Ports): boolean {
+    if (this.#ports !== null && ports.v4 === this.#ports.v4 && ports.v6 === this.#ports.v6) return false
+    this.#ports = ports
+    this.#forget()
+    return true
+  }
+
+  /** Servers that are no literal addresses are passed over. */
+  onServers(servers: ReadonlyArray<SocketAddr>, relayHost: string | null): void {
+    this.#allowLoopback = relayHost !== null && Candidate.allowsLoopback(relayHost)
+    this.#servers = servers.flatMap(({ host, port }) => {
+      const clean = Candidate.canonical(host)
+      return clean === null ? [] : [{ host: clean, port }]
+    })
+    this.#forget()
+  }
+
+  onMapped(server: SocketAddr, mapped: SocketAddr): void {
+    this.#silent.delete(keyOf(server))
+    this.#mapped.set(keyOf(server), mapped)
+  }
+
+  onSilent(server: SocketAddr): void {
+    this.#mapped.delete(keyOf(server))
+    this.#silent.add(keyOf(server))
+  }
+
+  /** False until the sockets are known: an empty list would make the peer forget addresses that are still good. */
+  get isReady(): boolean {
+    return this.#ports !== null
+  }
+
+  /** Those for which there is a socket. */
+  get askable(): ReadonlyArray<SocketAddr> {
+    return this.#servers.filter(({ host }) => this.#portOf(host) !== undefined)
+  }
+
+  hasPortFor(host: string): boolean {
+    return this.#portOf(host) !== undefined
+  }
+
+  local(): Local {
+    const list: Array<Candidate.Candidate> = []
+    for (const [index, host] of this.#hosts.entries()) {
+      const port = this.#portOf(host)
+      if (port !== undefined) list.push(Candidate.make("host", { host, port }, { index }))
+    }
+    for (const [index, mapped] of [...this.#mapped.values()].entries()) {
+      list.push(Candidate.make("srflx", mapped, { index }))
+    }
+    return { candidates: Candidate.accept(list, { allowLoopback: this.#allowLoopback }), udp: this.#reach() }
+  }
+
+  #reach(): UdpReach {
+    if (this.#mapped.size > 0) return "works"
+    const { askable } = this
+    return askable.length > 0 && askable.every((server) => this.#silent.has(keyOf(server))) ? "blocked" : "unknown"
+  }
+
+  #portOf(host: string): number | undefined {
+    return Candidate.familyOf(host) === 4 ? this.#ports?.v4 : this.#ports?.v6
+  }
+
+  #forget(): void {
+    this.#mapped.clear()
+    this.#silent.clear()
+  }
+}
+
+export const isSame = (a: Local, b: Local): boolean => a.udp === b.udp && Candidate.sameList(a.candidates, b.candidates)

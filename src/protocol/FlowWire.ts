@@ -1,0 +1,166 @@
+/**
+ * How a flow begins on its stream. The client writes Open, the connector answers with a verdict, and after that both ways
+ * carry the application's bytes. Decoders take a growing prefix of the stream and never throw.
+ *
+ *   Open:    version u8 | kind u8 | resource u8-text | host u8-text | port u16 | traceparent u8-text
+ *   Verdict: code u8 | reason u8-text                                  (u8-text: length u8, then UTF-8)
+ */
+export const VERSION = 1
+
+export const Kind = { tcp: 1, control: 2 } as const
+export type FlowKind = keyof typeof Kind
+
+export interface Open {
+  readonly kind: FlowKind
+  /** Name of the resource that grants the access; empty for the control stream. */
+  readonly resource: string
+  /** What the application asked for: a name or an address, resolved by the connector. Empty for the control stream. */
+  readonly host: string
+  /** 1 to 65535; 0 for the control stream. */
+  readonly port: number
+  /** W3C Trace Context, 55 characters. */
+  readonly traceparent: string | null
+}
+
+export const VERDICTS = [
+  "accepted",
+  "refused",
+  "unreachable",
+  "timed_out",
+  "denied",
+  "name_not_found",
+  "port_not_listed",
+  "grant_expired",
+  "too_many_flows",
+  "internal"
+] as const
+/** The resource's answer, or why the connector did not ask it. On the wire: the index in VERDICTS. */
+export type VerdictCode = (typeof VERDICTS)[number]
+
+export interface Verdict {
+  readonly code: VerdictCode
+  /** For people: empty, or a sentence of at most 255 bytes. */
+  readonly reason: string
+}
+
+export type Decoded<A> =
+  | {
+    readonly _tag: "Done"
+    readonly value: A /** Bytes used; what follows is the application's. */
+    readonly used: number
+  }
+  | { readonly _tag: "More" }
+  | { readonly _tag: "Bad"; readonly reason: BadReason }
+export type BadReason = "version" | "kind" | "text" | "port" | "host" | "traceparent" | "verdict"
+
+/** A DNS name has at most 253 characters, and an address fewer. */
+export const MAX_HOST_BYTES = 253
+export const MAX_RESOURCE_BYTES = 63
+const TRACEPARENT = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/
+const MAX_REASON_BYTES = 255
+/** No Open is longer; more bytes without a result cannot happen. */
+export const MAX_OPEN_BYTES = 2 + 1 + 255 + 1 + 255 + 2 + 1 + 255
+export const MAX_VERDICT_BYTES = 2 + MAX_REASON_BYTES
+
+const MORE = { _tag: "More" } as const
+const bad = (reason: BadReason) => ({ _tag: "Bad", reason }) as const
+
+const encoder = new TextEncoder()
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+
+/** Undefined: not all of it is here. Null: not UTF-8. */
+const textAt = (bytes: Uint8Array, at: number): string | null | undefined => {
+  const length = bytes[at]
+  if (length === undefined || at + 1 + length > bytes.length) return undefined
+  try {
+    return decoder.decode(bytes.subarray(at + 1, at + 1 + length))
+  } catch {
+    return null
+  }
+}
+
+const join = (parts: ReadonlyArray<Uint8Array>): Uint8Array => {
+  const all = new Uint8Array(parts.reduce((total, part) => total + part.length, 0))
+  let at = 0
+  for (const part of parts) {
+    all.set(part, at)
+    at += part.length
+  }
+  return all
+}
+
+/** Cut to `max` bytes, at the end of a character. */
+const textOf = (text: string, max: number): Uint8Array => {
+  const room = new Uint8Array(1 + max)
+  const { written } = encoder.encodeInto(text, room.subarray(1))
+  room[0] = written
+  return room.subarray(0, 1 + written)
+}
+
+/** Null: a field is too long, or the port is out of range. */
+export const encodeOpen = (open: Open): Uint8Array | null => {
+  const texts = [open.resource, open.host, open.traceparent ?? ""]
+  const valid = check(open) === null && texts.every((text) => encoder.encode(text).length <= 255)
+  if (!valid) return null
+  return join([
+    Uint8Array.of(VERSION, Kind[open.kind]),
+    textOf(open.resource, 255),
+    textOf(open.host, 255),
+    Uint8Array.of(open.port >> 8, open.port & 255),
+    textOf(open.traceparent ?? "", 255)
+  ])
+}
+
+const check = (open: Open): BadReason | null => {
+  const { host, port, resource, traceparent } = open
+  if (encoder.encode(resource).length > MAX_RESOURCE_BYTES) return "text"
+  if (encoder.encode(host).length > MAX_HOST_BYTES) return "host"
+  if (!Number.isInteger(port) || port < 0 || port > 65_535) return "port"
+  if (traceparent !== null && !TRACEPARENT.test(traceparent)) return "traceparent"
+  if (open.kind === "control") return host === "" && port === 0 ? null : "host"
+  if (host === "" || !/^[\x21-\x7e]+$/.test(host)) return "host"
+  return port === 0 ? "port" : null
+}
+
+export const decodeOpen = (bytes: Uint8Array): Decoded<Open> => {
+  const [version, kindCode] = bytes
+  if (version === undefined) return MORE
+  if (version !== VERSION) return bad("version")
+  if (kindCode === undefined) return MORE
+  const kind = kindCode === Kind.tcp ? "tcp" : kindCode === Kind.control ? "control" : null
+  if (kind === null) return bad("kind")
+  const resourceAt = 2
+  const resource = textAt(bytes, resourceAt)
+  if (resource === undefined) return MORE
+  const hostAt = resourceAt + 1 + (bytes[resourceAt] ?? 0)
+  const host = textAt(bytes, hostAt)
+  if (host === undefined) return MORE
+  const portAt = hostAt + 1 + (bytes[hostAt] ?? 0)
+  const [high, low] = bytes.subarray(portAt, portAt + 2)
+  if (high === undefined || low === undefined) return MORE
+  const trace = textAt(bytes, portAt + 2)
+  if (trace === undefined) return MORE
+  if (resource === null || host === null || trace === null) return bad("text")
+  const traceparent = trace === "" ? null : trace
+  const value: Open = { kind, resource, host, port: high << 8 | low, traceparent }
+  const wrong = check(value)
+  return wrong === null ? { _tag: "Done", value, used: portAt + 3 + (bytes[portAt + 2] ?? 0) } : bad(wrong)
+}
+
+/** A reason that is too long is cut. */
+export const encodeVerdict = (verdict: Verdict): Uint8Array =>
+  join([Uint8Array.of(VERDICTS.indexOf(verdict.code)), textOf(verdict.reason, MAX_REASON_BYTES)])
+
+/** A code from a newer peer counts as `internal`. */
+export const decodeVerdict = (bytes: Uint8Array): Decoded<Verdict> => {
+  const [index] = bytes
+  if (index === undefined) return MORE
+  const reason = textAt(bytes, 1)
+  if (reason === undefined) return MORE
+  if (reason === null) return bad("text")
+  return {
+    _tag: "Done",
+    value: { code: VERDICTS[index] ?? "internal", reason },
+    used: 2 + (bytes[1] ?? 0)
+  }
+}

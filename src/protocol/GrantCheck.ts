@@ -1,0 +1,56 @@
+/** Whether a grant permits one flow: asked by the connector for every flow, and again whenever the grant is replaced. */
+import { type Grant, MAX_GRANT_SECONDS, type Resource, timing } from "./Documents.ts"
+import type { NodeKey } from "./NodeKey.ts"
+import * as ResourceMatch from "./ResourceMatch.ts"
+
+export interface Request {
+  /** A resource's name or an address, as the application asked. */
+  readonly host: string
+  readonly protocol: ResourceMatch.Protocol
+  readonly port: number
+  /** Of the peer, as its certificate proved. */
+  readonly clientKey: NodeKey
+  /** The connector's own. */
+  readonly connectorKey: NodeKey
+  /** Epoch seconds by the relay's clock. */
+  readonly nowSeconds: number
+}
+
+export type Reason =
+  | "expired"
+  | "not_yet_valid"
+  | "foreign_connector"
+  | "foreign_client"
+  | "unknown_resource"
+  | "port_not_listed"
+
+export type Verdict =
+  /** `dialHost` is still to be resolved, and what it resolves to is still to be confined. */
+  | { readonly _tag: "Permitted"; readonly resource: Resource; readonly dialHost: string }
+  | { readonly _tag: "Refused"; readonly reason: Reason }
+
+/** The grant's signature must have been verified before. */
+export const permits = (grant: Grant, request: Request): Verdict => {
+  const standing = stands(grant, request)
+  if (standing !== null) return { _tag: "Refused", reason: standing }
+  const found = ResourceMatch.matches(grant.resources, request.host)
+  if (found.length === 0) return { _tag: "Refused", reason: "unknown_resource" }
+  const match = found.find(({ resource }) => ResourceMatch.listsPort(resource, request.protocol, request.port))
+  if (match === undefined) return { _tag: "Refused", reason: "port_not_listed" }
+  return { _tag: "Permitted", resource: match.resource, dialHost: match.dialHost }
+}
+
+/** Whether `grant` was issued after `other`: the authority's ids ascend, and several grants may fall into one second. */
+export const isNewer = (grant: Grant, other: Grant): boolean =>
+  grant.issuedAt > other.issuedAt || (grant.issuedAt === other.issuedAt && grant.id > other.id)
+
+/** Null: the grant is for these two nodes, and now. */
+export const stands = (
+  grant: Grant,
+  { clientKey, connectorKey, nowSeconds }: Pick<Request, "clientKey" | "connectorKey" | "nowSeconds">
+): Exclude<Reason, "unknown_resource" | "port_not_listed"> | null => {
+  if (grant.connectorKey !== connectorKey) return "foreign_connector"
+  if (grant.clientKey !== clientKey) return "foreign_client"
+  const untimely = timing(grant, MAX_GRANT_SECONDS, nowSeconds)
+  return untimely === "too_long_lived" ? "not_yet_valid" : untimely
+}

@@ -1,0 +1,221 @@
+/**
+ * What the two ends of a relay link say before anything else, each message inside a length prefix (`LengthPrefix`):
+ *
+ *     client                                   server
+ *     Hello{version, purpose}            ->
+ *                                        <-    Challenge{nonce}
+ *     Auth{nodeKey, signature, enrol?}   ->
+ *                                        <-    Welcome{bytes of the server's choice} or Refused{code, message}
+ *
+ * The signature covers the purpose, the nonce and the certificate that the client saw, so that it is worth nothing on another
+ * link, for another purpose, or to someone who stands between the two with a certificate of their own.
+ */
+import { Either } from "effect"
+
+export const VERSION = 1
+/** Longest message from a client, bytes: all that the server keeps for a stranger. */
+export const MAX_CLIENT_BYTES = 4096
+/** Longest message from the server, bytes; a Welcome holds signed documents, and by then the client has checked its certificate. */
+export const MAX_SERVER_BYTES = 64 * 1024
+export const NONCE_BYTES = 32
+export const KEY_BYTES = 32
+export const SIGNATURE_BYTES = 64
+const MAX_TEXT_BYTES = 1024
+
+/** What a link is for: calls, or relayed frames. */
+export type Purpose = "signal" | "relay"
+
+/** Shown once, by a node that is not registered yet. */
+export interface Enrol {
+  readonly tokenId: string
+  readonly secret: string
+  readonly name?: string
+}
+
+export interface Hello {
+  readonly _tag: "Hello"
+  readonly version: number
+  readonly purpose: Purpose
+}
+export interface Challenge {
+  readonly _tag: "Challenge"
+  readonly nonce: Uint8Array
+}
+export interface Auth {
+  readonly _tag: "Auth"
+  readonly nodeKey: Uint8Array
+  readonly signature: Uint8Array
+  readonly enrol?: Enrol
+}
+export interface Welcome {
+  readonly _tag: "Welcome"
+  readonly body: Uint8Array
+}
+export interface Refused {
+  readonly _tag: "Refused"
+  /** One word for programs. */
+  readonly code: string
+  /** For people: what to do next. */
+  readonly message: string
+}
+export type Message = Hello | Challenge | Auth | Welcome | Refused
+
+/** These bytes are no handshake message; `problem` says in a few words why. */
+export interface BadMessage {
+  readonly _tag: "BadMessage"
+  readonly problem: string
+}
+
+const TYPES = { Hello: 1, Challenge: 2, Auth: 3, Welcome: 4, Refused: 5 } as const
+const PURPOSES: ReadonlyArray<Purpose> = ["signal", "relay"] // their numbers on the wire are 1 and 2
+const HAS_ENROL = 1
+const HAS_NAME = 2
+
+const utf8 = new TextEncoder()
+
+/** What the node key signs. Nonce and hash have fixed lengths, so no two inputs give the same bytes. */
+export const signedBytes = (purpose: Purpose, nonce: Uint8Array, certSha256: Uint8Array): Uint8Array =>
+  concat([utf8.encode(`sallyport/link/1\0${purpose}`), nonce, certSha256])
+
+/** Throws a RangeError for text of more than 1024 bytes or parts of the wrong length: the caller's mistake, never the peer's. */
+export const encode = (message: Message): Uint8Array => {
+  const type = Uint8Array.of(TYPES[message._tag])
+  switch (message._tag) {
+    case "Hello":
+      return concat([type, Uint8Array.of(message.version, PURPOSES.indexOf(message.purpose) + 1)])
+    case "Challenge":
+      return concat([type, exactly(message.nonce, NONCE_BYTES)])
+    case "Auth":
+      return concat([
+        type,
+        exactly(message.nodeKey, KEY_BYTES),
+        exactly(message.signature, SIGNATURE_BYTES),
+        ...enrolParts(message.enrol)
+      ])
+    case "Welcome":
+      return concat([type, message.body])
+    case "Refused":
+      return concat([type, ...textParts(message.code), ...textParts(message.message)])
+  }
+}
+
+export const decode = (bytes: Uint8Array): Either.Either<Message, BadMessage> => {
+  const reader = new Reader(bytes)
+  const message = read(reader)
+  if (reader.problem !== "") return bad(reader.problem)
+  return reader.left === 0 ? Either.right(message) : bad(`${reader.left} bytes after the end of ${message._tag}`)
+}
+
+const read = (reader: Reader): Message => {
+  const type = reader.byte()
+  switch (type) {
+    case TYPES.Hello:
+      return readHello(reader)
+    case TYPES.Challenge:
+      return { _tag: "Challenge", nonce: reader.bytes(NONCE_BYTES) }
+    case TYPES.Auth:
+      return readAuth(reader)
+    case TYPES.Welcome:
+      return { _tag: "Welcome", body: reader.bytes(reader.left) }
+    case TYPES.Refused:
+      return { _tag: "Refused", code: reader.text(), message: reader.text() }
+    default:
+      reader.fail(`unknown message type ${type}`)
+      return { _tag: "Refused", code: "", message: "" }
+  }
+}
+
+const readHello = (reader: Reader): Hello => {
+  const version = reader.byte()
+  const number = reader.byte()
+  const purpose = PURPOSES[number - 1]
+  if (purpose === undefined) reader.fail(`unknown purpose ${number}`)
+  return { _tag: "Hello", version, purpose: purpose ?? "signal" }
+}
+
+const readAuth = (reader: Reader): Auth => {
+  const auth = { _tag: "Auth" as const, nodeKey: reader.bytes(KEY_BYTES), signature: reader.bytes(SIGNATURE_BYTES) }
+  const flags = reader.byte()
+  if (flags === 0) return auth
+  if (flags !== HAS_ENROL && flags !== (HAS_ENROL | HAS_NAME)) reader.fail(`unknown flags ${flags}`)
+  const enrol = { tokenId: reader.text(), secret: reader.text() }
+  return { ...auth, enrol: (flags & HAS_NAME) === 0 ? enrol : { ...enrol, name: reader.text() } }
+}
+
+const enrolParts = (enrol: Enrol | undefined): Array<Uint8Array> => {
+  if (enrol === undefined) return [Uint8Array.of(0)]
+  const both = [...textParts(enrol.tokenId), ...textParts(enrol.secret)]
+  if (enrol.name === undefined) return [Uint8Array.of(HAS_ENROL), ...both]
+  return [Uint8Array.of(HAS_ENROL | HAS_NAME), ...both, ...textParts(enrol.name)]
+}
+
+/** u16 length and UTF-8. */
+const textParts = (text: string): Array<Uint8Array> => {
+  const bytes = utf8.encode(text)
+  if (bytes.length > MAX_TEXT_BYTES) throw new RangeError(`text of ${bytes.length} bytes; at most ${MAX_TEXT_BYTES}`)
+  return [Uint8Array.of(bytes.length >> 8, bytes.length & 255), bytes]
+}
+
+const exactly = (bytes: Uint8Array, length: number): Uint8Array => {
+  if (bytes.length !== length) throw new RangeError(`${bytes.length} bytes where ${length} are needed`)
+  return bytes
+}
+
+const concat = (parts: ReadonlyArray<Uint8Array>): Uint8Array => {
+  const out = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0))
+  let at = 0
+  for (const part of parts) {
+    out.set(part, at)
+    at += part.length
+  }
+  return out
+}
+
+const bad = (problem: string) => Either.left({ _tag: "BadMessage", problem } as const)
+
+/** Reads zeros after its first problem, so that callers look at `problem` once, at the end. */
+class Reader {
+  problem = ""
+  private readonly from: Uint8Array
+  private at = 0
+
+  constructor(from: Uint8Array) {
+    this.from = from
+  }
+
+  get left(): number {
+    return this.from.length - this.at
+  }
+
+  fail(problem: string): void {
+    if (this.problem === "") this.problem = problem
+  }
+
+  byte(): number {
+    return this.bytes(1)[0]!
+  }
+
+  bytes(length: number): Uint8Array {
+    if (this.left < length) {
+      this.fail("the message ends early")
+      return new Uint8Array(length)
+    }
+    this.at += length
+    return this.from.slice(this.at - length, this.at)
+  }
+
+  text(): string {
+    const length = (this.byte() << 8) | this.byte()
+    if (length > MAX_TEXT_BYTES) {
+      this.fail(`text of ${length} bytes`)
+      return ""
+    }
+    const bytes = this.bytes(length)
+    try {
+      return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes)
+    } catch {
+      this.fail("text that is not UTF-8")
+      return ""
+    }
+  }
+}

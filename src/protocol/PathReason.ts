@@ -1,0 +1,65 @@
+/** Why a session's path is what it is: always one answer, from a closed list, from what the machine knows now. */
+import type { PathRef, Reason, Role } from "./PathRef.ts"
+import type { PathTrack } from "./PathTrack.ts"
+
+/** For so long a session without any candidates is only young. */
+export const YOUNG_MS = 2_000
+
+export type Facts = {
+  readonly role: Role
+  readonly now: number
+  readonly startedAt: number
+  readonly current: PathTrack
+  readonly tracks: Iterable<PathTrack>
+  /** Why the last move was made, or how the session began. */
+  readonly moved: Reason
+  /** Addresses offered; null: the list has not come yet. */
+  readonly local: number | null
+  readonly peer: number | null
+  readonly udpBlocked: boolean
+}
+
+/** Moves that stay the reason while the path that was left is still being sought. */
+const FALLS: ReadonlySet<Reason> = new Set(["path_blackholed", "path_failed", "peer_request", "network_changed"])
+
+export const of = (facts: Facts): Reason => {
+  const { current, moved } = facts
+  const others = [...facts.tracks].filter((track) => track !== current)
+  if (isDown(current) && !others.some((track) => track.state === "proved")) return "nothing_answers"
+  if (current.mistrusted) return "network_changed"
+  return current.path.kind === "direct" ? moved : ofRelay(facts, others)
+}
+
+const isDown = (track: PathTrack): boolean => track.state === "silent" || track.state === "failed"
+
+const ofRelay = (facts: Facts, direct: ReadonlyArray<PathTrack>): Reason => {
+  const { moved, now, role } = facts
+  const proved = direct.filter((track) => track.state === "proved")
+  if (proved.length > 0) {
+    if (FALLS.has(moved) && proved.every((track) => now < track.holdUntil)) return moved
+    return role === "client" ? "direct_slower_than_relay" : "peer_selected"
+  }
+  if (direct.some((track) => track.isSought)) return FALLS.has(moved) ? moved : "probing"
+  if (direct.length === 0) return ofNone(facts)
+  return facts.udpBlocked ? "udp_blocked" : "probes_unanswered"
+}
+
+const ofNone = ({ local, now, peer, startedAt, udpBlocked }: Facts): Reason => {
+  if (local === null || peer === null) return now - startedAt < YOUNG_MS ? "relay_first" : "no_candidates"
+  if (udpBlocked) return "udp_blocked"
+  return local === 0 || peer === 0 ? "no_candidates" : "no_common_family"
+}
+
+/** What a decision shows of the paths: the one chosen, the relay, and the likeliest others. */
+export const shownPaths = (
+  tracks: Iterable<PathTrack>,
+  chosen: PathRef,
+  keyOf: (path: PathRef) => string,
+  limit: number
+): ReadonlyArray<PathTrack> => {
+  const rank = (track: PathTrack): number =>
+    track.key === keyOf(chosen) ? 3 : track.path.kind === "relay" ? 2 : track.state === "proved" ? 1 : 0
+  return [...tracks]
+    .sort((a, b) => rank(b) - rank(a) || (b.priority > a.priority ? 1 : b.priority < a.priority ? -1 : 0))
+    .slice(0, limit)
+}

@@ -1,0 +1,94 @@
+/** The paths of one session: the relay, those that follow from both sides' candidates, and those learned from the peer's packets. */
+import * as Candidate from "./Candidate.ts"
+import { direct, keyOf, type PathRef, RELAY, type Role } from "./PathRef.ts"
+import { BUDGET, PathTrack } from "./PathTrack.ts"
+
+/** Learned ones: a hostile peer may send from any number of ports. */
+export const MAX_LEARNED = 8
+/** Offered, learned and left-over ones, and the relay. */
+export const MAX_TRACKS = 32
+/** A new list of candidates makes spent pairs be probed again at most this often. */
+const REFRESH_MS = 1_000
+
+export class PathTable {
+  readonly relay: PathTrack
+  /** The path in use. */
+  current: PathTrack
+  readonly #role: Role
+  readonly #tracks = new Map<string, PathTrack>()
+  #refreshedAt = -Infinity
+
+  constructor(role: Role, path: PathRef) {
+    this.#role = role
+    // The handshake went over the relay, so it works until it is found silent.
+    this.relay = new PathTrack(RELAY, { state: "proved", offered: true, priority: 0n })
+    this.current = this.relay
+    this.#tracks.set(this.relay.key, this.relay)
+    if (path.kind === "relay") return
+    this.current = new PathTrack(path, { state: "proved", offered: false, priority: 1n })
+    this.#tracks.set(this.current.key, this.current)
+  }
+
+  tracks(): Iterable<PathTrack> {
+    return this.#tracks.values()
+  }
+
+  get(path: PathRef): PathTrack | undefined {
+    return this.#tracks.get(keyOf(path))
+  }
+
+  /** Makes the paths follow from the two lists; new ones are probed at once, spent ones again, since something changed. */
+  pair(
+    local: ReadonlyArray<Candidate.Candidate> | null,
+    peer: ReadonlyArray<Candidate.Candidate> | null,
+    now: number
+  ): void {
+    if (local === null || peer === null) return
+    const allowLoopback = local.some((candidate) => Candidate.isLoopback(candidate.address.host))
+    const pairs = Candidate.pairs(local, Candidate.accept(peer, { allowLoopback }), this.#role)
+    const keep = new Set(pairs.map((pair) => keyOf(direct(pair.remote.address))))
+    for (const track of this.#tracks.values()) {
+      if (track.offered && !keep.has(track.key) && this.#isExpendable(track)) this.#tracks.delete(track.key)
+    }
+    const again = now - this.#refreshedAt >= REFRESH_MS
+    if (again) this.#refreshedAt = now
+    for (const pair of pairs) {
+      const path = direct(pair.remote.address)
+      const track = this.get(path) ?? this.#add(path, pair.priority, true)
+      track.priority = pair.priority
+      if ((again || track.roundAt === -Infinity) && track.isIdleDirect) track.startRound(now, BUDGET)
+    }
+  }
+
+  /** The path by which the peer's packets come: its translator's doing, where the peer did not offer it. */
+  learn(path: PathRef): PathTrack {
+    const known = this.get(path)
+    if (known !== undefined || path.kind === "relay") return known ?? this.relay
+    let learned = 0
+    for (const track of this.#tracks.values()) if (!track.offered && track !== this.current) learned++
+    if (learned >= MAX_LEARNED) this.#evict((track) => !track.offered)
+    const priority = Candidate.priorityOf("prflx", path.remote.host, Candidate.localPreference(path.remote.host, 0))
+    return this.#add(path, Candidate.pairPriority(priority, priority), false)
+  }
+
+  #isExpendable(track: PathTrack): boolean {
+    return track !== this.relay && track !== this.current && track.state !== "proved"
+  }
+
+  #add(path: PathRef, priority: bigint, offered: boolean): PathTrack {
+    if (this.#tracks.size >= MAX_TRACKS) this.#evict(() => true)
+    const track = new PathTrack(path, { state: "untried", offered, priority })
+    this.#tracks.set(track.key, track)
+    return track
+  }
+
+  /** Forgets whichever answered longest ago, or never; not the path in use, nor the relay. */
+  #evict(among: (track: PathTrack) => boolean): void {
+    let victim: PathTrack | null = null
+    for (const track of this.#tracks.values()) {
+      if (track === this.relay || track === this.current || !among(track)) continue
+      if (victim === null || track.lastPongAt < victim.lastPongAt) victim = track
+    }
+    if (victim !== null) this.#tracks.delete(victim.key)
+  }
+}

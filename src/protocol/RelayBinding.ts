@@ -1,0 +1,402 @@
+/**
+ * A node's side of one leg to a relay: asks to be bound, stays bound, and opens sessions there. Times: ms, monotonic. Each
+ * input returns what is to be done; nothing is due before `wakeAt`. Over UDP it proves itself by cookie and signature; over a
+ * link the carrier has done so, and the relay's first word is `Bound`.
+ */
+import type { Asked, LegKind, Message, Refusal } from "./RelayWire.ts"
+import type { Signed } from "./Signed.ts"
+import type { SocketAddr } from "./SocketAddr.ts"
+
+/** First gap between sends of one request; each later gap is twice the one before it. */
+export const FIRST_GAP_MS = 100
+/** The longest gap between sends of one request. */
+export const MAX_GAP_MS = 2000
+/** No answer for so long (sends at 0, 100, 300 and 700 ms): UDP is blocked, or the relay is gone. */
+export const UNANSWERED_MS = 1000
+/** How often UDP is tried while it seems blocked: sooner at first, since most blocks are short. */
+export const PROBE_GAPS_MS = [5000, 10_000, 20_000, 30_000] as const
+/** The oldest NATs forget a mapping after 30 s. */
+export const KEEPALIVE_MS = 20_000
+/** After a refusal that may pass: the first wait, doubled up to the last. */
+export const REFUSED_GAP_MS = 1000
+export const MAX_REFUSED_GAP_MS = 30_000
+/** `Rebind` notices within this time start one new handshake. */
+export const REBIND_GAP_MS = 1000
+
+export type LostReason = "unanswered" | "expired" | "network_changed" | Refusal
+
+export type Output =
+  | { readonly _tag: "Send"; readonly message: Message }
+  /** Sign `RelayWire.bindText(cookie)` with the node key and send `Bind` with the credential. */
+  | { readonly _tag: "SendBind"; readonly nonce: Uint8Array; readonly cookie: Uint8Array }
+  /** At first, and when the mapped address or the relay's own state is another than before. */
+  | { readonly _tag: "Bound"; readonly mapped: SocketAddr | null }
+  | { readonly _tag: "Lost"; readonly reason: LostReason }
+  /** Use a link to the relay instead; UDP is tried again by itself. */
+  | { readonly _tag: "UdpBlocked" }
+  /** The credential is missing, over or refused: get one and call `onCredential`. */
+  | { readonly _tag: "NeedCredential" }
+  /** `peerLeg` null: frames will go nowhere until a `PeerLeg` says otherwise. */
+  | { readonly _tag: "Opened"; readonly session: string; readonly peerLeg: LegKind | null }
+  | { readonly _tag: "PeerLeg"; readonly session: string; readonly peerLeg: LegKind | null }
+  /** The ticket is dropped: get another one. */
+  | { readonly _tag: "TicketRefused"; readonly session: string; readonly reason: Refusal }
+  | { readonly _tag: "RateLimited"; readonly retryAfterMs: number }
+
+export type Phase = "idle" | "binding" | "bound" | "udp_blocked" | "refused"
+
+/** One request that is repeated until it is answered. */
+type Asking = {
+  nonce: Uint8Array
+  /** Null: the cookie itself is asked for. */
+  cookie: Uint8Array | null
+  sends: number
+  readonly since: number
+  nextAt: number
+}
+type Live = {
+  readonly mark: Uint8Array
+  readonly mapped: SocketAddr | null
+  /** Infinity: a refresh is under way, or waits for a credential or a refusal's end. */
+  refreshAt: number
+  readonly expiresAt: number
+}
+type Session = {
+  readonly tag: number
+  ticket: Signed
+  nonce: Uint8Array
+  sends: number
+  /** Infinity: open. */
+  nextAt: number
+}
+
+export interface Options {
+  readonly carrier: "udp" | "link"
+  /** 8 unpredictable bytes: they show that an answer is no forgery. */
+  readonly newNonce: () => Uint8Array
+}
+
+export class RelayBinding {
+  readonly #options: Options
+  readonly #sessions = new Map<string, Session>()
+  #hasCredential = false
+  #asking: Asking | null = null
+  #live: Live | null = null
+  #ping: { nonce: Uint8Array; sends: number; nextAt: number; since: number } | null = null
+  #pingAt = Infinity
+  /** Probing while blocked, or asking again after a refusal. */
+  #retryAt = Infinity
+  #blocked = false
+  #probes = 0
+  #refusals = 0
+  #rebindAt = -Infinity
+
+  constructor(options: Options) {
+    this.#options = options
+  }
+
+  get phase(): Phase {
+    if (this.#live !== null) return "bound"
+    if (this.#blocked) return "udp_blocked"
+    return this.#asking !== null ? "binding" : this.#retryAt < Infinity ? "refused" : "idle"
+  }
+
+  /** The address at which the relay sees this node; null while not bound, and over a link. */
+  get mapped(): SocketAddr | null {
+    return this.#live?.mapped ?? null
+  }
+
+  /** When `onTick` has something to do; Infinity: only an input can change anything. */
+  get wakeAt(): number {
+    let at = this.#retryAt
+    if (this.#asking !== null) at = Math.min(at, this.#asking.nextAt, this.#deadline())
+    if (this.#live === null) return at
+    at = Math.min(at, this.#live.refreshAt, this.#live.expiresAt, this.#ping?.nextAt ?? this.#pingAt)
+    for (const session of this.#sessions.values()) at = Math.min(at, session.nextAt)
+    return at
+  }
+
+  /** A credential to bind with is there, or a newer one; `false`: none is. A link needs none. */
+  onCredential(has: boolean, now: number): ReadonlyArray<Output> {
+    this.#hasCredential = has
+    if (!has || this.#options.carrier === "link" || this.#asking !== null) return []
+    if (this.#live !== null && this.#live.refreshAt < Infinity) return []
+    this.#refusals = 0
+    return this.#ask(now)
+  }
+
+  /** Addresses or routes of this machine changed: the relay may see another address now, or UDP may work again. */
+  onNetworkChanged(now: number): ReadonlyArray<Output> {
+    if (this.#options.carrier === "link") return this.#live === null ? [] : this.#sendPing(now)
+    this.#blocked = false
+    this.#probes = 0
+    return this.#hasCredential ? this.#ask(now) : []
+  }
+
+  /** Something came from the relay by this leg that is no control message: no ping is needed for a while. */
+  onTraffic(now: number): void {
+    if (this.#live !== null && this.#ping === null) this.#pingAt = now + KEEPALIVE_MS
+  }
+
+  /** The link is gone. */
+  onLinkClosed(): ReadonlyArray<Output> {
+    return this.#lose("unanswered")
+  }
+
+  /** `tag`: the one that this node sends with. A newer ticket for a session that is open prolongs it. */
+  onTicket(session: string, tag: number, ticket: Signed, now: number): ReadonlyArray<Output> {
+    const added: Session = { tag, ticket, nonce: this.#options.newNonce(), sends: 0, nextAt: now }
+    this.#sessions.set(session, added)
+    return this.#live === null ? [] : [this.#sendOpen(added, now)]
+  }
+
+  onTicketRemoved(session: string): ReadonlyArray<Output> {
+    const known = this.#sessions.get(session)
+    if (known === undefined) return []
+    this.#sessions.delete(session)
+    return this.#live === null ? [] : [{ _tag: "Send", message: { _tag: "Close", tag: known.tag } }]
+  }
+
+  /** May be called late or too often: early it does nothing, and late it sends once. */
+  onTick(now: number): ReadonlyArray<Output> {
+    if (now < this.wakeAt) return []
+    const out: Array<Output> = []
+    if (this.#live !== null && now >= this.#live.expiresAt) out.push(...this.#lose("expired"))
+    if (this.#asking !== null) out.push(...this.#onAskTick(this.#asking, now))
+    else if (now >= this.#retryAt || (this.#live !== null && now >= this.#live.refreshAt)) out.push(...this.#ask(now))
+    if (this.#live === null) return out
+    out.push(...this.#onPingTick(now))
+    for (const session of this.#sessions.values()) if (now >= session.nextAt) out.push(this.#sendOpen(session, now))
+    return out
+  }
+
+  /** A message from the relay's own address, or by the link. What is not an answer to something asked is passed over. */
+  onMessage(message: Message, now: number): ReadonlyArray<Output> {
+    switch (message._tag) {
+      case "Cookie":
+        return this.#onCookie(message.nonce, message.cookie, now)
+      case "Bound":
+        return this.#onBound(message, now)
+      case "Opened":
+        return this.#onOpened(message, now)
+      case "Pong":
+        if (this.#ping === null || !same(message.echo, this.#ping.nonce)) return []
+        this.#ping = null
+        this.#pingAt = now + KEEPALIVE_MS
+        return []
+      case "Rebind":
+        return this.#onRebind(message.echo, now)
+      case "Refused":
+        return this.#onRefused(message, now)
+      case "RateLimited":
+        return this.#isOurs(message.mark) ? [{ _tag: "RateLimited", retryAfterMs: message.retryAfterMs }] : []
+      case "Leg": {
+        const session = this.#isOurs(message.mark) ? this.#sessionOfTag(message.tag) : undefined
+        return session === undefined ? [] : [{ _tag: "PeerLeg", session, peerLeg: message.peerLeg }]
+      }
+      case "BindRequest":
+      case "Bind":
+      case "Open":
+      case "Ping":
+      case "Close":
+        return [] // only nodes say these
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------------- handshake
+
+  /** Starts a handshake, or starts the one under way again from its beginning. */
+  #ask(now: number): ReadonlyArray<Output> {
+    this.#retryAt = Infinity
+    if (this.#live !== null) this.#live.refreshAt = Infinity
+    if (this.#options.carrier === "link") return []
+    if (!this.#hasCredential) return [{ _tag: "NeedCredential" }]
+    const nonce = this.#options.newNonce()
+    this.#asking = { nonce, cookie: null, sends: 0, since: now, nextAt: now }
+    return [this.#sendAsking(this.#asking, now)]
+  }
+
+  #deadline(): number {
+    return this.#asking === null ? Infinity : this.#asking.since + UNANSWERED_MS
+  }
+
+  #onAskTick(asking: Asking, now: number): ReadonlyArray<Output> {
+    if (now >= this.#deadline()) {
+      this.#asking = null
+      return this.#unanswered(now)
+    }
+    return now >= asking.nextAt ? [this.#sendAsking(asking, now)] : []
+  }
+
+  #sendAsking(asking: Asking, now: number): Output {
+    // While blocked each probe is one datagram.
+    asking.nextAt = this.#blocked && asking.cookie === null ? Infinity : now + gap(asking.sends)
+    asking.sends++
+    const { cookie, nonce } = asking
+    return cookie === null
+      ? { _tag: "Send", message: { _tag: "BindRequest", nonce } }
+      : { _tag: "SendBind", nonce, cookie }
+  }
+
+  #unanswered(now: number): ReadonlyArray<Output> {
+    const told = this.#blocked
+    this.#blocked = true
+    this.#retryAt = now + PROBE_GAPS_MS[Math.min(this.#probes++, PROBE_GAPS_MS.length - 1)]!
+    return [...this.#lose("unanswered"), ...(told ? [] : [{ _tag: "UdpBlocked" } as const])]
+  }
+
+  #onCookie(nonce: Uint8Array, cookie: Uint8Array, now: number): ReadonlyArray<Output> {
+    const asking = this.#asking
+    if (asking === null || asking.cookie !== null || !same(nonce, asking.nonce)) return []
+    this.#asking = { nonce: this.#options.newNonce(), cookie, sends: 0, since: now, nextAt: now }
+    return [this.#sendAsking(this.#asking, now)]
+  }
+
+  #onBound(message: Extract<Message, { _tag: "Bound" }>, now: number): ReadonlyArray<Output> {
+    const overLink = this.#options.carrier === "link"
+    if (!overLink && (this.#asking?.cookie == null || !same(message.nonce, this.#asking.nonce))) return []
+    const before = this.#live
+    const lifetimeMs = overLink ? Infinity : Math.max(1, message.lifetimeSeconds) * 1000
+    const { mapped, mark } = message
+    this.#live = { mark, mapped, refreshAt: now + lifetimeMs / 2, expiresAt: now + lifetimeMs }
+    this.#asking = this.#ping = null
+    this.#retryAt = Infinity
+    this.#blocked = false
+    this.#probes = this.#refusals = 0
+    this.#pingAt = now + KEEPALIVE_MS
+    const known = before !== null && same(before.mark, mark)
+    if (known && sameAddress(before.mapped, mapped)) return []
+    const out: Array<Output> = [{ _tag: "Bound", mapped }]
+    if (known) return out
+    for (const session of this.#sessions.values()) { // this relay knows nothing of them
+      session.sends = 0
+      out.push(this.#sendOpen(session, now))
+    }
+    return out
+  }
+
+  #onRebind(echo: Uint8Array, now: number): ReadonlyArray<Output> {
+    const ours = (this.#ping !== null && same(echo, this.#ping.nonce)) || this.#sessionOfEcho(echo) !== undefined
+    if (!ours || this.#asking !== null || this.#live === null || now < this.#rebindAt + REBIND_GAP_MS) return []
+    this.#rebindAt = now
+    return this.#ask(now)
+  }
+
+  #lose(reason: LostReason): ReadonlyArray<Output> {
+    this.#ping = null
+    this.#pingAt = Infinity
+    if (this.#live === null) return []
+    this.#live = null
+    return [{ _tag: "Lost", reason }]
+  }
+
+  // -------------------------------------------------------------------------------------------- refusals, keepalives
+
+  #onRefused(
+    message: { readonly nonce: Uint8Array; readonly asked: Asked; readonly code: Refusal },
+    now: number
+  ): ReadonlyArray<Output> {
+    switch (message.asked) {
+      case "None":
+        return this.#isOurs(message.nonce) ? this.#onBindRefused(message.code, now) : []
+      case "Bind":
+        if (this.#asking?.cookie == null || !same(message.nonce, this.#asking.nonce)) return []
+        return this.#onBindRefused(message.code, now)
+      case "Open":
+        return this.#onOpenRefused(message.nonce, message.code, now)
+    }
+  }
+
+  /** Waits before it asks again, longer each time; a binding that still holds is kept if the refusal may pass. */
+  #onBindRefused(code: Refusal, now: number): ReadonlyArray<Output> {
+    this.#asking = null
+    this.#blocked = false // there was an answer
+    const wait = Math.min(MAX_REFUSED_GAP_MS, REFUSED_GAP_MS * 2 ** Math.min(10, this.#refusals++))
+    this.#retryAt = now + wait
+    if (code === "busy" || code === "bad_cookie" || code === "full") return []
+    const lost = this.#lose(code)
+    return code === "expired" || code === "bad_credential" ? [...lost, { _tag: "NeedCredential" }] : lost
+  }
+
+  #onPingTick(now: number): ReadonlyArray<Output> {
+    const ping = this.#ping
+    if (ping === null) return now >= this.#pingAt ? this.#sendPing(now) : []
+    if (now < ping.nextAt) return []
+    if (now < ping.since + UNANSWERED_MS) {
+      ping.nextAt = Math.min(now + gap(ping.sends++), ping.since + UNANSWERED_MS)
+      return [{ _tag: "Send", message: { _tag: "Ping", echo: ping.nonce } }]
+    }
+    this.#ping = null
+    this.#pingAt = now + KEEPALIVE_MS
+    if (this.#options.carrier === "link") return this.#lose("unanswered")
+    return this.#asking === null ? this.#ask(now) : []
+  }
+
+  #sendPing(now: number): ReadonlyArray<Output> {
+    if (this.#ping !== null) return []
+    this.#ping = { nonce: this.#options.newNonce(), sends: 1, since: now, nextAt: now + gap(0) }
+    return [{ _tag: "Send", message: { _tag: "Ping", echo: this.#ping.nonce } }]
+  }
+
+  // -------------------------------------------------------------------------------------------------------- sessions
+
+  #sendOpen(session: Session, now: number): Output {
+    session.nextAt = now + gap(session.sends++)
+    return { _tag: "Send", message: { _tag: "Open", nonce: session.nonce, ticket: session.ticket } }
+  }
+
+  #onOpened(message: Extract<Message, { _tag: "Opened" }>, now: number): ReadonlyArray<Output> {
+    const found = this.#sessionOfNonce(message.nonce)
+    if (found === undefined || this.#live === null || found[1].nextAt === Infinity) return []
+    found[1].nextAt = Infinity
+    this.onTraffic(now)
+    return [{ _tag: "Opened", session: found[0], peerLeg: message.peerLeg }]
+  }
+
+  #onOpenRefused(nonce: Uint8Array, code: Refusal, now: number): ReadonlyArray<Output> {
+    const found = this.#sessionOfNonce(nonce)
+    if (found === undefined || found[1].nextAt === Infinity) return []
+    const [id, session] = found
+    if (code === "busy") {
+      session.nextAt = now + REFUSED_GAP_MS
+      return []
+    }
+    if (code === "not_bound") return this.#asking === null && this.#live !== null ? this.#rebindOnce(now) : []
+    this.#sessions.delete(id)
+    return [{ _tag: "TicketRefused", session: id, reason: code }]
+  }
+
+  #rebindOnce(now: number): ReadonlyArray<Output> {
+    if (now < this.#rebindAt + REBIND_GAP_MS) return []
+    this.#rebindAt = now
+    return this.#ask(now)
+  }
+
+  #isOurs(mark: Uint8Array): boolean {
+    return this.#live !== null && same(mark, this.#live.mark)
+  }
+
+  #sessionOfNonce(nonce: Uint8Array): [string, Session] | undefined {
+    for (const one of this.#sessions) if (same(one[1].nonce, nonce)) return one
+    return undefined
+  }
+
+  #sessionOfTag(tag: number): string | undefined {
+    for (const [id, session] of this.#sessions) if (session.tag === tag) return id
+    return undefined
+  }
+
+  /** Of a data frame the relay echoes two zero bytes and the tag. */
+  #sessionOfEcho(echo: Uint8Array): string | undefined {
+    if (echo[0] !== 0 || echo[1] !== 0) return undefined
+    return this.#sessionOfTag(echo.subarray(2).reduce((tag, byte) => tag * 256 + byte, 0))
+  }
+}
+
+/** Before the send after the (`sent` + 1)th. */
+const gap = (sent: number): number => Math.min(MAX_GAP_MS, FIRST_GAP_MS * 2 ** Math.min(10, sent))
+
+const same = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && a.every((byte, i) => byte === b[i])
+
+const sameAddress = (a: SocketAddr | null, b: SocketAddr | null): boolean =>
+  a === b || (a !== null && b !== null && a.host === b.host && a.port === b.port)

@@ -1,0 +1,313 @@
+/**
+ * What a node and a relay say to each other about carrying packets: messages inside a relayed frame with tag 0. Big-endian:
+ *
+ *     frame head, 8 bytes | type u8 | body
+ *
+ * Before a cookie has proved the sender's address, no answer is longer than its request: a `BindRequest` is padded. Bodies may
+ * be longer than told here; readers ignore the rest.
+ */
+import { Either } from "effect"
+import * as Frame from "./Frame.ts"
+import * as IpBytes from "./IpBytes.ts"
+import { SIGNATURE_BYTES, type Signed, signedBytes as textToSign } from "./Signed.ts"
+import type { SocketAddr } from "./SocketAddr.ts"
+
+export const NONCE_BYTES = 8
+/** 4 bytes of the secret's period, 16 of HMAC. */
+export const COOKIE_BYTES = 20
+/** The whole frame of a `BindRequest`: room for every answer to it (a cookie is 37 bytes). */
+export const BIND_REQUEST_BYTES = 64
+/** Documents are a few hundred bytes; a control frame with one fits every path's MTU (1,232 is IPv6's least). */
+export const MAX_PAYLOAD_BYTES = 1000
+
+const HEAD = Frame.RELAYED_HEAD_BYTES
+const BODY = HEAD + 1
+
+export const LEG_KINDS = ["relay-udp", "relay-h3", "relay-tcp"] as const
+export type LegKind = typeof LEG_KINDS[number]
+
+/** Why a relay refused, and what a node does then. */
+export const REFUSALS = [
+  "bad_cookie", // too old, or another address: ask for a new one
+  "bad_credential", // not signed by the authority, or for nobody: get a new one
+  "expired", // the credential or ticket is over: get a new one
+  "bad_signature", // the node key did not sign the cookie
+  "bad_ticket", // not signed by the authority, or its tags are taken
+  "foreign_ticket", // names neither end as this node
+  "full", // no room: try another relay
+  "revoked", // the directory has cut this node off
+  "busy", // too much to verify just now: later
+  "not_bound" // bind first
+] as const
+export type Refusal = typeof REFUSALS[number]
+
+/** What was refused. `None`: nothing that was asked; the binding itself has ended. */
+export const ASKED = ["None", "Bind", "Open"] as const
+export type Asked = typeof ASKED[number]
+
+/** Nonces, marks and echoes are 8 bytes. A `mark` is given with `Bound` and proves later notices, against forgers. */
+export type Message =
+  | { readonly _tag: "BindRequest"; readonly nonce: Uint8Array }
+  | { readonly _tag: "Cookie"; readonly nonce: Uint8Array; readonly cookie: Uint8Array }
+  | {
+    readonly _tag: "Bind"
+    readonly nonce: Uint8Array
+    readonly cookie: Uint8Array
+    /** By the node key over `bindText(cookie)`. */
+    readonly signature: Uint8Array
+    readonly credential: Signed
+  }
+  | {
+    readonly _tag: "Bound"
+    readonly nonce: Uint8Array
+    readonly mark: Uint8Array
+    readonly lifetimeSeconds: number
+    /** The node as the relay sees it. */
+    readonly mapped: SocketAddr | null
+  }
+  | { readonly _tag: "Open"; readonly nonce: Uint8Array; readonly ticket: Signed }
+  | {
+    readonly _tag: "Opened"
+    readonly nonce: Uint8Array
+    /** The tag with which the opener sends. */
+    readonly tag: number
+    /** How the peer is reached; null: it is not bound, or has not opened the session. */
+    readonly peerLeg: LegKind | null
+  }
+  /** The relay does not know this 5-tuple. `echo`: of the ping, or two zero bytes and the frame's tag. */
+  | { readonly _tag: "Rebind"; readonly echo: Uint8Array }
+  | { readonly _tag: "RateLimited"; readonly mark: Uint8Array; readonly retryAfterMs: number }
+  | { readonly _tag: "Refused"; readonly nonce: Uint8Array; readonly asked: Asked; readonly code: Refusal }
+  | { readonly _tag: "Ping" | "Pong"; readonly echo: Uint8Array }
+  /** The peer of the session in which this node sends with `tag` is reached differently now; null: not at all. */
+  | { readonly _tag: "Leg"; readonly mark: Uint8Array; readonly tag: number; readonly peerLeg: LegKind | null }
+  /** This node will not use the session any more. Not answered. */
+  | { readonly _tag: "Close"; readonly tag: number }
+
+/** Why bytes are no message of ours. Data, since strays are ordinary on UDP. */
+export type Rejected = "NotControl" | "Truncated" | "UnknownType" | "BadValue"
+
+const TYPE: Readonly<Record<Message["_tag"], number>> = {
+  BindRequest: 1,
+  Cookie: 2,
+  Bind: 3,
+  Bound: 4,
+  Open: 5,
+  Opened: 6,
+  Rebind: 7,
+  RateLimited: 8,
+  Refused: 9,
+  Ping: 10,
+  Pong: 11,
+  Leg: 12,
+  Close: 13
+}
+
+/** What the node key signs to bind. */
+export const bindText = (cookie: Uint8Array): Uint8Array => textToSign("bind", cookie)
+
+// ---------------------------------------------------------------------------------------------------------- encoding
+
+/** A whole frame. Documents longer than `MAX_PAYLOAD_BYTES` make a frame that no reader accepts. */
+export const encode = (message: Message): Uint8Array => {
+  const body = bodyOf(message)
+  const length = message._tag === "BindRequest" ? BIND_REQUEST_BYTES : BODY + body.length
+  const frame = new Uint8Array(length)
+  Frame.writeRelayedHead(frame, 0, length, Frame.CONTROL_TAG)
+  frame[HEAD] = TYPE[message._tag]
+  frame.set(body, BODY)
+  return frame
+}
+
+const bodyOf = (m: Message): Uint8Array => {
+  switch (m._tag) {
+    case "BindRequest":
+      return m.nonce
+    case "Cookie":
+      return concat(m.nonce, m.cookie)
+    case "Bind":
+      return concat(m.nonce, m.cookie, m.signature, signedBytes(m.credential))
+    case "Bound":
+      return concat(m.nonce, m.mark, number(m.lifetimeSeconds, 2), addressBytes(m.mapped))
+    case "Open":
+      return concat(m.nonce, signedBytes(m.ticket))
+    case "Opened":
+      return concat(m.nonce, tagBytes(m.tag), legBytes(m.peerLeg))
+    case "RateLimited":
+      return concat(m.mark, number(m.retryAfterMs, 4))
+    case "Refused":
+      return concat(m.nonce, Uint8Array.of(ASKED.indexOf(m.asked), REFUSALS.indexOf(m.code)))
+    case "Rebind":
+    case "Ping":
+    case "Pong":
+      return m.echo
+    case "Leg":
+      return concat(m.mark, tagBytes(m.tag), legBytes(m.peerLeg))
+    case "Close":
+      return tagBytes(m.tag)
+  }
+}
+
+const concat = (...parts: ReadonlyArray<Uint8Array>): Uint8Array => {
+  const all = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0))
+  let at = 0
+  for (const part of parts) {
+    all.set(part, at)
+    at += part.length
+  }
+  return all
+}
+
+const number = (value: number, bytes: 2 | 4): Uint8Array => {
+  const most = 2 ** (8 * bytes) - 1
+  const whole = Math.min(most, Math.max(0, Math.floor(value)))
+  return Uint8Array.from({ length: bytes }, (_, i) => Math.floor(whole / 2 ** (8 * (bytes - 1 - i))) & 255)
+}
+
+const tagBytes = (tag: number): Uint8Array => {
+  const bytes = new Uint8Array(Frame.TAG_BYTES)
+  Frame.writeTag(bytes, 0, tag)
+  return bytes
+}
+
+const legBytes = (leg: LegKind | null): Uint8Array => Uint8Array.of(leg === null ? 0 : LEG_KINDS.indexOf(leg) + 1)
+
+const signedBytes = (signed: Signed): Uint8Array =>
+  concat(number(signed.payload.length, 2), signed.payload, signed.signature)
+
+/** Length of the address (0, 4 or 16), port, address. */
+const addressBytes = (addr: SocketAddr | null): Uint8Array => {
+  const ip = new Uint8Array(16)
+  const length = addr === null ? 0 : IpBytes.parse(addr.host, ip)
+  return addr === null || length === 0
+    ? Uint8Array.of(0)
+    : concat(Uint8Array.of(length), number(addr.port, 2), ip.subarray(0, length))
+}
+
+// ---------------------------------------------------------------------------------------------------------- decoding
+
+/** Reads on until something is missing or wrong; then every further read gives nothing and `failed` tells why. */
+class Reader {
+  failed: Rejected | null = null
+  private readonly bytes: Uint8Array
+  private at: number
+
+  constructor(bytes: Uint8Array, at: number) {
+    this.bytes = bytes
+    this.at = at
+  }
+
+  /** A copy: what is read outlives the receive buffer. */
+  take(length: number): Uint8Array {
+    if (this.failed !== null || this.at + length > this.bytes.length) {
+      this.failed ??= "Truncated"
+      return new Uint8Array(length)
+    }
+    this.at += length
+    return this.bytes.slice(this.at - length, this.at)
+  }
+
+  number(bytes: 1 | 2 | 4): number {
+    return this.take(bytes).reduce((value, byte) => value * 256 + byte, 0)
+  }
+
+  tag(): number {
+    const tag = Frame.readTag(this.take(Frame.TAG_BYTES), 0)
+    if (tag === Frame.CONTROL_TAG) this.failed ??= "BadValue"
+    return tag
+  }
+
+  oneOf<A>(all: ReadonlyArray<A>): A {
+    const value = all[this.number(1)]
+    if (value === undefined) this.failed ??= "BadValue"
+    return value ?? all[0]!
+  }
+
+  leg(): LegKind | null {
+    return this.oneOf([null, ...LEG_KINDS])
+  }
+
+  signed(): Signed {
+    const length = this.number(2)
+    if (length > MAX_PAYLOAD_BYTES) this.failed ??= "BadValue"
+    const payload = this.take(this.failed === null ? length : 0)
+    return { payload, signature: this.take(SIGNATURE_BYTES) }
+  }
+
+  address(): SocketAddr | null {
+    const length = this.number(1)
+    if (length === 0) return null
+    if (length !== 4 && length !== 16) {
+      this.failed ??= "BadValue"
+      return null
+    }
+    const port = this.number(2)
+    const host = IpBytes.format(this.take(length), 0, length)
+    if (port === 0) this.failed ??= "BadValue"
+    return { host, port }
+  }
+}
+
+/** One whole frame, head included. Never throws, whatever the bytes; the result shares no memory with them. */
+export const decode = (frame: Uint8Array): Either.Either<Message, Rejected> => {
+  const length = Frame.lengthAt(frame, 0)
+  if (length < BODY || (frame[0]! & 0xf0) !== 0x20) return Either.left("NotControl")
+  if (Frame.tagAt(frame, 0) !== Frame.CONTROL_TAG) return Either.left("NotControl")
+  const reader = new Reader(frame.subarray(0, length), BODY)
+  const message = read(frame[HEAD]!, reader, length)
+  if (message === null) return Either.left("UnknownType")
+  return reader.failed === null ? Either.right(message) : Either.left(reader.failed)
+}
+
+const read = (type: number, from: Reader, length: number): Message | null => {
+  switch (type) {
+    case TYPE.BindRequest:
+      if (length < BIND_REQUEST_BYTES) from.failed = "Truncated" // its padding is what allows an answer
+      return { _tag: "BindRequest", nonce: from.take(NONCE_BYTES) }
+    case TYPE.Cookie:
+      return { _tag: "Cookie", nonce: from.take(NONCE_BYTES), cookie: from.take(COOKIE_BYTES) }
+    case TYPE.Bind:
+      return {
+        _tag: "Bind",
+        nonce: from.take(NONCE_BYTES),
+        cookie: from.take(COOKIE_BYTES),
+        signature: from.take(SIGNATURE_BYTES),
+        credential: from.signed()
+      }
+    case TYPE.Bound:
+      return {
+        _tag: "Bound",
+        nonce: from.take(NONCE_BYTES),
+        mark: from.take(NONCE_BYTES),
+        lifetimeSeconds: from.number(2),
+        mapped: from.address()
+      }
+    case TYPE.Open:
+      return { _tag: "Open", nonce: from.take(NONCE_BYTES), ticket: from.signed() }
+    case TYPE.Opened:
+      return { _tag: "Opened", nonce: from.take(NONCE_BYTES), tag: from.tag(), peerLeg: from.leg() }
+    default:
+      return readNotice(type, from)
+  }
+}
+
+const readNotice = (type: number, from: Reader): Message | null => {
+  switch (type) {
+    case TYPE.Rebind:
+      return { _tag: "Rebind", echo: from.take(NONCE_BYTES) }
+    case TYPE.RateLimited:
+      return { _tag: "RateLimited", mark: from.take(NONCE_BYTES), retryAfterMs: from.number(4) }
+    case TYPE.Refused:
+      return { _tag: "Refused", nonce: from.take(NONCE_BYTES), asked: from.oneOf(ASKED), code: from.oneOf(REFUSALS) }
+    case TYPE.Ping:
+      return { _tag: "Ping", echo: from.take(NONCE_BYTES) }
+    case TYPE.Pong:
+      return { _tag: "Pong", echo: from.take(NONCE_BYTES) }
+    case TYPE.Leg:
+      return { _tag: "Leg", mark: from.take(NONCE_BYTES), tag: from.tag(), peerLeg: from.leg() }
+    case TYPE.Close:
+      return { _tag: "Close", tag: from.tag() }
+    default:
+      return null
+  }
+}

@@ -1,0 +1,165 @@
+/**
+ * Messages on a session's control stream, the first stream that the client opens, after its Open of kind `control`:
+ *
+ *   length u16 (of what follows) | type u8 | body
+ *
+ * A type that is not known is skipped, so that either side may be newer than the other.
+ */
+export const Type = {
+  probeSecret: 1,
+  grant: 2,
+  grantAck: 3,
+  grantRefused: 4,
+  candidates: 5,
+  leg: 6,
+  switchRequest: 7,
+  goaway: 8
+} as const
+
+/** How relayed packets reach a peer; the same names as path kinds, without `direct`. */
+export const LEGS = ["relay-udp", "relay-h3", "relay-tcp"] as const
+export type LegKind = (typeof LEGS)[number]
+
+export type SessionMessage =
+  /** Client to connector, first of all: 32 random bytes from which the probe keys are derived. */
+  | { readonly _tag: "ProbeSecret"; readonly secret: Uint8Array }
+  /** Client to connector: a signed grant, as the authority made it. */
+  | { readonly _tag: "Grant"; readonly signed: Uint8Array }
+  /** Connector to client: the grant with this id holds until its expiry. */
+  | { readonly _tag: "GrantAck"; readonly id: string }
+  | { readonly _tag: "GrantRefused"; readonly reason: string }
+  /** Either way: addresses to be tried, as JSON; the prober knows the schema. */
+  | { readonly _tag: "Candidates"; readonly json: Uint8Array }
+  /** Either way: the sender's leg to the relay is of this kind now. */
+  | { readonly _tag: "Leg"; readonly kind: LegKind }
+  /** Connector to client: please choose another path. */
+  | { readonly _tag: "Switch"; readonly reason: string }
+  /** Either way: no new flows; the session ends when the open ones have. */
+  | { readonly _tag: "Goaway"; readonly reason: string }
+
+export const SECRET_BYTES = 32
+/** The length field allows no more. */
+export const MAX_MESSAGE_BYTES = 65_535
+const MAX_TEXT_BYTES = 1024
+
+const encoder = new TextEncoder()
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+
+const frame = (type: number, body: Uint8Array): Uint8Array | null => {
+  const length = 1 + body.length
+  if (length > MAX_MESSAGE_BYTES) return null
+  const bytes = new Uint8Array(2 + length)
+  bytes.set([length >> 8, length & 255, type])
+  bytes.set(body, 3)
+  return bytes
+}
+
+/** Null: the body is too long, or a secret has the wrong length. */
+export const encode = (message: SessionMessage): Uint8Array | null => {
+  switch (message._tag) {
+    case "ProbeSecret":
+      return message.secret.length === SECRET_BYTES ? frame(Type.probeSecret, message.secret) : null
+    case "Grant":
+      return frame(Type.grant, message.signed)
+    case "GrantAck":
+      return text(Type.grantAck, message.id)
+    case "GrantRefused":
+      return text(Type.grantRefused, message.reason)
+    case "Candidates":
+      return frame(Type.candidates, message.json)
+    case "Leg":
+      return frame(Type.leg, Uint8Array.of(LEGS.indexOf(message.kind)))
+    case "Switch":
+      return text(Type.switchRequest, message.reason)
+    case "Goaway":
+      return text(Type.goaway, message.reason)
+  }
+}
+
+const text = (type: number, words: string): Uint8Array | null => {
+  const body = encoder.encode(words)
+  return body.length > MAX_TEXT_BYTES ? null : frame(type, body)
+}
+
+export type BadMessage = "empty" | "secret" | "leg" | "text"
+export type Step =
+  | { readonly _tag: "Messages"; readonly messages: ReadonlyArray<SessionMessage> }
+  /** The peer breaks the protocol: close the session. What came before is lost. */
+  | { readonly _tag: "Bad"; readonly reason: BadMessage }
+
+/** Collects the stream's bytes and cuts messages out of them. After `Bad` it is of no more use. */
+export class Decoder {
+  /** Grows by doubling, so that a message in tiny pieces costs no more than one in large ones. */
+  #room = new Uint8Array(256)
+  #length = 0
+
+  push(bytes: Uint8Array): Step {
+    this.#append(bytes)
+    const all = this.#room.subarray(0, this.#length)
+    const messages: Array<SessionMessage> = []
+    let at = 0
+    for (;;) {
+      const [high, low] = all.subarray(at, at + 2)
+      if (high === undefined || low === undefined) break
+      const length = high << 8 | low
+      if (length === 0) return { _tag: "Bad", reason: "empty" }
+      if (at + 2 + length > all.length) break
+      const message = decode(all[at + 2] ?? 0, all.slice(at + 3, at + 2 + length))
+      if (typeof message === "string") return { _tag: "Bad", reason: message }
+      if (message !== null) messages.push(message)
+      at += 2 + length
+    }
+    this.#room.copyWithin(0, at, this.#length)
+    this.#length -= at
+    return { _tag: "Messages", messages }
+  }
+
+  #append(bytes: Uint8Array): void {
+    const length = this.#length + bytes.length
+    if (length > this.#room.length) {
+      const room = new Uint8Array(2 * length)
+      room.set(this.#room.subarray(0, this.#length))
+      this.#room = room
+    }
+    this.#room.set(bytes, this.#length)
+    this.#length = length
+  }
+}
+
+/** Null: a type from the future. */
+const decode = (type: number, body: Uint8Array): SessionMessage | BadMessage | null => {
+  switch (type) {
+    case Type.probeSecret:
+      return body.length === SECRET_BYTES ? { _tag: "ProbeSecret", secret: body } : "secret"
+    case Type.grant:
+      return { _tag: "Grant", signed: body }
+    case Type.grantAck:
+      return withText(body, (id) => ({ _tag: "GrantAck", id }))
+    case Type.grantRefused:
+      return withText(body, (reason) => ({ _tag: "GrantRefused", reason }))
+    case Type.candidates:
+      return { _tag: "Candidates", json: body }
+    case Type.leg:
+      return decodeLeg(body)
+    case Type.switchRequest:
+      return withText(body, (reason) => ({ _tag: "Switch", reason }))
+    case Type.goaway:
+      return withText(body, (reason) => ({ _tag: "Goaway", reason }))
+    default:
+      return null
+  }
+}
+
+const decodeLeg = (body: Uint8Array): SessionMessage | BadMessage => {
+  const kind = LEGS[body[0] ?? LEGS.length]
+  return kind === undefined || body.length !== 1 ? "leg" : { _tag: "Leg", kind }
+}
+
+const withText = (body: Uint8Array, make: (words: string) => SessionMessage): SessionMessage | BadMessage => {
+  if (body.length > MAX_TEXT_BYTES) return "text"
+  try {
+    return make(decoder.decode(body))
+  } catch {
+    return "text"
+  }
+}
