@@ -1,0 +1,127 @@
+/** Asks the admin API of a running sallyport on this machine. */
+import { Effect, Option, Schema } from "effect"
+import { request as httpRequest, type RequestOptions } from "node:http"
+import { AdminCode } from "./AdminError.ts"
+import type { AdminEndpoint } from "./config/Config.ts"
+import * as HostPort from "./config/HostPort.ts"
+
+/** Nobody serves the endpoint. `message` names the command that starts it. */
+export class NotRunning extends Schema.TaggedError<NotRunning>()("NotRunning", { message: Schema.String }) {}
+
+/** The running process, or the system, did not let us. `message` is for the operator. */
+export class Refused extends Schema.TaggedError<Refused>()("Refused", {
+  code: Schema.Union(AdminCode, Schema.Literal("no_permission", "bad_answer")),
+  message: Schema.String
+}) {}
+
+/** Longer than the server gives its routes, ms: the server's own message is the better one. */
+const TIMEOUT_MS = 35_000
+/** Largest answer taken in, bytes. */
+const MAX_ANSWER_BYTES = 16 * 1024 * 1024
+
+/** The decoded JSON of the answer, or its text when it is something else. `configFile` is only for messages. */
+export const request = (
+  admin: AdminEndpoint,
+  method: "GET" | "POST" | "PUT" | "DELETE",
+  path: string,
+  body?: unknown,
+  options?: { readonly configFile?: string }
+): Effect.Effect<unknown, NotRunning | Refused> =>
+  Effect.flatMap(
+    send(admin, method, path, body === undefined ? "" : JSON.stringify(body), options?.configFile ?? "FILE"),
+    decode
+  )
+
+type Answer = { readonly status: number; readonly json: boolean; readonly text: string }
+
+const send = (
+  admin: AdminEndpoint,
+  method: string,
+  path: string,
+  body: string,
+  configFile: string
+): Effect.Effect<Answer, NotRunning | Refused> =>
+  Effect.async((resume) => {
+    const asked = httpRequest({
+      ...target(admin),
+      method,
+      path,
+      agent: false,
+      timeout: TIMEOUT_MS,
+      headers: {
+        "content-length": Buffer.byteLength(body),
+        ...(body === "" ? {} : { "content-type": "application/json" })
+      }
+    })
+    asked.once("response", (response) => {
+      const chunks: Array<Buffer> = []
+      let bytes = 0
+      response.on("data", (chunk: Buffer) => {
+        bytes += chunk.length
+        chunks.push(chunk)
+        if (bytes > MAX_ANSWER_BYTES) asked.destroy()
+      })
+      response.once("end", () =>
+        resume(Effect.succeed({
+          status: response.statusCode ?? 0,
+          json: /\bjson\b/.test(response.headers["content-type"] ?? ""),
+          text: Buffer.concat(chunks).toString("utf8")
+        })))
+      response.once("error", (cause: NodeJS.ErrnoException) => resume(failure(cause, admin, configFile)))
+    })
+    asked.once("timeout", () => asked.destroy(new Error("timeout")))
+    asked.once("error", (cause: NodeJS.ErrnoException) => resume(failure(cause, admin, configFile)))
+    asked.end(body)
+    return Effect.sync(() => asked.destroy())
+  })
+
+const target = (admin: AdminEndpoint): RequestOptions => {
+  if (admin._tag === "Unix") return { socketPath: admin.path }
+  // A server bound to every address is asked on this machine's own.
+  return { host: HostPort.isUnspecified(admin.host) ? "localhost" : admin.host, port: admin.port }
+}
+
+const failure = (cause: NodeJS.ErrnoException, admin: AdminEndpoint, configFile: string) => {
+  const place = admin._tag === "Unix" ? admin.path : HostPort.render(admin)
+  if (cause.code === "ENOENT" || cause.code === "ECONNREFUSED") {
+    return new NotRunning({
+      message:
+        `sallyport is not running (nothing answers on ${place}); start it with: sallyport run --config ${configFile}`
+    })
+  }
+  return cause.code === "EACCES" || cause.code === "EPERM"
+    ? new Refused({
+      code: "no_permission",
+      message: `no permission to use ${place}; run as the user that sallyport runs as`
+    })
+    : new Refused({
+      code: "bad_answer",
+      message: `no answer on ${place} (${
+        cause.code ?? cause.message
+      }); check the log of that process, and restart it if it hangs`
+    })
+}
+
+const Problem = Schema.parseJson(Schema.Struct({ error: Schema.Struct({ code: AdminCode, message: Schema.String }) }))
+
+const decode = ({ json, status, text }: Answer): Effect.Effect<unknown, Refused> => {
+  if (status === 200) return json ? parse(text) : Effect.succeed(text)
+  const { code, message } = Option.getOrElse(
+    Option.map(Schema.decodeOption(Problem)(text), ({ error }) => error),
+    () => ({
+      code: "bad_answer" as const,
+      message: `the admin API answered with status ${status}; is another program on its address?`
+    })
+  )
+  return new Refused({ code, message })
+}
+
+const parse = (text: string): Effect.Effect<unknown, Refused> =>
+  Effect.try({
+    try: (): unknown => JSON.parse(text),
+    catch: () =>
+      new Refused({
+        code: "bad_answer",
+        message: "the admin API answered with broken JSON; is another program on its address?"
+      })
+  })

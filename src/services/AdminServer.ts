@@ -1,0 +1,195 @@
+/**
+ * The admin API of one process: JSON over HTTP on a unix socket that only its owner may use, or on a TCP address.
+ * Over TCP, a page in a browser must not reach it: requests for another host name (DNS rebinding) or from another origin
+ * are refused with 403.
+ */
+import { Cause, Duration, Effect, Exit, FiberSet, Option, type Scope } from "effect"
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
+import { type AddressInfo, isIP } from "node:net"
+import { AdminError, STATUS } from "./AdminError.ts"
+import { type AdminListenError, listenTcp, listenUnix } from "./AdminSocket.ts"
+import type { AdminEndpoint } from "./config/Config.ts"
+import * as HostPort from "./config/HostPort.ts"
+
+/** An answer that is not JSON, such as metrics or a page. */
+export class Text {
+  readonly text: string
+  readonly contentType: string
+  constructor(text: string, contentType: string) {
+    this.text = text
+    this.contentType = contentType
+  }
+}
+
+/** A key is a method and a path, such as `GET /v1/status`; `body` is undefined when the request has none. */
+export type Routes<R = never> = Readonly<Record<string, (body: unknown) => Effect.Effect<unknown, AdminError, R>>>
+
+/** Largest request body, bytes: a few thousand times a usual one. */
+export const MAX_BODY_BYTES = 64 * 1024
+/** Longest time for one answer; whoever asks waits a little longer (`AdminClient`). */
+const HANDLER_TIMEOUT = Duration.seconds(30)
+/** Connections at once; more are closed unanswered. */
+const MAX_CONNECTIONS = 64
+/** How long a client may take to send its request, ms. */
+const REQUEST_TIMEOUT_MS = 10_000
+
+export type Running = {
+  /** As asked for, with the port that the system chose where 0 was asked for. */
+  readonly endpoint: AdminEndpoint
+}
+
+/** Serves until the scope closes; then the socket is removed and open connections end. */
+export const make = <R>(options: {
+  readonly listen: AdminEndpoint
+  readonly routes: Routes<R>
+}): Effect.Effect<Running, AdminListenError, R | Scope.Scope> =>
+  Effect.gen(function*() {
+    const { listen, routes } = options
+    const fork = yield* FiberSet.makeRuntime<R>()
+    const server = yield* Effect.acquireRelease(Effect.sync(makeServer), close)
+    let endpoint = listen
+    server.on("request", (request, response) => {
+      fork(respond(request, response, routes, endpoint))
+    })
+    yield* listen._tag === "Unix" ? listenUnix(server, listen.path) : listenTcp(server, listen.host, listen.port)
+    server.removeAllListeners("error").on("error", () => {})
+    const address = server.address()
+    if (listen._tag === "Tcp" && isAddressInfo(address)) endpoint = { ...listen, port: address.port }
+    return { endpoint }
+  })
+
+const isAddressInfo = (address: AddressInfo | string | null): address is AddressInfo =>
+  typeof address === "object" && address !== null
+
+const makeServer = (): Server => {
+  const server = createServer({ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS })
+  server.maxConnections = MAX_CONNECTIONS
+  return server
+}
+
+const close = (server: Server): Effect.Effect<void> =>
+  Effect.async((resume) => {
+    server.close(() => resume(Effect.void))
+    server.closeAllConnections()
+  })
+
+const respond = <R>(
+  request: IncomingMessage,
+  response: ServerResponse,
+  routes: Routes<R>,
+  endpoint: AdminEndpoint
+): Effect.Effect<void, never, R> =>
+  Effect.gen(function*() {
+    yield* admit(request, endpoint)
+    const handle = yield* route(request, routes)
+    const body = yield* readBody(request)
+    return yield* handle(body).pipe(Effect.timeoutFail({
+      duration: HANDLER_TIMEOUT,
+      onTimeout: () =>
+        refuse("timed_out", `no answer within ${Duration.format(HANDLER_TIMEOUT)}; see the log of this process`)
+    }))
+  }).pipe(
+    Effect.flatMap((value) => Effect.try(() => answer(response, 200, value))),
+    Effect.exit,
+    Effect.flatMap(
+      Exit.match({ onFailure: (cause) => refused(request, response, cause), onSuccess: () => Effect.void })
+    )
+  )
+
+const refused = (
+  request: IncomingMessage,
+  response: ServerResponse,
+  cause: Cause.Cause<unknown>
+): Effect.Effect<void> => {
+  if (Cause.isInterruptedOnly(cause)) return Effect.sync(() => response.destroy())
+  const known = Option.filter(Cause.failureOption(cause), (error) => error instanceof AdminError)
+  const error = Option.getOrElse(known, () => refuse("internal", "this request failed inside sallyport; see its log"))
+  const tell = Effect.sync(() => {
+    // What is left of an oversized request is not read.
+    if (!request.complete) response.setHeader("connection", "close")
+    answer(response, STATUS[error.code], { error: { code: error.code, message: error.message } })
+  })
+  return Option.isSome(known) ? tell : Effect.zipRight(Effect.logError("admin request failed", cause), tell)
+}
+
+const refuse = (code: AdminError["code"], message: string) => new AdminError({ code, message })
+
+const admit = (request: IncomingMessage, endpoint: AdminEndpoint): Effect.Effect<void, AdminError> => {
+  if (endpoint._tag === "Unix") return Effect.void
+  const { host, origin } = request.headers
+  if (host === undefined || !isOwn(host, endpoint)) {
+    return refuse(
+      "forbidden",
+      `the Host header is not ${HostPort.render(endpoint)} or localhost:${endpoint.port}; use that address`
+    )
+  }
+  return origin === undefined || origin === `http://${host}`
+    ? Effect.void
+    : refuse(
+      "forbidden",
+      "requests from pages of another origin are refused; use the command line, or a page of this address"
+    )
+}
+
+/** A name could have been made to point here by anybody; an IP address in `Host` could not. */
+const isOwn = (host: string, { allowRemote, host: own, port }: Extract<AdminEndpoint, { _tag: "Tcp" }>): boolean => {
+  const suffix = port === 80 && !/:\d+$/.test(host) ? "" : `:${port}`
+  if (!host.endsWith(suffix)) return false
+  const name = host.slice(0, host.length - suffix.length).toLowerCase()
+  const bare = name.startsWith("[") && name.endsWith("]") ? name.slice(1, -1) : name
+  return bare === own.toLowerCase() || bare === "localhost" || (allowRemote && isIP(bare) !== 0)
+}
+
+const route = <R>(request: IncomingMessage, routes: Routes<R>): Effect.Effect<Routes<R>[string], AdminError> => {
+  const path = (request.url ?? "/").split("?")[0] ?? "/"
+  const key = `${request.method ?? "GET"} ${path}`
+  const handle = Object.hasOwn(routes, key) ? routes[key] : undefined
+  if (handle !== undefined) return Effect.succeed(handle)
+  const known = Object.keys(routes)
+  const methods = known.filter((name) => name.endsWith(` ${path}`))
+  return methods.length > 0
+    ? refuse("method_not_allowed", `this path takes ${methods.join(", ")}`)
+    : refuse("not_found", `no such path; there are ${known.join(", ")}`)
+}
+
+const readBody = (request: IncomingMessage): Effect.Effect<unknown, AdminError> =>
+  Effect.async<Buffer, AdminError>((resume) => {
+    const chunks: Array<Buffer> = []
+    let bytes = 0
+    request.on("data", (chunk: Buffer) => {
+      bytes += chunk.length
+      if (bytes <= MAX_BODY_BYTES) return void chunks.push(chunk)
+      request.pause().removeAllListeners("data")
+      resume(refuse("too_large", `the body is larger than ${MAX_BODY_BYTES} bytes; send less`))
+    })
+    request.once("end", () => resume(Effect.succeed(Buffer.concat(chunks))))
+    request.once("error", () => resume(Effect.interrupt))
+    request.once("close", () => resume(Effect.interrupt))
+  }).pipe(Effect.flatMap((body) => parseBody(body, request.headers["content-type"] ?? "")))
+
+const parseBody = (body: Buffer, contentType: string): Effect.Effect<unknown, AdminError> => {
+  if (body.length === 0) return Effect.succeed(undefined)
+  // A page may send any other type across origins without asking first.
+  if (!/^application\/json\b/i.test(contentType)) {
+    return refuse("unsupported_media_type", "the body is not marked as JSON; send content-type: application/json")
+  }
+  return Effect.try({
+    try: (): unknown => JSON.parse(body.toString("utf8")),
+    catch: () => refuse("bad_request", "the body is not JSON; send one JSON value")
+  })
+}
+
+/** Throws, before anything is sent, when the value cannot be written as JSON. */
+const answer = (response: ServerResponse, status: number, value: unknown): void => {
+  const text = value instanceof Text ? value.text : `${JSON.stringify(value ?? null, bigintAsNumber)}\n`
+  const contentType = value instanceof Text ? value.contentType : "application/json; charset=utf-8"
+  response.writeHead(status, {
+    "content-type": contentType,
+    "content-length": Buffer.byteLength(text),
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff"
+  })
+  response.end(text)
+}
+
+const bigintAsNumber = (_: string, value: unknown): unknown => typeof value === "bigint" ? Number(value) : value

@@ -1,0 +1,116 @@
+/** The unix socket of the admin API: made with mode 0600, and taken over from a process that died. */
+import { Effect, Schema } from "effect"
+import { chmodSync, lstatSync, mkdirSync, type Stats, unlinkSync } from "node:fs"
+import type { Server } from "node:http"
+import { createConnection } from "node:net"
+import { dirname } from "node:path"
+
+/** The admin API cannot listen, so the process must not start. `message` says who is in the way and what to do. */
+export class AdminListenError extends Schema.TaggedError<AdminListenError>()("AdminListenError", {
+  reason: Schema.Literal("InUse", "Forbidden", "Other"),
+  message: Schema.String
+}) {}
+
+/** Answers when the server accepts connections. */
+export const listenUnix = (server: Server, path: string): Effect.Effect<void, AdminListenError> =>
+  Effect.gen(function*() {
+    yield* clear(path)
+    yield* Effect.async<void, AdminListenError>((resume) => {
+      server.once("error", (cause: NodeJS.ErrnoException) => resume(Effect.fail(fromErrno(cause, path))))
+      // The mode is set by the mask, so that there is no moment in which others may connect.
+      const restore = mask()
+      try {
+        server.listen(path, () => resume(Effect.void))
+      } finally {
+        restore()
+      }
+    })
+    yield* Effect.try({ try: () => chmodSync(path, 0o600), catch: (cause) => fromErrno(errno(cause), path) })
+  })
+
+export const listenTcp = (server: Server, host: string, port: number): Effect.Effect<void, AdminListenError> =>
+  Effect.async((resume) => {
+    server.once("error", (cause: NodeJS.ErrnoException) => resume(Effect.fail(fromErrno(cause, `${host}:${port}`))))
+    server.listen({ host, port }, () => resume(Effect.void))
+  })
+
+/** Removes a socket that nobody serves; fails for one that somebody does, and for anything that is no socket. */
+const clear = Effect.fnUntraced(function*(path: string) {
+  const found = yield* Effect.try({
+    try: () => {
+      mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
+      return lstatSync(path, { throwIfNoEntry: false })
+    },
+    catch: (cause) => fromErrno(errno(cause), path)
+  })
+  if (found === undefined) return
+  if (!found.isSocket()) {
+    return yield* other(
+      `${path} is in the way of the admin socket and is no socket; move it away, or set another path with the key admin`
+    )
+  }
+  const state = yield* probe(path)
+  if (state === "live") return yield* inUse(path)
+  if (state === "forbidden") return yield* forbidden(path)
+  yield* Effect.try({ try: () => unlinkSame(path, found), catch: (cause) => fromErrno(errno(cause), path) })
+})
+
+/** Leaves a socket alone that another process has put there since. */
+const unlinkSame = (path: string, seen: Stats): void => {
+  if (lstatSync(path, { throwIfNoEntry: false })?.ino === seen.ino) unlinkSync(path)
+}
+
+const probe = (path: string): Effect.Effect<"live" | "stale" | "forbidden"> =>
+  Effect.async((resume) => {
+    const socket = createConnection(path)
+    const done = (state: "live" | "stale" | "forbidden") => {
+      socket.destroy()
+      resume(Effect.succeed(state))
+    }
+    socket.once("connect", () => done("live"))
+    socket.once("error", ({ code }: NodeJS.ErrnoException) =>
+      // A full backlog (EAGAIN) means that somebody listens.
+      done(code === "EACCES" || code === "EPERM" ? "forbidden" : code === "EAGAIN" ? "live" : "stale"))
+    return Effect.sync(() => socket.destroy())
+  })
+
+/** Threads other than the main one may not change the mask; there the mode is set right after. */
+const mask = (): () => void => {
+  try {
+    const before = process.umask(0o177)
+    return () => void process.umask(before)
+  } catch {
+    return () => {}
+  }
+}
+
+const inUse = (place: string) =>
+  new AdminListenError({
+    reason: "InUse",
+    message:
+      `another sallyport runs with this stateDir (its admin API answers on ${place}); stop it first, or give this one a stateDir of its own`
+  })
+
+const forbidden = (place: string) =>
+  new AdminListenError({
+    reason: "Forbidden",
+    message: `no permission to use ${place}; run as the owner of that folder, or set another path with the key admin`
+  })
+
+const other = (message: string) => new AdminListenError({ reason: "Other", message })
+
+const fromErrno = ({ code }: NodeJS.ErrnoException, place: string): AdminListenError => {
+  if (code === "EADDRINUSE") {
+    return place.startsWith("/") ? inUse(place) : new AdminListenError({
+      reason: "InUse",
+      message:
+        `the admin API cannot listen on ${place}: another program does; stop it, or choose another port with the key admin`
+    })
+  }
+  if (code === "EACCES" || code === "EPERM" || code === "EROFS") return forbidden(place)
+  return other(
+    `the admin API cannot listen on ${place} (${code ?? "unknown error"}); check the keys admin and stateDir`
+  )
+}
+
+const errno = (cause: unknown): NodeJS.ErrnoException => cause instanceof Error ? cause : new Error(String(cause))

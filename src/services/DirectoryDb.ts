@@ -1,0 +1,165 @@
+/**
+ * A libSQL connection to `directory.db`. Other processes may use the file too (the command line beside a running relay): readers
+ * never wait, and writers wait for one another.
+ *
+ * Transactions are plain statements here, not the client's own: those go on to a new connection after each (losing the pragmas
+ * and leaking the old one), stay locked for ever when BEGIN fails, and die when COMMIT does. And a connection is given up once
+ * SQLite was busy: the binding never resets the statement that failed, and no later transaction could be committed.
+ */
+import { Reactivity } from "@effect/experimental"
+import { SqlClient, SqlError } from "@effect/sql"
+import { LibsqlClient } from "@effect/sql-libsql"
+import { Effect, Exit, Schedule, Schema, Scope } from "effect"
+import { randomBytes } from "node:crypto"
+import { readFile, rm } from "node:fs/promises"
+import { pathToFileURL } from "node:url"
+import * as DirectoryMigrations from "./DirectoryMigrations.ts"
+import * as StateFile from "./StateFile.ts"
+
+/** The database cannot be used; `message` says what to check. `busy` may pass by itself. */
+export class DirectoryError extends Schema.TaggedError<DirectoryError>()("DirectoryError", {
+  reason: Schema.Literal("busy", "full", "damaged", "unusable"),
+  message: Schema.String
+}) {}
+
+export interface DirectoryDb {
+  /** May be run again when another process was in the way. */
+  readonly read: <A, E>(body: Body<A, E>) => Effect.Effect<A, Failed<E>>
+  /** The same, and all or nothing: a failure undoes everything. */
+  readonly write: <A, E>(body: Body<A, E>) => Effect.Effect<A, Failed<E>>
+}
+type Body<A, E> = (sql: SqlClient.SqlClient) => Effect.Effect<A, E | SqlError.SqlError>
+type Failed<E> = Exclude<E, SqlError.SqlError> | DirectoryError
+
+/** How long SQLite waits for another process, ms. It blocks the thread meanwhile; usually it is a few. */
+const BLOCK_MS = 1000
+/** Then others get their turn, and it is tried again on a new connection. */
+const RETRY_AFTER = "25 millis"
+const MAX_RETRIES = 4
+
+/**
+ * One user at a time in this thread, of all connections: SQLite would block the thread while it waits for a transaction that
+ * only this thread can end.
+ */
+const turn = Effect.unsafeMakeSemaphore(1)
+
+export const make = Effect.fnUntraced(function*(path: string) {
+  yield* turn.withPermits(1)(createFile(path))
+  let connection: Connection | null = null // touched by whose turn it is
+  const giveUp = Effect.suspend(() => {
+    const old = connection
+    connection = null
+    return old === null ? Effect.void : Scope.close(old.scope, Exit.void)
+  })
+  yield* Effect.addFinalizer(() => turn.withPermits(1)(giveUp))
+  const use = <A, E>(body: Body<A, E>): Effect.Effect<A, Failed<E>> =>
+    Effect.suspend(() => connection === null ? connect(path) : Effect.succeed(connection)).pipe(
+      Effect.tap((open) => Effect.sync(() => connection = open)),
+      Effect.flatMap(({ sql }) => body(sql)),
+      Effect.tapError((error) => isBusy(error) ? giveUp : Effect.void),
+      turn.withPermits(1),
+      whenFree,
+      Effect.mapError((error) => (isSqlError(error) ? classify(path, error) : error) as Failed<E>)
+    )
+  yield* use((sql) => Effect.asVoid(sql`SELECT 1`))
+  const db: DirectoryDb = { read: use, write: (body) => use((sql) => sql.withTransaction(body(sql))) }
+  return db
+})
+
+interface Connection {
+  readonly sql: SqlClient.SqlClient
+  readonly scope: Scope.CloseableScope
+}
+
+const connect = (path: string): Effect.Effect<Connection, SqlError.SqlError> =>
+  Effect.uninterruptible(Effect.gen(function*() {
+    const scope = yield* Scope.make()
+    const opening = Effect.gen(function*() {
+      const sql = yield* open(path)
+      yield* sql.unsafe("PRAGMA synchronous = NORMAL") // in WAL mode a power failure may undo the last writes, never damage
+      yield* migrate(sql)
+      return { sql, scope }
+    })
+    return yield* Effect.onError(Scope.extend(opening, scope), () => Scope.close(scope, Exit.void))
+  }))
+
+/** A client whose transactions stay on its one connection. */
+const open = Effect.fnUntraced(function*(path: string) {
+  const client = yield* LibsqlClient.make({ url: pathToFileURL(path).href }).pipe(
+    // The constructor opens the file, and throws when that fails.
+    Effect.catchAllDefect((cause) => new SqlError.SqlError({ cause, message: "cannot open the database" })),
+    Effect.provide(Reactivity.layer)
+  )
+  const sql: SqlClient.SqlClient = Object.assign(client, { withTransaction: transactionOn(client) })
+  yield* sql.unsafe(`PRAGMA busy_timeout = ${BLOCK_MS}`)
+  return sql
+})
+
+const transactionOn = (sql: SqlClient.SqlClient) => <R, E, A>(body: Effect.Effect<A, E, R>) =>
+  Effect.uninterruptible(Effect.gen(function*() {
+    yield* sql.unsafe("BEGIN IMMEDIATE")
+    const exit = yield* Effect.exit(Effect.zipLeft(body, sql.unsafe("COMMIT")))
+    if (Exit.isFailure(exit)) yield* Effect.ignore(sql.unsafe("ROLLBACK")) // fails when SQLite rolled back by itself
+    return yield* exit
+  }))
+
+const migrate = (sql: SqlClient.SqlClient) =>
+  DirectoryMigrations.run.pipe(
+    Effect.provideService(SqlClient.SqlClient, sql),
+    Effect.catchTag("MigrationError", Effect.die) // the steps are ours
+  )
+
+/**
+ * Makes the file beside its place and puts it there whole, in WAL mode and private: SQLite cannot switch the mode while others
+ * open the file, and gives its other files (`-wal`, `-shm`) the mode of this one. A copy goes to the place, since SQLite knows
+ * files by their inode.
+ */
+const createFile = Effect.fnUntraced(function*(path: string) {
+  const unusable = Effect.mapError(({ code }: StateFile.StateFileError) => failed(path, "unusable", code))
+  if (yield* unusable(StateFile.exists(path))) return
+  const draft = `${path}.${randomBytes(6).toString("hex")}.tmp`
+  yield* unusable(StateFile.create(draft, ""))
+  const bytes = Effect.scoped(Effect.gen(function*() {
+    const sql = yield* open(draft)
+    yield* sql.unsafe("PRAGMA journal_mode = WAL")
+    yield* migrate(sql)
+    yield* sql.unsafe("PRAGMA wal_checkpoint(TRUNCATE)")
+    return yield* Effect.promise(() => readFile(draft))
+  }))
+  const remove = Effect.promise(() => Promise.all(["", "-wal", "-shm"].map((end) => rm(draft + end, { force: true }))))
+  const made = yield* Effect.ensuring(Effect.mapError(bytes, (error) => classify(path, error)), remove)
+  yield* unusable(StateFile.create(path, made))
+})
+
+const whenFree = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.retry(effect, {
+    while: isBusy,
+    schedule: Schedule.intersect(Schedule.spaced(RETRY_AFTER), Schedule.recurs(MAX_RETRIES))
+  })
+
+const isBusy = (error: unknown): boolean => codeOf(error).startsWith("SQLITE_BUSY")
+
+const isSqlError = (error: unknown): error is SqlError.SqlError => error instanceof SqlError.SqlError
+
+const codeOf = (error: unknown): string => {
+  const cause = isSqlError(error) ? error.cause : error
+  return typeof cause === "object" && cause !== null && "code" in cause ? String(cause.code) : ""
+}
+
+const classify = (path: string, error: unknown): DirectoryError => {
+  const code = codeOf(error)
+  if (code.startsWith("SQLITE_BUSY") || code.startsWith("SQLITE_LOCKED")) return failed(path, "busy")
+  if (code.startsWith("SQLITE_FULL")) return failed(path, "full")
+  if (code.startsWith("SQLITE_NOTADB") || code.startsWith("SQLITE_CORRUPT")) return failed(path, "damaged")
+  return failed(path, "unusable", code)
+}
+
+const failed = (path: string, reason: DirectoryError["reason"], code = "") =>
+  new DirectoryError({ reason, message: MESSAGES[reason](path) + (code === "" ? "" : ` (${code})`) })
+
+const MESSAGES = {
+  busy: (path: string) => `another process has locked ${path} for some seconds; try again, and look for one that hangs`,
+  full: () => "the disk is full; free some space",
+  damaged: (path: string) => `${path} is damaged; stop the relay and restore it from a backup`,
+  unusable: (path: string) => `cannot use ${path}; check that this user may write to its folder`
+}

@@ -1,0 +1,36 @@
+/** The tables of the directory, as steps that each database takes once. A step that has been released is never changed. */
+import { SqlClient } from "@effect/sql"
+import { LibsqlMigrator } from "@effect/sql-libsql"
+import { Effect } from "effect"
+
+/** Times are epoch seconds; keys are base64url; ports and audit details are JSON. */
+const tables = Effect.gen(function*() {
+  const sql = yield* SqlClient.SqlClient
+  yield* sql`CREATE TABLE nodes (
+    key TEXT PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, network TEXT,
+    created_at INTEGER NOT NULL, removed_at INTEGER
+  ) STRICT`
+  // A removed node keeps its row, so that its key stays refused; its name is free again.
+  yield* sql`CREATE UNIQUE INDEX nodes_by_name ON nodes (name) WHERE removed_at IS NULL`
+  yield* sql`CREATE TABLE tokens (
+    id TEXT PRIMARY KEY, secret_sha256 TEXT NOT NULL, role TEXT NOT NULL, name TEXT NOT NULL, network TEXT,
+    created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, used_by TEXT
+  ) STRICT`
+  yield* sql`CREATE TABLE resources (
+    position INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, network TEXT NOT NULL, address TEXT NOT NULL,
+    tcp TEXT NOT NULL, udp TEXT NOT NULL, allow_loopback INTEGER NOT NULL
+  ) STRICT`
+  yield* sql`CREATE TABLE access (client TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY (client, resource)) STRICT`
+  // AUTOINCREMENT: an id is never given twice, also after pruning.
+  yield* sql`CREATE TABLE audit (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, kind TEXT NOT NULL,
+    node_name TEXT, node_key TEXT, detail TEXT NOT NULL
+  ) STRICT`
+  yield* sql`CREATE INDEX audit_by_kind ON audit (kind, id)`
+})
+
+/** Two processes may run it at once: the second waits, and finds nothing left to do. */
+export const run = LibsqlMigrator.run({
+  loader: LibsqlMigrator.fromRecord({ "1_tables": tables }),
+  table: "migrations"
+})

@@ -1,0 +1,206 @@
+/** Resources and access rules: written whole from the relay's configuration, and asked at every dial. Default deny. */
+import type { SqlClient } from "@effect/sql"
+import { Effect, Either, Option, Schema } from "effect"
+import type { PortRange, Resource } from "../protocol/Documents.ts"
+import type { NodeKey } from "../protocol/NodeKey.ts"
+import * as ResourceMatch from "../protocol/ResourceMatch.ts"
+import * as DirectoryAudit from "./DirectoryAudit.ts"
+import type * as DirectoryNodes from "./DirectoryNodes.ts"
+
+/** Each of these clients may reach each of these resources; "*" stands for all. */
+export interface AccessRule {
+  readonly clients: ReadonlyArray<string>
+  readonly resources: ReadonlyArray<string>
+}
+
+export interface Policy {
+  readonly resources: ReadonlyArray<Resource>
+  readonly access: ReadonlyArray<AccessRule>
+}
+
+export interface DialRequest {
+  readonly clientKey: NodeKey
+  readonly host: string
+  readonly protocol: ResourceMatch.Protocol
+  readonly port: number
+}
+
+export interface Authorized {
+  readonly client: DirectoryNodes.NodeRecord
+  readonly resource: Resource
+  /** The connectors of this network reach it. */
+  readonly network: string
+}
+
+/** The resource exists, and no rule lets this client reach it; or this key is no client. */
+export class Denied extends Schema.TaggedError<Denied>()("Denied", { message: Schema.String }) {}
+/** No resource has this name or address. */
+export class UnknownResource extends Schema.TaggedError<UnknownResource>()("UnknownResource", {
+  message: Schema.String
+}) {}
+/** The client may reach the resource, but not at this port. */
+export class PortNotListed extends Schema.TaggedError<PortNotListed>()("PortNotListed", { message: Schema.String }) {}
+
+export type DialError = Denied | UnknownResource | PortNotListed
+
+/** Of a host that a client sent, in messages and in the log. */
+const MAX_SHOWN_CHARS = 100
+
+/** What is kept in memory between dials, while nobody writes to the database. */
+export interface Loaded {
+  readonly resources: ReadonlyArray<Resource>
+  /** Resources by client; "*" on either side stands for all. */
+  readonly access: ReadonlyMap<string, ReadonlySet<string>>
+}
+
+/** False: nothing differed, and nothing was written. */
+export const replace = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, policy: Policy) {
+  const pairs = pairsOf(policy.access)
+  if (same(yield* load(sql), policy.resources, pairs)) return false
+  yield* sql`DELETE FROM resources`
+  yield* sql`DELETE FROM access`
+  yield* Effect.forEach(policy.resources, (resource, position) =>
+    sql`INSERT INTO resources ${
+      sql.insert({
+        position,
+        name: resource.name,
+        network: resource.network,
+        address: resource.address,
+        tcp: JSON.stringify(resource.tcp),
+        udp: JSON.stringify(resource.udp),
+        allow_loopback: resource.allowLoopback ? 1 : 0
+      })
+    }`, { discard: true })
+  yield* Effect.forEach(
+    pairs,
+    ([client, resource]) => sql`INSERT INTO access (client, resource) VALUES (${client}, ${resource})`,
+    { discard: true }
+  )
+  yield* DirectoryAudit.append(sql, {
+    kind: "policy_replaced",
+    nodeName: null,
+    nodeKey: null,
+    detail: { resources: policy.resources.length, access: pairs.length }
+  })
+  return true
+})
+
+export const load = Effect.fnUntraced(function*(sql: SqlClient.SqlClient) {
+  const rows = yield* sql<ResourceRow>`SELECT * FROM resources ORDER BY position`
+  const pairs = yield* sql<{ client: string; resource: string }>`SELECT client, resource FROM access`
+  const access = new Map<string, Set<string>>()
+  for (const { client, resource } of pairs) access.set(client, (access.get(client) ?? new Set()).add(resource))
+  const loaded: Loaded = { resources: rows.map(fromRow), access }
+  return loaded
+})
+
+/** What this client may reach, in the order of the configuration. */
+export const allowed = ({ access, resources }: Loaded, clientName: string): ReadonlyArray<Resource> => {
+  const rules = [access.get(clientName), access.get("*")].filter((rule) => rule !== undefined)
+  return rules.some((rule) => rule.has("*"))
+    ? resources
+    : resources.filter(({ name }) => rules.some((rule) => rule.has(name)))
+}
+
+/** The same answer as the connector's, from the grant that follows. */
+export const decide = (
+  loaded: Loaded,
+  client: Option.Option<DirectoryNodes.NodeRecord>,
+  request: DialRequest
+): Either.Either<Authorized, DialError> => {
+  const { host, port, protocol } = request
+  if (Option.isNone(client) || client.value.role !== "client") {
+    return Either.left(new Denied({ message: "this key belongs to no client of the relay" }))
+  }
+  const mine = allowed(loaded, client.value.name)
+  const match = ResourceMatch.find(mine, host, protocol, port)
+  if (match !== undefined) {
+    return Either.right({ client: client.value, resource: match.resource, network: match.resource.network })
+  }
+  const shown = host.slice(0, MAX_SHOWN_CHARS)
+  const near = ResourceMatch.matches(mine, host)[0]
+  if (near !== undefined) {
+    return Either.left(
+      new PortNotListed({
+        message: `${near.resource.name} does not list ${protocol} port ${port}; add it under resources at the relay`
+      })
+    )
+  }
+  return Either.left(
+    ResourceMatch.matches(loaded.resources, host).length > 0
+      ? new Denied({
+        message: `no access rule lets ${client.value.name} reach ${shown}; add one under access at the relay`
+      })
+      : new UnknownResource({ message: `no resource is named ${shown} or has that address; check the name` })
+  )
+}
+
+/** Loads again only when the policy was replaced, here or by another process. */
+export const makeCache = () => {
+  let cached: { readonly id: number; readonly loaded: Loaded } | undefined // used while the database is, by one at a time
+  return Effect.fnUntraced(function*(sql: SqlClient.SqlClient) {
+    const id = yield* DirectoryAudit.policyId(sql)
+    if (cached?.id !== id) cached = { id, loaded: yield* load(sql) }
+    return cached.loaded
+  })
+}
+
+/** For the audit log. */
+export const entryOf = (
+  { clientKey, host, port, protocol }: DialRequest,
+  client: Option.Option<DirectoryNodes.NodeRecord>,
+  decision: Either.Either<Authorized, DialError>
+): Omit<DirectoryAudit.Entry, "id" | "at"> => ({
+  kind: Either.isRight(decision) ? "dial_allowed" : "dial_denied",
+  nodeName: Option.match(client, { onNone: () => null, onSome: ({ name }) => name }),
+  nodeKey: clientKey,
+  detail: {
+    host: host.slice(0, MAX_SHOWN_CHARS),
+    protocol,
+    port,
+    ...(Either.isRight(decision) ? { resource: decision.right.resource.name } : { reason: decision.left._tag })
+  }
+})
+
+type Pairs = ReadonlyArray<readonly [client: string, resource: string]>
+
+const pairsOf = (rules: ReadonlyArray<AccessRule>): Pairs => {
+  const pairs = rules.flatMap(({ clients, resources }) =>
+    clients.flatMap((client) => resources.map((resource) => [client, resource] as const))
+  )
+  return [...new Map(pairs.map((pair) => [pair.join(" "), pair])).values()] // names have no spaces
+}
+
+const same = (loaded: Loaded, resources: ReadonlyArray<Resource>, pairs: Pairs): boolean => {
+  const count = [...loaded.access.values()].reduce((sum, { size }) => sum + size, 0)
+  return count === pairs.length && pairs.every(([client, resource]) => loaded.access.get(client)?.has(resource)) &&
+    JSON.stringify(loaded.resources.map(canonical)) === JSON.stringify(resources.map(canonical))
+}
+
+const ports = (ranges: ReadonlyArray<PortRange>) => ranges.map(({ from, to }) => [from, to])
+const canonical = ({ address, allowLoopback, name, network, tcp, udp }: Resource) => [
+  name,
+  network,
+  address,
+  ports(tcp),
+  ports(udp),
+  allowLoopback
+]
+
+interface ResourceRow {
+  readonly name: string
+  readonly network: string
+  readonly address: string
+  readonly tcp: string
+  readonly udp: string
+  readonly allow_loopback: number
+}
+
+const fromRow = ({ address, allow_loopback, name, network, tcp, udp }: ResourceRow): Resource => ({
+  name,
+  network,
+  address,
+  tcp: JSON.parse(tcp) as ReadonlyArray<PortRange>,
+  udp: JSON.parse(udp) as ReadonlyArray<PortRange>,
+  allowLoopback: allow_loopback === 1
+})

@@ -1,0 +1,105 @@
+/** Ed25519 keys in files (PKCS#8 PEM, mode 0600), and the identity of a node made of one. Private keys are never logged. */
+import { Context, Effect, Layer, Option, Redacted, Schema } from "effect"
+import { createPrivateKey, generateKeyPairSync, type KeyObject } from "node:crypto"
+import { join } from "node:path"
+import { fromBytes, type NodeKey } from "../protocol/NodeKey.ts"
+import * as Crypto from "./Crypto.ts"
+import * as Pki from "./Pki.ts"
+import * as StateFile from "./StateFile.ts"
+
+/** `exposed`: others can read it, so it may be known to them. `damaged`: it is no Ed25519 key. */
+export class KeyFileError extends Schema.TaggedError<KeyFileError>()("KeyFileError", {
+  path: Schema.String,
+  reason: Schema.Literal("missing", "exposed", "damaged", "unusable"),
+  message: Schema.String
+}) {}
+
+/** An opened key. The private part cannot be printed: a KeyObject shows nothing of itself. */
+export interface SigningKey {
+  readonly publicKey: NodeKey
+  readonly privateKey: KeyObject
+}
+
+/** Fails with `missing` where there is none. */
+export const load = (path: string): Effect.Effect<SigningKey, KeyFileError> =>
+  Effect.flatMap(read(path), (found) =>
+    Option.match(found, {
+      onNone: () =>
+        refuse(path, "missing", `there is no key ${path}; restore it from a backup, since a new one is a new identity`),
+      onSome: (file) => decode(path, file)
+    }))
+
+/** Of two processes that create at once, both get the same key. */
+export const loadOrCreate = (path: string): Effect.Effect<SigningKey, KeyFileError> =>
+  Effect.flatMap(read(path), (found) =>
+    Option.match(found, {
+      onNone: () => Effect.zipRight(create(path), load(path)),
+      onSome: (file) => decode(path, file)
+    }))
+
+/** False: there is one already, which stays. */
+export const create = (path: string): Effect.Effect<boolean, KeyFileError> =>
+  Effect.sync(() => generateKeyPairSync("ed25519").privateKey.export({ format: "pem", type: "pkcs8" }).toString()).pipe(
+    Effect.flatMap((text) => StateFile.create(path, text)),
+    Effect.mapError(unusable)
+  )
+
+export const fromPrivateKey = (privateKey: KeyObject): SigningKey | null => {
+  const raw = Crypto.rawPublicKey(privateKey)
+  return raw === null || privateKey.type !== "private" ? null : { publicKey: fromBytes(raw), privateKey }
+}
+
+/** Who this node is. */
+export class NodeIdentity extends Context.Tag("sallyport/services/NodeIdentity")<NodeIdentity, {
+  readonly key: NodeKey
+  readonly sign: (message: Uint8Array) => Uint8Array
+  /** PEM, for QUIC: the certificate that shows `key`, and its private key. */
+  readonly certificate: string
+  readonly privateKey: Redacted.Redacted
+}>() {}
+
+export const NODE_KEY_FILE = "node.key"
+
+const makeIdentity = Effect.fnUntraced(function*(stateDir: string) {
+  const { privateKey, publicKey } = yield* loadOrCreate(join(stateDir, NODE_KEY_FILE))
+  return NodeIdentity.of({
+    key: publicKey,
+    sign: (message) => Crypto.sign(privateKey, message),
+    certificate: Pki.selfSigned(privateKey),
+    privateKey: Redacted.make(privateKey.export({ format: "pem", type: "pkcs8" }).toString())
+  })
+})
+
+/** Makes the node's key at the first start. */
+export const layerNodeIdentity = (options: { readonly stateDir: string }): Layer.Layer<NodeIdentity, KeyFileError> =>
+  Layer.effect(NodeIdentity, makeIdentity(options.stateDir))
+
+const read = (path: string) => Effect.mapError(StateFile.read(path), unusable)
+
+const decode = (path: string, file: StateFile.Found): Effect.Effect<SigningKey, KeyFileError> => {
+  if (file.exposed) {
+    return refuse(
+      path,
+      "exposed",
+      `other users of this machine can read or change ${path} (mode ${file.mode}); run: chmod 600 ${path}`
+    )
+  }
+  const key = parse(file.text)
+  return key === null
+    ? refuse(path, "damaged", `${path} is no Ed25519 private key in PEM; restore it from a backup`)
+    : Effect.succeed(key)
+}
+
+const parse = (text: string): SigningKey | null => {
+  try {
+    return fromPrivateKey(createPrivateKey(text))
+  } catch {
+    return null
+  }
+}
+
+const refuse = (path: string, reason: KeyFileError["reason"], message: string) =>
+  Effect.fail(new KeyFileError({ path, reason, message }))
+
+const unusable = ({ message, path }: StateFile.StateFileError) =>
+  new KeyFileError({ path, reason: "unusable", message })

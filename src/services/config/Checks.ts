@@ -1,0 +1,224 @@
+/**
+ * What one key says about another. Works on the value as it was read, whatever its shape, so that these mistakes are told
+ * together with those of single keys.
+ */
+import { Either } from "effect"
+import { resolve } from "node:path"
+import { type Finding, nearest, type Path, sentence } from "./ConfigIssue.ts"
+import { ACTORS, type Role } from "./ConfigSchema.ts"
+import * as HostPort from "./HostPort.ts"
+
+/** Longest path of a unix socket that every system takes, bytes: macOS has 104 with the closing zero, Linux 108. */
+const MAX_SOCKET_PATH_BYTES = 103
+
+/** Where the admin API listens when the configuration does not say. */
+export const defaultSocket = (stateDir: string): string => resolve(stateDir, "admin.sock")
+
+type Mapping = Readonly<Record<string, unknown>>
+
+export const check = (role: Role, value: unknown, baseDir: string): ReadonlyArray<Finding> => {
+  const config = mapping(value)
+  return [
+    ...adminIsSafe(config),
+    ...socketFits(config, baseDir),
+    ...placementIsWhole(role, config["placement"]),
+    ...oneListenerEach(role, config),
+    ...(role === "relay"
+      ? [
+        ...advertiseIsReachable(config),
+        ...namesAreSingle(config),
+        ...resourcesHavePorts(config),
+        ...accessNamesExist(config)
+      ]
+      : [])
+  ]
+}
+
+const adminIsSafe = (config: Mapping): ReadonlyArray<Finding> => {
+  const admin = config["admin"]
+  const remote = mapping(admin)["allowRemote"] === true
+  const text = typeof admin === "string" ? admin : mapping(admin)["listen"]
+  const address = parsed(text)
+  if (remote || address === undefined || String(text).startsWith("unix:") || HostPort.isLoopback(address.host)) {
+    return []
+  }
+  return [{
+    path: typeof admin === "string" ? ["admin"] : ["admin", "listen"],
+    at: "value",
+    message: sentence(
+      `found ${HostPort.render(address)}, which other machines may reach`,
+      "a loopback address, since the admin API asks for no password",
+      `write admin: "127.0.0.1:${address.port}", or admin: {listen: "${HostPort.render(address)}", allowRemote: true}`
+    )
+  }]
+}
+
+const socketFits = (config: Mapping, baseDir: string): ReadonlyArray<Finding> => {
+  const { admin, stateDir } = config
+  const given = typeof admin === "string" && admin.startsWith("unix:") ? admin.slice(5) : undefined
+  if (admin !== undefined && given === undefined) return []
+  if (given === undefined && typeof stateDir !== "string") return []
+  const path = given === undefined ? defaultSocket(resolve(baseDir, String(stateDir))) : resolve(baseDir, given)
+  const bytes = Buffer.byteLength(path)
+  if (bytes <= MAX_SOCKET_PATH_BYTES) return []
+  return [{
+    path: given === undefined ? ["stateDir"] : ["admin"],
+    at: "value",
+    message: sentence(
+      `the path of the admin socket has ${bytes} bytes`,
+      `at most ${MAX_SOCKET_PATH_BYTES}, the limit of unix sockets`,
+      given === undefined
+        ? "use a shorter stateDir, or write for example admin: \"unix:/run/sallyport.sock\""
+        : "use a shorter path"
+    )
+  }]
+}
+
+const placementIsWhole = (role: Role, placement: unknown): ReadonlyArray<Finding> => {
+  const known: ReadonlyArray<string> = role === "relay" ? ACTORS.relay : ACTORS.node
+  const seen = new Set<string>()
+  const findings: Array<Finding> = []
+  const remedy = `place each of ${known.join(", ")} once, or write placement: default`
+  for (const [thread, actors] of Object.entries(mapping(placement))) {
+    for (const [index, actor] of items(actors)) {
+      if (typeof actor !== "string") continue
+      const path = ["placement", thread, index]
+      if (!known.includes(actor)) {
+        findings.push({ path, at: "value", message: unknownName("actor", actor, known) })
+      } else if (seen.has(actor)) {
+        findings.push({
+          path,
+          at: "value",
+          message: sentence(`actor ${actor} is placed twice`, "one thread for each actor", remedy)
+        })
+      }
+      seen.add(actor)
+    }
+  }
+  const left = known.filter((actor) => !seen.has(actor))
+  if (typeof placement !== "object" || placement === null || left.length === 0) return findings
+  return [...findings, {
+    path: ["placement"],
+    at: "key",
+    message: sentence(`no thread for ${left.join(", ")}`, "one thread for each actor", remedy)
+  }]
+}
+
+const oneListenerEach = (role: Role, config: Mapping): ReadonlyArray<Finding> => {
+  const admin = config["admin"]
+  const listeners: Array<readonly [Path, unknown]> = [
+    typeof admin === "string" ? [["admin"], admin] : [["admin", "listen"], mapping(admin)["listen"]],
+    ...(role === "relay" ? [[["listen", "https"], mapping(config["listen"])["https"]] as const] : []),
+    ...(role === "client" ? [[["socks5"], config["socks5"]] as const] : []),
+    ...(role === "client"
+      ? items(config["forwards"]).map(([index, forward]) =>
+        [["forwards", index, "listen"], mapping(forward)["listen"]] as const
+      )
+      : [])
+  ]
+  return listeners.flatMap(([path, text], index) => {
+    const address = parsed(text)
+    if (address === undefined || address.port === 0) return []
+    const first = listeners.slice(0, index).find(([, other]) => clash(parsed(other), address))
+    if (first === undefined) return []
+    return [{
+      path,
+      at: "value" as const,
+      message: sentence(
+        `${HostPort.render(address)} is taken by ${first[0].reduce((text, part) =>
+          typeof part === "number" ? `${String(text)}[${part}]` : `${String(text)}.${String(part)}`
+        ) as string}`,
+        "an address of its own for each listener",
+        "choose another port"
+      )
+    }]
+  })
+}
+
+const clash = (left: HostPort.HostPort | undefined, right: HostPort.HostPort): boolean =>
+  left !== undefined && left.port === right.port &&
+  (left.host === right.host || HostPort.isUnspecified(left.host) || HostPort.isUnspecified(right.host))
+
+const advertiseIsReachable = (config: Mapping): ReadonlyArray<Finding> => {
+  const host = mapping(config["advertise"])["host"]
+  if (typeof host !== "string" || !HostPort.isUnspecified(host)) return []
+  return [{
+    path: ["advertise", "host"],
+    at: "value",
+    message: sentence(
+      `found ${host}, which nobody can connect to`,
+      "the host name or IP address that nodes use",
+      "write for example host: relay.example.com"
+    )
+  }]
+}
+
+const namesAreSingle = (config: Mapping): ReadonlyArray<Finding> => {
+  const first = new Map<string, number>()
+  return items(config["resources"]).flatMap(([index, resource]) => {
+    const name = mapping(resource)["name"]
+    if (typeof name !== "string") return []
+    const earlier = first.get(name)
+    if (earlier === undefined) {
+      first.set(name, index)
+      return []
+    }
+    return [{
+      path: ["resources", index, "name"],
+      at: "value" as const,
+      message: sentence(
+        `the name ${JSON.stringify(name)} is taken by resources[${earlier}]`,
+        "a name of its own for each resource",
+        "rename one of the two"
+      )
+    }]
+  })
+}
+
+const resourcesHavePorts = (config: Mapping): ReadonlyArray<Finding> =>
+  items(config["resources"]).flatMap(([index, resource]) => {
+    const { address, tcp, udp } = mapping(resource)
+    const none = (ports: unknown) => ports === undefined || (Array.isArray(ports) && ports.length === 0)
+    if (address === undefined || !none(tcp) || !none(udp)) return []
+    return [{
+      path: ["resources", index],
+      at: "value" as const,
+      message: sentence("found no port", "at least one in tcp or udp", "write for example tcp: [80, \"8000-8100\"]")
+    }]
+  })
+
+const accessNamesExist = (config: Mapping): ReadonlyArray<Finding> => {
+  const known = items(config["resources"]).flatMap(([, resource]) => {
+    const name = mapping(resource)["name"]
+    return typeof name === "string" ? [name] : []
+  })
+  return items(config["access"]).flatMap(([rule, access]) =>
+    items(mapping(access)["resources"]).flatMap(([index, name]) =>
+      typeof name !== "string" || name === "*" || known.includes(name)
+        ? []
+        : [{
+          path: ["access", rule, "resources", index],
+          at: "value" as const,
+          message: unknownName("resource", name, known)
+        }]
+    )
+  )
+}
+
+const unknownName = (what: string, name: string, known: ReadonlyArray<string>): string => {
+  const close = nearest(name, known)
+  return sentence(
+    `unknown ${what} ${JSON.stringify(name)}`,
+    known.length === 0 ? `a ${what} of this file, which has none` : `one of ${known.join(", ")}`,
+    close === undefined ? `correct the name, or add the ${what}` : `did you mean ${close}?`
+  )
+}
+
+const parsed = (text: unknown): HostPort.HostPort | undefined =>
+  typeof text === "string" ? Either.getOrUndefined(HostPort.parse(text)) : undefined
+
+const mapping = (value: unknown): Mapping =>
+  typeof value === "object" && value !== null && !Array.isArray(value) ? value as Mapping : {}
+
+const items = (value: unknown): ReadonlyArray<readonly [number, unknown]> =>
+  Array.isArray(value) ? [...value.entries()] : []

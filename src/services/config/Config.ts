@@ -1,0 +1,269 @@
+/**
+ * The configuration of one process: read from a YAML file or taken from an object, checked whole, with paths and defaults
+ * settled. Every mistake is told at once, with its place.
+ */
+import { Effect, Either, Redacted, Schema } from "effect"
+import { constants } from "node:fs"
+import { access, readFile } from "node:fs/promises"
+import { dirname, resolve } from "node:path"
+import * as Checks from "./Checks.ts"
+import { ConfigError, type ConfigIssue, describe, type Finding, nearest, renderPath, sentence } from "./ConfigIssue.ts"
+import {
+  type Client,
+  type ConfigFile,
+  type Connector,
+  keysOf,
+  ofRole,
+  type Relay,
+  type Role,
+  ROLES
+} from "./ConfigSchema.ts"
+import { explain } from "./Explain.ts"
+import * as HostPort from "./HostPort.ts"
+import { plain } from "./Plain.ts"
+import * as YamlSource from "./YamlSource.ts"
+
+export { ConfigError } from "./ConfigIssue.ts"
+
+/** Where the admin API of a process is reached. */
+export type AdminEndpoint =
+  | { readonly _tag: "Unix"; readonly path: string }
+  | { readonly _tag: "Tcp"; readonly host: string; readonly port: number; readonly allowRemote: boolean }
+
+export type TokenSource = Redacted.Redacted | { readonly file: string } | { readonly env: string }
+
+type Settled<A> = Omit<A, "admin" | "telemetry"> & {
+  readonly admin: AdminEndpoint
+  readonly telemetry: { readonly otlp: string | null }
+}
+
+export type RelayConfig = Settled<Omit<typeof Relay.Type, "advertise" | "tls">> & {
+  /** A port of 0 stands for the one that `listen` was given by the system. */
+  readonly advertise: { readonly host: string; readonly https: number; readonly udp: number }
+  readonly tls: { readonly cert: string; readonly key: string } | null
+}
+type Node<A> = Settled<Omit<A, "token">> & { readonly token: TokenSource | null }
+export type ConnectorConfig = Node<typeof Connector.Type>
+export type ClientConfig = Node<Omit<typeof Client.Type, "socks5">> & { readonly socks5: HostPort.HostPort | null }
+export type NodeConfig = ConnectorConfig | ClientConfig
+export type Config = RelayConfig | NodeConfig
+
+/** What an embedder may pass instead of a file; the same keys as in YAML. */
+export type ConfigInput = typeof ConfigFile.Encoded
+
+/** Largest configuration file, bytes: a thousand times a usual one. */
+export const MAX_FILE_BYTES = 1024 * 1024
+
+/** Reads, checks and settles one file. Relative paths in it count from its own folder. Never dies. */
+export const load: (file: string) => Effect.Effect<Config, ConfigError> = Effect.fn("Config.load")(function*(file) {
+  const text = yield* read(file)
+  const source = YamlSource.parse(text)
+  const at = (place: YamlSource.Place, key: string, message: string): ConfigIssue => ({ file, ...place, key, message })
+  const faults = source.problems.map(({ message, place }) => at(place, "", message))
+  if (!source.readable) return yield* new ConfigError({ issues: faults })
+  const checked = inspect(source.value, dirname(resolve(file)))
+  const findings = Either.isLeft(checked) ? checked.left : yield* missingFiles(checked.right)
+  const issues = [
+    ...faults,
+    ...findings.map((finding) => at(source.locate(finding), renderPath(finding.path), finding.message))
+  ]
+  if (Either.isLeft(checked) || issues.length > 0) return yield* new ConfigError({ issues: inOrder(issues) })
+  return checked.right
+})
+
+/** The same for an object: issues then have no line. Relative paths count from `baseDir`. Never dies. */
+export const decode = (value: unknown, options: { readonly baseDir: string }): Effect.Effect<Config, ConfigError> =>
+  Either.mapLeft(
+    Either.flatMap(plain(value), (copy) => inspect(copy, options.baseDir)),
+    (findings) =>
+      new ConfigError({
+        issues: findings.map(({ message, path }) => ({
+          file: null,
+          line: null,
+          column: null,
+          key: renderPath(path),
+          message
+        }))
+      })
+  )
+
+/** The token cannot be had; `message` says from where and what to do. */
+export class TokenError extends Schema.TaggedError<TokenError>()("TokenError", { message: Schema.String }) {}
+
+/** The enrolment token of a node that has not enrolled yet. Reads the file or the environment at each call. */
+export const resolveToken = (config: NodeConfig): Effect.Effect<Redacted.Redacted, TokenError> => {
+  const { name, token } = config
+  const create =
+    `create one at the relay with: sallyport token create --config relay.yaml --role ${config.role} --name ${name}`
+  if (token === null) return fail(`${name} has not enrolled and its configuration has no token; ${create}`)
+  if (Redacted.isRedacted(token)) return Effect.succeed(token)
+  if ("env" in token) {
+    const text = (process.env[token.env] ?? "").trim()
+    return text === ""
+      ? fail(`the environment variable ${token.env} holds no token; ${create}`)
+      : Effect.succeed(Redacted.make(text))
+  }
+  return Effect.tryPromise(() => readFile(token.file, "utf8")).pipe(
+    Effect.catchAll(({ error }) => fail(`cannot read the token file ${token.file} (${codeOf(error)}); ${create}`)),
+    Effect.flatMap((text) =>
+      text.trim() === ""
+        ? fail(`the token file ${token.file} is empty; ${create}`)
+        : Effect.succeed(Redacted.make(text.trim()))
+    )
+  )
+}
+
+const fail = (message: string) => Effect.fail(new TokenError({ message }))
+
+const read = (file: string): Effect.Effect<string, ConfigError> => {
+  const whole = (message: string) =>
+    Effect.fail(new ConfigError({ issues: [{ file, line: null, column: null, key: "", message }] }))
+  return Effect.tryPromise(() => readFile(file)).pipe(
+    Effect.catchAll(({ error }) =>
+      whole(
+        UNREADABLE[codeOf(error)] ?? `cannot read the file (${codeOf(error)}); expected a YAML file; check --config`
+      )
+    ),
+    Effect.filterOrElse(
+      (bytes) => bytes.length <= MAX_FILE_BYTES,
+      (bytes) =>
+        whole(
+          sentence(
+            `the file has ${bytes.length} bytes`,
+            `at most ${MAX_FILE_BYTES}`,
+            "check that --config names the right file"
+          )
+        )
+    ),
+    Effect.flatMap((bytes) =>
+      Effect.try(() => new TextDecoder("utf-8", { fatal: true }).decode(bytes)).pipe(
+        Effect.catchAll(() => whole("the file is not text in UTF-8; expected a YAML file; save it as UTF-8"))
+      )
+    )
+  )
+}
+
+const UNREADABLE: { readonly [code: string]: string } = {
+  ENOENT: "no such file; expected a YAML file; check --config, or begin with a commented example from config/",
+  EISDIR: "found a folder; expected a YAML file; name the file in it",
+  EACCES: "no permission to read the file; expected a readable YAML file; run as its owner, or change its mode"
+}
+
+const codeOf = (error: unknown): string =>
+  typeof error === "object" && error !== null && "code" in error ? String(error.code) : "unknown error"
+
+/** Everything that can be said without reading other files. */
+const inspect = (value: unknown, baseDir: string): Either.Either<Config, ReadonlyArray<Finding>> => {
+  if (value === null || value === undefined) return Either.left([atTop("found nothing: the file is empty")])
+  if (typeof value !== "object" || Array.isArray(value)) return Either.left([atTop(`found ${describe(value, true)}`)])
+  const { finding, role } = roleOf(value as Readonly<Record<string, unknown>>)
+  const decoded = Schema.decodeUnknownEither(ofRole(role))({ ...value, role }, {
+    errors: "all",
+    onExcessProperty: "error"
+  })
+  const found = Either.isLeft(decoded) ? explain(decoded.left.issue, elsewhere(role)) : []
+  const crossed = Checks.check(role, value, baseDir)
+  if (finding !== undefined) {
+    // The role is a guess: what is missing or foreign under it may be right under another.
+    return Either.left([finding, ...[...found, ...crossed].filter(({ at }) => at === "value")])
+  }
+  return Either.isRight(decoded) && crossed.length === 0
+    ? Either.right(settle(decoded.right, baseDir))
+    : Either.left([...found, ...crossed])
+}
+
+const atTop = (found: string): Finding => ({
+  path: [],
+  at: "value",
+  message: sentence(found, "a mapping of keys, role first", "begin with a commented example from config/")
+})
+
+const roleOf = (value: Readonly<Record<string, unknown>>): { readonly role: Role; readonly finding?: Finding } => {
+  const found = value["role"]
+  const known = ROLES.find((role) => role === found)
+  if (known !== undefined) return { role: known }
+  const role = "listen" in value || "resources" in value
+    ? "relay"
+    : "socks5" in value || "forwards" in value
+    ? "client"
+    : "connector"
+  const close = typeof found === "string" ? nearest(found, ROLES) : undefined
+  const remedy = close === undefined ? `write for example role: ${role}` : `did you mean ${close}?`
+  return {
+    role: ROLES.find((name) => name === close) ?? role,
+    finding: {
+      path: ["role"],
+      at: "role" in value ? "value" : "parent",
+      message: sentence(
+        "role" in value ? `found ${describe(found, false)}` : "the key is missing",
+        `one of ${ROLES.join(", ")}`,
+        remedy
+      )
+    }
+  }
+}
+
+const elsewhere = (role: Role) => (key: string): readonly [string, string] | undefined => {
+  const homes = ROLES.filter((other) => other !== role && keysOf(other).includes(key))
+  return homes.length === 0
+    ? undefined
+    : [`a key of role ${role}`, `remove it, since it belongs to role ${homes.join(" and ")}`]
+}
+
+const settle = (file: ConfigFile, baseDir: string): Config => {
+  const absolute = (path: string) => resolve(baseDir, path)
+  const stateDir = absolute(file.stateDir)
+  const shared = {
+    stateDir,
+    admin: adminOf(file.admin, stateDir, absolute),
+    telemetry: { otlp: file.telemetry.otlp ?? null }
+  }
+  if (file.role === "relay") {
+    const { https, udp } = file.listen
+    const advertise = { https: https.port, udp: udp.port, ...file.advertise }
+    const tls = file.tls === undefined ? null : { cert: absolute(file.tls.cert), key: absolute(file.tls.key) }
+    return { ...file, ...shared, advertise, tls }
+  }
+  const token = file.token === undefined
+    ? null
+    : "file" in file.token
+    ? { file: absolute(file.token.file) }
+    : file.token
+  return file.role === "client"
+    ? { ...file, ...shared, token, socks5: file.socks5 ?? null }
+    : { ...file, ...shared, token }
+}
+
+const adminOf = (admin: ConfigFile["admin"], stateDir: string, absolute: (path: string) => string): AdminEndpoint => {
+  if (admin === undefined) return { _tag: "Unix", path: Checks.defaultSocket(stateDir) }
+  if (typeof admin !== "string") return { _tag: "Tcp", ...admin.listen, allowRemote: admin.allowRemote }
+  if (admin.startsWith("unix:")) return { _tag: "Unix", path: absolute(admin.slice(5)) }
+  return { _tag: "Tcp", ...Either.getOrThrow(HostPort.parse(admin)), allowRemote: false }
+}
+
+/** Files of the operator's that must be there before the start. */
+const missingFiles = (config: Config): Effect.Effect<ReadonlyArray<Finding>> => {
+  if (config.role !== "relay" || config.tls === null) return Effect.succeed([])
+  const { tls } = config
+  return Effect.forEach(
+    ["cert", "key"] as const,
+    (key) =>
+      Effect.tryPromise(() => access(tls[key], constants.R_OK)).pipe(
+        Effect.as([]),
+        Effect.catchAll(({ error }) =>
+          Effect.succeed([{
+            path: ["tls", key],
+            at: "value" as const,
+            message: sentence(
+              `cannot read ${tls[key]} (${codeOf(error)})`,
+              "a readable PEM file",
+              "correct the path or the file's mode"
+            )
+          }])
+        )
+      )
+  ).pipe(Effect.map((found) => found.flat()))
+}
+
+const inOrder = (issues: ReadonlyArray<ConfigIssue>): ReadonlyArray<ConfigIssue> =>
+  issues.toSorted((left, right) => (left.line ?? 0) - (right.line ?? 0) || (left.column ?? 0) - (right.column ?? 0))

@@ -1,0 +1,294 @@
+/** Every key of the three configuration files. Relative paths and defaults that depend on other keys are settled later. */
+import { Either, ParseResult, Redacted, Schema } from "effect"
+import { Name, PortRange } from "../../protocol/Documents.ts"
+import * as Hint from "./Hint.ts"
+import * as HostPort from "./HostPort.ts"
+
+const isName = (text: string): boolean => Schema.is(Name)(text)
+const NAME_RULE = "1 to 63 of a-z, 0-9 and -, starting with a letter or digit"
+
+const name = (what: string, example: string) =>
+  Schema.String.pipe(
+    Schema.filter((text) => isName(text)),
+    Schema.annotations(Hint.make(`a ${what}: ${NAME_RULE}`, `write for example ${example}`))
+  )
+
+/** `noun` names what is listened for; `example` is one whole line. */
+const address = (noun: string, example: string) =>
+  Schema.transformOrFail(Schema.String, Schema.Struct({ host: Schema.String, port: Schema.Int }), {
+    strict: true,
+    decode: (text, _, ast) =>
+      Either.mapLeft(HostPort.parse(text), (problem) => new ParseResult.Type(ast, text, problem)),
+    encode: (address) => Either.right(HostPort.render(address))
+  }).pipe(
+    Schema.annotations(Hint.make(`the address where ${noun} listens, as "host:port"`, `write for example ${example}`))
+  )
+
+const port = (what: string, example: string, from = 1) =>
+  Schema.Int.pipe(
+    Schema.between(from, HostPort.MAX_PORT),
+    Schema.annotations(
+      Hint.make(`${what}: a whole number from ${from} to ${HostPort.MAX_PORT}`, `write for example ${example}`)
+    )
+  )
+
+const path = (what: string, example: string) =>
+  Schema.String.pipe(
+    Schema.filter((text) => text !== "" && !/[\n\0]/.test(text)),
+    Schema.annotations(Hint.make(`the path of ${what}`, `write for example ${example}`))
+  )
+
+const host = (expected: string, remedy: string, problemOf = HostPort.hostProblem) =>
+  Schema.String.pipe(
+    Schema.filter((text, _, ast) => {
+      const problem = problemOf(text)
+      return problem === null ? undefined : new ParseResult.Type(ast, text, problem)
+    }),
+    Schema.annotations(Hint.make(expected, remedy))
+  )
+
+const list = <A, I>(item: Schema.Schema<A, I>, of: string, example: string) =>
+  Schema.Array(item).annotations(Hint.make(`a list of ${of}`, `write for example ${example}`))
+
+/** A key that may be left out, and then says nothing. */
+const maybe = <A, I>(schema: Schema.Schema<A, I>) => Schema.optionalWith(schema, { exact: true })
+
+/** A key whose value says what it is when it is left out. */
+const orElse = <A, I>(schema: Schema.Schema<A, I>, fallback: A) =>
+  Schema.optionalWith(schema, { exact: true, default: () => fallback })
+
+const choice = <const A extends ReadonlyArray<string>>(example: string, ...values: A) =>
+  Schema.Literal(...values).annotations(Hint.make(`one of ${values.join(", ")}`, `write for example ${example}`))
+
+const flag = (example: string) => Schema.Boolean.annotations(Hint.make("true or false", `write for example ${example}`))
+
+const secretText = Schema.String.pipe(
+  Schema.filter((text) => text.trim() !== ""),
+  Schema.transform(Schema.RedactedFromSelf(Schema.String), {
+    strict: true,
+    decode: (text) => Redacted.make(text),
+    encode: Redacted.value
+  })
+)
+
+/** Where the enrolment token comes from. It is needed until the node has enrolled, and never after. */
+const Token = Schema.Union(
+  secretText,
+  Schema.RedactedFromSelf(Schema.String),
+  Schema.Struct({ file: path("a token file", "token: {file: token.txt}") }),
+  Schema.Struct({
+    env: Schema.String.pipe(
+      Schema.filter((text) => /^[A-Za-z_]\w*$/.test(text)),
+      Schema.annotations(
+        Hint.make("the name of an environment variable", "write for example token: {env: SALLYPORT_TOKEN}")
+      )
+    )
+  })
+).annotations(Hint.make(
+  "the token's text, {file: PATH} or {env: NAME}",
+  "write for example token: {file: token.txt}, with what `sallyport token create` printed in that file",
+  { secret: true }
+))
+
+const Admin = Schema.Union(
+  Schema.String.pipe(
+    Schema.filter((text) => text.startsWith("unix:") ? text.length > 5 : Either.isRight(HostPort.parse(text)))
+  ),
+  Schema.Struct({
+    listen: address("the admin API", "listen: \"127.0.0.1:9301\""),
+    allowRemote: orElse(flag("allowRemote: true"), false)
+  })
+).annotations(Hint.make(
+  "\"host:port\", \"unix:PATH\" or {listen: \"host:port\", allowRemote: true}",
+  "write for example admin: \"127.0.0.1:9301\", or leave the key out for a socket in stateDir"
+))
+
+/** What may be placed on a thread of one's own, by the role of the process. */
+export const ACTORS = {
+  node: ["signaling", "stun", "pathProber", "relay", "streamMux"],
+  relay: ["signalingHub", "relayForwarder"]
+} as const
+
+const actorName = Schema.String.annotations(
+  Hint.make("the name of an actor", "write for example control: [signaling, stun]")
+)
+
+const Placement = Schema.Union(
+  Schema.Literal("default", "isolated"),
+  Schema.Record({ key: Schema.String, value: list(actorName, "actors", "control: [signaling, stun]") })
+).annotations(Hint.make(
+  "default, isolated, or a mapping from thread names to lists of actors",
+  "write for example placement: default, or leave the key out"
+))
+
+const DataThreads = Schema.Int.pipe(
+  Schema.between(1, 64),
+  Schema.annotations(Hint.make("a whole number from 1 to 64", "write dataThreads: 1, or leave the key out")),
+  Schema.filter((count) => count === 1),
+  Schema.annotations(Hint.make(
+    "1, since this version runs its data plane on one thread",
+    "write dataThreads: 1, or leave the key out"
+  ))
+)
+
+const Telemetry = Schema.Struct({
+  otlp: maybe(Schema.String.pipe(
+    Schema.filter((text) => URL.canParse(text) && /^https?:$/.test(new URL(text).protocol)),
+    Schema.annotations(Hint.make("an http or https URL", "write for example otlp: http://127.0.0.1:4318"))
+  ))
+}).annotations(Hint.make("a mapping with otlp", "write for example telemetry: {otlp: \"http://127.0.0.1:4318\"}"))
+
+const common = {
+  name: name("name", "name: office-1"),
+  /** Keys and state of this process; nothing else may use it at the same time. */
+  stateDir: path("a folder for keys and state", "stateDir: /var/lib/sallyport"),
+  admin: maybe(Admin),
+  placement: orElse(Placement, "default"),
+  dataThreads: orElse(DataThreads, 1),
+  telemetry: orElse(Telemetry, {}),
+  logLevel: orElse(choice("logLevel: info", "trace", "debug", "info", "warn", "error"), "info")
+}
+
+const portRange = (text: string): Either.Either<typeof PortRange.Type, string> => {
+  const parts = /^\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?$/.exec(text)
+  if (parts === null) return Either.left("which is no port")
+  const from = Number(parts[1])
+  const to = Number(parts[2] ?? parts[1])
+  if (from < 1 || to > HostPort.MAX_PORT) return Either.left(`which is outside 1 to ${HostPort.MAX_PORT}`)
+  return from > to ? Either.left("whose first port is above its last") : Either.right({ from, to })
+}
+
+const Ports = list(
+  Schema.transformOrFail(Schema.Union(Schema.Number, Schema.String), PortRange, {
+    strict: true,
+    decode: (found, _, ast) =>
+      Either.mapLeft(portRange(String(found)), (problem) => new ParseResult.Type(ast, found, problem)),
+    encode: ({ from, to }) => Either.right(from === to ? from : `${from}-${to}`)
+  }).pipe(
+    Schema.annotations(
+      Hint.make("a port such as 80 or a range such as \"8000-8100\"", "write for example tcp: [80, \"8000-8100\"]")
+    )
+  ),
+  "ports and ranges",
+  "tcp: [80, \"8000-8100\"]"
+)
+
+const Resource = Schema.Struct({
+  name: name("resource name", "name: intranet"),
+  /** The group of connectors that can reach it. */
+  network: orElse(name("network name", "network: office"), "default"),
+  /** Resolved at the connector. */
+  address: host(
+    "a host name, an IP address, a CIDR or *.NAME, without scheme or port",
+    "write for example address: intranet.local",
+    HostPort.targetProblem
+  ),
+  tcp: orElse(Ports, []),
+  udp: orElse(Ports, []),
+  /** Whether it may resolve to the connector's own loopback addresses. */
+  allowLoopback: orElse(flag("allowLoopback: true"), false)
+}).annotations(
+  Hint.make(
+    "a mapping with name, address and ports",
+    "write for example {name: intranet, address: 10.0.0.5, tcp: [80]}"
+  )
+)
+
+const nameOrAll = (what: string, example: string) =>
+  Schema.String.pipe(
+    Schema.filter((text) => text === "*" || isName(text)),
+    Schema.annotations(Hint.make(`the name of a ${what}, or "*" for all`, `write for example ${example}`))
+  )
+
+const Rule = Schema.Struct({
+  clients: list(nameOrAll("client", "clients: [alice]"), "client names", "clients: [alice]"),
+  resources: list(nameOrAll("resource", "resources: [intranet]"), "resource names", "resources: [intranet]")
+}).annotations(
+  Hint.make("a mapping with clients and resources", "write for example {clients: [alice], resources: [intranet]}")
+)
+
+export const Relay = Schema.Struct({
+  role: Schema.Literal("relay"),
+  ...common,
+  listen: Schema.Struct({
+    https: address("HTTPS", "https: \"0.0.0.0:443\""),
+    udp: address("UDP", "udp: \"0.0.0.0:3478\"")
+  }).annotations(
+    Hint.make(
+      "a mapping with https and udp",
+      "write for example listen: {https: \"0.0.0.0:443\", udp: \"0.0.0.0:3478\"}"
+    )
+  ),
+  /** What nodes connect to; ports default to those of `listen`. */
+  advertise: Schema.Struct({
+    host: host("the public host name or IP address of this relay", "write for example host: relay.example.com"),
+    https: maybe(port("the public HTTPS port", "https: 443")),
+    udp: maybe(port("the public UDP port", "udp: 3478"))
+  }).annotations(Hint.make("a mapping with host", "write for example advertise: {host: relay.example.com}")),
+  /** Without it the relay issues its own certificates, which nodes know from their token. */
+  tls: maybe(
+    Schema.Struct({
+      cert: path("a PEM certificate chain", "cert: fullchain.pem"),
+      key: path("a PEM private key", "key: privkey.pem")
+    }).annotations(
+      Hint.make("a mapping with cert and key", "write for example tls: {cert: fullchain.pem, key: privkey.pem}")
+    )
+  ),
+  resources: orElse(list(Resource, "resources", "resources: [{name: intranet, address: 10.0.0.5, tcp: [80]}]"), []),
+  access: orElse(list(Rule, "access rules", "access: [{clients: [alice], resources: [intranet]}]"), [])
+})
+
+const node = {
+  ...common,
+  token: maybe(Token),
+  carrier: orElse(choice("carrier: auto", "auto", "webtransport", "websocket"), "auto"),
+  /** `relay`: never direct, so that peers do not learn this node's addresses. */
+  path: orElse(choice("path: auto", "auto", "relay"), "auto"),
+  udp: orElse(
+    Schema.Struct({ port: orElse(port("the local UDP port, 0 for any", "port: 41641", 0), 0) })
+      .annotations(Hint.make("a mapping with port", "write for example udp: {port: 41641}")),
+    { port: 0 }
+  )
+}
+
+export const Connector = Schema.Struct({ role: Schema.Literal("connector"), ...node })
+
+const Forward = Schema.Struct({
+  listen: address("this forward", "listen: \"127.0.0.1:8080\""),
+  resource: name("resource name", "resource: intranet"),
+  port: port("the resource's port", "port: 80"),
+  protocol: orElse(
+    Schema.Literal("tcp").annotations(
+      Hint.make("tcp, since this version forwards no UDP", "write protocol: tcp, or leave the key out")
+    ),
+    "tcp"
+  )
+}).annotations(Hint.make(
+  "a mapping with listen, resource and port",
+  "write for example {listen: \"127.0.0.1:8080\", resource: intranet, port: 80}"
+))
+
+export const Client = Schema.Struct({
+  role: Schema.Literal("client"),
+  ...node,
+  socks5: maybe(address("SOCKS5", "socks5: \"127.0.0.1:1080\"")),
+  forwards: orElse(
+    list(Forward, "forwards", "forwards: [{listen: \"127.0.0.1:8080\", resource: intranet, port: 80}]"),
+    []
+  )
+})
+
+export const ROLES = ["relay", "connector", "client"] as const
+export type Role = typeof ROLES[number]
+
+/** A configuration file of any role, as it is written. */
+export const ConfigFile = Schema.Union(Relay, Connector, Client)
+export type ConfigFile = typeof ConfigFile.Type
+
+const byRole = { relay: Relay, connector: Connector, client: Client }
+
+/** Only the members of one role, so that messages speak of that role alone. */
+export const ofRole = (role: Role): Schema.Schema<ConfigFile, typeof ConfigFile.Encoded> => byRole[role] as never
+
+/** The top-level keys of a role. */
+export const keysOf = (role: Role): ReadonlyArray<string> => Object.keys(byRole[role].fields)

@@ -1,0 +1,68 @@
+/** Addresses as operators write them: `host:port`, `[::1]:443`, host names and IP literals. */
+import { Either } from "effect"
+import { isIP, isIPv6 } from "node:net"
+
+export type HostPort = {
+  /** A name or an IP literal, without brackets. */
+  readonly host: string
+  /** 0 to 65535; 0 means: any free port. */
+  readonly port: number
+}
+
+export const MAX_PORT = 65_535
+
+/** Left: what is wrong, in words that follow "found ...". */
+export const parse = (text: string): Either.Either<HostPort, string> => {
+  if (text.includes("://")) return Either.left("which is a URL")
+  if (isIPv6(text)) return Either.left("whose IPv6 address is not in brackets")
+  const colon = text.lastIndexOf(":")
+  if (colon === -1) return Either.left("which has no port")
+  const host = text.slice(0, colon)
+  const port = text.slice(colon + 1)
+  if (host === "") return Either.left("which has no host")
+  if (!/^\d{1,6}$/.test(port) || Number(port) > MAX_PORT) return Either.left(`whose port is not 0 to ${MAX_PORT}`)
+  const bare = host.startsWith("[") && host.endsWith("]") ? host.slice(1, -1) : host
+  if (bare !== host && !isIPv6(bare)) return Either.left("whose brackets hold no IPv6 address")
+  if (bare === host && host.includes(":")) return Either.left("whose IPv6 address is not in brackets")
+  if (hostProblem(bare) !== null) return Either.left("whose host is neither a name nor an IP address")
+  return Either.right({ host: bare, port: Number(port) })
+}
+
+export const render = ({ host, port }: HostPort): string => host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`
+
+/** Null for an IP literal or a DNS name (RFC 1123, 253 characters), else what is wrong. */
+export const hostProblem = (host: string): string | null => {
+  if (isIP(host) !== 0) return null
+  if (host.includes("://")) return "which is a URL"
+  if (/:\d+$/.test(host)) return "which has a port"
+  if (host.length > 253) return "which is too long for a name"
+  const labels = host.split(".")
+  if (!labels.every((label) => /^(?!-)[a-z0-9_-]{1,63}(?<!-)$/i.test(label))) {
+    return "which is neither a name nor an IP address"
+  }
+  // A name whose last label is a number is an IPv4 address gone wrong (WHATWG URL, section 3.5).
+  return /^\d+$/.test(labels.at(-1) ?? "") ? "which is not a valid IPv4 address" : null
+}
+
+/** Null for what a resource may have as its address: a host, `*.example.com` or a CIDR such as `10.1.0.0/16`. */
+export const targetProblem = (address: string): string | null => {
+  if (address.includes("://")) return "which is a URL"
+  if (address.includes("%")) return "which names an interface of one machine"
+  if (address.includes("/")) {
+    const [base = "", bits = "", ...rest] = address.split("/")
+    const most = isIPv6(base) ? 128 : 32
+    const fits = isIP(base) !== 0 && /^\d{1,3}$/.test(bits) && Number(bits) <= most && rest.length === 0
+    return fits ? null : "which is not a valid CIDR"
+  }
+  if (!address.includes("*")) return hostProblem(address)
+  const suffix = address.slice(2)
+  const fits = address.startsWith("*.") && isIP(suffix) === 0 && hostProblem(suffix) === null
+  return fits ? null : "whose wildcard is not the whole first label of a name"
+}
+
+/** Whether only this machine can reach a socket bound there. */
+export const isLoopback = (host: string): boolean =>
+  host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127."))
+
+/** Whether it means "every address of this machine", which nobody else can connect to. */
+export const isUnspecified = (host: string): boolean => /^(0\.0\.0\.0|(0{0,4}:){2,7}0{0,4})$/.test(host)
