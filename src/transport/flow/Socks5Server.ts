@@ -1,0 +1,115 @@
+/** The client's SOCKS5 door (RFC 1928, CONNECT only). An application sees success only after the resource accepted. */
+import { Buffer } from "node:buffer"
+import type net from "node:net"
+import { type Verdict } from "../../protocol/FlowWire.ts"
+import { Handshake, reply, replyOf, type Target } from "../../protocol/Socks5.ts"
+import { resetSocket } from "./FlowPump.ts"
+import { listen, type ListenAt, type Listener, MAX_CONNECTIONS } from "./Listener.ts"
+
+/** From accept to a complete CONNECT. */
+export const HANDSHAKE_TIMEOUT_MS = 10_000
+/** Connections that have not said where they want to go. */
+export const MAX_HANDSHAKES = 512
+/** Bytes that an application sends before the answer; more than this waits in its socket. */
+const MAX_EARLY_BYTES = 64 * 1024
+
+export interface Connect {
+  readonly target: Target
+  /** The accepted socket, paused. Belongs to the callee after it answered `accepted` (see `take`). */
+  readonly socket: net.Socket
+  /** Resolves when the application goes away before the answer. */
+  readonly gone: AbortSignal
+  /**
+   * To be called once. `accepted`: the success reply is written and the bytes that came early are returned, for the pump's
+   * `fromSocket`; null if the application has gone. Any other verdict: the reply is written, the socket closes, null.
+   */
+  readonly answer: (verdict: Verdict) => Uint8Array | null
+}
+
+export interface Socks5Options {
+  readonly listen: ListenAt
+  readonly connect: (request: Connect) => void
+  readonly maxConnections?: number
+  readonly handshakeTimeoutMs?: number
+}
+
+export class Socks5Server {
+  readonly #options: Socks5Options
+  #listener: Listener | null = null
+  #pending = 0
+
+  constructor(options: Socks5Options) {
+    this.#options = options
+  }
+
+  /** Resolves with the address, whose port is the real one. Rejects with the system's error. */
+  async start(): Promise<ListenAt> {
+    const { listen: at, maxConnections = MAX_CONNECTIONS } = this.#options
+    this.#listener = await listen(at, (socket) => this.#onSocket(socket), maxConnections)
+    return this.#listener.address
+  }
+
+  async stop(): Promise<void> {
+    await this.#listener?.close()
+  }
+
+  get connections(): number {
+    return this.#listener?.connections() ?? 0
+  }
+
+  #onSocket(socket: net.Socket): void {
+    if (this.#pending >= MAX_HANDSHAKES) return resetSocket(socket)
+    this.#pending += 1
+    const handshake = new Handshake()
+    const timer = setTimeout(() => resetSocket(socket), this.#options.handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS)
+    const leave = () => {
+      clearTimeout(timer)
+      socket.off("data", onData)
+      socket.off("end", onEnd)
+      socket.off("close", leave)
+      this.#pending -= 1
+    }
+    const onEnd = () => socket.end()
+    const onData = (bytes: Buffer) => {
+      const step = handshake.push(bytes)
+      if (step.write.length > 0) socket.write(step.write)
+      if (step._tag === "More") return
+      leave()
+      socket.pause()
+      if (step._tag === "Fail") socket.destroySoon()
+      else this.#onConnect(socket, step.target, Buffer.from(step.early))
+    }
+    socket.on("data", onData)
+    socket.once("end", onEnd)
+    socket.once("close", leave)
+    socket.resume()
+  }
+
+  /** Reads on while the answer is awaited: early bytes are kept, and an application that leaves is noticed. */
+  #onConnect(socket: net.Socket, target: Target, early: Buffer): void {
+    const gone = new AbortController()
+    let kept = early
+    let answered = false
+    const onData = (bytes: Buffer) => {
+      kept = Buffer.concat([kept, bytes])
+      if (kept.length >= MAX_EARLY_BYTES) socket.pause()
+    }
+    const onClose = () => gone.abort()
+    const answer = (verdict: Verdict): Uint8Array | null => {
+      if (answered) return null
+      answered = true
+      socket.off("data", onData)
+      socket.off("close", onClose)
+      socket.pause()
+      if (socket.destroyed) return null
+      socket.write(reply(replyOf(verdict.code)))
+      if (verdict.code === "accepted") return kept
+      socket.destroySoon()
+      return null
+    }
+    socket.on("data", onData)
+    socket.once("close", onClose)
+    this.#options.connect({ target, socket, gone: gone.signal, answer })
+    if (!answered && kept.length < MAX_EARLY_BYTES) socket.resume()
+  }
+}

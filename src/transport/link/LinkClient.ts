@@ -1,0 +1,131 @@
+/** Opens an authenticated link to a relay. */
+import { Clock, Duration, Effect, Schema, type Scope } from "effect"
+import type { RelayTrust } from "../../protocol/EnrolmentToken.ts"
+import type { Enrol, Purpose } from "../../protocol/LinkHandshake.ts"
+import * as Handshaking from "./Handshaking.ts"
+import { type CarrierLink, type Link, LinkEnded } from "./Link.ts"
+import * as TlsDial from "./TlsDial.ts"
+import * as WebSocketCarrier from "./WebSocketCarrier.ts"
+import * as WebTransportCarrier from "./WebTransportCarrier.ts"
+
+/**
+ * `tls_pin_mismatch`: somebody else answered. `tls_untrusted`: the certificate is out of its dates or of no known authority.
+ * `carrier_refused`: HTTP said no, `code` is its status (503: full, try later). `handshake_refused`: the relay knows who asks and
+ * says no, `code` is its word. `lost`: the connection broke under way.
+ */
+export class LinkError extends Schema.TaggedError<LinkError>()("LinkError", {
+  reason: Schema.Literal(
+    "unreachable",
+    "proxy_refused",
+    "tls_failed",
+    "tls_untrusted",
+    "tls_pin_mismatch",
+    "carrier_refused",
+    "handshake_refused",
+    "protocol",
+    "timed_out",
+    "lost"
+  ),
+  code: Schema.optional(Schema.String),
+  message: Schema.String
+}) {}
+
+export interface Options {
+  /** A name or an IP literal, without brackets. */
+  readonly host: string
+  readonly port: number
+  readonly trust: RelayTrust
+  /** `auto` takes WebSocket: it is the cheaper one, and crosses proxies. */
+  readonly carrier: "auto" | "webtransport" | "websocket"
+  readonly purpose: Purpose
+  readonly identity: Handshaking.Identity
+  readonly enrol?: Enrol | undefined
+  /** From the first packet to the Welcome. */
+  readonly deadline?: Duration.DurationInput
+  /** `http://host:port`; undefined: what HTTPS_PROXY and NO_PROXY say. */
+  readonly proxy?: string | undefined
+}
+
+export interface Connected {
+  readonly link: Link
+  /** What the relay tells a client that it lets in. */
+  readonly welcome: Uint8Array
+}
+
+const DEFAULT_DEADLINE = Duration.seconds(10)
+
+/** The link is closed with the scope. An interruption or the deadline leaves nothing open. */
+export const connect = (options: Options): Effect.Effect<Connected, LinkError, Scope.Scope> =>
+  Effect.uninterruptibleMask((restore) =>
+    Clock.currentTimeMillis.pipe(
+      Effect.flatMap((nowMs) =>
+        restore(Effect.timeoutFail(
+          Effect.tryPromise({
+            try: (signal) => open(options, nowMs, signal),
+            catch: (error) => linkError(error, options)
+          }),
+          { duration: options.deadline ?? DEFAULT_DEADLINE, onTimeout: () => timedOut(options) }
+        ))
+      ),
+      Effect.tap(({ link }) => Effect.addFinalizer(() => Effect.sync(() => link.close("this node has ended the link"))))
+    )
+  )
+
+const open = async (options: Options, nowMs: number, signal: AbortSignal): Promise<Connected> => {
+  const { host, port, purpose, trust } = options
+  const webTransport = options.carrier === "webtransport"
+  const proxy = options.proxy ?? TlsDial.proxyFor(host, process.env)
+  const alpn = webTransport ? "h2" as const : "http/1.1" as const
+  const { certSha256, socket } = await TlsDial.dial({ host, port, trust, alpn, proxy, nowMs }, signal)
+  const abort = () => void socket.destroy()
+  signal.addEventListener("abort", abort, { once: true })
+  if (signal.aborted) abort()
+  let link: CarrierLink | undefined
+  try {
+    const carrier = webTransport ? WebTransportCarrier : WebSocketCarrier
+    link = await carrier.open(socket, TlsDial.authorityOf(host, port), `/${purpose}`, certSha256)
+    const welcome = await Handshaking.asClient(link, options)
+    return { link, welcome }
+  } catch (error) {
+    link?.destroy("the handshake failed")
+    socket.destroy()
+    throw error
+  } finally {
+    signal.removeEventListener("abort", abort)
+  }
+}
+
+const timedOut = ({ host, port }: Options) =>
+  new LinkError({
+    reason: "timed_out",
+    message:
+      `${host}:${port} did not answer in time; check that the relay runs and that no firewall drops the connection`
+  })
+
+const linkError = (error: unknown, { host, port }: Options): LinkError => {
+  const where = TlsDial.authorityOf(host, port)
+  if (error instanceof TlsDial.DialFailed) {
+    return new LinkError({ reason: error.reason, code: error.code, message: error.message })
+  }
+  if (error instanceof Handshaking.RefusedByServer) {
+    return new LinkError({ reason: "handshake_refused", code: error.code, message: error.message })
+  }
+  if (error instanceof WebSocketCarrier.CarrierRefused) {
+    const remedy = error.status === 503
+      ? "it has no room now; try again later"
+      : "is that a sallyport relay, and of this version?"
+    return new LinkError({
+      reason: "carrier_refused",
+      code: `${error.status}`,
+      message: `${where} answered ${error.status}: ${remedy}`
+    })
+  }
+  if (error instanceof Handshaking.BrokenHandshake) {
+    return new LinkError({
+      reason: "protocol",
+      message: `${where} does not speak this protocol (${error.message}); run the same version on both sides`
+    })
+  }
+  const why = error instanceof LinkEnded || error instanceof Error ? error.message : String(error)
+  return new LinkError({ reason: "lost", message: `the connection to ${where} broke under way (${why}); try again` })
+}

@@ -1,0 +1,142 @@
+/** Takes links at the relay's TLS port, proves who is on the other end of each, and hands it on. */
+import { Deferred, Duration, Effect, FiberSet, Schema, type Scope, Stream } from "effect"
+import type { Leaf } from "../../services/Pki.ts"
+import * as Handshaking from "./Handshaking.ts"
+import { type CarrierLink, CloseCode, type Link } from "./Link.ts"
+import * as LinkPort from "./LinkPort.ts"
+
+/** Port or address can't be had. */
+export class ListenError extends Schema.TaggedError<ListenError>()("ListenError", {
+  code: Schema.String,
+  message: Schema.String
+}) {}
+
+/** What `authenticate` fails with. It is told to the client, whose user reads `message`. */
+export class LinkRefused extends Schema.TaggedError<LinkRefused>()("LinkRefused", {
+  code: Schema.String,
+  message: Schema.String
+}) {}
+
+/** A proven peer. */
+export interface Peer extends Handshaking.Claims {
+  readonly remote: string
+}
+
+export interface Options<R> {
+  readonly host: string
+  /** 0: any free one. */
+  readonly port: number
+  /** The certificate to begin with. */
+  readonly tls: Leaf
+  /** Each later one. Links that are there keep theirs; a client that saw the one before is still believed. */
+  readonly tlsChanges: Stream.Stream<Leaf>
+  /** Called once the signature was checked; answers with what the client is told. Counts against the handshake's deadline. */
+  readonly authenticate: (peer: Peer) => Effect.Effect<Uint8Array, LinkRefused, R>
+  /** Owns the link until it returns: the link is closed then. Interrupted when the link ends. */
+  readonly onLink: (link: Link, peer: Peer) => Effect.Effect<void, never, R>
+  readonly pages?: (path: string) => LinkPort.Page | undefined
+  readonly limits?: Partial<LinkPort.Limits>
+}
+
+export interface LinkServer {
+  readonly port: number
+  readonly stats: () => Readonly<LinkPort.Stats>
+  /** Takes no more links, lets those that there are leave for `goAwayMs`, and closes the rest with code 1012. */
+  readonly stop: (options: { readonly goAwayMs: number }) => Effect.Effect<void>
+}
+
+const PURPOSES: Readonly<Record<string, Handshaking.Claims["purpose"]>> = { "/signal": "signal", "/relay": "relay" }
+
+export const make = <R>(options: Options<R>): Effect.Effect<LinkServer, ListenError, R | Scope.Scope> =>
+  Effect.gen(function*() {
+    const links = new Map<CarrierLink, Deferred.Deferred<void>>()
+    const hashes = [options.tls.sha256]
+    const fork = yield* FiberSet.makeRuntime<R>()
+    const port = new LinkPort.LinkPort({
+      host: options.host,
+      port: options.port,
+      tls: options.tls,
+      paths: Object.keys(PURPOSES),
+      pages: options.pages,
+      limits: { ...LinkPort.DEFAULT_LIMITS, ...options.limits },
+      onLink: (stranger) => void fork(serve(options, stranger, hashes, links))
+    })
+    const stop = ({ goAwayMs }: { readonly goAwayMs: number }) =>
+      Effect.gen(function*() {
+        port.stopAccepting()
+        if (goAwayMs > 0) yield* Effect.timeoutOption(allEnded(links), Duration.millis(goAwayMs))
+        for (const link of links.keys()) link.close("the relay stops; connect again", CloseCode.restart)
+        yield* Effect.timeoutOption(allEnded(links), CLOSE_WAIT)
+      })
+    const listening = yield* Effect.acquireRelease(
+      Effect.tryPromise({ try: () => port.listen(), catch: (cause) => listenError(options, cause) }),
+      () => Effect.zipRight(stop({ goAwayMs: 0 }), Effect.sync(() => port.destroy()))
+    )
+    yield* Effect.forkScoped(Stream.runForEach(options.tlsChanges, (next) =>
+      Effect.sync(() => {
+        if (Buffer.compare(next.sha256, hashes[0]!) === 0) return
+        port.updateTls(next)
+        hashes.splice(0, hashes.length, next.sha256, hashes[0]!)
+      })))
+    return { port: listening, stats: () => port.stats, stop }
+  })
+
+/** A good-bye is given a second by the link itself. */
+const CLOSE_WAIT = Duration.millis(1500)
+
+const allEnded = (links: ReadonlyMap<CarrierLink, Deferred.Deferred<void>>) =>
+  Effect.forEach(links.values(), Deferred.await, { concurrency: "unbounded", discard: true })
+
+const serve = <R>(
+  options: Options<R>,
+  { link, path, welcome }: LinkPort.Stranger,
+  hashes: ReadonlyArray<Uint8Array>,
+  links: Map<CarrierLink, Deferred.Deferred<void>>
+): Effect.Effect<void, never, R> =>
+  Effect.gen(function*() {
+    const claims = yield* Effect.tryPromise({
+      try: () => Handshaking.asServer(link, { purpose: PURPOSES[path] ?? "signal", certHashes: hashes }),
+      catch: (error) => error
+    })
+    const peer: Peer = { ...claims, remote: link.remote }
+    link.serverCertSha256 = claims.certSha256
+    const body = yield* options.authenticate(peer)
+    // First, so that a client which answers at once is no stranger any more.
+    welcome()
+    yield* Effect.tryPromise({ try: () => Handshaking.welcome(link, body), catch: (error) => error })
+    const ended = yield* Deferred.make<void>()
+    links.set(link, ended)
+    yield* Effect.ensuring(
+      options.onLink(link, peer),
+      Effect.suspend(() => {
+        link.close("the relay has ended the link")
+        return Effect.zipRight(
+          Effect.sync(() => links.delete(link)),
+          Effect.zipRight(Effect.promise(() => link.closed), Deferred.succeed(ended, undefined))
+        )
+      })
+    )
+  }).pipe(
+    Effect.raceFirst(Effect.promise(() => link.closed)),
+    Effect.asVoid,
+    Effect.catchAll((error) => turnAway(link, error)),
+    Effect.ensuring(Effect.sync(() => link.close("the relay has ended the link")))
+  )
+
+const turnAway = (link: CarrierLink, error: unknown): Effect.Effect<void> =>
+  Effect.gen(function*() {
+    yield* Effect.logDebug("refused a link", error).pipe(Effect.annotateLogs({ remote: link.remote }))
+    if (!(error instanceof LinkRefused) && !(error instanceof Handshaking.RefusedByServer)) {
+      return link.close("no handshake", CloseCode.protocol)
+    }
+    yield* Effect.ignore(Effect.tryPromise(() => Handshaking.refuse(link, error.code, error.message)))
+    link.close(error.code, CloseCode.policy)
+  })
+
+const listenError = <R>({ host, port }: Options<R>, cause: unknown): ListenError => {
+  const code = (cause as NodeJS.ErrnoException).code ?? ""
+  return new ListenError({
+    code,
+    message: `cannot listen on ${host}:${port} (${code || String(cause)}); choose another port, or stop what uses it`
+  })
+}

@@ -1,0 +1,186 @@
+/** TCP (through an HTTP proxy where there is one), TLS 1.3, and the check of who answered, on the very socket that is then used. */
+import { Either } from "effect"
+import * as http from "node:http"
+import * as net from "node:net"
+import * as tls from "node:tls"
+import type { RelayTrust } from "../../protocol/EnrolmentToken.ts"
+import * as Crypto from "../../services/Crypto.ts"
+import * as Pki from "../../services/Pki.ts"
+
+export interface Target {
+  /** A name or an IP literal, without brackets. */
+  readonly host: string
+  readonly port: number
+  readonly trust: RelayTrust
+  readonly alpn: "h2" | "http/1.1"
+  /** `http://[user:password@]host:port` of a proxy that allows CONNECT. */
+  readonly proxy?: string | undefined
+  /** Epoch ms, for the certificate's dates. */
+  readonly nowMs: number
+}
+
+/** `reason` is LinkError's; `code` is the system's, TLS's or HTTP's. */
+export class DialFailed extends Error {
+  override readonly name = "DialFailed"
+  readonly reason: "unreachable" | "proxy_refused" | "tls_failed" | "tls_untrusted" | "tls_pin_mismatch"
+  readonly code: string
+  constructor(reason: DialFailed["reason"], code: string, message: string) {
+    super(message)
+    this.reason = reason
+    this.code = code
+  }
+}
+
+export interface Dialled {
+  readonly socket: tls.TLSSocket
+  readonly certSha256: Uint8Array
+}
+
+/** Throws `DialFailed`. An abort destroys whatever is open. */
+export const dial = async (target: Target, signal: AbortSignal): Promise<Dialled> => {
+  const tcp = await connectTcp(target, signal)
+  const socket = await startTls(tcp, target, signal)
+  const der = leafDerOf(socket)
+  const refuse = (error: DialFailed): never => {
+    socket.destroy()
+    throw error
+  }
+  if (der === undefined) return refuse(new DialFailed("tls_failed", "", "the relay showed no certificate"))
+  if (target.trust._tag === "Pin") {
+    const checked = Pki.checkLeaf(der, target.trust.key, target.nowMs)
+    if (Either.isLeft(checked)) {
+      const { message, reason } = checked.left
+      return refuse(new DialFailed(reason === "foreign" ? "tls_pin_mismatch" : "tls_untrusted", reason, message))
+    }
+  }
+  return { socket, certSha256: Crypto.sha256(der) }
+}
+
+/** Not by `getPeerX509Certificate`, whose first call on Node 20 empties the socket's certificate for every later one. */
+const leafDerOf = (socket: tls.TLSSocket): Uint8Array | undefined => {
+  const raw = socket.getPeerCertificate().raw as Buffer | undefined
+  return raw === undefined || raw.length === 0 ? undefined : raw
+}
+
+const connectTcp = (target: Target, signal: AbortSignal): Promise<net.Socket> =>
+  target.proxy === undefined
+    ? connectDirect(target.host, target.port, signal)
+    : connectByProxy(target, target.proxy, signal)
+
+const connectDirect = (host: string, port: number, signal: AbortSignal): Promise<net.Socket> =>
+  new Promise((resolve, reject) => {
+    const socket = net.connect({ host, port, noDelay: true })
+    const abort = () => void socket.destroy(new Error("aborted"))
+    signal.addEventListener("abort", abort, { once: true })
+    socket.once("error", (error: NodeJS.ErrnoException) => reject(unreachable(`${host}:${port}`, error)))
+    socket.once("connect", () => {
+      signal.removeEventListener("abort", abort)
+      socket.removeAllListeners("error")
+      resolve(socket)
+    })
+  })
+
+const unreachable = (where: string, error: NodeJS.ErrnoException) =>
+  new DialFailed(
+    "unreachable",
+    error.code ?? "",
+    `cannot reach ${where} (${
+      error.code ?? error.message
+    }); check the relay's host and port, that it runs, and this machine's network`
+  )
+
+const connectByProxy = (target: Target, proxy: string, signal: AbortSignal): Promise<net.Socket> =>
+  new Promise((resolve, reject) => {
+    const url = new URL(proxy)
+    const authority = authorityOf(target.host, target.port)
+    const login = decodeURIComponent(`${url.username}:${url.password}`)
+    const request = http.request({
+      host: url.hostname.replace(/^\[|\]$/g, ""),
+      port: url.port === "" ? 80 : Number(url.port),
+      method: "CONNECT",
+      path: authority,
+      agent: false,
+      signal,
+      headers: {
+        host: authority,
+        ...(login !== ":" && { "proxy-authorization": `Basic ${Buffer.from(login).toString("base64")}` })
+      }
+    })
+    request.once("error", (error) => reject(unreachable(`the proxy ${url.host}`, error)))
+    request.once("connect", (response, socket, head) => {
+      if (response.statusCode === 200 && head.length === 0) return resolve(socket)
+      socket.destroy()
+      const status = response.statusCode ?? 0
+      reject(
+        new DialFailed(
+          "proxy_refused",
+          `${status}`,
+          `the proxy ${url.host} refused ${authority} (${status}); allow it there`
+        )
+      )
+    })
+    request.end()
+  })
+
+const startTls = (tcp: net.Socket, target: Target, signal: AbortSignal): Promise<tls.TLSSocket> =>
+  new Promise((resolve, reject) => {
+    const socket = tls.connect({
+      socket: tcp,
+      ALPNProtocols: [target.alpn],
+      minVersion: "TLSv1.3",
+      rejectUnauthorized: target.trust._tag === "Ca", // a pinned leaf is checked right after
+      ...(net.isIP(target.host) === 0 && { servername: target.host }),
+      // Node takes the name from `servername` or the connected socket, which a proxy would make wrong.
+      checkServerIdentity: (_, cert) => tls.checkServerIdentity(target.host, cert)
+    })
+    const abort = () => void socket.destroy(new Error("aborted"))
+    signal.addEventListener("abort", abort, { once: true })
+    socket.once("error", (error: NodeJS.ErrnoException) => {
+      tcp.destroy()
+      reject(tlsProblem(target, error))
+    })
+    socket.once(
+      "close",
+      () => reject(new DialFailed("tls_failed", "", "the relay ended the connection before TLS was up"))
+    )
+    socket.once("secureConnect", () => {
+      signal.removeEventListener("abort", abort)
+      socket.removeAllListeners("error")
+      socket.on("error", () => {}) // a close follows
+      resolve(socket)
+    })
+  })
+
+const UNTRUSTED = /CERT|SELF_SIGNED|UNABLE_TO_|ALTNAME/
+
+const tlsProblem = (target: Target, error: NodeJS.ErrnoException): DialFailed => {
+  const code = error.code ?? ""
+  return UNTRUSTED.test(code)
+    ? new DialFailed(
+      "tls_untrusted",
+      code,
+      `the certificate of ${target.host} is not trusted (${code}); check the host, or enrol with a token that pins the relay's key`
+    )
+    : new DialFailed(
+      "tls_failed",
+      code,
+      `TLS 1.3 with ${target.host}:${target.port} failed (${code || error.message}); is that the relay's HTTPS port?`
+    )
+}
+
+/** As in URLs: an IPv6 literal in brackets. */
+export const authorityOf = (host: string, port: number): string =>
+  host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`
+
+/** What the usual variables say about `host`: HTTPS_PROXY, ALL_PROXY, and NO_PROXY with names, suffixes and "*". */
+export const proxyFor = (host: string, env: Readonly<Record<string, string | undefined>>): string | undefined => {
+  const value = (name: string) => env[name.toLowerCase()] || env[name] || undefined
+  const proxy = value("HTTPS_PROXY") ?? value("ALL_PROXY")
+  if (proxy === undefined || host === "localhost" || host === "127.0.0.1" || host === "::1") return undefined
+  const except = (value("NO_PROXY") ?? "").split(",").map((entry) => entry.trim().replace(/^\*?\./, "")).filter((
+    entry
+  ) => entry !== "")
+  if (except.some((entry) => entry === "*" || host === entry || host.endsWith(`.${entry}`))) return undefined
+  const withScheme = proxy.includes("://") ? proxy : `http://${proxy}`
+  return withScheme.startsWith("http://") && URL.canParse(withScheme) ? withScheme : undefined
+}

@@ -1,0 +1,120 @@
+/** A link over WebSocket (RFC 6455). Messages are only pieces of the byte stream. */
+import type { IncomingMessage } from "node:http"
+import type { Duplex } from "node:stream"
+import type { TLSSocket } from "node:tls"
+import { WebSocket, WebSocketServer } from "ws"
+import { CarrierLink, CloseCode, closedByPeer } from "./Link.ts"
+
+/** Largest message, bytes: refused at its head, before its body is kept. Longer writes are split. */
+const MAX_MESSAGE_BYTES = 128 * 1024
+/** A ping is answered only while less than this waits to be sent: a peer that pings and never reads must not fill the memory. */
+const MAX_PONG_BACKLOG_BYTES = 64 * 1024
+const OPTIONS = {
+  perMessageDeflate: false,
+  maxPayload: MAX_MESSAGE_BYTES,
+  autoPong: false,
+  skipUTF8Validation: true
+} as const
+
+/** The server answered, but not with a link. `status` is HTTP's. */
+export class CarrierRefused extends Error {
+  override readonly name = "CarrierRefused"
+  readonly status: number
+  constructor(status: number) {
+    super(`the server answered ${status}`)
+    this.status = status
+  }
+}
+
+class WebSocketLink extends CarrierLink {
+  readonly carrier = "websocket"
+  private readonly ws: WebSocket
+  private lastError = ""
+
+  constructor(ws: WebSocket, remote: string, serverCertSha256: Uint8Array) {
+    super(remote, serverCertSha256)
+    this.ws = ws
+    ws.on("error", (error) => {
+      this.lastError = error.message // a close follows
+    })
+    ws.on("close", (code, reason) => this.finish(closedByPeer(code, reason.toString() || this.lastError)))
+    ws.on("ping", (data) => {
+      if (ws.bufferedAmount < MAX_PONG_BACKLOG_BYTES) ws.pong(data)
+    })
+    ws.on("message", (data, isBinary) => {
+      if (isBinary) this.deliver(data as Buffer) // `binaryType` is nodebuffer
+      else this.close("text message on a binary link", CloseCode.protocol)
+    })
+  }
+
+  bufferedBytes(): number {
+    return this.ws.bufferedAmount
+  }
+
+  protected async send(bytes: Uint8Array): Promise<void> {
+    for (let at = 0; at < bytes.length; at += MAX_MESSAGE_BYTES) {
+      await new Promise<void>((resolve, reject) => {
+        const piece = at === 0 && bytes.length <= MAX_MESSAGE_BYTES ? bytes : bytes.subarray(at, at + MAX_MESSAGE_BYTES)
+        this.ws.send(piece, (error) => error ? reject(error) : resolve())
+      })
+    }
+  }
+
+  protected sendClose(code: number, reason: string): void {
+    this.ws.resume() // else the peer's answer is never read
+    this.ws.close(code, reason.slice(0, 100))
+  }
+
+  protected destroySocket(): void {
+    this.ws.terminate()
+  }
+
+  protected pause(): void {
+    this.ws.pause()
+  }
+
+  protected resume(): void {
+    this.ws.resume()
+  }
+}
+
+/** `accept` calls back with the link, or never, when the request was no good: it has been answered then. */
+export const makeAcceptor = () => {
+  const server = new WebSocketServer({ noServer: true, clientTracking: false, ...OPTIONS })
+  return (
+    request: IncomingMessage,
+    socket: Duplex,
+    head: Buffer,
+    remote: string,
+    serverCertSha256: Uint8Array,
+    onLink: (link: CarrierLink) => void
+  ): void =>
+    server.handleUpgrade(request, socket, head, (ws) => onLink(new WebSocketLink(ws, remote, serverCertSha256)))
+}
+
+/** Owns `socket` from now on. Rejects with `CarrierRefused`, or with what the socket says. */
+export const open = (
+  socket: TLSSocket,
+  authority: string,
+  path: string,
+  serverCertSha256: Uint8Array
+): Promise<CarrierLink> =>
+  new Promise((resolve, reject) => {
+    const remote = `${socket.remoteAddress}:${socket.remotePort}`
+    socket.setNoDelay(true)
+    const ws = new WebSocket(`wss://${authority}${path}`, {
+      ...OPTIONS,
+      createConnection: () => socket,
+      // Masking protects plain-text proxies from scripts in browsers; inside TLS it only costs a quarter of the CPU.
+      generateMask: (mask) => void mask.fill(0)
+    })
+    // Made now, not on "open": the server may speak in the same read that carries its answer.
+    const link = new WebSocketLink(ws, remote, serverCertSha256)
+    ws.once("open", () => resolve(link))
+    ws.once("unexpected-response", (_request, response) => {
+      reject(new CarrierRefused(response.statusCode ?? 0))
+      socket.destroy()
+    })
+    ws.once("error", reject)
+    ws.once("close", () => reject(new Error("the server closed the connection")))
+  })

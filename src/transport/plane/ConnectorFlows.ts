@@ -1,0 +1,121 @@
+/** The connector's end of flows: checks what the client asks for, dials the resource, answers with the truth, moves the bytes. */
+import type { Resource } from "../../protocol/Documents.ts"
+import { type Verdict, type VerdictCode } from "../../protocol/FlowWire.ts"
+import * as Dialer from "../flow/Dialer.ts"
+import { pump as startPump } from "../flow/FlowPump.ts"
+import * as FlowStart from "../flow/FlowStart.ts"
+import type { QuicStream } from "../quic/QuicStream.ts"
+
+export interface Permit {
+  readonly resource: Resource
+  /** To be resolved here. */
+  readonly dialHost: string
+}
+
+/** A flow that runs, and what permitted it: asked again whenever the grant changes. */
+export interface Flow {
+  readonly host: string
+  readonly port: number
+  readonly abort: () => void
+}
+
+export interface ConnectorFlowsOptions {
+  /** Whether the session's grant permits this, now. */
+  readonly permit: (host: string, port: number) => Permit | VerdictCode
+  /** The control stream, once. A second one is refused. */
+  readonly onControl: (stream: QuicStream, early: Uint8Array) => void
+  /** One line for each flow that was asked for; `traceparent` ties it to the client's trace. */
+  readonly onFlow: (
+    flow: {
+      readonly host: string
+      readonly port: number
+      readonly traceparent: string | null
+      readonly verdict: Verdict
+    }
+  ) => void
+}
+
+/** Streams of one session that are being dialled or pumped at once; one more is answered `too_many_flows`. */
+export const MAX_FLOWS = 1024
+
+export class ConnectorFlows {
+  readonly flows = new Set<Flow>()
+  readonly #options: ConnectorFlowsOptions
+  #hasControl = false
+
+  constructor(options: ConnectorFlowsOptions) {
+    this.#options = options
+  }
+
+  /** A stream that the client opened. */
+  onStream(stream: QuicStream): void {
+    FlowStart.accept(stream, (incoming) => {
+      if (incoming.open.kind === "tcp") return this.#onOpen(incoming)
+      if (this.#hasControl) return stream.abort(0)
+      this.#hasControl = true
+      this.#options.onControl(stream, incoming.rest)
+    })
+  }
+
+  /** Cuts every flow that `still` does not permit any more. */
+  recheck(still: (host: string, port: number) => boolean): void {
+    for (const flow of this.flows) if (!still(flow.host, flow.port)) flow.abort()
+  }
+
+  #onOpen({ open, rest, stream }: FlowStart.Incoming): void {
+    const { host, port, traceparent } = open
+    const answer = (verdict: Verdict) => this.#options.onFlow({ host, port, traceparent, verdict })
+    const refuse = (verdict: Verdict) => {
+      FlowStart.reject(stream, verdict)
+      answer(verdict)
+    }
+    const permit = this.#options.permit(host, port)
+    if (typeof permit === "string") return refuse({ code: permit, reason: "" })
+    if (this.flows.size >= MAX_FLOWS) return refuse({ code: "too_many_flows", reason: "" })
+    const dial = new Dialing()
+    const flow: Flow = { host, port, abort: () => dial.abort() }
+    this.flows.add(flow)
+    dial.onAbort = () => {
+      this.flows.delete(flow)
+      FlowStart.reject(stream, { code: "denied", reason: "the permission ended" })
+    }
+    dial.start({ host: permit.dialHost, port, allowLoopback: permit.resource.allowLoopback }, (result) => {
+      if (result._tag === "Failed") {
+        this.flows.delete(flow)
+        return refuse({ code: result.code, reason: result.reason })
+      }
+      const unsent = FlowStart.admit(stream)
+      answer({ code: "accepted", reason: "" })
+      const pump = startPump({
+        stream,
+        socket: result.reader,
+        fromStream: rest,
+        fromSocket: unsent,
+        onDone: () => this.flows.delete(flow)
+      })
+      dial.onAbort = () => pump.abort()
+    })
+  }
+}
+
+/** A dial that can be given up until its flow runs, and the flow after it. */
+class Dialing {
+  onAbort: () => void = () => undefined
+  #cancel: (() => void) | null = null
+  #aborted = false
+
+  start(target: Dialer.Target, done: (result: Dialer.Result) => void): void {
+    this.#cancel = Dialer.dial(target, (result) => {
+      this.#cancel = null
+      if (!this.#aborted) done(result)
+      else if (result._tag === "Connected") result.reader.socket.destroy()
+    })
+  }
+
+  abort(): void {
+    if (this.#aborted) return
+    this.#aborted = true
+    this.#cancel?.()
+    this.onAbort()
+  }
+}

@@ -1,0 +1,87 @@
+/** A session's first stream, on which the two sides keep each other informed (SessionWire). Never ends while the session lives. */
+import * as FlowWire from "../../protocol/FlowWire.ts"
+import * as SessionWire from "../../protocol/SessionWire.ts"
+import { READ_NOTHING, READ_RESET } from "../quic/QuicEngine.ts"
+import type { QuicStream } from "../quic/QuicStream.ts"
+
+/** More unsent bytes than this: the peer reads nothing, and the session is of no use. */
+const MAX_UNSENT_BYTES = 256 * 1024
+
+const OPEN = FlowWire.encodeOpen({ kind: "control", resource: "", host: "", port: 0, traceparent: null })
+
+export interface ControlEvents {
+  readonly onMessage: (message: SessionWire.SessionMessage) => void
+  /** The peer broke the protocol, reset the stream or reads nothing. */
+  readonly onBroken: (why: string) => void
+}
+
+export class ControlStream {
+  readonly #stream: QuicStream
+  readonly #events: ControlEvents
+  readonly #decoder = new SessionWire.Decoder()
+  #unsent = new Uint8Array(0)
+
+  /** `early`: bytes of the stream that were read before. */
+  constructor(stream: QuicStream, events: ControlEvents, early: Uint8Array = new Uint8Array(0)) {
+    this.#stream = stream
+    this.#events = events
+    stream.handler = {
+      onReadable: () => this.#read(),
+      onWritable: () => this.#write(),
+      onClosed: () => undefined // the session tells its owner
+    }
+    if (early.length > 0) this.#take(early)
+  }
+
+  /** Client: begins the stream. */
+  static open(stream: QuicStream, events: ControlEvents): ControlStream {
+    const control = new ControlStream(stream, events)
+    if (OPEN !== null) control.#append(OPEN)
+    return control
+  }
+
+  /** A message too long for the wire is a caller's bug and is dropped. */
+  send(message: SessionWire.SessionMessage): void {
+    const bytes = SessionWire.encode(message)
+    if (bytes !== null) this.#append(bytes)
+  }
+
+  #append(bytes: Uint8Array): void {
+    if (this.#unsent.length + bytes.length > MAX_UNSENT_BYTES) {
+      return this.#events.onBroken("the peer reads no control messages")
+    }
+    const all = new Uint8Array(this.#unsent.length + bytes.length)
+    all.set(this.#unsent)
+    all.set(bytes, this.#unsent.length)
+    this.#unsent = all
+    this.#write()
+  }
+
+  #write(): void {
+    if (this.#unsent.length === 0) return
+    const taken = this.#stream.write(this.#unsent)
+    if (taken < 0) return this.#events.onBroken("the peer stopped the control stream")
+    this.#unsent = this.#unsent.slice(taken)
+  }
+
+  #read(): void {
+    for (let budget = 64; budget > 0; budget--) {
+      const got = this.#stream.read(scratch)
+      if (got === READ_NOTHING) return
+      if (got === READ_RESET || this.#stream.readOver) return this.#events.onBroken("the peer ended the control stream")
+      if (!this.#take(scratch.subarray(0, got))) return
+    }
+  }
+
+  #take(bytes: Uint8Array): boolean {
+    const step = this.#decoder.push(bytes)
+    if (step._tag === "Bad") {
+      this.#events.onBroken(`a bad control message (${step.reason})`)
+      return false
+    }
+    for (const message of step.messages) this.#events.onMessage(message)
+    return true
+  }
+}
+
+const scratch = new Uint8Array(16 * 1024)

@@ -1,0 +1,274 @@
+/**
+ * A session with its permission: the connection to the peer, the grant that says what may flow, the control stream, and the
+ * flows. The client opens flows and brings new grants; the connector verifies both, every time.
+ */
+import { Either } from "effect"
+import type { Grant, Ticket } from "../../protocol/Documents.ts"
+import type { Verdict, VerdictCode } from "../../protocol/FlowWire.ts"
+import { tagFromHex } from "../../protocol/Frame.ts"
+import * as GrantCheck from "../../protocol/GrantCheck.ts"
+import { type NodeKey } from "../../protocol/NodeKey.ts"
+import { type PathRef, type Role } from "../../protocol/PathRef.ts"
+import type { LegKind, SessionMessage } from "../../protocol/SessionWire.ts"
+import * as Signed from "../../protocol/Signed.ts"
+import * as FlowStart from "../flow/FlowStart.ts"
+import type { QuicEngine } from "../quic/QuicEngine.ts"
+import { CloseCode, type CloseReason } from "../quic/QuicSession.ts"
+import { ConnectorFlows } from "./ConnectorFlows.ts"
+import { ControlStream } from "./ControlStream.ts"
+import type { PacketRouter } from "./PacketRouter.ts"
+import { newSecret, PeerSession, type PeerSessionEvents } from "./PeerSession.ts"
+
+export interface FlowSessionEvents extends Omit<PeerSessionEvents, "onUp" | "onStream" | "onDown"> {
+  /** Client: the session takes flows. Connector: it does, and path messages are understood. */
+  readonly onUp: (session: FlowSession) => void
+  readonly onDown: (session: FlowSession, reason: CloseReason) => void
+  readonly onFlow: (
+    flow: {
+      readonly host: string
+      readonly port: number
+      readonly traceparent: string | null
+      readonly verdict: Verdict
+    }
+  ) => void
+}
+
+/** What does not change while the node runs. */
+export interface NodeContext {
+  readonly role: Role
+  readonly key: NodeKey
+  readonly router: PacketRouter
+  readonly engine: QuicEngine
+  /** PEM. */
+  readonly certificate: string
+  readonly privateKey: string
+  readonly keyOfCertificate: (der: Uint8Array) => string | null
+  /** Milliseconds, monotonic. */
+  readonly now: () => number
+  /** Epoch seconds by the relay's clock. */
+  readonly nowSeconds: () => number
+  /** Null: not signed by the authority, or not valid now. */
+  readonly openGrant: (signed: Signed.Signed) => Grant | null
+  readonly leg: () => LegKind | null
+}
+
+export class FlowSession {
+  readonly id: string
+  readonly peer: PeerSession
+  readonly #node: NodeContext
+  readonly #events: FlowSessionEvents
+  readonly #served: ConnectorFlows
+  #grant: Grant
+  #control: ControlStream | null = null
+  /** Client: flows that run or are being opened. */
+  #asked = 0
+  /** `node.now()` when a flow last began or ended. */
+  lastFlowAt: number
+  peerLeg: LegKind | null = null
+  /** The peer wants no new flows. */
+  #leaving = false
+
+  constructor(node: NodeContext, ticket: Ticket, grant: Grant, events: FlowSessionEvents) {
+    this.id = ticket.session
+    this.#node = node
+    this.#events = events
+    this.#grant = grant
+    this.lastFlowAt = node.now()
+    this.#served = new ConnectorFlows({
+      permit: (host, port) => this.#permit(host, port),
+      onControl: (stream, early) => {
+        this.#control = new ControlStream(stream, this.#controlEvents, early)
+        this.tellLeg()
+      },
+      onFlow: (flow) => {
+        this.lastFlowAt = node.now()
+        events.onFlow(flow)
+      }
+    })
+    const isClient = node.role === "client"
+    const clientTag = tagFromHex(ticket.clientTag)
+    const connectorTag = tagFromHex(ticket.connectorTag)
+    this.peer = new PeerSession({
+      id: ticket.session,
+      role: node.role,
+      peerKey: isClient ? grant.connectorKey : grant.clientKey,
+      peerName: isClient ? grant.connectorName : grant.clientName,
+      sendTag: isClient ? clientTag : connectorTag,
+      receiveTag: isClient ? connectorTag : clientTag,
+      router: node.router,
+      engine: node.engine,
+      certificate: node.certificate,
+      privateKey: node.privateKey,
+      keyOfCertificate: node.keyOfCertificate,
+      now: node.now,
+      events: {
+        ...events,
+        onUp: () => this.#onUp(),
+        onStream: (stream) => this.#served.onStream(stream),
+        onDown: (reason) => events.onDown(this, reason)
+      }
+    })
+  }
+
+  get grant(): Grant {
+    return this.#grant
+  }
+
+  get path(): PathRef {
+    return this.peer.path
+  }
+
+  /** Open or being opened. */
+  get flows(): number {
+    return this.#asked + this.#served.flows.size
+  }
+
+  /** Whether the session's grant names this target, so that no new dial is needed. */
+  permits(host: string, port: number): boolean {
+    return !this.#leaving && typeof this.#permit(host, port) !== "string"
+  }
+
+  /**
+   * A grant for the same two nodes; one that is not newer than the one in force is passed over, since grants come by two ways.
+   * The client passes it on; the connector cuts what it no longer permits. False: it is for others.
+   */
+  setGrant(grant: Grant, signed: Signed.Signed): boolean {
+    if (this.#standing(grant) !== null) return false
+    if (!GrantCheck.isNewer(grant, this.#grant)) return true
+    this.#grant = grant
+    if (this.#node.role === "client") this.#control?.send({ _tag: "Grant", signed: Signed.toBytes(signed) })
+    else this.#served.recheck((host, port) => typeof this.#permit(host, port) !== "string")
+    return true
+  }
+
+  /** Why the grant is of no more use; null: it is. */
+  standing(): VerdictCode | null {
+    const reason = this.#standing(this.#grant)
+    return reason === null ? null : VERDICT_OF[reason]
+  }
+
+  tellLeg(): void {
+    const kind = this.#node.leg()
+    if (kind !== null) this.#control?.send({ _tag: "Leg", kind })
+  }
+
+  /** Client: opens a flow; `done` once, unless the returned function gave it up. Tell `flowEnded` when an accepted one is over. */
+  openFlow(
+    target: { readonly host: string; readonly port: number; readonly traceparent: string | null },
+    done: (answer: FlowStart.Answer) => void
+  ): () => void {
+    const { host, port, traceparent } = target
+    this.#asked++
+    this.lastFlowAt = this.#node.now()
+    const giveUp = FlowStart.request(
+      this.peer.quic,
+      { kind: "tcp", resource: "", host, port, traceparent },
+      (answer) => {
+        if (answer._tag === "Rejected") this.flowEnded()
+        done(answer)
+      }
+    )
+    return () => {
+      giveUp()
+      this.flowEnded()
+    }
+  }
+
+  flowEnded(): void {
+    this.#asked--
+    this.lastFlowAt = this.#node.now()
+  }
+
+  /** New flows go elsewhere; those that run may end in peace. */
+  goAway(reason: string): void {
+    this.#control?.send({ _tag: "Goaway", reason })
+  }
+
+  close(code: number, text: string): void {
+    this.peer.close(code, text)
+  }
+
+  #onUp(): void {
+    if (this.#node.role === "client") {
+      const stream = this.peer.quic.openStream()
+      if (stream === null) return this.close(CloseCode.normal, "no control stream")
+      this.#control = ControlStream.open(stream, this.#controlEvents)
+      const secret = newSecret()
+      this.#control.send({ _tag: "ProbeSecret", secret })
+      this.peer.useSecret(secret)
+      this.tellLeg()
+      this.#events.onUp(this)
+    }
+  }
+
+  readonly #controlEvents = {
+    onMessage: (message: SessionMessage): void => this.#onMessage(message),
+    onBroken: (why: string): void => this.close(CloseCode.normal, why)
+  }
+
+  #onMessage(message: SessionMessage): void {
+    switch (message._tag) {
+      case "ProbeSecret":
+        if (this.#node.role !== "connector") return
+        this.peer.useSecret(message.secret)
+        return this.#events.onUp(this)
+      case "Grant":
+        return this.#onGrant(message.signed)
+      case "Leg":
+        this.peerLeg = message.kind
+        return
+      case "GrantRefused":
+        return this.close(CloseCode.denied, `the connector refused the grant: ${message.reason}`)
+      case "Goaway":
+        this.#leaving = true
+        return
+      case "GrantAck":
+      case "Candidates": // these travel as sealed path messages, which need no stream
+      case "Switch":
+        return
+    }
+  }
+
+  #onGrant(bytes: Uint8Array): void {
+    if (this.#node.role !== "connector") return
+    const signed = Signed.fromBytes(bytes)
+    const grant = Either.isRight(signed) ? this.#node.openGrant(signed.right) : null
+    if (grant === null || Either.isLeft(signed)) {
+      return this.#control?.send({ _tag: "GrantRefused", reason: "not valid here" })
+    }
+    if (!this.setGrant(grant, signed.right)) {
+      return this.#control?.send({ _tag: "GrantRefused", reason: "for others" })
+    }
+    this.#control?.send({ _tag: "GrantAck", id: grant.id })
+  }
+
+  #permit(host: string, port: number) {
+    const { grant } = this
+    const verdict = GrantCheck.permits(grant, { host, port, protocol: "tcp", ...this.#parties() })
+    return verdict._tag === "Permitted" ? verdict : VERDICT_OF[verdict.reason]
+  }
+
+  #standing(grant: Grant) {
+    return GrantCheck.stands(grant, this.#parties())
+  }
+
+  /** The keys that this session's two ends have proved, and the time. */
+  #parties() {
+    const { key, nowSeconds, role } = this.#node
+    const peer = this.peer.peerKey as NodeKey
+    return {
+      clientKey: role === "client" ? key : peer,
+      connectorKey: role === "client" ? peer : key,
+      nowSeconds: nowSeconds()
+    }
+  }
+}
+
+const VERDICT_OF: Readonly<Record<GrantCheck.Reason, VerdictCode>> = {
+  expired: "grant_expired",
+  not_yet_valid: "grant_expired",
+  foreign_client: "denied",
+  foreign_connector: "denied",
+  unknown_resource: "name_not_found",
+  port_not_listed: "port_not_listed"
+}

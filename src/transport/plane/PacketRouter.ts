@@ -1,0 +1,188 @@
+/**
+ * Where every datagram of a node goes, both ways. One router owns the node's UDP sockets and its relay leg: what arrives is
+ * told apart by its first byte (after RFC 9443) and handed to the session that it belongs to, or to whoever speaks STUN or
+ * the relay's control messages. Plain code without allocation for each packet: everything here is a hot path.
+ *
+ * It is also the gate before QUIC: a direct packet reaches a session only from an address that has proved, by a sealed path
+ * message, that it knows the session's secret; a relayed one only from the bound relay, under a tag of a live session.
+ */
+import * as Frame from "../../protocol/Frame.ts"
+import { addressKey } from "./Slots.ts"
+
+/** The part of a UDP socket that is used here. */
+export interface Port {
+  /** One datagram; fire and forget. */
+  send(bytes: Uint8Array, offset: number, length: number, port: number, address: string): void
+  /** Datagrams of `segment` bytes side by side (the last may be shorter), cut by the kernel where it can. */
+  sendTrain(bytes: Uint8Array, length: number, segment: number, port: number, address: string): void
+}
+
+/** What carries relayed frames between this node and its relay. Frames that do not fit its queue are dropped. */
+export type Leg =
+  | { readonly kind: "relay-udp"; readonly family: 4 | 6; readonly address: string; readonly port: number }
+  | { readonly kind: "relay-tcp" | "relay-h3"; readonly send: (frames: Uint8Array) => void }
+
+/** A session, as the router sees it. */
+export interface Endpoint {
+  /** A QUIC packet from the relay (`remote` null) or from a proved direct address. Valid only during the call. */
+  onPacket(bytes: Uint8Array, offset: number, length: number, remote: string | null): void
+  /** A sealed path message, from anywhere. */
+  onSealed(bytes: Uint8Array, address: string | null, port: number): void
+}
+
+export interface Counters {
+  /** Datagrams that fit no frame, from nobody known, before any cryptography was spent on them. */
+  strays: number
+  /** QUIC from an address that had not proved itself. */
+  unproved: number
+  /** Relayed frames under a tag that no session has. */
+  unknownTag: number
+  /** Sealed messages under a hint that no session has. */
+  unknownHint: number
+}
+
+/** STUN messages, and the relay's control frames with their heads. Valid only during the call. */
+export type OnControl = (kind: "stun" | "relay", bytes: Uint8Array, address: string, port: number) => void
+
+const QUIC_FIXED_BIT = 0x40 // RFC 9000, section 17.2: set in every QUIC packet of version 1
+const SEALED = 0x01
+const HINT_BYTES = 8
+const STUN_HEADER_BYTES = 20
+
+export class PacketRouter {
+  readonly counters: Counters = { strays: 0, unproved: 0, unknownTag: 0, unknownHint: 0 }
+  leg: Leg | null = null
+  v4: Port | null = null
+  v6: Port | null = null
+  readonly #byTag = new Map<number, Endpoint>()
+  readonly #byAddress = new Map<string, Endpoint>()
+  readonly #byHint = new Map<bigint, Endpoint>()
+  readonly #onControl: OnControl
+  // The address of the datagram before, and its session: a busy peer sends many in a row.
+  #lastAddress = ""
+  #lastPort = 0
+  #lastKey = ""
+  #lastEndpoint: Endpoint | undefined
+
+  constructor(onControl: OnControl) {
+    this.#onControl = onControl
+  }
+
+  /** `tag` is the one that the session's peer sends with. */
+  addTag(tag: number, endpoint: Endpoint): void {
+    this.#byTag.set(tag, endpoint)
+  }
+  removeTag(tag: number): void {
+    this.#byTag.delete(tag)
+  }
+  addHint(hint: Uint8Array, endpoint: Endpoint): void {
+    this.#byHint.set(hintAt(hint, 0), endpoint)
+  }
+  removeHint(hint: Uint8Array): void {
+    this.#byHint.delete(hintAt(hint, 0))
+  }
+  /** The address has proved itself for this session; an older session's claim on it ends. */
+  proveAddress(address: string, port: number, endpoint: Endpoint): void {
+    this.#byAddress.set(addressKey(address, port), endpoint)
+    this.#lastAddress = ""
+  }
+  forgetAddress(address: string, port: number, endpoint: Endpoint): void {
+    const key = addressKey(address, port)
+    if (this.#byAddress.get(key) === endpoint) this.#byAddress.delete(key)
+    this.#lastAddress = ""
+  }
+
+  portFor(family: 4 | 6): Port | null {
+    return family === 4 ? this.v4 : this.v6
+  }
+
+  /** What one read of a UDP socket gave: one datagram, or several of equal size joined by the kernel. */
+  onDatagrams(bytes: Buffer, from: { readonly address: string; readonly port: number }): void {
+    let at = 0
+    while (at < bytes.length) {
+      const first = bytes[at]!
+      if (first <= 3) {
+        if (bytes.length - at < STUN_HEADER_BYTES) return void this.counters.strays++
+        const end = at + STUN_HEADER_BYTES + bytes.readUInt16BE(at + 2)
+        if (end > bytes.length) return void this.counters.strays++
+        this.#onControl("stun", bytes.subarray(at, end), from.address, from.port)
+        at = end
+        continue
+      }
+      if ((first & 0xe0) !== 0x20 || bytes.length - at < 2) return void this.counters.strays++
+      const length = Frame.lengthAt(bytes, at)
+      if (length < 3 || at + length > bytes.length) return void this.counters.strays++
+      if ((first & 0xf0) === 0x30) {
+        this.#onDirect(bytes, at + Frame.DIRECT_HEAD_BYTES, at + length, from.address, from.port)
+      } else if (this.#isRelay(from.address, from.port)) {
+        this.#onRelayed(bytes, at, at + length, from.address, from.port)
+      } else this.counters.strays++
+      at += length
+    }
+  }
+
+  /** Whole relayed frames that came by the relay link. */
+  onLinkFrames(bytes: Uint8Array): void {
+    let at = 0
+    while (at < bytes.length) {
+      const length = Frame.lengthAt(bytes, at)
+      if (length < Frame.RELAYED_HEAD_BYTES || at + length > bytes.length) return void this.counters.strays++
+      this.#onRelayed(bytes, at, at + length, "", 0)
+      at += length
+    }
+  }
+
+  /** Sends frames that already bear their relayed heads; `segment` as for `Port.sendTrain`. False: no leg is bound. */
+  sendRelayed(bytes: Uint8Array, length: number, segment: number): boolean {
+    const leg = this.leg
+    if (leg === null) return false
+    if (leg.kind === "relay-udp") this.portFor(leg.family)?.sendTrain(bytes, length, segment, leg.port, leg.address)
+    else leg.send(bytes.subarray(0, length))
+    return true
+  }
+
+  #isRelay(address: string, port: number): boolean {
+    const leg = this.leg
+    // Before a leg is bound only control messages can come, and these are checked by whoever speaks them.
+    return leg === null || leg.kind !== "relay-udp" || (leg.port === port && leg.address === address)
+  }
+
+  #onDirect(bytes: Buffer, at: number, end: number, address: string, port: number): void {
+    const first = bytes[at]!
+    if (first === SEALED) return this.#onSealed(bytes, at, end, address, port)
+    if ((first & QUIC_FIXED_BIT) === 0) return void this.counters.strays++
+    if (port !== this.#lastPort || address !== this.#lastAddress) {
+      this.#lastKey = addressKey(address, port)
+      this.#lastEndpoint = this.#byAddress.get(this.#lastKey)
+      this.#lastAddress = address
+      this.#lastPort = port
+    }
+    if (this.#lastEndpoint === undefined) return void this.counters.unproved++
+    this.#lastEndpoint.onPacket(bytes, at, end - at, this.#lastKey)
+  }
+
+  #onRelayed(bytes: Uint8Array, at: number, end: number, address: string, port: number): void {
+    if (end - at <= Frame.RELAYED_HEAD_BYTES) return void this.counters.strays++
+    const tag = Frame.tagAt(bytes, at)
+    const inside = at + Frame.RELAYED_HEAD_BYTES
+    if (tag === Frame.CONTROL_TAG) return this.#onControl("relay", bytes.subarray(at, end), address, port)
+    const endpoint = this.#byTag.get(tag)
+    if (endpoint === undefined) return void this.counters.unknownTag++
+    const first = bytes[inside]!
+    if (first === SEALED) endpoint.onSealed(bytes.subarray(inside, end), null, 0)
+    else if ((first & QUIC_FIXED_BIT) !== 0) endpoint.onPacket(bytes, inside, end - inside, null)
+    else this.counters.strays++
+  }
+
+  #onSealed(bytes: Buffer, at: number, end: number, address: string, port: number): void {
+    if (end - at < 1 + HINT_BYTES) return void this.counters.strays++
+    const endpoint = this.#byHint.get(hintAt(bytes, at + 1))
+    if (endpoint === undefined) return void this.counters.unknownHint++
+    endpoint.onSealed(bytes.subarray(at, end), address, port)
+  }
+}
+
+const hintAt = (bytes: Uint8Array, at: number): bigint => {
+  const view = new DataView(bytes.buffer, bytes.byteOffset + at, HINT_BYTES)
+  return view.getBigUint64(0)
+}

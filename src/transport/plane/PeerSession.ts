@@ -1,0 +1,304 @@
+/**
+ * One session with one peer as the data plane holds it: the QUIC connection, the paths under its slots, the key that seals its
+ * path messages, and what it counts. Says what happens by `events`; decides nothing about paths.
+ */
+import { randomBytes } from "node:crypto"
+import type { Candidate } from "../../protocol/Candidate.ts"
+import * as Frame from "../../protocol/Frame.ts"
+import * as PathMessage from "../../protocol/PathMessage.ts"
+import { direct, keyOf, type PathRef, RELAY, type Role, type SwitchReason } from "../../protocol/PathRef.ts"
+import type { SocketAddr } from "../../protocol/SocketAddr.ts"
+import { ProbeSeal } from "../probe/ProbeSeal.ts"
+import type { QuicEngine } from "../quic/QuicEngine.ts"
+import { CloseCode, type CloseReason, QuicSession, type SlotPath } from "../quic/QuicSession.ts"
+import type { QuicStream } from "../quic/QuicStream.ts"
+import type { Endpoint, PacketRouter } from "./PacketRouter.ts"
+import { RELAY_SLOT, Slots } from "./Slots.ts"
+
+/** QUIC packet on every path until larger ones are proved: with our head and UDP and IPv6 below 1,406 bytes on the wire. */
+export const PACKET_BYTES = 1350
+/** Three probe timeouts of a slow path. */
+const DRAIN_MS = 3_000
+/** Pings without an answer that are remembered; the oldest is forgotten first. */
+const MAX_PINGS = 256
+/** A ping that was overtaken by the answer to a later one after this long: the path was gone for a while, and is back. */
+const OUTAGE_MS = 250
+
+export interface PeerSessionEvents {
+  /** The peer has proved the pinned key. */
+  readonly onUp: () => void
+  /** A stream that the peer opened. */
+  readonly onStream: (stream: QuicStream) => void
+  readonly onDown: (reason: CloseReason) => void
+  readonly onCandidates: (seq: number, list: ReadonlyArray<Candidate>) => void
+  readonly onCandidatesAck: (seq: number) => void
+  readonly onPing: (path: PathRef) => void
+  readonly onPong: (path: PathRef, txId: string, rttMs: number, observed: SocketAddr | null) => void
+  readonly onSwitchRequest: (reason: SwitchReason) => void
+  /** Packets leave and come by this path now. */
+  readonly onPath: (path: PathRef) => void
+}
+
+export interface PeerSessionOptions {
+  readonly id: string
+  readonly role: Role
+  /** Base64url of the peer's pinned Ed25519 key. */
+  readonly peerKey: string
+  readonly peerName: string
+  /** The tags of the session's ticket: ours to send with, the peer's to receive. */
+  readonly sendTag: number
+  readonly receiveTag: number
+  readonly router: PacketRouter
+  readonly engine: QuicEngine
+  readonly certificate: string
+  readonly privateKey: string
+  /** The Ed25519 key in a certificate, base64url; null: it has none. */
+  readonly keyOfCertificate: (der: Uint8Array) => string | null
+  readonly events: PeerSessionEvents
+  readonly now: () => number
+}
+
+export class PeerSession implements Endpoint {
+  readonly id: string
+  readonly role: Role
+  readonly peerKey: string
+  readonly peerName: string
+  readonly quic: QuicSession
+  readonly #options: PeerSessionOptions
+  readonly #router: PacketRouter
+  readonly #slots = new Slots()
+  readonly #pings = new Map<string, { readonly at: number; readonly path: PathRef }>()
+  #seal: ProbeSeal | null = null
+  #up = false
+  #wanted = RELAY_SLOT
+  bytesIn = 0
+  bytesOut = 0
+
+  constructor(options: PeerSessionOptions) {
+    this.#options = options
+    this.id = options.id
+    this.role = options.role
+    this.peerKey = options.peerKey
+    this.peerName = options.peerName
+    this.#router = options.router
+    this.quic = new QuicSession({
+      engine: options.engine,
+      role: options.role,
+      certificate: options.certificate,
+      privateKey: options.privateKey,
+      slot: RELAY_SLOT,
+      path: relayedPath,
+      transmit: (slot, buffer, length, segment, count) => this.#transmit(slot, buffer, length, segment, count),
+      onEstablished: (certificate) => this.#onEstablished(certificate),
+      onStream: (stream) => options.events.onStream(stream),
+      onClosed: (reason) => this.#onClosed(reason),
+      onPathValidated: (slot) => this.#onPathValidated(slot),
+      onPeerMigrated: (slot) => this.#onMoved(slot),
+      now: options.now
+    })
+    this.#router.addTag(options.receiveTag, this)
+  }
+
+  get up(): boolean {
+    return this.#up
+  }
+
+  /** The path by which packets leave. */
+  get path(): PathRef {
+    return this.#slots.pathOf(this.quic.activeSlot) ?? RELAY
+  }
+
+  // ------------------------------------------------------------------------------------------------------------ packets
+
+  onPacket(bytes: Uint8Array, offset: number, length: number, remote: string | null): void {
+    const slot = remote === null ? RELAY_SLOT : this.#slots.slotOf(remote)
+    if (slot < 0) return
+    this.bytesIn += length
+    this.quic.receive(slot, bytes, offset, length)
+    this.quic.schedule()
+  }
+
+  #transmit(slot: number, buffer: Buffer, length: number, segment: number, count: number): void {
+    this.bytesOut += length
+    const path = this.#slots.pathOf(slot)
+    if (path === null) return
+    if (path.kind === "relay") {
+      for (let i = 0; i < count; i++) {
+        const at = i * segment
+        Frame.writeRelayedHead(buffer, at, Math.min(segment, length - at), this.#options.sendTag)
+      }
+      this.#router.sendRelayed(buffer, length, segment)
+      return
+    }
+    for (let i = 0; i < count; i++) {
+      const at = i * segment
+      Frame.writeDirectHead(buffer, at, Math.min(segment, length - at))
+    }
+    this.#router.portFor(path.family)?.sendTrain(buffer, length, segment, path.remote.port, path.remote.host)
+  }
+
+  // --------------------------------------------------------------------------------------------------------------- paths
+
+  /** Both sides, once the secret has crossed the QUIC connection: from here on path messages are understood. */
+  useSecret(secret: Uint8Array): void {
+    if (this.#seal !== null) return
+    this.#seal = new ProbeSeal({ secret, role: this.role })
+    this.#router.addHint(this.#seal.hintIn, this)
+  }
+
+  /** False: no secret yet. `padTo` as in `PathMessage`. */
+  sendPing(path: PathRef, txId: string, padTo: number): boolean {
+    if (this.#seal === null) return false
+    if (this.#pings.size >= MAX_PINGS) {
+      const [oldest] = this.#pings.keys()
+      if (oldest !== undefined) this.#pings.delete(oldest)
+    }
+    this.#pings.set(txId, { at: this.#options.now(), path })
+    const flags = keyOf(path) === keyOf(this.path) ? PathMessage.FLAG_ACTIVE : 0
+    this.#sendMessage(path, { _tag: "Ping", txId: Buffer.from(txId, "hex"), pathId: null, flags, padTo })
+    return true
+  }
+
+  /** By the relay and by every direct path that has a slot. */
+  sendOnAllPaths(message: PathMessage.PathMessage): void {
+    for (const path of [RELAY, ...this.#slots.directPaths()]) this.#sendMessage(path, message)
+  }
+
+  /** A path message for the peer that leaves by other means than our paths (signaling). Null: no secret yet. */
+  sealed(message: PathMessage.PathMessage): Uint8Array | null {
+    return this.#seal?.seal(PathMessage.encode(message)) ?? null
+  }
+
+  /** Client: from now on packets go this way; over a path that QUIC has not validated yet, as soon as it has. */
+  select(path: PathRef): void {
+    if (this.role !== "client" || !this.#up) return
+    const slot = path.kind === "relay" ? RELAY_SLOT : this.#prove(path)
+    this.#wanted = slot
+    if (slot === this.quic.activeSlot) return
+    if (this.quic.isValidated(slot) && this.quic.migrate(slot)) this.#onMoved(slot)
+    else this.quic.probeSlot(slot)
+  }
+
+  onSealed(bytes: Uint8Array, address: string | null, port: number): void {
+    const plaintext = this.#seal?.open(bytes)
+    if (plaintext === undefined || typeof plaintext === "string") return
+    const message = PathMessage.decode(plaintext)
+    if (message._tag === "Left") return
+    const path = address === null ? RELAY : direct({ host: address, port })
+    if (path.kind === "direct") this.#prove(path)
+    this.#onMessage(message.right, path)
+  }
+
+  close(code: number, text: string): void {
+    this.quic.close(code, text)
+  }
+
+  #onMessage(message: PathMessage.PathMessage, path: PathRef): void {
+    const { events } = this.#options
+    switch (message._tag) {
+      case "Ping": {
+        const observed = path.kind === "direct" ? path.remote : null
+        this.#sendMessage(path, { _tag: "Pong", txId: message.txId, flags: 0, observed })
+        return events.onPing(path)
+      }
+      case "Pong": {
+        const txId = Buffer.from(message.txId).toString("hex")
+        const ping = this.#pings.get(txId)
+        if (ping === undefined) return
+        const now = this.#options.now()
+        const missed = now - this.#settle(txId, ping.path)
+        if (missed >= OUTAGE_MS && keyOf(ping.path) === keyOf(this.path)) this.quic.revive()
+        return events.onPong(ping.path, txId, now - ping.at, message.observed)
+      }
+      case "Candidates": {
+        this.#sendMessage(path, { _tag: "CandidatesAck", seq: message.seq })
+        return events.onCandidates(message.seq, message.list)
+      }
+      case "CandidatesAck":
+        return events.onCandidatesAck(message.seq)
+      case "Switch":
+        return events.onSwitchRequest(message.reason)
+    }
+  }
+
+  /** Forgets a ping that was answered and those sent by its path before it. Answers with when the first of them was lost, ms. */
+  #settle(answered: string, path: PathRef): number {
+    const key = keyOf(path)
+    let lostAt = Infinity
+    for (const [txId, ping] of this.#pings) {
+      if (keyOf(ping.path) !== key) continue
+      this.#pings.delete(txId)
+      if (txId === answered) break
+      lostAt = Math.min(lostAt, ping.at)
+    }
+    return lostAt
+  }
+
+  /** The address has shown that it knows the secret: its packets may reach QUIC, under a slot of this session. */
+  #prove(path: PathRef & { readonly kind: "direct" }): number {
+    const { evicted, fresh, slot } = this.#slots.take(path, this.quic.activeSlot)
+    if (!fresh) return slot
+    if (evicted?.kind === "direct") this.#router.forgetAddress(evicted.remote.host, evicted.remote.port, this)
+    this.#router.proveAddress(path.remote.host, path.remote.port, this)
+    this.quic.pointSlot(slot, directPath)
+    return slot
+  }
+
+  #onPathValidated(slot: number): void {
+    if (this.role === "client" && slot === this.#wanted && slot !== this.quic.activeSlot && this.quic.migrate(slot)) {
+      this.#onMoved(slot)
+    }
+  }
+
+  #onMoved(slot: number): void {
+    this.#slots.touch(slot)
+    this.#options.events.onPath(this.#slots.pathOf(slot) ?? RELAY)
+  }
+
+  #sendMessage(path: PathRef, message: PathMessage.PathMessage): void {
+    if (this.#seal === null) return
+    const sealed = this.#seal.seal(PathMessage.encode(message))
+    const head = path.kind === "relay" ? Frame.RELAYED_HEAD_BYTES : Frame.DIRECT_HEAD_BYTES
+    const frame = Buffer.allocUnsafe(head + sealed.length)
+    frame.set(sealed, head)
+    if (path.kind === "relay") {
+      Frame.writeRelayedHead(frame, 0, frame.length, this.#options.sendTag)
+      this.#router.sendRelayed(frame, frame.length, frame.length)
+      return
+    }
+    Frame.writeDirectHead(frame, 0, frame.length)
+    this.#router.portFor(path.family)?.send(frame, 0, frame.length, path.remote.port, path.remote.host)
+  }
+
+  // ------------------------------------------------------------------------------------------------------------ lifetime
+
+  #onEstablished(certificate: Uint8Array): void {
+    if (this.#options.keyOfCertificate(certificate) !== this.peerKey) {
+      this.close(CloseCode.identity, "the certificate is not the peer's")
+      return
+    }
+    this.#up = true
+    this.#options.events.onUp()
+  }
+
+  #onClosed(reason: CloseReason): void {
+    this.#up = false
+    setTimeout(() => this.#leave(), DRAIN_MS).unref()
+    this.#options.events.onDown(reason)
+  }
+
+  /** Until then QUIC repeats its good-bye to a peer that has not heard it (RFC 9000, section 10.2). */
+  #leave(): void {
+    this.#router.removeTag(this.#options.receiveTag)
+    if (this.#seal !== null) this.#router.removeHint(this.#seal.hintIn)
+    for (const path of this.#slots.directPaths()) {
+      if (path.kind === "direct") this.#router.forgetAddress(path.remote.host, path.remote.port, this)
+    }
+  }
+}
+
+const relayedPath: SlotPath = { headBytes: Frame.RELAYED_HEAD_BYTES, maxPacket: PACKET_BYTES }
+const directPath: SlotPath = { headBytes: Frame.DIRECT_HEAD_BYTES, maxPacket: PACKET_BYTES }
+
+/** A fresh 32-byte secret for path messages. */
+export const newSecret = (): Uint8Array => randomBytes(32)

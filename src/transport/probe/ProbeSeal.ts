@@ -1,0 +1,152 @@
+/**
+ * Seals a session's path messages: only the two ends can make, read or change one, and none counts twice. Layout:
+ *
+ *     0x01 | hint 8 | counter u64 | ciphertext | tag 16        (big-endian)
+ *
+ * AES-128-GCM, nonce = 4 zero bytes and the counter, everything before the ciphertext authenticated, too. Keys and hints come
+ * from the session's secret by HKDF-SHA256, one of each for a direction, so neither side ever uses the other's nonces.
+ */
+import * as Crypto from "node:crypto"
+import type { Role } from "../../protocol/PathRef.ts"
+
+export const SECRET_BYTES = 32
+export const HINT_BYTES = 8
+export const HEAD_BYTES = 1 + HINT_BYTES + 8
+export const TAG_BYTES = 16
+/** What sealing adds to a message. */
+export const OVERHEAD_BYTES = HEAD_BYTES + TAG_BYTES
+/** How far behind the newest counter a message may still arrive. */
+export const REPLAY_WINDOW = 64
+
+const SEALED = 0x01
+const KEY_BYTES = 16
+const NONCE_BYTES = 12
+const ALGORITHM = "aes-128-gcm"
+
+/** Why a datagram is not opened. `forged`: wrong key, changed bytes, or noise. `replayed`: seen, or too old to tell. */
+export type Rejected = "too_short" | "not_ours" | "replayed" | "forged"
+
+/** Counted since the session began; `microseconds` is CPU and wall time spent on sealing and opening. */
+export interface Counters {
+  sealed: number
+  opened: number
+  rejected: number
+  microseconds: number
+}
+
+export interface Options {
+  /** `SECRET_BYTES` random bytes that both ends know; not kept. */
+  readonly secret: Uint8Array
+  readonly role: Role
+  /** 0 to 2^32 - 1. Another epoch of the same secret has other keys, and its own counters. */
+  readonly epoch?: number
+  /** Monotonic ms, fractions allowed; only for `counters.microseconds`. */
+  readonly now?: () => number
+}
+
+export class ProbeSeal {
+  /** What the peer's messages begin with, after the first byte: how a datagram from anywhere finds its session. */
+  readonly hintIn: Uint8Array
+  readonly hintOut: Uint8Array
+  readonly counters: Counters = { sealed: 0, opened: 0, rejected: 0, microseconds: 0 }
+  readonly #keyIn: Crypto.KeyObject
+  readonly #keyOut: Crypto.KeyObject
+  readonly #now: () => number
+  readonly #nonce = Buffer.alloc(NONCE_BYTES)
+  #counter = 0n // the next to send with; 2^64 are never used up
+  #newest = -1n // the highest counter that was opened
+  #window = 0n // bit i: newest - i was opened
+
+  /** Throws a RangeError for a secret of another length: a bug of the caller. */
+  constructor(options: Options) {
+    if (options.secret.length !== SECRET_BYTES) {
+      throw new RangeError(`the probe secret must be ${SECRET_BYTES} bytes long`)
+    }
+    const epoch = options.epoch ?? 0
+    const forward = derive(options.secret, "client->connector", epoch)
+    const back = derive(options.secret, "connector->client", epoch)
+    const [out, inn] = options.role === "client" ? [forward, back] : [back, forward]
+    this.#keyOut = out.key
+    this.hintOut = out.hint
+    this.#keyIn = inn.key
+    this.hintIn = inn.hint
+    this.#now = options.now ?? (() => performance.now())
+  }
+
+  /** The caller owns what is returned. */
+  seal(plaintext: Uint8Array): Uint8Array {
+    const started = this.#now()
+    const out = Buffer.allocUnsafe(plaintext.length + OVERHEAD_BYTES)
+    out[0] = SEALED
+    out.set(this.hintOut, 1)
+    out.writeBigUInt64BE(this.#counter++, 1 + HINT_BYTES)
+    const cipher = Crypto.createCipheriv(ALGORITHM, this.#keyOut, this.#nonceOf(out))
+    cipher.setAAD(out.subarray(0, HEAD_BYTES))
+    out.set(cipher.update(plaintext), HEAD_BYTES)
+    cipher.final()
+    out.set(cipher.getAuthTag(), HEAD_BYTES + plaintext.length)
+    this.counters.sealed++
+    this.counters.microseconds += (this.#now() - started) * 1000
+    return out
+  }
+
+  /** Plaintext that the caller owns, or why there is none. A rejected datagram changes nothing but the counters. */
+  open(sealed: Uint8Array): Uint8Array | Rejected {
+    const started = this.#now()
+    const opened = this.#open(sealed)
+    if (typeof opened === "string") this.counters.rejected++
+    else this.counters.opened++
+    this.counters.microseconds += (this.#now() - started) * 1000
+    return opened
+  }
+
+  #open(sealed: Uint8Array): Uint8Array | Rejected {
+    if (sealed.length < OVERHEAD_BYTES) return "too_short"
+    const bytes = Buffer.from(sealed.buffer, sealed.byteOffset, sealed.length)
+    if (bytes[0] !== SEALED || this.hintIn.some((byte, i) => bytes[1 + i] !== byte)) return "not_ours"
+    const counter = bytes.readBigUInt64BE(1 + HINT_BYTES)
+    if (!this.#isFresh(counter)) return "replayed" // before the cipher, so that a replayed flood costs little
+    const end = bytes.length - TAG_BYTES
+    const decipher = Crypto.createDecipheriv(ALGORITHM, this.#keyIn, this.#nonceOf(bytes))
+    decipher.setAAD(bytes.subarray(0, HEAD_BYTES))
+    decipher.setAuthTag(bytes.subarray(end))
+    const plaintext = decipher.update(bytes.subarray(HEAD_BYTES, end))
+    try {
+      decipher.final()
+    } catch {
+      return "forged"
+    }
+    this.#remember(counter)
+    return plaintext
+  }
+
+  #nonceOf(message: Buffer): Buffer {
+    message.copy(this.#nonce, 4, 1 + HINT_BYTES, HEAD_BYTES)
+    return this.#nonce
+  }
+
+  #isFresh(counter: bigint): boolean {
+    const behind = this.#newest - counter
+    return behind < 0n || (behind < BigInt(REPLAY_WINDOW) && ((this.#window >> behind) & 1n) === 0n)
+  }
+
+  /** Only after the tag was found right: a forger must not be able to move the window. */
+  #remember(counter: bigint): void {
+    const ahead = counter - this.#newest
+    if (ahead <= 0n) {
+      this.#window |= 1n << -ahead
+      return
+    }
+    this.#window = ahead >= BigInt(REPLAY_WINDOW) ? 1n : BigInt.asUintN(REPLAY_WINDOW, this.#window << ahead) | 1n
+    this.#newest = counter
+  }
+}
+
+const derive = (secret: Uint8Array, direction: string, epoch: number): { key: Crypto.KeyObject; hint: Uint8Array } => {
+  const info = `sallyport/probe/1\0${direction}\0${epoch}`
+  const bytes = Buffer.from(Crypto.hkdfSync("sha256", secret, new Uint8Array(0), info, KEY_BYTES + HINT_BYTES))
+  const key = Crypto.createSecretKey(bytes.subarray(0, KEY_BYTES))
+  const hint = Uint8Array.from(bytes.subarray(KEY_BYTES))
+  bytes.fill(0)
+  return { key, hint }
+}

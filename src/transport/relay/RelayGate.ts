@@ -1,0 +1,132 @@
+/** What a relay spends on senders that have not proved who they are: cookies without state, and bounded verification. */
+import { Either } from "effect"
+import * as Documents from "../../protocol/Documents.ts"
+import * as IpBytes from "../../protocol/IpBytes.ts"
+import type { NodeKey } from "../../protocol/NodeKey.ts"
+import * as RelayWire from "../../protocol/RelayWire.ts"
+import type { Signed } from "../../protocol/Signed.ts"
+import { PrefixBuckets, TokenBucket } from "../../protocol/TokenBucket.ts"
+import * as Crypto from "../../services/Crypto.ts"
+
+/** A cookie lives one to two of these: longer than any handshake, too short to collect. */
+export const COOKIE_PERIOD_MS = 120_000
+const MAC_BYTES = 16
+
+export interface Rates {
+  /** Ed25519 verifications a second, in all: each costs about 0.1 ms of this thread. */
+  readonly verifications: number
+  /** The same for one network prefix (/24, /56). */
+  readonly verificationsPerPrefix: number
+  /** Answers a second to unproved senders of one prefix: cookies and rebind notices. */
+  readonly answersPerPrefix: number
+  readonly stunPerPrefix: number
+}
+
+/** A prefix may be an office behind one address: rates are for dozens of nodes that start at once. */
+export const DEFAULT_RATES: Rates = {
+  verifications: 1000,
+  verificationsPerPrefix: 100,
+  answersPerPrefix: 100,
+  stunPerPrefix: 100
+}
+/** Burst of each bucket, in seconds of its rate. */
+const BURST_SECONDS = 2
+
+export interface Verify {
+  /** Whether the authority signed `message`. */
+  readonly authority: (message: Uint8Array, signature: Uint8Array) => boolean
+  readonly node: (key: NodeKey, message: Uint8Array, signature: Uint8Array) => boolean
+}
+
+const text = new TextEncoder()
+
+export class RelayGate {
+  readonly #verify: Verify
+  readonly #all: TokenBucket
+  readonly #verifications: PrefixBuckets
+  readonly #answers: PrefixBuckets
+  readonly #stun: PrefixBuckets
+  readonly #ip = new Uint8Array(16)
+  #period = -1
+  #secret = Crypto.randomBytes(32)
+  #secretBefore = Crypto.randomBytes(32)
+
+  constructor(options: { readonly verify: Verify; readonly rates: Rates; readonly now: number }) {
+    const { now, rates, verify } = options
+    const buckets = (rate: number) =>
+      new PrefixBuckets({
+        rate,
+        burst: rate * BURST_SECONDS,
+        seed: new DataView(Crypto.randomBytes(4).buffer).getInt32(0),
+        now
+      })
+    this.#verify = verify
+    this.#all = new TokenBucket(rates.verifications, rates.verifications * BURST_SECONDS, now)
+    this.#verifications = buckets(rates.verificationsPerPrefix)
+    this.#answers = buckets(rates.answersPerPrefix)
+    this.#stun = buckets(rates.stunPerPrefix)
+  }
+
+  mayAnswer(address: string, now: number): boolean {
+    return this.#take(this.#answers, address, 1, now)
+  }
+
+  mayAnswerStun(address: string, now: number): boolean {
+    return this.#take(this.#stun, address, 1, now)
+  }
+
+  /** `address` null: over a link, whose node is known already. The prefix pays first, so that it cannot drain the others. */
+  mayVerify(address: string | null, count: number, now: number): boolean {
+    return (address === null || this.#take(this.#verifications, address, count, now)) && this.#all.take(count, now)
+  }
+
+  cookieFor(address: string, port: number, socket: number, now: number): Uint8Array {
+    this.#rotate(now)
+    const cookie = new Uint8Array(RelayWire.COOKIE_BYTES)
+    new DataView(cookie.buffer).setUint32(0, this.#period)
+    cookie.set(mac(this.#secret, address, port, socket), RelayWire.COOKIE_BYTES - MAC_BYTES)
+    return cookie
+  }
+
+  isCookie(cookie: Uint8Array, address: string, port: number, socket: number, now: number): boolean {
+    this.#rotate(now)
+    const age = this.#period - new DataView(cookie.buffer, cookie.byteOffset).getUint32(0)
+    if (age !== 0 && age !== 1) return false
+    const expected = mac(age === 0 ? this.#secret : this.#secretBefore, address, port, socket)
+    return Crypto.equal(cookie.subarray(RelayWire.COOKIE_BYTES - MAC_BYTES), expected)
+  }
+
+  /** Costs one verification. */
+  credential(signed: Signed, nowSeconds: number): Documents.Credential | RelayWire.Refusal {
+    const opened = Documents.open("credential", signed, this.#verify.authority, nowSeconds)
+    return Either.isRight(opened) ? opened.right : opened.left.reason === "expired" ? "expired" : "bad_credential"
+  }
+
+  /** Costs one verification. */
+  ticket(signed: Signed, nowSeconds: number): Documents.Ticket | RelayWire.Refusal {
+    const opened = Documents.open("ticket", signed, this.#verify.authority, nowSeconds)
+    return Either.isRight(opened) ? opened.right : opened.left.reason === "expired" ? "expired" : "bad_ticket"
+  }
+
+  /** Costs one verification. */
+  signedBy(key: NodeKey, cookie: Uint8Array, signature: Uint8Array): boolean {
+    return this.#verify.node(key, RelayWire.bindText(cookie), signature)
+  }
+
+  #take(buckets: PrefixBuckets, address: string, cost: number, now: number): boolean {
+    const length = IpBytes.parse(address, this.#ip)
+    return length !== 0 && buckets.take(this.#ip, length, cost, now)
+  }
+
+  #rotate(now: number): void {
+    const period = Math.floor(now / COOKIE_PERIOD_MS)
+    if (period <= this.#period) return
+    // After a gap of more than one period the secret before is of no use to anybody.
+    this.#secretBefore = period === this.#period + 1 ? this.#secret : Crypto.randomBytes(32)
+    this.#secret = Crypto.randomBytes(32)
+    this.#period = period
+  }
+}
+
+const mac = (secret: Uint8Array, address: string, port: number, socket: number): Uint8Array =>
+  Crypto.hmacSha256(secret, text.encode(`${socket}|${port}|${address}`)).subarray(0, MAC_BYTES)

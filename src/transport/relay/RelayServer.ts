@@ -1,0 +1,456 @@
+/**
+ * The relay's forwarding plane: frames go from one bound node to the other node of an open session. A plain class on the
+ * thread that owns the sockets; nothing is allocated for each forwarded frame, and nothing is kept for senders that have not
+ * proved their address, their credential and their key. It never sees plaintext: frames carry QUIC between the two nodes.
+ *
+ * A data frame counts only from the leg that the owner of its tag is bound by. Both ends must have opened the session.
+ */
+import { Either } from "effect"
+import * as Frame from "../../protocol/Frame.ts"
+import type { NodeKey } from "../../protocol/NodeKey.ts"
+import * as RelayWire from "../../protocol/RelayWire.ts"
+import type { Signed } from "../../protocol/Signed.ts"
+import type { SocketAddr } from "../../protocol/SocketAddr.ts"
+import * as Stun from "../../protocol/Stun.ts"
+import * as Crypto from "../../services/Crypto.ts"
+import { DEFAULT_RATES, type Rates, RelayGate, type Verify } from "./RelayGate.ts"
+import { makeStats, type Stats } from "./RelayStats.ts"
+import { DEFAULT_LIMITS, type Half, type Limits, type Link, type Node, RelayTable } from "./RelayTable.ts"
+
+/** A UDP leg without any frame from its node for so long is gone. */
+export const BINDING_SECONDS = 300
+/** A node cut off stays so until its last credential (600 s) and ticket (3,600 s) are over. */
+export const REVOKED_MS = 3_700_000
+/** Frames of one buffer that are no longer than this together go on as one datagram: no path has a smaller MTU. */
+const JOIN_BYTES = 1200
+/** What may wait in a link: 64 ms at 125 Mbit/s. More would only be older. */
+const LINK_QUEUE_BYTES = 1024 * 1024
+const NOTICE_GAP_MS = 250 // between notices of one kind to one node
+const FULL_GAP_MS = 60_000 // between reports that a table is full
+
+/** The part of a UDP socket that is used here. */
+export interface Output {
+  send(bytes: Uint8Array, offset: number, length: number, port: number, address: string): void
+  sendTrain(bytes: Uint8Array, length: number, segment: number, port: number, address: string, offset?: number): void
+}
+
+export interface Options {
+  readonly verify: Verify
+  /** ms, monotonic. */
+  readonly now: () => number
+  readonly epochSeconds: () => number
+  readonly limits?: Partial<Limits>
+  readonly rates?: Partial<Rates>
+  /** A table is full; at most once a minute. The refused nodes are told, too. */
+  readonly onFull?: (table: "nodes" | "sessions") => void
+  /** Answers STUN requests that are shorter than the answer (browsers'), at the price of 32 bytes for 20. */
+  readonly answerShortStun?: boolean
+}
+
+/** What a carrier holds for its node's end of a link. */
+export interface LinkLeg {
+  readonly node: Node
+  readonly link: Link
+}
+
+type From = { readonly address: string; readonly port: number }
+
+export class RelayServer {
+  readonly stats: Stats = makeStats()
+  readonly #ports: Array<Output | undefined> = []
+  readonly #table: RelayTable
+  readonly #gate: RelayGate
+  readonly #options: Options
+  readonly #revoked = new Map<NodeKey, number>() // until, ms
+  #fullAt = -Infinity
+
+  constructor(options: Options) {
+    this.#options = options
+    this.#table = new RelayTable({ ...DEFAULT_LIMITS, ...options.limits })
+    const rates = { ...DEFAULT_RATES, ...options.rates }
+    this.#gate = new RelayGate({ verify: options.verify, rates, now: options.now() })
+  }
+
+  get nodes(): number {
+    return this.#table.nodes.size
+  }
+
+  get sessions(): number {
+    return this.#table.sessions.size
+  }
+
+  /** Says by what the answers to `onUdp(.., socket)` leave. A socket may be replaced. */
+  setPort(socket: number, port: Output): void {
+    this.#ports[socket] = port
+  }
+
+  /** What one read of a socket gave: one datagram, or several joined by the kernel. */
+  onUdp(bytes: Uint8Array, from: From, socket: number): void {
+    const now = this.#options.now()
+    let at = 0
+    while (at < bytes.length) {
+      const kind = Frame.kindOfFirstByte(bytes[at]!)
+      if (kind === Frame.Kind.stun) {
+        const length = Stun.lengthAt(bytes, at)
+        if (length === 0) return void this.stats.drops.malformed++
+        this.#onStun(bytes.subarray(at, at + length), from, socket, now)
+        at += length
+        continue
+      }
+      const length = kind === Frame.Kind.relayed ? Frame.lengthAt(bytes, at) : 0
+      if (length === 0) return void this.stats.drops.malformed++
+      const tag = Frame.tagAt(bytes, at)
+      if (tag === Frame.CONTROL_TAG) {
+        this.#onUdpControl(bytes.subarray(at, at + length), from, socket, now)
+        at += length
+      } else {
+        const run = Frame.runAt(bytes, at)
+        this.#onUdpData(bytes, at, run, length, tag, from, socket, now)
+        at += run
+      }
+    }
+  }
+
+  /** The carrier has authenticated the node. Null: it may not, or the table is full; close the link. */
+  attachLink(key: NodeKey, link: Link): LinkLeg | null {
+    const now = this.#options.now()
+    const node = this.#isRevoked(key, now) ? null : this.#table.node(key, newMark, now)
+    if (node === null) {
+      if (!this.#isRevoked(key, now)) this.#tellFull("nodes", now)
+      return null
+    }
+    const before = node.leg
+    node.link = link
+    node.onLink = true
+    this.stats.bound.link++
+    const nonce = new Uint8Array(RelayWire.NONCE_BYTES)
+    link.send(RelayWire.encode({ _tag: "Bound", nonce, mark: node.mark, lifetimeSeconds: 0xffff, mapped: null }))
+    this.#legChanged(node, before)
+    return { node, link }
+  }
+
+  /** The carrier's end: the node's UDP leg serves again, if it still has one. */
+  detachLink(leg: LinkLeg): void {
+    const { link, node } = leg
+    if (node.link !== link) return
+    const before = node.leg
+    node.link = null
+    node.onLink = false
+    if (node.leg === null) this.#remove(node)
+    else this.#legChanged(node, before)
+  }
+
+  /** Whole frames from a link. Frames of a link that was detached or replaced are dropped. */
+  onLinkFrames(leg: LinkLeg, bytes: Uint8Array): void {
+    const now = this.#options.now()
+    if (leg.node.link !== leg.link) return void this.stats.drops.unbound++
+    let at = 0
+    while (at < bytes.length) {
+      const length = Frame.lengthAt(bytes, at)
+      if (length === 0 || (bytes[at]! & 0xf0) !== 0x20) return void this.stats.drops.malformed++
+      const tag = Frame.tagAt(bytes, at)
+      if (tag === Frame.CONTROL_TAG) {
+        this.#onLinkControl(leg, bytes.subarray(at, at + length), now)
+        at += length
+        continue
+      }
+      const run = Frame.runAt(bytes, at)
+      const half = this.#table.halfOf(tag)
+      if (half === undefined) this.stats.drops.unknownTag++
+      else if (half.owner !== leg.node) this.stats.drops.foreignSource++
+      else this.#forward(half, leg.node, bytes, at, run, length, now)
+      at += run
+    }
+  }
+
+  /** The node's binding and sessions end at once, and it cannot bind again before `readmit` or its documents' end. */
+  revoke(key: NodeKey): void {
+    const now = this.#options.now()
+    this.#revoked.set(key, now + REVOKED_MS)
+    for (const session of this.#table.sessions.values()) {
+      if (session.client.key === key || session.connector.key === key) this.#endSession(session.client)
+    }
+    const node = this.#table.nodes.get(key)
+    if (node === undefined) return
+    this.#send(node, { _tag: "Refused", nonce: node.mark, asked: "None", code: "revoked" })
+    this.#remove(node)
+  }
+
+  readmit(key: NodeKey): void {
+    this.#revoked.delete(key)
+  }
+
+  /** Ends what has expired. To be called about once a second. */
+  tick(): void {
+    const now = this.#options.now()
+    const seconds = this.#options.epochSeconds()
+    for (const node of this.#table.nodes.values()) {
+      const { udp } = node
+      if (udp !== null && (now - node.seenAt >= BINDING_SECONDS * 1000 || seconds >= udp.endsAt)) {
+        const before = node.leg
+        this.#table.unbindUdp(node)
+        if (node.leg !== null) this.#legChanged(node, before)
+      }
+      if (node.leg === null) this.#remove(node)
+    }
+    for (const session of this.#table.sessions.values()) {
+      if (session.expiresAt <= seconds) this.#endSession(session.client)
+    }
+    for (const [key, until] of this.#revoked) if (until <= now) this.#revoked.delete(key)
+  }
+
+  // ------------------------------------------------------------------------------------------------------ forwarding
+
+  #onUdpData(
+    bytes: Uint8Array,
+    at: number,
+    run: number,
+    length: number,
+    tag: number,
+    from: From,
+    socket: number,
+    now: number
+  ): void {
+    const half = this.#table.halfOf(tag)
+    if (half === undefined) return void this.stats.drops.unknownTag++
+    const node = half.owner
+    if (node === null) return void this.stats.drops.notOpen++
+    const { udp } = node
+    if (udp === null || udp.port !== from.port || udp.address !== from.address || udp.socket !== socket) {
+      this.stats.drops.foreignSource++
+      return this.#tellRebind(node, tag, run, from, socket, now)
+    }
+    node.seenAt = now
+    this.#forward(half, node, bytes, at, run, length, now)
+  }
+
+  /** `run` bytes from `at` are frames of `length` bytes with the half's tag, the last perhaps shorter. */
+  #forward(half: Half, node: Node, bytes: Uint8Array, at: number, run: number, length: number, now: number): void {
+    const { drops } = this.stats
+    if (length <= Frame.RELAYED_HEAD_BYTES) return void drops.malformed++
+    const to = half.peer.owner
+    if (to === null) return void drops.notOpen++
+    if (!node.bucket.take(run, now)) {
+      drops.rateLimited++
+      return this.#tellRate(node, run, now)
+    }
+    const link = to.viaLink
+    if (link !== null) {
+      if (link.bufferedBytes() > LINK_QUEUE_BYTES) return void drops.linkFull++
+      link.send(bytes.subarray(at, at + run))
+    } else {
+      const { udp } = to
+      const port = udp === null ? undefined : this.#ports[udp.socket]
+      if (udp === null || port === undefined) return void drops.unbound++
+      if (run <= JOIN_BYTES) port.send(bytes, at, run, udp.port, udp.address)
+      else port.sendTrain(bytes, run, length, udp.port, udp.address, at)
+    }
+    this.stats.forwarded.packets += length === run ? 1 : Math.ceil(run / length)
+    this.stats.forwarded.bytes += run
+  }
+
+  #tellRate(node: Node, bytes: number, now: number): void {
+    if (now - node.limitedAt < NOTICE_GAP_MS) return
+    node.limitedAt = now
+    this.#send(node, { _tag: "RateLimited", mark: node.mark, retryAfterMs: node.bucket.waitMs(bytes) })
+  }
+
+  /** Its NAT may have given the node another address: only a new binding can show that it is the node. */
+  #tellRebind(node: Node, tag: number, received: number, from: From, socket: number, now: number): void {
+    if (now - node.rebindAt < NOTICE_GAP_MS || !this.#gate.mayAnswer(from.address, now)) return
+    node.rebindAt = now
+    const echo = new Uint8Array(RelayWire.NONCE_BYTES)
+    Frame.writeTag(echo, RelayWire.NONCE_BYTES - Frame.TAG_BYTES, tag)
+    this.#answer({ _tag: "Rebind", echo }, received, from, socket)
+  }
+
+  // --------------------------------------------------------------------------------------------------------- control
+
+  #onStun(bytes: Uint8Array, from: From, socket: number, now: number): void {
+    if (!this.#gate.mayAnswerStun(from.address, now)) return void this.stats.drops.overRate++
+    const mapped = { host: from.address, port: from.port }
+    const reply = Stun.answer(bytes, mapped, { allowLonger: this.#options.answerShortStun === true })
+    if (reply === null) return void this.stats.drops.malformed++
+    this.stats.answered.stun++
+    this.#ports[socket]?.send(reply, 0, reply.length, from.port, from.address)
+  }
+
+  #onUdpControl(frame: Uint8Array, from: From, socket: number, now: number): void {
+    const decoded = RelayWire.decode(frame)
+    if (Either.isLeft(decoded)) return void this.stats.drops.malformed++
+    const message = decoded.right
+    const node = this.#table.nodeAt(from.address, from.port, socket)
+    if (node === undefined || message._tag === "BindRequest" || message._tag === "Bind") {
+      if (!this.#gate.mayAnswer(from.address, now)) return void this.stats.drops.overRate++
+      return this.#onUnproved(message, frame.length, from, socket, now)
+    }
+    node.seenAt = now
+    const answer = this.#onBound(node, message, from.address, now)
+    if (answer !== null) this.#answer(answer, Infinity, from, socket)
+  }
+
+  #onLinkControl(leg: LinkLeg, frame: Uint8Array, now: number): void {
+    const decoded = RelayWire.decode(frame)
+    if (Either.isLeft(decoded)) return void this.stats.drops.malformed++
+    const answer = this.#onBound(leg.node, decoded.right, null, now)
+    if (answer !== null) leg.link.send(RelayWire.encode(answer))
+  }
+
+  /** From an address that has proved nothing yet. */
+  #onUnproved(message: RelayWire.Message, received: number, from: From, socket: number, now: number): void {
+    if (message._tag === "BindRequest") {
+      const cookie = this.#gate.cookieFor(from.address, from.port, socket, now)
+      this.stats.answered.cookies++
+      this.#answer({ _tag: "Cookie", nonce: message.nonce, cookie }, received, from, socket)
+    } else if (message._tag === "Bind") {
+      const bound = this.#bind(message, from, socket, now)
+      if (typeof bound === "string") this.#refuse("Bind", message.nonce, bound, received, from, socket)
+      else this.#answer(bound, received, from, socket)
+    } else if (message._tag === "Open") this.#refuse("Open", message.nonce, "not_bound", received, from, socket)
+    else if (message._tag === "Ping") this.#answer({ _tag: "Rebind", echo: message.echo }, received, from, socket)
+    else this.stats.drops.unbound++
+  }
+
+  #bind(
+    message: Extract<RelayWire.Message, { _tag: "Bind" }>,
+    from: From,
+    socket: number,
+    now: number
+  ): RelayWire.Message | RelayWire.Refusal {
+    const { cookie, nonce, signature } = message
+    if (!this.#gate.isCookie(cookie, from.address, from.port, socket, now)) return "bad_cookie"
+    if (!this.#gate.mayVerify(from.address, 2, now)) return "busy"
+    const seconds = this.#options.epochSeconds()
+    const credential = this.#gate.credential(message.credential, seconds)
+    if (typeof credential === "string") return credential
+    if (!this.#gate.signedBy(credential.nodeKey, cookie, signature)) return "bad_signature"
+    if (this.#isRevoked(credential.nodeKey, now)) return "revoked"
+    const lifetimeSeconds = Math.min(BINDING_SECONDS, credential.expiresAt - seconds)
+    if (lifetimeSeconds <= 0) return "expired"
+    const node = this.#table.node(credential.nodeKey, newMark, now)
+    if (node === null) return this.#tellFull("nodes", now)
+    const before = node.leg
+    const displaced = this.#table.nodeAt(from.address, from.port, socket)
+    const leg = { address: from.address, port: from.port, socket, endsAt: credential.expiresAt }
+    this.#table.bindUdp(node, leg, now)
+    if (displaced !== undefined && displaced !== node && displaced.leg === null) this.#remove(displaced)
+    this.stats.bound.udp++
+    this.#legChanged(node, before)
+    const mapped: SocketAddr = { host: from.address, port: from.port }
+    return { _tag: "Bound", nonce, mark: node.mark, lifetimeSeconds, mapped }
+  }
+
+  /** From a bound node. `address` null: over its link. The answer, if it gets one. */
+  #onBound(node: Node, message: RelayWire.Message, address: string | null, now: number): RelayWire.Message | null {
+    if (!node.control.take(1, now)) {
+      this.stats.drops.overRate++
+      return null
+    }
+    if (message._tag === "Ping") return { _tag: "Pong", echo: message.echo }
+    if (message._tag === "Open") {
+      const half = this.#open(node, message.ticket, address, now)
+      if (typeof half !== "string") {
+        return { _tag: "Opened", nonce: message.nonce, tag: half.tag, peerLeg: half.peer.owner?.leg ?? null }
+      }
+      this.stats.refused[half]++
+      return { _tag: "Refused", nonce: message.nonce, asked: "Open", code: half }
+    }
+    if (message._tag === "Close") {
+      const half = this.#table.halfOf(message.tag)
+      if (half !== undefined && half.owner === node) this.#closeHalf(half)
+    } else this.stats.drops.malformed++
+    return null
+  }
+
+  #open(node: Node, signed: Signed, address: string | null, now: number): Half | RelayWire.Refusal {
+    if (!this.#gate.mayVerify(address, 1, now)) return "busy"
+    const seconds = this.#options.epochSeconds()
+    const ticket = this.#gate.ticket(signed, seconds)
+    if (typeof ticket === "string") return ticket
+    if (ticket.expiresAt <= seconds) return "expired"
+    if (ticket.clientKey !== node.key && ticket.connectorKey !== node.key) return "foreign_ticket"
+    if (this.#isRevoked(ticket.clientKey, now) || this.#isRevoked(ticket.connectorKey, now)) return "revoked"
+    const known = node.halves.has(ticket.session)
+    if (!known && node.halves.size >= this.#table.limits.sessionsPerNode) return "full"
+    const session = this.#table.session(ticket)
+    if (session === null) return "bad_ticket"
+    if (session === "full") return this.#tellFull("sessions", now)
+    const half = session.client.key === node.key ? session.client : session.connector
+    if (!known) {
+      this.#table.openHalf(half, node)
+      this.#tellLeg(half.peer, node.leg)
+    }
+    return half
+  }
+
+  // --------------------------------------------------------------------------------------------------------- changes
+
+  #isRevoked(key: NodeKey, now: number): boolean {
+    return (this.#revoked.get(key) ?? -Infinity) > now
+  }
+
+  #remove(node: Node): void {
+    for (const half of node.halves.values()) this.#tellLeg(half.peer, null)
+    this.#table.removeNode(node)
+  }
+
+  #closeHalf(half: Half): void {
+    this.#tellLeg(half.peer, null)
+    this.#table.closeHalf(half)
+  }
+
+  #endSession(half: Half): void {
+    this.#tellLeg(half, null)
+    this.#tellLeg(half.peer, null)
+    this.#table.removeSession(half.session)
+  }
+
+  #legChanged(node: Node, before: RelayWire.LegKind | null): void {
+    if (node.leg === before) return
+    for (const half of node.halves.values()) this.#tellLeg(half.peer, node.leg)
+  }
+
+  /** Tells the half's owner, if it has opened the session, how its peer is reached now. */
+  #tellLeg(half: Half, peerLeg: RelayWire.LegKind | null): void {
+    if (half.owner === null) return
+    this.#send(half.owner, { _tag: "Leg", mark: half.owner.mark, tag: half.tag, peerLeg })
+  }
+
+  #tellFull(table: "nodes" | "sessions", now: number): "full" {
+    if (now - this.#fullAt >= FULL_GAP_MS) {
+      this.#fullAt = now
+      this.#options.onFull?.(table)
+    }
+    return "full"
+  }
+
+  /** By the leg that the node is reached by. */
+  #send(node: Node, message: RelayWire.Message): void {
+    const frame = RelayWire.encode(message)
+    const link = node.viaLink
+    if (link !== null) return link.send(frame)
+    if (node.udp === null) return
+    this.#ports[node.udp.socket]?.send(frame, 0, frame.length, node.udp.port, node.udp.address)
+  }
+
+  #refuse(
+    asked: RelayWire.Asked,
+    nonce: Uint8Array,
+    code: RelayWire.Refusal,
+    received: number,
+    from: From,
+    socket: number
+  ): void {
+    this.stats.refused[code]++
+    this.#answer({ _tag: "Refused", nonce, asked, code }, received, from, socket)
+  }
+
+  /** Never more bytes than were received. */
+  #answer(message: RelayWire.Message, received: number, from: From, socket: number): void {
+    const frame = RelayWire.encode(message)
+    if (frame.length > received) return void this.stats.drops.tooShort++
+    this.#ports[socket]?.send(frame, 0, frame.length, from.port, from.address)
+  }
+}
+
+const newMark = (): Uint8Array => Crypto.randomBytes(RelayWire.NONCE_BYTES)

@@ -1,0 +1,83 @@
+/**
+ * The few calls of the C library that node:dgram lacks, on Linux, through koffi. One of it in each thread; everything else
+ * about a socket (reading, events, closing) stays with node:dgram, which adopts the descriptor.
+ */
+import { createRequire } from "node:module"
+
+export const AF_INET = 2
+export const AF_INET6 = 10
+const SOCK_DGRAM = 2
+const SOCK_NONBLOCK = 0o4000
+const SOCK_CLOEXEC = 0o2000000
+const MSG_DONTWAIT = 0x40
+
+/** Socket options as `[level, name]`. */
+export const UDP_SEGMENT = [17, 103] as const
+export const UDP_GRO = [17, 104] as const
+export const SO_SNDBUFFORCE = [1, 32] as const
+export const SO_RCVBUFFORCE = [1, 33] as const
+export const IPV6_V6ONLY = [41, 26] as const
+export const IP_MTU_DISCOVER = [0, 10] as const
+export const IPV6_MTU_DISCOVER = [41, 23] as const
+/** Sets "don't fragment" and does not believe ICMP about the path's MTU (RFC 9000, section 14.2.1, on forged ICMP). */
+export const PMTUDISC_PROBE = 3
+
+export interface Libc {
+  /** A non-blocking UDP socket's descriptor, or -1. */
+  readonly socket: (family: number) => number
+  /** 0, or the errno. */
+  readonly bind: (fd: number, sockaddr: Uint8Array) => number
+  readonly close: (fd: number) => void
+  /** 0, or the errno. */
+  readonly setOption: (fd: number, option: readonly [level: number, name: number], value: number) => number
+  /** 0, or the errno. Reads `length` bytes of `bytes`; does not keep it. */
+  readonly sendTo: (fd: number, bytes: Uint8Array, length: number, sockaddr: Uint8Array) => number
+  readonly errno: () => number
+}
+
+/** Why there is none, as a sentence's end. */
+export type Unavailable = { readonly unavailable: string }
+
+type Func = (...args: ReadonlyArray<unknown>) => number
+type Koffi = {
+  readonly load: (path: string | null) => { readonly func: (prototype: string) => Func }
+  readonly errno: () => number
+}
+
+let loaded: Libc | Unavailable | undefined
+
+/** Loaded at the first call, once for each thread. */
+export const load = (): Libc | Unavailable => loaded ??= tryLoad()
+
+const tryLoad = (): Libc | Unavailable => {
+  if (process.platform !== "linux") return { unavailable: `${process.platform} has no UDP segmentation offload` }
+  try {
+    // koffi is native: required when first needed, so that a machine without its binary can still run everything else
+    return wrap(createRequire(import.meta.url)("koffi") as Koffi)
+  } catch (cause) {
+    return { unavailable: `koffi did not load: ${cause instanceof Error ? cause.message : String(cause)}` }
+  }
+}
+
+const wrap = (koffi: Koffi): Libc => {
+  const lib = koffi.load(null)
+  const socket = lib.func("int socket(int, int, int)")
+  const bind = lib.func("int bind(int, const void *, uint32_t)")
+  const close = lib.func("int close(int)")
+  const setsockopt = lib.func("int setsockopt(int, int, int, const void *, uint32_t)")
+  const sendto = lib.func("intptr_t sendto(int, const void *, uintptr_t, int, const void *, uint32_t)")
+  const errno = koffi.errno
+  const int = new Int32Array(1)
+  return {
+    errno,
+    socket: (family) => socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0),
+    bind: (fd, sockaddr) => bind(fd, sockaddr, sockaddr.length) === 0 ? 0 : errno(),
+    close: (fd) => void close(fd),
+    setOption: (fd, option, value) => {
+      int[0] = value
+      return setsockopt(fd, option[0], option[1], int, 4) === 0 ? 0 : errno()
+    },
+    sendTo: (fd, bytes, length, sockaddr) =>
+      sendto(fd, bytes, length, MSG_DONTWAIT, sockaddr, sockaddr.length) < 0 ? errno() : 0
+  }
+}
