@@ -1,0 +1,231 @@
+/**
+ * Chooses the path of each session: one `PathMachine` a session, fed with what the data plane saw and this host's candidates,
+ * obeyed by asking the data plane. Sessions live there, not here: after a restart each machine goes on from the path in use.
+ */
+import { Clock, Deferred, Duration, Effect, Layer, Mailbox, Match, Schema, Stream } from "effect"
+import { type Output, PathMachine } from "../protocol/PathMachine.ts"
+import { type Decision, keyOf } from "../protocol/PathRef.ts"
+import type { RelayKind } from "../protocol/PathScore.ts"
+import * as Crypto from "../services/Crypto.ts"
+import * as NetworkInterfaces from "../services/NetworkInterfaces.ts"
+import { type PathEvent, PathProber, PathProberRpcs, type SessionPath } from "./PathProberRpcs.ts"
+import * as Actor from "./runtime/Actor.ts"
+import * as Inbox from "./runtime/Inbox.ts"
+import { Peers } from "./runtime/Peers.ts"
+import * as Self from "./runtime/Self.ts"
+import { StreamMux } from "./StreamMuxRpcs.ts"
+import { type LocalCandidates, Stun } from "./StunRpcs.ts"
+
+const INBOX_CAPACITY = 1024 // when it is full, the data plane's events wait
+/** Orders to the data plane that wait. When it is full, the data plane is stuck: further ones are dropped and logged. */
+const OUTBOX_CAPACITY = 2048
+/** At once, since each waits for its answer. */
+const OUTBOX_CONCURRENCY = 64
+/** An older ping says nothing any more. */
+const ORDER_DEADLINE = Duration.seconds(1)
+/** A change of path is asked for this often more, before only the next decision can mend it. */
+const SELECT_RETRIES = 2
+const TX_PREFIX_BYTES = 4
+/** Lists are numbered from the time of the machine's start, so that a later machine's are newer: 34 years in 32 bits. */
+const SEQ_UNIT_MS = 250
+const SEQ_EPOCH_MS = 1_767_225_600_000 // 2026-01-01
+
+type Session = { readonly machine: PathMachine; readonly peer: string; wakeAt: number | null }
+type Order = Exclude<Output, { readonly _tag: "Wake" | "Decided" }>
+type Letter = { readonly session: string; readonly order: Order }
+type Message =
+  | { readonly _tag: "Event"; readonly event: PathEvent }
+  /** Another incarnation of the data plane: it has none of the sessions of the one before. */
+  | { readonly _tag: "Reset" }
+  | { readonly _tag: "Local"; readonly local: LocalCandidates }
+  | { readonly _tag: "NetworkChanged" }
+  | { readonly _tag: "Wake"; readonly session: string }
+  | { readonly _tag: "Paths"; readonly reply: Inbox.Reply<ReadonlyArray<SessionPath>> }
+  | { readonly _tag: "Decisions"; readonly session: string; readonly reply: Inbox.Reply<ReadonlyArray<Decision>> }
+
+const make = Effect.gen(function*() {
+  const mux = yield* Peers.ref(StreamMux)
+  const stun = yield* Peers.ref(Stun)
+  const interfaces = yield* NetworkInterfaces.NetworkInterfaces
+  const { randomHex } = yield* Crypto.Crypto
+  const outbox = yield* Mailbox.make<Letter>({ capacity: OUTBOX_CAPACITY, strategy: "dropping" })
+  const activity = yield* Mailbox.make<number>({ capacity: 1, strategy: "sliding" }) // the last count is the one that counts
+  const sessions = new Map<string, Session>()
+  let local: LocalCandidates | null = null
+  let leg: RelayKind = "relay-udp"
+
+  const obey = (letter: Letter) => {
+    const { order, session } = letter
+    const retries = order._tag === "Select" ? SELECT_RETRIES : 0
+    return mux.ask((it) => {
+      switch (order._tag) {
+        case "SendPing":
+          return it.SendPing({ session, path: order.path, txId: order.txId, padTo: order.padTo })
+        case "SendCandidates":
+          return it.SendCandidates({ session, seq: order.seq, list: order.list })
+        case "Select":
+          return it.SelectPath({ session, path: order.path, reason: order.reason })
+        case "RequestSwitch":
+          return it.RequestSwitch({ session, reason: order.reason })
+      }
+    }, { deadline: ORDER_DEADLINE }).pipe(
+      Effect.retry({ times: retries }),
+      Effect.catchTag("ActorUnavailable", (error) => Effect.logDebug("the data plane did not obey", order._tag, error))
+    )
+  }
+  const tell = (session: string, decision: Decision) =>
+    (decision.moved ? Effect.logInfo("path changed") : Effect.logDebug("path kept")).pipe(
+      Effect.annotateLogs({ session, path: keyOf(decision.chosen), reason: decision.reason })
+    )
+  const run = Effect.fnUntraced(
+    function*(id: string, input: (machine: PathMachine, now: number) => ReadonlyArray<Output>) {
+      const session = sessions.get(id)
+      if (session === undefined) return
+      const now = yield* nowMs
+      for (const output of input(session.machine, now)) {
+        if (output._tag === "Decided") yield* tell(id, output.decision)
+        else if (output._tag === "Wake") yield* wake(id, session, output.at, now)
+        else if (!(yield* outbox.offer({ session: id, order: output }))) {
+          yield* Effect.logWarning("order dropped", output._tag)
+        }
+      }
+    }
+  )
+  const wake = (id: string, session: Session, at: number | null, now: number) => {
+    if (session.wakeAt === at) return Effect.void
+    session.wakeAt = at
+    return at === null
+      ? inbox.clearTimer(id)
+      : inbox.setTimer(id, Math.max(0, Math.ceil(at - now)), { _tag: "Wake", session: id })
+  }
+  const forget = Effect.fnUntraced(function*(id: string) {
+    if (sessions.delete(id)) yield* inbox.clearTimer(id)
+    yield* activity.offer(sessions.size)
+  })
+  const begin = Effect.fnUntraced(function*(event: Extract<PathEvent, { readonly _tag: "SessionUp" }>) {
+    const epochMs = yield* Clock.currentTimeMillis
+    const machine = new PathMachine({
+      role: event.role,
+      now: yield* nowMs,
+      path: event.path,
+      active: event.active,
+      txPrefix: yield* randomHex(TX_PREFIX_BYTES),
+      firstSeq: Math.max(0, Math.floor((epochMs - SEQ_EPOCH_MS) / SEQ_UNIT_MS))
+    })
+    sessions.set(event.session, { machine, peer: event.peer, wakeAt: null })
+    yield* activity.offer(sessions.size)
+    yield* run(event.session, (it, now) => it.onRelayKind(leg, now))
+    const mine = local
+    if (mine !== null) yield* run(event.session, (it, now) => offer(it, mine, now))
+  })
+  const forAll = (input: (machine: PathMachine, now: number) => ReadonlyArray<Output>) =>
+    Effect.forEach([...sessions.keys()], (id) => run(id, input), { discard: true })
+  const onEvent: (event: PathEvent) => Effect.Effect<void> = Match.type<PathEvent>().pipe(Match.tagsExhaustive({
+    SessionUp: begin,
+    SessionDown: ({ session }) => forget(session),
+    PeerCandidates: ({ list, seq, session }) => run(session, (it, now) => it.onPeerCandidates(seq, list, now)),
+    CandidatesAcked: ({ seq, session }) => run(session, (it, now) => it.onCandidatesAcked(seq, now)),
+    PingSeen: ({ path, session }) => run(session, (it, now) => it.onPing(path, now)),
+    Pong: ({ path, rttMs, session, txId }) => run(session, (it, now) => it.onPong(path, txId, rttMs, now)),
+    Activity: ({ active, session }) => run(session, (it, now) => it.onActivity(active, now)),
+    PathError: ({ path, session }) => run(session, (it, now) => it.onPathError(path, now)),
+    PeerSelected: ({ path, session }) => run(session, (it, now) => it.onSelectedByPeer(path, now)),
+    SwitchRequested: ({ session }) => run(session, (it, now) => it.onSwitchRequested(now)),
+    RelayLeg: ({ kind }) => {
+      leg = kind ?? leg
+      return forAll((it, now) => it.onRelayKind(leg, now))
+    }
+  }))
+  const handle: (message: Message) => Effect.Effect<void> = Match.type<Message>().pipe(Match.tagsExhaustive({
+    Event: ({ event }) => onEvent(event),
+    Reset: () => Effect.forEach([...sessions.keys()], forget, { discard: true }),
+    Local: (message) => {
+      local = message.local
+      return forAll((it, now) => offer(it, message.local, now))
+    },
+    NetworkChanged: () => forAll((it, now) => it.onNetworkChange(now)),
+    Wake: ({ session }) => {
+      const it = sessions.get(session)
+      if (it !== undefined) it.wakeAt = null
+      return run(session, (machine, now) => machine.onTick(now))
+    },
+    Paths: ({ reply }) =>
+      Effect.flatMap(clocks, (at) => Deferred.succeed(reply, [...sessions].map(([id, it]) => describe(id, it, at)))),
+    Decisions: ({ reply, session }) =>
+      Effect.flatMap(clocks, ({ epochMs, now }) => {
+        const history = sessions.get(session)?.machine.history ?? []
+        return Deferred.succeed(reply, history.map((it) => dated(it, epochMs - now)))
+      })
+  }))
+  const inbox = yield* Inbox.make<Message>({ name: "pathProber", capacity: INBOX_CAPACITY, handle })
+
+  yield* Self.fork(
+    Stream.runDrain(
+      Stream.mapEffect(Mailbox.toStream(outbox), obey, { concurrency: OUTBOX_CONCURRENCY, unordered: true })
+    )
+  )
+  const reset: Message = { _tag: "Reset" }
+  yield* Self.fork(
+    mux.subscribe((it) =>
+      Stream.concat(Stream.succeed(reset), Stream.map(it.PathEvents(), (event): Message => ({ _tag: "Event", event })))
+    ).pipe(Stream.runForEach(inbox.post))
+  )
+  yield* Self.fork(
+    Stream.runForEach(stun.subscribe((it) => it.Candidates()), (local) => inbox.post({ _tag: "Local", local }))
+  )
+  // The first element is what is so already, and no change.
+  yield* Self.fork(Stream.runForEach(Stream.drop(interfaces.changes, 1), () => inbox.post({ _tag: "NetworkChanged" })))
+  const counts = Stream.merge(Mailbox.toStream(activity), Stream.map(stun.incarnations, () => null))
+  yield* Self.fork(
+    Stream.runForEach(counts, () =>
+      stun.ask((it) => it.SetActiveSessions({ count: sessions.size })).pipe(
+        Effect.catchTag("ActorUnavailable", (error) => Effect.logDebug("stun does not know of the sessions", error))
+      ))
+  )
+  return PathProberRpcs.of({
+    Paths: () => inbox.ask<ReadonlyArray<SessionPath>>((reply) => ({ _tag: "Paths", reply })),
+    Decisions: ({ session }) => inbox.ask<ReadonlyArray<Decision>>((reply) => ({ _tag: "Decisions", session, reply })),
+    NetworkChanged: () => Effect.asVoid(inbox.post({ _tag: "NetworkChanged" }))
+  })
+})
+
+const offer = (machine: PathMachine, local: LocalCandidates, now: number): ReadonlyArray<Output> =>
+  machine.onLocalCandidates(local.candidates, local.udp === "blocked", now)
+
+const describe = (session: string, { machine, peer }: Session, at: Clocks): SessionPath => ({
+  session,
+  role: machine.role,
+  peer,
+  path: machine.path,
+  reason: machine.reason,
+  rttMs: machine.rttMs(at.now),
+  since: at.epochMs - at.now + machine.since,
+  active: machine.active,
+  tried: machine.samples(at.now),
+  decisions: machine.decisions
+})
+
+const dated = ({ atMs, chosen, moved, paths, reason }: Decision, epochOffsetMs: number): Decision => ({
+  atMs: atMs + epochOffsetMs,
+  paths,
+  chosen,
+  reason,
+  moved
+})
+
+/** Monotonic. */
+const nowMs = Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)
+
+/** The same moment on both clocks: machines know the monotonic one only. */
+type Clocks = { readonly epochMs: number; readonly now: number }
+const clocks: Effect.Effect<Clocks> = Effect.all({ epochMs: Clock.currentTimeMillis, now: nowMs })
+
+/** Needs the data plane and the StunActor as its peers. */
+export const layer = PathProberRpcs.toLayer(make.pipe(Effect.annotateLogs({ actor: "pathProber" })))
+
+export const actor = Actor.make({
+  address: PathProber,
+  config: Schema.Struct({}),
+  uses: [StreamMux, Stun],
+  layer: () => Layer.provide(layer, Layer.merge(NetworkInterfaces.layer, Crypto.layer))
+})

@@ -1,0 +1,115 @@
+/** What other actors may ask of the PathProberActor, and what it asks of the data plane. No behaviour here. */
+import { Rpc, RpcGroup } from "@effect/rpc"
+import { Schema } from "effect"
+import { CandidateList } from "../protocol/Candidate.ts"
+import { Decision, PathRef, PathSample, Reason, Role, SwitchReason } from "../protocol/PathRef.ts"
+import { SocketAddr } from "../protocol/SocketAddr.ts"
+import { SessionId } from "./RelaySignalingRpcs.ts"
+import * as ActorAddress from "./runtime/ActorAddress.ts"
+
+/** 8 bytes in hex. Unique within a session, also across restarts of the prober. */
+export const TxId = Schema.String.pipe(Schema.pattern(/^[0-9a-f]{16}$/))
+export type TxId = typeof TxId.Type
+
+/** First for each live session when the prober subscribes. `path`: the one in use now. */
+export const SessionUp = Schema.TaggedStruct("SessionUp", {
+  session: SessionId,
+  role: Role,
+  peer: Schema.String,
+  path: PathRef,
+  /** Whether a flow is open now. */
+  active: Schema.Boolean
+})
+export const SessionDown = Schema.TaggedStruct("SessionDown", { session: SessionId })
+/** The peer's whole list; the mux has acknowledged it. A lower `seq` than one seen before is stale. */
+export const PeerCandidates = Schema.TaggedStruct("PeerCandidates", {
+  session: SessionId,
+  seq: Schema.Int,
+  list: CandidateList
+})
+export const CandidatesAcked = Schema.TaggedStruct("CandidatesAcked", { session: SessionId, seq: Schema.Int })
+/** An authenticated ping came and was answered by the mux. `path`: back to where it came from. */
+export const PingSeen = Schema.TaggedStruct("PingSeen", { session: SessionId, path: PathRef })
+/** `observed`: this host as the peer saw it; null over the relay. */
+export const Pong = Schema.TaggedStruct("Pong", {
+  session: SessionId,
+  path: PathRef,
+  txId: TxId,
+  rttMs: Schema.Number,
+  observed: Schema.NullOr(SocketAddr)
+})
+/** `active`: a flow is open or moved bytes in the last second or so. */
+export const Activity = Schema.TaggedStruct("Activity", { session: SessionId, active: Schema.Boolean })
+/** Sending on the path failed for good (EHOSTUNREACH, ENETUNREACH, the engine closed it, the relay leg is lost). */
+export const PathError = Schema.TaggedStruct("PathError", {
+  session: SessionId,
+  path: PathRef,
+  message: Schema.String
+})
+/** Connector only: the client's packets now come by this path. */
+export const PeerSelected = Schema.TaggedStruct("PeerSelected", { session: SessionId, path: PathRef })
+/** Client only: the connector asks to leave the path in use. */
+export const SwitchRequested = Schema.TaggedStruct("SwitchRequested", { session: SessionId, reason: SwitchReason })
+/** What carries relayed packets now, which changes the relay path's cost. */
+export const RelayLeg = Schema.TaggedStruct("RelayLeg", {
+  kind: Schema.NullOr(Schema.Literal("relay-udp", "relay-h3", "relay-tcp"))
+})
+
+export const PathEvent = Schema.Union(
+  SessionUp,
+  SessionDown,
+  PeerCandidates,
+  CandidatesAcked,
+  PingSeen,
+  Pong,
+  Activity,
+  PathError,
+  PeerSelected,
+  SwitchRequested,
+  RelayLeg
+)
+export type PathEvent = typeof PathEvent.Type
+
+/** To be merged into the data plane's RPCs. A session that is gone is passed over in silence: its SessionDown is on the way. */
+export class PathDriverRpcs extends RpcGroup.make(
+  /** From now on; one SessionUp for each live session, and the RelayLeg, come first. */
+  Rpc.make("PathEvents", { success: PathEvent, stream: true }),
+  /** `padTo`: bytes of the plaintext, at least `PathMessage.MIN_PING_BYTES`. The mux measures the round trip. */
+  Rpc.make("SendPing", { payload: { session: SessionId, path: PathRef, txId: TxId, padTo: Schema.Int } }),
+  /** On every live path, the relay among them; the prober repeats it until `CandidatesAcked`. */
+  Rpc.make("SendCandidates", { payload: { session: SessionId, seq: Schema.Int, list: CandidateList } }),
+  /** Client only: from now on packets go this way. The old path goes on receiving. */
+  Rpc.make("SelectPath", { payload: { session: SessionId, path: PathRef, reason: Reason } }),
+  /** Connector only: a sealed `Switch` on every live path. */
+  Rpc.make("RequestSwitch", { payload: { session: SessionId, reason: SwitchReason } })
+) {}
+
+// ----------------------------------------------------------------------------------------------------- the prober's own
+
+export const SessionPath = Schema.Struct({
+  session: SessionId,
+  role: Role,
+  peer: Schema.String,
+  path: PathRef,
+  /** Why it is this path and not another; see `Reason`. */
+  reason: Reason,
+  rttMs: Schema.NullOr(Schema.Number),
+  /** Epoch ms when this path was taken. */
+  since: Schema.Number,
+  active: Schema.Boolean,
+  /** Every path that was tried or is about to be. */
+  tried: Schema.Array(PathSample),
+  /** Decisions made so far, of which `Decisions` holds the last 64. */
+  decisions: Schema.Int
+})
+export type SessionPath = typeof SessionPath.Type
+
+export class PathProberRpcs extends RpcGroup.make(
+  Rpc.make("Paths", { success: Schema.Array(SessionPath) }),
+  /** Oldest first; empty for a session that is not known. */
+  Rpc.make("Decisions", { payload: { session: SessionId }, success: Schema.Array(Decision) }),
+  /** This host's network changed in a way that addresses do not show (woken from sleep, rebound sockets): prove all again. */
+  Rpc.make("NetworkChanged", {})
+) {}
+
+export const PathProber = ActorAddress.make("pathProber", PathProberRpcs)

@@ -1,0 +1,291 @@
+/**
+ * Keeps a node bound at its relay, so that packets can be relayed from the first moment: over UDP where that works, over a
+ * link (TCP or HTTP/3) where it does not, and back to UDP as soon as it answers. `RelayBinding` decides what to say and when;
+ * here it is said, through the data plane's own socket, because the relay binds the 5-tuple that packets come from.
+ */
+import { Clock, Effect, Either, Option, Schema, Stream, SubscriptionRef } from "effect"
+import { lookup } from "node:dns/promises"
+import { tagFromHex } from "../protocol/Frame.ts"
+import { type Output, RelayBinding } from "../protocol/RelayBinding.ts"
+import * as RelayWire from "../protocol/RelayWire.ts"
+import type { Signed } from "../protocol/Signed.ts"
+import type { SocketAddr } from "../protocol/SocketAddr.ts"
+import * as Authority from "../services/Authority.ts"
+import * as Crypto from "../services/Crypto.ts"
+import * as NodeState from "../services/NodeState.ts"
+import { type LegKind, type LegState, Relay, RelayRpcs } from "./RelayRpcs.ts"
+import type { RelayInfo, SessionId, SignalingEvent } from "./RelaySignalingRpcs.ts"
+import * as Actor from "./runtime/Actor.ts"
+import * as Inbox from "./runtime/Inbox.ts"
+import { Peers } from "./runtime/Peers.ts"
+import * as Self from "./runtime/Self.ts"
+import { Signaling } from "./SignalingRpcs.ts"
+import { LINK_ADDRESS, StreamMux } from "./StreamMuxRpcs.ts"
+import { type ControlDatagram, Stun } from "./StunRpcs.ts"
+
+export const Config = Schema.Struct({ stateDir: Schema.String })
+export type Config = typeof Config.Type
+
+const INBOX_CAPACITY = 512 // full: askers and the readers of events wait
+const RETRY_LINK = "3 seconds"
+const WAKE = "wake"
+
+type Carrier = "udp" | "link"
+type Message =
+  | { readonly _tag: "Signal"; readonly event: SignalingEvent }
+  | { readonly _tag: "Control"; readonly datagram: ControlDatagram }
+  | { readonly _tag: "Open"; readonly session: SessionId; readonly ticket: Signed }
+  | { readonly _tag: "Close"; readonly session: SessionId }
+  | { readonly _tag: "MuxStarted" }
+  | { readonly _tag: "OpenLink" | "LinkEnded" }
+  | { readonly _tag: "LinkOpened"; readonly kind: LegKind }
+  | { readonly _tag: "Wake" }
+
+const make = Effect.fnUntraced(function*(config: Config) {
+  const node = yield* NodeState.load(config.stateDir)
+  const mux = yield* Peers.ref(StreamMux)
+  const signaling = yield* Peers.ref(Signaling)
+  const stun = yield* Peers.ref(Stun)
+  const state = yield* SubscriptionRef.make<LegState>({
+    kind: null,
+    relay: null,
+    mapped: null,
+    reason: "waiting for signaling"
+  })
+
+  const newBinding = (carrier: Carrier) =>
+    new RelayBinding({ carrier, newNonce: () => Crypto.randomBytes(RelayWire.NONCE_BYTES) })
+  const tickets = new Map<SessionId, { readonly tag: number; readonly ticket: Signed }>()
+  let udp = newBinding("udp")
+  let link: RelayBinding | null = null // while a link is open or being opened
+  let linkKind: LegKind | null = null
+  let relay: { readonly info: RelayInfo; readonly addresses: ReadonlyArray<SocketAddr> } | null = null
+  let chosen = 0 // of the relay's addresses
+  let credential: Signed | null = null
+
+  const relayAddress = () => relay?.addresses[chosen % Math.max(1, relay.addresses.length)] ?? null
+
+  const send = (carrier: Carrier, message: RelayWire.Message) => {
+    const to = carrier === "link" ? LINK_ADDRESS : relayAddress()
+    if (to === null) return Effect.void
+    const family = to.host.includes(":") ? 6 : 4
+    return Effect.ignore(mux.ask((client) => client.SendControl({ family, to, bytes: RelayWire.encode(message) })))
+  }
+
+  /** UDP if it is bound, else the link, else nothing; told to the data plane whenever it changes. */
+  const settle = Effect.fnUntraced(function*(reason: string) {
+    const bound: LegKind | null = udp.phase === "bound" ? "relay-udp" : link?.phase === "bound" ? linkKind : null
+    const relayNow = relayAddress()
+    const before = yield* SubscriptionRef.get(state)
+    yield* SubscriptionRef.set(state, { kind: bound, relay: relayNow, mapped: udp.mapped, reason })
+    if (before.kind === bound && before.relay === relayNow) return
+    const leg = bound === null
+      ? null
+      : bound === "relay-udp" && relayNow !== null
+      ? { kind: bound, relay: relayNow }
+      : { kind: "link" as const }
+    yield* Effect.ignore(mux.ask((client) => client.UseLeg({ leg })))
+    yield* Effect.logInfo("relay leg").pipe(Effect.annotateLogs({ kind: bound ?? "none", reason }))
+  })
+
+  const obey = (carrier: Carrier, outputs: ReadonlyArray<Output>): Effect.Effect<void> =>
+    Effect.forEach(outputs, (output) => obeyOne(carrier, output), { discard: true })
+
+  const obeyOne = (carrier: Carrier, output: Output): Effect.Effect<void> => {
+    switch (output._tag) {
+      case "Send":
+        return send(carrier, output.message)
+      case "SendBind": {
+        if (credential === null) return Effect.void
+        const { cookie, nonce } = output
+        const signature = node.identity.sign(RelayWire.bindText(cookie))
+        return send(carrier, { _tag: "Bind", nonce, cookie, signature, credential })
+      }
+      case "Bound":
+        return settle(carrier === "udp" ? "UDP to the relay works" : "UDP to the relay gets no answer").pipe(
+          Effect.zipRight(carrier === "udp" && link !== null ? closeLink : Effect.void)
+        )
+      case "Lost":
+        return settle(`the ${carrier === "udp" ? "UDP" : "link"} leg was lost: ${output.reason}`)
+      case "UdpBlocked":
+        chosen++ // another address of the relay may answer
+        return Effect.zipRight(
+          settle("UDP to the relay gets no answer"),
+          Effect.asVoid(inbox.post({ _tag: "OpenLink" }))
+        )
+      case "TicketRefused":
+        return Effect.logWarning("the relay refused a session").pipe(
+          Effect.annotateLogs({ session: output.session, reason: output.reason })
+        )
+      case "RateLimited":
+        return Effect.logWarning("the relay limits this node's rate").pipe(
+          Effect.annotateLogs({ retryAfterMs: output.retryAfterMs })
+        )
+      case "NeedCredential":
+        return Effect.logDebug("waiting for a relay credential")
+      case "Opened":
+      case "PeerLeg": // the peer tells by itself, on the control stream
+        return Effect.void
+    }
+  }
+
+  const closeLink = Effect.suspend(() => {
+    link = null
+    linkKind = null
+    return Effect.ignore(mux.ask((client) => client.CloseLink()))
+  })
+
+  /** In a fiber of its own: a link takes up to ten seconds, and this actor has other things to do. */
+  const openLink = Effect.gen(function*() {
+    const kind = yield* mux.ask((client) => client.OpenLink(), { deadline: "12 seconds" })
+    yield* inbox.post({ _tag: "LinkOpened", kind })
+    yield* mux.ask((client) => client.LinkEnded(), { deadline: "1 day" })
+  }).pipe(
+    Effect.catchAll((error) => Effect.logWarning(`no packet link to the relay: ${error.message}`)),
+    Effect.zipRight(Effect.suspend(() => inbox.post({ _tag: "LinkEnded" })))
+  )
+
+  const onSnapshot = Effect.fnUntraced(function*(info: RelayInfo) {
+    if (relay === null || relay.info.host !== info.host || relay.info.udpPort !== info.udpPort) {
+      const addresses = yield* resolve(info.host)
+      relay = { info, addresses: info.udpPort === 0 ? [] : addresses.map((host) => ({ host, port: info.udpPort })) }
+      chosen = 0
+      const servers = relay.addresses.slice(0, MAX_SERVERS)
+      yield* Effect.ignore(stun.ask((client) => client.SetServers({ servers, relayHost: addresses[0] ?? null })))
+    }
+    if (relay.addresses.length === 0) yield* inbox.post({ _tag: "OpenLink" })
+  })
+
+  const onCredential = Effect.fnUntraced(function*(signed: Signed, now: number) {
+    credential = signed
+    yield* obey("udp", udp.onCredential(true, now))
+  })
+
+  const handle = Effect.fnUntraced(function*(message: Message) {
+    const now = yield* nowMs
+    switch (message._tag) {
+      case "Signal": {
+        const { event } = message
+        if (event._tag === "Snapshot") yield* onSnapshot(event.relay)
+        if (event._tag === "Snapshot" || event._tag === "CredentialRenewed") yield* onCredential(event.credential, now)
+        break
+      }
+      case "Control": {
+        const { bytes, from } = message.datagram
+        const decoded = RelayWire.decode(bytes)
+        if (Either.isLeft(decoded)) break
+        const viaLink = from.host === LINK_ADDRESS.host
+        if (viaLink) yield* obey("link", link?.onMessage(decoded.right, now) ?? [])
+        else if (relay?.addresses.some(({ host, port }) => host === from.host && port === from.port)) {
+          yield* obey("udp", udp.onMessage(decoded.right, now))
+        }
+        break
+      }
+      case "Open": {
+        const opened = Authority.verify(
+          "ticket",
+          message.ticket,
+          node.relay.authorityKey,
+          Math.floor((yield* Clock.currentTimeMillis) / 1000)
+        )
+        const tags = Either.getRight(opened)
+        if (Option.isNone(tags)) break
+        const tag = tagFromHex(
+          tags.value.clientKey === node.identity.key ? tags.value.clientTag : tags.value.connectorTag
+        )
+        tickets.set(message.session, { tag, ticket: message.ticket })
+        yield* obey("udp", udp.onTicket(message.session, tag, message.ticket, now))
+        if (link !== null) yield* obey("link", link.onTicket(message.session, tag, message.ticket, now))
+        break
+      }
+      case "Close":
+        tickets.delete(message.session)
+        yield* obey("udp", udp.onTicketRemoved(message.session))
+        if (link !== null) yield* obey("link", link.onTicketRemoved(message.session))
+        break
+      case "MuxStarted":
+        yield* onMuxStarted(now)
+        break
+      case "OpenLink":
+        if (link !== null) break
+        link = newBinding("link")
+        for (const [session, { tag, ticket }] of tickets) link.onTicket(session, tag, ticket, now)
+        yield* Effect.forkIn(openLink, scope)
+        break
+      case "LinkOpened":
+        linkKind = message.kind
+        yield* settle("UDP to the relay gets no answer")
+        break
+      case "LinkEnded":
+        if (link === null) break
+        link.onLinkClosed()
+        link = null
+        yield* settle("the link to the relay ended")
+        if (udp.phase !== "bound") yield* inbox.setTimer("link", RETRY_LINK, { _tag: "OpenLink" })
+        break
+      case "Wake":
+        yield* obey("udp", udp.onTick(now))
+        if (link !== null) yield* obey("link", link.onTick(now))
+    }
+    const at = Math.min(udp.wakeAt, link?.wakeAt ?? Infinity)
+    if (at < Infinity) yield* inbox.setTimer(WAKE, Math.max(1, at - (yield* nowMs)), { _tag: "Wake" })
+  })
+
+  /** New sockets, so a new 5-tuple, and no sessions: those of the data plane before are gone. */
+  const onMuxStarted = Effect.fnUntraced(function*(now: number) {
+    for (const session of tickets.keys()) yield* obey("udp", udp.onTicketRemoved(session))
+    tickets.clear()
+    udp = newBinding("udp")
+    link = null
+    linkKind = null
+    yield* SubscriptionRef.set(state, {
+      kind: null,
+      relay: null,
+      mapped: null,
+      reason: "the data plane has just started"
+    })
+    if (credential !== null) yield* obey("udp", udp.onCredential(true, now))
+  })
+
+  const scope = yield* Effect.scope
+  const inbox: Inbox.Inbox<Message> = yield* Inbox.make<Message>({ name: "relay", capacity: INBOX_CAPACITY, handle })
+  yield* Self.fork(Stream.runForEach(mux.incarnations, () => inbox.post({ _tag: "MuxStarted" })))
+  yield* Self.fork(
+    Stream.runForEach(
+      mux.subscribe((client) => client.ControlDatagrams({ kind: "relay" })),
+      (datagram) => inbox.post({ _tag: "Control", datagram })
+    )
+  )
+  yield* Self.fork(
+    Stream.runForEach(
+      signaling.subscribe((client) => client.Events()),
+      (event) => inbox.post({ _tag: "Signal", event })
+    )
+  )
+
+  return RelayRpcs.of({
+    OpenSession: ({ session, ticket }) => Effect.asVoid(inbox.post({ _tag: "Open", session, ticket })),
+    CloseSession: ({ session }) => Effect.asVoid(inbox.post({ _tag: "Close", session })),
+    State: () => SubscriptionRef.get(state),
+    AwaitBound: () => Effect.asVoid(Stream.runHead(Stream.filter(state.changes, ({ kind }) => kind !== null)))
+  })
+})
+
+const MAX_SERVERS = 8
+
+/** Every address of the relay, IPv4 first: it is what most networks relay. None, told in the log, when the name is not found. */
+const resolve = (host: string) =>
+  Effect.tryPromise(() => lookup(host, { all: true, order: "ipv4first" })).pipe(
+    Effect.map((found) => found.map(({ address }) => address)),
+    Effect.catchAll(() => Effect.as(Effect.logWarning(`the relay's name ${host} cannot be resolved; check DNS`), []))
+  )
+
+/** Monotonic. */
+const nowMs = Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)
+
+export const actor = Actor.make({
+  address: Relay,
+  config: Config,
+  uses: [Signaling, StreamMux, Stun],
+  layer: (config) => RelayRpcs.toLayer(make(config))
+})

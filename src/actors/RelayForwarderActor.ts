@@ -1,0 +1,113 @@
+/**
+ * The relay's packet plane: its UDP sockets, and the links that other threads hand over. `RelayServer` does the work in the
+ * sockets' callbacks; here it is given sockets, links and news. One socket for each local address, because an answer must
+ * leave from the address that was asked, and a wildcard socket would let the kernel choose.
+ */
+import { Effect, FiberSet, Schedule, Schema } from "effect"
+import { isIPv6 } from "node:net"
+import { networkInterfaces } from "node:os"
+import type { MessagePort } from "node:worker_threads"
+import { NodeKey, toBytes } from "../protocol/NodeKey.ts"
+import * as Crypto from "../services/Crypto.ts"
+import { PACKET_BYTES } from "../transport/plane/PeerSession.ts"
+import { RelayServer } from "../transport/relay/RelayServer.ts"
+import * as UdpPort from "../transport/udp/UdpPort.ts"
+import { RelayForwarder, RelayForwarderRpcs } from "./RelayForwarderRpcs.ts"
+import * as Actor from "./runtime/Actor.ts"
+import * as Self from "./runtime/Self.ts"
+
+export const Config = Schema.Struct({
+  authorityKey: NodeKey,
+  /** Port 0: any free one (one address only). */
+  udp: Schema.Struct({ host: Schema.String, port: Schema.Int })
+})
+export type Config = typeof Config.Type
+
+/** Unspecified addresses stand for every address that this machine has when the relay starts. */
+const hostsOf = (host: string): ReadonlyArray<string> => {
+  if (host !== "0.0.0.0" && host !== "::") return [host]
+  return Object.values(networkInterfaces()).flatMap((addresses) =>
+    (addresses ?? []).filter(({ address, family }) =>
+      (host === "::" || family === "IPv4") && !address.startsWith("fe80:")
+    )
+      .map(({ address }) => address)
+  )
+}
+
+const make = Effect.fnUntraced(function*(config: Config) {
+  const authority = toBytes(config.authorityKey)
+  const fork = yield* FiberSet.makeRuntime()
+  const clock = yield* Effect.clock
+  const server = new RelayServer({
+    verify: {
+      authority: (message, signature) => Crypto.verify(authority, message, signature),
+      node: (key, message, signature) => Crypto.verify(toBytes(key), message, signature)
+    },
+    now: () => performance.now(),
+    epochSeconds: () => Math.floor(clock.unsafeCurrentTimeMillis() / 1000),
+    onFull: (table) => void fork(Effect.logWarning(`the relay's table of ${table} is full; newcomers are refused`))
+  })
+  let { port } = config.udp
+  const hosts = hostsOf(config.udp.host)
+  for (const [index, host] of hosts.entries()) {
+    const socket = yield* UdpPort.openScoped({
+      host,
+      port,
+      family: isIPv6(host) ? 6 : 4,
+      segment: PACKET_BYTES + 8,
+      onMessage: (bytes, from) => server.onUdp(bytes, from, index),
+      onError: (cause) => void fork(Effect.logError("a UDP socket of the relay failed", cause))
+    })
+    port = socket.address().port
+    server.setPort(index, socket)
+  }
+  yield* Self.fork(Effect.repeat(Effect.sync(() => server.tick()), Schedule.spaced("1 second")))
+
+  /** Batches go both ways as transferred buffers; what the other side has not taken yet is counted by its acknowledgements. */
+  const attach = (nodeKey: NodeKey, kind: "relay-tcp" | "relay-h3", link: MessagePort) => {
+    let sent = 0
+    let taken = 0
+    const leg = server.attachLink(nodeKey, {
+      kind,
+      bufferedBytes: () => sent - taken,
+      send: (frames) => {
+        const own = Uint8Array.from(frames)
+        sent += own.length
+        link.postMessage(own, [own.buffer])
+      }
+    })
+    if (leg === null) return link.close()
+    link.on("message", (message: Uint8Array | number) => {
+      if (typeof message === "number") taken += message
+      else server.onLinkFrames(leg, message)
+    })
+    link.once("close", () => server.detachLink(leg))
+  }
+
+  return RelayForwarderRpcs.of({
+    AwaitListening: () => Effect.succeed({ udp: port }),
+    AttachLink: ({ kind, nodeKey, port: link }) =>
+      Effect.sync(() => attach(nodeKey, kind, link as unknown as MessagePort)),
+    Revoke: ({ nodeKey }) => Effect.sync(() => server.revoke(nodeKey)),
+    Stats: () => Effect.sync(() => flat(server.stats))
+  })
+})
+
+/** Counters by dotted names. */
+const flat = (value: object, prefix = ""): Record<string, number> =>
+  Object.fromEntries(
+    Object.entries(value).flatMap(([key, inner]: [string, unknown]) =>
+      typeof inner === "number"
+        ? [[prefix + key, inner] as const]
+        : typeof inner === "object" && inner !== null
+        ? Object.entries(flat(inner, `${prefix}${key}.`))
+        : []
+    )
+  )
+
+export const actor = Actor.make({
+  address: RelayForwarder,
+  config: Config,
+  uses: [],
+  layer: (config) => RelayForwarderRpcs.toLayer(make(config))
+})

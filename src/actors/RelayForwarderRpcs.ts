@@ -1,0 +1,26 @@
+/** What the relay's other actors may ask of its RelayForwarderActor, which passes packets between bound nodes. No behaviour here. */
+import * as Transferable from "@effect/platform/Transferable"
+import { Rpc, RpcGroup } from "@effect/rpc"
+import { Schema } from "effect"
+import { NodeKey } from "../protocol/NodeKey.ts"
+import * as ActorAddress from "./runtime/ActorAddress.ts"
+
+export const ForwarderStats = Schema.Record({ key: Schema.String, value: Schema.Number })
+export type ForwarderStats = typeof ForwarderStats.Type
+
+export class RelayForwarderRpcs extends RpcGroup.make(
+  /** The UDP port that nodes bind at. */
+  Rpc.make("AwaitListening", { success: Schema.Struct({ udp: Schema.Int }) }),
+  /**
+   * A node's packet link. Whole relayed frames go both ways over the port as transferred buffers, one message for each batch;
+   * closing the port detaches the link.
+   */
+  Rpc.make("AttachLink", {
+    payload: { nodeKey: NodeKey, kind: Schema.Literal("relay-tcp", "relay-h3"), port: Transferable.MessagePort }
+  }),
+  /** Its binding and its sessions end now. */
+  Rpc.make("Revoke", { payload: { nodeKey: NodeKey } }),
+  Rpc.make("Stats", { success: ForwarderStats })
+) {}
+
+export const RelayForwarder = ActorAddress.make("relayForwarder", RelayForwarderRpcs)

@@ -1,0 +1,119 @@
+/**
+ * What a node and its relay say to each other over the authenticated relay link: questions by the node, events by the relay.
+ * The relay knows who asks from the link (header `node`), never from a payload. No behaviour here.
+ */
+import { Rpc, RpcGroup } from "@effect/rpc"
+import { Schema } from "effect"
+import { NodeKey } from "../protocol/NodeKey.ts"
+import { Signed } from "../protocol/Signed.ts"
+
+/** The session's public name, 32 hex characters: the key of its ticket, its grant and its path messages. */
+export const SessionId = Schema.String.pipe(Schema.pattern(/^[0-9a-f]{32}$/))
+export type SessionId = typeof SessionId.Type
+
+/** Largest sealed path message that the relay passes on by signaling, bytes. */
+export const MAX_SEALED_BYTES = 2048
+
+/** The code with which a relay refuses a node that it does not know, or not any more. */
+export const UNKNOWN_NODE = "unknown_node"
+
+/** Where a relay is reached, as it advertises itself. `host` is a name or an address; 0 for `udpPort` means: no UDP here. */
+export const RelayInfo = Schema.Struct({
+  host: Schema.NonEmptyString,
+  httpsPort: Schema.Int,
+  udpPort: Schema.Int
+})
+export type RelayInfo = typeof RelayInfo.Type
+
+/** First on every subscription, whole: whatever was pushed before it no longer matters. `serverTime`: epoch seconds. */
+export const Snapshot = Schema.TaggedStruct("Snapshot", {
+  version: Schema.Int,
+  serverTime: Schema.Number,
+  relay: RelayInfo,
+  credential: Signed
+})
+export const CredentialRenewed = Schema.TaggedStruct("CredentialRenewed", { credential: Signed })
+/** A client may reach this connector: answer with `Ready` or `Decline` once the grant is verified. */
+export const Invite = Schema.TaggedStruct("Invite", { session: SessionId, grant: Signed, ticket: Signed })
+/** The grant of a session was replaced (access rules changed, or it was renewed). */
+export const GrantReplaced = Schema.TaggedStruct("GrantReplaced", { session: SessionId, grant: Signed })
+/** Every session with this node ends now. */
+export const Revoked = Schema.TaggedStruct("Revoked", { node: NodeKey })
+/** A sealed path message of the session's other side. */
+export const Sealed = Schema.TaggedStruct("Sealed", { session: SessionId, box: Schema.Uint8ArrayFromSelf })
+/** The relay stops soon; reconnect after this many milliseconds (spread over the nodes by the relay). */
+export const GoAway = Schema.TaggedStruct("GoAway", { reconnectAfterMs: Schema.Number })
+
+export const SignalingEvent = Schema.Union(
+  Snapshot,
+  CredentialRenewed,
+  Invite,
+  GrantReplaced,
+  Revoked,
+  Sealed,
+  GoAway
+)
+export type SignalingEvent = typeof SignalingEvent.Type
+
+/** Why no session was made. `retryable` codes may pass by themselves; the others need an administrator. */
+export const DialCode = Schema.Literal(
+  "name_not_found",
+  "denied",
+  "port_not_listed",
+  "no_connector",
+  "connector_declined",
+  "timed_out",
+  "overloaded"
+)
+export type DialCode = typeof DialCode.Type
+
+export class DialRefused extends Schema.TaggedError<DialRefused>()("DialRefused", {
+  code: DialCode,
+  message: Schema.String
+}) {}
+
+/** This session is not yours, or the relay no longer knows it: dial again. */
+export class UnknownSession extends Schema.TaggedError<UnknownSession>()("UnknownSession", { session: SessionId }) {}
+
+export const Target = Schema.Struct({
+  host: Schema.NonEmptyString.pipe(Schema.maxLength(255)),
+  port: Schema.Int.pipe(Schema.between(1, 65535)),
+  protocol: Schema.Literal("tcp", "udp")
+})
+export type Target = typeof Target.Type
+
+export const Dialed = Schema.Struct({
+  session: SessionId,
+  connectorKey: NodeKey,
+  connectorName: Schema.String,
+  grant: Signed,
+  ticket: Signed
+})
+export type Dialed = typeof Dialed.Type
+
+export class RelaySignalingRpcs extends RpcGroup.make(
+  /** Everything the relay has to tell this node, from now on; `Snapshot` first. One subscription a link. */
+  Rpc.make("Watch", { success: SignalingEvent, stream: true }),
+  /** Answered when the connector said `Ready`: it has verified the grant and opened its end at the relay. */
+  Rpc.make("Dial", {
+    payload: { target: Target, exclude: Schema.Array(NodeKey).pipe(Schema.maxItems(16)) },
+    success: Dialed,
+    error: DialRefused
+  }),
+  Rpc.make("Ready", { payload: { session: SessionId } }),
+  Rpc.make("Decline", { payload: { session: SessionId, reason: Schema.String.pipe(Schema.maxLength(200)) } }),
+  /** A new grant and ticket for the session of this ticket, which itself says all: a relay that was restarted knows no sessions. */
+  Rpc.make("Renew", {
+    payload: { ticket: Signed },
+    success: Schema.Struct({ grant: Signed, ticket: Signed }),
+    error: DialRefused
+  }),
+  /** Passes a sealed path message to the session's other side, if it is connected; no promise that it arrives. */
+  Rpc.make("Forward", {
+    payload: {
+      session: SessionId,
+      box: Schema.Uint8ArrayFromSelf.pipe(Schema.filter((box) => box.length <= MAX_SEALED_BYTES || "box too long"))
+    },
+    error: UnknownSession
+  })
+) {}

@@ -1,0 +1,160 @@
+/**
+ * Keeps one authenticated link to the relay, asks it on behalf of the other actors, and tells them what it says. The link is
+ * made again whenever it dies: with a jittered back-off that starts short after a good while, or when the relay says so
+ * (GOAWAY). Nothing that was asked on a dead link is repeated: the asker knows best whether to ask again.
+ */
+import { RpcClient } from "@effect/rpc"
+import { RpcClientError } from "@effect/rpc/RpcClientError"
+import { Deferred, Duration, Effect, Option, PubSub, Random, Schema, Stream, SubscriptionRef } from "effect"
+import * as NodeState from "../services/NodeState.ts"
+import * as LinkClient from "../transport/link/LinkClient.ts"
+import * as RpcOverLink from "../transport/link/RpcOverLink.ts"
+import { RelaySignalingRpcs, type SignalingEvent, UNKNOWN_NODE } from "./RelaySignalingRpcs.ts"
+import * as Actor from "./runtime/Actor.ts"
+import * as Self from "./runtime/Self.ts"
+import { Signaling, SignalingDown, SignalingRpcs, type SignalingState } from "./SignalingRpcs.ts"
+
+export const Config = Schema.Struct({
+  stateDir: Schema.String,
+  carrier: Schema.Literal("auto", "webtransport", "websocket")
+})
+export type Config = typeof Config.Type
+
+/** Events that one slow subscriber may lag behind; then it loses the oldest, and learns the state from the next snapshot. */
+const EVENTS_CAPACITY = 1024
+const FIRST_DELAY_MS = 100
+const MAX_DELAY_MS = 15_000
+/** A link that lasted this long was a good one: the next try comes soon. */
+const GOOD_LINK = Duration.seconds(20)
+/** How long a question waits for a link that is being made. */
+const LINK_PATIENCE = Duration.seconds(4)
+
+type Client = RpcClient.FromGroup<typeof RelaySignalingRpcs, RpcClientError>
+type Link = { readonly client: Client }
+
+const make = Effect.fnUntraced(function*(config: Config) {
+  const node = yield* NodeState.load(config.stateDir)
+  const link = yield* SubscriptionRef.make(Option.none<Link>())
+  const events = yield* PubSub.sliding<SignalingEvent>(EVENTS_CAPACITY)
+  const snapshot = yield* SubscriptionRef.make(Option.none<SignalingEvent & { readonly _tag: "Snapshot" }>())
+  let state: SignalingState = {
+    state: "connecting",
+    carrier: null,
+    relay: `${node.relay.host}:${node.relay.httpsPort}`,
+    problem: "first connection under way",
+    connects: 0
+  }
+
+  const onEvent = Effect.fnUntraced(function*(event: SignalingEvent) {
+    if (event._tag === "Snapshot") yield* SubscriptionRef.set(snapshot, Option.some(event))
+    if (event._tag === "CredentialRenewed") {
+      yield* SubscriptionRef.update(snapshot, Option.map((last) => ({ ...last, credential: event.credential })))
+    }
+    yield* PubSub.publish(events, event)
+  })
+
+  /** One link from its making to its end; answers with how long to wait if the relay has asked for it. */
+  const live = Effect.fnUntraced(
+    function*() {
+      const goAway = yield* Deferred.make<number>()
+      const connected = yield* LinkClient.connect({
+        host: node.relay.host,
+        port: node.relay.httpsPort,
+        trust: node.relay.tls,
+        carrier: config.carrier,
+        purpose: "signal",
+        identity: node.identity
+      })
+      const protocol = yield* RpcOverLink.makeClient(connected.link)
+      const client = yield* RpcClient.make(RelaySignalingRpcs).pipe(Effect.provideService(RpcClient.Protocol, protocol))
+      const watch = client.Watch().pipe(
+        Stream.runForEach((event) =>
+          event._tag === "GoAway"
+            ? Deferred.succeed(goAway, event.reconnectAfterMs)
+            : event._tag === "Snapshot"
+            ? Effect.zipRight(onEvent(event), SubscriptionRef.set(link, Option.some({ client })))
+            : onEvent(event)
+        ),
+        Effect.as(Option.none<number>())
+      )
+      state = { ...state, state: "up", carrier: connected.link.carrier, problem: "", connects: state.connects + 1 }
+      yield* Effect.logInfo("signaling is up").pipe(
+        Effect.annotateLogs({ relay: state.relay, carrier: connected.link.carrier })
+      )
+      return yield* Effect.raceFirst(watch, Effect.asSome(Deferred.await(goAway)))
+    },
+    Effect.scoped,
+    Effect.ensuring(SubscriptionRef.set(link, Option.none()))
+  )
+
+  const onLost = (problem: string, refused: boolean) =>
+    Effect.suspend(() => {
+      const told = state.problem === problem
+      state = { ...state, state: refused ? "refused" : "connecting", problem }
+      return told
+        ? Effect.logDebug("signaling is still down", problem)
+        : Effect.logWarning(`signaling is down: ${problem}`)
+    })
+
+  /** A relay that does not know this node any more has removed it: what it may still be doing ends now. */
+  const onFailed = Effect.fnUntraced(function*(error: LinkClient.LinkError | RpcClientError) {
+    const refused = error._tag === "LinkError" && error.reason === "handshake_refused"
+    if (refused && error.code === UNKNOWN_NODE) {
+      yield* PubSub.publish(events, { _tag: "Revoked", node: node.identity.key })
+    }
+    yield* onLost(error.message, refused)
+  })
+
+  const connect = Effect.gen(function*() {
+    let delay = FIRST_DELAY_MS
+    while (true) {
+      const [lasted, asked] = yield* Effect.timed(
+        live().pipe(
+          Effect.tap(() => onLost("the relay ended the connection; connecting again", false)),
+          Effect.catchAll((error) => Effect.as(onFailed(error), Option.none<number>()))
+        )
+      )
+      delay = Duration.greaterThan(lasted, GOOD_LINK) ? FIRST_DELAY_MS : Math.min(delay * 2, MAX_DELAY_MS)
+      // Full jitter: a relay that restarts must not meet all of its nodes in one moment.
+      const spread = yield* Random.nextRange(0.5, 1)
+      yield* Effect.sleep(Option.getOrElse(asked, () => delay * spread))
+    }
+  })
+  yield* Self.fork(connect)
+
+  const withClient = <A, E>(call: (client: Client) => Effect.Effect<A, E | RpcClientError>) =>
+    link.changes.pipe(
+      Stream.filterMap((up) => up),
+      Stream.runHead,
+      Effect.flatten,
+      Effect.timeout(LINK_PATIENCE),
+      Effect.catchAll(() => Effect.suspend(() => Effect.fail(new SignalingDown({ message: state.problem })))),
+      Effect.flatMap(({ client }) => call(client)),
+      Effect.catchIf(isLinkError, (error) => Effect.fail(new SignalingDown({ message: error.message })))
+    )
+
+  return SignalingRpcs.of({
+    Dial: (payload) => withClient((client) => client.Dial(payload)),
+    Ready: (payload) => withClient((client) => client.Ready(payload)),
+    Decline: (payload) => withClient((client) => client.Decline(payload)),
+    Renew: (payload) => withClient((client) => client.Renew(payload)),
+    Forward: (payload) => withClient((client) => client.Forward(payload)),
+    Events: () =>
+      Stream.unwrapScoped(Effect.gen(function*() {
+        const later = yield* PubSub.subscribe(events)
+        const first = yield* SubscriptionRef.get(snapshot)
+        return Stream.concat(Stream.fromIterable(Option.toArray(first)), Stream.fromQueue(later))
+      })),
+    State: () => Effect.sync(() => state),
+    AwaitUp: () => Effect.asVoid(Stream.runHead(Stream.filter(link.changes, Option.isSome)))
+  })
+})
+
+const isLinkError = (error: unknown): error is RpcClientError => error instanceof RpcClientError
+
+export const actor = Actor.make({
+  address: Signaling,
+  config: Config,
+  uses: [],
+  layer: (config) => SignalingRpcs.toLayer(make(config))
+})

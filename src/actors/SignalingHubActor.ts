@@ -1,0 +1,406 @@
+/**
+ * The relay's side of signaling: lets nodes in over the relay link, answers them, arranges sessions between them, and tells
+ * them what changes. Who is connected lives on the `Board`; who may do what lives in the directory, and is asked every time.
+ */
+import { RpcServer } from "@effect/rpc"
+import {
+  Clock,
+  Deferred,
+  Duration,
+  Effect,
+  Either,
+  Exit,
+  Layer,
+  Mailbox,
+  Option,
+  Random,
+  Redacted,
+  Schedule,
+  Schema,
+  Stream
+} from "effect"
+import { type Ticket } from "../protocol/Documents.ts"
+import type { NodeKey } from "../protocol/NodeKey.ts"
+import * as Signed from "../protocol/Signed.ts"
+import * as Authority from "../services/Authority.ts"
+import * as Directory from "../services/Directory.ts"
+import * as RelayTls from "../services/RelayTls.ts"
+import type { Link } from "../transport/link/Link.ts"
+import * as LinkServer from "../transport/link/LinkServer.ts"
+import * as RpcOverLink from "../transport/link/RpcOverLink.ts"
+import * as Board from "./hub/Board.ts"
+import { bridge } from "./hub/PacketBridge.ts"
+import { RelayForwarder } from "./RelayForwarderRpcs.ts"
+import {
+  type Dialed,
+  DialRefused,
+  RelayInfo,
+  RelaySignalingRpcs,
+  type SignalingEvent,
+  type Target,
+  UNKNOWN_NODE,
+  UnknownSession
+} from "./RelaySignalingRpcs.ts"
+import * as Actor from "./runtime/Actor.ts"
+import { Peers } from "./runtime/Peers.ts"
+import * as Self from "./runtime/Self.ts"
+import { HubError, Policy, SignalingHub, SignalingHubRpcs } from "./SignalingHubRpcs.ts"
+
+export const Config = Schema.Struct({
+  stateDir: Schema.String,
+  https: Schema.Struct({ host: Schema.String, port: Schema.Int }),
+  /** As nodes are told; 0 for a port stands for the one that was bound. */
+  advertise: RelayInfo,
+  tls: Schema.NullOr(Schema.Struct({ cert: Schema.String, key: Schema.String })),
+  policy: Policy
+})
+export type Config = typeof Config.Type
+
+/** How often the directory is looked at for what another process (the command line) has changed. */
+const DIRECTORY_POLL = "200 millis"
+/** A connector that is up answers within a round trip; then the next one is tried. */
+const INVITE_DEADLINE = Duration.seconds(2.5)
+const MAX_INVITES = 3
+const REVOKED_GRACE = "300 millis"
+const CREDENTIAL_REFRESH = "4 minutes"
+/** Nodes are told to come back within this time, spread evenly, when the relay stops. */
+const GO_AWAY_SPREAD_MS = 2_000
+/** Removed nodes that a connector is told again when it reconnects: grants live no longer than this either. */
+const REVOKED_MEMORY_MS = 10 * 60_000
+
+const make = Effect.fnUntraced(function*(config: Config) {
+  const directory = yield* Directory.Directory
+  const authority = yield* Authority.Authority
+  const tls = yield* RelayTls.RelayTls
+  const forwarder = yield* Peers.ref(RelayForwarder)
+  const scope = yield* Effect.scope
+  const board = Board.make()
+  const removed = new Map<NodeKey, number>() // until, epoch ms
+  const udp = yield* forwarder.ask((client) => client.AwaitListening(), { deadline: "10 seconds" })
+  yield* directory.replacePolicy(config.policy)
+  const relayInfo = { ...config.advertise, udpPort: config.advertise.udpPort || udp.udp }
+
+  // ---------------------------------------------------------------------------------------------------- who is let in
+
+  const authenticate = Effect.fn("SignalingHub.authenticate")(
+    function*(peer: LinkServer.Peer) {
+      const key = peer.nodeKey
+      const { enrol } = peer
+      if (enrol !== undefined) {
+        yield* directory.enrol({ tokenId: enrol.tokenId, secret: Redacted.make(enrol.secret), nodeKey: key })
+      }
+      const found = yield* directory.findNode(key)
+      if (Option.isNone(found)) {
+        return yield* new LinkServer.LinkRefused({
+          code: UNKNOWN_NODE,
+          message: "this node is not enrolled here, or was removed; enrol it with a new token"
+        })
+      }
+      const { name, network, role } = found.value
+      const membership = yield* authority.membership({ nodeKey: key, name, role, network })
+      return Signed.toBytes(membership)
+    },
+    Effect.catchAll((error) =>
+      error._tag === "LinkRefused"
+        ? Effect.fail(error)
+        : Effect.fail(new LinkServer.LinkRefused({ code: error._tag, message: error.message }))
+    )
+  )
+
+  const onLink = Effect.fnUntraced(function*(link: Link, peer: LinkServer.Peer) {
+    const key = peer.nodeKey
+    const found = yield* Effect.option(Effect.flatten(directory.findNode(key)))
+    if (Option.isNone(found)) return
+    if (peer.purpose === "relay") return yield* bridge(link, key, forwarder)
+    const events = yield* Mailbox.make<SignalingEvent>({ capacity: Board.EVENTS_CAPACITY, strategy: "dropping" })
+    const entry: Board.Link = {
+      member: found.value,
+      since: yield* Clock.currentTimeMillis,
+      events,
+      cut: (why) => link.close(why)
+    }
+    const { name, role } = found.value
+    board.join(entry)
+    yield* Effect.logInfo("node connected").pipe(Effect.annotateLogs({ name, role, carrier: link.carrier }))
+    yield* rpc.serve(link, key).pipe(Effect.ensuring(Effect.suspend(() => {
+      board.leave(entry)
+      return Effect.zipRight(
+        events.shutdown,
+        Effect.logInfo("node disconnected").pipe(Effect.annotateLogs({ name, role }))
+      )
+    })))
+  }, Effect.scoped)
+
+  // ------------------------------------------------------------------------------------------------ what nodes may ask
+
+  const watch = (node: NodeKey) =>
+    Stream.unwrap(Effect.gen(function*() {
+      const link = board.links.get(node)
+      if (link === undefined) return Stream.empty
+      const now = yield* Clock.currentTimeMillis
+      const snapshot: SignalingEvent = {
+        _tag: "Snapshot",
+        version: yield* Effect.orDie(directory.latestAuditId),
+        serverTime: Math.floor(now / 1000),
+        relay: relayInfo,
+        credential: yield* authority.credential(node)
+      }
+      const revoked = [...removed].map(([key]): SignalingEvent => ({ _tag: "Revoked", node: key }))
+      return Stream.concat(Stream.fromIterable([snapshot, ...revoked]), Mailbox.toStream(link.events))
+    }))
+
+  const documents = Effect.fnUntraced(function*(
+    session: Omit<Ticket, "expiresAt">,
+    network: string,
+    first: string | null
+  ) {
+    const [client, connector] = yield* Effect.all([
+      Effect.flatten(directory.findNode(session.clientKey)),
+      Effect.flatten(directory.findNode(session.connectorKey))
+    ])
+    const resources = yield* directory.allResourcesFor(client.key, network)
+    const grant = yield* authority.grant({
+      clientKey: client.key,
+      clientName: client.name,
+      connectorKey: connector.key,
+      connectorName: connector.name,
+      resources: resources.toSorted((left, right) => Number(right.name === first) - Number(left.name === first))
+    })
+    return { grant: grant.signed, ticket: yield* authority.ticket(session), empty: resources.length === 0 }
+  })
+
+  const invite = Effect.fnUntraced(
+    function*(client: NodeKey, connector: Board.Member, network: string, resource: string) {
+      const names = yield* Authority.newSession
+      const session = { ...names, clientKey: client, connectorKey: connector.key }
+      const { grant, ticket } = yield* documents(session, network, resource)
+      const answer = yield* Deferred.make<void, string>()
+      const expiresAt = (yield* nowSeconds) + SESSION_MEMORY_SECONDS
+      board.addSession({ id: names.session, client, connector: connector.key, network, ...names, expiresAt, answer })
+      board.send(connector.key, { _tag: "Invite", session: names.session, grant, ticket })
+      yield* Effect.timeoutFail(Deferred.await(answer), {
+        duration: INVITE_DEADLINE,
+        onTimeout: () => "no answer in time"
+      })
+      return {
+        session: names.session,
+        connectorKey: connector.key,
+        connectorName: connector.name,
+        grant,
+        ticket
+      } satisfies Dialed
+    }
+  )
+
+  const dial = Effect.fn("SignalingHub.dial")(
+    function*(node: NodeKey, target: Target, exclude: ReadonlyArray<NodeKey>) {
+      const { network, resource } = yield* directory.authorize({ clientKey: node, ...target })
+      const online = [...board.links.values()].map(({ member }) => member).filter((member) =>
+        member.role === "connector" && member.network === network && !exclude.includes(member.key)
+      )
+      if (online.length === 0) {
+        return yield* new DialRefused({
+          code: "no_connector",
+          message: `no connector of network ${network} is connected; start one`
+        })
+      }
+      let last = ""
+      for (const connector of (yield* Random.shuffle(online)).pipe((shuffled) => [...shuffled].slice(0, MAX_INVITES))) {
+        const tried = yield* Effect.either(invite(node, connector, network, resource.name))
+        if (Either.isRight(tried)) return tried.right
+        last = typeof tried.left === "string"
+          ? `${connector.name}: ${tried.left}`
+          : "the directory has no such node any more"
+      }
+      return yield* new DialRefused({ code: "connector_declined", message: `no connector takes the session (${last})` })
+    },
+    Effect.catchTags({
+      Denied: ({ message }) => Effect.fail(new DialRefused({ code: "denied", message })),
+      UnknownResource: ({ message }) => Effect.fail(new DialRefused({ code: "name_not_found", message })),
+      PortNotListed: ({ message }) => Effect.fail(new DialRefused({ code: "port_not_listed", message })),
+      DirectoryError: ({ message }) => Effect.fail(new DialRefused({ code: "overloaded", message }))
+    })
+  )
+
+  const renew = Effect.fn("SignalingHub.renew")(function*(node: NodeKey, signed: Signed.Signed) {
+    const refuse = (message: string) => new DialRefused({ code: "denied", message })
+    const ticket = yield* Either.mapLeft(
+      Authority.verify("ticket", signed, authority.key, yield* nowSeconds),
+      (rejected) => refuse(rejected.message)
+    )
+    if (ticket.clientKey !== node) return yield* refuse("this ticket is another client's")
+    const connector = yield* Effect.mapError(
+      Effect.flatten(directory.findNode(ticket.connectorKey)),
+      () => refuse("the connector was removed")
+    )
+    const network = connector.network ?? ""
+    const { expiresAt: _, ...session } = ticket
+    const fresh = yield* Effect.mapError(
+      documents(session, network, null),
+      () => refuse("the directory has no such node any more")
+    )
+    if (fresh.empty) return yield* refuse("nothing is permitted through this connector any more")
+    const expiresAt = (yield* nowSeconds) + SESSION_MEMORY_SECONDS
+    const known = board.sessions.get(ticket.session)
+    if (known !== undefined) known.expiresAt = expiresAt
+    else {
+      const answer = yield* Deferred.make<void, string>()
+      const { clientKey: client, clientTag, connectorKey, connectorTag } = ticket
+      board.addSession({
+        id: ticket.session,
+        client,
+        connector: connectorKey,
+        network,
+        clientTag,
+        connectorTag,
+        expiresAt,
+        answer
+      })
+    }
+    return { grant: fresh.grant, ticket: fresh.ticket }
+  })
+
+  const handlers = RelaySignalingRpcs.toLayer({
+    Watch: (_, { headers }) => watch(nodeOf(headers)),
+    Dial: ({ exclude, target }, { headers }) => dial(nodeOf(headers), target, exclude),
+    Ready: ({ session }, { headers }) => board.answer(session, nodeOf(headers), Exit.void),
+    Decline: ({ reason, session }, { headers }) => board.answer(session, nodeOf(headers), Exit.fail(reason)),
+    Renew: ({ ticket }, { headers }) => renew(nodeOf(headers), ticket),
+    Forward: ({ box, session }, { headers }) =>
+      Effect.suspend(() => {
+        const node = nodeOf(headers)
+        const known = board.sessionOf(session, node)
+        if (known === undefined) return Effect.fail(new UnknownSession({ session }))
+        board.send(known.client === node ? known.connector : known.client, { _tag: "Sealed", session, box })
+        return Effect.void
+      })
+  })
+
+  // ------------------------------------------------------------------------------------------------------ what changes
+
+  const revoke = Effect.fnUntraced(function*(node: NodeKey) {
+    removed.set(node, (yield* Clock.currentTimeMillis) + REVOKED_MEMORY_MS)
+    for (const key of board.links.keys()) board.send(key, { _tag: "Revoked", node })
+    // It has been told, too; a moment to read that, since its peers' good-byes may not reach it through the relay any more.
+    const link = board.links.get(node)
+    yield* Effect.forkIn(Effect.delay(Effect.sync(() => link?.cut("this node was removed")), REVOKED_GRACE), scope)
+    yield* Effect.ignore(forwarder.ask((client) => client.Revoke({ nodeKey: node })))
+    yield* Effect.logInfo("node removed; its flows are cut").pipe(Effect.annotateLogs({ node }))
+  })
+
+  /** After a change of resources or access: every session gets the grant that it would get now. */
+  const regrant = Effect.forEach([...board.sessions.values()], (session) =>
+    Effect.gen(function*() {
+      const { clientTag, connectorTag, id, network } = session
+      const fresh = yield* documents(
+        { session: id, clientKey: session.client, connectorKey: session.connector, clientTag, connectorTag },
+        network,
+        null
+      )
+      for (const node of [session.client, session.connector]) {
+        board.send(node, { _tag: "GrantReplaced", session: id, grant: fresh.grant })
+      }
+    }).pipe(Effect.ignore), { discard: true })
+
+  let seen = yield* directory.latestAuditId
+  const poll = Effect.gen(function*() {
+    const now = yield* Clock.currentTimeMillis
+    for (const [key, until] of removed) if (until <= now) removed.delete(key)
+    board.expire(Math.floor(now / 1000))
+    if ((yield* directory.latestAuditId) === seen) return
+    const changes = yield* directory.changesSince(seen)
+    seen = changes.at(-1)?.id ?? seen
+    for (const { kind, nodeKey } of changes) {
+      if (kind === "node_removed" && nodeKey !== null) yield* revoke(nodeKey as NodeKey)
+    }
+    if (changes.some(({ kind }) => kind === "policy_replaced")) yield* Effect.suspend(() => regrant)
+  }).pipe(
+    Effect.catchTag("DirectoryError", ({ message }) => Effect.logWarning(`the directory cannot be read: ${message}`))
+  )
+
+  const refreshCredentials = Effect.forEach(
+    [...board.links.keys()],
+    (node) =>
+      Effect.map(
+        authority.credential(node),
+        (credential) => board.send(node, { _tag: "CredentialRenewed", credential })
+      ),
+    { discard: true }
+  )
+
+  // ------------------------------------------------------------------------------------------------------------ service
+
+  const rpc = yield* RpcOverLink.makeServer()
+  yield* Layer.launch(
+    RpcServer.layer(RelaySignalingRpcs, {
+      concurrency: "unbounded",
+      disableFatalDefects: true,
+      spanPrefix: "signaling"
+    }).pipe(
+      Layer.provide(handlers),
+      Layer.provide(Layer.succeed(RpcServer.Protocol, rpc.protocol))
+    )
+  ).pipe(Self.fork)
+  const server = yield* LinkServer.make({
+    host: config.https.host,
+    port: config.https.port,
+    tls: yield* tls.current,
+    tlsChanges: tls.changes,
+    authenticate,
+    onLink
+  })
+  relayInfo.httpsPort = config.advertise.httpsPort || server.port
+  yield* Self.fork(Effect.repeat(poll, Schedule.spaced(DIRECTORY_POLL)))
+  yield* Self.fork(Effect.repeat(Effect.suspend(() => refreshCredentials), Schedule.spaced(CREDENTIAL_REFRESH)))
+  yield* Effect.addFinalizer(() =>
+    Effect.gen(function*() {
+      for (const node of board.links.keys()) {
+        const reconnectAfterMs = yield* Random.nextRange(200, GO_AWAY_SPREAD_MS)
+        board.send(node, { _tag: "GoAway", reconnectAfterMs })
+      }
+      yield* server.stop({ goAwayMs: 300 })
+    })
+  )
+
+  return SignalingHubRpcs.of({
+    AwaitListening: () => Effect.succeed({ https: server.port }),
+    SetPolicy: (policy) =>
+      directory.replacePolicy(policy).pipe(
+        Effect.asVoid,
+        Effect.mapError(({ message }) => new HubError({ message }))
+      ),
+    Nodes: () =>
+      Effect.sync(() =>
+        [...board.links.values()].map(({ member, since }) => ({
+          name: member.name,
+          role: member.role,
+          network: member.network,
+          nodeKey: member.key,
+          since
+        }))
+      )
+  })
+})
+
+/** As long as the ticket lives; a renewal brings it back. */
+const SESSION_MEMORY_SECONDS = 3600
+
+const nowSeconds = Effect.map(Clock.currentTimeMillis, (ms) => Math.floor(ms / 1000))
+
+/** Set by the server from the proof in the handshake. */
+const nodeOf = (headers: { readonly [name: string]: string | undefined }) =>
+  (headers[RpcOverLink.NODE_HEADER] ?? "") as NodeKey
+
+export const actor = Actor.make({
+  address: SignalingHub,
+  config: Config,
+  uses: [RelayForwarder],
+  layer: (config) => {
+    const { stateDir } = config
+    return SignalingHubRpcs.toLayer(make(config)).pipe(Layer.provide([
+      Directory.layer({ stateDir }),
+      Authority.layer({ stateDir }),
+      RelayTls.layer({ stateDir, host: config.advertise.host, tls: config.tls })
+    ]))
+  }
+})

@@ -1,0 +1,47 @@
+/** What a node's other actors may ask of its SignalingActor. No behaviour here: importing this file must not pull in the actor. */
+import { Rpc, RpcGroup } from "@effect/rpc"
+import { Schema } from "effect"
+import { NodeKey } from "../protocol/NodeKey.ts"
+import { Signed } from "../protocol/Signed.ts"
+import { Dialed, DialRefused, SessionId, SignalingEvent, Target, UnknownSession } from "./RelaySignalingRpcs.ts"
+import * as ActorAddress from "./runtime/ActorAddress.ts"
+
+/** No relay link now; the actor is reconnecting. `message` says why the last try failed and what to check. */
+export class SignalingDown extends Schema.TaggedError<SignalingDown>()("SignalingDown", { message: Schema.String }) {}
+
+export const SignalingState = Schema.Struct({
+  state: Schema.Literal("connecting", "up", "refused"),
+  /** Of the last link, also when it is down. */
+  carrier: Schema.NullOr(Schema.String),
+  relay: Schema.String,
+  /** Why it is not up; empty when it is. */
+  problem: Schema.String,
+  connects: Schema.Int
+})
+export type SignalingState = typeof SignalingState.Type
+
+export class SignalingRpcs extends RpcGroup.make(
+  Rpc.make("Dial", {
+    payload: { target: Target, exclude: Schema.Array(NodeKey) },
+    success: Dialed,
+    error: Schema.Union(DialRefused, SignalingDown)
+  }),
+  Rpc.make("Ready", { payload: { session: SessionId }, error: SignalingDown }),
+  Rpc.make("Decline", { payload: { session: SessionId, reason: Schema.String }, error: SignalingDown }),
+  Rpc.make("Renew", {
+    payload: { ticket: Signed },
+    success: Schema.Struct({ grant: Signed, ticket: Signed }),
+    error: Schema.Union(DialRefused, SignalingDown)
+  }),
+  Rpc.make("Forward", {
+    payload: { session: SessionId, box: Schema.Uint8ArrayFromSelf },
+    error: Schema.Union(UnknownSession, SignalingDown)
+  }),
+  /** What the relay says, from now on. The last snapshot comes first, as soon as there is one. */
+  Rpc.make("Events", { success: SignalingEvent, stream: true }),
+  Rpc.make("State", { success: SignalingState }),
+  /** Answers when the link is up and the first snapshot is here. */
+  Rpc.make("AwaitUp", {})
+) {}
+
+export const Signaling = ActorAddress.make("signaling", SignalingRpcs)

@@ -1,0 +1,261 @@
+/**
+ * A node's data plane: its UDP sockets, its sessions with their flows, its local doors (client) or its dials (connector).
+ * Packets and bytes are moved by `transport` in callbacks of this thread, without Effect; what is here happens once a flow, a
+ * session or a second. There is no inbox: all state is changed by synchronous calls on this one thread, in order of arrival.
+ */
+import { Effect, Either, FiberSet, Option, PubSub, Redacted, Schedule, Schema, Stream } from "effect"
+import type { Verdict } from "../protocol/FlowWire.ts"
+import type * as PathMessage from "../protocol/PathMessage.ts"
+import type { SocketAddr } from "../protocol/SocketAddr.ts"
+import * as Authority from "../services/Authority.ts"
+import * as NodeState from "../services/NodeState.ts"
+import * as Pki from "../services/Pki.ts"
+import { FLOW_RESET } from "../transport/flow/FlowPump.ts"
+import type { NodeContext } from "../transport/plane/FlowSession.ts"
+import { PacketRouter } from "../transport/plane/PacketRouter.ts"
+import { PACKET_BYTES } from "../transport/plane/PeerSession.ts"
+import { engine } from "../transport/quic/QuicheEngine.ts"
+import { CloseCode } from "../transport/quic/QuicSession.ts"
+import * as UdpPort from "../transport/udp/UdpPort.ts"
+import * as Doors from "./mux/Doors.ts"
+import * as PacketLink from "./mux/PacketLink.ts"
+import * as Sessions from "./mux/Sessions.ts"
+import type { PathEvent } from "./PathProberRpcs.ts"
+import { type LegKind, Relay } from "./RelayRpcs.ts"
+import type { SessionId, SignalingEvent } from "./RelaySignalingRpcs.ts"
+import * as Actor from "./runtime/Actor.ts"
+import { Peers } from "./runtime/Peers.ts"
+import * as Self from "./runtime/Self.ts"
+import { Signaling } from "./SignalingRpcs.ts"
+import { Forward, LINK_ADDRESS, StreamMux, StreamMuxRpcs } from "./StreamMuxRpcs.ts"
+import type { ControlDatagram } from "./StunRpcs.ts"
+
+const Endpoint = Schema.Union(
+  Schema.Struct({ host: Schema.String, port: Schema.Int }),
+  Schema.Struct({ path: Schema.String })
+)
+
+export const Config = Schema.Struct({
+  stateDir: Schema.String,
+  role: Schema.Literal("client", "connector"),
+  carrier: Schema.Literal("auto", "webtransport", "websocket"),
+  /** False: peers are told no addresses, and theirs are not tried. */
+  direct: Schema.Boolean,
+  /** 0: any free one. */
+  udpPort: Schema.Int,
+  socks5: Schema.NullOr(Endpoint),
+  /** A SOCKS5 door for the program that embeds this node: a unix socket. */
+  local: Schema.NullOr(Endpoint),
+  forwards: Schema.Array(Forward)
+})
+export type Config = typeof Config.Type
+
+/** Path events and control datagrams that a slow reader may lag behind; then it loses the oldest. */
+const EVENTS_CAPACITY = 4096
+const DATAGRAMS_CAPACITY = 256
+const TICK = "1 second"
+/** QUIC packets of this size, with the longer of our two heads: what most trains are cut into. */
+const SEGMENT_BYTES = PACKET_BYTES + 8
+
+const make = Effect.fnUntraced(function*(config: Config) {
+  const node = yield* NodeState.load(config.stateDir)
+  const signaling = yield* Peers.ref(Signaling)
+  const relay = yield* Peers.ref(Relay)
+  const fork = yield* FiberSet.makeRuntime()
+  const events = yield* PubSub.sliding<PathEvent>(EVENTS_CAPACITY)
+  const control = {
+    stun: yield* PubSub.sliding<ControlDatagram>(DATAGRAMS_CAPACITY),
+    relay: yield* PubSub.sliding<ControlDatagram>(DATAGRAMS_CAPACITY)
+  }
+  const publish = (event: PathEvent) => void events.unsafeOffer(event)
+
+  const router = new PacketRouter((kind, bytes, address, port) => {
+    control[kind].unsafeOffer({
+      from: { host: address === "" ? LINK_ADDRESS.host : address, port: port === 0 ? LINK_ADDRESS.port : port },
+      bytes: Uint8Array.from(bytes)
+    })
+  })
+  const openPort = (family: 4 | 6) =>
+    UdpPort.openScoped({
+      host: family === 4 ? "0.0.0.0" : "::",
+      port: config.udpPort,
+      family,
+      segment: SEGMENT_BYTES,
+      onMessage: (bytes, from) => router.onDatagrams(bytes, from),
+      onError: (cause) => fork(Effect.logError("a UDP socket failed", cause))
+    })
+  const v4 = yield* Effect.option(openPort(4))
+  const v6 = yield* Effect.option(openPort(6))
+  router.v4 = Option.getOrNull(v4)
+  router.v6 = Option.getOrNull(v6)
+  const portOf = (port: typeof v4) => Option.getOrUndefined(Option.map(port, (open) => open.address().port))
+
+  const clock = yield* Effect.clock
+  const wallSeconds = () => Math.floor(clock.unsafeCurrentTimeMillis() / 1000)
+  let clockOffset = 0 // seconds that the relay's clock is ahead of ours
+  let leg: LegKind | null = null
+  const context: NodeContext = {
+    role: config.role,
+    key: node.identity.key,
+    router,
+    engine,
+    certificate: node.identity.certificate,
+    privateKey: Redacted.value(node.identity.privateKey),
+    keyOfCertificate: (der) => Either.getOrElse(Pki.publicKeyOfCert(der), () => null),
+    now: () => performance.now(),
+    nowSeconds: () => wallSeconds() + clockOffset,
+    openGrant: (signed) =>
+      Option.getOrNull(
+        Either.getRight(Authority.verify("grant", signed, node.relay.authorityKey, wallSeconds() + clockOffset))
+      ),
+    leg: () => leg
+  }
+  const sessions = Sessions.make({
+    node: context,
+    authorityKey: node.relay.authorityKey,
+    signaling,
+    relay,
+    publish: (event) => {
+      if (config.direct || event._tag !== "PeerCandidates") publish(event)
+    },
+    fork: (effect) => void fork(effect)
+  })
+  yield* Effect.addFinalizer(() =>
+    Effect.zipRight(
+      Effect.sync(() => sessions.closeAll(CloseCode.goaway, "this node stops")),
+      Effect.sleep("50 millis")
+    )
+  )
+
+  const link = yield* PacketLink.make({ node, carrier: config.carrier, onFrame: (frame) => router.onLinkFrames(frame) })
+  const doors = yield* Doors.make({
+    socks5: config.socks5,
+    local: config.local,
+    forwards: config.forwards,
+    onRequest: (request) => void fork(connect(request))
+  })
+
+  /** One flow of an application, from its question to its answer. */
+  const connect = Effect.fn("StreamMux.connect")(function*(request: Doors.Request) {
+    const { host, port } = request
+    const session = yield* sessions.obtain(host, port)
+    if (request.gone.aborted) return
+    const span = yield* Effect.option(Effect.currentSpan)
+    const traceparent = Option.getOrNull(
+      Option.map(span, ({ sampled, spanId, traceId }) => `00-${traceId}-${spanId}-0${sampled ? 1 : 0}`)
+    )
+    const onAbort = () => giveUp()
+    const giveUp = session.openFlow({ host, port, traceparent }, (answer) => {
+      request.gone.removeEventListener("abort", onAbort)
+      if (answer._tag === "Rejected") return request.refuse(answer.verdict)
+      if (request.begin(answer.stream, answer.rest, () => session.flowEnded())) return
+      answer.stream.abort(FLOW_RESET)
+      session.flowEnded()
+    })
+    request.gone.addEventListener("abort", onAbort, { once: true })
+  }, (effect, request) =>
+    Effect.catchAll(effect, (verdict: Verdict) =>
+      Effect.zipRight(
+        Effect.logInfo("flow refused").pipe(
+          Effect.annotateLogs({ host: request.host, port: request.port, verdict: verdict.code, why: verdict.reason })
+        ),
+        Effect.sync(() => request.refuse(verdict))
+      )))
+
+  const onSignal = (event: SignalingEvent) => {
+    if (event._tag === "Snapshot") clockOffset = event.serverTime - wallSeconds()
+    return sessions.onSignal(event)
+  }
+  yield* Self.fork(Stream.runForEach(signaling.subscribe((client) => client.Events()), onSignal))
+  yield* Self.fork(Effect.repeat(sessions.tick, Schedule.spaced(TICK)))
+
+  const withSession = (id: SessionId, use: (session: NonNullable<ReturnType<typeof sessions.get>>) => void) =>
+    Effect.sync(() => {
+      const session = sessions.get(id)
+      if (session !== undefined) use(session)
+    })
+
+  return StreamMuxRpcs.of({
+    LocalPorts: () =>
+      Effect.sync(() => {
+        const ports = { v4: portOf(v4), v6: portOf(v6) }
+        return {
+          ...(ports.v4 === undefined ? {} : { v4: ports.v4 }),
+          ...(ports.v6 === undefined ? {} : { v6: ports.v6 })
+        }
+      }),
+    SendControl: ({ bytes, family, to }) =>
+      Effect.sync(() => {
+        if (isLink(to)) link.leg()?.send(bytes)
+        else router.portFor(family)?.send(bytes, 0, bytes.length, to.port, to.host)
+      }),
+    ControlDatagrams: ({ kind }) => Stream.fromPubSub(control[kind]),
+    OpenLink: () => link.open,
+    CloseLink: () => link.close,
+    LinkEnded: () => link.ended,
+    UseLeg: ({ leg: choice }) =>
+      Effect.sync(() => {
+        router.leg = choice === null
+          ? null
+          : choice.kind === "link"
+          ? link.leg()
+          : { kind: "relay-udp", family: familyOf(choice.relay), address: choice.relay.host, port: choice.relay.port }
+        const kind = router.leg?.kind ?? null
+        if (kind === leg) return
+        leg = kind
+        publish({ _tag: "RelayLeg", kind })
+        for (const session of sessions.all()) session.tellLeg()
+      }),
+    PathEvents: () =>
+      Stream.unwrapScoped(Effect.gen(function*() {
+        const later = yield* PubSub.subscribe(events)
+        const first: ReadonlyArray<PathEvent> = [{ _tag: "RelayLeg", kind: leg }, ...sessions.snapshot()]
+        return Stream.concat(Stream.fromIterable(first), Stream.fromQueue(later))
+      })),
+    SendPing: ({ padTo, path, session, txId }) => withSession(session, ({ peer }) => peer.sendPing(path, txId, padTo)),
+    SendCandidates: ({ list, seq, session }) =>
+      Effect.gen(function*() {
+        if (!config.direct) return publish({ _tag: "CandidatesAcked", session, seq })
+        const message: PathMessage.PathMessage = { _tag: "Candidates", seq, list }
+        const box = sessions.get(session)?.peer.sealed(message)
+        yield* withSession(session, ({ peer }) => peer.sendOnAllPaths(message))
+        // By signaling, too: it may reach the peer when no path does.
+        if (box) yield* Effect.forkDaemon(Effect.ignore(signaling.ask((client) => client.Forward({ session, box }))))
+      }),
+    SelectPath: ({ path, reason, session }) =>
+      Effect.zipRight(
+        withSession(session, ({ peer }) => peer.select(path)),
+        Effect.logInfo("path selected").pipe(Effect.annotateLogs({ session, path: path.kind, reason }))
+      ),
+    RequestSwitch: ({ reason, session }) =>
+      withSession(session, ({ peer }) => peer.sendOnAllPaths({ _tag: "Switch", reason })),
+    Status: () =>
+      Effect.sync(() =>
+        sessions.all().map((session) => ({
+          session: session.id,
+          peer: session.peer.peerName,
+          role: session.peer.role,
+          up: session.peer.up,
+          path: session.path,
+          leg,
+          peerLeg: session.peerLeg,
+          rttMs: session.peer.quic.stats().rttMs,
+          flows: session.flows,
+          bytesIn: session.peer.bytesIn,
+          bytesOut: session.peer.bytesOut
+        }))
+      ),
+    SetForwards: ({ forwards }) => doors.setForwards(forwards),
+    Listeners: () => Effect.sync(doors.addresses)
+  })
+})
+
+const isLink = ({ host, port }: SocketAddr) => host === LINK_ADDRESS.host && port === LINK_ADDRESS.port
+const familyOf = ({ host }: SocketAddr): 4 | 6 => (host.includes(":") ? 6 : 4)
+
+export const actor = Actor.make({
+  address: StreamMux,
+  config: Config,
+  uses: [Signaling, Relay],
+  layer: (config) => StreamMuxRpcs.toLayer(make(config))
+})

@@ -1,0 +1,76 @@
+/** What other actors and the main thread may ask of the StreamMuxActor, the owner of a node's data plane. No behaviour here. */
+import { Rpc, RpcGroup } from "@effect/rpc"
+import { Schema } from "effect"
+import { PathRef } from "../protocol/PathRef.ts"
+import { SocketAddr } from "../protocol/SocketAddr.ts"
+import { PathDriverRpcs } from "./PathProberRpcs.ts"
+import { LegKind } from "./RelayRpcs.ts"
+import { SessionId } from "./RelaySignalingRpcs.ts"
+import * as ActorAddress from "./runtime/ActorAddress.ts"
+import { UdpControlRpcs } from "./StunRpcs.ts"
+
+/** How the relay's control frames that travel by the packet link are told from those by UDP: no datagram has this address. */
+export const LINK_ADDRESS: SocketAddr = { host: "0.0.0.0", port: 1 }
+
+/** By what relayed packets leave and come from now on; null: by nothing. */
+export const LegChoice = Schema.Union(
+  Schema.Struct({ kind: Schema.Literal("relay-udp"), relay: SocketAddr }),
+  /** The link that `OpenLink` made. */
+  Schema.Struct({ kind: Schema.Literal("link") })
+)
+export type LegChoice = typeof LegChoice.Type
+
+/** The relay link for packets could not be opened; `message` says what to check. */
+export class LinkUnavailable extends Schema.TaggedError<LinkUnavailable>()("LinkUnavailable", {
+  message: Schema.String
+}) {}
+
+export const SessionStatus = Schema.Struct({
+  session: SessionId,
+  peer: Schema.String,
+  role: Schema.Literal("client", "connector"),
+  up: Schema.Boolean,
+  path: PathRef,
+  /** What carries relayed packets at this end and at the peer's; null: nothing, or not told yet. */
+  leg: Schema.NullOr(LegKind),
+  peerLeg: Schema.NullOr(LegKind),
+  /** Smoothed by QUIC on the path in use, ms. */
+  rttMs: Schema.Number,
+  /** Open now. */
+  flows: Schema.Int,
+  /** Of the session's packets since it began. */
+  bytesIn: Schema.Number,
+  bytesOut: Schema.Number
+})
+export type SessionStatus = typeof SessionStatus.Type
+
+export const Listeners = Schema.Struct({
+  socks5: Schema.NullOr(Schema.String),
+  forwards: Schema.Array(Schema.String)
+})
+export type Listeners = typeof Listeners.Type
+
+export const Forward = Schema.Struct({
+  listen: Schema.Struct({ host: Schema.String, port: Schema.Int }),
+  resource: Schema.String,
+  port: Schema.Int
+})
+export type Forward = typeof Forward.Type
+
+/** A listener could not be opened; `message` says which and why. */
+export class ListenFailed extends Schema.TaggedError<ListenFailed>()("ListenFailed", { message: Schema.String }) {}
+
+export class StreamMuxRpcs extends RpcGroup.make(
+  /** Opens the packet link to the relay in this thread; the one before it is closed. Ends when the link ends. */
+  Rpc.make("OpenLink", { success: LegKind, error: LinkUnavailable }),
+  Rpc.make("CloseLink", {}),
+  /** Answers when the link that is open ends. */
+  Rpc.make("LinkEnded", {}),
+  Rpc.make("UseLeg", { payload: { leg: Schema.NullOr(LegChoice) } }),
+  Rpc.make("Status", { success: Schema.Array(SessionStatus) }),
+  /** Opens what is new and closes what is gone; flows that run go on. All or nothing. */
+  Rpc.make("SetForwards", { payload: { forwards: Schema.Array(Forward) }, error: ListenFailed }),
+  Rpc.make("Listeners", { success: Listeners })
+).merge(PathDriverRpcs, UdpControlRpcs) {}
+
+export const StreamMux = ActorAddress.make("streamMux", StreamMuxRpcs)

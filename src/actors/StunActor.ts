@@ -1,0 +1,234 @@
+/**
+ * Finds this host's candidates: its interfaces, and what STUN servers see of it. Requests leave by the data plane's own
+ * sockets, since a translator's mapping is good for the socket that asked. One loop owns the state: datagrams, timers and
+ * requests all come through the inbox.
+ */
+import {
+  Clock,
+  Deferred,
+  Duration,
+  Effect,
+  Either,
+  FiberSet,
+  Layer,
+  Match,
+  Predicate,
+  Random,
+  Schema,
+  Stream,
+  SubscriptionRef
+} from "effect"
+import * as Candidate from "../protocol/Candidate.ts"
+import * as CandidateGathering from "../protocol/CandidateGathering.ts"
+import type { SocketAddr } from "../protocol/SocketAddr.ts"
+import * as StunMessage from "../protocol/Stun.ts"
+import * as StunRetry from "../protocol/StunRetry.ts"
+import * as Crypto from "../services/Crypto.ts"
+import * as NetworkInterfaces from "../services/NetworkInterfaces.ts"
+import * as Actor from "./runtime/Actor.ts"
+import * as Inbox from "./runtime/Inbox.ts"
+import { Peers } from "./runtime/Peers.ts"
+import * as Self from "./runtime/Self.ts"
+import { StreamMux } from "./StreamMuxRpcs.ts"
+import {
+  type ControlDatagram,
+  type LocalCandidates,
+  type Mapped,
+  Stun,
+  StunRpcs,
+  StunTimeout,
+  StunUnavailable
+} from "./StunRpcs.ts"
+
+const INBOX_CAPACITY = 256 // when it is full, askers and the data plane's datagrams wait
+/** Questions under way, the gathering's own among them; more are refused, since each costs packets. */
+const MAX_PENDING = 64
+/** Between two refreshes while sessions are up: under the 30 s after which many translators forget. */
+const REFRESH_MIN_MS = 20_000
+const REFRESH_MAX_MS = 26_000
+/** A request that was not handed over by then is as good as lost; the schedule sends another one. */
+const SEND_DEADLINE = Duration.millis(400)
+const REFRESH_TIMER = "refresh"
+
+type Reply = Inbox.Reply<Mapped, StunTimeout | StunUnavailable>
+type Pending = {
+  readonly server: SocketAddr
+  readonly txId: Uint8Array
+  readonly startedAtMs: number
+  /** Null: asked by the gathering. */
+  readonly reply: Reply | null
+}
+type Asked = Pending & { readonly retry: StunRetry.State; readonly sentAtMs: number }
+type Message =
+  | { readonly _tag: "Discover"; readonly server: SocketAddr; readonly reply: Reply }
+  | { readonly _tag: "SetServers"; readonly servers: ReadonlyArray<SocketAddr>; readonly relayHost: string | null }
+  | { readonly _tag: "SetActive"; readonly count: number }
+  | { readonly _tag: "Interfaces"; readonly list: ReadonlyArray<NetworkInterfaces.InterfaceAddress> }
+  | { readonly _tag: "PortsRead"; readonly ports: CandidateGathering.Ports }
+  | { readonly _tag: "Received"; readonly datagram: ControlDatagram }
+  | { readonly _tag: "Retry"; readonly id: string }
+  | { readonly _tag: "Refresh" }
+
+const make = Effect.gen(function*() {
+  const mux = yield* Peers.ref(StreamMux)
+  const interfaces = yield* NetworkInterfaces.NetworkInterfaces
+  const { randomBytes } = yield* Crypto.Crypto
+  const sends = yield* FiberSet.make<void>() // at most one for each send of a pending request
+  const published = yield* SubscriptionRef.make<LocalCandidates | null>(null)
+  const gathering = new CandidateGathering.CandidateGathering()
+  const pending = new Map<string, Asked>()
+  let active = 0
+
+  const publish = Effect.suspend(() => {
+    const next = gathering.local()
+    return Effect.flatMap(
+      SubscriptionRef.get(published),
+      (before) =>
+        !gathering.isReady || (before !== null && CandidateGathering.isSame(before, next))
+          ? Effect.void
+          : Effect.zipRight(
+            Effect.logDebug("candidates changed").pipe(
+              Effect.annotateLogs({ count: next.candidates.length, udp: next.udp })
+            ),
+            SubscriptionRef.set(published, next)
+          )
+    )
+  })
+  // Not waited for: a data plane that is being restarted must not hold up the loop.
+  const send = ({ server, txId }: Pending) =>
+    mux.ask((it) =>
+      it.SendControl({
+        family: Candidate.familyOf(server.host),
+        to: server,
+        bytes: StunMessage.encodeRequest({ txId })
+      }), { deadline: SEND_DEADLINE }).pipe(
+        Effect.catchTag("ActorUnavailable", (error) => Effect.logDebug("a STUN request was not sent", error)),
+        FiberSet.run(sends)
+      )
+  const answer = (asked: Pending, result: Either.Either<Mapped, StunTimeout | StunUnavailable>) => {
+    if (asked.reply !== null) return Effect.asVoid(Deferred.complete(asked.reply, result))
+    if (Either.isRight(result)) gathering.onMapped(asked.server, result.right.mapped)
+    else gathering.onSilent(asked.server)
+    return publish
+  }
+  const apply = Effect.fnUntraced(function*(asked: Pending, sentAtMs: number, step: StunRetry.Step) {
+    const id = StunMessage.toHex(asked.txId)
+    if (step._tag === "TimedOut") {
+      pending.delete(id)
+      return yield* answer(asked, Either.left(new StunTimeout({ server: asked.server, sends: step.sends })))
+    }
+    const now = yield* nowMs
+    pending.set(id, { ...asked, retry: step.state, sentAtMs: step._tag === "Send" ? now : sentAtMs })
+    if (step._tag === "Send") yield* send(asked)
+    return yield* inbox.setTimer(id, Math.max(0, Math.ceil(step.state.deadline - now)), { _tag: "Retry", id })
+  })
+  const ask = Effect.fnUntraced(function*(server: SocketAddr, reply: Reply | null) {
+    const asked = { server, txId: yield* randomBytes(StunMessage.TX_ID_BYTES), startedAtMs: yield* nowMs, reply }
+    if (pending.size >= MAX_PENDING) {
+      return yield* answer(
+        asked,
+        Either.left(unavailable(server, "too many STUN questions are under way; ask again later"))
+      )
+    }
+    return yield* apply(asked, asked.startedAtMs, StunRetry.start(asked.startedAtMs, StunRetry.FAST))
+  })
+  /** Asks every server anew; what is asked already would only speak of the network before. */
+  const gather = Effect.gen(function*() {
+    for (const [id, { reply }] of pending) {
+      if (reply !== null) continue
+      pending.delete(id)
+      yield* inbox.clearTimer(id)
+    }
+    yield* Effect.forEach(gathering.askable, (server) => ask(server, null), { discard: true })
+    yield* publish
+    if (active === 0) return yield* inbox.clearTimer(REFRESH_TIMER)
+    const wait = yield* Random.nextIntBetween(REFRESH_MIN_MS, REFRESH_MAX_MS)
+    return yield* inbox.setTimer(REFRESH_TIMER, wait, { _tag: "Refresh" })
+  })
+  const readPorts = mux.ask((it) => it.LocalPorts()).pipe(
+    Effect.flatMap((ports) => inbox.post({ _tag: "PortsRead", ports })),
+    Effect.catchTag("ActorUnavailable", (error) => Effect.logDebug("the ports of the data plane are not known", error)),
+    Effect.asVoid
+  )
+
+  const handle: (message: Message) => Effect.Effect<void> = Match.type<Message>().pipe(Match.tagsExhaustive({
+    Discover: ({ reply, server }) => {
+      const host = Candidate.canonical(server.host)
+      if (host !== null && gathering.hasPortFor(host)) return ask({ host, port: server.port }, reply)
+      const why = host === null
+        ? "it is no literal address; resolve it first"
+        : "no UDP socket of its IP version is open"
+      return Effect.asVoid(Deferred.fail(reply, unavailable(server, why)))
+    },
+    SetServers: ({ relayHost, servers }) => {
+      gathering.onServers(servers, relayHost)
+      return gather
+    },
+    SetActive: ({ count }) => {
+      const woke = active === 0 && count > 0
+      active = count
+      return woke ? gather : count === 0 ? inbox.clearTimer(REFRESH_TIMER) : Effect.void
+    },
+    Interfaces: ({ list }) => {
+      gathering.onHosts(list.map(({ host }) => host))
+      return Effect.zipRight(gather, FiberSet.run(sends, readPorts)) // the sockets may be bound anew
+    },
+    PortsRead: ({ ports }) => (gathering.onPorts(ports) ? gather : Effect.void),
+    Received: Effect.fnUntraced(function*({ datagram }) {
+      const decoded = StunMessage.decode(datagram.bytes)
+      if (Either.isLeft(decoded) || decoded.right._tag !== "Success") {
+        return yield* Effect.logTrace("ignored", datagram.from)
+      }
+      const id = StunMessage.toHex(decoded.right.txId)
+      const asked = pending.get(id)
+      const from = Candidate.canonical(datagram.from.host)
+      if (asked === undefined || asked.server.host !== from || asked.server.port !== datagram.from.port) {
+        return yield* Effect.logTrace("a stray STUN answer", datagram.from)
+      }
+      pending.delete(id)
+      yield* inbox.clearTimer(id)
+      return yield* answer(
+        asked,
+        Either.right({ mapped: decoded.right.mapped, rttMs: (yield* nowMs) - asked.sentAtMs })
+      )
+    }),
+    Retry: Effect.fnUntraced(function*({ id }) {
+      const asked = pending.get(id)
+      if (asked !== undefined) yield* apply(asked, asked.sentAtMs, StunRetry.onTick(asked.retry, yield* nowMs))
+    }),
+    Refresh: () => gather
+  }))
+  const inbox = yield* Inbox.make<Message>({ name: "stun", capacity: INBOX_CAPACITY, handle })
+
+  yield* Self.fork(Stream.runForEach(interfaces.changes, (list) => inbox.post({ _tag: "Interfaces", list })))
+  yield* Self.fork(Stream.runForEach(mux.incarnations, () => readPorts))
+  yield* Self.fork(
+    mux.subscribe((it) => it.ControlDatagrams({ kind: "stun" })).pipe(
+      Stream.runForEach((datagram) => inbox.post({ _tag: "Received", datagram }))
+    )
+  )
+  return StunRpcs.of({
+    Candidates: () =>
+      Stream.changesWith(Stream.filter(published.changes, Predicate.isNotNull), CandidateGathering.isSame),
+    Discover: ({ server }) =>
+      inbox.ask<Mapped, StunTimeout | StunUnavailable>((reply) => ({ _tag: "Discover", server, reply })),
+    SetServers: (payload) => Effect.asVoid(inbox.post({ _tag: "SetServers", ...payload })),
+    SetActiveSessions: ({ count }) => Effect.asVoid(inbox.post({ _tag: "SetActive", count }))
+  })
+})
+
+const unavailable = (server: SocketAddr, why: string) =>
+  new StunUnavailable({ server, message: `STUN server ${server.host}:${server.port} was not asked: ${why}` })
+
+/** Monotonic. */
+const nowMs = Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)
+
+/** Needs the data plane as its peer. */
+export const layer = StunRpcs.toLayer(make.pipe(Effect.annotateLogs({ actor: "stun" })))
+
+export const actor = Actor.make({
+  address: Stun,
+  config: Schema.Struct({}),
+  uses: [StreamMux],
+  layer: () => Layer.provide(layer, Layer.merge(NetworkInterfaces.layer, Crypto.layer))
+})

@@ -1,0 +1,85 @@
+/** What other actors may ask of the StunActor, and what it asks of the owner of the UDP sockets. No behaviour here. */
+import { Rpc, RpcGroup } from "@effect/rpc"
+import { Schema } from "effect"
+import { CandidateList } from "../protocol/Candidate.ts"
+import { SocketAddr } from "../protocol/SocketAddr.ts"
+import * as ActorAddress from "./runtime/ActorAddress.ts"
+
+/** Servers to ask; more are not needed, and each costs packets at every refresh. */
+export const MAX_SERVERS = 8
+
+/** No usable answer from `server` after `sends` requests. Retrying at once is useless; try another server. */
+export class StunTimeout extends Schema.TaggedError<StunTimeout>()("StunTimeout", {
+  server: SocketAddr,
+  sends: Schema.Int
+}) {
+  override get message(): string {
+    return `no STUN answer from ${this.server.host}:${this.server.port} after ${this.sends} requests; ` +
+      `check that UDP to that port is allowed here, or try another server`
+  }
+}
+
+/** The request could not be asked: no socket of the server's family, or the data plane is being restarted. */
+export class StunUnavailable extends Schema.TaggedError<StunUnavailable>()("StunUnavailable", {
+  server: SocketAddr,
+  message: Schema.String
+}) {}
+
+/** The address that a server sees this host's socket at. */
+export const Mapped = Schema.Struct({ mapped: SocketAddr, rttMs: Schema.Number })
+export type Mapped = typeof Mapped.Type
+
+/** `unknown`: no server has answered or failed yet, or none is set. `blocked`: every server stayed silent. */
+export const UdpReach = Schema.Literal("unknown", "works", "blocked")
+export type UdpReach = typeof UdpReach.Type
+
+export const LocalCandidates = Schema.Struct({ candidates: CandidateList, udp: UdpReach })
+export type LocalCandidates = typeof LocalCandidates.Type
+
+export class StunRpcs extends RpcGroup.make(
+  /** This host's candidates: a snapshot, at once or as soon as the UDP sockets are known, and then each change. */
+  Rpc.make("Candidates", { success: LocalCandidates, stream: true }),
+  Rpc.make("Discover", {
+    payload: { server: SocketAddr },
+    success: Mapped,
+    error: Schema.Union(StunTimeout, StunUnavailable)
+  }),
+  /**
+   * Replaces the servers (literal addresses). `relayHost`: the literal address at which the relay was reached; where it is a
+   * loopback address, loopback is offered as a candidate, too.
+   */
+  Rpc.make("SetServers", {
+    payload: {
+      servers: Schema.Array(SocketAddr).pipe(Schema.maxItems(MAX_SERVERS)),
+      relayHost: Schema.NullOr(Schema.String)
+    }
+  }),
+  /** How many sessions are up: mappings are kept fresh only while there are some. */
+  Rpc.make("SetActiveSessions", { payload: { count: Schema.NonNegativeInt } })
+) {}
+
+export const Stun = ActorAddress.make("stun", StunRpcs)
+
+// ------------------------------------------------------------------------------- what the owner of the UDP sockets serves
+
+/** A datagram that is no session's: STUN, or the relay's control messages (their frame's head is taken off). */
+export const ControlDatagram = Schema.Struct({ from: SocketAddr, bytes: Schema.Uint8ArrayFromSelf })
+export type ControlDatagram = typeof ControlDatagram.Type
+
+/** To be merged into the data plane's RPCs. */
+export class UdpControlRpcs extends RpcGroup.make(
+  /** Sends the bytes as they are, from the socket of that family. Without such a socket they are dropped. */
+  Rpc.make("SendControl", {
+    payload: { family: Schema.Literal(4, 6), to: SocketAddr, bytes: Schema.Uint8ArrayFromSelf }
+  }),
+  /** From now on. A slow reader loses the oldest. */
+  Rpc.make("ControlDatagrams", {
+    payload: { kind: Schema.Literal("stun", "relay") },
+    success: ControlDatagram,
+    stream: true
+  }),
+  /** The ports of the bound sockets. */
+  Rpc.make("LocalPorts", {
+    success: Schema.Struct({ v4: Schema.optional(Schema.Int), v6: Schema.optional(Schema.Int) })
+  })
+) {}

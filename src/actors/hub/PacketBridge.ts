@@ -1,0 +1,27 @@
+/** Hands a node's packet link to the forwarder, which runs in another thread. */
+import { Effect } from "effect"
+import { MessageChannel } from "node:worker_threads"
+import type { NodeKey } from "../../protocol/NodeKey.ts"
+import type { Link } from "../../transport/link/Link.ts"
+import * as LinkToPort from "../../transport/link/LinkToPort.ts"
+import type { RelayForwarder } from "../RelayForwarderRpcs.ts"
+import type { RpcsOf } from "../runtime/ActorAddress.ts"
+import type { ActorRef } from "../runtime/ActorRef.ts"
+
+/** Serves the link until it or the forwarder ends. */
+export const bridge = (
+  link: Link,
+  nodeKey: NodeKey,
+  forwarder: ActorRef<RpcsOf<typeof RelayForwarder>>
+): Effect.Effect<void> =>
+  Effect.gen(function*() {
+    const { port1, port2 } = new MessageChannel()
+    yield* Effect.addFinalizer(() => Effect.sync(() => port1.close()))
+    LinkToPort.join(link, port1)
+    const kind = link.carrier === "webtransport-h3" ? "relay-h3" : "relay-tcp"
+    yield* forwarder.ask((client) => client.AttachLink({ nodeKey, kind, port: port2 as never })).pipe(
+      Effect.catchAll((error) => Effect.sync(() => link.close(error.message)))
+    )
+    port1.once("close", () => link.close("the forwarder has ended; connect again"))
+    yield* Effect.promise(() => link.closed)
+  }).pipe(Effect.scoped)

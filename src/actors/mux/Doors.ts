@@ -1,0 +1,145 @@
+/** The client's local doors: SOCKS5 listeners and forwards, and what happens to a connection that comes in by one. */
+import { Effect, type Scope } from "effect"
+import type { Verdict } from "../../protocol/FlowWire.ts"
+import { type FlowOutcome, pump as startPump, type PumpOptions } from "../../transport/flow/FlowPump.ts"
+import { ForwardServer } from "../../transport/flow/ForwardServer.ts"
+import type { ListenAt } from "../../transport/flow/Listener.ts"
+import { Socks5Server } from "../../transport/flow/Socks5Server.ts"
+import { adopt } from "../../transport/flow/TcpReader.ts"
+import type { QuicStream } from "../../transport/quic/QuicStream.ts"
+import { type Forward, ListenFailed } from "../StreamMuxRpcs.ts"
+
+/** A connection that wants to go somewhere. `begin` is called once the resource has accepted; `refuse` otherwise. */
+export interface Request {
+  readonly host: string
+  readonly port: number
+  /** Aborted when the application leaves before the answer. */
+  readonly gone: AbortSignal
+  /** False: the application has left, and the stream is the caller's to abort. */
+  readonly begin: (stream: QuicStream, fromStream: Uint8Array, onDone: (outcome: FlowOutcome) => void) => boolean
+  readonly refuse: (verdict: Verdict) => void
+}
+
+export interface Doors {
+  readonly addresses: () => { readonly socks5: string | null; readonly forwards: ReadonlyArray<string> }
+  readonly setForwards: (forwards: ReadonlyArray<Forward>) => Effect.Effect<void, ListenFailed>
+}
+
+const ACCEPTED: Verdict = { code: "accepted", reason: "" }
+
+export const render = (at: ListenAt): string =>
+  "path" in at ? at.path : at.host.includes(":") ? `[${at.host}]:${at.port}` : `${at.host}:${at.port}`
+
+/** Opens every door, or none. `local`: a unix socket for programs that embed this node. All close with the scope. */
+export const make = Effect.fnUntraced(function*(options: {
+  readonly socks5: ListenAt | null
+  readonly local: ListenAt | null
+  readonly forwards: ReadonlyArray<Forward>
+  readonly onRequest: (request: Request) => void
+}) {
+  const { onRequest } = options
+  const running = new Map<string, Door>()
+  yield* Effect.addFinalizer(() => Effect.promise(() => Promise.all([...running.values()].map(({ stop }) => stop()))))
+
+  const socks = options.socks5 === null ? null : yield* openSocks(options.socks5, onRequest)
+  if (options.local !== null) yield* openSocks(options.local, onRequest)
+
+  /** First whatever may fail; an address that stays keeps its listener, and leads elsewhere from then on. */
+  const setForwards = Effect.fnUntraced(function*(forwards: ReadonlyArray<Forward>) {
+    const wanted = new Map(forwards.map((forward) => [keyOf(forward), forward]))
+    const opened = new Map<string, Door>()
+    yield* Effect.forEach(
+      [...wanted].filter(([key]) => !running.has(key)),
+      ([key, forward]) => Effect.map(openForward(forward, onRequest), (door) => opened.set(key, door)),
+      { discard: true }
+    ).pipe(
+      Effect.onError(() => Effect.promise(() => Promise.all([...opened.values()].map(({ stop }) => stop()))))
+    )
+    for (const [key, door] of opened) running.set(key, door)
+    for (const [key, door] of running) {
+      const forward = wanted.get(key)
+      if (forward !== undefined) door.forward = forward
+      else {
+        running.delete(key)
+        yield* Effect.promise(door.stop)
+      }
+    }
+  })
+  yield* setForwards(options.forwards)
+  return {
+    addresses: () => ({ socks5: socks, forwards: [...running.values()].map(({ address }) => address) }),
+    setForwards
+  } satisfies Doors
+})
+
+/** One listener. Where it leads is looked up for each connection. */
+interface Door {
+  readonly address: string
+  readonly stop: () => Promise<void>
+  forward: Forward
+}
+
+/** Every forward on "any free port" is one of its own. */
+const keyOf = ({ listen, port, resource }: Forward) =>
+  listen.port === 0 ? `${render(listen)} ${resource} ${port}` : render(listen)
+
+const openSocks = (
+  at: ListenAt,
+  onRequest: (request: Request) => void
+): Effect.Effect<string, ListenFailed, Scope.Scope> => {
+  const server = new Socks5Server({
+    listen: at,
+    connect: ({ answer, gone, socket, target }) =>
+      onRequest({
+        host: target.host,
+        port: target.port,
+        gone,
+        begin: (stream, fromStream, onDone) => {
+          const early = answer(ACCEPTED)
+          return early !== null && pump({ stream, socket: adopt(socket), fromStream, fromSocket: early, onDone })
+        },
+        refuse: answer
+      })
+  })
+  return Effect.acquireRelease(started(at, "SOCKS5", () => server.start()), () => Effect.promise(() => server.stop()))
+    .pipe(
+      Effect.map(render)
+    )
+}
+
+const openForward = (forward: Forward, onRequest: (request: Request) => void) => {
+  const server = new ForwardServer({
+    listen: forward.listen,
+    connect: ({ answer, gone, reader }) =>
+      onRequest({
+        host: door.forward.resource,
+        port: door.forward.port,
+        gone,
+        begin: (stream, fromStream, onDone) => answer(ACCEPTED) && pump({ stream, socket: reader, fromStream, onDone }),
+        refuse: answer
+      })
+  })
+  const door = { forward, address: "", stop: () => server.stop() }
+  return started(forward.listen, `the forward to ${forward.resource}:${forward.port}`, () => server.start()).pipe(
+    Effect.map((at): Door => Object.assign(door, { address: render(at) }))
+  )
+}
+
+const pump = (options: PumpOptions): true => {
+  startPump(options)
+  return true
+}
+
+const started = (at: ListenAt, what: string, start: () => Promise<ListenAt>) =>
+  Effect.tryPromise({
+    try: start,
+    catch: (cause) => new ListenFailed({ message: `${what} cannot listen on ${render(at)}: ${remedy(cause)}` })
+  })
+
+const remedy = (cause: unknown): string => {
+  const code = cause instanceof Error && "code" in cause ? String(cause.code) : ""
+  if (code === "EADDRINUSE") return "another program listens there; choose another port, or stop that program"
+  if (code === "EACCES") return "not permitted; choose a port above 1023, or give the process that right"
+  if (code === "EADDRNOTAVAIL") return "this machine has no such address; correct the configuration"
+  return cause instanceof Error ? cause.message : String(cause)
+}

@@ -1,0 +1,72 @@
+/** The relay link that carries packets where UDP does not reach: opened, used and closed in the data thread. */
+import { Deferred, Effect, ExecutionStrategy, Exit, Scope } from "effect"
+import type { NodeState } from "../../services/NodeState.ts"
+import * as LinkClient from "../../transport/link/LinkClient.ts"
+import { sendEach } from "../../transport/link/LinkToPort.ts"
+import { RelayLinkFrames } from "../../transport/link/RelayLinkFrames.ts"
+import type { Leg } from "../../transport/plane/PacketRouter.ts"
+import type { LegKind } from "../RelayRpcs.ts"
+import { LinkUnavailable } from "../StreamMuxRpcs.ts"
+
+export interface PacketLink {
+  /** Opens a link; the one before it is closed. */
+  readonly open: Effect.Effect<LegKind, LinkUnavailable>
+  readonly close: Effect.Effect<void>
+  /** When the link that is open now ends; at once where none is open. */
+  readonly ended: Effect.Effect<void>
+  /** What the router sends by. */
+  readonly leg: () => Exclude<Leg, { readonly kind: "relay-udp" }> | null
+}
+
+interface Open {
+  readonly scope: Scope.CloseableScope
+  readonly leg: Exclude<Leg, { readonly kind: "relay-udp" }>
+  readonly ended: Deferred.Deferred<void>
+}
+
+export const make = Effect.fnUntraced(function*(options: {
+  readonly node: NodeState
+  readonly carrier: "auto" | "webtransport" | "websocket"
+  /** Whole relayed frames; valid only during the call. */
+  readonly onFrame: (frame: Uint8Array) => void
+}) {
+  const { node } = options
+  const parent = yield* Effect.scope
+  let current: Open | null = null
+
+  const close = Effect.suspend(() => {
+    const open = current
+    current = null
+    return open === null ? Effect.void : Scope.close(open.scope, Exit.void)
+  })
+
+  const open = Effect.gen(function*() {
+    yield* close
+    const scope = yield* Scope.fork(parent, ExecutionStrategy.sequential)
+    const ended = yield* Deferred.make<void>()
+    const { link } = yield* LinkClient.connect({
+      host: node.relay.host,
+      port: node.relay.httpsPort,
+      trust: node.relay.tls,
+      carrier: options.carrier,
+      purpose: "relay",
+      identity: node.identity
+    }).pipe(
+      Effect.mapError(({ message }) => new LinkUnavailable({ message })),
+      Scope.extend(scope),
+      Effect.onError(() => Scope.close(scope, Exit.void))
+    )
+    const frames = new RelayLinkFrames(link, options.onFrame)
+    const kind = link.carrier === "webtransport-h3" ? "relay-h3" : "relay-tcp"
+    current = { scope, ended, leg: { kind, send: (bytes) => sendEach(frames, bytes) } }
+    void link.closed.then(() => Deferred.unsafeDone(ended, Effect.void))
+    return kind
+  }).pipe(Effect.uninterruptible)
+
+  return {
+    open,
+    close,
+    ended: Effect.suspend(() => (current === null ? Effect.void : Deferred.await(current.ended))),
+    leg: () => current?.leg ?? null
+  } satisfies PacketLink
+})

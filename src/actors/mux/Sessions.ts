@@ -1,0 +1,316 @@
+/**
+ * The sessions of a node: made by dialling (client) or by an invitation (connector), kept permitted while in use, ended when
+ * idle, revoked or expired. Signaling is asked only for a peer that no live session reaches.
+ */
+import { Deferred, Duration, Effect, Either, Exit } from "effect"
+import type { Grant, Ticket } from "../../protocol/Documents.ts"
+import type { Verdict, VerdictCode } from "../../protocol/FlowWire.ts"
+import type { NodeKey } from "../../protocol/NodeKey.ts"
+import type { Signed } from "../../protocol/Signed.ts"
+import * as Authority from "../../services/Authority.ts"
+import { FlowSession, type FlowSessionEvents, type NodeContext } from "../../transport/plane/FlowSession.ts"
+import { CloseCode } from "../../transport/quic/QuicSession.ts"
+import type { PathEvent } from "../PathProberRpcs.ts"
+import type { Relay } from "../RelayRpcs.ts"
+import type { Dialed, DialRefused, SessionId, SignalingEvent } from "../RelaySignalingRpcs.ts"
+import type { RpcsOf } from "../runtime/ActorAddress.ts"
+import type { ActorRef, ActorUnavailable } from "../runtime/ActorRef.ts"
+import type { Signaling, SignalingDown } from "../SignalingRpcs.ts"
+
+/** Sessions of one node; an invitation or a dial past this is refused. */
+export const MAX_SESSIONS = 1024
+/** Covers the relay's own deadline for connectors that do not answer, which tries the next one. */
+const DIAL_DEADLINE = Duration.seconds(8)
+/** QUIC's handshake takes one round trip; what is longer than this is a dead connector or a dead relay. */
+const HANDSHAKE_DEADLINE = Duration.seconds(8)
+/** A session without flows is kept this long, so that the next one opens at once and on a path already found. */
+export const IDLE_SESSION_MS = 10 * 60_000
+/** Prober and status call a session active for this long after its last flow: a direct path goes on being sought. */
+export const ACTIVE_AFTER_FLOW_MS = 60_000
+/** A grant is renewed this long before it ends: time for a relay to come back. */
+const RENEW_BEFORE_SECONDS = 120
+const RENEW_RETRY_MS = 5_000
+
+export interface Options {
+  readonly node: NodeContext
+  readonly authorityKey: NodeKey
+  readonly signaling: ActorRef<RpcsOf<typeof Signaling>>
+  readonly relay: ActorRef<RpcsOf<typeof Relay>>
+  readonly publish: (event: PathEvent) => void
+  /** Runs an effect of this actor from a callback of the data plane. */
+  readonly fork: (effect: Effect.Effect<void>) => void
+}
+
+interface Held {
+  readonly session: FlowSession
+  readonly up: Deferred.Deferred<FlowSession, Verdict>
+  /** As it is signed: what a renewal is asked with. */
+  ticket: Signed
+  active: boolean
+  renewAt: number
+}
+
+export const make = (options: Options) => {
+  const { authorityKey, fork, node, publish, relay, signaling } = options
+  const held = new Map<SessionId, Held>()
+  const dialling = new Map<string, Deferred.Deferred<FlowSession, Verdict>>()
+
+  const isActive = (session: FlowSession) => session.flows > 0 || node.now() - session.lastFlowAt < ACTIVE_AFTER_FLOW_MS
+
+  const onUp = (session: FlowSession) => {
+    const it = held.get(session.id)
+    if (it === undefined) return
+    it.active = isActive(session)
+    Deferred.unsafeDone(it.up, Exit.succeed(session))
+    const { path, peer: { peerName: peer, role } } = session
+    publish({ _tag: "SessionUp", session: session.id, role, peer, path, active: it.active })
+    fork(Effect.logInfo("session up").pipe(Effect.annotateLogs({ session: session.id, peer })))
+  }
+  const onDown = (session: FlowSession, reason: { readonly kind: string; readonly text: string }) => {
+    const it = held.get(session.id)
+    if (it === undefined) return
+    held.delete(session.id)
+    Deferred.unsafeDone(it.up, Exit.fail<Verdict>({ code: "unreachable", reason: reason.text }))
+    publish({ _tag: "SessionDown", session: session.id })
+    fork(
+      Effect.logInfo("session down").pipe(
+        Effect.annotateLogs({ session: session.id, peer: session.peer.peerName, why: reason.text || reason.kind }),
+        Effect.zipRight(Effect.ignore(relay.ask((client) => client.CloseSession({ session: session.id }))))
+      )
+    )
+  }
+  const eventsOf = (id: SessionId): FlowSessionEvents => ({
+    onUp,
+    onDown,
+    onFlow: (flow) =>
+      fork(
+        Effect.logDebug("flow").pipe(
+          Effect.annotateLogs({ session: id, host: flow.host, port: flow.port, verdict: flow.verdict.code })
+        )
+      ),
+    onCandidates: (seq, list) => publish({ _tag: "PeerCandidates", session: id, seq, list }),
+    onCandidatesAck: (seq) => publish({ _tag: "CandidatesAcked", session: id, seq }),
+    onPing: (path) => publish({ _tag: "PingSeen", session: id, path }),
+    onPong: (path, txId, rttMs, observed) => publish({ _tag: "Pong", session: id, path, txId, rttMs, observed }),
+    onSwitchRequest: (reason) => publish({ _tag: "SwitchRequested", session: id, reason }),
+    onPath: (path) => {
+      if (node.role === "connector") publish({ _tag: "PeerSelected", session: id, path })
+    }
+  })
+
+  /** The documents as this node may rely on them. */
+  const open = (grant: Signed, ticket: Signed): Either.Either<{ grant: Grant; ticket: Ticket }, string> => {
+    const now = node.nowSeconds()
+    const opened = Either.all({
+      grant: Authority.verify("grant", grant, authorityKey, now),
+      ticket: Authority.verify("ticket", ticket, authorityKey, now)
+    })
+    if (Either.isLeft(opened)) return Either.left(opened.left.message)
+    const { clientKey, connectorKey } = opened.right.ticket
+    const own = node.role === "client" ? clientKey : connectorKey
+    if (opened.right.grant.clientKey !== clientKey || opened.right.grant.connectorKey !== connectorKey) {
+      return Either.left("grant and ticket are for different nodes")
+    }
+    return own === node.key ? Either.right(opened.right) : Either.left("the grant is for another node")
+  }
+
+  const begin = Effect.fnUntraced(function*(documents: { grant: Grant; ticket: Ticket }, ticket: Signed) {
+    const { session: id } = documents.ticket
+    const up = yield* Deferred.make<FlowSession, Verdict>()
+    yield* relay.ask((client) => client.OpenSession({ session: id, ticket }))
+    const session = new FlowSession(node, documents.ticket, documents.grant, eventsOf(id))
+    const it: Held = { session, up, ticket, active: true, renewAt: 0 }
+    held.set(id, it)
+    return it
+  })
+
+  // --------------------------------------------------------------------------------------------------------- client side
+
+  const reaching = (host: string, port: number) => {
+    for (const { session } of held.values()) if (session.peer.up && session.permits(host, port)) return session
+    return undefined
+  }
+  const withPeer = (key: NodeKey) => {
+    for (const it of held.values()) {
+      if (it.session.peer.peerKey === key && it.session.peer.quic.closed === null) return it
+    }
+    return undefined
+  }
+
+  const dial = Effect.fn("StreamMux.dial")(function*(host: string, port: number) {
+    const dialed = yield* signaling.ask(
+      (client) => client.Dial({ target: { host, port, protocol: "tcp" }, exclude: [] }),
+      { deadline: DIAL_DEADLINE }
+    ).pipe(Effect.mapError(verdictOfDial))
+    return yield* settle(dialed)
+  })
+
+  /** A second dial that led to the same connector joins the session of the first, with the newer grant. */
+  const settle = Effect.fnUntraced(function*(dialed: Dialed) {
+    const documents = yield* Either.mapLeft(open(dialed.grant, dialed.ticket), internal)
+    const known = withPeer(dialed.connectorKey)
+    if (known !== undefined) {
+      known.session.setGrant(documents.grant, dialed.grant)
+      return yield* awaitUp(known)
+    }
+    if (held.size >= MAX_SESSIONS) {
+      return yield* Effect.fail<Verdict>({ code: "too_many_flows", reason: "no room for another session" })
+    }
+    const it = yield* Effect.mapError(begin(documents, dialed.ticket), (error) => internal(error.message))
+    return yield* awaitUp(it)
+  })
+
+  const awaitUp = ({ session, up }: Held) =>
+    Deferred.await(up).pipe(Effect.timeoutFail({
+      duration: HANDSHAKE_DEADLINE,
+      onTimeout: (): Verdict => {
+        session.close(CloseCode.handshakeTimeout, "no answer from the connector")
+        return { code: "timed_out", reason: "no answer from the connector" }
+      }
+    }))
+
+  /** A session that may carry this flow. Flows to one target that come while it is being dialled share the dial. */
+  const obtain = (host: string, port: number): Effect.Effect<FlowSession, Verdict> =>
+    Effect.suspend(() => {
+      const ready = reaching(host, port)
+      if (ready !== undefined) return Effect.succeed(ready)
+      const key = `${host.toLowerCase()}:${port}`
+      const under = dialling.get(key)
+      if (under !== undefined) return Deferred.await(under)
+      return Effect.flatMap(Deferred.make<FlowSession, Verdict>(), (result) => {
+        dialling.set(key, result)
+        return dial(host, port).pipe(
+          Effect.onExit((exit) => {
+            dialling.delete(key)
+            return Deferred.done(
+              result,
+              Exit.isFailure(exit) && exit.cause._tag !== "Fail" ? Exit.fail(internal("the dial broke off")) : exit
+            )
+          })
+        )
+      })
+    })
+
+  const renew = Effect.fnUntraced(function*(it: Held) {
+    const { session } = it
+    const renewed = yield* signaling.ask((client) => client.Renew({ ticket: it.ticket }))
+    const documents = yield* Either.mapLeft(open(renewed.grant, renewed.ticket), internal)
+    if (documents.ticket.session !== session.id) return yield* Effect.fail(internal("renewed for another session"))
+    it.ticket = renewed.ticket
+    session.setGrant(documents.grant, renewed.grant)
+    yield* relay.ask((client) => client.OpenSession({ session: session.id, ticket: renewed.ticket }))
+  })
+
+  // ------------------------------------------------------------------------------------------------------ connector side
+
+  const onInvite = Effect.fn("StreamMux.onInvite")(function*(invite: SignalingEvent & { readonly _tag: "Invite" }) {
+    const { session } = invite
+    const decline = (reason: string) =>
+      Effect.zipRight(
+        Effect.logWarning("invitation declined").pipe(Effect.annotateLogs({ session, reason })),
+        signaling.ask((client) => client.Decline({ session, reason }))
+      )
+    if (node.role !== "connector") return yield* decline("this node is no connector")
+    if (held.size >= MAX_SESSIONS) return yield* decline("no room for another session")
+    const documents = open(invite.grant, invite.ticket)
+    if (Either.isLeft(documents)) return yield* decline(documents.left)
+    if (documents.right.ticket.session !== session) return yield* decline("the ticket is for another session")
+    if (!held.has(session)) yield* begin(documents.right, invite.ticket)
+    return yield* signaling.ask((client) => client.Ready({ session }))
+  }, Effect.catchAll((error) => Effect.logWarning("an invitation could not be answered", error.message)))
+
+  // --------------------------------------------------------------------------------------------------------- both sides
+
+  const onSignal = (event: SignalingEvent): Effect.Effect<void> => {
+    switch (event._tag) {
+      case "Invite":
+        return Effect.sync(() => fork(onInvite(event)))
+      case "GrantReplaced":
+        return Effect.sync(() => onGrantReplaced(event.session, event.grant))
+      case "Revoked":
+        return Effect.sync(() => {
+          for (const { session } of held.values()) {
+            if (session.peer.peerKey === event.node) session.close(CloseCode.denied, "the peer was removed")
+            else if (node.key === event.node) session.close(CloseCode.denied, "this node was removed")
+          }
+        })
+      case "Sealed":
+        return Effect.sync(() => held.get(event.session)?.session.peer.onSealed(event.box, null, 0))
+      case "Snapshot":
+      case "CredentialRenewed":
+      case "GoAway":
+        return Effect.void
+    }
+  }
+
+  /** By signaling, from the directory itself: unlike one that a client brings, it may take away. */
+  const onGrantReplaced = (id: SessionId, signed: Signed) => {
+    const session = held.get(id)?.session
+    const opened = Authority.verify("grant", signed, authorityKey, node.nowSeconds())
+    if (session !== undefined && Either.isRight(opened)) session.setGrant(opened.right, signed)
+  }
+
+  const tick = Effect.sync(() => {
+    const now = node.now()
+    for (const it of held.values()) {
+      const { session } = it
+      const active = isActive(session)
+      if (active !== it.active && session.peer.up) {
+        it.active = active
+        publish({ _tag: "Activity", session: session.id, active })
+      }
+      if (session.standing() !== null) session.close(CloseCode.denied, "the grant has expired")
+      else if (session.flows === 0 && now - session.lastFlowAt > IDLE_SESSION_MS) {
+        session.close(CloseCode.normal, "idle")
+      } else if (
+        node.role === "client" && session.grant.expiresAt - node.nowSeconds() < RENEW_BEFORE_SECONDS &&
+        now >= it.renewAt
+      ) {
+        it.renewAt = now + RENEW_RETRY_MS
+        fork(Effect.catchAll(renew(it), (error) =>
+          Effect.logWarning("a grant could not be renewed").pipe(
+            Effect.annotateLogs({ session: session.id, why: "message" in error ? error.message : error.reason })
+          )))
+      }
+    }
+  })
+
+  const snapshot = (): ReadonlyArray<PathEvent> =>
+    [...held.values()].filter(({ session }) => session.peer.up).map(({ active, session }) => ({
+      _tag: "SessionUp",
+      session: session.id,
+      role: session.peer.role,
+      peer: session.peer.peerName,
+      path: session.path,
+      active
+    }))
+
+  return {
+    obtain,
+    onSignal,
+    tick,
+    snapshot,
+    get: (id: SessionId) => held.get(id)?.session,
+    all: () => [...held.values()].map(({ session }) => session),
+    closeAll: (code: number, text: string) => {
+      for (const { session } of held.values()) session.close(code, text)
+    }
+  } as const
+}
+
+const internal = (reason: string): Verdict => ({ code: "internal", reason })
+
+const DIAL_VERDICT: Readonly<Record<DialRefused["code"], VerdictCode>> = {
+  name_not_found: "name_not_found",
+  denied: "denied",
+  port_not_listed: "port_not_listed",
+  no_connector: "unreachable",
+  connector_declined: "unreachable",
+  timed_out: "timed_out",
+  overloaded: "unreachable"
+}
+
+const verdictOfDial = (error: DialRefused | SignalingDown | ActorUnavailable): Verdict => {
+  if (error._tag === "DialRefused") return { code: DIAL_VERDICT[error.code], reason: error.message }
+  return { code: "unreachable", reason: error.message }
+}

@@ -1,0 +1,12 @@
+/** Every actor of this program, by the name of its address. A thread imports only those placed on it. */
+import type { Registry } from "./runtime/ThreadHost.ts"
+
+export const registry: Registry = {
+  signaling: () => import("./SignalingActor.ts").then(({ actor }) => actor),
+  stun: () => import("./StunActor.ts").then(({ actor }) => actor),
+  pathProber: () => import("./PathProberActor.ts").then(({ actor }) => actor),
+  relay: () => import("./RelayActor.ts").then(({ actor }) => actor),
+  streamMux: () => import("./StreamMuxActor.ts").then(({ actor }) => actor),
+  signalingHub: () => import("./SignalingHubActor.ts").then(({ actor }) => actor),
+  relayForwarder: () => import("./RelayForwarderActor.ts").then(({ actor }) => actor)
+}

@@ -1,0 +1,113 @@
+/** What an actor is made of. The runtime decides in which thread it runs, and starts it again when it breaks down. */
+import { Rpc, RpcServer } from "@effect/rpc"
+import { Cause, Context, Effect, Layer, ParseResult, Schema, type Scope, Stream } from "effect"
+import type { ActorAddress, Any as AnyAddress } from "./ActorAddress.ts"
+import { ACTOR_DEFECT } from "./ActorRef.ts"
+import * as MessagePortProtocol from "./MessagePortProtocol.ts"
+import type { Peers } from "./Peers.ts"
+import type { Port } from "./Port.ts"
+import type { Self } from "./Self.ts"
+
+/** What the runtime gives to the actor's layer; it provides everything else itself. */
+export type Environment = Peers | Self
+
+export interface Options<Rpcs extends Rpc.Any, Config, Encoded, E> {
+  readonly address: ActorAddress<Rpcs>
+  /** Of the config in its encoded form, which must survive a structured clone. */
+  readonly config: Schema.Schema<Config, Encoded>
+  /** Whom it calls: `Peers.ref` knows only these. Cycles are fine. */
+  readonly uses: ReadonlyArray<AnyAddress>
+  /** Built once an incarnation; up when built. May ask peers, which may then still be starting. */
+  readonly layer: (config: Config) => Layer.Layer<Rpc.ToHandler<Rpcs>, E, Environment>
+}
+
+/** An actor as the runtime sees it. */
+export interface Actor {
+  readonly address: AnyAddress
+  readonly uses: ReadonlyArray<AnyAddress>
+  /** One incarnation, which lives until the scope ends. */
+  readonly start: (config: unknown) => Effect.Effect<Incarnation, NotStarted, Environment | Scope.Scope>
+}
+
+export interface Incarnation {
+  /** Serves one caller until the scope ends or the port is closed; then `closed` is done. */
+  readonly serve: (port: Port) => Effect.Effect<{ readonly closed: Effect.Effect<void> }, never, Scope.Scope>
+}
+
+/** Why an incarnation did not come up; `message` says what to look at. */
+export class NotStarted extends Schema.TaggedError<NotStarted>()("NotStarted", {
+  actor: Schema.String,
+  reason: Schema.Literal("unknown_actor", "import", "uses", "config", "layer", "timed_out", "thread"),
+  message: Schema.String
+}) {}
+
+export const make = <Rpcs extends Rpc.Any, Config, Encoded, E>(
+  options: Options<Rpcs, Config, Encoded, E>
+): Actor => {
+  const actor = options.address.name
+  const start = Effect.fnUntraced(function*(encoded: unknown) {
+    const config = yield* Schema.decodeUnknown(options.config)(encoded).pipe(
+      Effect.mapError((error) =>
+        new NotStarted({ actor, reason: "config", message: ParseResult.TreeFormatter.formatErrorSync(error) })
+      )
+    )
+    const scope = yield* Effect.scope
+    const handlers = yield* Layer.buildWithScope(Layer.suspend(() => options.layer(config)), scope).pipe(
+      Effect.catchAllCause((cause) =>
+        Cause.isInterruptedOnly(cause)
+          ? Effect.interrupt
+          : Effect.fail(new NotStarted({ actor, reason: "layer", message: Cause.pretty(cause) }))
+      )
+    )
+    return { serve: (port) => serve(options.address, handlers, port) } satisfies Incarnation
+  })
+  return { address: options.address, uses: options.uses, start }
+}
+
+const serve = Effect.fnUntraced(function*<Rpcs extends Rpc.Any>(
+  { name, rpcs }: ActorAddress<Rpcs>,
+  handlers: Context.Context<Rpc.ToHandler<Rpcs>>,
+  port: Port
+) {
+  const connection = yield* MessagePortProtocol.makeServer(port)
+  // Actors use no RPC middleware and no services in schemas; the compiler can't see that for an unknown group.
+  const services = guard(name, handlers) as Context.Context<
+    Rpc.ToHandler<Rpcs> | Rpc.Middleware<Rpcs> | Rpc.Context<Rpcs>
+  >
+  yield* RpcServer.make(rpcs, { concurrency: "unbounded", disableFatalDefects: true, spanPrefix: name }).pipe(
+    Effect.provideService(RpcServer.Protocol, connection.protocol),
+    Effect.provide(services),
+    Effect.forkScoped
+  )
+  yield* Effect.addFinalizer(() => connection.hangUp) // last added, first run: the caller sees an end, not interrupted calls
+  return { closed: connection.closed }
+})
+
+/** A defect in a handler is logged here, and ends that call only; `ActorRef` turns it into `ActorUnavailable` at the caller. */
+const guard = <Handlers>(actor: string, handlers: Context.Context<Handlers>): Context.Context<Handlers> => {
+  const guarded = new Map<string, Rpc.Handler<string>>()
+  for (const [key, entry] of handlers.unsafeMap as ReadonlyMap<string, Rpc.Handler<string>>) {
+    guarded.set(key, { ...entry, handler: (request, options) => guardResult(actor, entry.handler(request, options)) })
+  }
+  return Context.unsafeMake(guarded)
+}
+
+type Result = ReturnType<Rpc.Handler<string>["handler"]>
+
+const guardResult = (actor: string, result: Result): Result => {
+  if (Rpc.isWrapper(result)) {
+    return { ...(result as object), value: guardResult(actor, result.value as Result) } as never
+  }
+  if (Effect.isEffect(result)) return Effect.catchAllCause(result, (cause) => refused(actor, cause))
+  return Stream.catchAllCause(result, (cause) => Stream.fromEffect(refused(actor, cause)))
+}
+
+const refused = <E>(actor: string, cause: Cause.Cause<E>): Effect.Effect<never, E> => {
+  if (!Cause.isDie(cause)) return Effect.failCause(cause)
+  const error = new Error(`a call of actor ${actor} failed: ${String(Cause.squash(cause))}`)
+  error.name = ACTOR_DEFECT
+  return Effect.zipRight(
+    Effect.logError("a handler died; this is a bug", cause).pipe(Effect.annotateLogs({ actor })),
+    Effect.die(error)
+  )
+}

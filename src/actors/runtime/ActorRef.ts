@@ -1,0 +1,205 @@
+/** A caller's end of one edge between two actors. It outlives the callee's incarnations: each brings a new port. */
+import { type Rpc, RpcClient } from "@effect/rpc"
+import { RpcClientError } from "@effect/rpc/RpcClientError"
+import {
+  Cause,
+  Duration,
+  Effect,
+  ExecutionStrategy,
+  Exit,
+  Option,
+  Schema,
+  Scope,
+  Stream,
+  SubscriptionRef
+} from "effect"
+import type { ActorAddress } from "./ActorAddress.ts"
+import * as MessagePortProtocol from "./MessagePortProtocol.ts"
+import type { Port } from "./Port.ts"
+
+export type Client<Rpcs extends Rpc.Any> = RpcClient.RpcClient<Rpcs, RpcClientError>
+
+/**
+ * The actor did not answer. `starting`: no incarnation was up within the deadline; ask again later. `died`: it, its thread or
+ * this one call broke down, and whether the call took effect is not known. `timed_out`: it is up and silent. `gave_up`: its
+ * supervisor no longer restarts it, so do not ask again.
+ */
+export class ActorUnavailable extends Schema.TaggedError<ActorUnavailable>()("ActorUnavailable", {
+  actor: Schema.String,
+  reason: Schema.Literal("starting", "died", "timed_out", "gave_up")
+}) {
+  override get message(): string {
+    return `actor ${this.actor} is unavailable: ${advice[this.reason]}`
+  }
+}
+
+const advice = {
+  starting: "it is still starting; ask again, and see `sallyport status` if that lasts",
+  died: "it broke down during the call and is being restarted; ask again if asking twice does no harm",
+  timed_out: "no answer within the deadline; ask again with a longer one, or see `sallyport status`",
+  gave_up: "it failed too often and is not restarted; see the log for its last error and restart the process"
+} as const
+
+export const DEFAULT_DEADLINE = Duration.seconds(5)
+
+export interface ActorRef<Rpcs extends Rpc.Any> {
+  readonly name: string
+  /**
+   * Asks the incarnation that is up, or the next one if it comes within the deadline (5 s unless given). Interrupting the ask
+   * interrupts the handler. It is asked once: a call that broke down is never repeated by itself.
+   */
+  readonly ask: <A, E, R>(
+    call: (client: Client<Rpcs>) => Effect.Effect<A, E, R>,
+    options?: { readonly deadline?: Duration.DurationInput | undefined }
+  ) => Effect.Effect<A, Exclude<E, RpcClientError> | ActorUnavailable, R>
+  /**
+   * What every incarnation, one after the other, has to say. It ends when the actor ends the stream, and fails with the
+   * stream's own error, or with `gave_up`. Elements said between two incarnations are lost: begin streams with a snapshot.
+   */
+  readonly subscribe: <A, E, R>(
+    call: (client: Client<Rpcs>) => Stream.Stream<A, E, R>
+  ) => Stream.Stream<A, Exclude<E, RpcClientError> | ActorUnavailable, R>
+  /** The incarnation that is up, if one is, and then each later one. Slow readers see the latest only. */
+  readonly incarnations: Stream.Stream<number>
+}
+
+/** The runtime's side of a ref: it puts each new incarnation's port behind it. */
+export interface Link {
+  readonly connect: (port: Port, incarnation: number) => Effect.Effect<void>
+  /** From now on asks fail at once. A later `connect` undoes it. */
+  readonly giveUp: Effect.Effect<void>
+}
+
+type Up<Rpcs extends Rpc.Any> = {
+  readonly _tag: "Up"
+  readonly incarnation: number
+  readonly client: Client<Rpcs>
+  readonly connection: MessagePortProtocol.ClientConnection
+  readonly close: Effect.Effect<void>
+  users: number // the client is released when the port is closed and the last of them is done, so that none sees it shut down
+}
+type State<Rpcs extends Rpc.Any> = Up<Rpcs> | { readonly _tag: "Waiting" } | { readonly _tag: "GaveUp" }
+
+/** Both live until the scope ends, which hangs up. */
+export const make = Effect.fnUntraced(function*<Rpcs extends Rpc.Any>(address: ActorAddress<Rpcs>) {
+  const owner = yield* Effect.scope
+  const state = yield* SubscriptionRef.make<State<Rpcs>>({ _tag: "Waiting" })
+
+  const release = (up: Up<Rpcs>) =>
+    Effect.suspend(() => up.users === 0 && !up.connection.isOpen() ? up.close : Effect.void)
+  const drop = (up: Up<Rpcs>) =>
+    SubscriptionRef.update(state, (now) => (now === up ? { _tag: "Waiting" } as const : now)).pipe(
+      Effect.zipRight(release(up))
+    )
+  const connect = Effect.fnUntraced(function*(port: Port, incarnation: number) {
+    const now = yield* SubscriptionRef.get(state)
+    if (now._tag === "Up" && now.incarnation > incarnation) return port.close()
+    const scope = yield* Scope.fork(owner, ExecutionStrategy.sequential)
+    const { client, connection } = yield* Scope.extend(makeClient(address, port), scope)
+    const up: Up<Rpcs> = { _tag: "Up", incarnation, client, connection, close: Scope.close(scope, Exit.void), users: 0 }
+    const before = yield* SubscriptionRef.getAndSet(state, up)
+    yield* Effect.forkIn(Effect.zipRight(connection.closed, drop(up)), owner)
+    if (before._tag === "Up") yield* before.connection.hangUp
+  })
+  const giveUp = Effect.flatMap(
+    SubscriptionRef.getAndSet(state, { _tag: "GaveUp" }),
+    (before) => (before._tag === "Up" ? before.connection.hangUp : Effect.void)
+  )
+  return { ref: makeRef(address.name, state, release), link: { connect, giveUp } satisfies Link }
+})
+
+const makeClient = Effect.fnUntraced(function*<Rpcs extends Rpc.Any>(address: ActorAddress<Rpcs>, port: Port) {
+  const connection = yield* MessagePortProtocol.makeClient(port)
+  // Actors use no RPC middleware, so the client needs none; the compiler can't see that for an unknown group.
+  const making = RpcClient.make(address.rpcs, { spanPrefix: `ask.${address.name}` }) as Effect.Effect<
+    Client<Rpcs>,
+    never,
+    RpcClient.Protocol | Scope.Scope
+  >
+  const client = yield* Effect.provideService(making, RpcClient.Protocol, connection.protocol)
+  yield* Effect.addFinalizer(() => connection.hangUp) // last added, first run: calls in flight fail, and are not interrupted
+  return { client, connection }
+})
+
+const makeRef = <Rpcs extends Rpc.Any>(
+  actor: string,
+  state: SubscriptionRef.SubscriptionRef<State<Rpcs>>,
+  release: (up: Up<Rpcs>) => Effect.Effect<void>
+): ActorRef<Rpcs> => {
+  const unavailable = (reason: ActorUnavailable["reason"]) => new ActorUnavailable({ actor, reason })
+  const ups = Stream.filterMapEffect(state.changes, (now) => {
+    if (now._tag === "GaveUp") return Option.some(Effect.fail(unavailable("gave_up")))
+    return now._tag === "Up" && now.connection.isOpen() ? Option.some(Effect.succeed(now)) : Option.none()
+  })
+  const awaitUp = Effect.flatMap(SubscriptionRef.get(state), (now) =>
+    now._tag === "Up" && now.connection.isOpen()
+      ? Effect.succeed(now)
+      : Effect.flatMap(Stream.runHead(ups), Option.match({ onNone: () => Effect.never, onSome: Effect.succeed })))
+  const hold = (up: Up<Rpcs>) => Effect.sync(() => ++up.users)
+  const letGo = (up: Up<Rpcs>) =>
+    Effect.suspend(() => {
+      up.users--
+      return release(up)
+    })
+
+  const ask: ActorRef<Rpcs>["ask"] = (call, options) =>
+    Effect.suspend(() => {
+      let late: "starting" | "timed_out" = "starting"
+      return awaitUp.pipe(
+        Effect.flatMap((up) => {
+          late = "timed_out"
+          return Effect.acquireUseRelease(hold(up), () => call(up.client), () => letGo(up))
+        }),
+        Effect.mapErrorCause((cause) => (brokeDown(cause) ? Cause.fail(unavailable("died")) : withoutRpcError(cause))),
+        Effect.interruptible, // by the deadline, also in a finalizer; it runs in a fiber of its own
+        Effect.timeoutFail({ duration: options?.deadline ?? DEFAULT_DEADLINE, onTimeout: () => unavailable(late) })
+      )
+    })
+
+  const subscribe: ActorRef<Rpcs>["subscribe"] = (call) =>
+    Stream.suspend(() => {
+      let ended = false
+      let failures = 0 // in a row, on ports that stayed open: where one closed, waiting for the next incarnation is delay enough
+      const next = Effect.suspend(() => {
+        if (ended) return Effect.fail(Option.none())
+        const pause = failures === 0 ? Effect.void : Effect.sleep(Math.min(25 * 2 ** (failures - 1), 2000))
+        return Effect.mapError(Effect.zipRight(pause, awaitUp), Option.some)
+      })
+      const listen = (up: Up<Rpcs>) =>
+        Stream.acquireRelease(hold(up), () => letGo(up)).pipe(
+          Stream.flatMap(() => call(up.client)),
+          Stream.mapChunks((chunk) => {
+            failures = 0
+            return chunk
+          }),
+          Stream.concat(Stream.execute(Effect.sync(() => void (ended = true)))),
+          Stream.catchAllCause((cause) => {
+            if (!brokeDown(cause)) return Stream.failCause(withoutRpcError(cause))
+            return Stream.execute(Effect.sync(() => void (failures = up.connection.isOpen() ? failures + 1 : 0)))
+          })
+        )
+      return Stream.flatMap(Stream.repeatEffectOption(next), listen)
+    })
+
+  const incarnations = ups.pipe(
+    Stream.map((up) => up.incarnation),
+    Stream.changes,
+    Stream.catchAll(() => Stream.empty)
+  )
+  return { name: actor, ask, subscribe, incarnations }
+}
+
+/** Name of the error that stands for a callee's defect at its callers (errors cross threads as name and message). */
+export const ACTOR_DEFECT = "ActorDefect"
+
+/** The callee's fault: its port closed, its handler died, or was interrupted there (here, an interruption runs no handler). */
+const brokeDown = (cause: Cause.Cause<unknown>): boolean => {
+  if (Cause.isInterruptedOnly(cause)) return true
+  const failure = Cause.failureOption(cause)
+  if (Option.isSome(failure)) return failure.value instanceof RpcClientError
+  const defect = Option.getOrUndefined(Cause.dieOption(cause))
+  return defect instanceof Error && defect.name === ACTOR_DEFECT
+}
+
+/** Only for causes that did not break down: there is no `RpcClientError` in them. */
+const withoutRpcError = <E>(cause: Cause.Cause<E>) => cause as Cause.Cause<Exclude<E, RpcClientError>>

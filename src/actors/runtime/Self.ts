@@ -1,0 +1,40 @@
+/** What the runtime lets an actor say about itself. */
+import { type Cause, Context, Effect, Layer, Option, type Scope } from "effect"
+
+export class Self extends Context.Tag("sallyport/actors/Self")<Self, {
+  readonly name: string
+  /** 1, 2, ...: how often this actor was started in this process. */
+  readonly incarnation: number
+  /** Ends this incarnation; its supervisor starts the next. Returns at once. */
+  readonly die: (cause: Cause.Cause<unknown>) => Effect.Effect<void>
+  /** Shows a queue's depth in the supervisor's status while the scope lives. */
+  readonly watchQueue: (queue: Queue) => Effect.Effect<void, never, Scope.Scope>
+}>() {}
+
+export interface Queue {
+  readonly name: string
+  readonly capacity: number
+  readonly depth: () => number
+}
+
+/**
+ * Forks onto the scope what the actor cannot live without: when it ends, other than by interruption, the actor dies.
+ */
+export const fork = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<void, never, R | Scope.Scope | Self> =>
+  Effect.flatMap(Self, (self) =>
+    effect.pipe(
+      Effect.zipRight(Effect.dieMessage(`a loop of actor ${self.name} ended`)),
+      Effect.tapErrorCause((cause) => self.die(cause)),
+      Effect.withUnhandledErrorLogLevel(Option.none()),
+      Effect.forkScoped,
+      Effect.asVoid
+    ))
+
+/** For tests of one actor without the runtime: a death is only logged. */
+export const layerTest = (name = "test"): Layer.Layer<Self> =>
+  Layer.succeed(Self, {
+    name,
+    incarnation: 1,
+    die: (cause) => Effect.logError(`actor ${name} died`, cause),
+    watchQueue: () => Effect.void
+  })

@@ -1,0 +1,67 @@
+/** What the supervisor tells of its threads and actors. */
+import type * as Restart from "./Restart.ts"
+import type { Health } from "./ThreadContract.ts"
+
+export type State = "waiting" | "starting" | "up" | "restarting" | "gave_up" | "stopped"
+
+export interface ActorStatus {
+  readonly name: string
+  readonly state: State
+  readonly incarnation: number
+  readonly restarts: number
+  /** When it came into this state, ms since the epoch. */
+  readonly since: number
+  readonly lastError: string | null
+  /** As of the last health report, at most `HEALTH_INTERVAL` old. */
+  readonly queues: Health["actors"][number]["queues"]
+}
+
+export interface ThreadStatus extends Omit<ActorStatus, "queues"> {
+  readonly health: Omit<Health, "actors"> | null
+  readonly actors: ReadonlyArray<ActorStatus>
+}
+
+/** A change of one thread's or actor's state; `message` is the error when it died or gave up. */
+export interface Event {
+  readonly at: number
+  readonly kind: "thread" | "actor"
+  readonly name: string
+  readonly state: State
+  readonly incarnation: number
+  readonly message: string | null
+}
+
+/** Changed only by `mark` and by the loop of its thread or actor. */
+export type Entry = {
+  readonly kind: "thread" | "actor"
+  readonly name: string
+  state: State
+  incarnation: number
+  row: Restart.Row
+  restarts: number
+  since: number
+  sinceMonotonicMs: number
+  lastError: string | null
+}
+
+export const newEntry = (kind: Entry["kind"], name: string): Entry => ({
+  kind,
+  name,
+  state: "waiting",
+  incarnation: 0,
+  row: 0,
+  restarts: 0,
+  since: 0,
+  sinceMonotonicMs: 0,
+  lastError: null
+})
+
+/** What threads and actors have in common in the status. */
+export const ofEntry = ({ incarnation, lastError, name, restarts, since, state }: Entry) => ({
+  name,
+  state,
+  incarnation,
+  restarts,
+  since,
+  lastError
+})

@@ -1,0 +1,21 @@
+/** Whom to stop first: callers before those they use, so that an actor's finalizers may still ask its peers. Pure. */
+export interface Node {
+  readonly name: string
+  readonly uses: ReadonlyArray<string>
+}
+
+/** In a cycle, the one listed first stops first. */
+export const callersFirst = (nodes: ReadonlyArray<Node>): ReadonlyArray<string> => {
+  const byName = new Map(nodes.map((node) => [node.name, node]))
+  const usedFirst = new Set<string>()
+  const seen = new Set<string>()
+  const visit = (name: string) => {
+    const node = byName.get(name)
+    if (node === undefined || seen.has(name)) return
+    seen.add(name)
+    for (const used of node.uses) visit(used)
+    usedFirst.add(name)
+  }
+  for (const { name } of nodes) visit(name)
+  return [...usedFirst].toReversed()
+}

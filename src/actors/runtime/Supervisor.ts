@@ -1,0 +1,411 @@
+/**
+ * Starts the threads and the actors placed on them, connects the actors that use one another, restarts what dies, and gives
+ * up (so that the process can end) when something keeps dying. Lives in the main thread; no call of an actor passes through.
+ */
+import { type Rpc, RpcClient, type RpcGroup } from "@effect/rpc"
+import { RpcClientError } from "@effect/rpc/RpcClientError"
+import {
+  Clock,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Option,
+  PubSub,
+  Random,
+  Schema,
+  type Scope,
+  Stream
+} from "effect"
+import { MessageChannel, type MessagePort } from "node:worker_threads"
+import { NotStarted } from "./Actor.ts"
+import type { ActorAddress, Any as AnyAddress } from "./ActorAddress.ts"
+import * as ActorRef from "./ActorRef.ts"
+import * as MessagePortProtocol from "./MessagePortProtocol.ts"
+import * as Placement from "./Placement.ts"
+import * as Restart from "./Restart.ts"
+import * as Status from "./Status.ts"
+import * as StopOrder from "./StopOrder.ts"
+import { type Death, type Health, ThreadRpcs } from "./ThreadContract.ts"
+import type { Spawn, Thread } from "./Threads.ts"
+
+export interface ActorSpec {
+  readonly address: AnyAddress
+  /** As the actor itself declares. */
+  readonly uses: ReadonlyArray<AnyAddress>
+  /** Encoded; the actor decodes it. Each incarnation gets the same. */
+  readonly config: unknown
+}
+
+export interface Deadlines {
+  /** From asking for a thread until it answers, and from loading an actor until it is up. */
+  readonly boot: Duration.DurationInput
+  /** For each actor to stop, and then for each thread to end by itself. */
+  readonly stop: Duration.DurationInput
+  /** A thread that answers nothing for this long is killed. */
+  readonly health: Duration.DurationInput
+}
+
+export const DEFAULT_DEADLINES: Deadlines = { boot: "10 seconds", stop: "2 seconds", health: "10 seconds" }
+
+export interface Options {
+  readonly actors: ReadonlyArray<ActorSpec>
+  readonly placement: Placement.Placement
+  /** `Threads.workers` or `Threads.inThread`. */
+  readonly spawn: Spawn
+  readonly restart?: Restart.Policy
+  readonly deadlines?: Partial<Deadlines>
+}
+
+/** Died more often in a row than the policy allows. The rest goes on; the process should stop it and end. */
+export class GaveUp extends Schema.TaggedError<GaveUp>()("GaveUp", { what: Schema.String, lastError: Schema.String }) {
+  override get message(): string {
+    return `${this.what} kept dying and is not restarted; last: ${this.lastError}`
+  }
+}
+
+export interface Supervisor {
+  /** Main as a caller. Unknown addresses are a defect. */
+  readonly ref: <Rpcs extends Rpc.Any>(address: ActorAddress<Rpcs>) => ActorRef.ActorRef<Rpcs>
+  readonly status: Effect.Effect<ReadonlyArray<Status.ThreadStatus>>
+  /** The last 64 and what follows; who falls behind by 256 loses the oldest. */
+  readonly events: Stream.Stream<Status.Event>
+  /** When each actor has been up once. */
+  readonly awaitUp: Effect.Effect<void, GaveUp>
+  readonly awaitGiveUp: Effect.Effect<never, GaveUp>
+  /** Ends the thread at once, as a crash would; it is restarted. Unknown names are ignored. */
+  readonly kill: (thread: string) => Effect.Effect<void>
+}
+
+const HEALTH_INTERVAL = Duration.seconds(1)
+/** An ended thread also closes its port: the reason it ended with is worth waiting for. */
+const PORT_CLOSED_GRACE = Duration.seconds(1)
+const EVENTS_CAPACITY = 256
+const EVENTS_REPLAY = 64
+
+type Host = {
+  readonly client: ActorRef.Client<RpcGroup.Rpcs<typeof ThreadRpcs>>
+  /** Done when the thread is gone and its successor can be waited for. */
+  readonly gone: Deferred.Deferred<void>
+}
+
+type ThreadEntry = Status.Entry & {
+  readonly actors: Array<ActorEntry>
+  host: Deferred.Deferred<Host>
+  running: Thread | null
+  health: Health | null
+}
+type ActorEntry = Status.Entry & {
+  readonly spec: ActorSpec
+  readonly thread: ThreadEntry
+  readonly firstUp: Deferred.Deferred<void>
+  readonly main: { readonly ref: ActorRef.ActorRef<Rpc.Any>; readonly link: ActorRef.Link }
+  /** Where it is loaded, and so can be connected. */
+  loaded: Host | null
+  died: Deferred.Deferred<string>
+}
+type World = {
+  readonly scope: Scope.Scope
+  readonly spawn: Spawn
+  readonly policy: Restart.Policy
+  readonly deadlines: Deadlines
+  readonly events: PubSub.PubSub<Status.Event>
+  readonly gaveUp: Deferred.Deferred<never, GaveUp>
+  readonly threads: ReadonlyMap<string, ThreadEntry>
+  readonly actors: ReadonlyMap<string, ActorEntry>
+}
+
+/** Starts everything and returns at once (see `awaitUp`). The scope's end stops callers before those they use. */
+export const make = Effect.fnUntraced(function*(options: Options) {
+  const world = yield* makeWorld(options)
+  const threadLoops = yield* Effect.forEach(
+    world.threads.values(),
+    (it) => Effect.forkIn(runThread(world, it), world.scope)
+  )
+  const actorLoops = yield* Effect.forEach(
+    world.actors.values(),
+    (it) => Effect.forkIn(runActor(world, it), world.scope)
+  )
+  yield* Effect.addFinalizer(() =>
+    Effect.gen(function*() {
+      yield* Fiber.interruptAll(actorLoops)
+      yield* stopActors(world)
+      yield* Fiber.interruptAll(threadLoops)
+      for (const thread of world.threads.values()) yield* mark(world, thread, "stopped", null)
+    })
+  )
+  const supervisor: Supervisor = {
+    ref: (address) => {
+      const found = world.actors.get(address.name)
+      if (found === undefined) throw new Error(`no actor ${address.name} was given to this supervisor`)
+      return found.main.ref // made from the address of this name
+    },
+    status: Effect.sync(() => [...world.threads.values()].map(threadStatus)),
+    events: Stream.fromPubSub(world.events),
+    awaitUp: Effect.forEach(world.actors.values(), (it) => Deferred.await(it.firstUp), { discard: true }).pipe(
+      Effect.raceFirst(Deferred.await(world.gaveUp))
+    ),
+    awaitGiveUp: Deferred.await(world.gaveUp),
+    kill: (name) => Effect.suspend(() => world.threads.get(name)?.running?.kill ?? Effect.void)
+  }
+  return supervisor
+})
+
+const makeWorld = Effect.fnUntraced(function*(options: Options) {
+  const placed = options.actors.map(({ address, uses }) => ({ name: address.name, uses: uses.map(({ name }) => name) }))
+  const placement = yield* Placement.resolve(options.placement, placed)
+  const threads = new Map<string, ThreadEntry>()
+  const actors = new Map<string, ActorEntry>()
+  for (const [name, names] of placement) {
+    const host = yield* Deferred.make<Host>()
+    const thread: ThreadEntry = { ...Status.newEntry("thread", name), actors: [], host, running: null, health: null }
+    threads.set(name, thread)
+    for (const spec of options.actors) {
+      if (!names.includes(spec.address.name)) continue
+      const actor: ActorEntry = {
+        ...Status.newEntry("actor", spec.address.name),
+        spec,
+        thread,
+        firstUp: yield* Deferred.make<void>(),
+        main: yield* ActorRef.make(spec.address as ActorAddress<Rpc.Any>),
+        loaded: null,
+        died: yield* Deferred.make<string>()
+      }
+      thread.actors.push(actor)
+      actors.set(actor.name, actor)
+    }
+  }
+  return {
+    scope: yield* Effect.scope,
+    spawn: options.spawn,
+    policy: options.restart ?? Restart.DEFAULT,
+    deadlines: { ...DEFAULT_DEADLINES, ...options.deadlines },
+    events: yield* PubSub.sliding<Status.Event>({ capacity: EVENTS_CAPACITY, replay: EVENTS_REPLAY }),
+    gaveUp: yield* Deferred.make<never, GaveUp>(),
+    threads,
+    actors
+  } satisfies World
+})
+
+const runThread = (world: World, thread: ThreadEntry): Effect.Effect<never> =>
+  Effect.gen(function*() {
+    thread.incarnation++
+    yield* mark(world, thread, "starting", null)
+    const gone = yield* Deferred.make<void>()
+    const why = yield* hostThread(world, thread, gone).pipe(Effect.scoped, Effect.merge)
+    thread.host = yield* Deferred.make<Host>()
+    thread.running = null
+    thread.health = null
+    yield* Deferred.succeed(gone, undefined)
+    yield* backOff(world, thread, why)
+  }).pipe(Effect.forever)
+
+/** One incarnation of a thread. Fails or succeeds with why it ended. */
+const hostThread = Effect.fnUntraced(function*(world: World, entry: ThreadEntry, gone: Deferred.Deferred<void>) {
+  const thread = yield* world.spawn(entry.name)
+  const connection = yield* MessagePortProtocol.makeClient(thread.control)
+  const client = yield* RpcClient.make(ThreadRpcs, { disableTracing: true }).pipe(
+    Effect.provideService(RpcClient.Protocol, connection.protocol)
+  )
+  entry.running = thread
+  yield* Effect.addFinalizer((exit) =>
+    Exit.isInterrupted(exit)
+      ? client.Shutdown(undefined, { discard: true }).pipe(
+        Effect.zipRight(thread.ended),
+        Effect.interruptible,
+        Effect.timeout(world.deadlines.stop),
+        Effect.ignore
+      )
+      : Effect.void
+  )
+  const portClosed = Effect.as(Effect.delay(connection.closed, PORT_CLOSED_GRACE), "its control port closed")
+  const ended = Effect.raceFirst(thread.ended, portClosed)
+  yield* client.Health().pipe(
+    untilGone,
+    Effect.raceFirst(Effect.flatMap(ended, Effect.fail)),
+    Effect.timeoutFail({
+      duration: world.deadlines.boot,
+      onTimeout: () => "it did not answer within the boot deadline"
+    })
+  )
+  yield* mark(world, entry, "up", null)
+  yield* Deferred.succeed(entry.host, { client, gone })
+  const deaths = untilGone(Stream.runForEach(client.Deaths(), (death) => tellDeath(world, death)))
+  const health = client.Health().pipe(
+    untilGone,
+    Effect.timeoutFail({ duration: world.deadlines.health, onTimeout: () => "it answered nothing for too long" }),
+    Effect.tap((health) => Effect.sync(() => void (entry.health = health))),
+    Effect.delay(HEALTH_INTERVAL),
+    Effect.forever
+  )
+  return yield* Effect.raceAll([ended, Effect.merge(health), Effect.zipRight(deaths, Effect.never)])
+})
+
+/** A call of a thread that fails does so because the thread is going, and that is told (with its reason) elsewhere. */
+const untilGone = <A, E, R>(
+  call: Effect.Effect<A, E | RpcClientError, R>
+): Effect.Effect<A, Exclude<E, RpcClientError>, R> =>
+  Effect.catchIf(call, (error) => error instanceof RpcClientError, () => Effect.never) as Effect.Effect<
+    A,
+    Exclude<E, RpcClientError>,
+    R
+  >
+
+const tellDeath = (world: World, { incarnation, message, name }: Death) => {
+  const actor = world.actors.get(name)
+  return actor?.incarnation === incarnation ? Deferred.succeed(actor.died, message) : Effect.void
+}
+
+const runActor = (world: World, actor: ActorEntry): Effect.Effect<never> =>
+  Effect.gen(function*() {
+    const host = yield* Deferred.await(actor.thread.host)
+    const why = yield* Effect.raceFirst(incarnate(world, actor, host), Effect.as(Deferred.await(host.gone), null))
+    actor.loaded = null
+    if (why === null) {
+      actor.restarts++
+      return yield* mark(world, actor, actor.thread.state === "gave_up" ? "gave_up" : "waiting", "its thread died")
+    }
+    yield* backOff(world, actor, why)
+  }).pipe(Effect.forever)
+
+/** One incarnation of an actor. Succeeds with why it ended, unless its thread did. */
+const incarnate = Effect.fnUntraced(function*(world: World, actor: ActorEntry, host: Host) {
+  const { spec: { config, uses } } = actor
+  const which = { name: actor.name, incarnation: ++actor.incarnation }
+  actor.died = yield* Deferred.make<string>()
+  yield* mark(world, actor, "starting", null)
+  const boot = Effect.gen(function*() {
+    yield* host.client.Load({ ...which, uses: uses.map(({ name }) => name) })
+    actor.loaded = host
+    for (const used of uses) yield* connectIfUp(world, actor, world.actors.get(used.name))
+    yield* host.client.Start({ ...which, config })
+  })
+  yield* untilGone(boot).pipe(
+    Effect.timeoutFail({
+      duration: world.deadlines.boot,
+      onTimeout: () =>
+        new NotStarted({ actor: actor.name, reason: "timed_out", message: "not up within the boot deadline" })
+    })
+  )
+  yield* mark(world, actor, "up", null)
+  yield* Deferred.succeed(actor.firstUp, undefined)
+  yield* connectMain(world, actor, host)
+  for (const caller of world.actors.values()) {
+    if (caller.spec.uses.some(({ name }) => name === actor.name)) yield* connectIfUp(world, caller, actor)
+  }
+  return yield* Deferred.await(actor.died)
+}, Effect.catchTag("NotStarted", (error) => Effect.succeed(`${error.reason}: ${error.message}`)))
+
+const connectIfUp = (world: World, caller: ActorEntry, callee: ActorEntry | undefined) => {
+  const at = caller.loaded
+  if (at === null || callee === undefined) return Effect.void
+  if (callee.state === "gave_up") return tellGaveUp(world, at, callee.name)
+  if (callee.state !== "up" || callee.loaded === null) return Effect.void
+  const { incarnation, name } = caller
+  const peer = { peer: callee.name, peerIncarnation: callee.incarnation }
+  return connect(world, callee, callee.loaded, (port) => at.client.Connect({ name, incarnation, ...peer, port }))
+}
+
+const connectMain = (world: World, callee: ActorEntry, host: Host) =>
+  connect(world, callee, host, (port) => callee.main.link.connect(port, callee.incarnation))
+
+/** Gives both ends of a new channel away, one to the callee, the other to a caller. */
+const connect = (
+  world: World,
+  { incarnation, name }: ActorEntry,
+  host: Host,
+  giveToCaller: (port: MessagePort) => Effect.Effect<void, RpcClientError>
+) =>
+  Effect.suspend(() => {
+    const { port1, port2 } = new MessageChannel()
+    return Effect.all([host.client.Serve({ name, incarnation, port: port2 }), giveToCaller(port1)], { concurrency: 2 })
+      .pipe(
+        Effect.timeout(world.deadlines.boot),
+        Effect.catchAll(() => Effect.sync(() => (port1.close(), port2.close()))), // an end that was not given away closes both
+        Effect.forkIn(world.scope)
+      )
+  })
+
+/** Waits for the next try; for ever, once that is given up. */
+const backOff = Effect.fnUntraced(function*(world: World, entry: ThreadEntry | ActorEntry, why: string) {
+  const upMs = entry.state === "up" ? (yield* monotonicMs) - entry.sinceMonotonicMs : 0
+  const next = Restart.next(world.policy, entry.row, upMs, yield* Random.next)
+  if (next._tag === "Restart") {
+    entry.row = next.row
+    entry.restarts++
+    yield* mark(world, entry, "restarting", why)
+    return yield* Effect.sleep(next.delayMs)
+  }
+  yield* mark(world, entry, "gave_up", why)
+  const actors = "actors" in entry ? entry.actors : [entry]
+  for (const actor of actors) {
+    if (actor !== entry) yield* mark(world, actor, "gave_up", why)
+    yield* actor.main.link.giveUp
+    for (const { host } of world.threads.values()) {
+      const polled = yield* Deferred.poll(host)
+      if (Option.isSome(polled)) {
+        yield* Effect.flatMap(polled.value, ({ client }) => tellGaveUp(world, { client }, actor.name))
+      }
+    }
+  }
+  yield* Deferred.fail(world.gaveUp, new GaveUp({ what: `${entry.kind} ${entry.name}`, lastError: why }))
+  return yield* Effect.never
+})
+
+const tellGaveUp = (world: World, { client }: Pick<Host, "client">, peer: string) =>
+  Effect.forkIn(Effect.ignore(Effect.timeout(client.GiveUp({ peer }), world.deadlines.boot)), world.scope)
+
+const stopActors = Effect.fnUntraced(function*(world: World) {
+  const nodes = [...world.actors.values()].map(({ name, spec }) => ({ name, uses: spec.uses.map((used) => used.name) }))
+  for (const name of StopOrder.callersFirst(nodes)) {
+    const actor = world.actors.get(name)
+    if (actor === undefined) continue
+    if (actor.loaded !== null) {
+      yield* actor.loaded.client.Stop({ name, incarnation: actor.incarnation }).pipe(
+        Effect.interruptible,
+        Effect.timeout(world.deadlines.stop),
+        Effect.catchAll((error) => Effect.logWarning("actor did not stop in time", error.message)),
+        Effect.annotateLogs({ actor: name })
+      )
+      actor.loaded = null
+    }
+    yield* mark(world, actor, "stopped", null)
+  }
+})
+
+/** `message`: the error, which stays as the entry's last; null leaves that as it was. */
+const mark = Effect.fnUntraced(
+  function*(world: World, entry: Status.Entry, state: Status.State, message: string | null) {
+    entry.state = state
+    entry.since = yield* Clock.currentTimeMillis
+    entry.sinceMonotonicMs = yield* monotonicMs
+    entry.lastError = message ?? entry.lastError
+    const { incarnation, kind, name, since: at } = entry
+    yield* PubSub.publish(world.events, { at, kind, name, state, incarnation, message })
+    yield* log[state](`${kind} ${state}`, ...(message === null ? [] : [message])).pipe(
+      Effect.annotateLogs({ [kind]: name, incarnation })
+    )
+  }
+)
+
+const log = {
+  waiting: Effect.logWarning,
+  starting: Effect.logDebug,
+  up: Effect.logDebug,
+  restarting: Effect.logWarning,
+  gave_up: Effect.logError,
+  stopped: Effect.logDebug
+} as const
+
+const monotonicMs = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos / 1_000_000n))
+
+const threadStatus = (thread: ThreadEntry): Status.ThreadStatus => {
+  const { actors = [], ...health } = thread.health ?? {}
+  const queues = new Map(actors.map((it) => [it.name, it.queues]))
+  return {
+    ...Status.ofEntry(thread),
+    health: thread.health === null ? null : health as Omit<Health, "actors">,
+    actors: thread.actors.map((it) => ({ ...Status.ofEntry(it), queues: queues.get(it.name) ?? [] }))
+  }
+}

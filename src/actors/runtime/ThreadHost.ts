@@ -1,0 +1,235 @@
+/** Runs the actors placed on one thread, as the supervisor says over one control port. Each has a scope of its own. */
+import { type Rpc, RpcServer } from "@effect/rpc"
+import { Cause, Deferred, Duration, Effect, ExecutionStrategy, Exit, Fiber, Layer, Mailbox, Scope } from "effect"
+import { monitorEventLoopDelay, performance } from "node:perf_hooks"
+import { type Actor, type Incarnation, NotStarted } from "./Actor.ts"
+import type { ActorAddress } from "./ActorAddress.ts"
+import * as ActorRef from "./ActorRef.ts"
+import * as MessagePortProtocol from "./MessagePortProtocol.ts"
+import { Peers } from "./Peers.ts"
+import type { Port } from "./Port.ts"
+import { type Queue, Self } from "./Self.ts"
+import { type Death, type Health, ThreadRpcs } from "./ThreadContract.ts"
+
+/** By actor name. Dynamic imports, so that a thread loads only what is placed on it. */
+export type Registry = Readonly<Record<string, () => Promise<Actor>>>
+
+/** A dead actor's finalizers get this long before its successor may start beside what they did not release. */
+const RELEASE_DEADLINE = Duration.seconds(2)
+/** Deaths that the supervisor has not read yet: one per actor of a thread is the most that can happen. */
+const DEATHS_CAPACITY = 64
+const LOOP_DELAY_RESOLUTION_MS = 20
+
+/** Serves the control port until `Shutdown`, or until the port closes: a supervisor that is gone leaves nothing running. */
+export const run = Effect.fnUntraced(function*(registry: Registry, control: Port) {
+  const shutdown = yield* Deferred.make<void>()
+  const host = yield* makeHost(registry, shutdown)
+  const connection = yield* MessagePortProtocol.makeServer(control)
+  yield* RpcServer.make(ThreadRpcs, { concurrency: "unbounded", disableFatalDefects: true, disableTracing: true }).pipe(
+    Effect.provideService(RpcServer.Protocol, connection.protocol),
+    Effect.provide(host),
+    Effect.forkScoped
+  )
+  yield* Effect.raceFirst(Deferred.await(shutdown), connection.closed)
+}, Effect.scoped)
+
+/** What a thread knows of one incarnation. */
+type AnyRef = { readonly ref: ActorRef.ActorRef<Rpc.Any>; readonly link: ActorRef.Link }
+type Hosted = {
+  readonly actor: Actor
+  readonly incarnation: number
+  readonly scope: Scope.CloseableScope
+  readonly links: ReadonlyMap<string, AnyRef>
+  readonly queues: Set<Queue>
+  readonly died: Deferred.Deferred<Cause.Cause<unknown>>
+  readonly up: Deferred.Deferred<Incarnation>
+  closing: boolean
+}
+
+const makeHost = Effect.fnUntraced(function*(registry: Registry, shutdown: Deferred.Deferred<void>) {
+  const threadScope = yield* Effect.scope
+  const hosted = new Map<string, Hosted>()
+  const deaths = yield* Mailbox.make<Death>({ capacity: DEATHS_CAPACITY, strategy: "sliding" })
+  const health = yield* makeHealth(hosted)
+
+  const find = ({ incarnation, name }: { readonly name: string; readonly incarnation: number }) => {
+    const found = hosted.get(name)
+    return found?.incarnation === incarnation && !found.closing ? found : undefined
+  }
+  const release = (it: Hosted) =>
+    Effect.suspend(() => {
+      it.closing = true
+      return Deferred.succeed(it.died, Cause.empty) // a start under way ends
+    }).pipe(
+      Effect.zipRight(Scope.close(it.scope, Exit.void)),
+      Effect.tap(() =>
+        Effect.sync(() => {
+          if (hosted.get(it.actor.address.name) === it) hosted.delete(it.actor.address.name)
+        })
+      )
+    )
+  /** For a dead actor: what hangs in its finalizers must not keep it from being started again. */
+  const releaseSoon = (it: Hosted) =>
+    Effect.forkDaemon(release(it)).pipe(
+      Effect.flatMap((releasing) => Effect.interruptible(Fiber.await(releasing))),
+      Effect.timeout(RELEASE_DEADLINE),
+      Effect.catchAll(() => Effect.logWarning("finalizers of a dead actor hang; it is restarted beside them")),
+      Effect.annotateLogs({ actor: it.actor.address.name })
+    )
+
+  const watch = (it: Hosted) =>
+    Effect.gen(function*() {
+      const { incarnation } = it
+      const name = it.actor.address.name
+      const cause = yield* Deferred.await(it.died)
+      if (it.closing) return // stopped
+      yield* Effect.logError("actor died", cause).pipe(Effect.annotateLogs({ actor: name, incarnation }))
+      yield* releaseSoon(it)
+      yield* deaths.offer({ name, incarnation, message: Cause.pretty(cause) })
+    })
+
+  const load = Effect.fnUntraced(function*(name: string, incarnation: number, uses: ReadonlyArray<string>) {
+    const actor = yield* importActor(registry, name)
+    const declared = actor.uses.map((address) => address.name)
+    if ([...declared].sort().join() !== [...uses].sort().join()) {
+      const message = `it declares [${declared.join(", ")}], and the supervisor was told [${uses.join(", ")}]`
+      return yield* new NotStarted({ actor: name, reason: "uses", message })
+    }
+    const before = hosted.get(name)
+    if (before !== undefined) yield* releaseSoon(before) // its start was given up
+    const scope = yield* Scope.fork(threadScope, ExecutionStrategy.sequential)
+    const links = new Map<string, AnyRef>()
+    const linkScope = yield* Scope.fork(scope, ExecutionStrategy.sequential) // before the actor's own, so closed after it
+    for (const address of actor.uses) {
+      links.set(address.name, yield* Scope.extend(ActorRef.make(address as ActorAddress<Rpc.Any>), linkScope))
+    }
+    hosted.set(name, {
+      actor,
+      incarnation,
+      scope,
+      links,
+      queues: new Set(),
+      died: yield* Deferred.make<Cause.Cause<unknown>>(),
+      up: yield* Deferred.make<Incarnation>(),
+      closing: false
+    })
+  })
+
+  const start = Effect.fnUntraced(function*(it: Hosted, config: unknown) {
+    const running = yield* it.actor.start(config).pipe(
+      Effect.provide(environment(it)),
+      Scope.extend(it.scope),
+      // The actor may die before it is up.
+      Effect.raceFirst(
+        Effect.flatMap(
+          Deferred.await(it.died),
+          (cause) => new NotStarted({ actor: it.actor.address.name, reason: "layer", message: Cause.pretty(cause) })
+        )
+      )
+    )
+    yield* Deferred.succeed(it.up, running)
+    yield* Effect.forkIn(watch(it), threadScope)
+  })
+
+  const serve = (it: Hosted, port: Port) =>
+    Effect.gen(function*() {
+      const { serve } = yield* Deferred.await(it.up)
+      const edge = yield* Scope.fork(it.scope, ExecutionStrategy.sequential)
+      const { closed } = yield* Scope.extend(serve(port), edge)
+      yield* Effect.forkIn(Effect.zipRight(closed, Scope.close(edge, Exit.void)), it.scope)
+    })
+
+  return yield* ThreadRpcs.toHandlersContext(ThreadRpcs.of({
+    Load: ({ incarnation, name, uses }) => load(name, incarnation, uses),
+    Start: (which) =>
+      Effect.suspend(() => {
+        const it = find(which)
+        return it === undefined ? Effect.void : Effect.onError(start(it, which.config), () => releaseSoon(it))
+      }),
+    Stop: (which) =>
+      Effect.suspend(() => {
+        const it = find(which)
+        return it === undefined ? Effect.void : release(it)
+      }),
+    Connect: (which) =>
+      Effect.suspend(() => {
+        const link = find(which)?.links.get(which.peer)?.link
+        return link === undefined ? close(which.port) : link.connect(which.port, which.peerIncarnation)
+      }),
+    Serve: (which) =>
+      Effect.suspend(() => {
+        const it = find(which)
+        return it === undefined ? close(which.port) : serve(it, which.port)
+      }),
+    GiveUp: ({ peer }) =>
+      Effect.forEach(hosted.values(), ({ links }) => links.get(peer)?.link.giveUp ?? Effect.void, { discard: true }),
+    Health: () => health,
+    Deaths: () => Mailbox.toStream(deaths),
+    Shutdown: () => Effect.asVoid(Deferred.succeed(shutdown, undefined))
+  }))
+})
+
+const close = (port: Port) => Effect.sync(() => port.close())
+
+const importActor = (registry: Registry, name: string) =>
+  Effect.gen(function*() {
+    const load = Object.hasOwn(registry, name) ? registry[name] : undefined
+    if (load === undefined) {
+      const known = Object.keys(registry).join(", ")
+      return yield* new NotStarted({ actor: name, reason: "unknown_actor", message: `this program has only: ${known}` })
+    }
+    return yield* Effect.tryPromise({
+      try: load,
+      catch: (cause) => new NotStarted({ actor: name, reason: "import", message: describe(cause) })
+    })
+  })
+
+const describe = (cause: unknown) => (cause instanceof Error ? cause.stack ?? cause.message : String(cause))
+
+const environment = (it: Hosted) => {
+  const name = it.actor.address.name
+  const self = Self.of({
+    name,
+    incarnation: it.incarnation,
+    die: (cause) => Effect.asVoid(Deferred.succeed(it.died, cause)),
+    watchQueue: (queue) =>
+      Effect.acquireRelease(Effect.sync(() => it.queues.add(queue)), () => Effect.sync(() => it.queues.delete(queue)))
+        .pipe(
+          Effect.asVoid
+        )
+  })
+  const peers = Peers.of({
+    ref: (address) => {
+      const found = it.links.get(address.name)
+      if (found === undefined) throw new Error(`actor ${name} must list ${address.name} in its uses`)
+      return found.ref // made from the address of this name
+    }
+  })
+  return Layer.merge(Layer.succeed(Self, self), Layer.succeed(Peers, peers))
+}
+
+const makeHealth = Effect.fnUntraced(function*(hosted: ReadonlyMap<string, Hosted>) {
+  const delay = yield* Effect.acquireRelease(
+    Effect.sync(() => monitorEventLoopDelay({ resolution: LOOP_DELAY_RESOLUTION_MS })),
+    (delay) => Effect.sync(() => delay.disable())
+  )
+  delay.enable()
+  let utilization = performance.eventLoopUtilization()
+  return Effect.sync((): Health => {
+    const now = performance.eventLoopUtilization()
+    const health = {
+      loopDelayP99Ms: Math.max(0, delay.percentile(99) / 1e6 - LOOP_DELAY_RESOLUTION_MS),
+      loopDelayMaxMs: Math.max(0, delay.max / 1e6 - LOOP_DELAY_RESOLUTION_MS),
+      loopUtilization: performance.eventLoopUtilization(now, utilization).utilization,
+      heapUsedBytes: process.memoryUsage().heapUsed,
+      actors: [...hosted.values()].map((it) => ({
+        name: it.actor.address.name,
+        incarnation: it.incarnation,
+        queues: [...it.queues].map(({ capacity, depth, name }) => ({ name, capacity, depth: depth() }))
+      }))
+    }
+    utilization = now
+    delay.reset()
+    return health
+  })
+})

@@ -1,0 +1,5 @@
+/** Entry of every worker thread, bundled by `scripts/build.mjs`. */
+import { registry } from "./registry.ts"
+import * as WorkerEntry from "./runtime/WorkerEntry.ts"
+
+WorkerEntry.run(registry)
