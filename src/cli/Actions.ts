@@ -1,0 +1,196 @@
+/** What each command does: checks its options, asks the backend, prints. Everything printed goes to stdout. */
+import { Console, Duration, Effect, Schema } from "effect"
+import { mkdir, open, stat } from "node:fs/promises"
+import { join } from "node:path"
+import { Name } from "../protocol/Documents.ts"
+import * as AdminClient from "../services/AdminClient.ts"
+import * as Config from "../services/config/Config.ts"
+import * as HostPort from "../services/config/HostPort.ts"
+import { Backend, type LogFormat } from "./Backend.ts"
+import { CliError, EXIT_USAGE, failure, fromError, usage } from "./CliError.ts"
+import * as RelayTemplate from "./RelayTemplate.ts"
+import { bytes, colour, table } from "./Table.ts"
+
+const load = (file: string): Effect.Effect<Config.Config, CliError> =>
+  Effect.mapError(Config.load(file), ({ message }) => new CliError({ message, exitCode: EXIT_USAGE, placed: true }))
+
+const loadRelay = (file: string): Effect.Effect<Config.RelayConfig, CliError> =>
+  Effect.flatMap(load(file), (config) =>
+    config.role === "relay"
+      ? Effect.succeed(config)
+      : usage(
+        `${file} is the configuration of a ${config.role}; give this command the relay's, on the relay's machine`
+      ))
+
+export const run = (options: { readonly config: string; readonly logFormat: LogFormat }) =>
+  Effect.gen(function*() {
+    const config = yield* load(options.config)
+    const backend = yield* Backend
+    yield* backend.run(config, { logFormat: options.logFormat, configFile: options.config })
+  })
+
+export const demo = Effect.flatMap(Backend, (backend) => backend.demo)
+
+export const relayInit = (options: {
+  readonly dir: string
+  readonly host: string
+  readonly httpsPort: number
+  readonly udpPort: number
+}) =>
+  Effect.gen(function*() {
+    const { dir, host, httpsPort, udpPort } = options
+    const problem = HostPort.isUnspecified(host) ? "which nobody can connect to" : HostPort.hostProblem(host)
+    if (problem !== null) {
+      return yield* usage(
+        `--host ${host}, ${problem}; give the public host name or IP address, such as relay.example.com`
+      )
+    }
+    const backend = yield* Backend
+    const file = join(dir, "relay.yaml")
+    const stateDir = join(dir, "state")
+    for (const path of [file, stateDir]) {
+      if (yield* exists(path)) {
+        return yield* failure(
+          `${path} exists and nothing was changed; choose another --dir, or go on with: sallyport run --config ${file}`
+        )
+      }
+    }
+    yield* io(() => mkdir(dir, { recursive: true }))
+    yield* backend.makeRelayKeys(stateDir)
+    yield* writeNew(file, RelayTemplate.render({ host, httpsPort, udpPort, stateDir: "state" }))
+    yield* Console.log(
+      `Made ${file} and the keys in ${stateDir}.\n` +
+        `Next: add resources and access rules to ${file}, then\n` +
+        `  sallyport run --config ${file}\n` +
+        `  sallyport token create --config ${file} --role connector --name office`
+    )
+  })
+
+const io = <A>(evaluate: () => Promise<A>) =>
+  Effect.mapError(Effect.tryPromise(evaluate), ({ error }) => fromError(error))
+
+const exists = (path: string) =>
+  Effect.tryPromise(() => stat(path)).pipe(Effect.as(true), Effect.orElseSucceed(() => false))
+
+const writeNew = (path: string, text: string) =>
+  Effect.scoped(Effect.gen(function*() {
+    const file = yield* Effect.acquireRelease(io(() => open(path, "wx", 0o644)), (file) =>
+      Effect.promise(() => file.close()))
+    yield* io(() =>
+      file.writeFile(text)
+    )
+  }))
+
+const isName = (text: string): boolean => Schema.is(Name)(text)
+const NAME_RULE = "use 1 to 63 of a-z, 0-9 and -, starting with a letter or digit"
+const DEFAULT_NETWORK = "default"
+
+export const tokenCreate = (options: {
+  readonly config: string
+  readonly role: "client" | "connector"
+  readonly name: string
+  readonly network: string | null
+  readonly ttl: string
+}) =>
+  Effect.gen(function*() {
+    const { name, network, role } = options
+    if (!isName(name)) return yield* usage(`--name ${name} is no node name; ${NAME_RULE}`)
+    if (network !== null && !isName(network)) {
+      return yield* usage(`--network ${network} is no network name; ${NAME_RULE}`)
+    }
+    if (role === "client" && network !== null) return yield* usage("--network is for connectors only; leave it out")
+    const ttl = yield* parseTtl(options.ttl)
+    const relay = yield* loadRelay(options.config)
+    const backend = yield* Backend
+    const token = yield* backend.createToken(relay, {
+      role,
+      name,
+      network: role === "client" ? null : network ?? DEFAULT_NETWORK,
+      ttl
+    })
+    yield* Console.log(token)
+  })
+
+const SECONDS = { s: 1, m: 60, h: 3600, d: 86_400 }
+/** Long enough to copy it over; short enough that a forgotten one is worth nothing. */
+const MAX_TTL_SECONDS = 30 * SECONDS.d
+const MIN_TTL_SECONDS = 10
+
+/** `30m` and the like. */
+export const parseTtl = (text: string): Effect.Effect<Duration.Duration, CliError> => {
+  const parts = /^(\d{1,9})([smhd])$/.exec(text)
+  const seconds = parts === null ? 0 : Number(parts[1]) * SECONDS[parts[2] as keyof typeof SECONDS]
+  return seconds >= MIN_TTL_SECONDS && seconds <= MAX_TTL_SECONDS
+    ? Effect.succeed(Duration.seconds(seconds))
+    : usage(`--ttl ${text} is no time from 10s to 30d; write for example --ttl 1h (units: s, m, h, d)`)
+}
+
+export const nodeList = (options: { readonly config: string; readonly json: boolean }) =>
+  Effect.gen(function*() {
+    const relay = yield* loadRelay(options.config)
+    const nodes = yield* (yield* Backend).listNodes(relay)
+    if (options.json) return yield* Console.log(JSON.stringify({ nodes }))
+    if (nodes.length === 0) return yield* Console.log("No node has enrolled yet. Let one with: sallyport token create")
+    const rows = nodes.map((
+      { enrolledAt, name, network, nodeKey, role }
+    ) => [name, role, network ?? "-", enrolledAt, nodeKey])
+    yield* Console.log(table([["NAME", "ROLE", "NETWORK", "ENROLLED", "KEY"], ...rows]))
+  })
+
+export const nodeRemove = (options: { readonly config: string; readonly json: boolean; readonly name: string }) =>
+  Effect.gen(function*() {
+    const relay = yield* loadRelay(options.config)
+    const removed = yield* (yield* Backend).removeNode(relay, options.name)
+    if (!removed) {
+      return yield* failure(`no node is named ${options.name}; see: sallyport node list --config ${options.config}`)
+    }
+    yield* Console.log(options.json ? JSON.stringify({ removed: options.name }) : `Removed ${options.name}.`)
+  })
+
+const Peer = Schema.Struct({
+  name: Schema.String,
+  path: Schema.NullOr(Schema.String),
+  rttMs: Schema.NullOr(Schema.Number),
+  reason: Schema.String,
+  flows: Schema.Number,
+  bytesIn: Schema.Number,
+  bytesOut: Schema.Number
+})
+const Status = Schema.Struct({ peers: Schema.Array(Peer) })
+
+export const status = (options: { readonly config: string; readonly json: boolean }) =>
+  Effect.gen(function*() {
+    const config = yield* load(options.config)
+    const answer = yield* AdminClient.request(config.admin, "GET", "/v1/status", undefined, {
+      configFile: options.config
+    }).pipe(
+      Effect.mapError(fromError)
+    )
+    const { peers } = yield* Schema.decodeUnknown(Status)(answer).pipe(
+      Effect.mapError(() => failure("the running sallyport answers in a way this version does not know; restart it"))
+    )
+    if (options.json) return yield* Console.log(JSON.stringify(answer))
+    yield* Console.log(peers.length === 0 ? "No peers now." : peerTable(peers, hasColours()))
+  })
+
+/** The path is the last but one thing a person looks at, so it has the colour. */
+const peerTable = (peers: ReadonlyArray<typeof Peer.Type>, colours: boolean): string => {
+  const rows = peers.map((peer) => [
+    peer.name,
+    peer.path ?? "-",
+    peer.rttMs === null ? "-" : `${peer.rttMs.toFixed(1)} ms`,
+    String(peer.flows),
+    bytes(peer.bytesIn),
+    bytes(peer.bytesOut),
+    peer.reason
+  ])
+  const [head = "", ...lines] = table([["PEER", "PATH", "RTT", "FLOWS", "IN", "OUT", "WHY THIS PATH"], ...rows]).split(
+    "\n"
+  )
+  const painted = lines.map((line, index) =>
+    peers[index]?.path === "direct" ? colour(colours, 32, line) : colour(colours, 33, line)
+  )
+  return [colour(colours, 1, head), ...painted].join("\n")
+}
+
+const hasColours = (): boolean => process.stdout.isTTY && process.env["NO_COLOR"] === undefined

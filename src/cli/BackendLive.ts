@@ -1,0 +1,67 @@
+/** The program behind the commands. Every part is imported by the command that needs it. */
+import { Context, Effect, Layer, Option } from "effect"
+import type { RelayConfig } from "../services/config/Config.ts"
+import { Backend } from "./Backend.ts"
+import { type CliError, failure, fromError } from "./CliError.ts"
+
+const orError = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, CliError, R> =>
+  Effect.mapError(effect, fromError)
+
+/** Keys first: opening the directory of a relay that does not exist would make half of one. */
+const keysOf = (relay: RelayConfig) =>
+  Effect.flatMap(
+    Effect.promise(() => import("../services/RelayKeys.ts")),
+    ({ read }) =>
+      Effect.mapError(read(relay.stateDir), (error) =>
+        error.reason === "missing"
+          ? failure(
+            `there is no relay in ${relay.stateDir}: ${error.path} is missing; ` +
+              "start the relay once with sallyport run, or make one with sallyport relay init"
+          )
+          : fromError(error))
+  )
+
+/** The relay's directory, which a running relay may have open, too. */
+const directoryOf = (relay: RelayConfig) =>
+  Effect.gen(function*() {
+    yield* keysOf(relay)
+    const { Directory, layer } = yield* Effect.promise(() => import("../services/Directory.ts"))
+    return Context.get(yield* orError(Layer.build(layer({ stateDir: relay.stateDir }))), Directory)
+  })
+
+export const layer: Layer.Layer<Backend> = Layer.succeed(Backend, {
+  run: (config, options) =>
+    Effect.flatMap(Effect.promise(() => import("../roles/Run.ts")), ({ run }) => orError(run(config, options))),
+  demo: Effect.flatMap(Effect.promise(() => import("../roles/Demo.ts")), ({ demo }) => orError(demo)),
+  makeRelayKeys: (stateDir) =>
+    Effect.flatMap(
+      Effect.promise(() => import("../services/RelayKeys.ts")),
+      ({ init }) => Effect.asVoid(orError(init(stateDir)))
+    ),
+  createToken: (relay, wanted) =>
+    Effect.scoped(Effect.gen(function*() {
+      const { host, https } = relay.advertise
+      if (https === 0) {
+        return yield* failure("the relay's port is chosen at each start, so no token can name it; set advertise.https")
+      }
+      const { tokenText } = yield* Effect.promise(() => import("../services/RelayKeys.ts"))
+      const keys = yield* keysOf(relay)
+      const token = yield* orError((yield* directoryOf(relay)).createToken(wanted))
+      return tokenText({ keys, host, httpsPort: https, publicTls: relay.tls !== null, token })
+    })),
+  listNodes: (relay) =>
+    Effect.scoped(Effect.gen(function*() {
+      const nodes = yield* orError((yield* directoryOf(relay)).listNodes)
+      return nodes.map(({ createdAt, key, name, network, role }) => ({
+        name,
+        role,
+        network,
+        nodeKey: key,
+        enrolledAt: new Date(createdAt * 1000).toISOString().replace(".000Z", "Z")
+      }))
+    })),
+  removeNode: (relay, name) =>
+    Effect.scoped(Effect.gen(function*() {
+      return Option.isSome(yield* orError((yield* directoryOf(relay)).removeNode(name)))
+    }))
+})

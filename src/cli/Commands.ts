@@ -1,0 +1,143 @@
+/** The command tree: names, options and their help. What a command does is in `Actions.ts`. */
+import { Args, Command, HelpDoc, Options, ValidationError } from "@effect/cli"
+import { Effect, Logger, LogLevel, Option } from "effect"
+import { MAX_PORT } from "../services/config/HostPort.ts"
+import type { LogFormat } from "./Backend.ts"
+
+const config = Options.text("config").pipe(
+  Options.withAlias("c"),
+  Options.withPseudoName("FILE"),
+  Options.withDescription("The YAML configuration file")
+)
+const relayConfig = Options.text("config").pipe(
+  Options.withAlias("c"),
+  Options.withPseudoName("RELAY.yaml"),
+  Options.withDescription("The relay's YAML configuration file")
+)
+const json = Options.boolean("json").pipe(Options.withDescription("Print JSON for programs"))
+
+const invalid = (message: string) => Effect.fail(ValidationError.invalidValue(HelpDoc.p(message)))
+
+/** Unlike the library's own, it names the option when the value is wrong. */
+const choice = <A extends string>(name: string, values: ReadonlyArray<A>) =>
+  Options.text(name).pipe(
+    Options.withPseudoName(values.join("|")),
+    Options.mapEffect((text) => {
+      const known = values.find((value) => value === text)
+      return known === undefined
+        ? invalid(`--${name} ${text} is unknown; give one of ${values.join(", ")}`)
+        : Effect.succeed(known)
+    })
+  )
+
+/** Loads what the actions need only when one runs. */
+const actions = Effect.promise(() => import("./Actions.ts"))
+
+/** Stdout is for the answer alone: whatever else wants to be said goes to stderr, warnings and worse. */
+const quietly = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  effect.pipe(
+    Logger.withMinimumLogLevel(LogLevel.Warning),
+    Effect.provide(Logger.replace(Logger.defaultLogger, Logger.withConsoleError(Logger.logfmtLogger)))
+  )
+
+const run = Command.make("run", {
+  config,
+  logFormat: choice("log-format", ["json", "pretty"]).pipe(
+    Options.withDescription("How logs look; pretty on a terminal, json elsewhere"),
+    Options.withDefault<LogFormat>(process.stderr.isTTY ? "pretty" : "json")
+  )
+}, (options) => Effect.flatMap(actions, (actions) => actions.run(options))).pipe(
+  Command.withDescription("Run the relay, connector or client that a configuration file describes")
+)
+
+const port = (name: string, fallback: number, what: string) =>
+  Options.text(name).pipe(
+    Options.withPseudoName("PORT"),
+    Options.mapEffect((text) =>
+      /^\d{1,5}$/.test(text) && Number(text) >= 1 && Number(text) <= MAX_PORT
+        ? Effect.succeed(Number(text))
+        : invalid(`--${name} ${text} is no port; give a number from 1 to ${MAX_PORT}`)
+    ),
+    Options.withDefault(fallback),
+    Options.withDescription(`${what} (default ${fallback})`)
+  )
+
+const relayInit = Command.make("init", {
+  dir: Options.text("dir").pipe(Options.withPseudoName("DIR"), Options.withDescription("The folder to make them in")),
+  host: Options.text("host").pipe(
+    Options.withPseudoName("HOST"),
+    Options.withDescription("The public host name or IP address of the relay")
+  ),
+  httpsPort: port("https-port", 443, "TCP port for HTTPS"),
+  udpPort: port("udp-port", 3478, "UDP port")
+}, (options) => Effect.flatMap(actions, (actions) => quietly(actions.relayInit(options)))).pipe(
+  Command.withDescription("Make the keys and a commented configuration for a new relay; overwrites nothing")
+)
+const relay = Command.make("relay").pipe(
+  Command.withDescription("Set up a relay"),
+  Command.withSubcommands([relayInit])
+)
+
+const tokenCreate = Command.make(
+  "create",
+  {
+    config: relayConfig,
+    role: choice("role", ["client", "connector"]).pipe(Options.withDescription("What the new node is")),
+    name: Options.text("name").pipe(Options.withDescription("The new node's name")),
+    network: Options.text("network").pipe(
+      Options.optional,
+      Options.withDescription("A connector's network (default: default)")
+    ),
+    ttl: Options.text("ttl").pipe(
+      Options.withDefault("1h"),
+      Options.withDescription("How long the token is good for, such as 30m, 1h or 7d (default 1h)")
+    )
+  },
+  ({ network, ...options }) =>
+    Effect.flatMap(
+      actions,
+      (actions) => quietly(actions.tokenCreate({ ...options, network: Option.getOrNull(network) }))
+    )
+).pipe(
+  Command.withDescription("Print a single-use enrolment token for a new node")
+)
+const token = Command.make("token").pipe(
+  Command.withDescription("Let new nodes enrol"),
+  Command.withSubcommands([tokenCreate])
+)
+
+const nodeList = Command.make(
+  "list",
+  { config: relayConfig, json },
+  (options) => Effect.flatMap(actions, (actions) => quietly(actions.nodeList(options)))
+).pipe(
+  Command.withDescription("List the nodes that have enrolled")
+)
+const nodeRemove = Command.make("remove", {
+  config: relayConfig,
+  json,
+  name: Args.text({ name: "name" }).pipe(Args.withDescription("The node's name"))
+}, (options) => Effect.flatMap(actions, (actions) => quietly(actions.nodeRemove(options)))).pipe(
+  Command.withDescription("Remove a node, for good: its flows end and it must enrol again")
+)
+const node = Command.make("node").pipe(
+  Command.withDescription("List and remove nodes"),
+  Command.withSubcommands([nodeList, nodeRemove])
+)
+
+const status = Command.make(
+  "status",
+  { config, json },
+  (options) => Effect.flatMap(actions, (actions) => quietly(actions.status(options)))
+).pipe(
+  Command.withDescription("Show the peers of a running sallyport and the path that each one uses")
+)
+
+const demo = Command.make("demo", {}, () => Effect.flatMap(actions, (actions) => actions.demo)).pipe(
+  Command.withDescription("Run a relay, a connector and a client on this machine and reach a page through them")
+)
+
+export const root = Command.make("sallyport").pipe(
+  Command.withDescription("Reach private resources without opening an inbound port"),
+  Command.withSubcommands([run, relay, token, node, status, demo])
+)

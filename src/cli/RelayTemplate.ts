@@ -1,0 +1,70 @@
+/** The configuration that `relay init` writes: commented, and right as it stands. */
+
+export type Values = {
+  readonly host: string
+  readonly httpsPort: number
+  readonly udpPort: number
+  readonly stateDir: string
+}
+
+export const render = ({ host, httpsPort, stateDir, udpPort }: Values): string =>
+  `# A sallyport relay. Check it with: sallyport run --config relay.yaml
+# Every mistake is reported at the start, with its line. Paths count from the folder of this file.
+
+role: relay
+name: relay
+
+# Keys and the directory of nodes. Back it up: whoever has it is this relay. Made with mode 0700.
+stateDir: ${stateDir}
+
+# Where this relay listens: TCP for HTTPS (signaling, and packets where UDP is blocked) and
+# UDP for STUN and packets. Open both in the firewall.
+listen:
+  https: "0.0.0.0:${httpsPort}"
+  udp: "0.0.0.0:${udpPort}"
+
+# What nodes connect to. Ports only if they differ from those above (port forwarding):
+#   https: 443
+#   udp: 3478
+advertise:
+  host: "${host}"
+
+# Without this the relay issues its own certificates, which nodes know from their token.
+# tls:
+#   cert: fullchain.pem
+#   key: privkey.pem
+
+# What can be reached, and through which network of connectors. Names and addresses are
+# resolved at the connector: a host name, an IP address, a CIDR (10.1.0.0/16) or *.example.com.
+resources: []
+# resources:
+#   - name: intranet
+#     network: default
+#     address: intranet.local
+#     tcp: [80, 443, "8000-8100"]
+#     # Only if it may be on the connector's own machine:
+#     allowLoopback: false
+
+# Who may reach what; nobody may reach anything that is not listed. "*" means all.
+access: []
+# access:
+#   - clients: [alice]
+#     resources: [intranet]
+#   - clients: ["*"]
+#     resources: [intranet]
+
+# The admin API (sallyport status) is a unix socket in stateDir, or an address of this machine:
+# admin: "127.0.0.1:9300"
+
+# trace, debug, info, warn or error
+logLevel: info
+
+# Traces and metrics by OTLP over HTTP:
+# telemetry:
+#   otlp: http://127.0.0.1:4318
+
+# Which threads the actors run on: default, isolated (a thread each), or threads by name:
+# placement:
+#   control: [signalingHub]
+#   relay: [relayForwarder]
+`

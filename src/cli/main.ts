@@ -1,0 +1,51 @@
+/** The program's entry: signals, exit codes, and nothing else. */
+import { Effect, Exit, Fiber } from "effect"
+import { layer } from "./BackendLive.ts"
+import * as Cli from "./Cli.ts"
+import { EXIT_FAILURE, EXIT_INTERRUPTED } from "./CliError.ts"
+
+/** How long a stop may take until the process ends anyway. */
+const STOP_LIMIT = "5 seconds"
+
+const args = process.argv.slice(2)
+const colours = process.stdout.isTTY && process.env["NO_COLOR"] === undefined
+
+const say = (text: string) => process.stderr.write(`sallyport: ${text}\n`)
+
+process.stdout.on("error", () => process.exit(0)) // whoever read our output has left
+process.stderr.on("error", () => {})
+process.on("uncaughtException", (error) => {
+  say(`internal error: ${error instanceof Error ? error.message : String(error)}; please report it`)
+  process.exit(EXIT_FAILURE)
+})
+
+// `never` keeps the process alive while a command waits for something that does not.
+const fiber = Effect.runFork(Effect.raceFirst(Cli.main(args, { colours }), Effect.never).pipe(Effect.provide(layer)))
+
+/** `run` and `demo` only end by a signal, so that is how they succeed. */
+const command = args.find((arg) => ["run", "relay", "token", "node", "status", "demo"].includes(arg))
+const endsBySignal = command === "run" || command === "demo"
+
+fiber.addObserver((exit) => {
+  const code = Exit.isSuccess(exit) ? exit.value : EXIT_INTERRUPTED
+  process.exit(code === EXIT_INTERRUPTED && endsBySignal ? 0 : code)
+})
+
+/** npm passes on the Ctrl-C that the terminal has sent already: a second signal so soon after the first is the same one. */
+const SAME_SIGNAL_MS = 1_000
+let stoppingSince = Infinity
+const stop = () => {
+  if (performance.now() - stoppingSince > SAME_SIGNAL_MS) process.exit(EXIT_INTERRUPTED)
+  if (stoppingSince !== Infinity) return
+  stoppingSince = performance.now()
+  Effect.runFork(Fiber.interrupt(fiber))
+  Effect.runFork(Effect.delay(
+    Effect.sync(() => {
+      say("could not stop within 5 s; ended at once, open flows are cut")
+      process.exit(EXIT_FAILURE)
+    }),
+    STOP_LIMIT
+  ))
+}
+process.on("SIGTERM", stop)
+process.on("SIGINT", stop)

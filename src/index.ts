@@ -1,0 +1,14 @@
+/** Sallyport as a library: any role inside another program. */
+export { RunFailed } from "./roles/Run.ts"
+export type { PathKind, Peer } from "./roles/Running.ts"
+export {
+  DialFailed,
+  type Flow,
+  FlowBroken,
+  type Handle,
+  type Options,
+  Sallyport,
+  type Service,
+  type Source
+} from "./roles/Sallyport.ts"
+export type { ConfigInput } from "./services/config/Config.ts"

@@ -1,0 +1,63 @@
+/** Before anything else a node is enrolled: once, with a token, over a link of its own; after that its state directory suffices. */
+import { Effect, Either, Option, Redacted, Schedule, Schema } from "effect"
+import * as EnrolmentToken from "../protocol/EnrolmentToken.ts"
+import * as Signed from "../protocol/Signed.ts"
+import { type NodeConfig, resolveToken } from "../services/config/Config.ts"
+import * as Enrolment from "../services/Enrolment.ts"
+import { layerNodeIdentity, NodeIdentity } from "../services/Keys.ts"
+import * as LinkClient from "../transport/link/LinkClient.ts"
+
+/** The node cannot be enrolled, and trying again with the same token will not help. */
+export class EnrolFailed extends Schema.TaggedError<EnrolFailed>()("EnrolFailed", { message: Schema.String }) {}
+
+/** A relay that cannot be reached is tried again for ever: a node may well boot before its network. */
+const RETRY = Schedule.exponential("500 millis").pipe(Schedule.either(Schedule.spaced("10 seconds")), Schedule.jittered)
+
+export const ensure = Effect.fn("Enrol.ensure")(function*(config: NodeConfig) {
+  const { carrier, name, role, stateDir } = config
+  const identity = yield* Effect.provide(NodeIdentity, layerNodeIdentity({ stateDir }))
+  const enrolments = Enrolment.make(stateDir)
+  const known = yield* enrolments.load(identity.key)
+  const enrolled = Option.isSome(known) ? known.value : yield* enrol()
+  const { membership } = enrolled
+  if (membership.role !== role || membership.name !== name) {
+    return yield* new EnrolFailed({
+      message:
+        `${stateDir} belongs to ${membership.role} ${membership.name}, and the configuration says ${role} ${name}; ` +
+        "correct the configuration, or give it another stateDir and a new token"
+    })
+  }
+  return enrolled
+
+  function enrol() {
+    return Effect.gen(function*() {
+      const text = yield* resolveToken(config)
+      const token = yield* Either.mapLeft(
+        EnrolmentToken.parse(Redacted.value(text)),
+        (bad) => new EnrolFailed({ message: `the enrolment token is not usable: ${bad.message}` })
+      )
+      const relay = Enrolment.relayOf(token)
+      const welcome = yield* Effect.scoped(Effect.map(
+        LinkClient.connect({
+          host: relay.host,
+          port: relay.httpsPort,
+          trust: relay.tls,
+          carrier,
+          purpose: "signal",
+          identity,
+          enrol: { tokenId: token.id, secret: Redacted.value(token.secret) }
+        }),
+        (connected) => connected.welcome
+      )).pipe(
+        Effect.tapError((error) => Effect.logWarning(`not enrolled yet: ${error.message}`)),
+        Effect.retry({ schedule: RETRY, while: ({ reason }) => TRANSIENT.has(reason) })
+      )
+      const signed = yield* Either.mapLeft(Signed.fromBytes(welcome), (message) => new EnrolFailed({ message }))
+      const saved = yield* enrolments.save(identity.key, relay, signed)
+      yield* Effect.logInfo("enrolled").pipe(Effect.annotateLogs({ name, relay: relay.host }))
+      return saved
+    })
+  }
+})
+
+const TRANSIENT: ReadonlySet<string> = new Set(["unreachable", "timed_out", "lost", "carrier_refused", "tls_failed"])

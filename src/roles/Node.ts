@@ -1,0 +1,108 @@
+/** The client and connector roles: enrolled, signed in, bound at the relay, doors open. */
+import { Effect } from "effect"
+import { join } from "node:path"
+import { PathProber, type SessionPath } from "../actors/PathProberRpcs.ts"
+import { type LegKind, Relay } from "../actors/RelayRpcs.ts"
+import { Signaling } from "../actors/SignalingRpcs.ts"
+import { type SessionStatus, StreamMux } from "../actors/StreamMuxRpcs.ts"
+import { NODE_ACTORS, NODE_PLACEMENT } from "../actors/Wiring.ts"
+import type { ClientConfig, NodeConfig } from "../services/config/Config.ts"
+import type { Settings } from "../services/Telemetry.ts"
+import * as Enrol from "./Enrol.ts"
+import type { PathKind, Peer, Running } from "./Running.ts"
+import * as Threads from "./Threads.ts"
+
+/** A SOCKS5 door for the embedding program, in the state directory. */
+export const LOCAL_DOOR_FILE = "flows.sock"
+
+export interface Options {
+  /** Whether the program that embeds this node wants to open flows itself. */
+  readonly localDoor: boolean
+}
+
+export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: Settings, options: Options) {
+  const { carrier, role, stateDir } = config
+  yield* Enrol.ensure(config)
+  const supervisor = yield* Threads.start({
+    config,
+    telemetry,
+    actors: NODE_ACTORS,
+    placement: NODE_PLACEMENT,
+    configs: {
+      [Signaling.name]: { stateDir, carrier },
+      [Relay.name]: { stateDir },
+      [StreamMux.name]: {
+        stateDir,
+        role,
+        carrier,
+        direct: config.path === "auto",
+        udpPort: config.udp.port,
+        socks5: role === "client" ? config.socks5 : null,
+        local: options.localDoor ? { path: join(stateDir, LOCAL_DOOR_FILE) } : null,
+        forwards: role === "client" ? forwardsOf(config) : []
+      }
+    }
+  })
+  const mux = supervisor.ref(StreamMux)
+  const prober = supervisor.ref(PathProber)
+  // Waits for as long as it takes: a node may well start before its network or its relay.
+  yield* supervisor.ref(Signaling).ask((client) => client.AwaitUp(), { deadline: "365 days" })
+  yield* supervisor.ref(Relay).ask((client) => client.AwaitBound(), { deadline: "365 days" })
+  const { forwards, socks5 } = yield* mux.ask((client) => client.Listeners())
+  return {
+    supervisor,
+    listen: {
+      ...(socks5 === null ? {} : { socks5 }),
+      ...Object.fromEntries(forwards.map((address, index) => [`forward${index + 1}`, address]))
+    },
+    status: Effect.gen(function*() {
+      const sessions = yield* mux.ask((client) => client.Status())
+      const paths = yield* Effect.orElseSucceed(
+        prober.ask((client) => client.Paths(), BRIEF),
+        () => []
+      )
+      // Peers are worth telling also while a control actor is being restarted.
+      const signaling = yield* orNull(supervisor.ref(Signaling).ask((client) => client.State(), BRIEF))
+      const leg = yield* orNull(supervisor.ref(Relay).ask((client) => client.State(), BRIEF))
+      const legReason = leg?.reason ?? "the relay actor is being restarted"
+      const peers = sessions.filter(({ up }) => up).map((session) =>
+        peerOf(session, paths, legReason, config.path === "relay")
+      )
+      return { peers, signaling, leg }
+    }),
+    reload: (next) =>
+      next.role === "client" ? mux.ask((client) => client.SetForwards({ forwards: forwardsOf(next) })) : Effect.void
+  } satisfies Running
+})
+
+const BRIEF = { deadline: "1 second" } as const
+const orNull = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A | null> => Effect.orElseSucceed(effect, () => null)
+
+const forwardsOf = (config: ClientConfig) =>
+  config.forwards.map(({ listen, port, resource }) => ({ listen, port, resource }))
+
+const WORSE: ReadonlyArray<LegKind> = ["relay-tcp", "relay-h3", "relay-udp"]
+
+/** Of a relayed session the worse leg counts: it is the one that a user would want to mend. */
+const kindOf = ({ leg, path, peerLeg }: SessionStatus): PathKind =>
+  path.kind === "direct" ? "direct" : WORSE.find((kind) => kind === leg || kind === peerLeg) ?? "relay-udp"
+
+const peerOf = (
+  session: SessionStatus,
+  paths: ReadonlyArray<SessionPath>,
+  legReason: string,
+  relayOnly: boolean
+): Peer => {
+  const known = paths.find((path) => path.session === session.session)
+  const path = kindOf(session)
+  const reason = relayOnly ? "relay_only" : known?.reason ?? "resumed"
+  return {
+    name: session.peer,
+    path,
+    rttMs: known?.rttMs ?? (session.rttMs > 0 ? session.rttMs : null),
+    reason: path === "direct" || path === "relay-udp" ? reason : `${reason} (${legReason})`,
+    flows: session.flows,
+    bytesIn: session.bytesIn,
+    bytesOut: session.bytesOut
+  }
+}

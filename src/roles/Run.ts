@@ -1,0 +1,78 @@
+/** One process of one role, from its configuration to its end: what `sallyport run` does. */
+import { Console, Deferred, Effect, FiberSet, Schema } from "effect"
+import { AdminError } from "../services/AdminError.ts"
+import * as AdminServer from "../services/AdminServer.ts"
+import { type Config, load } from "../services/config/Config.ts"
+import * as Telemetry from "../services/Telemetry.ts"
+import * as Node from "./Node.ts"
+import * as Relay from "./Relay.ts"
+import type { Running } from "./Running.ts"
+import * as Threads from "./Threads.ts"
+
+/** It could not start, or had to end; `message` is for the operator. */
+export class RunFailed extends Schema.TaggedError<RunFailed>()("RunFailed", { message: Schema.String }) {}
+
+export interface Options {
+  readonly logFormat: "json" | "pretty"
+  readonly configFile: string
+}
+
+/** Starts a role; it stops with the scope, in order: doors, sessions, links, threads. */
+export const start = (config: Config, telemetry: Telemetry.Settings, options: Node.Options) =>
+  config.role === "relay" ? Relay.start(config, telemetry) : Node.start(config, telemetry, options)
+
+/** Runs until interrupted. Fails when it cannot start, and when an actor keeps dying. */
+export const run = (config: Config, options: Options): Effect.Effect<never, RunFailed> => {
+  const telemetry = Threads.telemetryOf(config, options.logFormat)
+  return Effect.gen(function*() {
+    const started = yield* Deferred.make<Running>()
+    yield* AdminServer.make({ listen: config.admin, routes: routes(started) })
+    const running = yield* start(config, telemetry, { localDoor: false })
+    yield* Deferred.succeed(started, running)
+    yield* onHangUp(reload(options.configFile, config, running))
+    const { name, role } = config
+    const ready = JSON.stringify({ event: "ready", role, name, listen: running.listen })
+    yield* options.logFormat === "json" ? Console.log(ready) : Effect.logInfo(`ready ${JSON.stringify(running.listen)}`)
+    return yield* running.supervisor.awaitGiveUp
+  }).pipe(
+    Effect.scoped,
+    Effect.mapError((error) => new RunFailed({ message: error.message })),
+    Effect.provide(Telemetry.layer(telemetry, "main"))
+  )
+}
+
+const routes = (started: Deferred.Deferred<Running>): AdminServer.Routes => {
+  const running = Effect.timeoutFail(Deferred.await(started), {
+    duration: "2 seconds",
+    onTimeout: () => new AdminError({ code: "timed_out", message: "it is still starting; see its log" })
+  })
+  const failed = ({ message }: { readonly message: string }) => new AdminError({ code: "internal", message })
+  return {
+    "GET /v1/status": () => Effect.flatMap(running, ({ status }) => Effect.mapError(status, failed)),
+    "GET /v1/actors": () => Effect.flatMap(running, ({ supervisor }) => supervisor.status)
+  }
+}
+
+/** A broken file keeps the old state, and the log says why. */
+const reload = (file: string, old: Config, running: Running) =>
+  load(file).pipe(
+    Effect.filterOrFail(
+      ({ role }) => role === old.role,
+      () => ({ message: `the role cannot change while running; it stays ${old.role}` })
+    ),
+    Effect.flatMap(running.reload),
+    Effect.matchEffect({
+      onFailure: ({ message }) => Effect.logError(`the configuration was not reloaded, the old one stays: ${message}`),
+      onSuccess: () => Effect.logInfo("the configuration was reloaded")
+    })
+  )
+
+const onHangUp = (effect: Effect.Effect<void>) =>
+  Effect.gen(function*() {
+    const fork = yield* FiberSet.makeRuntime()
+    const onSignal = () => void fork(effect)
+    yield* Effect.acquireRelease(
+      Effect.sync(() => process.on("SIGHUP", onSignal)),
+      () => Effect.sync(() => process.off("SIGHUP", onSignal))
+    )
+  })

@@ -1,0 +1,31 @@
+/** What a started role offers to whoever started it, whichever role it is. */
+import type { Effect } from "effect"
+import type { ActorUnavailable } from "../actors/runtime/ActorRef.ts"
+import type { Supervisor } from "../actors/runtime/Supervisor.ts"
+import type { HubError } from "../actors/SignalingHubRpcs.ts"
+import type { ListenFailed } from "../actors/StreamMuxRpcs.ts"
+import type { Config } from "../services/config/Config.ts"
+
+/** How relayed or direct packets of a session travel, as the worse of its two legs. */
+export type PathKind = "direct" | "relay-udp" | "relay-h3" | "relay-tcp"
+
+export interface Peer {
+  readonly name: string
+  readonly path: PathKind
+  readonly rttMs: number | null
+  /** Why it is this path; never empty. */
+  readonly reason: string
+  readonly flows: number
+  readonly bytesIn: number
+  readonly bytesOut: number
+}
+
+export interface Running {
+  readonly supervisor: Supervisor
+  /** Names and addresses of what listens, with real ports. */
+  readonly listen: Readonly<Record<string, string>>
+  /** `peers`, and what else there is to say. */
+  readonly status: Effect.Effect<{ readonly peers: ReadonlyArray<Peer> }, ActorUnavailable>
+  /** Takes over what may change while running; the rest of the new configuration waits for a restart. */
+  readonly reload: (config: Config) => Effect.Effect<void, ActorUnavailable | HubError | ListenFailed>
+}

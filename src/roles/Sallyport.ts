@@ -1,0 +1,184 @@
+/**
+ * Any role inside another program: as an Effect Layer, or by promises. A node that is embedded opens flows with `dial`, which
+ * gives a connected socket: reads, writes, half-close and back-pressure are those of the flow.
+ */
+import { NodeSink, NodeStream } from "@effect/platform-node"
+import {
+  Cause,
+  Context,
+  Effect,
+  ExecutionStrategy,
+  Exit,
+  Layer,
+  Runtime,
+  Schema,
+  Scope,
+  type Sink,
+  type Stream
+} from "effect"
+import { join } from "node:path"
+import type { Duplex } from "node:stream"
+import { type Config, type ConfigInput, decode, load } from "../services/config/Config.ts"
+import type { Settings } from "../services/Telemetry.ts"
+import * as Telemetry from "../services/Telemetry.ts"
+import * as Socks5Client from "../transport/flow/Socks5Client.ts"
+import { LOCAL_DOOR_FILE } from "./Node.ts"
+import { RunFailed, start } from "./Run.ts"
+import type { Peer, Running } from "./Running.ts"
+import * as Threads from "./Threads.ts"
+
+/** The flow was not opened. `denied`: no permission, or the port is not listed. `refused`: the resource said no. */
+export class DialFailed extends Schema.TaggedError<DialFailed>()("DialFailed", {
+  reason: Schema.Literal("denied", "unreachable", "refused", "failed", "not_a_client"),
+  resource: Schema.String,
+  port: Schema.Int,
+  message: Schema.String
+}) {}
+
+/** The flow broke after it was open: the peer, the resource or the permission ended it. */
+export class FlowBroken extends Schema.TaggedError<FlowBroken>()("FlowBroken", { message: Schema.String }) {}
+
+/** Both directions of one flow. The sink's end half-closes it. */
+export interface Flow {
+  readonly stream: Stream.Stream<Uint8Array, FlowBroken>
+  readonly sink: Sink.Sink<void, Uint8Array, never, FlowBroken>
+}
+
+export interface Service {
+  readonly role: Config["role"]
+  readonly name: string
+  /** Names and addresses of what listens. */
+  readonly listen: Readonly<Record<string, string>>
+  readonly peers: Effect.Effect<ReadonlyArray<Peer>, RunFailed>
+  /** Clients only. `resource`: a name, or an address that a resource has. The socket is destroyed with the scope. */
+  readonly dial: (resource: string, port: number) => Effect.Effect<Duplex, DialFailed, Scope.Scope>
+  /** The same flow as a stream and a sink. */
+  readonly open: (resource: string, port: number) => Effect.Effect<Flow, DialFailed, Scope.Scope>
+  /** Takes over what may change while running (resources, access, forwards). */
+  readonly reload: (config: ConfigInput) => Effect.Effect<void, RunFailed>
+}
+
+export interface Options {
+  /** The folder from which relative paths in a configuration object count; the working directory unless given. */
+  readonly baseDir?: string
+  /** Of the threads' logs, which go to stderr. The main thread logs as the embedding program does. */
+  readonly logFormat?: Settings["format"]
+}
+
+/** The handshake with the local door, the dial through the relay, and the resource's own answer. */
+const DIAL_DEADLINE_MS = 30_000
+
+/** A YAML file's path, or what would stand in it. */
+export type Source = string | ConfigInput
+
+const make = (source: Source, options: Options = {}) =>
+  Effect.gen(function*() {
+    const baseDir = options.baseDir ?? process.cwd()
+    const config = yield* (typeof source === "string" ? load(source) : decode(source, { baseDir }))
+    const telemetry = Threads.telemetryOf(config, options.logFormat ?? "json")
+    const running = yield* start(config, telemetry, { localDoor: true })
+    return service(config, running, baseDir)
+  }).pipe(Effect.mapError((error) => new RunFailed({ message: error.message })))
+
+const service = (config: Config, running: Running, baseDir: string): Service => {
+  const failed = ({ message }: { readonly message: string }) => new RunFailed({ message })
+  const dial = (resource: string, port: number) =>
+    config.role !== "client"
+      ? Effect.fail(
+        new DialFailed({
+          reason: "not_a_client",
+          resource,
+          port,
+          message: `a ${config.role} opens no flows; embed a client`
+        })
+      )
+      : Effect.acquireRelease(
+        Effect.tryPromise({
+          try: () =>
+            Socks5Client.open({
+              listener: { path: join(config.stateDir, LOCAL_DOOR_FILE) },
+              host: resource,
+              port,
+              deadlineMs: DIAL_DEADLINE_MS
+            }),
+          catch: (cause) => dialFailed(resource, port, cause)
+        }),
+        (socket) => Effect.sync(() => socket.destroy())
+      )
+  return {
+    role: config.role,
+    name: config.name,
+    listen: running.listen,
+    peers: Effect.mapBoth(running.status, { onFailure: failed, onSuccess: ({ peers }) => peers }),
+    dial,
+    open: (resource, port) => Effect.map(dial(resource, port), flowOf),
+    reload: (next) => Effect.mapError(Effect.flatMap(decode(next, { baseDir }), running.reload), failed)
+  }
+}
+
+const flowOf = (socket: Duplex): Flow => {
+  const broken = (cause: unknown) => new FlowBroken({ message: cause instanceof Error ? cause.message : String(cause) })
+  return {
+    stream: NodeStream.fromReadable<FlowBroken>(() => socket, broken, { closeOnDone: false }),
+    sink: NodeSink.fromWritable(() => socket, broken, { endOnDone: true })
+  }
+}
+
+/** By the reply of RFC 1928, section 6. */
+const REASONS: Readonly<Record<number, readonly [DialFailed["reason"], string]>> = {
+  2: ["denied", "this client may not reach it, or the port is not listed; ask the relay's administrator"],
+  4: ["unreachable", "the name is unknown, or the resource or its connector cannot be reached; see the status"],
+  5: ["refused", "the resource refused the connection; is its service running?"]
+}
+
+const dialFailed = (resource: string, port: number, cause: unknown): DialFailed => {
+  const reply = cause instanceof Socks5Client.Socks5Refused ? cause.reply : 0
+  const [reason, message] = REASONS[reply] ?? ["failed", cause instanceof Error ? cause.message : String(cause)]
+  return new DialFailed({ reason, resource, port, message: `${resource}:${port}: ${message}` })
+}
+
+/** What `Sallyport.start` gives to programs without Effect. */
+export interface Handle {
+  readonly listen: Readonly<Record<string, string>>
+  readonly peers: () => Promise<ReadonlyArray<Peer>>
+  /** A socket that is the caller's to end or destroy. Rejects with `DialFailed`. */
+  readonly dial: (resource: string, port: number) => Promise<Duplex>
+  /** Ends flows, doors and threads; resolves when nothing of it is left. */
+  readonly stop: () => Promise<void>
+}
+
+export class Sallyport extends Context.Tag("sallyport/Sallyport")<Sallyport, Service>() {
+  /** The role that the configuration says, for as long as the layer lives. Up when it is ready. */
+  static readonly layer = (source: Source, options?: Options): Layer.Layer<Sallyport, RunFailed> =>
+    Layer.scoped(Sallyport, make(source, options))
+
+  /** The same for programs without Effect. Rejects with `RunFailed`. */
+  static readonly start = async (source: Source, options: Options = {}): Promise<Handle> => {
+    const scope = Effect.runSync(Scope.make())
+    const settings: Settings = { ...Telemetry.DEFAULT, format: options.logFormat ?? "json", level: "Warning" }
+    const runtime = await Effect.runPromise(Scope.extend(Layer.toRuntime(Telemetry.layer(settings, "main")), scope))
+    const run = <A, E>(effect: Effect.Effect<A, E>) =>
+      Runtime.runPromiseExit(runtime)(effect).then(Exit.match({
+        onFailure: (cause) => {
+          throw Cause.squash(cause)
+        },
+        onSuccess: (value) => value
+      }))
+    const stop = () => Effect.runPromise(Scope.close(scope, Exit.void))
+    try {
+      const { dial, listen, peers } = await run(Scope.extend(make(source, options), scope))
+      // The caller owns the socket; what is still open at `stop` ends with it.
+      const open = async (resource: string, port: number) => {
+        const own = await run(Scope.fork(scope, ExecutionStrategy.sequential))
+        const release = () => void Effect.runFork(Scope.close(own, Exit.void))
+        return run(Effect.onError(Scope.extend(dial(resource, port), own), () => Effect.sync(release))).then((socket) =>
+          socket.once("close", release)
+        )
+      }
+      return { listen, stop, peers: () => run(peers), dial: open }
+    } catch (error) {
+      await stop()
+      throw error
+    }
+  }
+}
