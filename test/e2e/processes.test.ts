@@ -1,0 +1,240 @@
+/** The program as people run it: processes of `bin/sallyport`, and the examples beside it. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, type Scope } from "effect"
+import { type ChildProcess, execFile, spawn } from "node:child_process"
+import { writeFileSync } from "node:fs"
+import { createServer } from "node:http"
+import { type AddressInfo, createServer as createTcp } from "node:net"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { Sallyport } from "../../src/roles/Sallyport.ts"
+import * as World from "./support/World.ts"
+
+const ROOT = fileURLToPath(new URL("../../", import.meta.url))
+const PROGRAM = join(ROOT, "bin", "sallyport")
+
+const freePort = Effect.async<number>((resume) => {
+  const server = createTcp().listen(0, "127.0.0.1", () => {
+    const { port } = server.address() as AddressInfo
+    server.close(() => resume(Effect.succeed(port)))
+  })
+})
+
+interface Process {
+  readonly child: ChildProcess
+  readonly lines: ReadonlyArray<string>
+  readonly errors: ReadonlyArray<string>
+  readonly until: (wanted: string) => Effect.Effect<string>
+  readonly exit: Effect.Effect<number | null>
+}
+
+const start = (args: ReadonlyArray<string>, options: { readonly cwd: string; readonly env?: Record<string, string> }) =>
+  Effect.acquireRelease(
+    Effect.sync((): Process => {
+      const child = spawn(process.execPath, args, { cwd: options.cwd, env: { ...process.env, ...options.env } })
+      const lines: Array<string> = []
+      const errors: Array<string> = []
+      child.stdout.setEncoding("utf8").on("data", (text: string) => lines.push(...text.split("\n")))
+      child.stderr.setEncoding("utf8").on("data", (text: string) => errors.push(...text.split("\n")))
+      const exit = Effect.async<number | null>((resume) => {
+        if (child.exitCode !== null) return resume(Effect.succeed(child.exitCode))
+        child.once("exit", (code) => resume(Effect.succeed(code)))
+      })
+      const until = (wanted: string) =>
+        Effect.suspend(() => Effect.fromNullable(lines.find((line) => line.includes(wanted)))).pipe(
+          Effect.retry({ schedule: World.spaced, times: 1500 }),
+          Effect.orDieWith(() => new Error(`no line with ${wanted}; it said ${[...lines, ...errors].join("\n")}`))
+        )
+      return { child, lines, errors, until, exit }
+    }),
+    ({ child, exit }) =>
+      Effect.zipRight(Effect.sync(() => child.kill("SIGTERM")), Effect.timeoutOption(exit, "6 seconds")).pipe(
+        Effect.zipRight(Effect.sync(() => child.kill("SIGKILL")))
+      )
+  )
+
+/** Standard output, standard error and the exit code of a command. */
+const run = (args: ReadonlyArray<string>, cwd: string) =>
+  Effect.async<{ readonly out: string; readonly err: string; readonly code: number }>((resume) => {
+    const child = execFile(
+      process.execPath,
+      [PROGRAM, ...args],
+      { cwd },
+      (_, out, err) => resume(Effect.succeed({ out, err, code: child.exitCode ?? -1 }))
+    )
+  })
+
+const relayIn = (dir: string, port: number): Effect.Effect<Process, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const [https, udp] = [yield* freePort, yield* freePort]
+    writeFileSync(
+      join(dir, "relay.yaml"),
+      `role: relay\nname: relay\nstateDir: relay\nlisten: {https: "127.0.0.1:${https}", udp: "127.0.0.1:${udp}"}\n` +
+        `advertise: {host: 127.0.0.1}\nresources:\n` +
+        `  - {name: tickets, network: office, address: 127.0.0.1, tcp: [${port}], allowLoopback: true}\n` +
+        `access:\n  - {clients: [reporter], resources: [tickets]}\n`
+    )
+    const relay = yield* start([PROGRAM, "run", "--config", "relay.yaml", "--log-format", "json"], { cwd: dir })
+    yield* relay.until("\"event\":\"ready\"")
+    return relay
+  })
+
+const tokenFor = (dir: string, role: string, name: string, ...more: ReadonlyArray<string>) =>
+  Effect.map(
+    run(["token", "create", "--config", "relay.yaml", "--role", role, "--name", name, ...more], dir),
+    ({ err, out }) => {
+      assert.match(out, /^sp1_\S+\n$/, err)
+      return out.trim()
+    }
+  )
+
+describe("processes", () => {
+  it.scopedLive(
+    "enrol, get ready, answer, tell their status, refuse a used token, and end within 5 s of SIGTERM",
+    () =>
+      Effect.gen(function*() {
+        const dir = yield* World.temporaryDir
+        const server = createServer((_, response) => response.end("it works"))
+        const port = yield* Effect.async<number>((resume) => {
+          server.listen(0, "127.0.0.1", () => resume(Effect.succeed((server.address() as AddressInfo).port)))
+        })
+        yield* Effect.addFinalizer(() => Effect.sync(() => server.close()))
+        const relay = yield* relayIn(dir, port)
+        const token = yield* tokenFor(dir, "client", "reporter")
+        writeFileSync(
+          join(dir, "connector.yaml"),
+          `role: connector\nname: office\nstateDir: office\ntoken: ${yield* tokenFor(
+            dir,
+            "connector",
+            "office",
+            "--network",
+            "office"
+          )}\n`
+        )
+        writeFileSync(
+          join(dir, "client.yaml"),
+          `role: client\nname: reporter\nstateDir: reporter\ntoken: {env: TOKEN}\nsocks5: "127.0.0.1:0"\n`
+        )
+        const connector = yield* start([
+          PROGRAM,
+          "run",
+          "--config",
+          join(dir, "connector.yaml"),
+          "--log-format",
+          "json"
+        ], { cwd: "/" })
+        const client = yield* start([PROGRAM, "run", "--config", "client.yaml", "--log-format", "json"], {
+          cwd: dir,
+          env: { TOKEN: token }
+        })
+        const ready = JSON.parse(yield* client.until("\"event\":\"ready\"")) as {
+          role: string
+          name: string
+          listen: { socks5: string }
+        }
+        yield* connector.until("\"event\":\"ready\"")
+        assert.deepInclude(ready, { role: "client", name: "reporter" })
+
+        const empty = yield* run(["status", "--config", "client.yaml", "--json"], dir)
+        assert.deepEqual([empty.code, (JSON.parse(empty.out) as { peers: Array<unknown> }).peers], [0, []])
+        const at = Number(ready.listen.socks5.split(":").at(-1))
+        const socket = yield* World.dialBy({ host: "127.0.0.1", port: at }, "tickets", port)
+        socket.write("GET / HTTP/1.0\r\n\r\n")
+        const answer = yield* Effect.promise(async () =>
+          Buffer.concat(await socket.toArray() as Array<Buffer>).toString()
+        )
+        assert.include(answer, "it works")
+        const { out } = yield* run(["status", "--config", "client.yaml", "--json"], dir)
+        const [peer] = (JSON.parse(out) as { peers: Array<Record<string, unknown>> }).peers
+        assert.containsAllKeys(peer, ["name", "path", "rttMs", "reason", "flows", "bytesIn", "bytesOut"])
+        assert.strictEqual(peer?.["name"], "office")
+        assert.notStrictEqual(peer?.["reason"], "")
+
+        writeFileSync(join(dir, "thief.yaml"), `role: client\nname: reporter\nstateDir: thief\ntoken: ${token}\n`)
+        const thief = yield* start([PROGRAM, "run", "--config", "thief.yaml"], { cwd: dir })
+        assert.strictEqual(yield* thief.exit, 1)
+        assert.match(thief.errors.join("\n"), /token/)
+        assert.notInclude(thief.errors.join("\n"), token)
+
+        for (const { child, exit } of [client, connector, relay]) {
+          child.kill("SIGTERM")
+          assert.strictEqual(yield* Effect.timeout(exit, "5 seconds"), 0)
+        }
+      }),
+    120_000
+  )
+
+  it.scopedLive(
+    "the examples: a service with a connector inside, asked by a script with a client inside",
+    () =>
+      Effect.gen(function*() {
+        const dir = yield* World.temporaryDir
+        const port = yield* freePort
+        yield* relayIn(dir, port)
+        const env = { PORT: String(port) }
+        const connector = yield* tokenFor(dir, "connector", "tickets-service", "--network", "office")
+        const service = yield* start([join(ROOT, "examples/express-connector.mjs")], {
+          cwd: dir,
+          env: { ...env, TOKEN: connector, STATE: "c" }
+        })
+        yield* service.until("ready")
+        const client = yield* tokenFor(dir, "client", "reporter")
+        const script = yield* start([join(ROOT, "examples/query-client.mjs"), "tickets"], {
+          cwd: dir,
+          env: { ...env, TOKEN: client, STATE: "q" }
+        })
+        assert.strictEqual(yield* script.exit, 0, script.errors.join("\n"))
+        assert.include(script.lines.join("\n"), "Printer on fire")
+        assert.include(script.lines.join("\n"), "\"name\":\"tickets-service\"")
+      }),
+    120_000
+  )
+
+  const cycles = Number(process.env["SALLYPORT_CYCLES"] ?? 5)
+  it.scopedLive(
+    `a client starts and stops ${cycles} times in one process and leaves nothing behind`,
+    () =>
+      Effect.gen(function*() {
+        const port = yield* World.serve((socket) => void socket.pipe(socket))
+        const world = yield* World.make({
+          resources: [{ name: "echo", address: "127.0.0.1", tcp: [port], allowLoopback: true }]
+        })
+        const https = Number(world.relay.listen["https"]?.split(":").at(-1))
+        const token = yield* World.createToken(world.relayConfig, https, "client", "cycler", null)
+        const handles = () => {
+          const counts: Record<string, number> = {}
+          for (const kind of process.getActiveResourcesInfo()) counts[kind] = (counts[kind] ?? 0) + 1
+          return {
+            ports: counts["MessagePort"] ?? 0,
+            sockets: (counts["TCPSocketWrap"] ?? 0) + (counts["PipeWrap"] ?? 0),
+            servers: counts["TCPServerWrap"] ?? 0
+          }
+        }
+        const cycle = Effect.promise(async () => {
+          const node = await Sallyport.start({
+            role: "client",
+            name: "cycler",
+            stateDir: join(world.dir, "cycler"),
+            token
+          })
+          const refused = await node.dial("echo", port).then(
+            () => "opened",
+            (error: { reason: string }) => error.reason
+          )
+          await node.stop()
+          return refused
+        })
+        assert.strictEqual(yield* cycle, "denied", "no rule lets it in")
+        const before = handles()
+        for (let i = 1; i < cycles; i++) {
+          yield* cycle
+        }
+        yield* Effect.sleep("500 millis")
+        const after = handles()
+        assert.isAtMost(after.ports, before.ports, JSON.stringify({ before, after }))
+        assert.isAtMost(after.sockets, before.sockets, JSON.stringify({ before, after }))
+        assert.isAtMost(after.servers, before.servers, JSON.stringify({ before, after }))
+      }),
+    240_000
+  )
+})

@@ -1,0 +1,114 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber, Stream } from "effect"
+import { randomBytes } from "node:crypto"
+import type { Socket } from "node:net"
+import type { Running } from "../../src/roles/Running.ts"
+import * as World from "./support/World.ts"
+
+const CHUNK = randomBytes(64 * 1024)
+
+/** Sends chunks for as long as the other side listens, a few hundred a second. */
+const drip = (socket: Socket) => {
+  const timer = setInterval(() => socket.write(CHUNK), 5)
+  socket.once("close", () => clearInterval(timer))
+  socket.resume()
+}
+
+/** How much has come, whether it was what was sent, and whether the flow was cut. */
+const watch = (socket: Socket) => {
+  const seen = { bytes: 0, wrong: false, closed: false }
+  let at = 0
+  socket.on("data", (bytes: Buffer) => {
+    for (let i = 0; i < bytes.length; i += 997) if (bytes[i] !== CHUNK[(at + i) % CHUNK.length]) seen.wrong = true
+    at += bytes.length
+    seen.bytes = at
+  })
+  for (const over of ["end", "close"]) socket.once(over, () => (seen.closed = true))
+  socket.on("error", () => undefined)
+  socket.resume()
+  return seen
+}
+
+const resource = (port: number) => ({ name: "drip", address: "127.0.0.1", tcp: [port], allowLoopback: true })
+
+/** Ends the thread at once and waits until the actor on it is up again. */
+const killAndAwait = (running: Running, thread: string) =>
+  Effect.gen(function*() {
+    const up = yield* Effect.fork(
+      running.supervisor.events.pipe(
+        Stream.filter(({ kind, name, state }) => kind === "thread" && name === thread && state === "up"),
+        Stream.drop(1), // the replayed first start
+        Stream.runHead
+      )
+    )
+    yield* Effect.sleep("100 millis")
+    yield* running.supervisor.kill(thread)
+    yield* Effect.timeout(Fiber.join(up), "15 seconds")
+  })
+
+describe("supervision", () => {
+  it.scopedLive("no flow notices that a control actor's thread died, on either side", () =>
+    Effect.gen(function*() {
+      const port = yield* World.serve(drip)
+      const world = yield* World.make({ resources: [resource(port)], placement: "isolated" })
+      const flow = watch(yield* world.dial("drip", port))
+      yield* world.untilPath("direct")
+      for (const thread of ["signaling", "stun", "pathProber", "relay"]) {
+        for (const running of [world.client, world.connector]) {
+          const before = flow.bytes
+          yield* killAndAwait(running, thread)
+          yield* Effect.sleep("300 millis")
+          assert.isFalse(flow.closed, `the flow was cut when ${thread} died`)
+          assert.isFalse(flow.wrong, `bytes changed when ${thread} died`)
+          assert.isAbove(flow.bytes, before, `the flow stalled when ${thread} died`)
+        }
+      }
+      const again = watch(yield* world.dial("drip", port))
+      yield* Effect.sleep("300 millis")
+      assert.isAbove(again.bytes, 0, "new flows work after all that")
+    }), 180_000)
+
+  it.scopedLive(
+    "new flows work soon after the data thread died, which takes its own flows only",
+    () =>
+      Effect.gen(function*() {
+        const port = yield* World.serve(drip)
+        const world = yield* World.make({ resources: [resource(port)] })
+        const flow = watch(yield* world.dial("drip", port))
+        yield* Effect.sleep("300 millis")
+        assert.isAbove(flow.bytes, 0)
+        yield* world.client.supervisor.kill("data")
+        const after = performance.now()
+        // A door that is opened anew may have another port.
+        const again = watch(yield* Effect.retry(world.dialAnew("drip", port), { times: 200, schedule: World.spaced }))
+        const ms = performance.now() - after
+        yield* Effect.sleep("500 millis")
+        assert.isAbove(again.bytes, 0)
+        assert.isTrue(flow.closed, "the old flow's socket was closed, not left hanging")
+        assert.isBelow(ms, 10_000, "new flows work")
+      }),
+    120_000
+  )
+
+  it.scopedLive(
+    "the relay's threads may die, too: direct flows go on, and new ones come up",
+    () =>
+      Effect.gen(function*() {
+        const port = yield* World.serve(drip)
+        const world = yield* World.make({ resources: [resource(port)] })
+        const flow = watch(yield* world.dial("drip", port))
+        yield* world.untilPath("direct")
+        for (const thread of ["control", "relay"]) {
+          const before = flow.bytes
+          yield* killAndAwait(world.relay, thread)
+          yield* Effect.sleep("500 millis")
+          assert.isFalse(flow.closed, `the flow was cut when the relay's ${thread} thread died`)
+          assert.isAbove(flow.bytes, before)
+        }
+        const again = watch(yield* Effect.retry(world.dial("drip", port), { times: 100, schedule: World.spaced }))
+        yield* Effect.sleep("500 millis")
+        assert.isAbove(again.bytes, 0)
+      }),
+    120_000
+  )
+})

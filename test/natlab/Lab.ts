@@ -1,0 +1,297 @@
+/**
+ * A relay, a connector and a client as programs (`bin/sallyport`), each on a host of its own in a lab of network namespaces, and a
+ * private HTTP server behind the connector. `lab/natlab.sh` draws the network. Build first: the programs run the bundle in `dist`.
+ */
+import { Data, Duration, Effect, Exit, Schedule, type Scope } from "effect"
+import { type ChildProcess, spawn } from "node:child_process"
+import { createHash, randomBytes } from "node:crypto"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { createInterface } from "node:readline"
+import { fileURLToPath } from "node:url"
+import type { Peer } from "../../src/roles/Running.ts"
+
+/** Some part of the lab did not do what it was asked; `message` says which, with its last words. */
+export class LabFailed extends Data.TaggedError("LabFailed")<{ readonly message: string }> {}
+
+export type Nat = "none" | "port-restricted" | "symmetric" | "udp-blocked" | "tcp443"
+export type Role = "relay" | "connector" | "client"
+export interface Options {
+  readonly clientNat?: Nat
+  readonly connectorNat?: Nat
+  /** The connector is plugged in beside the client. */
+  readonly sameNat?: boolean
+  /** Of both nodes. */
+  readonly carrier?: "auto" | "webtransport" | "websocket"
+}
+
+/** What became of a request. Code 0 is curl's success. */
+export interface Fetched {
+  readonly code: number
+  readonly body: Buffer
+  readonly sha256: string
+  readonly ms: number
+  /** The longest time in which no byte came, after the first one. */
+  readonly stallMs: number
+}
+
+export interface Fetching {
+  readonly bytes: () => number
+  readonly done: Effect.Effect<Fetched>
+}
+
+export interface Lab {
+  readonly start: (role: Role) => Effect.Effect<void, LabFailed, Scope.Scope>
+  /** SIGTERM, and waits until the process has ended. */
+  readonly stop: (role: Role) => Effect.Effect<void, LabFailed>
+  /** `sallyport ...` on the relay's host, to its end. */
+  readonly admin: (...args: ReadonlyArray<string>) => Effect.Effect<string, LabFailed>
+  /** Begins a request by name through the client's SOCKS5 listener. */
+  readonly begin: (path: string) => Effect.Effect<Fetching, never, Scope.Scope>
+  readonly fetch: (path: string) => Effect.Effect<Fetched>
+  /** The client's only peer, as `sallyport status --json` tells it. */
+  readonly peer: Effect.Effect<Peer, LabFailed>
+  readonly untilPeer: (is: (peer: Peer) => boolean, within: Duration.DurationInput) => Effect.Effect<Peer, LabFailed>
+  /** Of `lab/natlab.sh`. */
+  readonly net: (...args: ReadonlyArray<string>) => Effect.Effect<string, LabFailed>
+  /** What the relay's access link has carried, both directions together. */
+  readonly relayBytes: Effect.Effect<number, LabFailed>
+  /** What a program has logged since it was started, one JSON object a line. */
+  readonly log: (role: Role) => ReadonlyArray<string>
+}
+
+export const FILE_BYTES = 6 << 20
+export const FILE = randomBytes(FILE_BYTES)
+export const FILE_SHA256 = createHash("sha256").update(FILE).digest("hex")
+
+const ROOT = fileURLToPath(new URL("../../", import.meta.url))
+const PROGRAM = join(ROOT, "bin", "sallyport")
+const LAB_DIR = fileURLToPath(new URL("lab/", import.meta.url))
+const RESOURCE = { name: "intranet", address: "10.50.0.10", port: 8080 }
+const SOCKS5 = "127.0.0.1:1080"
+const RELAY = "203.0.113.10"
+const READY_DEADLINE = Duration.seconds(30)
+const LINES_KEPT = 400
+const LINES_SHOWN = 40
+const ENV = { ...process.env, PATH: `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin` }
+
+/** Whether labs can be made here; said aloud once, since a test that is passed over in silence proves nothing. */
+export const isPossible: boolean = process.platform === "linux" && process.getuid?.() === 0
+if (!isPossible) {
+  process.stderr.write("NAT LAB NOT RUN: network namespaces need root on Linux. Nothing below is proved.\n")
+}
+
+/** A lab that is up and connected for as long as `body` runs. When it fails, the programs' last lines are shown. */
+export const use = <E>(options: Options, body: (lab: Lab) => Effect.Effect<void, E, Scope.Scope>) =>
+  Effect.scoped(Effect.gen(function*() {
+    const logs = new Map<string, ReadonlyArray<string>>()
+    const exit = yield* Effect.exit(Effect.flatMap(make(options, logs), body))
+    if (Exit.isFailure(exit)) {
+      for (const [role, lines] of logs) {
+        process.stderr.write(`--- last lines of ${role}\n${lines.slice(-LINES_SHOWN).join("\n")}\n`)
+      }
+    }
+    return yield* exit
+  }))
+
+let labs = 0
+
+const make = Effect.fnUntraced(function*(options: Options, logs: Map<string, ReadonlyArray<string>>) {
+  const name = `s${process.pid.toString(36)}x${labs++}`
+  const net = (...args: ReadonlyArray<string>) => output(join(LAB_DIR, "natlab.sh"), [name, ...args])
+  const on = (host: string, command: string, args: ReadonlyArray<string>) =>
+    ["ip", ["netns", "exec", `nl-${name}-${host}`, command, ...args]] as const
+  const dir = yield* Effect.acquireRelease(
+    Effect.sync(() => mkdtempSync(join(tmpdir(), "natlab-"))),
+    (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
+  )
+  const nats = [
+    ...(options.clientNat === undefined ? [] : ["--client-nat", options.clientNat]),
+    ...(options.connectorNat === undefined ? [] : ["--connector-nat", options.connectorNat]),
+    ...(options.sameNat === true ? ["--same-nat"] : [])
+  ]
+  yield* Effect.acquireRelease(net("up", ...nats), () => Effect.ignore(net("down")))
+  writeFileSync(join(dir, "file"), FILE)
+  writeConfigs(dir, options)
+
+  const programs = new Map<string, ChildProcess>()
+  const launch = (host: string, program: string, args: ReadonlyArray<string>) =>
+    Effect.gen(function*() {
+      const lines: Array<string> = []
+      logs.set(host, lines)
+      const child = yield* Effect.acquireRelease(
+        Effect.sync(() => spawn(...on(host, process.execPath, [program, ...args]), { cwd: dir, env: ENV })),
+        end
+      )
+      programs.set(host, child)
+      yield* untilReady(host, child, lines)
+    })
+  const start = (role: Role) =>
+    launch(role, PROGRAM, ["run", "--config", join(dir, `${role}.json`), "--log-format", "json"])
+  const admin = (...args: ReadonlyArray<string>) =>
+    output(...on("relay", process.execPath, [PROGRAM, ...args, "--config", join(dir, "relay.json")]))
+  const enrol = (role: "connector" | "client", node: string) =>
+    Effect.map(
+      admin("token", "create", "--role", role, "--name", node),
+      (token) => writeFileSync(join(dir, `${role}.token`), token, { mode: 0o600 })
+    )
+
+  yield* launch("resource", join(LAB_DIR, "resource.mjs"), [
+    RESOURCE.address,
+    String(RESOURCE.port),
+    join(dir, "file")
+  ])
+  yield* start("relay")
+  yield* Effect.all([enrol("connector", "office"), enrol("client", "laptop")], { concurrency: 2 })
+  yield* Effect.all([start("connector"), start("client")], { concurrency: 2 })
+
+  const begin = (path: string) =>
+    request(on("client", "curl", [
+      "--silent",
+      "--show-error",
+      "--no-buffer",
+      "--max-time",
+      "60",
+      "--socks5-hostname",
+      SOCKS5,
+      `http://${RESOURCE.name}:${RESOURCE.port}${path}`
+    ]))
+  const peer = output(
+    ...on("client", process.execPath, [PROGRAM, "status", "--json", "--config", join(dir, "client.json")])
+  ).pipe(Effect.flatMap((text) => {
+    const [found] = (JSON.parse(text) as { readonly peers: ReadonlyArray<Peer> }).peers
+    return found === undefined
+      ? Effect.fail(new LabFailed({ message: "the client has no peer" }))
+      : Effect.succeed(found)
+  }))
+  return {
+    start,
+    stop: (role) => {
+      const child = programs.get(role)
+      return child === undefined ? Effect.fail(new LabFailed({ message: `no ${role} runs` })) : end(child)
+    },
+    admin,
+    begin,
+    fetch: (path) => Effect.scoped(Effect.flatMap(begin(path), ({ done }) => done)),
+    peer,
+    untilPeer: (is, within) => untilPeer(peer, is, within),
+    net,
+    relayBytes: Effect.map(net("relaybytes"), Number),
+    log: (role) => logs.get(role) ?? []
+  } satisfies Lab
+})
+
+/** JSON is YAML, too. */
+const writeConfigs = (dir: string, { carrier = "auto" }: Options) => {
+  const { address, name, port } = RESOURCE
+  const node = { carrier, ...(process.env["NATLAB_DEBUG"] === undefined ? {} : { logLevel: "debug" }) }
+  const configs = {
+    relay: {
+      role: "relay",
+      name: "relay",
+      stateDir: "relay",
+      listen: { https: `${RELAY}:443`, udp: `${RELAY}:3478` },
+      advertise: { host: RELAY },
+      resources: [{ name, address, tcp: [port] }],
+      access: [{ clients: ["laptop"], resources: [name] }]
+    },
+    connector: {
+      role: "connector",
+      name: "office",
+      stateDir: "connector",
+      token: { file: "connector.token" },
+      ...node
+    },
+    client: {
+      role: "client",
+      name: "laptop",
+      stateDir: "client",
+      token: { file: "client.token" },
+      socks5: SOCKS5,
+      ...node
+    }
+  }
+  for (const [role, config] of Object.entries(configs)) writeFileSync(join(dir, `${role}.json`), JSON.stringify(config))
+}
+
+const untilPeer = (
+  peer: Lab["peer"],
+  is: (peer: Peer) => boolean,
+  within: Duration.DurationInput
+): Effect.Effect<Peer, LabFailed> => {
+  let last = "nothing"
+  return peer.pipe(
+    Effect.tap((found) => void (last = `${found.path}: ${found.reason}`)),
+    Effect.filterOrFail(is, () => new LabFailed({ message: "not yet" })),
+    Effect.retry(Schedule.spaced("100 millis")),
+    Effect.timeoutFail({
+      duration: within,
+      onTimeout: () =>
+        new LabFailed({ message: `after ${Duration.format(Duration.decode(within))} it is still ${last}` })
+    })
+  )
+}
+
+// -------------------------------------------------------------------------------------------------------------- processes
+
+const untilReady = (name: string, child: ChildProcess, lines: Array<string>): Effect.Effect<void, LabFailed> => {
+  const failed = (what: string) => new LabFailed({ message: [`the ${name} ${what}`, ...lines.slice(-5)].join("\n  ") })
+  return Effect.async<void, LabFailed>((resume) => {
+    const onLine = (line: string) => {
+      lines.push(line)
+      if (lines.length > LINES_KEPT) lines.shift()
+      if (line.includes("\"event\":\"ready\"")) resume(Effect.void)
+    }
+    for (const stream of [child.stdout, child.stderr]) if (stream) createInterface({ input: stream }).on("line", onLine)
+    child.once("error", ({ message }) => resume(Effect.fail(failed(`cannot be started: ${message}`))))
+    child.once("exit", (code) => resume(Effect.fail(failed(`ended with code ${code}`))))
+  }).pipe(Effect.timeoutFail({ duration: READY_DEADLINE, onTimeout: () => failed("did not get ready in time") }))
+}
+
+const end = (child: ChildProcess): Effect.Effect<void> =>
+  Effect.async<void>((resume) => {
+    if (child.exitCode !== null || child.signalCode !== null) return resume(Effect.void)
+    child.once("exit", () => resume(Effect.void))
+    child.kill("SIGTERM")
+  }).pipe(
+    Effect.timeoutTo({ duration: "8 seconds", onSuccess: () => undefined, onTimeout: () => void child.kill("SIGKILL") })
+  )
+
+/** Runs a command to its end and answers with what it printed. */
+const output = (command: string, args: ReadonlyArray<string>): Effect.Effect<string, LabFailed> =>
+  Effect.async((resume) => {
+    const child = spawn(command, args, { env: ENV, stdio: ["ignore", "pipe", "pipe"] })
+    let out = ""
+    let problem = ""
+    child.stdout.on("data", (bytes) => (out += String(bytes)))
+    child.stderr.on("data", (bytes) => (problem += String(bytes)))
+    const failed = (why: string) => resume(Effect.fail(new LabFailed({ message: `${args.join(" ")}: ${why.trim()}` })))
+    child.once("error", ({ message }) => failed(message))
+    child.once("close", (code) => (code === 0 ? resume(Effect.succeed(out)) : failed(problem)))
+  })
+
+const request = ([command, args]: readonly [string, ReadonlyArray<string>]) =>
+  Effect.gen(function*() {
+    const started = performance.now()
+    const child = yield* Effect.acquireRelease(Effect.sync(() => spawn(command, args, { env: ENV })), end)
+    const parts: Array<Buffer> = []
+    let bytes = 0
+    let lastAt = 0
+    let stallMs = 0
+    child.stdout.on("data", (part: Buffer) => {
+      const now = performance.now()
+      if (lastAt > 0) stallMs = Math.max(stallMs, now - lastAt)
+      lastAt = now
+      bytes += part.length
+      parts.push(part)
+    })
+    child.stderr.resume()
+    const ended = new Promise<number>((resolve) => child.once("close", (code) => resolve(code ?? -1)))
+    const done = Effect.map(Effect.promise(() => ended), (code): Fetched => {
+      const body = Buffer.concat(parts)
+      const sha256 = createHash("sha256").update(body).digest("hex")
+      return { code, body, sha256, ms: performance.now() - started, stallMs }
+    })
+    return { bytes: () => bytes, done } satisfies Fetching
+  })

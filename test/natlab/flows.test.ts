@@ -1,0 +1,83 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Schedule } from "effect"
+import * as Lab from "./Lab.ts"
+
+/** Bytes a second: the file then takes half a minute at most, and long enough for what is done to its path meanwhile. */
+const RATE = 600_000
+/** A flow may stand still this long while its session finds another path, on a machine that has much else to do. */
+const STALL_MS = 3_000
+const CURL_TIMED_OUT = 28
+
+const isDirect = ({ path }: { readonly path: string }) => path === "direct"
+
+const untilBytes = (fetching: Lab.Fetching, least: number) =>
+  Effect.suspend(() => (fetching.bytes() >= least ? Effect.void : Effect.fail("too few bytes"))).pipe(
+    Effect.retry(Schedule.spaced("50 millis")),
+    Effect.timeout("10 seconds")
+  )
+
+describe.skipIf(!Lab.isPossible)("flows that live through trouble", () => {
+  it.scopedLive("the direct path is black-holed: the download goes on through the relay", () =>
+    Lab.use({}, (lab) =>
+      Effect.gen(function*() {
+        const file = yield* lab.begin(`/file?rate=${RATE}`)
+        yield* lab.untilPeer(isDirect, "8 seconds")
+        yield* lab.net("blackhole", "sites", "on")
+        const relayed = yield* lab.untilPeer(({ path }) => path === "relay-udp", "5 seconds")
+        assert.isBelow(file.bytes(), Lab.FILE_BYTES, "the download was under way")
+        assert.strictEqual(relayed.reason, "path_blackholed")
+        const { code, sha256, stallMs } = yield* file.done
+        assert.deepStrictEqual([code, sha256], [0, Lab.FILE_SHA256])
+        assert.isBelow(stallMs, STALL_MS)
+        assert.isFalse(isDirect(yield* lab.peer), "the direct path was gone all the while")
+      })))
+
+  it.scopedLive("removing the client cuts its live flow at once, and lets it in no more", () =>
+    Lab.use({}, (lab) =>
+      Effect.gen(function*() {
+        const drip = yield* lab.begin("/drip")
+        yield* lab.untilPeer(isDirect, "8 seconds")
+        yield* untilBytes(drip, 100)
+        yield* lab.admin("node", "remove", "laptop")
+        const { code } = yield* Effect.timeout(drip.done, "3 seconds")
+        assert.notInclude([0, CURL_TIMED_OUT], code)
+        const again = yield* lab.fetch("/")
+        assert.notInclude([0, CURL_TIMED_OUT], again.code)
+        assert.strictEqual(String(again.body), "")
+      })))
+
+  it.scopedLive("the relay restarts: a direct flow does not notice, and new sessions come up after it", () =>
+    Lab.use({}, (lab) =>
+      Effect.gen(function*() {
+        const file = yield* lab.begin(`/file?rate=${RATE}`)
+        yield* lab.untilPeer(isDirect, "8 seconds")
+        yield* lab.stop("relay")
+        const without = yield* lab.fetch("/")
+        assert.strictEqual(without.code, 0, "a new flow of a live session needs no relay")
+        yield* lab.start("relay")
+        assert.isBelow(file.bytes(), Lab.FILE_BYTES, "the download was under way")
+        const { code, sha256, stallMs } = yield* file.done
+        assert.deepStrictEqual([code, sha256], [0, Lab.FILE_SHA256])
+        assert.isBelow(stallMs, STALL_MS)
+        // Another process has no session: this needs the relay, and the connector to be signed in again.
+        yield* lab.stop("client")
+        yield* lab.start("client")
+        const fresh = lab.fetch("/").pipe(Effect.filterOrFail(({ code }) => code === 0, ({ code }) => `curl: ${code}`))
+        yield* fresh.pipe(Effect.retry(Schedule.spaced("200 millis")), Effect.timeout("10 seconds"))
+        yield* lab.untilPeer(isDirect, "8 seconds")
+      })))
+
+  it.scopedLive("the relay dies under a flow that it carries: the flow moves to the direct path that works again", () =>
+    Lab.use({}, (lab) =>
+      Effect.gen(function*() {
+        const file = yield* lab.begin(`/file?rate=${RATE}`)
+        yield* lab.untilPeer(isDirect, "8 seconds")
+        yield* lab.net("blackhole", "sites", "on")
+        yield* lab.untilPeer(({ path }) => path === "relay-udp", "5 seconds")
+        yield* Effect.all([lab.stop("relay"), lab.net("blackhole", "sites", "off")], { concurrency: 2 })
+        yield* lab.untilPeer(isDirect, "10 seconds")
+        assert.isBelow(file.bytes(), Lab.FILE_BYTES, "the download was under way")
+        const { code, sha256 } = yield* file.done
+        assert.deepStrictEqual([code, sha256], [0, Lab.FILE_SHA256])
+      })))
+})

@@ -1,0 +1,80 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import * as Lab from "./Lab.ts"
+
+/** A request that needs a new session, with the machine busy: a dial and a handshake, no waiting for probes or timeouts. */
+const AT_ONCE_MS = 3_000
+const HELLO = "hello from the resource\n"
+
+const says = (lab: Lab.Lab, path: string) => Effect.map(lab.fetch(path), ({ body, code }) => [code, String(body)])
+
+describe.skipIf(!Lab.isPossible)("paths between real NATs", () => {
+  it.scopedLive("port-restricted on both sides: at once through the relay, then direct, and nothing through the relay", () =>
+    Lab.use({}, (lab) =>
+      Effect.gen(function*() {
+        const first = yield* lab.fetch("/")
+        assert.deepStrictEqual([first.code, String(first.body)], [0, HELLO])
+        assert.isBelow(first.ms, AT_ONCE_MS)
+        const early = yield* lab.peer
+        assert.include(["relay-udp", "direct"], early.path)
+        assert.strictEqual(early.name, "office")
+        const direct = yield* lab.untilPeer(({ path }) => path === "direct", "6 seconds")
+        assert.isNotNull(direct.rttMs)
+        assert.match(direct.reason, /^direct_(proved|faster)$/)
+        const before = yield* lab.relayBytes
+        const file = yield* lab.fetch("/file")
+        assert.strictEqual(file.sha256, Lab.FILE_SHA256)
+        assert.isBelow((yield* lab.relayBytes) - before, Lab.FILE_BYTES / 20, "the file did not cross the relay")
+      })))
+
+  for (const carrier of ["websocket", "webtransport"] as const) {
+    it.scopedLive(`no UDP from the client's network: by ${carrier} over TCP, with that reason`, () =>
+      Lab.use({ clientNat: "udp-blocked", carrier }, (lab) =>
+        Effect.gen(function*() {
+          const first = yield* lab.fetch("/")
+          assert.deepStrictEqual([first.code, String(first.body)], [0, HELLO])
+          assert.isBelow(first.ms, AT_ONCE_MS)
+          assert.isTrue(lab.log("client").some((line) => line.includes("signaling is up") && line.includes(carrier)))
+          const file = yield* lab.fetch("/file")
+          assert.strictEqual(file.sha256, Lab.FILE_SHA256)
+          const peer = yield* lab.untilPeer(({ reason }) => reason.includes("udp_blocked"), "15 seconds")
+          assert.strictEqual(peer.path, "relay-tcp")
+          assert.include(peer.reason, "UDP")
+        })))
+  }
+
+  it.scopedLive("only TCP port 443 leaves the client's network: relayed over TCP", () =>
+    Lab.use({ clientNat: "tcp443" }, (lab) =>
+      Effect.gen(function*() {
+        assert.deepStrictEqual(yield* says(lab, "/"), [0, HELLO])
+        const peer = yield* lab.untilPeer(({ reason }) => reason.includes("udp_blocked"), "15 seconds")
+        assert.strictEqual(peer.path, "relay-tcp")
+      })))
+
+  it.scopedLive("symmetric on both sides: stays with the relay, says why, and works", () =>
+    Lab.use({ clientNat: "symmetric", connectorNat: "symmetric" }, (lab) =>
+      Effect.gen(function*() {
+        assert.deepStrictEqual(yield* says(lab, "/"), [0, HELLO])
+        const peer = yield* lab.untilPeer(({ reason }) => reason === "probes_unanswered", "20 seconds")
+        assert.strictEqual(peer.path, "relay-udp")
+        const before = yield* lab.relayBytes
+        const file = yield* lab.fetch("/file")
+        assert.strictEqual(file.sha256, Lab.FILE_SHA256)
+        assert.isAbove((yield* lab.relayBytes) - before, Lab.FILE_BYTES, "the file crossed the relay")
+      })))
+
+  for (
+    const [what, options] of [
+      ["public addresses on both sides", { clientNat: "none", connectorNat: "none" }],
+      ["both behind one NAT", { sameNat: true }]
+    ] as const
+  ) {
+    it.scopedLive(`${what}: direct`, () =>
+      Lab.use(options, (lab) =>
+        Effect.gen(function*() {
+          assert.deepStrictEqual(yield* says(lab, "/"), [0, HELLO])
+          yield* lab.untilPeer(({ path }) => path === "direct", "6 seconds")
+          assert.deepStrictEqual(yield* says(lab, "/"), [0, HELLO])
+        })))
+  }
+})

@@ -1,0 +1,362 @@
+/**
+ * A relay, a connector and a client as processes (`bin/sallyport run`) on loopback, with configuration files and state in a
+ * temporary folder. Build first: the programs run the bundle in `dist`.
+ */
+import { Effect } from "effect"
+import { type ChildProcess, spawn, spawnSync } from "node:child_process"
+import { once } from "node:events"
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import net from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { createInterface } from "node:readline"
+import { setTimeout as sleep } from "node:timers/promises"
+import { fileURLToPath } from "node:url"
+import type { Peer } from "../../../src/roles/Running.ts"
+import * as AdminClient from "../../../src/services/AdminClient.ts"
+import { type ConfigInput, load } from "../../../src/services/config/Config.ts"
+import * as Socks5Client from "../../../src/transport/flow/Socks5Client.ts"
+
+export type Role = "relay" | "connector" | "client"
+type Input<R extends Role> = Extract<ConfigInput, { role: R }>
+type Port = number
+
+export const ROOT = fileURLToPath(new URL("../../../", import.meta.url))
+export const PROGRAM = join(ROOT, "bin", "sallyport")
+const READY_MS = 30_000
+const LINES_KEPT = 500
+const LINES_SHOWN = 25
+/** Where Debian keeps what is in no path. */
+const SBIN = "/usr/sbin:/sbin"
+
+/** True when all programs are there; otherwise it is said aloud what to install, and the caller skips its tests. */
+export const have = (...programs: ReadonlyArray<{ readonly program: string; readonly apt: string }>): boolean => {
+  const missing = programs.filter(({ program }) => which(program) === null)
+  for (const { apt, program } of missing) {
+    process.stderr.write(`TESTS NOT RUN, nothing is proved: there is no ${program}; apt-get install ${apt}\n`)
+  }
+  return missing.length === 0
+}
+
+const which = (program: string): string | null => {
+  const path = `${process.env["PATH"] ?? ""}:${SBIN}`
+  const found = spawnSync("sh", ["-c", `command -v "${program}"`], { env: { PATH: path } })
+  return found.status === 0 ? String(found.stdout).trim() : null
+}
+
+export const CURL = { program: "curl", apt: "curl" }
+export const NETCAT = { program: "nc", apt: "netcat-openbsd" }
+
+// -------------------------------------------------------------------------------------------------------------- commands
+
+export interface Result {
+  /** Null: ended by a signal. */
+  readonly code: number | null
+  readonly out: Buffer
+  readonly err: string
+  readonly ms: number
+}
+
+export interface CommandOptions {
+  readonly input?: Uint8Array | string
+  readonly cwd?: string
+  readonly env?: Readonly<Record<string, string>>
+  readonly timeoutMs?: number
+}
+
+/** Runs a command to its end, which must come in time. */
+export const command = async (
+  name: string,
+  args: ReadonlyArray<string>,
+  options: CommandOptions = {}
+): Promise<Result> => {
+  const { cwd, env, input, timeoutMs = 30_000 } = options
+  const began = performance.now()
+  const child = spawn(name, args, { cwd, env: { ...process.env, ...env }, timeout: timeoutMs, killSignal: "SIGKILL" })
+  const out: Array<Buffer> = []
+  const err: Array<Buffer> = []
+  child.stdout.on("data", (bytes: Buffer) => out.push(bytes))
+  child.stderr.on("data", (bytes: Buffer) => err.push(bytes))
+  child.stdin.on("error", () => undefined) // it may not want to read
+  child.stdin.end(input ?? "")
+  const [code] = await once(child, "close") as [number | null]
+  return { code, out: Buffer.concat(out), err: String(Buffer.concat(err)), ms: performance.now() - began }
+}
+
+/** `bin/sallyport ...`, as a user would type it. */
+export const sallyport = (args: ReadonlyArray<string>, options?: CommandOptions): Promise<Result> =>
+  command(PROGRAM, args, options)
+
+// -------------------------------------------------------------------------------------------------------------- processes
+
+export interface Ended {
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+}
+
+/** A process that stays, with the lines it writes. */
+export class Program {
+  readonly child: ChildProcess
+  readonly lines: Array<string> = []
+  readonly ended: Promise<Ended>
+  #ready: string | null = null
+
+  constructor(name: string, args: ReadonlyArray<string>, options: CommandOptions = {}) {
+    this.child = spawn(name, args, { cwd: options.cwd, env: { ...process.env, ...options.env } })
+    this.child.on("error", ({ message }) => this.#onLine(message))
+    this.ended = once(this.child, "exit").then(([code, signal]): Ended => ({ code, signal }))
+    for (const stream of [this.child.stdout, this.child.stderr]) {
+      if (stream) createInterface({ input: stream }).on("line", (line) => this.#onLine(line))
+    }
+  }
+
+  /** The line that says so: `ready` in it. Fails when the process ends before. */
+  async ready(): Promise<string> {
+    await until("the process is ready", () => this.#ready ?? (this.running ? null : ""), READY_MS).catch(() => "")
+    if (this.#ready === null) throw new Error(`it did not get ready:\n${this.lines.slice(-LINES_SHOWN).join("\n")}`)
+    return this.#ready
+  }
+
+  get pid(): number {
+    return this.child.pid ?? 0
+  }
+
+  get running(): boolean {
+    return this.child.exitCode === null && this.child.signalCode === null
+  }
+
+  kill(signal: NodeJS.Signals): void {
+    this.child.kill(signal)
+  }
+
+  /** SIGTERM; answers with how it ended and how long that took, ms. */
+  async stop(): Promise<Ended & { readonly ms: number }> {
+    const began = performance.now()
+    if (this.running) this.child.kill("SIGTERM")
+    const last = setTimeout(() => this.child.kill("SIGKILL"), 10_000)
+    const ended = await this.ended
+    clearTimeout(last)
+    return { ...ended, ms: performance.now() - began }
+  }
+
+  /** Resident memory, MiB: now, and the most since `forgetPeak`. */
+  rss(): { readonly now: number; readonly peak: number } {
+    const status = readFileSync(`/proc/${this.pid}/status`, "utf8")
+    const of = (key: string) => Number(new RegExp(`^${key}:\\s+(\\d+) kB`, "m").exec(status)?.[1] ?? Number.NaN) / 1024
+    return { now: of("VmRSS"), peak: of("VmHWM") }
+  }
+
+  forgetPeak(): void {
+    writeFileSync(`/proc/${this.pid}/clear_refs`, "5") // proc(5)
+  }
+
+  #onLine(line: string): void {
+    if (this.#ready === null && /"event":"ready"|^ready$/.test(line)) this.#ready = line
+    this.lines.push(line)
+    if (this.lines.length > LINES_KEPT) this.lines.shift()
+  }
+}
+
+// ------------------------------------------------------------------------------------------------------------------ world
+
+export interface Options {
+  readonly resources: NonNullable<Input<"relay">["resources"]>
+  /** All resources for `laptop` unless given. */
+  readonly access?: NonNullable<Input<"relay">["access"]>
+  readonly client?: Partial<Input<"client">>
+  /** Of both nodes. */
+  readonly node?: { readonly path?: "auto" | "relay"; readonly carrier?: "auto" | "webtransport" | "websocket" }
+  /** Starts the relay alone. */
+  readonly relayOnly?: boolean
+}
+
+/** A TCP port that was free a moment ago. */
+export const freePort = async (): Promise<Port> => {
+  const server = net.createServer().listen(0, "127.0.0.1")
+  await once(server, "listening")
+  const { port } = server.address() as net.AddressInfo
+  server.close()
+  await once(server, "close")
+  return port
+}
+
+export class World {
+  readonly dir = mkdtempSync(join(tmpdir(), "sallyport-programs-"))
+  readonly programs = new Map<string, Program>()
+  readonly ports: { readonly https: Port; readonly udp: Port; readonly socks5: Port }
+  readonly #options: Options
+
+  static async start(options: Options): Promise<World> {
+    const [https, udp, socks5] = [await freePort(), await freePort(), await freePort()]
+    const world = new World(options, { https, udp, socks5 })
+    try {
+      world.configure("relay", {})
+      await world.run("relay")
+      if (options.relayOnly !== true) await world.#startNodes()
+      return world
+    } catch (error) {
+      await world.stop()
+      throw error
+    }
+  }
+
+  private constructor(options: Options, ports: World["ports"]) {
+    this.#options = options
+    this.ports = ports
+  }
+
+  async #startNodes(): Promise<void> {
+    const enrolled = async (role: "connector" | "client", name: string) => {
+      writeFileSync(join(this.dir, `${role}.token`), await this.token(role, name))
+      this.configure(role, {})
+      await this.run(role)
+    }
+    await Promise.all([enrolled("connector", "office"), enrolled("client", "laptop")])
+  }
+
+  /** Writes `<role>.yaml`; JSON is YAML, too. `changes` replace whole keys of what the world started with. */
+  configure<R extends Role>(role: R, changes: Partial<Input<R>>): string {
+    const { access, client, node, resources } = this.#options
+    const { https, socks5, udp } = this.ports
+    const common = { role, stateDir: `state/${role}`, token: { file: `${role}.token` } }
+    const files = {
+      relay: {
+        role,
+        name: "relay",
+        stateDir: "state/relay",
+        listen: { https: `127.0.0.1:${https}`, udp: `127.0.0.1:${udp}` },
+        advertise: { host: "127.0.0.1" },
+        resources,
+        access: access ?? [{ clients: ["laptop"], resources: ["*"] }]
+      },
+      connector: { ...common, name: "office", ...node },
+      client: { ...common, name: "laptop", socks5: `127.0.0.1:${socks5}`, ...node, ...client }
+    }
+    writeFileSync(this.file(role), JSON.stringify({ ...files[role], ...changes }, null, 2))
+    return this.file(role)
+  }
+
+  file(role: Role): string {
+    return join(this.dir, `${role}.yaml`)
+  }
+
+  /** Starts `<role>.yaml` (or another file) and waits until it is ready. */
+  async run(role: Role): Promise<Program> {
+    const program = this.launch(role, this.file(role))
+    await program.ready()
+    return program
+  }
+
+  /** The same without waiting. Whatever is launched is stopped with the world. */
+  launch(name: string, file: string): Program {
+    const program = new Program(PROGRAM, ["run", "--config", file, "--log-format", "json"], { cwd: this.dir })
+    this.programs.set(name, program)
+    return program
+  }
+
+  program(role: Role): Program {
+    const program = this.programs.get(role)
+    if (program === undefined) throw new Error(`no ${role} runs`)
+    return program
+  }
+
+  get all(): ReadonlyArray<readonly [string, Program]> {
+    return [...this.programs]
+  }
+
+  async token(role: "connector" | "client", name: string, ...more: ReadonlyArray<string>): Promise<string> {
+    const made = await this.admin("token", "create", "--role", role, "--name", name, ...more)
+    if (made.code !== 0) throw new Error(made.err)
+    return String(made.out)
+  }
+
+  /** A command on the relay's machine. */
+  admin(...args: ReadonlyArray<string>): Promise<Result> {
+    return sallyport([...args, "--config", this.file("relay")], { cwd: this.dir })
+  }
+
+  /** By the admin API itself: `sallyport status` starts a process for each answer. */
+  async status(role: Role = "client"): Promise<{ readonly peers: ReadonlyArray<Peer> }> {
+    const ask = Effect.flatMap(load(this.file(role)), ({ admin }) => AdminClient.request(admin, "GET", "/v1/status"))
+    return await Effect.runPromise(ask) as { readonly peers: ReadonlyArray<Peer> }
+  }
+
+  /** curl by name through the client. */
+  curl(url: string, ...more: ReadonlyArray<string>): Promise<Result> {
+    const { socks5 } = this.ports
+    const args = ["-sS", "--max-time", "20", "--socks5-hostname", `127.0.0.1:${socks5}`, ...more, url]
+    return command("curl", args)
+  }
+
+  /** A connected flow. Rejects with `Socks5Refused`. */
+  dial(host: string, port: Port): Promise<net.Socket> {
+    const listener = { host: "127.0.0.1", port: this.ports.socks5 }
+    return Socks5Client.open({ listener, host, port, deadlineMs: 20_000 })
+  }
+
+  /** Waits until the client's session is direct, which a dial must have begun. */
+  async direct(): Promise<Peer> {
+    const found = async () => (await this.status()).peers.find(({ path }) => path === "direct") ?? null
+    return until("the path is direct", found, 20_000)
+  }
+
+  /** What the programs wrote last: for whoever reads a failed run. */
+  tell(): void {
+    for (const [name, { lines }] of this.programs) {
+      process.stderr.write(`--- last lines of ${name}\n${lines.slice(-LINES_SHOWN).join("\n")}\n`)
+    }
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all(this.all.map(([, program]) => program.stop()))
+    const keep = process.env["PROGRAMS_LOG"]
+    if (keep !== undefined) {
+      for (const [name, { lines }] of this.all) appendFileSync(keep, `${name}\n${lines.join("\n")}\n`)
+    }
+    rmSync(this.dir, { recursive: true, force: true })
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------- helpers
+
+/** Asks again until the answer is not null. */
+export const until = async <A>(what: string, ask: () => A | null | Promise<A | null>, withinMs: number): Promise<A> => {
+  const deadline = performance.now() + withinMs
+  for (;;) {
+    const found = await ask()
+    if (found !== null) return found
+    if (performance.now() > deadline) throw new Error(`not within ${withinMs} ms: ${what}`)
+    await sleep(20)
+  }
+}
+
+export interface Served {
+  readonly port: Port
+  readonly close: () => void
+}
+
+/** A TCP server on loopback that may be half-closed. */
+export const serve = async (onSocket: (socket: net.Socket) => void): Promise<Served> => {
+  const open = new Set<net.Socket>()
+  const server = net.createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+    open.add(socket)
+    socket.once("close", () => open.delete(socket))
+    socket.on("error", () => undefined)
+    onSocket(socket)
+  })
+  server.listen({ host: "127.0.0.1", port: 0, backlog: 1024 })
+  await once(server, "listening")
+  const close = () => {
+    server.close()
+    for (const socket of open) socket.destroy()
+  }
+  return { port: (server.address() as net.AddressInfo).port, close }
+}
+
+/** What the connector may reach at this port of its own machine. */
+export const resource = (name: string, ...tcp: ReadonlyArray<Port>) => ({
+  name,
+  address: "127.0.0.1",
+  tcp: [...tcp],
+  allowLoopback: true
+})

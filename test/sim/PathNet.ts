@@ -1,0 +1,171 @@
+/** Two path machines with a relay and direct links between them, in virtual time; packets only, no sockets. */
+import * as Candidate from "../../src/protocol/Candidate.ts"
+import { type Output, PathMachine } from "../../src/protocol/PathMachine.ts"
+import { direct, keyOf, type PathRef, RELAY } from "../../src/protocol/PathRef.ts"
+
+export type Link = {
+  /** One way, ms. */
+  delayMs: number
+  /** Added at random to each packet, up to this. */
+  jitterMs: number
+  /** 0 to 1, each way. */
+  loss: number
+  /** Drops all, both ways. */
+  down: boolean
+  /** Both sides must have sent on it before anything comes through (port-restricted translators). */
+  needsBoth?: boolean
+}
+
+export const CLIENT = { host: "198.51.100.1", port: 4001 }
+export const CONNECTOR = { host: "203.0.113.2", port: 4002 }
+
+/** Small, seeded; enough to vary jitter and loss (mulberry32). */
+export const randomOf = (seed: number) => () => {
+  seed = (seed + 0x6d2b79f5) | 0
+  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
+  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+  return ((t ^ (t >>> 14)) >>> 0) / 4294967296
+}
+
+type Side = {
+  readonly machine: PathMachine
+  readonly name: "client" | "connector"
+  readonly peer: () => Side
+  wake: number | null
+  readonly sent: Array<{ at: number; path: PathRef }>
+  readonly selected: Array<{ at: number; path: PathRef; reason: string }>
+  readonly pings: Map<string, number>
+}
+
+export class PathNet {
+  now = 0
+  readonly relay: Link = { delayMs: 20, jitterMs: 0, loss: 0, down: false }
+  readonly direct: Link = { delayMs: 10, jitterMs: 0, loss: 0, down: false }
+  readonly client: Side
+  readonly connector: Side
+  readonly #events: Array<{ at: number; n: number; run: () => void }> = []
+  readonly #random: () => number
+  readonly #opened = new Set<string>()
+  #n = 0
+
+  constructor(options: { readonly seed?: number; readonly active?: boolean } = {}) {
+    this.#random = randomOf(options.seed ?? 1)
+    const side = (name: "client" | "connector", peer: () => Side): Side => ({
+      name,
+      peer,
+      machine: new PathMachine({
+        role: name,
+        now: 0,
+        path: RELAY,
+        active: options.active ?? true,
+        txPrefix: "0000000a"
+      }),
+      wake: null,
+      sent: [],
+      selected: [],
+      pings: new Map()
+    })
+    this.client = side("client", () => this.connector)
+    this.connector = side("connector", () => this.client)
+  }
+
+  /** Both sides tell each other their address, as when the session is up. */
+  start(): this {
+    this.apply(this.client, (m) => m.onLocalCandidates([Candidate.make("srflx", CLIENT)], false, this.now))
+    this.apply(this.connector, (m) => m.onLocalCandidates([Candidate.make("srflx", CONNECTOR)], false, this.now))
+    return this
+  }
+
+  apply(side: Side, input: (machine: PathMachine) => ReadonlyArray<Output>): void {
+    for (const output of input(side.machine)) this.#do(side, output)
+  }
+
+  at(ms: number, run: () => void): void {
+    this.#events.push({ at: ms, n: this.#n++, run })
+  }
+
+  /** Runs until `ms`; both machines are woken when they ask for it. */
+  runUntil(ms: number): void {
+    for (;;) {
+      let next: number = Infinity
+      for (const event of this.#events) next = Math.min(next, event.at)
+      for (const side of [this.client, this.connector]) next = Math.min(next, side.wake ?? Infinity)
+      if (next > ms) break
+      this.now = Math.max(this.now, next)
+      const index = this.#indexOfNext()
+      if (index >= 0) this.#events.splice(index, 1)[0]!.run()
+      for (const side of [this.client, this.connector]) {
+        if (side.wake !== null && side.wake <= this.now) {
+          side.wake = null
+          this.apply(side, (m) => m.onTick(this.now))
+        }
+      }
+    }
+    this.now = ms
+  }
+
+  #indexOfNext(): number {
+    let best = -1
+    for (const [i, event] of this.#events.entries()) {
+      if (event.at > this.now) continue
+      const than = this.#events[best]
+      if (than === undefined || event.at < than.at || (event.at === than.at && event.n < than.n)) best = i
+    }
+    return best
+  }
+
+  #do(side: Side, output: Output): void {
+    const peer = side.peer()
+    switch (output._tag) {
+      case "SendPing": {
+        side.sent.push({ at: this.now, path: output.path })
+        side.pings.set(output.txId, this.now)
+        const link = output.path.kind === "relay" ? this.relay : this.direct
+        const back = output.path.kind === "relay" ? RELAY : direct(side === this.client ? CLIENT : CONNECTOR)
+        return this.#carry(link, side, () => {
+          this.apply(peer, (m) => m.onPing(back, this.now))
+          this.#carry(link, peer, () => {
+            const rttMs = this.now - side.pings.get(output.txId)!
+            this.apply(side, (m) => m.onPong(output.path, output.txId, rttMs, this.now))
+          })
+        })
+      }
+      case "SendCandidates":
+        return this.#carry(this.relay, side, () => {
+          this.apply(peer, (m) => m.onPeerCandidates(output.seq, output.list, this.now))
+          this.#carry(this.relay, peer, () => this.apply(side, (m) => m.onCandidatesAcked(output.seq, this.now)))
+        })
+      case "Select": {
+        side.selected.push({ at: this.now, path: output.path, reason: output.reason })
+        const back = output.path.kind === "relay" ? RELAY : direct(CLIENT)
+        return this.#carry(
+          output.path.kind === "relay" ? this.relay : this.direct,
+          side,
+          () => this.apply(peer, (m) => m.onSelectedByPeer(back, this.now))
+        )
+      }
+      case "RequestSwitch":
+        for (const link of [this.relay, this.direct]) {
+          this.#carry(link, side, () => this.apply(peer, (m) => m.onSwitchRequested(this.now)))
+        }
+        return
+      case "Wake":
+        side.wake = output.at
+        return
+      case "Decided":
+        return
+    }
+  }
+
+  #carry(link: Link, from: Side, arrive: () => void): void {
+    if (link.needsBoth === true) this.#opened.add(from.name)
+    if (link.down || this.#random() < link.loss) return
+    this.at(this.now + link.delayMs + this.#random() * link.jitterMs, () => {
+      if (link.down || (link.needsBoth === true && this.#opened.size < 2)) return
+      arrive()
+    })
+  }
+}
+
+export const pathOf = (side: { readonly machine: PathMachine }): string => keyOf(side.machine.path)
+export const DIRECT = keyOf(direct(CONNECTOR))

@@ -1,0 +1,205 @@
+import { RpcTest } from "@effect/rpc"
+import { assert, describe, it } from "@effect/vitest"
+import {
+  Chunk,
+  Clock,
+  Deferred,
+  Effect,
+  Either,
+  Fiber,
+  Layer,
+  Mailbox,
+  Option,
+  Stream,
+  SubscriptionRef,
+  TestClock
+} from "effect"
+import * as Self from "../../src/actors/runtime/Self.ts"
+import { StreamMux } from "../../src/actors/StreamMuxRpcs.ts"
+import * as StunActor from "../../src/actors/StunActor.ts"
+import {
+  type ControlDatagram,
+  StunRpcs,
+  StunTimeout,
+  StunUnavailable,
+  UdpControlRpcs
+} from "../../src/actors/StunRpcs.ts"
+import type { SocketAddr } from "../../src/protocol/SocketAddr.ts"
+import * as Stun from "../../src/protocol/Stun.ts"
+import * as Crypto from "../../src/services/Crypto.ts"
+import * as NetworkInterfaces from "../../src/services/NetworkInterfaces.ts"
+import * as FakePeers from "./FakePeers.ts"
+
+const server = { host: "192.0.2.1", port: 3478 }
+const mapped = { host: "198.51.100.7", port: 40123 }
+const eth0: NetworkInterfaces.InterfaceAddress = { name: "eth0", host: "10.0.0.2", family: 4, loopback: false }
+const lo: NetworkInterfaces.InterfaceAddress = { name: "lo", host: "127.0.0.1", family: 4, loopback: true }
+
+type Sent = { readonly atMs: number; readonly to: SocketAddr; readonly bytes: Uint8Array }
+type Setup = { ports: { v4?: number; v6?: number }; answer: (sent: Sent) => ReadonlyArray<ControlDatagram> }
+
+/** A data plane with one socket, and what the network answers. */
+const setup = Effect.fnUntraced(function*(portsKnown: Effect.Effect<void> = Effect.void) {
+  const startedAt = Number(yield* Clock.currentTimeNanos) / 1e6
+  const sent: Array<Sent> = []
+  const incoming = yield* Mailbox.make<ControlDatagram>()
+  const interfaces = yield* SubscriptionRef.make<ReadonlyArray<NetworkInterfaces.InterfaceAddress>>([lo, eth0])
+  const world: Setup = { ports: { v4: 5000 }, answer: () => [] }
+  const handlers = UdpControlRpcs.toLayer({
+    SendControl: Effect.fnUntraced(function*({ bytes, to }) {
+      const entry = { atMs: Number(yield* Clock.currentTimeNanos) / 1e6 - startedAt, to, bytes }
+      sent.push(entry)
+      yield* incoming.offerAll(world.answer(entry))
+    }),
+    ControlDatagrams: () => Mailbox.toStream(incoming),
+    LocalPorts: () => Effect.zipRight(portsKnown, Effect.sync(() => world.ports))
+  })
+  const layer = StunActor.layer.pipe(
+    Layer.provide(FakePeers.layer(FakePeers.make(StreamMux, UdpControlRpcs, handlers))),
+    Layer.provide(NetworkInterfaces.layerTest(interfaces)),
+    Layer.provide(Crypto.layer),
+    Layer.provide(Self.layerTest("stun"))
+  )
+  const client = yield* Effect.provide(RpcTest.makeClient(StunRpcs), yield* Layer.build(layer))
+  yield* TestClock.adjust(0)
+  const snapshot = Effect.map(Stream.runHead(client.Candidates()), (it) => (it._tag === "Some" ? it.value : null))
+  return { client, sent, world, interfaces, snapshot }
+})
+
+/** In steps: within one, a chain of timers does not get further than its first. */
+const advance = (seconds: number) => Effect.repeatN(TestClock.adjust("1 seconds"), seconds - 1)
+
+const success = (sent: Sent, address = mapped): ControlDatagram => ({
+  from: sent.to,
+  bytes: Stun.encodeSuccess({ txId: sent.bytes.slice(8, 20), mapped: address })
+})
+const hosts = (it: { candidates: ReadonlyArray<{ kind: string; address: SocketAddr }> } | null) =>
+  it?.candidates.map((c) => `${c.kind} ${c.address.host}:${c.address.port}`)
+
+describe("StunActor", () => {
+  it.scoped("offers nothing before the sockets are known, so that a restart does not make the peer forget addresses", () =>
+    Effect.gen(function*() {
+      const known = yield* Deferred.make<void>()
+      const { snapshot } = yield* setup(Deferred.await(known))
+      const reading = yield* Effect.fork(snapshot)
+      yield* advance(2)
+      assert.isTrue(Option.isNone(yield* Fiber.poll(reading)))
+      yield* Deferred.succeed(known, undefined)
+      assert.deepStrictEqual(hosts(yield* Fiber.join(reading)), ["host 10.0.0.2:5000"])
+    }))
+
+  it.scoped("asks at 0, 100, 300 and 700 ms, then fails with StunTimeout", () =>
+    Effect.gen(function*() {
+      const { client, sent } = yield* setup()
+      const asking = yield* Effect.fork(client.Discover({ server }))
+      yield* TestClock.adjust("1499 millis")
+      assert.isNull(yield* Effect.map(Fiber.poll(asking), (it) => (it._tag === "None" ? null : it)))
+      yield* TestClock.adjust("1 millis")
+      const error = yield* Effect.flip(Fiber.join(asking))
+      assert.instanceOf(error, StunTimeout)
+      assert.deepStrictEqual(sent.map((s) => s.atMs), [0, 100, 300, 700])
+    }))
+
+  it.scoped("passes over strays, also from another address, and answers with what the server saw", () =>
+    Effect.gen(function*() {
+      const { client, sent, world } = yield* setup()
+      world.answer = (it) => [
+        { from: it.to, bytes: new Uint8Array([1, 2, 3]) },
+        { from: it.to, bytes: Stun.encodeSuccess({ txId: new Uint8Array(12), mapped }) },
+        { ...success(it, { host: "6.6.6.6", port: 6 }), from: { host: "192.0.2.66", port: 3478 } },
+        success(it)
+      ]
+      const found = yield* client.Discover({ server })
+      assert.deepStrictEqual(found.mapped, mapped)
+      yield* TestClock.adjust("1 minute")
+      assert.lengthOf(sent, 1)
+    }))
+
+  it.scoped("says at once that it can't ask without a socket of that IP version, nor a name", () =>
+    Effect.gen(function*() {
+      const { client } = yield* setup()
+      for (const host of ["2001:db8::1", "stun.example.org"]) {
+        const error = yield* Effect.flip(client.Discover({ server: { host, port: 3478 } }))
+        assert.instanceOf(error, StunUnavailable)
+      }
+    }))
+
+  it.scoped("offers interfaces at once, and what servers see as it comes; no loopback", () =>
+    Effect.gen(function*() {
+      const { client, snapshot, world } = yield* setup()
+      assert.deepStrictEqual(hosts(yield* snapshot), ["host 10.0.0.2:5000"])
+      world.answer = (it) => [success(it)]
+      yield* client.SetServers({ servers: [server], relayHost: "192.0.2.1" })
+      yield* TestClock.adjust("10 millis")
+      const now = yield* snapshot
+      assert.deepStrictEqual(hosts(now), ["host 10.0.0.2:5000", "srflx 198.51.100.7:40123"])
+      assert.strictEqual(now?.udp, "works")
+    }))
+
+  it.scoped("offers loopback, last, where the relay was reached by it", () =>
+    Effect.gen(function*() {
+      const { client, snapshot } = yield* setup()
+      yield* client.SetServers({ servers: [], relayHost: "127.0.0.1" })
+      yield* TestClock.adjust("10 millis")
+      assert.deepStrictEqual(hosts(yield* snapshot), ["host 10.0.0.2:5000", "host 127.0.0.1:5000"])
+    }))
+
+  it.scoped("says that UDP is blocked when no server answers", () =>
+    Effect.gen(function*() {
+      const { client, snapshot } = yield* setup()
+      yield* client.SetServers({ servers: [server, { ...server, port: 3479 }], relayHost: null })
+      yield* TestClock.adjust("1400 millis")
+      assert.strictEqual((yield* snapshot)?.udp, "unknown")
+      yield* TestClock.adjust("200 millis")
+      assert.strictEqual((yield* snapshot)?.udp, "blocked")
+    }))
+
+  it.scoped("asks again every 20 to 26 s while sessions are up, and not otherwise", () =>
+    Effect.gen(function*() {
+      const { client, sent, world } = yield* setup()
+      world.answer = (it) => [success(it)]
+      yield* client.SetServers({ servers: [server], relayHost: null })
+      yield* advance(300)
+      assert.lengthOf(sent, 1)
+      yield* client.SetActiveSessions({ count: 1 })
+      yield* advance(300)
+      const gaps = sent.slice(2).map((it, i) => it.atMs - sent[i + 1]!.atMs)
+      assert.isAtLeast(gaps.length, 10)
+      for (const gap of gaps) assert.isTrue(gap >= 20_000 && gap <= 26_100, `${gap}`)
+      yield* client.SetActiveSessions({ count: 0 })
+      const before = sent.length
+      yield* advance(300)
+      assert.lengthOf(sent, before)
+    }))
+
+  it.scoped("asks again at once when the network changes, and tells each change once", () =>
+    Effect.gen(function*() {
+      const { client, interfaces, world } = yield* setup()
+      world.answer = (it) => [success(it)]
+      yield* client.SetServers({ servers: [server], relayHost: null })
+      yield* TestClock.adjust("10 millis")
+      const told = yield* Effect.fork(Stream.runCollect(Stream.take(client.Candidates(), 3)))
+      yield* TestClock.adjust("10 millis")
+      world.answer = (it) => [success(it, { host: "198.51.100.8", port: 41000 })]
+      yield* SubscriptionRef.set(interfaces, [lo, { ...eth0, name: "wlan0", host: "192.168.1.9" }])
+      yield* TestClock.adjust("10 millis")
+      const lists = Chunk.toReadonlyArray(yield* Fiber.join(told)).map(hosts)
+      assert.deepStrictEqual(lists[0], ["host 10.0.0.2:5000", "srflx 198.51.100.7:40123"])
+      assert.deepStrictEqual(lists[1], ["host 192.168.1.9:5000"])
+      assert.deepStrictEqual(lists[2], ["host 192.168.1.9:5000", "srflx 198.51.100.8:41000"])
+    }))
+
+  it.scoped("refuses more questions than it can hold", () =>
+    Effect.gen(function*() {
+      const { client } = yield* setup()
+      const asking = yield* Effect.fork(
+        Effect.forEach(Array.from({ length: 70 }), () => Effect.either(client.Discover({ server })), {
+          concurrency: "unbounded"
+        })
+      )
+      yield* TestClock.adjust("2 seconds")
+      const results = yield* Fiber.join(asking)
+      const refused = results.filter((it) => Either.isLeft(it) && it.left instanceof StunUnavailable)
+      assert.lengthOf(refused, 6)
+    }))
+})

@@ -1,0 +1,162 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Chunk, Effect, Logger, LogLevel, Stream } from "effect"
+import { createHook } from "node:async_hooks"
+import { afterAll, beforeAll } from "vitest"
+import * as Threads from "../../src/actors/runtime/Threads.ts"
+import * as Bundle from "./runtime/Bundle.ts"
+import { eventually, kinds, QUIET, start, startBroken, startUp } from "./runtime/Harness.ts"
+import { registry } from "./runtime/TestActors.ts"
+import { Broken, BrokenImport, Echo } from "./runtime/TestRpcs.ts"
+
+let bundle: Bundle.Bundle
+beforeAll(async () => {
+  bundle = await Bundle.make()
+})
+afterAll(() => bundle.remove())
+
+const quiet = Logger.minimumLogLevel(LogLevel.None)
+const spawns = [
+  { name: "in-thread", spawn: () => Threads.inThread(registry) },
+  { name: "worker thread", spawn: () => Threads.workers({ entry: bundle.entry, telemetry: QUIET }) }
+]
+
+describe.each(spawns)("an actor that does not start, $name", ({ spawn }) => {
+  it.scopedLive.each([
+    { how: "import", told: "import: Error: no such module" },
+    { how: "layer", told: "the port is taken" },
+    { how: "defect", told: "a bug at boot" },
+    { how: "nonsense", told: "config: " },
+    { how: "hang", told: "timed_out: " }
+  ])("is told and given up: $how", ({ how, told }) =>
+    Effect.gen(function*() {
+      const supervisor = yield* startBroken(spawn(), how, {
+        deadlines: { boot: how === "hang" ? "1500 millis" : "10 seconds" }
+      })
+      const ref = supervisor.ref(how === "import" ? BrokenImport : Broken)
+      const ask = ref.ask((client) => client.Nothing(), { deadline: "1 millis" })
+      assert.strictEqual((yield* Effect.flip(ask)).reason, "starting")
+      const error = yield* Effect.flip(supervisor.awaitUp)
+      assert.strictEqual((yield* Effect.flip(ask)).reason, "gave_up")
+      assert.strictEqual(error._tag, "GaveUp")
+      assert.include(error.lastError, told)
+      const [thread] = yield* supervisor.status
+      assert.strictEqual(thread?.state, "up")
+      assert.include(thread?.actors[0], { state: "gave_up", incarnation: 3, restarts: 2 })
+    }).pipe(Effect.provide(quiet)))
+})
+
+describe("a thread", () => {
+  it.scopedLive.each([
+    { what: "whose entry throws", entry: () => bundle.throwing, told: "bad entry" },
+    { what: "whose entry is absent", entry: () => new URL("absent.mjs", bundle.entry), told: "absent.mjs" },
+    { what: "that never answers", entry: () => bundle.hanging, told: "boot deadline" }
+  ])("$what is told and given up, with its actors", ({ entry, told }) =>
+    Effect.gen(function*() {
+      const spawn = Threads.workers({ entry: entry(), telemetry: QUIET })
+      const supervisor = yield* startBroken(spawn, "layer", {
+        restart: { first: "1 millis", max: "1 millis", forgetAfter: "10 seconds", limit: 1 },
+        deadlines: { boot: told === "boot deadline" ? "300 millis" : "10 seconds" }
+      })
+      const error = yield* Effect.flip(supervisor.awaitGiveUp)
+      assert.strictEqual(error.what, "thread broken")
+      assert.include(error.lastError, told)
+      const [thread] = yield* supervisor.status
+      assert.strictEqual(thread?.actors[0]?.state, "gave_up")
+    }).pipe(Effect.provide(quiet)))
+
+  it.scopedLive("that runs out of its own memory limit ends alone, and says so", () =>
+    Effect.gen(function*() {
+      const supervisor = yield* startBroken(
+        Threads.workers({ entry: bundle.entry, telemetry: QUIET, resourceLimits: { maxOldGenerationSizeMb: 1 } }),
+        "layer",
+        { restart: { first: "1 millis", max: "1 millis", forgetAfter: "10 seconds", limit: 1 } }
+      )
+      const error = yield* Effect.flip(supervisor.awaitGiveUp)
+      assert.include(error.lastError, "memory")
+    }).pipe(Effect.provide(quiet)))
+})
+
+describe("a thread whose event loop hangs", () => {
+  it.scopedLive("is killed and started again", () =>
+    Effect.gen(function*() {
+      const [, oneWorker] = kinds
+      assert.isDefined(oneWorker)
+      const supervisor = yield* start(oneWorker, bundle.entry, undefined, { health: "1500 millis" })
+      yield* supervisor.awaitUp
+      const echo = supervisor.ref(Echo)
+      const hung = yield* Effect.flip(echo.ask((client) => client.BlockThread(), { deadline: "200 millis" }))
+      assert.strictEqual(hung.reason, "timed_out")
+      const during = echo.ask((client) => client.Echo({ n: 3 }), { deadline: "20 seconds" })
+      assert.strictEqual((yield* Effect.flip(during)).reason, "died")
+      assert.strictEqual(yield* during, 3)
+      const [thread] = yield* supervisor.status
+      assert.include(thread, { incarnation: 2, lastError: "it answered nothing for too long" })
+    }).pipe(Effect.provide(quiet)))
+})
+
+describe("a supervisor", () => {
+  const [inThread, oneWorker] = kinds
+
+  it.scopedLive("tells of states as events, and of queues and the event loop as status", () =>
+    Effect.gen(function*() {
+      assert.isDefined(oneWorker)
+      const supervisor = yield* startUp(oneWorker, bundle.entry)
+      const events = yield* supervisor.events.pipe(
+        Stream.filter(({ name }) => name === "echo"),
+        Stream.take(2),
+        Stream.runCollect
+      )
+      assert.deepStrictEqual(Chunk.toReadonlyArray(events).map(({ state }) => state), ["starting", "up"])
+      yield* eventually(Effect.map(supervisor.status, ([thread]) => thread?.health !== null))
+      const [thread] = yield* supervisor.status
+      assert.isAbove(thread?.health?.heapUsedBytes ?? 0, 1_000_000)
+      const echo = thread?.actors.find(({ name }) => name === "echo")
+      assert.deepStrictEqual(echo?.queues, [{ name: "inbox", capacity: 16, depth: 0 }])
+    }).pipe(Effect.provide(quiet)))
+
+  it.scopedLive("refuses a placement that leaves an actor out", () =>
+    Effect.gen(function*() {
+      assert.isDefined(inThread)
+      const error = yield* Effect.flip(start({ ...inThread, placement: { one: ["echo", "middle"] } }, bundle.entry))
+      assert.include(error.message, "front")
+    }).pipe(Effect.provide(quiet)))
+
+  it.scopedLive("leaves no handle and no thread behind, fifty times over", () =>
+    Effect.gen(function*() {
+      assert.isDefined(inThread)
+      assert.isDefined(oneWorker)
+      const once = (kind: typeof inThread) =>
+        Effect.scoped(Effect.flatMap(startUp(kind, bundle.entry), (supervisor) =>
+          supervisor.ref(Echo).ask((client) =>
+            client.Echo({ n: 1 })
+          )))
+      const kinds = [inThread, inThread, inThread, inThread, oneWorker] // ten of the fifty with a thread
+      yield* once(oneWorker) // whatever Node keeps for good
+      yield* once(inThread)
+      yield* Effect.sleep("100 millis")
+      const { handles } = yield* countHandles
+      yield* Effect.scoped(Effect.zipRight(
+        startUp(inThread, bundle.entry),
+        Effect.sync(() =>
+          assert.include(handles(), "PORT")
+        )
+      ))
+      for (let at = 0; at < 50; at++) {
+        yield* once(kinds[at % kinds.length] ?? inThread)
+      }
+      yield* eventually(Effect.sync(() => handles() === ""))
+    }).pipe(Effect.provide(quiet)), 60_000)
+})
+
+/** Ports and workers of this process that are not closed. (Node's own list of active resources leaves idle ports out.) */
+const countHandles = Effect.acquireRelease(
+  Effect.sync(() => {
+    const open = new Map<number, string>()
+    const hook = createHook({
+      init: (id, type) => void (/^(MESSAGEPORT|WORKER)$/.test(type) && open.set(id, type)),
+      destroy: (id) => void open.delete(id)
+    }).enable()
+    return { hook, handles: () => [...open.values()].sort().join() }
+  }),
+  ({ hook }) => Effect.sync(() => hook.disable())
+)

@@ -1,0 +1,124 @@
+/** Servers, clients and certificates for the relay link's tests, all in this process and on loopback. */
+import { Effect, type Scope, Stream } from "effect"
+import { generateKeyPairSync, type KeyObject } from "node:crypto"
+import { fromBytes, type NodeKey } from "../../src/protocol/NodeKey.ts"
+import * as Crypto from "../../src/services/Crypto.ts"
+import * as Pki from "../../src/services/Pki.ts"
+import type { Link } from "../../src/transport/link/Link.ts"
+import * as LinkClient from "../../src/transport/link/LinkClient.ts"
+import type { Limits } from "../../src/transport/link/LinkPort.ts"
+import * as LinkServer from "../../src/transport/link/LinkServer.ts"
+import * as TlsDial from "../../src/transport/link/TlsDial.ts"
+import * as WebSocketCarrier from "../../src/transport/link/WebSocketCarrier.ts"
+import * as WebTransportCarrier from "../../src/transport/link/WebTransportCarrier.ts"
+
+export type CarrierName = "websocket" | "webtransport"
+export const CARRIERS: ReadonlyArray<CarrierName> = ["websocket", "webtransport"]
+
+export interface Authority {
+  readonly privateKey: KeyObject
+  readonly pin: NodeKey
+}
+export const makeAuthority = (): Authority => {
+  const { privateKey } = generateKeyPairSync("ed25519")
+  return { privateKey, pin: fromBytes(Crypto.rawPublicKey(privateKey)!) }
+}
+export const issue = (authority: Authority, nowMs = Date.now()) =>
+  Pki.issueLeaf({ issuer: authority.privateKey, host: "localhost", nowMs })
+
+export const makeIdentity = () => {
+  const { pin, privateKey } = makeAuthority()
+  return { key: pin, sign: (message: Uint8Array) => Crypto.sign(privateKey, message) }
+}
+
+/** Generous: all of a test's connections come from one address. */
+export const LIMITS: Partial<Limits> = { acceptsPerSecond: 100_000, acceptBurst: 100_000 }
+
+export const echo = (link: Link) =>
+  Effect.promise(async () => {
+    for await (const bytes of link.incoming) await link.write(bytes).catch(() => {})
+  })
+
+export interface ServerSetup {
+  readonly authority?: Authority
+  readonly leaf?: Pki.Leaf
+  readonly changes?: Stream.Stream<Pki.Leaf>
+  readonly limits?: Partial<Limits>
+  readonly onLink?: (link: Link, peer: LinkServer.Peer) => Effect.Effect<void>
+  readonly authenticate?: (peer: LinkServer.Peer) => Effect.Effect<Uint8Array, LinkServer.LinkRefused>
+  readonly pages?: LinkServer.Options<never>["pages"]
+}
+
+export const serve = Effect.fnUntraced(function*(setup: ServerSetup = {}) {
+  const authority = setup.authority ?? makeAuthority()
+  const leaf = setup.leaf ?? issue(authority)
+  const server = yield* LinkServer.make({
+    host: "127.0.0.1",
+    port: 0,
+    tls: leaf,
+    tlsChanges: setup.changes ?? Stream.empty,
+    authenticate: setup.authenticate ?? (() => Effect.succeed(new TextEncoder().encode("{}"))),
+    onLink: setup.onLink ?? echo,
+    limits: { ...LIMITS, ...setup.limits },
+    ...(setup.pages !== undefined && { pages: setup.pages })
+  })
+  return { ...server, authority, leaf }
+})
+export type Served = Effect.Effect.Success<ReturnType<typeof serve>>
+
+export const connect = (
+  server: Pick<Served, "port" | "authority">,
+  carrier: CarrierName,
+  more: Partial<LinkClient.Options> = {}
+) =>
+  LinkClient.connect({
+    host: "127.0.0.1",
+    port: server.port,
+    trust: { _tag: "Pin", key: server.authority.pin },
+    carrier,
+    purpose: "signal",
+    identity: makeIdentity(),
+    ...more
+  })
+
+export const run = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>): Promise<A> =>
+  Effect.runPromise(Effect.scoped(effect))
+
+/** Reads until there are `length` bytes. */
+export const readBytes = async (link: Link, length: number): Promise<Buffer> => {
+  const parts: Array<Uint8Array> = []
+  for (let have = 0; have < length;) {
+    const bytes = await link.read()
+    if (bytes === undefined) throw new Error(`the link ended after ${have} of ${length} bytes`)
+    parts.push(bytes)
+    have += bytes.length
+  }
+  const all = Buffer.concat(parts)
+  link.unread(all.subarray(length))
+  return all.subarray(0, length)
+}
+
+export const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
+
+/** Polls: true as soon as `check` holds, false after `ms`. */
+export const within = async (ms: number, check: () => boolean): Promise<boolean> => {
+  const end = performance.now() + ms
+  while (performance.now() < end) {
+    if (check()) return true
+    await sleep(10)
+  }
+  return check()
+}
+
+/** A link on which no handshake was said: for peers that misbehave. The certificate is checked against `authority`. */
+export const openRaw = async (server: Pick<Served, "port" | "authority">, carrier: CarrierName, path = "/signal") => {
+  const { certSha256, socket } = await TlsDial.dial({
+    host: "127.0.0.1",
+    port: server.port,
+    trust: { _tag: "Pin", key: server.authority.pin },
+    alpn: carrier === "webtransport" ? "h2" : "http/1.1",
+    nowMs: Date.now()
+  }, new AbortController().signal)
+  const open = carrier === "webtransport" ? WebTransportCarrier.open : WebSocketCarrier.open
+  return { link: await open(socket, `127.0.0.1:${server.port}`, path, certSha256), socket }
+}

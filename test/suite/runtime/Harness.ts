@@ -1,0 +1,91 @@
+import { Effect } from "effect"
+import { BroadcastChannel } from "node:worker_threads"
+import * as Supervisor from "../../../src/actors/runtime/Supervisor.ts"
+import * as Threads from "../../../src/actors/runtime/Threads.ts"
+import * as Telemetry from "../../../src/services/Telemetry.ts"
+import { registry } from "./TestActors.ts"
+import { Broken, BrokenImport, Echo, Front, Middle } from "./TestRpcs.ts"
+
+export const QUIET: Telemetry.Settings = { ...Telemetry.DEFAULT, level: "None" }
+
+export interface Kind {
+  readonly name: string
+  readonly placement: Supervisor.Options["placement"]
+  readonly spawn: (entry: URL) => Supervisor.Options["spawn"]
+  /** Thread that `echo` is on, and whether `middle` shares it. */
+  readonly echoThread: string
+  readonly shared: boolean
+  readonly isThread: boolean
+}
+
+const one = { one: ["echo", "middle", "front"] }
+const workers = (entry: URL) => Threads.workers({ entry, telemetry: QUIET })
+
+export const kinds: ReadonlyArray<Kind> = [
+  {
+    name: "in-thread",
+    placement: one,
+    spawn: () => Threads.inThread(registry),
+    echoThread: "one",
+    shared: true,
+    isThread: false
+  },
+  { name: "one worker thread", placement: one, spawn: workers, echoThread: "one", shared: true, isThread: true },
+  { name: "isolated", placement: "isolated", spawn: workers, echoThread: "echo", shared: false, isThread: true }
+]
+
+let channels = 0
+export const newChannel = () => `actor-runtime-${process.pid}-${++channels}`
+
+/** Fast enough for tests; the limit and the shape are the default's. */
+export const restart = { first: "10 millis", max: "100 millis", forgetAfter: "10 seconds", limit: 5 } as const
+
+export const start = (kind: Kind, entry: URL, channel = newChannel(), deadlines = {}) =>
+  Supervisor.make({
+    actors: [
+      { address: Echo, uses: [], config: { channel } },
+      { address: Middle, uses: [Echo], config: { channel } },
+      { address: Front, uses: [Middle], config: { channel } }
+    ],
+    placement: kind.placement,
+    spawn: kind.spawn(entry),
+    restart,
+    deadlines
+  })
+
+export const startUp = (kind: Kind, entry: URL, channel?: string) =>
+  Effect.tap(start(kind, entry, channel), (supervisor) => supervisor.awaitUp)
+
+export const startBroken = (
+  spawn: Supervisor.Options["spawn"],
+  how: string,
+  options: Partial<Supervisor.Options> = {}
+) =>
+  Supervisor.make({
+    actors: [
+      how === "import"
+        ? { address: BrokenImport, uses: [], config: {} }
+        : { address: Broken, uses: [], config: { how } }
+    ],
+    placement: "isolated",
+    spawn,
+    restart: { ...restart, limit: 2 },
+    ...options
+  })
+
+/** What actors told on the channel, in order. */
+export const listen = (channel: string) =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const heard: Array<string> = []
+      const broadcast = new BroadcastChannel(channel)
+      // oxlint-disable-next-line unicorn/prefer-add-event-listener -- Node 20 types have no other
+      broadcast.onmessage = (event) => void heard.push(String((event as { readonly data: unknown }).data))
+      return { broadcast, heard }
+    }),
+    ({ broadcast }) => Effect.sync(() => broadcast.close())
+  )
+
+/** Polls until it holds; fails the test by its timeout otherwise. */
+export const eventually = <E, R>(check: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
+  Effect.asVoid(Effect.repeat(Effect.delay(check, "10 millis"), { until: (held) => held }))

@@ -1,0 +1,154 @@
+import { Schema } from "effect"
+import { describe, expect, it } from "vitest"
+import * as Candidate from "../../src/protocol/Candidate.ts"
+import * as CandidateGathering from "../../src/protocol/CandidateGathering.ts"
+
+const addr = (host: string, port = 4000) => ({ host, port })
+const hostsOf = (list: ReadonlyArray<Candidate.Candidate>) => list.map((c) => c.address.host)
+const accept = (hosts: ReadonlyArray<string>, allowLoopback = false) =>
+  hostsOf(Candidate.accept(hosts.map((host) => Candidate.make("host", addr(host))), { allowLoopback }))
+
+describe("candidates", () => {
+  it("have the priorities of RFC 8445: host above port-mapped above reflexive, loopback last", () => {
+    expect(Candidate.priorityOf("host", "10.0.0.1", 65535)).toBe(2 ** 24 * 126 + 2 ** 8 * 65535 + 255)
+    const order = [
+      Candidate.make("host", addr("2001:db8::1")),
+      Candidate.make("host", addr("10.0.0.1")),
+      Candidate.make("prflx", addr("198.51.100.1")),
+      Candidate.make("port-mapped", addr("198.51.100.1")),
+      Candidate.make("srflx", addr("198.51.100.1")),
+      Candidate.make("host", addr("127.0.0.1"))
+    ].map((c) => c.priority)
+    expect(order).toEqual([...order].sort((a, b) => b - a))
+    expect(new Set(order).size).toBe(order.length)
+  })
+
+  it.each([
+    "0.0.0.0",
+    "0.1.2.3",
+    "224.0.0.1",
+    "255.255.255.255",
+    "240.0.0.1",
+    "169.254.169.254",
+    "::",
+    "ff02::1",
+    "fe80::1",
+    "fe80::1%eth0",
+    "fec0::1",
+    "::ffff:10.0.0.1",
+    "::10.0.0.1",
+    "example.org",
+    "",
+    "10.0.0.256",
+    "127.0.0.1",
+    "::1"
+  ])("%s is no address to probe", (host) => {
+    const list = [{ kind: "host" as const, address: addr(host), priority: 1 }]
+    expect(Candidate.accept(list, { allowLoopback: false })).toEqual([])
+  })
+
+  it("of loopback are allowed only where the relay was reached by it", () => {
+    expect(accept(["127.0.0.1", "::1", "10.0.0.1"], true)).toEqual(["10.0.0.1", "::1", "127.0.0.1"])
+    expect(Candidate.allowsLoopback("127.0.0.1")).toBe(true)
+    expect(Candidate.allowsLoopback("::1")).toBe(true)
+    expect(Candidate.allowsLoopback("192.0.2.1")).toBe(false)
+  })
+
+  it("are cut to 16, the best ones, each once, in one spelling", () => {
+    const many = Array.from(
+      { length: 60 },
+      (_, i) => ({ kind: "host" as const, address: addr(`10.0.0.${i}`), priority: i + 1 })
+    )
+    const kept = Candidate.accept(many, { allowLoopback: false })
+    expect(kept).toHaveLength(16)
+    expect(kept[0]!.address.host).toBe("10.0.0.59")
+    expect(accept(["2001:DB8:0::1", "2001:db8::1"])).toEqual(["2001:db8::1"])
+  })
+
+  it("with impossible ports or priorities do no harm", () => {
+    const bad = [0, -1, 65536, 1.5, Number.NaN].map((port) => ({
+      kind: "host" as const,
+      address: { host: "10.0.0.1", port },
+      priority: 1
+    }))
+    expect(Candidate.accept(bad, { allowLoopback: false })).toEqual([])
+    const odd = [Number.NaN, -7, 2 ** 40].map((priority, i) => ({
+      kind: "host" as const,
+      address: addr(`10.0.0.${i + 1}`),
+      priority
+    }))
+    for (const it of Candidate.accept(odd, { allowLoopback: false })) {
+      expect(it.priority).toBeGreaterThanOrEqual(1)
+      expect(it.priority).toBeLessThan(2 ** 31)
+    }
+  })
+
+  it("exchanged as JSON are at most 16 and well formed", () => {
+    const decode = Schema.decodeUnknownEither(Candidate.CandidateList)
+    const one = { kind: "host", address: addr("10.0.0.1"), priority: 1 }
+    expect(decode([one])._tag).toBe("Right")
+    expect(decode(Array.from({ length: 17 }, () => one))._tag).toBe("Left")
+    expect(decode([{ ...one, kind: "relay" }])._tag).toBe("Left")
+    expect(decode([{ ...one, address: addr("10.0.0.1", 70000) }])._tag).toBe("Left")
+  })
+
+  it("told to the peer do not bear the base", () => {
+    const it = Candidate.make("srflx", addr("198.51.100.1"), { base: addr("10.0.0.1") })
+    expect(Candidate.toPeer([it])[0]).not.toHaveProperty("base")
+  })
+})
+
+describe("pairs", () => {
+  const v4 = Candidate.make("host", addr("10.0.0.1"))
+  const v6 = Candidate.make("host", addr("2001:db8::1"))
+  const lo = Candidate.make("host", addr("127.0.0.1"))
+
+  it("match the IP version, and loopback with loopback only", () => {
+    const remote = [Candidate.make("srflx", addr("203.0.113.1")), Candidate.make("host", addr("2001:db8::2")), lo]
+    const hosts = (local: ReadonlyArray<Candidate.Candidate>) =>
+      Candidate.pairs(local, remote, "client").map((p) => p.remote.address.host)
+    expect(hosts([v4])).toEqual(["203.0.113.1"])
+    expect(hosts([v6])).toEqual(["2001:db8::2"])
+    expect(hosts([v4, v6])).toEqual(["2001:db8::2", "203.0.113.1"])
+    expect(hosts([lo])).toEqual(["127.0.0.1"])
+    expect(hosts([])).toEqual([])
+  })
+
+  it("have the same priority at both ends", () => {
+    const [a] = Candidate.pairs([v4], [Candidate.make("srflx", addr("203.0.113.1"))], "client")
+    const [b] = Candidate.pairs([Candidate.make("srflx", addr("203.0.113.1"))], [v4], "connector")
+    expect(a!.priority).toBe(b!.priority)
+    expect(Candidate.pairPriority(5, 3)).toBe((3n << 32n) + 10n + 1n)
+  })
+})
+
+describe("gathering", () => {
+  const server = addr("192.0.2.1", 3478)
+  it("follows interfaces, ports and what servers see; a change forgets what was mapped", () => {
+    const it = new CandidateGathering.CandidateGathering()
+    it.onHosts(["10.0.0.2", "2001:db8::2"])
+    expect(it.local().candidates).toEqual([])
+    expect(it.onPorts({ v4: 5 })).toBe(true)
+    expect(it.onPorts({ v4: 5 })).toBe(false)
+    expect(hostsOf(it.local().candidates)).toEqual(["10.0.0.2"])
+    it.onServers([server, addr("2001:db8::53"), addr("stun.example.org")], null)
+    expect(it.askable).toEqual([server])
+    it.onMapped(server, addr("198.51.100.1", 9))
+    expect(it.local().udp).toBe("works")
+    expect(hostsOf(it.local().candidates)).toEqual(["10.0.0.2", "198.51.100.1"])
+    it.onPorts({ v4: 6 })
+    expect(it.local().udp).toBe("unknown")
+    expect(hostsOf(it.local().candidates)).toEqual(["10.0.0.2"])
+    it.onSilent(server)
+    expect(it.local().udp).toBe("blocked")
+  })
+
+  it("offers one candidate where the server sees the interface's own address", () => {
+    const it = new CandidateGathering.CandidateGathering()
+    it.onHosts(["198.51.100.1"])
+    it.onPorts({ v4: 5 })
+    it.onServers([server], null)
+    it.onMapped(server, addr("198.51.100.1", 5))
+    expect(it.local().candidates.map((c) => c.kind)).toEqual(["host"])
+  })
+})

@@ -1,0 +1,294 @@
+import { assert, describe, it } from "@effect/vitest"
+import { type Console, Duration, Effect, Layer } from "effect"
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterAll } from "vitest"
+import { Backend, type NewToken, type NodeRow } from "../../src/cli/Backend.ts"
+import * as Cli from "../../src/cli/Cli.ts"
+import { failure } from "../../src/cli/CliError.ts"
+import { bytes, table } from "../../src/cli/Table.ts"
+import * as AdminServer from "../../src/services/AdminServer.ts"
+import * as Config from "../../src/services/config/Config.ts"
+
+const dir = mkdtempSync(join(tmpdir(), "cli-"))
+afterAll(() => rmSync(dir, { recursive: true }))
+
+const relayFile = join(dir, "relay.yaml")
+writeFileSync(
+  relayFile,
+  "role: relay\nname: r\nstateDir: r\nlisten: {https: \"0.0.0.0:443\", udp: \"0.0.0.0:3478\"}\nadvertise: {host: relay.example.com}\n"
+)
+const clientFile = join(dir, "client.yaml")
+writeFileSync(clientFile, "role: client\nname: alice\nstateDir: c\n")
+
+const NODES: ReadonlyArray<NodeRow> = [
+  { name: "alice", role: "client", network: null, nodeKey: "k1", enrolledAt: "2026-01-02T03:04:05Z" },
+  { name: "office", role: "connector", network: "hq", nodeKey: "k2", enrolledAt: "2026-01-02T03:04:06Z" }
+]
+
+/** Runs one command line; the backend only writes down what it was asked. */
+const cli = (args: ReadonlyArray<string>, colours = false) =>
+  Effect.gen(function*() {
+    const stdout: Array<string> = []
+    const stderr: Array<string> = []
+    const asked: Array<unknown> = []
+    const real = yield* Effect.console
+    const captured: Console.Console = {
+      ...real,
+      log: (...values) => Effect.sync(() => void stdout.push(values.join(" "))),
+      error: (...values) => Effect.sync(() => void stderr.push(values.join(" ")))
+    }
+    const backend = Layer.succeed(Backend, {
+      run: (config, options) => Effect.sync(() => void asked.push({ role: config.role, ...options })),
+      demo: failure("no room for a demo; free some"),
+      makeRelayKeys: (stateDir) => Effect.sync(() => void asked.push(stateDir)),
+      createToken: (_, token: NewToken) =>
+        Effect.sync(() => {
+          asked.push({ ...token, ttl: Duration.toSeconds(token.ttl) })
+          return "the-token"
+        }),
+      listNodes: () => Effect.succeed(NODES),
+      removeNode: (_, name) => name === "bug" ? Effect.die(new Error("boom")) : Effect.succeed(name === "alice")
+    })
+    const code = yield* Cli.main(args, { colours }).pipe(Effect.provide(backend), Effect.withConsole(captured))
+    return { code, stdout: stdout.join("\n"), stderr: stderr.join("\n"), asked }
+  })
+
+describe("usage", () => {
+  const USAGE: ReadonlyArray<readonly [args: string, stderr: string]> = [
+    [
+      "bogus",
+      "Invalid subcommand for sallyport - use one of 'run', 'relay', 'token', 'node', 'status', 'demo'; see sallyport --help"
+    ],
+    ["run", "Expected to find option: '--config'; see sallyport --help"],
+    ["run --confg x", "The flag '--confg' is not recognized. Did you mean '--config'? See sallyport --help"],
+    [
+      `run --config ${relayFile} --log-format xml`,
+      "--log-format xml is unknown; give one of json, pretty; see sallyport --help"
+    ],
+    [`node list --config ${relayFile} more`, "Received unknown argument: 'more'; see sallyport --help"],
+    [
+      `token create --config ${relayFile} --role boss --name a`,
+      "--role boss is unknown; give one of client, connector; see sallyport --help"
+    ],
+    [
+      `token create --config ${relayFile} --role client --name A`,
+      "--name A is no node name; use 1 to 63 of a-z, 0-9 and -, starting with a letter or digit"
+    ],
+    [
+      `token create --config ${relayFile} --role client --name a --network n`,
+      "--network is for connectors only; leave it out"
+    ],
+    [
+      `token create --config ${relayFile} --role client --name a --ttl 31d`,
+      "--ttl 31d is no time from 10s to 30d; write for example --ttl 1h (units: s, m, h, d)"
+    ],
+    [
+      `token create --config ${clientFile} --role client --name a`,
+      `${clientFile} is the configuration of a client; give this command the relay's, on the relay's machine`
+    ],
+    [
+      `relay init --dir ${dir}/x --host https://a`,
+      "--host https://a, which is a URL; give the public host name or IP address, such as relay.example.com"
+    ],
+    [
+      `relay init --dir ${dir}/x --host a --udp-port 70000`,
+      "--udp-port 70000 is no port; give a number from 1 to 65535; see sallyport --help"
+    ]
+  ]
+  for (const [args, stderr] of USAGE) {
+    it.effect(`exits 2 with one line for: ${args.replaceAll(dir, "DIR")}`, () =>
+      Effect.gen(function*() {
+        const result = yield* cli(args.split(" "))
+        assert.deepStrictEqual(result, { code: 2, stdout: "", stderr: `sallyport: ${stderr}`, asked: [] })
+      }))
+  }
+
+  it.effect("exits 2 with a place at the start of each line for a broken configuration", () =>
+    Effect.gen(function*() {
+      const file = join(dir, "broken.yaml")
+      writeFileSync(file, "role: client\nname: A\nstateDir: s\nsock5: x\n")
+      const { code, stderr } = yield* cli(["run", "--config", file])
+      assert.strictEqual(code, 2)
+      assert.deepStrictEqual(stderr.split("\n").map((line) => line.slice(0, file.length + 12)), [
+        `${file}:2:7 name: f`,
+        `${file}:4:1 sock5: `
+      ])
+    }))
+
+  it.effect("prints version and help on stdout, in colour only on a terminal", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* cli(["--version"]), { code: 0, stdout: "0.1.0\n", stderr: "", asked: [] })
+      const plain = yield* cli(["--help"])
+      assert.strictEqual(plain.code, 0)
+      assert.include(plain.stdout, "token create (-c, --config RELAY.yaml)")
+      assert.notInclude(plain.stdout, "\u001B")
+      assert.include((yield* cli(["--help"], true)).stdout, "\u001B[")
+    }))
+})
+
+describe("commands", () => {
+  it.effect("run hands the configuration over", () =>
+    Effect.gen(function*() {
+      const { asked, code } = yield* cli(["run", "--config", clientFile, "--log-format", "json"])
+      assert.strictEqual(code, 0)
+      assert.deepStrictEqual(asked, [{ role: "client", logFormat: "json", configFile: clientFile }])
+    }))
+
+  it.effect("relay init makes keys and a configuration that loads, and overwrites nothing", () =>
+    Effect.gen(function*() {
+      const made = join(dir, "new")
+      const args = ["relay", "init", "--dir", made, "--host", "relay.example.com", "--https-port", "8443"]
+      const first = yield* cli(args)
+      assert.strictEqual(first.code, 0)
+      assert.deepStrictEqual(first.asked, [join(made, "state")])
+      assert.include(first.stdout, `sallyport run --config ${made}/relay.yaml`)
+      const config = yield* Config.load(join(made, "relay.yaml"))
+      assert(config.role === "relay")
+      assert.deepStrictEqual(config.advertise, { host: "relay.example.com", https: 8443, udp: 3478 })
+      const before = readFileSync(join(made, "relay.yaml"), "utf8")
+      const second = yield* cli([...args.slice(0, 5), "other.example"])
+      assert.strictEqual(second.code, 1)
+      assert.strictEqual(
+        second.stderr,
+        `sallyport: ${made}/relay.yaml exists and nothing was changed; choose another --dir, or go on with: sallyport run --config ${made}/relay.yaml`
+      )
+      assert.deepStrictEqual(second.asked, [])
+      assert.strictEqual(readFileSync(join(made, "relay.yaml"), "utf8"), before)
+      assert.deepStrictEqual(readdirSync(made), ["relay.yaml"])
+    }))
+
+  it.effect("token create prints the token alone", () =>
+    Effect.gen(function*() {
+      const create = (more: string) =>
+        cli(["token", "create", "--config", relayFile, "--name", "a", ...more.split(" ")])
+      const client = yield* create("--role client")
+      assert.deepStrictEqual(client, {
+        code: 0,
+        stdout: "the-token",
+        stderr: "",
+        asked: [{ role: "client", name: "a", network: null, ttl: 3600 }]
+      })
+      const connector = yield* create("--role connector --ttl 7d")
+      assert.deepStrictEqual(connector.asked, [{ role: "connector", name: "a", network: "default", ttl: 604_800 }])
+      const named = yield* create("--role connector --network hq --ttl 90s")
+      assert.deepStrictEqual(named.asked, [{ role: "connector", name: "a", network: "hq", ttl: 90 }])
+    }))
+
+  it.effect("node list prints a table, or JSON", () =>
+    Effect.gen(function*() {
+      assert.strictEqual(
+        (yield* cli(["node", "list", "--config", relayFile])).stdout,
+        "NAME    ROLE       NETWORK  ENROLLED              KEY\n" +
+          "alice   client     -        2026-01-02T03:04:05Z  k1\n" +
+          "office  connector  hq       2026-01-02T03:04:06Z  k2"
+      )
+      const { stdout } = yield* cli(["node", "list", "--config", relayFile, "--json"])
+      assert.deepStrictEqual(JSON.parse(stdout), { nodes: NODES })
+    }))
+
+  it.effect("node remove takes its name before or after the options", () =>
+    Effect.gen(function*() {
+      assert.strictEqual((yield* cli(["node", "remove", "--config", relayFile, "alice"])).stdout, "Removed alice.")
+      assert.strictEqual(
+        (yield* cli(["node", "remove", "alice", "--config", relayFile, "--json"])).stdout,
+        "{\"removed\":\"alice\"}"
+      )
+      const unknown = yield* cli(["node", "remove", "bob", "--config", relayFile])
+      assert.deepStrictEqual(unknown, {
+        code: 1,
+        stdout: "",
+        stderr: `sallyport: no node is named bob; see: sallyport node list --config ${relayFile}`,
+        asked: []
+      })
+    }))
+
+  it.effect("tells a failure, and a bug, in one line without a stack", () =>
+    Effect.gen(function*() {
+      const failed = yield* cli(["demo"])
+      assert.deepStrictEqual([failed.code, failed.stderr], [1, "sallyport: no room for a demo; free some"])
+      const bug = yield* cli(["node", "remove", "bug", "--config", relayFile])
+      assert.deepStrictEqual([bug.code, bug.stderr], [1, "sallyport: internal error: boom; please report it"])
+    }))
+})
+
+describe("status", () => {
+  const PEER = {
+    name: "office",
+    path: "direct",
+    rttMs: 12.34,
+    reason: "lowest latency",
+    flows: 3,
+    bytesIn: 1_234_567,
+    bytesOut: 10
+  }
+
+  const serve = (peers: ReadonlyArray<unknown>) =>
+    Effect.gen(function*() {
+      const config = yield* Config.load(clientFile)
+      yield* AdminServer.make({
+        listen: config.admin,
+        routes: { "GET /v1/status": () => Effect.succeed({ peers, extra: 1 }) }
+      })
+    })
+
+  it.scopedLive("prints a table, or JSON", () =>
+    Effect.gen(function*() {
+      yield* serve([PEER, { ...PEER, name: "hq", path: null, rttMs: null, reason: "no path yet" }])
+      const { code, stdout } = yield* cli(["status", "--config", clientFile])
+      assert.strictEqual(code, 0)
+      assert.strictEqual(
+        stdout,
+        "PEER    PATH    RTT      FLOWS  IN      OUT   WHY THIS PATH\n" +
+          "office  direct  12.3 ms  3      1.2 MB  10 B  lowest latency\n" +
+          "hq      -       -        3      1.2 MB  10 B  no path yet"
+      )
+      const json = yield* cli(["status", "--config", clientFile, "--json"])
+      assert.deepStrictEqual(JSON.parse(json.stdout).peers[0], PEER)
+    }))
+
+  it.scopedLive("exits 0 without peers", () =>
+    Effect.gen(function*() {
+      yield* serve([])
+      assert.deepStrictEqual(yield* cli(["status", "--config", clientFile]), {
+        code: 0,
+        stdout: "No peers now.",
+        stderr: "",
+        asked: []
+      })
+      assert.strictEqual(
+        (yield* cli(["status", "--config", clientFile, "--json"])).stdout,
+        "{\"peers\":[],\"extra\":1}"
+      )
+    }))
+
+  it.effect("exits 1 and names the command that starts it when nothing runs", () =>
+    Effect.gen(function*() {
+      const { code, stderr, stdout } = yield* cli(["status", "--config", clientFile, "--json"])
+      assert.strictEqual(code, 1)
+      assert.strictEqual(stdout, "")
+      assert.strictEqual(
+        stderr,
+        `sallyport: sallyport is not running (nothing answers on ${dir}/c/admin.sock); start it with: sallyport run --config ${clientFile}`
+      )
+    }))
+})
+
+describe("tables", () => {
+  it("are as wide as their cells", () => {
+    assert.strictEqual(table([["a", "bb"], ["ccc", ""]]), "a    bb\nccc")
+  })
+  it("count bytes in powers of 1,000 with three digits", () => {
+    assert.deepStrictEqual([0, 999, 1000, 99_949, 99_950, 999_500, 1e9, 1e18].map(bytes), [
+      "0 B",
+      "999 B",
+      "1.0 kB",
+      "99.9 kB",
+      "100 kB",
+      "1.0 MB",
+      "1.0 GB",
+      "1000000 TB"
+    ])
+  })
+})

@@ -1,0 +1,433 @@
+import { describe, expect, it } from "vitest"
+import * as Candidate from "../../src/protocol/Candidate.ts"
+import {
+  BUSY_GAP_MS,
+  KEEPALIVE_MS,
+  MAX_HISTORY,
+  type Output,
+  PathMachine,
+  REPROBE_MS,
+  SEEK_MS
+} from "../../src/protocol/PathMachine.ts"
+import { direct, RELAY } from "../../src/protocol/PathRef.ts"
+import { BUDGET, BUDGET_AGAIN } from "../../src/protocol/PathTrack.ts"
+import { CLIENT, CONNECTOR, DIRECT, PathNet, pathOf } from "../sim/PathNet.ts"
+
+const make = (role: "client" | "connector" = "client", active = true) =>
+  new PathMachine({ role, now: 0, path: RELAY, active, txPrefix: "00000001" })
+
+const pings = (out: ReadonlyArray<Output>) => out.flatMap((o) => (o._tag === "SendPing" ? [o] : []))
+const wake = (out: ReadonlyArray<Output>) => {
+  const last = out.at(-1)
+  return last?._tag === "Wake" ? last.at : undefined
+}
+
+/** Follows the machine's own wakes; answers to pings come from `answer`. */
+const drive = (
+  machine: PathMachine,
+  from: number,
+  until: number,
+  onPing: (ping: { readonly kind: string; readonly at: number; readonly txId: string }) => void = () => {}
+) => {
+  let at: number | null = from
+  while (at !== null && at <= until) {
+    const out: ReadonlyArray<Output> = machine.onTick(at)
+    for (const ping of pings(out)) {
+      onPing({ kind: ping.path.kind, at, txId: ping.txId })
+      if (ping.path.kind === "relay") machine.onPong(ping.path, ping.txId, 40, at)
+    }
+    at = wake(machine.onTick(at)) ?? null
+  }
+}
+
+const withOnePair = (role: "client" | "connector" = "client", active = true) => {
+  const machine = make(role, active)
+  machine.onLocalCandidates([Candidate.make("srflx", CLIENT)], false, 0)
+  return machine
+}
+
+describe("a session without a direct path", () => {
+  it("begins relayed, and always says why", () => {
+    const machine = make()
+    expect(machine.path).toEqual(RELAY)
+    expect(machine.reason).toBe("relay_first")
+    machine.onTick(1_999)
+    expect(machine.reason).toBe("relay_first")
+    drive(machine, 2_000, 3_000)
+    expect(machine.reason).toBe("no_candidates")
+  })
+
+  it("says so when the two sides share no IP version", () => {
+    const machine = withOnePair()
+    machine.onPeerCandidates(1, [Candidate.make("host", { host: "2001:db8::1", port: 9 })], 10)
+    expect(machine.reason).toBe("no_common_family")
+  })
+
+  it("probes by the ladder to its budget, then says that nothing answered", () => {
+    const machine = withOnePair()
+    const at: Array<number> = []
+    const first = pings(machine.onPeerCandidates(1, [Candidate.make("srflx", CONNECTOR)], 0))
+    for (const ping of first) if (ping.path.kind === "direct") at.push(0)
+    expect(machine.reason).toBe("probing")
+    drive(machine, 1, 20_000, (ping) => ping.kind === "direct" && at.push(ping.at))
+    expect(at).toEqual([0, 50, 100, 200, 400, 800, 1_800, 2_800, 3_800, 4_800, 5_800, 6_800])
+    expect(at).toHaveLength(BUDGET)
+    expect(machine.reason).toBe("probes_unanswered")
+  })
+
+  it("says udp_blocked instead where STUN found no UDP", () => {
+    const machine = make()
+    machine.onLocalCandidates([Candidate.make("host", CLIENT)], true, 0)
+    machine.onPeerCandidates(1, [Candidate.make("srflx", CONNECTOR)], 0)
+    drive(machine, 1, 20_000)
+    expect(machine.reason).toBe("udp_blocked")
+  })
+
+  it("looks again every 30 s, until 60 s after the last flow, and then is silent", () => {
+    const machine = withOnePair()
+    const at: Array<number> = []
+    machine.onPeerCandidates(1, [Candidate.make("srflx", CONNECTOR)], 0)
+    const note = (ping: { readonly kind: string; readonly at: number }) => ping.kind === "direct" && at.push(ping.at)
+    drive(machine, 1, 40_000, note)
+    const again = at.filter((t) => t > 20_000)
+    expect(again).toHaveLength(BUDGET_AGAIN)
+    expect(again[0]).toBe(REPROBE_MS)
+    machine.onActivity(false, 41_000)
+    drive(machine, 41_000, 600_000, note)
+    expect(at.some((t) => t > 85_000)).toBe(true)
+    expect(at.filter((t) => t > 41_000 + SEEK_MS + 2_000)).toEqual([])
+    expect(machine.reason).toBe("probes_unanswered")
+    expect(wake(machine.onTick(700_000))).toBeNull()
+  })
+
+  it("probes at once when new candidates come", () => {
+    const machine = withOnePair()
+    machine.onPeerCandidates(1, [Candidate.make("srflx", CONNECTOR)], 0)
+    drive(machine, 1, 10_000)
+    const other = { host: "203.0.113.9", port: 7 }
+    const out = machine.onPeerCandidates(2, [Candidate.make("srflx", other)], 10_000)
+    expect(pings(out).filter((p) => p.path.kind === "direct").map((p) => p.path)).toEqual([direct(other)])
+  })
+
+  it("passes over a list that is no newer", () => {
+    const machine = withOnePair()
+    machine.onPeerCandidates(5, [], 0)
+    const out = machine.onPeerCandidates(5, [Candidate.make("srflx", CONNECTOR)], 1)
+    expect(pings(out).filter((p) => p.path.kind === "direct")).toEqual([])
+  })
+})
+
+describe("candidates of ours", () => {
+  it("are sent again until acknowledged", () => {
+    const offers: Array<number> = []
+    const machine = make()
+    const note = (at: number, out: ReadonlyArray<Output>) => {
+      for (const o of out) if (o._tag === "SendCandidates") offers.push(at)
+      return wake(out)
+    }
+    let at = note(0, machine.onLocalCandidates([Candidate.make("host", CLIENT)], false, 0))
+    while (typeof at === "number" && at < 700) at = note(at, machine.onTick(at))
+    expect(offers).toEqual([0, 200, 600])
+    machine.onCandidatesAcked(1, 700)
+    for (let t = 700; t < 9_000; t += 50) note(t, machine.onTick(t))
+    expect(offers).toEqual([0, 200, 600])
+  })
+
+  it("are not sent again when the same list comes", () => {
+    const machine = withOnePair()
+    const out = machine.onLocalCandidates([Candidate.make("srflx", CLIENT)], false, 5)
+    expect(out.filter((o) => o._tag === "SendCandidates")).toEqual([])
+  })
+})
+
+describe("promotion", () => {
+  it("takes at most 3 round trips of the direct path after the candidates crossed", () => {
+    const net = new PathNet().start()
+    net.runUntil(500)
+    const first = net.client.selected[0]!
+    expect(pathOf(net.client)).toBe(DIRECT)
+    expect(first.at).toBeLessThanOrEqual(net.relay.delayMs + 3 * 2 * net.direct.delayMs + 50)
+    expect(net.connector.machine.path.kind).toBe("direct")
+    expect(net.connector.machine.reason).toBe("peer_selected")
+  })
+
+  it("gets through two translators that let in only whom they sent to", () => {
+    const net = new PathNet()
+    net.direct.needsBoth = true
+    net.start().runUntil(500)
+    expect(pathOf(net.client)).toBe(DIRECT)
+    expect(net.client.selected[0]!.at).toBeLessThanOrEqual(20 + 60 + 50)
+  })
+
+  it("learns a path from the peer's ping alone", () => {
+    const machine = withOnePair()
+    machine.onTick(0)
+    const path = direct({ host: "203.0.113.77", port: 1234 })
+    const ping = pings(machine.onPing(path, 100)).find((p) => p.path.kind === "direct")
+    expect(ping?.path).toEqual(path)
+    machine.onPong(path, ping!.txId, 10, 110)
+    expect(machine.path).toEqual(path)
+  })
+
+  it("does not leave the relay for a slower direct path, and says so", () => {
+    const net = new PathNet()
+    net.direct.delayMs = 60
+    net.start().runUntil(5_000)
+    expect(net.client.selected).toEqual([])
+    expect(net.client.machine.reason).toBe("direct_slower_than_relay")
+  })
+
+  it("goes back to the relay when the direct path becomes clearly slower, within the window", () => {
+    const net = new PathNet().start()
+    net.runUntil(1_000)
+    net.direct.delayMs = 90
+    net.runUntil(45_000)
+    expect(net.client.selected.map((s) => s.reason)).toEqual(["direct_faster", "direct_slower_than_relay"])
+  })
+
+  it("moves on cost only after three answers in a row that are clearly better", () => {
+    const machine = new PathMachine({
+      role: "client",
+      now: 0,
+      path: direct(CONNECTOR),
+      active: true,
+      txPrefix: "00000004"
+    })
+    const selects: Array<number> = []
+    let measured = false // the path in use; before that there is nothing to be better than
+    let relayAnswers = 0
+    for (let now = 0; now < 3_000 && selects.length === 0; now += 50) {
+      for (const ping of pings(machine.onTick(now))) {
+        const isRelay = ping.path.kind === "relay"
+        if (isRelay && measured) relayAnswers++
+        measured ||= !isRelay
+        const out = machine.onPong(ping.path, ping.txId, isRelay ? 10 : 60, now)
+        if (out.some((o) => o._tag === "Select")) selects.push(relayAnswers)
+      }
+    }
+    expect(selects).toEqual([3])
+    expect(machine.reason).toBe("direct_slower_than_relay")
+  })
+
+  it("keeps one path under jitter, whichever is the better by little", () => {
+    for (let seed = 1; seed <= 20; seed++) {
+      const net = new PathNet({ seed })
+      net.direct.delayMs = 20
+      net.direct.jitterMs = 15
+      net.relay.jitterMs = 15
+      net.relay.loss = net.direct.loss = 0.01
+      net.start().runUntil(120_000)
+      expect(net.client.selected.length, `seed ${seed}: ${JSON.stringify(net.client.selected)}`).toBeLessThanOrEqual(2)
+    }
+  })
+})
+
+describe("a path that dies", () => {
+  it("is left within a second, while data flows", () => {
+    for (let seed = 1; seed <= 20; seed++) {
+      const net = new PathNet({ seed })
+      net.direct.jitterMs = 4
+      net.start().runUntil(3_000 + seed * 13)
+      expect(pathOf(net.client)).toBe(DIRECT)
+      const died = net.now
+      net.direct.down = true
+      net.runUntil(died + 1_000)
+      const last = net.client.selected.at(-1)!
+      expect(last).toMatchObject({ path: RELAY, reason: "path_blackholed" })
+      expect(last.at - died).toBeLessThanOrEqual(600)
+      expect(net.client.machine.reason).toBe("path_blackholed")
+    }
+  })
+
+  it("is taken again after its hold when it comes back", () => {
+    const net = new PathNet().start()
+    net.runUntil(3_000)
+    net.direct.down = true
+    net.runUntil(5_000)
+    net.direct.down = false
+    net.runUntil(9_000)
+    expect(pathOf(net.client)).toBe(DIRECT)
+  })
+
+  it("holds longer each time it falls", () => {
+    const net = new PathNet().start()
+    for (let i = 0; i < 60; i++) {
+      net.runUntil(3_000 + i * 2_000)
+      net.direct.down = i % 2 === 0
+    }
+    const falls = net.client.selected.filter((s) => s.reason === "path_blackholed")
+    expect(falls.length).toBeGreaterThan(1)
+    expect(falls.length).toBeLessThanOrEqual(8) // of 30 outages in 2 minutes
+  })
+
+  it("is left for the direct one when it is the relay", () => {
+    const net = new PathNet()
+    net.direct.delayMs = 60
+    net.start().runUntil(3_000)
+    expect(pathOf(net.client)).toBe("relay")
+    net.relay.down = true
+    net.runUntil(4_000)
+    expect(pathOf(net.client)).toBe(DIRECT)
+    expect(net.client.machine.reason).toBe("path_blackholed")
+  })
+
+  it("is kept, with that reason, when nothing else answers either", () => {
+    const net = new PathNet().start()
+    net.runUntil(3_000)
+    net.direct.down = net.relay.down = true
+    net.runUntil(6_000)
+    expect(pathOf(net.client)).toBe(DIRECT)
+    expect(net.client.machine.reason).toBe("nothing_answers")
+    net.relay.down = false
+    net.runUntil(9_000)
+    expect(pathOf(net.client)).toBe("relay")
+  })
+
+  it("is not left for one that was good long ago and does not answer now", () => {
+    const net = new PathNet().start()
+    net.runUntil(3_000)
+    for (const side of [net.client, net.connector]) net.apply(side, (m) => m.onActivity(false, net.now))
+    net.direct.down = net.relay.down = true
+    net.runUntil(60_000)
+    expect(net.client.selected).toHaveLength(1)
+    expect(net.client.machine.reason).toBe("nothing_answers")
+  })
+
+  it("is not taken for dead because this thread was busy", () => {
+    const net = new PathNet().start()
+    net.runUntil(3_000)
+    const { machine } = net.client
+    const late = machine.onTick(3_200) // pings both
+    const out = [...machine.onTick(4_100)]
+    const newest = (kind: string) => pings([...late, ...out]).findLast((p) => p.path.kind === kind)!
+    for (const kind of ["relay", "direct"]) out.push(...machine.onPong(newest(kind).path, newest(kind).txId, 30, 4_101))
+    expect(out.filter((o) => o._tag === "Select")).toEqual([])
+    expect(pathOf(net.client)).toBe(DIRECT)
+  })
+
+  it("is left at once on an error of the kernel", () => {
+    const net = new PathNet().start()
+    net.runUntil(3_000)
+    net.apply(net.client, (m) => m.onPathError(direct(CONNECTOR), net.now))
+    expect(net.client.selected.at(-1)).toMatchObject({ at: 3_000, path: RELAY, reason: "path_failed" })
+  })
+
+  it("is left when the connector asks, for a path that answers", () => {
+    const net = new PathNet().start()
+    net.runUntil(3_000)
+    net.apply(net.client, (m) => m.onSwitchRequested(net.now))
+    expect(net.client.selected.at(-1)).toMatchObject({ path: RELAY, reason: "peer_request" })
+  })
+
+  it("makes the connector ask for a move", () => {
+    const machine = withOnePair("connector")
+    machine.onPeerCandidates(1, [Candidate.make("srflx", CONNECTOR)], 0)
+    const path = direct(CONNECTOR)
+    machine.onSelectedByPeer(path, 100)
+    const requests: Array<number> = []
+    let at: number | null = 100
+    while (at !== null && at < 3_000) {
+      const out: ReadonlyArray<Output> = machine.onTick(at)
+      for (const o of out) if (o._tag === "RequestSwitch") requests.push(at)
+      expect(out.some((o) => o._tag === "Select")).toBe(false)
+      for (const ping of pings(out)) {
+        if (ping.path.kind === "relay") {
+          for (const o of machine.onPong(ping.path, ping.txId, 40, at)) {
+            if (o._tag === "RequestSwitch") requests.push(at)
+          }
+        }
+      }
+      at = wake(machine.onTick(at)) ?? null
+    }
+    expect(requests.length).toBeGreaterThan(0)
+    for (const [i, t] of requests.entries()) if (i > 0) expect(t - requests[i - 1]!).toBeGreaterThanOrEqual(250)
+  })
+})
+
+describe("a network change", () => {
+  it("keeps a path that still works, and says so while it is proved", () => {
+    const net = new PathNet().start()
+    net.runUntil(3_000)
+    net.apply(net.client, (m) => m.onNetworkChange(net.now))
+    expect(net.client.machine.reason).toBe("network_changed")
+    net.runUntil(3_500)
+    expect(pathOf(net.client)).toBe(DIRECT)
+    expect(net.client.machine.reason).toBe("direct_faster")
+    expect(net.client.selected).toHaveLength(1)
+  })
+
+  it("leaves a path that does not come back within 150 ms", () => {
+    const net = new PathNet().start()
+    net.runUntil(3_000)
+    net.direct.down = true
+    net.apply(net.client, (m) => m.onNetworkChange(net.now))
+    net.runUntil(4_000)
+    const last = net.client.selected.at(-1)!
+    expect(last).toMatchObject({ path: RELAY, reason: "network_changed" })
+    expect(last.at - 3_000).toBeLessThanOrEqual(150)
+  })
+})
+
+describe("cost", () => {
+  it("probes the path in use and the standby every 200 ms while data flows", () => {
+    const net = new PathNet().start()
+    net.runUntil(10_000)
+    for (const kind of ["relay", "direct"]) {
+      const at = net.client.sent.filter((s) => s.path.kind === kind && s.at > 5_000).map((s) => s.at)
+      expect(at.length).toBeGreaterThan(20)
+      for (const [i, t] of at.entries()) if (i > 0) expect(t - at[i - 1]!).toBe(BUSY_GAP_MS)
+    }
+  })
+
+  it("sends one ping in 25 s when idle on a direct path, from the client only", () => {
+    const net = new PathNet().start()
+    net.runUntil(3_000)
+    net.apply(net.client, (m) => m.onActivity(false, net.now))
+    net.apply(net.connector, (m) => m.onActivity(false, net.now))
+    net.runUntil(5_000)
+    net.client.sent.length = net.connector.sent.length = 0
+    net.runUntil(5_000 + 10 * KEEPALIVE_MS)
+    expect(net.client.sent).toHaveLength(10)
+    expect(net.connector.sent).toEqual([])
+  })
+
+  it("leaves a path that died while idle soon after data flows again", () => {
+    const net = new PathNet().start()
+    net.runUntil(3_000)
+    for (const side of [net.client, net.connector]) net.apply(side, (m) => m.onActivity(false, net.now))
+    net.runUntil(20_000)
+    net.direct.down = true
+    net.apply(net.client, (m) => m.onActivity(true, net.now))
+    net.runUntil(20_600)
+    expect(pathOf(net.client)).toBe("relay")
+  })
+})
+
+describe("after a restart", () => {
+  it("goes on from the path that is in use", () => {
+    const path = direct(CONNECTOR)
+    const machine = new PathMachine({ role: "client", now: 50, path, active: true, txPrefix: "00000002", firstSeq: 77 })
+    expect(machine.path).toEqual(path)
+    expect(machine.reason).toBe("resumed")
+    const out = machine.onTick(50)
+    expect(pings(out).map((p) => p.path.kind).sort()).toEqual(["direct", "relay"])
+    expect(out.some((o) => o._tag === "Select")).toBe(false)
+    const offer = machine.onLocalCandidates([], false, 60).find((o) => o._tag === "SendCandidates")
+    expect(offer).toMatchObject({ seq: 78 })
+  })
+})
+
+describe("history", () => {
+  it("is bounded, and each decision bears its inputs", () => {
+    const net = new PathNet().start()
+    for (let i = 0; i < 400; i++) {
+      net.runUntil(1_000 + i * 1_000)
+      net.direct.down = net.relay.down = i % 2 === 0
+    }
+    const { decisions, history } = net.client.machine
+    expect(decisions).toBeGreaterThan(MAX_HISTORY)
+    expect(history).toHaveLength(MAX_HISTORY)
+    const moved = net.client.machine.history.at(-1)!
+    expect(moved.paths.map((p) => p.path.kind).sort()).toEqual(["direct", "relay"])
+  })
+})

@@ -1,0 +1,231 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect, Either, Redacted, Stream, TestClock } from "effect"
+import { generateKeyPairSync, X509Certificate } from "node:crypto"
+import { mkdtemp, rm, writeFile } from "node:fs/promises"
+import { type AddressInfo } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import * as tls from "node:tls"
+import { inspect } from "node:util"
+import { type NodeKey } from "../../src/protocol/NodeKey.ts"
+import * as Crypto from "../../src/services/Crypto.ts"
+import * as Keys from "../../src/services/Keys.ts"
+import * as Pki from "../../src/services/Pki.ts"
+import * as RelayTls from "../../src/services/RelayTls.ts"
+
+const DAY = 86_400_000
+const NOW = Date.parse("2026-03-01T12:00:00.500Z")
+const newKey = () => {
+  const key = Keys.fromPrivateKey(generateKeyPairSync("ed25519").privateKey)
+  if (key === null) throw new Error("no key")
+  return key
+}
+const derOf = (pem: string) => new X509Certificate(pem).raw
+const reasonOf = (der: Uint8Array, pin: NodeKey, nowMs: number) =>
+  Either.match(Pki.checkLeaf(der, pin, nowMs), { onLeft: ({ reason }) => reason, onRight: () => "good" })
+const folder = Effect.acquireRelease(
+  Effect.promise(() => mkdtemp(join(tmpdir(), "sallyport-pki-"))),
+  (path) => Effect.promise(() => rm(path, { recursive: true }))
+)
+
+describe("the relay's leaf", () => {
+  const relay = newKey()
+  const leaf = Pki.issueLeaf({ issuer: relay.privateKey, host: "relay.example.com", nowMs: NOW })
+  const der = derOf(leaf.cert)
+
+  it("is good for the pinned key from a day ago until it ends, and for no other key", () => {
+    assert.strictEqual(reasonOf(der, relay.publicKey, NOW), "good")
+    assert.strictEqual(reasonOf(der, relay.publicKey, NOW - DAY), "good")
+    assert.strictEqual(reasonOf(der, relay.publicKey, NOW - DAY - 1000), "not_yet_valid")
+    assert.strictEqual(reasonOf(der, relay.publicKey, leaf.notAfter - 1), "good")
+    assert.strictEqual(reasonOf(der, relay.publicKey, leaf.notAfter), "expired")
+    assert.strictEqual(reasonOf(der, newKey().publicKey, NOW), "foreign")
+    assert.strictEqual(reasonOf(der, relay.publicKey, Number.NaN), "not_yet_valid")
+  })
+
+  it("is P-256, for its host alone, and short enough for browsers to accept by hash", () => {
+    const parsed = new X509Certificate(der)
+    assert.strictEqual(parsed.publicKey.asymmetricKeyDetails?.namedCurve, "prime256v1")
+    assert.isDefined(parsed.checkHost("relay.example.com"))
+    assert.isUndefined(parsed.checkHost("other.example.com"))
+    assert.isFalse(parsed.ca)
+    assert.isAtMost(Date.parse(parsed.validTo) - Date.parse(parsed.validFrom), 14 * DAY)
+    assert.strictEqual(
+      Buffer.from(leaf.sha256).toString("hex"),
+      parsed.fingerprint256.replaceAll(":", "").toLowerCase()
+    )
+    assert.strictEqual(Date.parse(parsed.validTo), leaf.notAfter)
+  })
+
+  it("carries IP addresses of both families", () => {
+    for (const host of ["203.0.113.7", "2001:db8::7"]) {
+      const { cert } = Pki.issueLeaf({ issuer: relay.privateKey, host, nowMs: NOW })
+      assert.isDefined(new X509Certificate(cert).checkIP(host))
+      assert.isUndefined(new X509Certificate(cert).checkIP("203.0.113.8"))
+    }
+  })
+
+  it("is refused when another key forged it under the same names", () => {
+    const forged = Pki.issueLeaf({ issuer: newKey().privateKey, host: "relay.example.com", nowMs: NOW })
+    assert.strictEqual(reasonOf(derOf(forged.cert), relay.publicKey, NOW), "foreign")
+  })
+
+  it("is refused with any bit changed, cut or followed by something", () => {
+    for (let at = 0; at < der.length; at++) {
+      const changed = Uint8Array.from(der)
+      changed[at] = (changed[at] ?? 0) ^ (1 << (at % 8))
+      assert.notStrictEqual(reasonOf(changed, relay.publicKey, NOW), "good", `byte ${at}`)
+    }
+    assert.strictEqual(reasonOf(der.subarray(0, -1), relay.publicKey, NOW), "malformed")
+    assert.strictEqual(reasonOf(Buffer.concat([der, Buffer.of(0)]), relay.publicKey, NOW), "malformed")
+    assert.strictEqual(reasonOf(Buffer.from(leaf.cert), relay.publicKey, NOW), "malformed")
+    assert.strictEqual(reasonOf(new Uint8Array(0), relay.publicKey, NOW), "malformed")
+  })
+
+  it.live("serves TLS 1.3, and the client sees the certificate that it can check", () =>
+    Effect.async<void, Error>((resume) => {
+      const fresh = Pki.issueLeaf({ issuer: relay.privateKey, host: "localhost", nowMs: Date.now() })
+      const server = tls.createServer(
+        { cert: fresh.cert, key: Redacted.value(fresh.key) },
+        (socket) => socket.end("hi")
+      )
+      server.listen(0, "127.0.0.1", () => {
+        const { port } = server.address() as AddressInfo
+        const socket = tls.connect({ port, host: "127.0.0.1", minVersion: "TLSv1.3", rejectUnauthorized: false })
+        socket.once("error", (error) => resume(Effect.fail(error)))
+        socket.once("secureConnect", () => {
+          const seen = socket.getPeerCertificate().raw
+          assert.deepStrictEqual(Uint8Array.from(Crypto.sha256(seen)), fresh.sha256)
+          assert.strictEqual(reasonOf(seen, relay.publicKey, Date.now()), "good")
+          socket.destroy()
+          server.close()
+          resume(Effect.void)
+        })
+      })
+    }))
+})
+
+describe("a node's certificate", () => {
+  const node = newKey()
+  const pem = Pki.selfSigned(node.privateKey)
+
+  it("shows the node's key, is signed by it, and never differs", () => {
+    assert.deepStrictEqual(Pki.publicKeyOfCert(derOf(pem)), Either.right(node.publicKey))
+    assert.isTrue(new X509Certificate(pem).verify(new X509Certificate(pem).publicKey))
+    assert.strictEqual(Pki.selfSigned(node.privateKey), pem)
+    assert.isAbove(Date.parse(new X509Certificate(pem).validTo), Date.parse("9000-01-01"))
+  })
+
+  it("gives a key only when it is Ed25519 and nothing else", () => {
+    const leaf = Pki.issueLeaf({ issuer: node.privateKey, host: "x", nowMs: NOW })
+    assert.isTrue(Either.isLeft(Pki.publicKeyOfCert(derOf(leaf.cert))))
+    assert.isTrue(Either.isLeft(Pki.publicKeyOfCert(Buffer.from(pem))))
+    assert.isTrue(Either.isLeft(Pki.publicKeyOfCert(Buffer.concat([derOf(pem), Buffer.of(1)]))))
+    for (let at = 0; at < 200; at++) Pki.publicKeyOfCert(Crypto.randomBytes(at)) // does not throw
+  })
+})
+
+describe("the relay's TLS while it runs", () => {
+  it.scoped("pins its own key and renews long before the end", () =>
+    Effect.gen(function*() {
+      yield* TestClock.setTime(NOW)
+      const stateDir = yield* folder
+      const { publicKey } = yield* Keys.loadOrCreate(join(stateDir, RelayTls.TLS_KEY_FILE))
+      yield* Effect.gen(function*() {
+        const service = yield* RelayTls.RelayTls
+        assert.deepStrictEqual(service.trust, { _tag: "Pin", key: publicKey })
+        const first = yield* service.current
+        yield* TestClock.adjust("5 days")
+        assert.strictEqual((yield* service.current).cert, first.cert)
+        yield* TestClock.adjust("2 days")
+        const second = yield* service.current
+        assert.notStrictEqual(second.cert, first.cert)
+        assert.isAbove(second.notAfter, NOW + Duration.toMillis("17 days"))
+        const [announced] = yield* Stream.runCollect(Stream.take(service.changes, 1))
+        assert.strictEqual(announced?.cert, second.cert)
+        const secret = Redacted.value(second.key).split("\n")[1] ?? ""
+        assert.notInclude(inspect(service, { depth: 9 }) + inspect(second) + JSON.stringify(second), secret)
+      }).pipe(Effect.provide(RelayTls.layer({ stateDir, host: "relay.example.com", tls: null })))
+    }))
+
+  it.scoped("needs the key that nodes pinned: it makes none by itself", () =>
+    Effect.gen(function*() {
+      const layer = RelayTls.layer({ stateDir: yield* folder, host: "x", tls: null })
+      const error = yield* Effect.flip(Effect.provide(RelayTls.RelayTls, layer))
+      assert.strictEqual(error._tag, "KeyFileError")
+    }))
+
+  it.scoped("takes an operator's new files, and keeps the old while the new do not fit together", () =>
+    Effect.gen(function*() {
+      const dir = yield* folder
+      const files = { cert: join(dir, "cert.pem"), key: join(dir, "key.pem") }
+      const [one, two] = [0, 1].map((days) =>
+        Pki.issueLeaf({ issuer: newKey().privateKey, host: "relay.example.com", nowMs: NOW + days * DAY })
+      )
+      if (one === undefined || two === undefined) throw new Error("unreachable")
+      const write = (path: string, text: string) => Effect.promise(() => writeFile(path, text))
+      const tick = Effect.zipRight(
+        TestClock.adjust("1 minute"),
+        Effect.promise(() => new Promise((r) => setTimeout(r, 60)))
+      )
+      yield* write(files.cert, one.cert)
+      yield* write(files.key, Redacted.value(one.key))
+      yield* Effect.gen(function*() {
+        const service = yield* RelayTls.RelayTls
+        assert.deepStrictEqual(service.trust, { _tag: "Ca" })
+        assert.deepStrictEqual((yield* service.current).sha256, one.sha256)
+        yield* write(files.cert, two.cert)
+        yield* tick
+        assert.deepStrictEqual((yield* service.current).sha256, one.sha256)
+        yield* write(files.key, Redacted.value(two.key))
+        yield* tick
+        yield* tick
+        assert.deepStrictEqual((yield* service.current).sha256, two.sha256)
+      }).pipe(Effect.provide(RelayTls.layer({ stateDir: dir, host: "x", tls: files })))
+      const wrong = RelayTls.layer({ stateDir: dir, host: "x", tls: { cert: files.key, key: files.cert } })
+      const error = yield* Effect.flip(Effect.provide(RelayTls.RelayTls, wrong))
+      assert.notInclude(error.message, Redacted.value(two.key).split("\n")[1] ?? "")
+    }))
+})
+
+describe("signatures", () => {
+  it("verify never throws, whatever the lengths", () => {
+    const key = newKey()
+    const good = Crypto.sign(key.privateKey, Buffer.from("x"))
+    for (const length of [0, 1, 31, 33, 64]) {
+      assert.isFalse(Crypto.verify(new Uint8Array(length), Buffer.from("x"), good))
+      assert.isFalse(Crypto.verify(new Uint8Array(32), Buffer.from("x"), new Uint8Array(length)))
+    }
+  })
+
+  it("prove nothing under a key of small order, for which anybody can sign", () => {
+    const points = [
+      "00".repeat(32),
+      `01${"00".repeat(31)}`,
+      `${"00".repeat(31)}80`,
+      "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+      "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+      `ec${"ff".repeat(30)}7f`,
+      `ee${"ff".repeat(31)}`
+    ]
+    for (const key of points) {
+      for (const point of points) {
+        const signature = Buffer.concat([Buffer.from(point, "hex"), Buffer.alloc(32)])
+        assert.isFalse(Crypto.verify(Buffer.from(key, "hex"), Buffer.from("any message"), signature), `${key} ${point}`)
+      }
+    }
+  })
+
+  it("derive as RFC 5869 says (test case 1)", () => {
+    const okm = Crypto.hkdfSha256(
+      Buffer.alloc(22, 0x0b),
+      Buffer.from("000102030405060708090a0b0c", "hex"),
+      Buffer.from("f0f1f2f3f4f5f6f7f8f9", "hex"),
+      42
+    )
+    assert.strictEqual(
+      Buffer.from(okm).toString("hex"),
+      "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865"
+    )
+  })
+})

@@ -1,0 +1,72 @@
+import { afterEach, describe, expect, it } from "vitest"
+import type { QuicStream } from "../../src/transport/quic/QuicStream.ts"
+import { join, until, type Wire } from "../suite/support/MemoryWire.ts"
+
+const TOTAL = 3_000_000
+const SPARE_SLOT = 3
+const chunk = Buffer.alloc(64 * 1024, 7)
+const into = Buffer.alloc(64 * 1024)
+
+/** The connector's end of the stream: sends `TOTAL` bytes as fast as they are taken. */
+const upload = (stream: QuicStream) => {
+  let left = TOTAL
+  const more = () => {
+    while (left > 0) {
+      const taken = stream.write(chunk.subarray(0, Math.min(left, chunk.length)))
+      if (taken <= 0) return
+      left -= taken
+    }
+  }
+  stream.handler = { onReadable: () => void stream.read(into), onWritable: more, onClosed: () => undefined }
+  more()
+}
+
+const downloading = async (open: Array<Wire>) => {
+  const wire = join({ delayMs: 5, onStream: upload })
+  open.push(wire)
+  await wire.established
+  for (const session of [wire.client, wire.connector]) session.pointSlot(SPARE_SLOT, { headBytes: 2, maxPacket: 1440 })
+  wire.client.probeSlot(SPARE_SLOT)
+  await until("validated", () => wire.log.validated.client.includes(SPARE_SLOT))
+  const stream = wire.client.openStream()
+  if (stream === null) throw new Error("no stream")
+  const seen = { bytes: 0 }
+  stream.handler = {
+    onReadable: () => {
+      for (let got = stream.read(into); got > 0; got = stream.read(into)) seen.bytes += got
+    },
+    onWritable: () => undefined,
+    onClosed: () => undefined
+  }
+  stream.write(Buffer.from("go"))
+  await until("under way", () => seen.bytes > 200_000)
+  return { seen, wire }
+}
+
+describe("a download whose path dies", () => {
+  const open: Array<Wire> = []
+  afterEach(() => open.splice(0).forEach((wire) => wire.close()))
+
+  it("goes on when the client moves, though it has nothing to say, with nothing missing", async () => {
+    const { seen, wire } = await downloading(open)
+    wire.dead.add(0)
+    await new Promise((resolve) => {
+      setTimeout(resolve, 300) // as long as it takes to notice: by now both sides are silent
+    })
+    expect(seen.bytes).toBeLessThan(TOTAL)
+    expect(wire.client.migrate(SPARE_SLOT)).toBe(true)
+    await until("all", () => seen.bytes === TOTAL)
+    expect(wire.log.migrated).toEqual([SPARE_SLOT])
+  }, 20_000)
+
+  it("goes on soon after its only path came back, however long it was gone", async () => {
+    const { seen, wire } = await downloading(open)
+    wire.dead.add(0)
+    await new Promise((resolve) => {
+      setTimeout(resolve, 2_600) // long enough for QUIC's timer to back off
+    })
+    wire.dead.delete(0)
+    for (const session of [wire.client, wire.connector]) session.revive()
+    await until("all", () => seen.bytes === TOTAL, 700)
+  }, 20_000)
+})

@@ -1,0 +1,326 @@
+import { assert, describe, it } from "@effect/vitest"
+import { FastCheck as fc } from "effect"
+import * as RelayBinding from "../../src/protocol/RelayBinding.ts"
+import type { Message, Refusal } from "../../src/protocol/RelayWire.ts"
+
+const MARK = new Uint8Array(8).fill(0xaa)
+const COOKIE = new Uint8Array(20).fill(0xcc)
+const TICKET = { payload: new Uint8Array(3), signature: new Uint8Array(64) }
+const MAPPED = { host: "192.0.2.1", port: 4000 }
+const TAG = 0x112233445566
+
+/** A binding whose nonces count up, driven by hand. */
+const make = (carrier: "udp" | "link" = "udp") => {
+  let count = 0
+  const binding = new RelayBinding.RelayBinding({
+    carrier,
+    newNonce: () => new Uint8Array(8).fill(++count & 255).fill(count >> 8, 0, 1)
+  })
+  const log: Array<{ at: number; output: RelayBinding.Output }> = []
+  const note = (outputs: ReadonlyArray<RelayBinding.Output>, at: number) => {
+    for (const output of outputs) log.push({ at, output })
+    return outputs
+  }
+  /** Wakes it whenever it asks for that, until `end`. */
+  const runTo = (end: number) => {
+    for (let wakes = 0; binding.wakeAt <= end; wakes++) {
+      assert.isBelow(wakes, 10_000, "it never rests")
+      const at = binding.wakeAt
+      note(binding.onTick(at), at)
+    }
+  }
+  const on = (message: Message, at: number) => note(binding.onMessage(message, at), at)
+  const lastAsk = () =>
+    log.findLast((one) =>
+      one.output._tag === "SendBind" || (one.output._tag === "Send" && one.output.message._tag === "BindRequest")
+    )!.output
+  const nonce = () => {
+    const ask = lastAsk()
+    return ask._tag === "SendBind"
+      ? ask.nonce
+      : ask._tag === "Send" && ask.message._tag === "BindRequest"
+      ? ask.message.nonce
+      : new Uint8Array(8)
+  }
+  const bind = (at: number, mark = MARK, mapped = MAPPED, lifetimeSeconds = 300) => {
+    on({ _tag: "Cookie", nonce: nonce(), cookie: COOKIE }, at)
+    return on({ _tag: "Bound", nonce: nonce(), mark, lifetimeSeconds, mapped }, at)
+  }
+  const start = (at = 0) => {
+    note(binding.onCredential(true, at), at)
+    return bind(at)
+  }
+  const sends = (tag: Message["_tag"]) =>
+    log.filter(({ output }) => output._tag === "Send" && output.message._tag === tag)
+  const tags = () => log.map(({ output }) => output._tag)
+  return { binding, log, note, runTo, on, nonce, bind, start, sends, tags }
+}
+
+describe("RelayBinding", () => {
+  it("asks at 0, 100, 300 and 700 ms, tells after 1 s that UDP is blocked, and probes for its return", () => {
+    const { binding, log, note, runTo, sends } = make()
+    note(binding.onCredential(true, 0), 0)
+    runTo(100_000)
+    assert.deepStrictEqual(sends("BindRequest").map((one) => Math.round(one.at)).slice(0, 4), [0, 100, 300, 700])
+    const told = log.filter(({ output }) => output._tag === "UdpBlocked")
+    assert.strictEqual(told.length, 1)
+    assert.strictEqual(binding.phase, "udp_blocked")
+    const probes = sends("BindRequest").slice(4).map((one) => one.at)
+    assert.deepStrictEqual(probes.map((at) => Math.round(at / 1000)), [6, 17, 38, 69, 100])
+  })
+
+  it("binds by cookie and signature, and stays bound by a refresh at half life", () => {
+    const { bind, binding, log, runTo, start, tags } = make()
+    start()
+    assert.deepStrictEqual(tags(), ["Send", "SendBind", "Bound"])
+    assert.strictEqual(binding.phase, "bound")
+    assert.deepStrictEqual(binding.mapped, MAPPED)
+    runTo(19_999)
+    assert.strictEqual(log.length, 3)
+    for (let at = 0; at <= 149_000; at += 1000) binding.onTraffic(at) // no pings
+    runTo(150_000)
+    assert.include(log.at(-1)!, { at: 150_000 })
+    bind(150_010)
+    assert.deepStrictEqual(tags().filter((tag) => tag === "Bound" || tag === "Lost"), ["Bound"])
+    for (let at = 150_010; at <= 300_000; at += 1000) binding.onTraffic(at)
+    runTo(300_009) // past the first lifetime's end
+    assert.strictEqual(binding.phase, "bound")
+    assert.strictEqual(log.length, 5)
+  })
+
+  it("returns from a blocked UDP by itself", () => {
+    const { bind, binding, note, runTo, tags } = make()
+    note(binding.onCredential(true, 0), 0)
+    runTo(6100)
+    assert.strictEqual(binding.phase, "udp_blocked")
+    bind(6110)
+    assert.strictEqual(binding.phase, "bound")
+    assert.strictEqual(tags().at(-1), "Bound")
+  })
+
+  it("pings after 20 s of silence, and binds again when nothing answers for 1 s", () => {
+    const { binding, log, on, runTo, sends, start, tags } = make()
+    start()
+    runTo(20_000)
+    const ping = log.at(-1)!.output
+    assert.isTrue(ping._tag === "Send" && ping.message._tag === "Ping")
+    if (ping._tag !== "Send" || ping.message._tag !== "Ping") return
+    on({ _tag: "Pong", echo: new Uint8Array(8) }, 20_010) // another's
+    on({ _tag: "Pong", echo: ping.message.echo }, 20_020)
+    runTo(40_000)
+    assert.strictEqual(sends("Ping").length, 1)
+    runTo(42_100)
+    assert.deepStrictEqual(sends("Ping").map((one) => one.at - 40_020).slice(1), [0, 100, 300, 700])
+    assert.deepStrictEqual(sends("BindRequest").map((one) => one.at - 41_020).slice(1), [0, 100, 300, 700])
+    assert.deepStrictEqual(tags().slice(-2), ["Lost", "UdpBlocked"])
+    assert.strictEqual(binding.phase, "udp_blocked")
+  })
+
+  it("binds again when told to for its own ping or tag only, and at most once a second", () => {
+    const { bind, binding, note, on, sends, start } = make()
+    start()
+    note(binding.onTicket("s", TAG, TICKET, 0), 0)
+    const echo = Uint8Array.from([0, 0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66])
+    on({ _tag: "Rebind", echo: new Uint8Array(8).fill(3) }, 10)
+    assert.strictEqual(sends("BindRequest").length, 1)
+    on({ _tag: "Rebind", echo }, 10)
+    bind(20)
+    for (let at = 30; at < 1010; at += 10) on({ _tag: "Rebind", echo }, at)
+    assert.strictEqual(sends("BindRequest").length, 2)
+    on({ _tag: "Rebind", echo }, 1010)
+    assert.strictEqual(sends("BindRequest").length, 3)
+    assert.strictEqual(binding.phase, "bound")
+  })
+
+  it("opens each session until it is answered, and again only where the relay has forgotten", () => {
+    const { bind, binding, log, note, on, runTo, sends, start, tags } = make()
+    note(binding.onTicket("s", TAG, TICKET, 0), 0)
+    assert.strictEqual(log.length, 0)
+    start()
+    runTo(800)
+    assert.deepStrictEqual(sends("Open").map((one) => one.at), [0, 100, 300, 700])
+    const open = sends("Open")[0]!.output
+    const nonce = open._tag === "Send" && open.message._tag === "Open" ? open.message.nonce : new Uint8Array(8)
+    on({ _tag: "Opened", nonce, tag: TAG, peerLeg: "relay-udp" }, 810)
+    on({ _tag: "Opened", nonce, tag: TAG, peerLeg: "relay-udp" }, 811)
+    assert.strictEqual(tags().filter((tag) => tag === "Opened").length, 1)
+    note(binding.onNetworkChanged(1000), 1000)
+    bind(1010, MARK, { host: "192.0.2.9", port: 1 })
+    assert.strictEqual(sends("Open").length, 4)
+    assert.strictEqual(tags().filter((tag) => tag === "Bound").length, 2)
+    note(binding.onNetworkChanged(3000), 3000)
+    bind(3010, new Uint8Array(8).fill(1)) // a relay that was restarted
+    assert.strictEqual(sends("Open").length, 5)
+    note(binding.onTicketRemoved("s"), 3020)
+    assert.strictEqual(sends("Close").length, 1)
+  })
+
+  it("passes over answers and notices that it cannot trust", () => {
+    const { binding, log, on, start } = make()
+    start()
+    const before = log.length
+    const forged = new Uint8Array(8).fill(0x77)
+    on({ _tag: "RateLimited", mark: forged, retryAfterMs: 1 }, 5)
+    on({ _tag: "Refused", nonce: forged, asked: "None", code: "revoked" }, 5)
+    on({ _tag: "Refused", nonce: forged, asked: "Bind", code: "revoked" }, 5)
+    on({ _tag: "Leg", mark: forged, tag: TAG, peerLeg: null }, 5)
+    on({ _tag: "Bound", nonce: forged, mark: forged, lifetimeSeconds: 1, mapped: null }, 5)
+    on({ _tag: "Cookie", nonce: forged, cookie: COOKIE }, 5)
+    assert.strictEqual(log.length, before)
+    assert.strictEqual(binding.phase, "bound")
+    on({ _tag: "Refused", nonce: MARK, asked: "None", code: "revoked" }, 6)
+    assert.deepStrictEqual(log.at(-1)!.output, { _tag: "Lost", reason: "revoked" })
+  })
+
+  it("waits longer after each refusal, and asks for a credential when its own is over", () => {
+    const { binding, note, on, nonce, runTo, sends, tags } = make()
+    note(binding.onCredential(true, 0), 0)
+    const gaps: Array<number> = []
+    let at = 0
+    for (const code of ["busy", "busy", "busy", "expired"] as const) {
+      on({ _tag: "Cookie", nonce: nonce(), cookie: COOKIE }, at)
+      on({ _tag: "Refused", nonce: nonce(), asked: "Bind", code }, at)
+      assert.strictEqual(binding.phase, "refused")
+      gaps.push(binding.wakeAt - at)
+      at = binding.wakeAt
+      runTo(at)
+    }
+    assert.deepStrictEqual(gaps, [1000, 2000, 4000, 8000])
+    assert.strictEqual(sends("BindRequest").length, 5)
+    assert.strictEqual(tags().filter((tag) => tag === "NeedCredential").length, 1)
+  })
+
+  it("keeps a binding that holds when the refresh is refused for want of time, without asking all the while", () => {
+    const { binding, log, on, nonce, runTo, sends, start, tags } = make()
+    start()
+    for (let at = 0; at <= 150_000; at += 1000) binding.onTraffic(at)
+    runTo(150_000)
+    on({ _tag: "Cookie", nonce: nonce(), cookie: COOKIE }, 150_001)
+    on({ _tag: "Refused", nonce: nonce(), asked: "Bind", code: "busy" }, 150_002)
+    const before = log.length
+    runTo(150_900)
+    assert.strictEqual(log.length, before)
+    assert.strictEqual(binding.phase, "bound")
+    runTo(151_002)
+    assert.strictEqual(sends("BindRequest").length, 3)
+    assert.notInclude(tags(), "Lost")
+  })
+
+  it("drops a ticket that is refused for good and retries one that is not", () => {
+    const { binding, log, note, on, start } = make()
+    start()
+    const open = (id: string): Uint8Array => {
+      const [first] = note(binding.onTicket(id, TAG, TICKET, 0), 0)
+      return first?._tag === "Send" && first.message._tag === "Open" ? first.message.nonce : new Uint8Array(8)
+    }
+    on({ _tag: "Refused", nonce: open("a"), asked: "Open", code: "expired" }, 1)
+    assert.deepStrictEqual(log.at(-1)!.output, { _tag: "TicketRefused", session: "a", reason: "expired" })
+    on({ _tag: "Refused", nonce: open("b"), asked: "Open", code: "busy" }, 1)
+    assert.strictEqual(binding.wakeAt, 1001)
+  })
+
+  it("is bound by the relay's first word over a link, pings there, and is lost with it", () => {
+    const { binding, log, on, runTo, sends, tags } = make("link")
+    assert.strictEqual(binding.wakeAt, Infinity)
+    on({ _tag: "Bound", nonce: new Uint8Array(8), mark: MARK, lifetimeSeconds: 65535, mapped: null }, 0)
+    assert.strictEqual(binding.phase, "bound")
+    runTo(21_000)
+    assert.strictEqual(sends("Ping").length, 4)
+    assert.deepStrictEqual(log.at(-1)!.output, { _tag: "Lost", reason: "unanswered" })
+    assert.notInclude(tags(), "UdpBlocked")
+    assert.strictEqual(binding.wakeAt, Infinity)
+  })
+
+  it("never throws, never rests in the past and never sends busily, whatever comes in whatever order", () => {
+    const refusal = fc.constantFrom<Refusal>(
+      "bad_cookie",
+      "expired",
+      "busy",
+      "full",
+      "revoked",
+      "not_bound",
+      "bad_signature"
+    )
+    const step = fc.oneof(
+      { weight: 6, arbitrary: fc.record({ do: fc.constant("wait" as const), ms: fc.nat(30_000) }) },
+      { weight: 2, arbitrary: fc.record({ do: fc.constant("cookie" as const) }) },
+      { weight: 2, arbitrary: fc.record({ do: fc.constant("bound" as const), mark: fc.nat(1), life: fc.nat(300) }) },
+      fc.record({ do: fc.constantFrom("credential" as const, "network" as const), has: fc.boolean() }),
+      fc.record({
+        do: fc.constant("refuse" as const),
+        code: refusal,
+        asked: fc.constantFrom("Bind" as const, "Open" as const, "None" as const)
+      }),
+      fc.record({
+        do: fc.constantFrom("rebind" as const, "pong" as const, "opened" as const, "ticket" as const, "untick" as const)
+      })
+    )
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+        const { binding, log, nonce, note, on, sends } = make()
+        const zero = new Uint8Array(8)
+        const openNonce = () => {
+          const last = sends("Open").at(-1)?.output
+          return last?._tag === "Send" && last.message._tag === "Open" ? last.message.nonce : zero
+        }
+        const ask = () =>
+          log.some(({ output }) =>
+            output._tag === "SendBind" || (output._tag === "Send" && output.message._tag === "BindRequest")
+          )
+        let now = 0
+        let inputs = 0
+        const wake = (end: number) => {
+          while (binding.wakeAt <= end) {
+            now = Math.max(now, binding.wakeAt)
+            note(binding.onTick(now), now)
+            assert.isAbove(binding.wakeAt, now, "due again at once")
+            assert.deepStrictEqual(binding.onTick(now), [])
+          }
+          now = end
+        }
+        note(binding.onCredential(true, now), now)
+        for (const one of steps) {
+          if (one.do === "wait") {
+            wake(now + one.ms)
+            continue
+          }
+          inputs++
+          const n = ask() ? nonce() : zero
+          if (one.do === "cookie") on({ _tag: "Cookie", nonce: n, cookie: COOKIE }, now)
+          if (one.do === "bound") {
+            on({
+              _tag: "Bound",
+              nonce: n,
+              mark: new Uint8Array(8).fill(one.mark),
+              lifetimeSeconds: one.life,
+              mapped: MAPPED
+            }, now)
+          }
+          if (one.do === "credential") note(binding.onCredential(one.has, now), now)
+          if (one.do === "network") note(binding.onNetworkChanged(now), now)
+          if (one.do === "refuse") {
+            on({
+              _tag: "Refused",
+              nonce: one.asked === "Open" ? openNonce() : one.asked === "None" ? new Uint8Array(8).fill(1) : n,
+              asked: one.asked,
+              code: one.code
+            }, now)
+          }
+          if (one.do === "rebind") {
+            on({ _tag: "Rebind", echo: Uint8Array.from([0, 0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66]) }, now)
+          }
+          if (one.do === "opened") {
+            on({ _tag: "Opened", nonce: openNonce(), tag: TAG, peerLeg: null }, now)
+          }
+          if (one.do === "ticket") note(binding.onTicket("s", TAG, TICKET, now), now)
+          if (one.do === "untick") note(binding.onTicketRemoved("s"), now)
+          wake(now)
+        }
+        // Each input starts at most one fast series (4 handshake sends twice, 4 pings, 6 opens); time alone sends slowly.
+        const sent = log.filter(({ output }) => output._tag === "Send" || output._tag === "SendBind").length
+        assert.isAtMost(sent, 20 * (inputs + 1) + (2 * now) / 1000)
+      }),
+      { numRuns: 1500 }
+    )
+  })
+})

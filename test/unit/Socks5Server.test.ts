@@ -1,0 +1,156 @@
+import fs from "node:fs"
+import net from "node:net"
+import os from "node:os"
+import path from "node:path"
+import { afterEach, describe, expect, it } from "vitest"
+import { type VerdictCode } from "../../src/protocol/FlowWire.ts"
+import { type Connect, Socks5Server } from "../../src/transport/flow/Socks5Server.ts"
+import { until } from "../suite/support/MemoryWire.ts"
+
+const servers: Array<Socks5Server> = []
+const clients: Array<net.Socket> = []
+afterEach(async () => {
+  for (const client of clients.splice(0)) client.destroy()
+  await Promise.all(servers.splice(0).map((server) => server.stop()))
+})
+
+const start = async (
+  connect: (request: Connect) => void,
+  more: { maxConnections?: number; handshakeTimeoutMs?: number } = {}
+) => {
+  const server = new Socks5Server({ listen: { host: "127.0.0.1", port: 0 }, connect, ...more })
+  servers.push(server)
+  const at = await server.start()
+  return { server, port: "port" in at ? at.port : 0 }
+}
+const dial = (at: net.NetConnectOpts) => {
+  const socket = net.connect(at)
+  clients.push(socket)
+  const seen = { bytes: Buffer.alloc(0), ended: false, error: "", closed: false }
+  socket.on("data", (bytes: Buffer) => {
+    seen.bytes = Buffer.concat([seen.bytes, bytes])
+  })
+  socket.on("end", () => {
+    seen.ended = true
+  })
+  socket.on("error", (error: NodeJS.ErrnoException) => {
+    seen.error = error.code ?? ""
+  })
+  socket.on("close", () => {
+    seen.closed = true
+  })
+  return { socket, seen }
+}
+const HELLO = Buffer.from([5, 1, 0])
+const CONNECT = Buffer.from([5, 1, 0, 3, 4, ...Buffer.from("wiki"), 0, 80])
+
+describe("Socks5Server", () => {
+  it("says success only after the verdict, and keeps what came early", async () => {
+    let request: Connect | null = null
+    const { port } = await start((connect) => {
+      request = connect
+    })
+    const { seen, socket } = dial({ port, host: "127.0.0.1" })
+    socket.write(Buffer.concat([HELLO, CONNECT, Buffer.from("GET /")]))
+    await until("request", () => request !== null)
+    socket.write(" HTTP/1.1")
+    await new Promise((resolve) => {
+      setTimeout(resolve, 50)
+    })
+    expect([...seen.bytes]).toEqual([5, 0])
+    const asked = request as Connect | null
+    expect(asked?.target).toEqual({ host: "wiki", port: 80 })
+    const early = asked?.answer({ code: "accepted", reason: "" })
+    expect(Buffer.from(early ?? []).toString()).toBe("GET / HTTP/1.1")
+    await until("reply", () => seen.bytes.length === 12)
+    expect([...seen.bytes.subarray(2, 4)]).toEqual([5, 0])
+    asked?.socket.write("hi")
+    await until("open", () => seen.bytes.subarray(12).toString() === "hi")
+  })
+
+  it.each<[VerdictCode, number]>([["refused", 5], ["denied", 2], ["name_not_found", 4], ["timed_out", 4], [
+    "internal",
+    1
+  ]])(
+    "answers %s with %i and closes",
+    async (code, reply) => {
+      const { port } = await start(({ answer }) => expect(answer({ code, reason: "" })).toBeNull())
+      const { seen, socket } = dial({ port, host: "127.0.0.1" })
+      socket.write(Buffer.concat([HELLO, CONNECT]))
+      await until("closed", () => seen.closed)
+      expect([...seen.bytes]).toEqual([5, 0, 5, reply, 0, 1, 0, 0, 0, 0, 0, 0])
+    }
+  )
+
+  it("refuses UDP ASSOCIATE with 7", async () => {
+    const { port } = await start(() => {
+      throw new Error("not to be asked")
+    })
+    const { seen, socket } = dial({ port, host: "127.0.0.1" })
+    socket.write(Buffer.concat([HELLO, Buffer.from([5, 3, 0, 1, 0, 0, 0, 0, 0, 0])]))
+    await until("closed", () => seen.closed)
+    expect([...seen.bytes.subarray(2, 4)]).toEqual([5, 7])
+  })
+
+  it("cuts a client that does not finish its handshake", async () => {
+    const { port, server } = await start(() => {}, { handshakeTimeoutMs: 50 })
+    const { seen, socket } = dial({ port, host: "127.0.0.1" })
+    socket.write(HELLO)
+    await until("cut", () => seen.closed)
+    expect(seen.ended).toBe(false)
+    await until("forgotten", () => server.connections === 0)
+  })
+
+  it("admits no more connections than allowed, and new ones when old ones have gone", async () => {
+    let asked = 0
+    const { port, server } = await start(() => {
+      asked += 1
+    }, { maxConnections: 2 })
+    const two = [dial({ port, host: "127.0.0.1" }), dial({ port, host: "127.0.0.1" })]
+    for (const { socket } of two) socket.write(Buffer.concat([HELLO, CONNECT]))
+    await until("two", () => asked === 2)
+    const third = dial({ port, host: "127.0.0.1" })
+    await until("cut", () => third.seen.closed)
+    expect(third.seen.error).toBe("ECONNRESET")
+    two[0]?.socket.resetAndDestroy()
+    await until("room", () => server.connections === 1)
+    const fourth = dial({ port, host: "127.0.0.1" })
+    fourth.socket.write(Buffer.concat([HELLO, CONNECT]))
+    await until("fourth", () => asked === 3)
+  })
+
+  it("tells when the application leaves before the answer", async () => {
+    let request: Connect | null = null
+    const { port } = await start((connect) => {
+      request = connect
+    })
+    const { socket } = dial({ port, host: "127.0.0.1" })
+    socket.write(Buffer.concat([HELLO, CONNECT]))
+    await until("request", () => request !== null)
+    const asked = request as Connect | null
+    socket.resetAndDestroy()
+    await until("gone", () => asked?.gone.aborted === true)
+    expect(asked?.answer({ code: "accepted", reason: "" })).toBeNull()
+  })
+
+  it("listens on a unix socket, too", async () => {
+    const directory = fs.mkdtempSync(path.join(os.tmpdir(), "socks-"))
+    const at = { path: path.join(directory, "s") }
+    const server = new Socks5Server({
+      listen: at,
+      connect: ({ answer }) => void answer({ code: "denied", reason: "" })
+    })
+    servers.push(server)
+    expect(await server.start()).toEqual(at)
+    const { seen, socket } = dial(at)
+    socket.write(Buffer.concat([HELLO, CONNECT]))
+    await until("closed", () => seen.closed)
+    expect(seen.bytes[3]).toBe(2)
+  })
+
+  it("fails to start where another listens, with the system's error", async () => {
+    const { port } = await start(() => {})
+    const second = new Socks5Server({ listen: { host: "127.0.0.1", port }, connect: () => {} })
+    await expect(second.start()).rejects.toMatchObject({ code: "EADDRINUSE" })
+  })
+})
