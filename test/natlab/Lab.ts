@@ -61,7 +61,7 @@ export interface Lab {
   readonly log: (role: Role) => ReadonlyArray<string>
 }
 
-export const FILE_BYTES = 6 << 20
+export const FILE_BYTES = 5 << 20
 export const FILE = randomBytes(FILE_BYTES)
 export const FILE_SHA256 = createHash("sha256").update(FILE).digest("hex")
 

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import * as Lab from "./Lab.ts"
 
-/** Bytes a second: the file then takes half a minute at most, and long enough for what is done to its path meanwhile. */
+/** Bytes a second: the file then takes nine seconds: long enough for what is done to its path meanwhile. */
 const RATE = 600_000
 /** A flow may stand still this long while its session finds another path, on a machine that has much else to do. */
 const STALL_MS = 3_000
@@ -25,7 +25,7 @@ describe.skipIf(!Lab.isPossible)("flows that live through trouble", () => {
         yield* lab.net("blackhole", "sites", "on")
         const relayed = yield* lab.untilPeer(({ path }) => path === "relay-udp", "5 seconds")
         assert.isBelow(file.bytes(), Lab.FILE_BYTES, "the download was under way")
-        assert.strictEqual(relayed.reason, "path_blackholed")
+        assert.include(["path_blackholed", "peer_request"], relayed.reason, "whichever side noticed first")
         const { code, sha256, stallMs } = yield* file.done
         assert.deepStrictEqual([code, sha256], [0, Lab.FILE_SHA256])
         assert.isBelow(stallMs, STALL_MS)
