@@ -130,7 +130,10 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
       socket.resume()
       for (let round = 0; round < 12; round++) {
         const extra = resource(`extra-${round}`, port)
-        world.configure("relay", { resources: [resource("intranet", port), resource("fresh", port), extra], access: all })
+        world.configure("relay", {
+          resources: [resource("intranet", port), resource("fresh", port), extra],
+          access: all
+        })
         relay.kill("SIGHUP")
         await until("the extra resource", async () => (await reachable(extra.name)) || null, RELOAD_MS)
       }

@@ -297,7 +297,7 @@ export class World {
   /** Waits until the client's session is direct, which a dial must have begun. */
   async direct(): Promise<Peer> {
     const found = async () => (await this.status()).peers.find(({ path }) => path === "direct") ?? null
-    return until("the path is direct", found, 20_000)
+    return until("the path is direct", found, 20_000, 200)
   }
 
   /** What the programs wrote last: for whoever reads a failed run. */
@@ -320,13 +320,18 @@ export class World {
 // ---------------------------------------------------------------------------------------------------------------- helpers
 
 /** Asks again until the answer is not null. */
-export const until = async <A>(what: string, ask: () => A | null | Promise<A | null>, withinMs: number): Promise<A> => {
+export const until = async <A>(
+  what: string,
+  ask: () => A | null | Promise<A | null>,
+  withinMs: number,
+  everyMs = 50
+): Promise<A> => {
   const deadline = performance.now() + withinMs
   for (;;) {
     const found = await ask()
     if (found !== null) return found
     if (performance.now() > deadline) throw new Error(`not within ${withinMs} ms: ${what}`)
-    await sleep(20)
+    await sleep(everyMs)
   }
 }
 
