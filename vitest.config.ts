@@ -1,5 +1,8 @@
 import { defineConfig } from "vitest/config"
 
+/** Real threads, sockets and NATs on a machine that others may be using: a try that timed out is told, and made again. */
+const RETRIES = 2
+
 export default defineConfig({
   test: {
     projects: [
@@ -8,6 +11,7 @@ export default defineConfig({
         test: {
           name: "e2e",
           include: ["test/e2e/**/*.test.ts"],
+          retry: RETRIES,
           testTimeout: 120_000,
           hookTimeout: 60_000,
           fileParallelism: false
@@ -26,6 +30,7 @@ export default defineConfig({
         test: {
           name: "natlab",
           include: ["test/natlab/**/*.test.ts"],
+          retry: RETRIES,
           testTimeout: 300_000,
           hookTimeout: 120_000,
           fileParallelism: false

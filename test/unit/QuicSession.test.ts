@@ -271,7 +271,7 @@ describe("QuicSession", () => {
   }, 40_000)
 
   it("closes a peer that sends packets without progress, after any amount of progress", async () => {
-    const wire = await start({ connector: { floodBurstBytes: 50_000 }, onStream: (stream) => collect(stream) })
+    const wire = await start({ connector: { floodBurstBytes: 300_000 }, onStream: (stream) => collect(stream) })
     pour(openStream(wire), 3_000_000)
     await until("poured", () => wire.client.stats().bytesSent > 3_000_000 && wire.connector.stats().streams === 1)
     expect(wire.log.closed.connector).toBeNull()
