@@ -159,9 +159,9 @@ const measure = async ({ direction, flows, seconds }) => {
   const connector = start("connector")
   try {
     const [{ udpPort: clientPort }, { udpPort: connectorPort }] = await Promise.all([ask(client), ask(connector)])
-    connector.send({ identity: makeIdentity(), library, peerPort: clientPort })
+    connector.send({ identity: await makeIdentity(), library, peerPort: clientPort })
     const settings = {
-      identity: makeIdentity(),
+      identity: await makeIdentity(),
       library,
       peerPort: connectorPort,
       resourcePort: resource.address().port

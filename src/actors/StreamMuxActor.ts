@@ -99,7 +99,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     key: node.identity.key,
     router,
     engine,
-    certificate: node.identity.certificate,
+    certificate: yield* node.identity.certificate,
     privateKey: Redacted.value(node.identity.privateKey),
     keyOfCertificate: (der) => Either.getOrElse(Pki.publicKeyOfCert(der), () => null),
     now: () => performance.now(),

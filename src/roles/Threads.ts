@@ -2,15 +2,20 @@
 import { Effect } from "effect"
 import { existsSync } from "node:fs"
 import { fileURLToPath } from "node:url"
+import { RelayForwarder } from "../actors/RelayForwarderRpcs.ts"
 import type { Any } from "../actors/runtime/ActorAddress.ts"
 import * as Supervisor from "../actors/runtime/Supervisor.ts"
 import * as Threads from "../actors/runtime/Threads.ts"
+import { StreamMux } from "../actors/StreamMuxRpcs.ts"
 import { USES } from "../actors/Wiring.ts"
 import type { Config } from "../services/config/Config.ts"
 import type { Settings } from "../services/Telemetry.ts"
 
-/** Most of a data thread's garbage dies young: as `--max-semi-space-size=64` for the main thread (three semi-spaces). */
-const RESOURCE_LIMITS = { maxYoungGenerationSizeMb: 192 }
+/** Most garbage of a thread that moves packets dies young: as `--max-semi-space-size=64` for the main thread (three semi-spaces). */
+const PACKET_LIMITS = { maxYoungGenerationSizeMb: 192 }
+/** Elsewhere so much room would only fill with garbage: 30 MB more in a minute. */
+const OTHER_LIMITS = { maxYoungGenerationSizeMb: 24 }
+const MOVES_PACKETS: ReadonlySet<string> = new Set([StreamMux.name, RelayForwarder.name])
 
 const LEVELS = { trace: "Trace", debug: "Debug", info: "Info", warn: "Warning", error: "Error" } as const
 
@@ -40,14 +45,19 @@ export const start = (options: {
 }) =>
   Effect.gen(function*() {
     const { actors, config, configs, placement, telemetry } = options
+    const placed = config.placement === "default" ? placement : config.placement
+    const limitsOf = (thread: string) => {
+      const names = placed === "isolated" ? [thread] : placed[thread] ?? []
+      return names.some((name) => MOVES_PACKETS.has(name)) ? PACKET_LIMITS : OTHER_LIMITS
+    }
     const supervisor = yield* Supervisor.make({
       actors: actors.map((address) => ({
         address,
         uses: USES[address.name] ?? [],
         config: configs[address.name] ?? {}
       })),
-      placement: config.placement === "default" ? placement : config.placement,
-      spawn: Threads.workers({ entry: entry(), resourceLimits: RESOURCE_LIMITS, telemetry })
+      placement: placed,
+      spawn: (thread) => Threads.workers({ entry: entry(), resourceLimits: limitsOf(thread), telemetry })(thread)
     })
     yield* supervisor.awaitUp
     return supervisor

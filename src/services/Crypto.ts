@@ -15,7 +15,7 @@ import {
 
 /** SubjectPublicKeyInfo of an Ed25519 key, up to the key itself (RFC 8410, section 4). */
 const SPKI_HEAD = Buffer.from("302a300506032b6570032100", "hex")
-export const PUBLIC_KEY_BYTES = 32
+const PUBLIC_KEY_BYTES = 32
 
 /** DER of a raw Ed25519 public key. */
 export const spkiOf = (publicKey: Uint8Array): Buffer => Buffer.concat([SPKI_HEAD, publicKey])

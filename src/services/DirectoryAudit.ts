@@ -3,9 +3,9 @@ import type { SqlClient } from "@effect/sql"
 import { Clock, Effect } from "effect"
 
 /** What administrators do and what enrols; rare, and told to a running relay. */
-export const CHANGES = ["token_created", "enrolled", "enrol_refused", "node_removed", "policy_replaced"] as const
+const CHANGES = ["token_created", "enrolled", "enrol_refused", "node_removed", "policy_replaced"] as const
 /** What clients ask for; a hostile one can write many of these, which must not push out the others. */
-export const DIALS = ["dial_allowed", "dial_denied"] as const
+const DIALS = ["dial_allowed", "dial_denied"] as const
 
 export type Kind = typeof CHANGES[number] | typeof DIALS[number]
 
@@ -20,7 +20,7 @@ export interface Entry {
 }
 
 /** Kept of each of the two groups, rows. */
-export const MAX_ROWS = 100_000
+const MAX_ROWS = 100_000
 const PRUNE_EVERY = 500
 /** Longest answer of `since`, rows. */
 const MAX_ANSWER = 1000

@@ -85,7 +85,7 @@ export const replace = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, pol
   return true
 })
 
-export const load = Effect.fnUntraced(function*(sql: SqlClient.SqlClient) {
+const load = Effect.fnUntraced(function*(sql: SqlClient.SqlClient) {
   const rows = yield* sql<ResourceRow>`SELECT * FROM resources ORDER BY position`
   const pairs = yield* sql<{ client: string; resource: string }>`SELECT client, resource FROM access`
   const access = new Map<string, Set<string>>()

@@ -38,7 +38,7 @@ export const loadOrCreate = (path: string): Effect.Effect<SigningKey, KeyFileErr
     }))
 
 /** False: there is one already, which stays. */
-export const create = (path: string): Effect.Effect<boolean, KeyFileError> =>
+const create = (path: string): Effect.Effect<boolean, KeyFileError> =>
   Effect.sync(() => generateKeyPairSync("ed25519").privateKey.export({ format: "pem", type: "pkcs8" }).toString()).pipe(
     Effect.flatMap((text) => StateFile.create(path, text)),
     Effect.mapError(unusable)
@@ -53,8 +53,8 @@ export const fromPrivateKey = (privateKey: KeyObject): SigningKey | null => {
 export class NodeIdentity extends Context.Tag("sallyport/services/NodeIdentity")<NodeIdentity, {
   readonly key: NodeKey
   readonly sign: (message: Uint8Array) => Uint8Array
-  /** PEM, for QUIC: the certificate that shows `key`, and its private key. */
-  readonly certificate: string
+  /** PEM, for QUIC: the certificate that shows `key`, made at the first use, and its private key. */
+  readonly certificate: Effect.Effect<string>
   readonly privateKey: Redacted.Redacted
 }>() {}
 
@@ -65,7 +65,7 @@ const makeIdentity = Effect.fnUntraced(function*(stateDir: string) {
   return NodeIdentity.of({
     key: publicKey,
     sign: (message) => Crypto.sign(privateKey, message),
-    certificate: Pki.selfSigned(privateKey),
+    certificate: yield* Effect.cached(Pki.selfSigned(privateKey)),
     privateKey: Redacted.make(privateKey.export({ format: "pem", type: "pkcs8" }).toString())
   })
 })

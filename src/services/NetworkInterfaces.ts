@@ -19,9 +19,9 @@ export class NetworkInterfaces extends Context.Tag("sallyport/services/NetworkIn
 }>() {}
 
 /** 57 µs of CPU each on a host with few interfaces: 0.06 % of a core. */
-export const POLL_MS = 100
+const POLL_MS = 100
 /** A roam takes down one address and brings up another: one change is told, not two. Less than a user notices. */
-export const SETTLE_MS = 50
+const SETTLE_MS = 50
 
 export type Read = () => ReturnType<typeof Os.networkInterfaces>
 

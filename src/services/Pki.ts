@@ -2,27 +2,18 @@
  * Certificates: the relay's short-lived leaves under its long-term key, and the certificate in which a node shows its own key.
  * Nobody's certificate is believed for what it says; only for the key that it holds, or that signed it.
  */
-import { Either, Redacted } from "effect"
-import {
-  createHash,
-  createPrivateKey,
-  createPublicKey,
-  generateKeyPairSync,
-  type KeyObject,
-  randomBytes,
-  sign,
-  X509Certificate
-} from "node:crypto"
-import * as Der from "../protocol/Der.ts"
-import * as IpBytes from "../protocol/IpBytes.ts"
+import { Effect, Either, Redacted } from "effect"
+import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, X509Certificate } from "node:crypto"
 import { fromBytes, type NodeKey, toBytes } from "../protocol/NodeKey.ts"
-import { rawPublicKey, spkiOf } from "./Crypto.ts"
+import type * as CertificateWriter from "./CertificateWriter.ts"
+import { randomBytes, rawPublicKey, sha256, spkiOf } from "./Crypto.ts"
 
 const DAY_MS = 86_400_000
 /** For nodes whose clock is behind. */
-export const BACKDATE_MS = DAY_MS
+const BACKDATE_MS = DAY_MS
 /** From the first to the last valid moment; browsers accept a certificate by its hash only up to 14 days. */
-export const LEAF_LIFE_MS = 13 * DAY_MS
+const LEAF_LIFE_MS = 13 * DAY_MS
+const SERIAL_BYTES = 16
 
 export interface Leaf {
   readonly cert: string
@@ -33,55 +24,54 @@ export interface Leaf {
   readonly notAfter: number
 }
 
-const ED25519 = Der.sequence(Der.oid("1.3.101.112"))
-
 /** A P-256 certificate for `host` (a name or an IP literal), signed by the relay's Ed25519 key. */
-export const issueLeaf = (
+export const issueLeaf = Effect.fn("Pki.issueLeaf")(function*(
   options: { readonly issuer: KeyObject; readonly host: string; readonly nowMs: number }
-): Leaf => {
+) {
   const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" })
   const notBefore = options.nowMs - BACKDATE_MS
   const notAfter = notBefore + LEAF_LIFE_MS
-  const der = certificate({
+  const { der, pem } = yield* write({
     signer: options.issuer,
-    spki: publicKey.export({ format: "der", type: "spki" }),
-    serial: randomBytes(16),
+    publicKey,
+    serial: randomBytes(SERIAL_BYTES),
     issuer: "sallyport relay",
     subject: "sallyport relay leaf",
-    notBefore: new Date(notBefore).toISOString(),
-    notAfter: new Date(notAfter).toISOString(),
-    extensions: [
-      extension("2.5.29.19", Der.sequence(), true), // basicConstraints: no authority
-      extension("2.5.29.15", Der.bits(Uint8Array.of(0x80), 7), true), // keyUsage: digitalSignature
-      extension("2.5.29.37", Der.sequence(Der.oid("1.3.6.1.5.5.7.3.1"))), // extKeyUsage: serverAuth
-      extension("2.5.29.17", Der.sequence(altName(options.host)))
-    ]
+    notBefore: new Date(notBefore),
+    notAfter: new Date(notAfter),
+    serverFor: options.host
   })
-  return {
-    cert: pem(der),
+  const leaf: Leaf = {
+    cert: pem,
     key: Redacted.make(privateKey.export({ format: "pem", type: "pkcs8" }).toString()),
-    sha256: sha256Of(der),
-    notAfter: Math.floor(notAfter / 1000) * 1000
+    sha256: sha256(der),
+    notAfter: Math.floor(notAfter / 1000) * 1000 // certificates know whole seconds
   }
-}
+  return leaf
+})
 
 /**
  * PEM of the certificate in which a node shows its Ed25519 key. Always the same for the same key, and without an end, since
  * peers compare the key and nothing else.
  */
-export const selfSigned = (privateKey: KeyObject): string => {
-  const spki = createPublicKey(privateKey).export({ format: "der", type: "spki" })
-  return pem(certificate({
+export const selfSigned = Effect.fn("Pki.selfSigned")(function*(privateKey: KeyObject) {
+  const publicKey = createPublicKey(privateKey)
+  const { pem } = yield* write({
     signer: privateKey,
-    spki,
-    serial: sha256Of(spki).subarray(0, 16),
+    publicKey,
+    serial: sha256(publicKey.export({ format: "der", type: "spki" })).subarray(0, SERIAL_BYTES),
     issuer: "sallyport node",
     subject: "sallyport node",
-    notBefore: "2020-01-01T00:00:00Z",
-    notAfter: "9999-12-31T23:59:59Z", // "no well-defined expiration date" (RFC 5280, section 4.1.2.5)
-    extensions: [extension("2.5.29.15", Der.bits(Uint8Array.of(0x80), 7), true)]
-  }))
-}
+    notBefore: new Date("2020-01-01T00:00:00Z"),
+    notAfter: new Date("9999-12-31T23:59:59Z"), // "no well-defined expiration date" (RFC 5280, section 4.1.2.5)
+    serverFor: null
+  })
+  return pem
+})
+
+/** Loaded at the first certificate: the library takes longer to load than most threads take to start, and few write any. */
+const write = (parts: CertificateWriter.Parts) =>
+  Effect.promise(async () => (await import("./CertificateWriter.ts")).write(parts))
 
 export type LeafProblem = {
   readonly _tag: "LeafProblem"
@@ -130,7 +120,7 @@ export const fromPem = (cert: string, key: string): Either.Either<Leaf, BadMater
       return Either.left({ _tag: "BadMaterial", message: "the key does not belong to the certificate" })
     }
     const notAfter = Date.parse(first.validTo)
-    return Either.right({ cert, key: Redacted.make(key), sha256: sha256Of(first.raw), notAfter })
+    return Either.right({ cert, key: Redacted.make(key), sha256: sha256(first.raw), notAfter })
   } catch {
     return Either.left({ _tag: "BadMaterial", message: "expected a PEM certificate chain and an unencrypted PEM key" })
   }
@@ -163,52 +153,4 @@ const isSignedBy = (leaf: X509Certificate, pin: NodeKey): boolean => {
   } catch {
     return false
   }
-}
-
-interface Parts {
-  readonly signer: KeyObject
-  readonly spki: Uint8Array
-  readonly serial: Uint8Array
-  readonly issuer: string
-  readonly subject: string
-  /** ISO 8601, UTC. */
-  readonly notBefore: string
-  readonly notAfter: string
-  readonly extensions: ReadonlyArray<Uint8Array>
-}
-
-/** DER of an X.509 v3 certificate (RFC 5280, section 4.1), signed with Ed25519 (RFC 8410). */
-const certificate = (parts: Parts): Uint8Array => {
-  const serial = Uint8Array.from(parts.serial)
-  serial[0] = ((serial[0] ?? 0) & 0x7f) | 0x40 // positive, and never shorter
-  const body = Der.sequence(
-    Der.explicit(0, Der.integer(Uint8Array.of(2))),
-    Der.integer(serial),
-    ED25519,
-    commonName(parts.issuer),
-    Der.sequence(Der.time(parts.notBefore), Der.time(parts.notAfter)),
-    commonName(parts.subject),
-    parts.spki,
-    Der.explicit(3, Der.sequence(...parts.extensions))
-  )
-  return Der.sequence(body, ED25519, Der.bits(sign(null, body, parts.signer)))
-}
-
-const commonName = (text: string) => Der.sequence(Der.set(Der.sequence(Der.oid("2.5.4.3"), Der.utf8(text))))
-
-const extension = (oid: string, value: Uint8Array, critical = false) =>
-  Der.sequence(Der.oid(oid), ...(critical ? [Der.boolean(true)] : []), Der.octets(value))
-
-/** dNSName or iPAddress (RFC 5280, section 4.2.1.6). */
-const altName = (host: string): Uint8Array => {
-  const bytes = new Uint8Array(16)
-  const length = IpBytes.parse(host, bytes)
-  return length === 0 ? Der.implicit(2, new TextEncoder().encode(host)) : Der.implicit(7, bytes.subarray(0, length))
-}
-
-const sha256Of = (bytes: Uint8Array): Uint8Array => Uint8Array.from(createHash("sha256").update(bytes).digest())
-
-const pem = (der: Uint8Array): string => {
-  const lines = Buffer.from(der).toString("base64").replace(/.{1,64}/g, "$&\n")
-  return `-----BEGIN CERTIFICATE-----\n${lines}-----END CERTIFICATE-----\n`
 }

@@ -21,7 +21,7 @@ export class RelayTlsError extends Schema.TaggedError<RelayTlsError>()("RelayTls
 export const TLS_KEY_FILE = "tls.key"
 
 /** A leaf is replaced this long before it ends; what is left covers clocks that are ahead and a relay that sleeps. */
-export const RENEW_BEFORE = Duration.days(6)
+const RENEW_BEFORE = Duration.days(6)
 /** How often the calendar is looked at; one long sleep would be wrong on a machine that sleeps, too. */
 const LOOK_EVERY = Duration.hours(1)
 /** How often an operator's files are compared. */
@@ -42,7 +42,7 @@ export const layer = (options: Options): Layer.Layer<RelayTls, RelayTlsError | K
 
 const makeIssued = Effect.fnUntraced(function*({ host, stateDir }: Options) {
   const { privateKey, publicKey } = yield* Keys.load(join(stateDir, TLS_KEY_FILE))
-  const issue = Effect.map(Clock.currentTimeMillis, (nowMs) => Pki.issueLeaf({ issuer: privateKey, host, nowMs }))
+  const issue = Effect.flatMap(Clock.currentTimeMillis, (nowMs) => Pki.issueLeaf({ issuer: privateKey, host, nowMs }))
   const ref = yield* SubscriptionRef.make(yield* issue)
   const renew = Effect.gen(function*() {
     const { notAfter } = yield* ref.get

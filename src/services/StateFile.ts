@@ -56,7 +56,7 @@ export const exists = (path: string): Effect.Effect<boolean, StateFileError> =>
     Effect.catchIf(({ code }) => code === "ENOENT", () => Effect.succeed(false))
   )
 
-export const makeFolder = (path: string): Effect.Effect<void, StateFileError> =>
+const makeFolder = (path: string): Effect.Effect<void, StateFileError> =>
   Effect.asVoid(attempt(path, () => mkdir(path, { recursive: true, mode: 0o700 })))
 
 const viaTemporary = (path: string, text: string | Uint8Array, settle: (temporary: string) => Promise<void>) => {

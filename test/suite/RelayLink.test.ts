@@ -163,13 +163,13 @@ describe.each(Kit.CARRIERS)("a relay link over %s", (carrier) => {
   it("keeps old links over a certificate rotation and serves new ones with the new certificate", () =>
     Kit.run(Effect.gen(function*() {
       const authority = Kit.makeAuthority()
-      const leaf = Kit.issue(authority)
+      const leaf = yield* Kit.issue(authority)
       const leaves = yield* Queue.unbounded<typeof leaf>()
       const server = yield* Kit.serve({ authority, leaf, changes: Stream.fromQueue(leaves) })
       const { link: old } = yield* Kit.connect(server, carrier)
       // Has seen the certificate, and signs it after the rotation.
       const early = yield* promise(() => Kit.openRaw(server, carrier))
-      const renewed = Kit.issue(authority)
+      const renewed = yield* Kit.issue(authority)
       yield* leaves.offer(renewed)
       yield* promise(() => Kit.sleep(100))
       const { link: fresh } = yield* Kit.connect(server, carrier)

@@ -51,7 +51,7 @@ export interface ServerSetup {
 
 export const serve = Effect.fnUntraced(function*(setup: ServerSetup = {}) {
   const authority = setup.authority ?? makeAuthority()
-  const leaf = setup.leaf ?? issue(authority)
+  const leaf = setup.leaf ?? (yield* issue(authority))
   const server = yield* LinkServer.make({
     host: "127.0.0.1",
     port: 0,

@@ -99,7 +99,7 @@ describe.each(Kit.CARRIERS)("the handshake over %s", (carrier) => {
       expect(error.reason).toBe("tls_pin_mismatch")
       const old = yield* Kit.serve({
         authority: server.authority,
-        leaf: Kit.issue(server.authority, Date.now() - 30 * 86_400_000)
+        leaf: yield* Kit.issue(server.authority, Date.now() - 30 * 86_400_000)
       })
       expect((yield* Effect.flip(Kit.connect(old, carrier))).reason).toBe("tls_untrusted")
     })))
@@ -120,7 +120,7 @@ describe.each(Kit.CARRIERS)("the handshake over %s", (carrier) => {
       const middle = new LinkPort({
         host: "127.0.0.1",
         port: 0,
-        tls: Kit.issue(authority), // another leaf of the same key
+        tls: yield* Kit.issue(authority), // another leaf of the same key
         paths: ["/signal"],
         limits: { ...DEFAULT_LIMITS, ...Kit.LIMITS },
         onLink: ({ link }) => void relayTo(link)
@@ -245,7 +245,7 @@ describe("the relay's port", () => {
   it("speaks TLS 1.3 only, also after its certificate was renewed", () =>
     Kit.run(Effect.gen(function*() {
       const authority = Kit.makeAuthority()
-      const leaf = Kit.issue(authority)
+      const leaf = yield* Kit.issue(authority)
       const leaves = yield* Queue.unbounded<typeof leaf>()
       const { port } = yield* Kit.serve({ authority, leaf, changes: Stream.fromQueue(leaves) })
       const version = (maxVersion: tls.SecureVersion) =>
@@ -260,7 +260,7 @@ describe("the relay's port", () => {
       for (const _ of [1, 2]) {
         expect(yield* version("TLSv1.2")).toBe("refused")
         expect(yield* version("TLSv1.3")).toBe("TLSv1.3")
-        yield* leaves.offer(Kit.issue(authority))
+        yield* leaves.offer(yield* Kit.issue(authority))
         yield* promise(() => Kit.sleep(50))
       }
     })))

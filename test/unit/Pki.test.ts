@@ -1,5 +1,5 @@
-import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Either, Redacted, Stream, TestClock } from "effect"
+import { assert, beforeAll, describe, it } from "@effect/vitest"
+import { Duration, Effect, Either, Fiber, Option, Redacted, Stream, TestClock, TestServices } from "effect"
 import { generateKeyPairSync, X509Certificate } from "node:crypto"
 import { mkdtemp, rm, writeFile } from "node:fs/promises"
 import { type AddressInfo } from "node:net"
@@ -23,6 +23,8 @@ const newKey = () => {
 const derOf = (pem: string) => new X509Certificate(pem).raw
 const reasonOf = (der: Uint8Array, pin: NodeKey, nowMs: number) =>
   Either.match(Pki.checkLeaf(der, pin, nowMs), { onLeft: ({ reason }) => reason, onRight: () => "good" })
+/** DER of the extension keyUsage (RFC 5280, section 4.2.1.3), critical, with its first bit alone. */
+const CRITICAL_DIGITAL_SIGNATURE = Buffer.from("300e0603551d0f0101ff040403020780", "hex")
 const folder = Effect.acquireRelease(
   Effect.promise(() => mkdtemp(join(tmpdir(), "sallyport-pki-"))),
   (path) => Effect.promise(() => rm(path, { recursive: true }))
@@ -30,8 +32,14 @@ const folder = Effect.acquireRelease(
 
 describe("the relay's leaf", () => {
   const relay = newKey()
-  const leaf = Pki.issueLeaf({ issuer: relay.privateKey, host: "relay.example.com", nowMs: NOW })
-  const der = derOf(leaf.cert)
+  let leaf: Pki.Leaf
+  let der: Buffer
+  beforeAll(async () => {
+    leaf = await Effect.runPromise(
+      Pki.issueLeaf({ issuer: relay.privateKey, host: "relay.example.com", nowMs: NOW })
+    )
+    der = derOf(leaf.cert)
+  })
 
   it("is good for the pinned key from a day ago until it ends, and for no other key", () => {
     assert.strictEqual(reasonOf(der, relay.publicKey, NOW), "good")
@@ -57,18 +65,38 @@ describe("the relay's leaf", () => {
     assert.strictEqual(Date.parse(parsed.validTo), leaf.notAfter)
   })
 
-  it("carries IP addresses of both families", () => {
-    for (const host of ["203.0.113.7", "2001:db8::7"]) {
-      const { cert } = Pki.issueLeaf({ issuer: relay.privateKey, host, nowMs: NOW })
-      assert.isDefined(new X509Certificate(cert).checkIP(host))
-      assert.isUndefined(new X509Certificate(cert).checkIP("203.0.113.8"))
-    }
+  it.effect("carries IP addresses of both families", () =>
+    Effect.gen(function*() {
+      for (const host of ["203.0.113.7", "2001:db8::7", "::1"]) {
+        const parsed = new X509Certificate((yield* issue(host)).cert)
+        assert.isDefined(parsed.checkIP(host))
+        assert.isUndefined(parsed.checkIP("203.0.113.8"))
+        assert.match(parsed.subjectAltName ?? "", /^IP Address:[^,]+$/)
+      }
+    }))
+
+  it.effect("has a positive serial number of 16 bytes, which never comes twice", () =>
+    Effect.gen(function*() {
+      const leaves = yield* Effect.all(Array.from({ length: 20 }, () => issue("x")), { concurrency: 20 })
+      const serials = leaves.map(({ cert }) => new X509Certificate(cert).serialNumber)
+      for (const serial of serials) assert.match(serial, /^[4-7][0-9A-F]{31}$/)
+      assert.strictEqual(new Set(serials).size, 20)
+    }))
+
+  it("says what it is for: the server side of TLS, by signature", () => {
+    const parsed = new X509Certificate(der)
+    assert.deepStrictEqual(parsed.keyUsage, ["1.3.6.1.5.5.7.3.1"]) // Node shows the extended ones under this name
+    assert.strictEqual(parsed.subjectAltName, "DNS:relay.example.com")
+    assert.strictEqual(parsed.issuer, "CN=sallyport relay")
+    assert.strictEqual(parsed.subject, "CN=sallyport relay leaf")
+    assert.isTrue(der.includes(CRITICAL_DIGITAL_SIGNATURE))
   })
 
-  it("is refused when another key forged it under the same names", () => {
-    const forged = Pki.issueLeaf({ issuer: newKey().privateKey, host: "relay.example.com", nowMs: NOW })
-    assert.strictEqual(reasonOf(derOf(forged.cert), relay.publicKey, NOW), "foreign")
-  })
+  it.effect("is refused when another key forged it under the same names", () =>
+    Effect.gen(function*() {
+      const forged = yield* issue("relay.example.com", newKey())
+      assert.strictEqual(reasonOf(derOf(forged.cert), relay.publicKey, NOW), "foreign")
+    }))
 
   it("is refused with any bit changed, cut or followed by something", () => {
     for (let at = 0; at < der.length; at++) {
@@ -82,9 +110,9 @@ describe("the relay's leaf", () => {
     assert.strictEqual(reasonOf(new Uint8Array(0), relay.publicKey, NOW), "malformed")
   })
 
-  it.live("serves TLS 1.3, and the client sees the certificate that it can check", () =>
+  const issue = (host: string, issuer = relay) => Pki.issueLeaf({ issuer: issuer.privateKey, host, nowMs: NOW })
+  const handshake = (fresh: Pki.Leaf) =>
     Effect.async<void, Error>((resume) => {
-      const fresh = Pki.issueLeaf({ issuer: relay.privateKey, host: "localhost", nowMs: Date.now() })
       const server = tls.createServer(
         { cert: fresh.cert, key: Redacted.value(fresh.key) },
         (socket) => socket.end("hi")
@@ -102,27 +130,41 @@ describe("the relay's leaf", () => {
           resume(Effect.void)
         })
       })
-    }))
+    })
+  it.live("serves TLS 1.3, and the client sees the certificate that it can check", () =>
+    Effect.flatMap(
+      Pki.issueLeaf({ issuer: relay.privateKey, host: "localhost", nowMs: Date.now() }),
+      handshake
+    ))
 })
 
 describe("a node's certificate", () => {
   const node = newKey()
-  const pem = Pki.selfSigned(node.privateKey)
+  const certificate = Pki.selfSigned(node.privateKey)
 
-  it("shows the node's key, is signed by it, and never differs", () => {
-    assert.deepStrictEqual(Pki.publicKeyOfCert(derOf(pem)), Either.right(node.publicKey))
-    assert.isTrue(new X509Certificate(pem).verify(new X509Certificate(pem).publicKey))
-    assert.strictEqual(Pki.selfSigned(node.privateKey), pem)
-    assert.isAbove(Date.parse(new X509Certificate(pem).validTo), Date.parse("9000-01-01"))
-  })
+  it.effect("shows the node's key, is signed by it, and never differs", () =>
+    Effect.gen(function*() {
+      const pem = yield* certificate
+      const parsed = new X509Certificate(pem)
+      assert.deepStrictEqual(Pki.publicKeyOfCert(parsed.raw), Either.right(node.publicKey))
+      assert.isTrue(parsed.verify(parsed.publicKey))
+      assert.strictEqual(yield* certificate, pem)
+      assert.notStrictEqual(yield* Pki.selfSigned(newKey().privateKey), pem)
+      assert.match(parsed.serialNumber, /^[4-7][0-9A-F]{31}$/)
+      assert.strictEqual(Date.parse(parsed.validFrom), Date.parse("2020-01-01T00:00:00Z"))
+      assert.strictEqual(Date.parse(parsed.validTo), Date.parse("9999-12-31T23:59:59Z"))
+      assert.isTrue(parsed.raw.includes(CRITICAL_DIGITAL_SIGNATURE))
+    }))
 
-  it("gives a key only when it is Ed25519 and nothing else", () => {
-    const leaf = Pki.issueLeaf({ issuer: node.privateKey, host: "x", nowMs: NOW })
-    assert.isTrue(Either.isLeft(Pki.publicKeyOfCert(derOf(leaf.cert))))
-    assert.isTrue(Either.isLeft(Pki.publicKeyOfCert(Buffer.from(pem))))
-    assert.isTrue(Either.isLeft(Pki.publicKeyOfCert(Buffer.concat([derOf(pem), Buffer.of(1)]))))
-    for (let at = 0; at < 200; at++) Pki.publicKeyOfCert(Crypto.randomBytes(at)) // does not throw
-  })
+  it.effect("gives a key only when it is Ed25519 and nothing else", () =>
+    Effect.gen(function*() {
+      const pem = yield* certificate
+      const leaf = yield* Pki.issueLeaf({ issuer: node.privateKey, host: "x", nowMs: NOW })
+      assert.isTrue(Either.isLeft(Pki.publicKeyOfCert(derOf(leaf.cert))))
+      assert.isTrue(Either.isLeft(Pki.publicKeyOfCert(Buffer.from(pem))))
+      assert.isTrue(Either.isLeft(Pki.publicKeyOfCert(Buffer.concat([derOf(pem), Buffer.of(1)]))))
+      for (let at = 0; at < 200; at++) Pki.publicKeyOfCert(Crypto.randomBytes(at)) // does not throw
+    }))
 })
 
 describe("the relay's TLS while it runs", () => {
@@ -136,13 +178,15 @@ describe("the relay's TLS while it runs", () => {
         assert.deepStrictEqual(service.trust, { _tag: "Pin", key: publicKey })
         const first = yield* service.current
         yield* TestClock.adjust("5 days")
+        yield* TestServices.provideLive(Effect.sleep("300 millis")) // as long as it takes to issue one: it must not
         assert.strictEqual((yield* service.current).cert, first.cert)
+        const changed = yield* Effect.fork(
+          Stream.runHead(Stream.filter(service.changes, ({ cert }) => cert !== first.cert))
+        )
         yield* TestClock.adjust("2 days")
-        const second = yield* service.current
-        assert.notStrictEqual(second.cert, first.cert)
+        const second = Option.getOrThrow(yield* Fiber.join(changed))
+        assert.strictEqual((yield* service.current).cert, second.cert)
         assert.isAbove(second.notAfter, NOW + Duration.toMillis("17 days"))
-        const [announced] = yield* Stream.runCollect(Stream.take(service.changes, 1))
-        assert.strictEqual(announced?.cert, second.cert)
         const secret = Redacted.value(second.key).split("\n")[1] ?? ""
         assert.notInclude(inspect(service, { depth: 9 }) + inspect(second) + JSON.stringify(second), secret)
       }).pipe(Effect.provide(RelayTls.layer({ stateDir, host: "relay.example.com", tls: null })))
@@ -159,10 +203,8 @@ describe("the relay's TLS while it runs", () => {
     Effect.gen(function*() {
       const dir = yield* folder
       const files = { cert: join(dir, "cert.pem"), key: join(dir, "key.pem") }
-      const [one, two] = [0, 1].map((days) =>
-        Pki.issueLeaf({ issuer: newKey().privateKey, host: "relay.example.com", nowMs: NOW + days * DAY })
-      )
-      if (one === undefined || two === undefined) throw new Error("unreachable")
+      const issue = (nowMs: number) => Pki.issueLeaf({ issuer: newKey().privateKey, host: "relay.example.com", nowMs })
+      const [one, two] = [yield* issue(NOW), yield* issue(NOW + DAY)]
       const write = (path: string, text: string) => Effect.promise(() => writeFile(path, text))
       const tick = Effect.zipRight(
         TestClock.adjust("1 minute"),

@@ -1,4 +1,5 @@
 /** Two sessions in one process, joined by a wire in memory that can lose, delay and reorder packets, slot by slot. */
+import { Effect } from "effect"
 import { Buffer } from "node:buffer"
 import { generateKeyPairSync } from "node:crypto"
 import { selfSigned } from "../../../src/services/Pki.ts"
@@ -52,10 +53,10 @@ export interface Identity {
   readonly privateKey: string
 }
 
-export const makeIdentity = (): Identity => {
+export const makeIdentity = async (): Promise<Identity> => {
   const { privateKey } = generateKeyPairSync("ed25519")
   return {
-    certificate: selfSigned(privateKey),
+    certificate: await Effect.runPromise(selfSigned(privateKey)),
     privateKey: privateKey.export({ type: "pkcs8", format: "pem" }).toString()
   }
 }
@@ -73,8 +74,11 @@ const chance = (seed: number) => {
 
 const HEAD_BYTES = 2
 
+/** Of every wire. */
+const IDENTITIES = { client: await makeIdentity(), connector: await makeIdentity() }
+
 export const join = (options: WireOptions = {}): Wire => {
-  const [clientId, connectorId] = [makeIdentity(), makeIdentity()]
+  const { client: clientId, connector: connectorId } = IDENTITIES
   const path = options.path ?? { headBytes: HEAD_BYTES, maxPacket: 1440 }
   const roll = chance(options.seed ?? 1)
   const state = { loss: options.loss ?? 0, delayMs: options.delayMs ?? 0, reorder: options.reorder ?? 0 }
@@ -152,7 +156,7 @@ export const join = (options: WireOptions = {}): Wire => {
   return {
     client,
     connector,
-    identities: { client: clientId, connector: connectorId },
+    identities: IDENTITIES,
     established: both,
     log,
     dead,
