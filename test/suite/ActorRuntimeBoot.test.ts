@@ -1,6 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Chunk, Effect, Logger, LogLevel, Stream } from "effect"
 import { createHook } from "node:async_hooks"
+import { existsSync } from "node:fs"
+import { mkdtemp, rm } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { afterAll, beforeAll } from "vitest"
 import * as Threads from "../../src/actors/runtime/Threads.ts"
 import * as Bundle from "./runtime/Bundle.ts"
@@ -92,6 +96,27 @@ describe("a thread whose event loop hangs", () => {
       const [thread] = yield* supervisor.status
       assert.include(thread, { incarnation: 2, lastError: "it answered nothing for too long" })
     }).pipe(Effect.provide(quiet)))
+})
+
+describe("a thread inside a native library", () => {
+  const KILLS = 20
+
+  it.scopedLive(`is killed ${KILLS} times without harm to the process`, () =>
+    Effect.gen(function*() {
+      const dir = yield* Effect.acquireRelease(
+        Effect.promise(() => mkdtemp(join(tmpdir(), "killed-"))),
+        (dir) => Effect.promise(() => rm(dir, { recursive: true }))
+      )
+      const spawn = Threads.workers({ entry: bundle.query, telemetry: QUIET })
+      for (let kill = 0; kill < KILLS; kill++) {
+        const path = join(dir, `${kill}.db`)
+        const thread = yield* spawn(path)
+        yield* eventually(Effect.sync(() => existsSync(path)))
+        yield* Effect.sleep(30 + kill) // and now it asks and asks
+        yield* thread.kill
+        assert.strictEqual(yield* thread.ended, "the thread exited with code 1")
+      }
+    }), 60_000)
 })
 
 describe("a supervisor", () => {

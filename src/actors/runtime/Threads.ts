@@ -1,5 +1,5 @@
 /** Where actors run: each kind makes a thread that serves `ThreadRpcs` on a port, and tells when it is gone. */
-import { Deferred, Duration, Effect, Fiber, type Scope } from "effect"
+import { Deferred, Duration, Effect, Fiber, Option, type Scope } from "effect"
 import { MessageChannel, type ResourceLimits, Worker } from "node:worker_threads"
 import type { Settings } from "../../services/Telemetry.ts"
 import type { Port } from "./Port.ts"
@@ -26,6 +26,9 @@ export interface WorkerOptions {
   readonly telemetry?: Settings
 }
 
+/** What a worker's parent posts to make it end itself. */
+export const END = "end"
+
 /** What the entry finds in `workerData`. */
 export interface WorkerData {
   readonly control: Port
@@ -50,14 +53,27 @@ export const workers = (options: WorkerOptions): Spawn => (thread) =>
           }),
         catch: describe
       }),
-      (worker) => Effect.promise(() => worker.terminate())
+      (worker) => end(worker, Deferred.await(ended))
     )
-    const end = (why: string) => Deferred.unsafeDone(ended, Effect.succeed(why))
-    worker.on("error", (error) => end(describe(error)))
-    worker.on("exit", (code) => end(`the thread exited with code ${code}`))
-    const kill = Effect.asVoid(Effect.promise(() => worker.terminate()))
-    return { control, ended: Deferred.await(ended), kill }
+    const tell = (why: string) => Deferred.unsafeDone(ended, Effect.succeed(why))
+    worker.on("error", (error) => tell(describe(error)))
+    worker.on("exit", (code) => tell(`the thread exited with code ${code}`))
+    return { control, ended: Deferred.await(ended), kill: end(worker, Deferred.await(ended)) }
   })
+
+/** A thread whose event loop turns ends itself in far less; one that waits for a locked database, in a second. */
+const END_DEADLINE = Duration.millis(1500)
+
+/**
+ * Asks the thread to end itself, between two turns of its event loop; stops it by force when it does not. Force alone may hit a
+ * thread inside a native library's call, and one that is not prepared for that (neon, under libSQL) aborts the whole process.
+ */
+const end = (worker: Worker, ended: Effect.Effect<string>): Effect.Effect<void> =>
+  Effect.sync(() => worker.postMessage(END)).pipe(
+    Effect.zipRight(Effect.timeoutOption(Effect.interruptible(ended), END_DEADLINE)),
+    Effect.flatMap((told) => Option.isSome(told) ? Effect.void : Effect.promise(() => worker.terminate())),
+    Effect.asVoid
+  )
 
 /** What hangs in an actor's finalizers can't be ended without a thread: it is left behind after this. */
 const HOST_RELEASE_DEADLINE = Duration.seconds(2)

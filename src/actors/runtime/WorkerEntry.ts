@@ -1,17 +1,21 @@
 /** Runs a thread host as the whole of a worker thread. */
 import { Cause, Effect, Exit } from "effect"
-import { workerData } from "node:worker_threads"
+import { parentPort, workerData } from "node:worker_threads"
 import * as Telemetry from "../../services/Telemetry.ts"
 import * as ThreadHost from "./ThreadHost.ts"
-import type { WorkerData } from "./Threads.ts"
+import { END, type WorkerData } from "./Threads.ts"
 
 export const run = (registry: ThreadHost.Registry): void => {
   const { control, telemetry, thread } = workerData as WorkerData
+  parentPort?.on("message", (message) => {
+    if (message === END) process.exit(1) // in a worker thread this ends the thread only
+  })
+  parentPort?.unref()
   const fiber = Effect.runFork(
     ThreadHost.run(registry, control).pipe(Effect.provide(Telemetry.layer(telemetry ?? Telemetry.DEFAULT, thread)))
   )
   fiber.addObserver((exit) => {
     if (Exit.isFailure(exit)) process.stderr.write(`thread ${thread} failed: ${Cause.pretty(exit.cause)}\n`)
-    process.exit(Exit.isSuccess(exit) ? 0 : 1) // in a worker thread this ends the thread only
+    process.exit(Exit.isSuccess(exit) ? 0 : 1)
   })
 }
