@@ -1,13 +1,14 @@
 /** Much data and many flows through the programs: what memory they take, and that no byte is lost, changed or kept back. */
 import { createHash, type Hash, randomBytes } from "node:crypto"
 import type { Socket } from "node:net"
-import { availableParallelism, loadavg } from "node:os"
 import { monitorEventLoopDelay } from "node:perf_hooks"
 import { setTimeout as sleep } from "node:timers/promises"
 import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
 import { resource, serve, type Served, until, World } from "./support/Programs.ts"
 
 const MIB = 1 << 20
+/** `npm run test:programs:full` */
+const FULL = process.env["SALLYPORT_FULL"] === "1"
 const BLOCK = randomBytes(MIB)
 /** Of each process, over what it had when its heaps had seen some traffic. */
 const GROWTH_MIB = 64
@@ -39,7 +40,7 @@ const send = (socket: Socket, total: number): Sending => {
 describe.each(
   [
     { path: "relay", total: 500 * MIB, pauseMs: 10_000 },
-    { path: "auto", total: 500 * MIB, pauseMs: 2_000 }
+    { path: "auto", total: (FULL ? 500 : 200) * MIB, pauseMs: FULL ? 10_000 : 2_000 }
   ] as const
 )("a large download, path $path", ({ path, pauseMs, total }) => {
   let server: Served
@@ -108,11 +109,12 @@ describe.each(
 const FLOWS = 500
 const HALF_CLOSED = 300
 /** More than a stream's first window: every tenth flow has so much. */
-const FULL = 600 * 1024
+const WHOLE_WINDOW = 600 * 1024
 /** Three hundred of these are more than the session's window: all senders wait for it. */
 const LARGE = 128 * 1024
 const SMALL = 64 * 1024
-const STALL_MS = 1_000
+/** A promise only of a machine that does nothing else, which the full size asks for; the figure is printed always. */
+const STALL_MS = FULL ? 1_000 : 10_000
 const PATTERN = randomBytes(MIB + 7)
 
 /** The byte stream of one flow in one direction: no two are alike. */
@@ -181,7 +183,11 @@ const kindOf = (flow: number): Kind =>
 
 /** The side that ends first has the more to say. */
 const sizeOf = (flow: number, way: "up" | "down"): number =>
-  kindOf(flow) !== (way === "up" ? "client-ends-first" : "server-ends-first") ? SMALL : flow % 10 < 2 ? FULL : LARGE
+  kindOf(flow) !== (way === "up" ? "client-ends-first" : "server-ends-first")
+    ? SMALL
+    : flow % 10 < 2
+    ? WHOLE_WINDOW
+    : LARGE
 
 /** Reads one direction to its end. */
 const readAll = (socket: Socket, checker: Checker): Promise<void> =>
@@ -274,9 +280,7 @@ describe("five hundred flows at once", () => {
         longest.slice(0, 5).map((gap) => gap.toFixed(0)).join(" ")
       } ms; this process stood still ${(lag.max / 1e6).toFixed(0)} ms\n`
     )
-    // Where other programs want the processors, too, everything takes as many times longer.
-    const crowd = Math.max(1, loadavg()[0]! / availableParallelism())
-    assert.isBelow(longest[0]!, STALL_MS * crowd + lag.max / 1e6)
+    assert.isBelow(longest[0]!, STALL_MS)
     await until("no flow is left", async () => (await world.status()).peers[0]?.flows === 0 || null, 5_000)
   })
 })

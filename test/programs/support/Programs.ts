@@ -98,6 +98,8 @@ export interface Ended {
 export class Program {
   readonly child: ChildProcess
   readonly lines: Array<string> = []
+  /** Lines in all; `lines` keeps the last. */
+  said = 0
   readonly ended: Promise<Ended>
   #ready: string | null = null
 
@@ -152,6 +154,7 @@ export class Program {
 
   #onLine(line: string): void {
     if (this.#ready === null && /"event":"ready"|^ready$/.test(line)) this.#ready = line
+    this.said++
     this.lines.push(line)
     if (this.lines.length > LINES_KEPT) this.lines.shift()
   }

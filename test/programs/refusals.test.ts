@@ -1,0 +1,163 @@
+/** What is wrong is told, at once and in words that help. */
+import { copyFileSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
+import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
+import { PROGRAM, Program, resource, sallyport, serve, type Served, World } from "./support/Programs.ts"
+
+const EXIT_FAILURE = 1
+const EXIT_USAGE = 2
+/** A line for a person: one sentence, without a stack. */
+const isPlain = (err: string) => err.trim() !== "" && !/internal error|^\s+at /m.test(err)
+
+const client = (more: string) => `role: client\nname: a\nstateDir: s\n${more}`
+const relay = (more: string) =>
+  `role: relay\nname: a\nstateDir: s\nlisten: {https: "127.0.0.1:1", udp: "127.0.0.1:1"}\nadvertise: {host: 127.0.0.1}\n${more}`
+
+describe("what cannot work", () => {
+  let world: World
+  let server: Served
+
+  beforeAll(async () => {
+    server = await serve((socket) => void socket.pipe(socket))
+    world = await World.start({ resources: [resource("echo", server.port)] })
+  })
+  afterEach(({ task }) => {
+    if (task.result?.state === "fail") world.tell()
+  })
+  afterAll(async () => {
+    await world?.stop()
+    server?.close()
+  })
+
+  /** Runs a node of its own to its end. */
+  const start = (name: string, changes: object) => {
+    const file = join(world.dir, `${name}.yaml`)
+    const config = { role: "client", name, stateDir: `state/${name}`, socks5: "127.0.0.1:0", ...changes }
+    writeFileSync(file, JSON.stringify(config))
+    return sallyport(["run", "--config", file, "--log-format", "json"], { cwd: world.dir, timeoutMs: 15_000 })
+  }
+
+  it("refuses a token that is none, is of no relay here, was used, or has expired", async () => {
+    const short = (await world.token("client", "late", "--ttl", "10s")).trim()
+    const expired = sleep(10_500)
+    const good = (await world.token("client", "guest")).trim()
+    const last = good.at(-1) === "A" ? "B" : "A"
+    const used = readFileSync(join(world.dir, "client.token"), "utf8").trim()
+    const tokens = {
+      none: "hello",
+      cut: good.slice(0, -4),
+      changed: `${good.slice(0, -1)}${last}`,
+      used
+    }
+    const results = await Promise.all(
+      Object.entries(tokens).map(async ([why, token]) => [why, await start(`bad-${why}`, { token })] as const)
+    )
+    for (const [why, { code, err }] of results) {
+      assert.strictEqual(code, EXIT_FAILURE, `${why}: ${err}`)
+      assert.isTrue(isPlain(err), err)
+      assert.match(err, /token/, why)
+      assert.notInclude(err, good.slice(20), "a token is a secret")
+    }
+    await expired
+    const late = await start("late", { token: short })
+    assert.strictEqual(late.code, EXIT_FAILURE)
+    assert.match(late.err, /expired/)
+  })
+
+  it("refuses an enrolment under another key, and one for another role or name", async () => {
+    const state = (name: string) => join(world.dir, "state", name)
+    for (const name of ["thief", "stranger"]) mkdirSync(state(name), { recursive: true, mode: 0o700 })
+    await start("nobody", { token: "x" }) // makes a key
+    copyFileSync(join(state("nobody"), "node.key"), join(state("thief"), "node.key"))
+    copyFileSync(join(state("client"), "enrolment.json"), join(state("thief"), "enrolment.json"))
+    const thief = await start("laptop", { stateDir: "state/thief" })
+    assert.deepStrictEqual([thief.code, isPlain(thief.err)], [EXIT_FAILURE, true], thief.err)
+    assert.match(thief.err, /another node key/)
+    for (const file of ["node.key", "enrolment.json"]) {
+      copyFileSync(join(state("client"), file), join(state("stranger"), file))
+    }
+    const renamed = await start("other", { stateDir: "state/stranger" })
+    assert.deepStrictEqual([renamed.code, isPlain(renamed.err)], [EXIT_FAILURE, true], renamed.err)
+    assert.match(renamed.err, /belongs to client laptop/)
+  })
+
+  it.concurrent.each([
+    ["every mistake of one file", "role: client\nname: No Name\nstateDir: s\nsocks5: 99\ncolour: red\n", [2, 4, 5]],
+    ["no role", "name: a\nstateDir: s\n", []],
+    ["a role that is none", "role: server\nname: a\nstateDir: s\n", [1]],
+    ["no name", "role: client\nstateDir: s\n", []],
+    ["no state directory", "role: client\nname: a\n", []],
+    ["a key that is mistyped", "role: client\nname: a\nstateDirr: s\n", [3]],
+    ["a key that is written twice", "role: client\nname: a\nname: b\nstateDir: s\n", [3]],
+    ["text that is no YAML", "role: [client\nname: a\n", []],
+    ["a tab", "role: client\nname: a\nstateDir: s\npath:\n\tmode: relay\n", [5]],
+    ["a list", "- role: client\n", []],
+    ["an empty file", "", []],
+    ["a port out of range", "role: client\nname: a\nstateDir: s\nsocks5: \"127.0.0.1:70000\"\n", [4]],
+    ["a path that is none", "role: client\nname: a\nstateDir: s\npath: fast\n", [4]],
+    ["a carrier that is none", "role: client\nname: a\nstateDir: s\ncarrier: pigeon\n", [4]],
+    ["a log level that is none", "role: client\nname: a\nstateDir: s\nlogLevel: loud\n", [4]],
+    ["a forward without a port", client("forwards:\n  - {listen: \"127.0.0.1:1\", resource: a}\n"), [5]],
+    [
+      "two doors at one address",
+      client("socks5: \"127.0.0.1:9\"\nforwards:\n  - {listen: \"127.0.0.1:9\", resource: a, port: 1}\n"),
+      [6]
+    ],
+    ["an admin API for everybody", client("admin: \"0.0.0.0:9\"\n"), [4]],
+    ["a relay that listens nowhere", "role: relay\nname: a\nstateDir: s\nadvertise: {host: 127.0.0.1}\n", []],
+    ["a resource without ports", relay("resources:\n  - {name: a, address: 10.0.0.1}\n"), [7]],
+    ["a port range the wrong way round", relay("resources:\n  - {name: a, address: 10.0.0.1, tcp: [\"9-1\"]}\n"), [7]],
+    [
+      "two resources of one name",
+      relay("resources:\n  - {name: a, address: 10.0.0.1, tcp: [1]}\n  - {name: a, address: 10.0.0.2, tcp: [1]}\n"),
+      [8]
+    ],
+    ["access to a resource that is not there", relay("access:\n  - {clients: [a], resources: [b]}\n"), [7]]
+  ])("says what is wrong with a configuration, and where: %s", async (what, text, places) => {
+    const file = join(world.dir, `${what.replaceAll(" ", "-")}.yaml`)
+    writeFileSync(file, text)
+    const { code, err } = await sallyport(["run", "--config", file], { cwd: world.dir })
+    assert.deepStrictEqual([code, isPlain(err)], [EXIT_USAGE, true], err)
+    assert.include(err, file)
+    for (const line of places) assert.include(err, `${file}:${line}:`)
+  })
+
+  it("says what is wrong with a command, and ends with 2", async () => {
+    const missing = await sallyport(["run", "--config", join(world.dir, "missing.yaml")])
+    assert.deepStrictEqual([missing.code, isPlain(missing.err)], [EXIT_USAGE, true])
+    const nonsense = await sallyport(["runn"])
+    assert.deepStrictEqual([nonsense.code, isPlain(nonsense.err)], [EXIT_USAGE, true])
+  })
+
+  it("runs one process for a state directory, and says so to the second", async () => {
+    for (const role of ["relay", "connector", "client"] as const) {
+      const { code, err } = await sallyport(["run", "--config", world.file(role)], { timeoutMs: 15_000 })
+      assert.deepStrictEqual([code, isPlain(err)], [EXIT_FAILURE, true], `${role}: ${err}`)
+      assert.match(err, /another sallyport runs with this stateDir/, role)
+      assert.isTrue(world.program(role).running)
+    }
+  })
+
+  it("says which port is taken, and by what key it was asked for", async () => {
+    const token = await world.token("client", "second")
+    const { code, err } = await start("second", { token, socks5: `127.0.0.1:${world.ports.socks5}` })
+    assert.deepStrictEqual([code, isPlain(err)], [EXIT_FAILURE, true], err)
+    assert.match(err, /SOCKS5 cannot listen on 127\.0\.0\.1:\d+: another program listens there/)
+  })
+
+  it("starts from any folder, by any path", async () => {
+    const link = join(world.dir, "sallyport")
+    symlinkSync(PROGRAM, link)
+    for (const cwd of ["/", tmpdir(), world.dir]) {
+      const { code, err, out } = await sallyport(["status", "--json", "--config", world.file("client")], { cwd })
+      assert.strictEqual(code, 0, err)
+      assert.property(JSON.parse(String(out)), "peers")
+    }
+    const linked = new Program(link, ["--version"], { cwd: "/" })
+    assert.strictEqual((await linked.ended).code, 0, linked.lines.join("\n"))
+    assert.match(linked.lines.join("\n"), /\d+\.\d+\.\d+/)
+    rmSync(link)
+  })
+})
