@@ -31,6 +31,11 @@ const SOFTWARE = 0x8022
 const FINGERPRINT = 0x8028
 const RESPONSE_ORIGIN = 0x802b
 const OTHER_ADDRESS = 0x802c
+/**
+ * Ours, optional: the second port, u16 and two zero bytes, of a server with one address, which may not send OTHER-ADDRESS
+ * (RFC 5780, section 7.4).
+ */
+const ALTERNATE_PORT = 0xff5a
 /** Understood and passed over: MAPPED-ADDRESS, the credential attributes (we ask for none), PADDING (RFC 5780). */
 const PASSED_OVER: ReadonlySet<number> = new Set([0x01, 0x06, 0x08, 0x14, 0x15, 0x1c, 0x1d, 0x1e, 0x26])
 
@@ -50,12 +55,14 @@ export type Rejected =
   | "UnknownRequired"
   | "NoMappedAddress"
 
+export type Change = { readonly address: boolean; readonly port: boolean }
+
 export type Message =
   | {
     readonly _tag: "Request"
     readonly txId: Uint8Array
     /** RFC 5780: answer from the other address or port. */
-    readonly change: { readonly address: boolean; readonly port: boolean } | null
+    readonly change: Change | null
     /** Comprehension-required attributes that we do not know: to be answered with 420. */
     readonly unknown: ReadonlyArray<number>
   }
@@ -66,8 +73,12 @@ export type Message =
     /** RFC 5780: where the answer was sent from, and the server's other address. Null where not told. */
     readonly origin: SocketAddr | null
     readonly other: SocketAddr | null
+    /** Its second port, where it has no other address. */
+    readonly alternatePort: number | null
   }
   | { readonly _tag: "Error"; readonly txId: Uint8Array; readonly code: number; readonly reason: string }
+export type Request = Extract<Message, { _tag: "Request" }>
+export type Success = Extract<Message, { _tag: "Success" }>
 
 /** Lower-case hex, two characters a byte: transaction ids as keys. */
 export const toHex = (bytes: Uint8Array): string => {
@@ -136,11 +147,14 @@ class Writer {
   }
 }
 
-/** A request padded with SOFTWARE to `bytes` (at most 512), so that the answer is never longer than it. */
+/**
+ * A request padded with SOFTWARE to `bytes` (at most 512), so that the answer is never longer than it. Not with PADDING, which
+ * asks the server for an answer as long as the request (RFC 5780, section 7.6), and is refused by servers without it.
+ */
 export const encodeRequest = (options: {
   readonly txId: Uint8Array
   readonly bytes?: number
-  readonly change?: { readonly address: boolean; readonly port: boolean }
+  readonly change?: Change | undefined
 }): Uint8Array => {
   const writer = new Writer(BINDING_REQUEST, options.txId)
   const change = options.change
@@ -161,12 +175,14 @@ export const encodeSuccess = (options: {
   readonly txId: Uint8Array
   readonly mapped: SocketAddr
   readonly origin?: SocketAddr
-  readonly other?: SocketAddr
+  readonly other?: SocketAddr | undefined
+  readonly alternatePort?: number | undefined
 }): Uint8Array => {
   const writer = new Writer(BINDING_SUCCESS, options.txId)
   writer.address(XOR_MAPPED_ADDRESS, options.mapped, true)
   if (options.origin !== undefined) writer.address(RESPONSE_ORIGIN, options.origin, false)
   if (options.other !== undefined) writer.address(OTHER_ADDRESS, options.other, false)
+  if (options.alternatePort !== undefined) writer.u16(writer.attribute(ALTERNATE_PORT, 4), options.alternatePort)
   return writer.finish()
 }
 
@@ -186,26 +202,34 @@ export const encodeError = (options: {
   return writer.finish()
 }
 
-/**
- * What a server sends back for one whole message, or null: no request, damaged, or (unless `allowLonger`) one too short for
- * an answer that is not longer than it. CHANGE-REQUEST is answered with 420 unless `supportsChange`.
- */
-export const answer = (bytes: Uint8Array, mapped: SocketAddr, options: {
+/** What a server tells of itself, and may do. */
+export type Server = {
   readonly origin?: SocketAddr
-  readonly other?: SocketAddr
+  readonly other?: SocketAddr | undefined
+  readonly alternatePort?: number | undefined
+  /** It obeys this request's CHANGE-REQUEST, which is answered with 420 otherwise. */
   readonly supportsChange?: boolean
   readonly allowLonger?: boolean
-} = {}): Uint8Array | null => {
-  const decoded = decode(bytes)
-  if (Either.isLeft(decoded) || decoded.right._tag !== "Request") return null
-  const { change, txId } = decoded.right
-  const unknown = change !== null && options.supportsChange !== true
-    ? [CHANGE_REQUEST, ...decoded.right.unknown]
-    : decoded.right.unknown
-  const fits = (reply: Uint8Array) => options.allowLonger === true || reply.length <= bytes.length
+}
+
+/**
+ * What a server sends back for a request of `length` bytes, or null where (unless `allowLonger`) it is too short for an
+ * answer that is not longer than it.
+ */
+export const answer = (
+  request: Request,
+  length: number,
+  mapped: SocketAddr,
+  server: Server = {}
+): Uint8Array | null => {
+  const { change, txId } = request
+  const unknown = change !== null && server.supportsChange !== true
+    ? [CHANGE_REQUEST, ...request.unknown]
+    : request.unknown
+  const fits = (reply: Uint8Array) => server.allowLonger === true || reply.length <= length
   const full = unknown.length > 0
     ? encodeError({ txId, code: 420, unknown })
-    : encodeSuccess({ ...options, txId, mapped })
+    : encodeSuccess({ ...server, txId, mapped })
   if (fits(full)) return full
   const short = unknown.length > 0 ? encodeError({ txId, code: 420 }) : encodeSuccess({ txId, mapped })
   return fits(short) ? short : null
@@ -217,7 +241,8 @@ type Attributes = {
   mapped: SocketAddr | null
   origin: SocketAddr | null
   other: SocketAddr | null
-  change: { readonly address: boolean; readonly port: boolean } | null
+  alternatePort: number | null
+  change: Change | null
   error: { readonly code: number; readonly reason: string } | null
   unknown: Array<number>
 }
@@ -231,7 +256,15 @@ export const decode = (bytes: Uint8Array): Either.Either<Message, Rejected> => {
   if (type !== BINDING_REQUEST && type !== BINDING_SUCCESS && type !== BINDING_ERROR) return Either.left("NotBinding")
   const end = HEADER_BYTES + view.getUint16(2)
   if (end > bytes.length || (end & 3) !== 0) return Either.left("Truncated")
-  const read: Attributes = { mapped: null, origin: null, other: null, change: null, error: null, unknown: [] }
+  const read: Attributes = {
+    mapped: null,
+    origin: null,
+    other: null,
+    alternatePort: null,
+    change: null,
+    error: null,
+    unknown: []
+  }
   for (let at = HEADER_BYTES; at < end;) {
     if (at + 4 > end || at + 4 + view.getUint16(at + 2) > end) return Either.left("Truncated")
     const rejected = readAttribute(view, at, end, read)
@@ -249,9 +282,10 @@ const messageOf = (type: number, txId: Uint8Array, read: Attributes): Either.Eit
   if (type === BINDING_ERROR) {
     return read.error === null ? Either.left("BadAttribute") : Either.right({ _tag: "Error", txId, ...read.error })
   }
-  return read.mapped === null
+  const { alternatePort, mapped, origin, other } = read
+  return mapped === null
     ? Either.left("NoMappedAddress")
-    : Either.right({ _tag: "Success", txId, mapped: read.mapped, origin: read.origin, other: read.other })
+    : Either.right({ _tag: "Success", txId, mapped, origin, other, alternatePort })
 }
 
 /** The attribute at `at` lies within `end`. Of several alike, the first counts (section 14). */
@@ -268,6 +302,9 @@ const readAttribute = (view: DataView, at: number, end: number, into: Attributes
       return null
     case OTHER_ADDRESS:
       into.other ??= readAddress(view, value, length, false)
+      return null
+    case ALTERNATE_PORT:
+      if (length === 4) into.alternatePort ??= view.getUint16(value) || null
       return null
     case CHANGE_REQUEST:
       if (length !== 4) return "BadAttribute"

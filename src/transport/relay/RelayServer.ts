@@ -16,6 +16,7 @@ import * as Crypto from "../../services/Crypto.ts"
 import { DEFAULT_RATES, type Rates, RelayGate, type Verify } from "./RelayGate.ts"
 import { makeStats, type Stats } from "./RelayStats.ts"
 import { DEFAULT_LIMITS, type Half, type Limits, type Link, type Node, RelayTable } from "./RelayTable.ts"
+import { StunServer } from "./StunServer.ts"
 
 /** A UDP leg without any frame from its node for so long is gone. */
 export const BINDING_SECONDS = 300
@@ -57,6 +58,8 @@ type From = { readonly address: string; readonly port: number }
 
 export class RelayServer {
   readonly stats: Stats = makeStats()
+  /** Under the same rates; its owner may give it sockets of its own. */
+  readonly stun: StunServer
   readonly #ports: Array<Output | undefined> = []
   readonly #table: RelayTable
   readonly #gate: RelayGate
@@ -69,6 +72,12 @@ export class RelayServer {
     this.#table = new RelayTable({ ...DEFAULT_LIMITS, ...options.limits })
     const rates = { ...DEFAULT_RATES, ...options.rates }
     this.#gate = new RelayGate({ verify: options.verify, rates, now: options.now() })
+    this.stun = new StunServer({
+      mayAnswer: (address, now) => this.#gate.mayAnswerStun(address, now),
+      stats: this.stats,
+      now: options.now,
+      allowLonger: options.answerShortStun === true
+    })
   }
 
   get nodes(): number {
@@ -79,9 +88,10 @@ export class RelayServer {
     return this.#table.sessions.size
   }
 
-  /** Says by what the answers to `onUdp(.., socket)` leave. A socket may be replaced. */
+  /** Says by what the answers to `onUdp(.., socket)` leave; those to STUN may be told more of later. A socket may be replaced. */
   setPort(socket: number, port: Output): void {
     this.#ports[socket] = port
+    this.stun.setSocket(socket, port, null)
   }
 
   /** What one read of a socket gave: one datagram, or several joined by the kernel. */
@@ -93,7 +103,7 @@ export class RelayServer {
       if (kind === Frame.Kind.stun) {
         const length = Stun.lengthAt(bytes, at)
         if (length === 0) return void this.stats.drops.malformed++
-        this.#onStun(bytes.subarray(at, at + length), from, socket, now)
+        this.stun.onMessage(bytes.subarray(at, at + length), from, socket, now)
         at += length
         continue
       }
@@ -265,15 +275,6 @@ export class RelayServer {
   }
 
   // --------------------------------------------------------------------------------------------------------- control
-
-  #onStun(bytes: Uint8Array, from: From, socket: number, now: number): void {
-    if (!this.#gate.mayAnswerStun(from.address, now)) return void this.stats.drops.overRate++
-    const mapped = { host: from.address, port: from.port }
-    const reply = Stun.answer(bytes, mapped, { allowLonger: this.#options.answerShortStun === true })
-    if (reply === null) return void this.stats.drops.malformed++
-    this.stats.answered.stun++
-    this.#ports[socket]?.send(reply, 0, reply.length, from.port, from.address)
-  }
 
   #onUdpControl(frame: Uint8Array, from: From, socket: number, now: number): void {
     const decoded = RelayWire.decode(frame)

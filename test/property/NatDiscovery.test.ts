@@ -1,0 +1,189 @@
+import { assert, describe, it } from "@effect/vitest"
+import { FastCheck as fc } from "effect"
+import type { Dependence } from "../../src/protocol/NatReport.ts"
+import * as NatReport from "../../src/protocol/NatReport.ts"
+import * as PortPattern from "../../src/protocol/PortPattern.ts"
+import { type Allocation, type Nat, run } from "../sim/NatWorld.ts"
+
+const KINDS: ReadonlyArray<Dependence> = NatReport.Dependence.literals
+const allocation: fc.Arbitrary<Allocation> = fc.oneof(
+  fc.constantFrom<Allocation>({ kind: "preserving" }, { kind: "random" }),
+  fc.constantFrom(-2, -1, 1, 2, 3, 7).map((delta): Allocation => ({ kind: "sequential", delta }))
+)
+const CONE: Nat = {
+  mapping: "endpoint-independent",
+  filtering: "address-and-port-dependent",
+  allocation: { kind: "random" },
+  hairpin: false,
+  pool: 1
+}
+
+describe("NatDiscovery", () => {
+  for (const mapping of KINDS) {
+    for (const filtering of KINDS) {
+      it(`names mapping ${mapping} with filtering ${filtering}, whatever the ports, the hairpin and the round trip`, () =>
+        fc.assert(
+          fc.property(
+            allocation,
+            fc.boolean(),
+            fc.integer({ min: 1, max: 900 }),
+            fc.nat(),
+            (allocation, hairpin, rttMs, seed) => {
+              const nat = { mapping, filtering, allocation, hairpin, pool: 1 }
+              const { report } = run({ nat, server: "two addresses", rttMs, seed })
+              assert.strictEqual(report.udp, "works")
+              assert.isTrue(report.translated)
+              assert.deepStrictEqual(report.mapping, { value: mapping, reason: null })
+              assert.deepStrictEqual(report.filtering, { value: filtering, reason: null })
+              assert.strictEqual(report.ports.value, allocation.kind)
+              assert.strictEqual(report.ports.delta, allocation.kind === "sequential" ? allocation.delta : null)
+              assert.approximately(report.rttMs!, rttMs, 0.001)
+              const { value } = report.hairpin
+              if (hairpin && mapping === "endpoint-independent") assert.strictEqual(value, "works")
+              else if (!hairpin) assert.strictEqual(value, mapping === "endpoint-independent" ? "fails" : "unknown")
+            }
+          ),
+          { numRuns: 40 }
+        ))
+    }
+  }
+
+  for (const filtering of KINDS) {
+    it(`tells a public address with filtering ${filtering} from a translator that keeps ports`, () => {
+      const { report } = run({ nat: null, firewall: filtering, server: "two addresses" })
+      assert.isFalse(report.translated)
+      assert.strictEqual(report.mapping.value, "endpoint-independent")
+      assert.strictEqual(report.filtering.value, filtering)
+      assert.strictEqual(report.hairpin.value, "not-needed")
+      assert.strictEqual(report.ports.value, "preserving")
+    })
+  }
+
+  it("says what two ports of one address can tell, and of the rest that it is unknown", () => {
+    const reports = KINDS.flatMap((kind) => {
+      const nat = { ...CONE, mapping: kind, filtering: kind }
+      const { report: { filtering, mapping } } = run({ nat, server: "two ports" })
+      return [[mapping.value, filtering.value]]
+    })
+    assert.deepStrictEqual(reports, [
+      ["unknown", "unknown"],
+      ["unknown", "unknown"],
+      ["address-and-port-dependent", "address-and-port-dependent"]
+    ])
+    const { report } = run({ nat: { ...CONE, filtering: "address-dependent" }, server: "two ports" })
+    assert.match(report.mapping.reason!, /endpoint-independent or address-dependent.*no second address/)
+    assert.match(report.filtering.reason!, /endpoint-independent or address-dependent.*no second address/)
+  })
+
+  it("does not take the silence of an address that never answers for a filter", () =>
+    fc.assert(fc.property(fc.constantFrom(...KINDS), fc.constantFrom(...KINDS), (mapping, filtering) => {
+      const { report } = run({ nat: { ...CONE, mapping, filtering }, server: "two addresses", deadAddress: true })
+      const told = (kind: Dependence) => kind === "address-and-port-dependent" ? kind : "unknown"
+      assert.strictEqual(report.mapping.value, told(mapping))
+      assert.strictEqual(report.filtering.value, told(filtering))
+    })))
+
+  it("knows nothing of mapping and filtering from a server that is no more than STUN", () => {
+    const { report } = run({ nat: CONE, server: "plain" })
+    assert.deepStrictEqual([report.mapping.value, report.filtering.value], ["unknown", "unknown"])
+    assert.strictEqual(report.mapping.reason, "the server tells of no second address or port")
+    assert.strictEqual(report.ports.value, "random")
+  })
+
+  it("is never wrong when every other packet of a kind is lost, and ends", () =>
+    fc.assert(
+      fc.property(
+        fc.constantFrom(...KINDS),
+        fc.constantFrom(...KINDS),
+        fc.integer({ min: 3, max: 7 }),
+        (mapping, filtering, n) => {
+          const { report } = run({
+            nat: { ...CONE, mapping, filtering },
+            server: "two addresses",
+            lose: (i) => i % n === 0
+          })
+          assert.include([mapping, "unknown"], report.mapping.value)
+          assert.include([filtering, "unknown"], report.filtering.value)
+        }
+      ),
+      { numRuns: 60 }
+    ))
+
+  it("says after 3 s that UDP is blocked", () => {
+    const { ms, report, sends } = run({ nat: CONE, server: "two addresses", lose: () => true })
+    assert.deepStrictEqual([report.udp, report.mapped, report.rttMs], ["blocked", null, null])
+    assert.strictEqual(ms, 3000)
+    assert.strictEqual(sends, 10)
+  })
+
+  it("tells all outside addresses, and how ports go on each", () => {
+    for (const kind of ["preserving", "random"] as const) {
+      const { report } = run({ nat: { ...CONE, allocation: { kind }, pool: 4 }, server: "two addresses" })
+      assert.lengthOf(report.publicHosts, 4)
+      assert.strictEqual(report.ports.value, kind)
+    }
+  })
+
+  it("costs a known translator less than 40 packets and 2.5 s", () => {
+    const { ms, sends } = run({ nat: CONE, server: "two addresses", rttMs: 40 })
+    assert.isAtMost(sends, 40)
+    assert.isAtMost(ms, 2500)
+  })
+})
+
+describe("PortPattern", () => {
+  const at = (host: string) => (port: number, index: number) => ({ local: 40_000 + index, mapped: { host, port } })
+  const one = at("198.51.100.2")
+  const CASES: ReadonlyArray<
+    readonly [what: string, ports: ReadonlyArray<number>, value: string, delta: number | null]
+  > = [
+    ["too few", [1, 2, 3], "unknown", null],
+    ["a port that was taken", [40_000, 40_001, 40_002, 1024, 40_004], "preserving", null],
+    ["as many kept as not", [40_000, 40_001, 1024, 7000], "unknown", null],
+    ["a counter", [5000, 5001, 5002, 5003], "sequential", 1],
+    ["a counter of even ports", [5000, 5002, 5004, 5006], "sequential", 2],
+    ["a counter that others use, too", [5000, 5002, 5003, 5007, 5008], "sequential", 1],
+    ["a counter at its end", [65_533, 65_534, 65_535, 1024, 1025], "sequential", 1],
+    ["a counter over the top", [65_534, 65_535, 0, 1, 2], "sequential", 1],
+    ["a small range at random", [2010, 2003, 2050, 2049, 2013], "random", null],
+    ["chance", [1000, 60_000, 30_000, 5, 44_000], "random", null],
+    ["two jumps", [5000, 5001, 9000, 9001, 13_000, 13_001, 13_002], "random", null]
+  ]
+  for (const [what, ports, value, delta] of CASES) {
+    it(`${what}: ${value}`, () => {
+      const found = PortPattern.of(ports.map((port, index) => one(port, index)))
+      assert.deepStrictEqual([found.value, found.delta], [value, delta])
+      assert.strictEqual(found.reason === null, value !== "unknown")
+    })
+  }
+
+  it("does not judge ports that are all at different addresses", () => {
+    const samples = [1000, 2000, 3000, 4000].map((port, index) => at(`198.51.100.${index}`)(port, index))
+    assert.strictEqual(PortPattern.of(samples).value, "unknown")
+  })
+
+  it("takes random ports for random", () =>
+    fc.assert(fc.property(fc.array(fc.integer({ min: 1024, max: 65_535 }), { minLength: 8, maxLength: 8 }), (ports) => {
+      fc.pre(ports.filter((port, index) => index > 0 && Math.abs(port - ports[index - 1]!) <= 64).length < 3)
+      assert.strictEqual(PortPattern.of(ports.map((port, index) => one(port, index))).value, "random")
+    })))
+})
+
+describe("NatReport", () => {
+  const direct = (world: Parameters<typeof run>[0]) => NatReport.make("relay", [run(world).report]).direct
+  it("expects direct paths by what was found", () => {
+    const server = "two addresses" as const
+    const EXPECTED: ReadonlyArray<readonly [Dependence, Dependence, string]> = [
+      ["endpoint-independent", "endpoint-independent", "yes"],
+      ["endpoint-independent", "address-dependent", "yes"],
+      ["endpoint-independent", "address-and-port-dependent", "likely"],
+      ["address-dependent", "endpoint-independent", "sometimes"],
+      ["address-and-port-dependent", "address-and-port-dependent", "sometimes"]
+    ]
+    for (const [mapping, filtering, expected] of EXPECTED) {
+      assert.strictEqual(direct({ nat: { ...CONE, mapping, filtering }, server }).expected, expected)
+    }
+    assert.strictEqual(direct({ nat: CONE, server: "plain" }).expected, "unknown")
+    assert.strictEqual(direct({ nat: CONE, server, lose: () => true }).expected, "no")
+  })
+})
