@@ -8,9 +8,11 @@ import { isIPv6 } from "node:net"
 import { networkInterfaces } from "node:os"
 import type { MessagePort } from "node:worker_threads"
 import { NodeKey, toBytes } from "../protocol/NodeKey.ts"
+import { isUnspecified } from "../services/config/HostPort.ts"
 import * as Crypto from "../services/Crypto.ts"
 import { PACKET_BYTES } from "../transport/plane/PeerSession.ts"
 import { RelayServer } from "../transport/relay/RelayServer.ts"
+import * as StunSockets from "../transport/relay/StunSockets.ts"
 import * as UdpPort from "../transport/udp/UdpPort.ts"
 import { RelayForwarder, RelayForwarderRpcs } from "./RelayForwarderRpcs.ts"
 import * as Actor from "./runtime/Actor.ts"
@@ -19,16 +21,18 @@ import * as Self from "./runtime/Self.ts"
 export const Config = Schema.Struct({
   authorityKey: NodeKey,
   /** Port 0: any free one (one address only). */
-  udp: Schema.Struct({ host: Schema.String, port: Schema.Int })
+  udp: Schema.Struct({ host: Schema.String, port: Schema.Int }),
+  /** A host that is unspecified is for the relay to choose; null: the next port, if it is free. */
+  stunAlternate: Schema.NullOr(Schema.Struct({ host: Schema.String, port: Schema.Int }))
 })
 export type Config = typeof Config.Type
 
 /** Unspecified addresses stand for every address that this machine has when the relay starts. */
 const hostsOf = (host: string): ReadonlyArray<string> => {
-  if (host !== "0.0.0.0" && host !== "::") return [host]
+  if (!isUnspecified(host)) return [host]
   return Object.values(networkInterfaces()).flatMap((addresses) =>
     (addresses ?? []).filter(({ address, family }) =>
-      (host === "::" || family === "IPv4") && !address.startsWith("fe80:")
+      (host.includes(":") || family === "IPv4") && !address.startsWith("fe80:")
     )
       .map(({ address }) => address)
   )
@@ -49,6 +53,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
   })
   let { port } = config.udp
   const hosts = hostsOf(config.udp.host)
+  const sockets: Array<UdpPort.UdpPort> = []
+  const onError = (cause: Error) => void fork(Effect.logError("a UDP socket of the relay failed", cause))
   for (const [index, host] of hosts.entries()) {
     const socket = yield* UdpPort.openScoped({
       host,
@@ -56,11 +62,15 @@ const make = Effect.fnUntraced(function*(config: Config) {
       family: isIPv6(host) ? 6 : 4,
       segment: PACKET_BYTES + 8,
       onMessage: (bytes, from) => server.onUdp(bytes, from, index),
-      onError: (cause) => void fork(Effect.logError("a UDP socket of the relay failed", cause))
+      onError
     })
     port = socket.address().port
     server.setPort(index, socket)
+    sockets.push(socket)
   }
+  const { stunAlternate: second } = config
+  const alternate = second === null ? null : { ...second, host: isUnspecified(second.host) ? null : second.host }
+  yield* StunSockets.open({ server: server.stun, main: sockets, alternate, onError })
   yield* Self.fork(Effect.repeat(Effect.sync(() => server.tick()), Schedule.spaced("1 second")))
 
   /** Batches go both ways as transferred buffers; what the other side has not taken yet is counted by its acknowledgements. */

@@ -25,6 +25,7 @@ import * as StunMessage from "../protocol/Stun.ts"
 import * as StunRetry from "../protocol/StunRetry.ts"
 import * as Crypto from "../services/Crypto.ts"
 import * as NetworkInterfaces from "../services/NetworkInterfaces.ts"
+import * as NetCheck from "../transport/udp/NetCheck.ts"
 import * as Actor from "./runtime/Actor.ts"
 import * as Inbox from "./runtime/Inbox.ts"
 import { Peers } from "./runtime/Peers.ts"
@@ -34,6 +35,7 @@ import {
   type ControlDatagram,
   type LocalCandidates,
   type Mapped,
+  NetCheckFailed,
   Stun,
   StunRpcs,
   StunTimeout,
@@ -62,6 +64,7 @@ type Asked = Pending & { readonly retry: StunRetry.State; readonly sentAtMs: num
 type Message =
   | { readonly _tag: "Discover"; readonly server: SocketAddr; readonly reply: Reply }
   | { readonly _tag: "SetServers"; readonly servers: ReadonlyArray<SocketAddr>; readonly relayHost: string | null }
+  | { readonly _tag: "Servers"; readonly reply: Inbox.Reply<ReadonlyArray<SocketAddr>> }
   | { readonly _tag: "SetActive"; readonly count: number }
   | { readonly _tag: "Interfaces"; readonly list: ReadonlyArray<NetworkInterfaces.InterfaceAddress> }
   | { readonly _tag: "PortsRead"; readonly ports: CandidateGathering.Ports }
@@ -164,6 +167,7 @@ const make = Effect.gen(function*() {
       gathering.onServers(servers, relayHost)
       return gather
     },
+    Servers: ({ reply }) => Effect.asVoid(Deferred.succeed(reply, gathering.askable)),
     SetActive: ({ count }) => {
       const woke = active === 0 && count > 0
       active = count
@@ -207,18 +211,33 @@ const make = Effect.gen(function*() {
       Stream.runForEach((datagram) => inbox.post({ _tag: "Received", datagram }))
     )
   )
+  const turn = yield* Effect.makeSemaphore(1) // one check would take ports between the other's
+
   return StunRpcs.of({
     Candidates: () =>
       Stream.changesWith(Stream.filter(published.changes, Predicate.isNotNull), CandidateGathering.isSame),
     Discover: ({ server }) =>
       inbox.ask<Mapped, StunTimeout | StunUnavailable>((reply) => ({ _tag: "Discover", server, reply })),
     SetServers: (payload) => Effect.asVoid(inbox.post({ _tag: "SetServers", ...payload })),
+    NetCheck: Effect.fnUntraced(function*() {
+      const servers = yield* inbox.ask<ReadonlyArray<SocketAddr>>((reply) => ({ _tag: "Servers", reply }))
+      const [first] = servers
+      if (first === undefined) return yield* noRelay
+      return yield* Effect.mapError(
+        turn.withPermits(1)(NetCheck.run(`${first.host}:${first.port}`, servers)),
+        ({ message }) => new NetCheckFailed({ message })
+      )
+    }),
     SetActiveSessions: ({ count }) => Effect.asVoid(inbox.post({ _tag: "SetActive", count }))
   })
 })
 
 const unavailable = (server: SocketAddr, why: string) =>
   new StunUnavailable({ server, message: `STUN server ${server.host}:${server.port} was not asked: ${why}` })
+
+const noRelay = new NetCheckFailed({
+  message: "the relay's UDP address is not known: there is no link to the relay yet, or it offers no UDP; see the log"
+})
 
 /** Monotonic. */
 const nowMs = Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)

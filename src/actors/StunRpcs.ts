@@ -2,6 +2,7 @@
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import { CandidateList } from "../protocol/Candidate.ts"
+import { NetReport } from "../protocol/NatReport.ts"
 import { SocketAddr } from "../protocol/SocketAddr.ts"
 import * as ActorAddress from "./runtime/ActorAddress.ts"
 
@@ -22,6 +23,11 @@ export class StunTimeout extends Schema.TaggedError<StunTimeout>()("StunTimeout"
 /** The request could not be asked: no socket of the server's family, or the data plane is being restarted. */
 export class StunUnavailable extends Schema.TaggedError<StunUnavailable>()("StunUnavailable", {
   server: SocketAddr,
+  message: Schema.String
+}) {}
+
+/** The network could not be checked; `message` says why. */
+export class NetCheckFailed extends Schema.TaggedError<NetCheckFailed>()("NetCheckFailed", {
   message: Schema.String
 }) {}
 
@@ -54,6 +60,8 @@ export class StunRpcs extends RpcGroup.make(
       relayHost: Schema.NullOr(Schema.String)
     }
   }),
+  /** How the network treats UDP, asked of the relay. Takes up to 4 s; those who ask at the same time wait in turn. */
+  Rpc.make("NetCheck", { success: NetReport, error: NetCheckFailed }),
   /** How many sessions are up: mappings are kept fresh only while there are some. */
   Rpc.make("SetActiveSessions", { payload: { count: Schema.NonNegativeInt } })
 ) {}

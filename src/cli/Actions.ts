@@ -1,13 +1,15 @@
 /** What each command does: checks its options, asks the backend, prints. Everything printed goes to stdout. */
-import { Console, Duration, Effect, Schema } from "effect"
+import { Console, Duration, Effect, Either, Schema } from "effect"
 import { mkdir, open, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { Name } from "../protocol/Documents.ts"
+import { NetReport } from "../protocol/NatReport.ts"
 import * as AdminClient from "../services/AdminClient.ts"
 import * as Config from "../services/config/Config.ts"
 import * as HostPort from "../services/config/HostPort.ts"
 import { Backend, type LogFormat } from "./Backend.ts"
 import { CliError, EXIT_USAGE, failure, fromError, usage } from "./CliError.ts"
+import * as NetcheckTable from "./NetcheckTable.ts"
 import * as RelayTemplate from "./RelayTemplate.ts"
 import { bytes, colour, table } from "./Table.ts"
 
@@ -156,6 +158,7 @@ const Peer = Schema.Struct({
   bytesIn: Schema.Number,
   bytesOut: Schema.Number
 })
+const OTHER_VERSION = "the running sallyport answers in a way this version does not know; restart it"
 const Status = Schema.Struct({ peers: Schema.Array(Peer) })
 
 export const status = (options: { readonly config: string; readonly json: boolean }) =>
@@ -167,7 +170,7 @@ export const status = (options: { readonly config: string; readonly json: boolea
       Effect.mapError(fromError)
     )
     const { peers } = yield* Schema.decodeUnknown(Status)(answer).pipe(
-      Effect.mapError(() => failure("the running sallyport answers in a way this version does not know; restart it"))
+      Effect.mapError(() => failure(OTHER_VERSION))
     )
     if (options.json) return yield* Console.log(JSON.stringify(answer))
     yield* Console.log(peers.length === 0 ? "No peers now." : peerTable(peers, hasColours()))
@@ -192,5 +195,49 @@ const peerTable = (peers: ReadonlyArray<typeof Peer.Type>, colours: boolean): st
   )
   return [colour(colours, 1, head), ...painted].join("\n")
 }
+
+/** Of the node that runs, or else from this process itself. */
+export const netcheck = (options: {
+  readonly config: string | null
+  readonly relay: string | null
+  readonly json: boolean
+}) =>
+  Effect.gen(function*() {
+    const { config, json, relay } = options
+    if ((config === null) === (relay === null)) {
+      return yield* usage("give either --config FILE of a node that runs here, or --relay HOST:PORT")
+    }
+    const report = config === null ? yield* checkFrom(relay!) : yield* checkOf(config)
+    yield* Console.log(json ? JSON.stringify(report) : NetcheckTable.render(report, hasColours()))
+  })
+
+const checkFrom = (relay: string) =>
+  Effect.gen(function*() {
+    const address = HostPort.parse(relay)
+    if (Either.isLeft(address)) {
+      return yield* usage(`--relay ${relay}, ${address.left}; write for example --relay relay.example.com:3478`)
+    }
+    if (address.right.port === 0) return yield* usage(`--relay ${relay} has no port to ask; write for example :3478`)
+    return yield* (yield* Backend).netcheck(address.right)
+  })
+
+const checkOf = (file: string) =>
+  Effect.gen(function*() {
+    const config = yield* load(file)
+    if (config.role === "relay") {
+      return yield* usage(
+        `${file} is the configuration of a relay, which has nobody to ask; give this command a node's`
+      )
+    }
+    const answer = yield* AdminClient.request(config.admin, "GET", "/v1/netcheck", undefined, { configFile: file })
+      .pipe(
+        Effect.catchTag(
+          "NotRunning",
+          ({ message }) => failure(`${message}, or ask without it: sallyport netcheck --relay HOST:PORT`)
+        ),
+        Effect.mapError(fromError)
+      )
+    return yield* Schema.decodeUnknown(NetReport)(answer).pipe(Effect.mapError(() => failure(OTHER_VERSION)))
+  })
 
 const hasColours = (): boolean => process.stdout.isTTY && process.env["NO_COLOR"] === undefined

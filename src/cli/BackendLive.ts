@@ -49,6 +49,8 @@ export const layer: Layer.Layer<Backend> = Layer.succeed(Backend, {
       const token = yield* orError((yield* directoryOf(relay)).createToken(wanted))
       return tokenText({ keys, host, httpsPort: https, publicTls: relay.tls !== null, token })
     })),
+  netcheck: (server) =>
+    Effect.flatMap(Effect.promise(() => import("../roles/Netcheck.ts")), ({ run }) => orError(run(server))),
   listNodes: (relay) =>
     Effect.scoped(Effect.gen(function*() {
       const nodes = yield* orError((yield* directoryOf(relay)).listNodes)

@@ -133,11 +133,33 @@ const status = Command.make(
   Command.withDescription("Show the peers of a running sallyport and the path that each one uses")
 )
 
+const netcheck = Command.make(
+  "netcheck",
+  {
+    config: Options.optional(config).pipe(
+      Options.withDescription("The configuration of a node that runs: it asks its relay")
+    ),
+    relay: Options.text("relay").pipe(
+      Options.withPseudoName("HOST:PORT"),
+      Options.optional,
+      Options.withDescription("Without a running node: a relay's UDP address, or any STUN server's")
+    ),
+    json
+  },
+  ({ config, json, relay }) =>
+    Effect.flatMap(
+      actions,
+      (actions) => quietly(actions.netcheck({ config: Option.getOrNull(config), relay: Option.getOrNull(relay), json }))
+    )
+).pipe(
+  Command.withDescription("Find out how this network treats UDP, and whether direct paths are to be expected")
+)
+
 const demo = Command.make("demo", {}, () => Effect.flatMap(actions, (actions) => actions.demo)).pipe(
   Command.withDescription("Run a relay, a connector and a client on this machine and reach a page through them")
 )
 
 export const root = Command.make("sallyport").pipe(
   Command.withDescription("Reach private resources without opening an inbound port"),
-  Command.withSubcommands([run, relay, token, node, status, demo])
+  Command.withSubcommands([run, relay, token, node, status, netcheck, demo])
 )

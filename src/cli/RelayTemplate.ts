@@ -22,6 +22,10 @@ stateDir: ${stateDir}
 listen:
   https: "0.0.0.0:${httpsPort}"
   udp: "0.0.0.0:${udpPort}"
+  # A second UDP port for STUN, by which nodes find out how their networks treat UDP (sallyport netcheck). Open it, too.
+  # Left out, it is the port after udp's, if that is free. With a second public address on this machine nodes find
+  # out more: it is used as it is, or named here.
+  # stunAlternate: "0.0.0.0:${udpPort + 1}"
 
 # What nodes connect to. Ports only if they differ from those above (port forwarding):
 #   https: 443

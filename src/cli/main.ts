@@ -23,7 +23,7 @@ process.on("uncaughtException", (error) => {
 const fiber = Effect.runFork(Effect.raceFirst(Cli.main(args, { colours }), Effect.never).pipe(Effect.provide(layer)))
 
 /** `run` and `demo` only end by a signal, so that is how they succeed. */
-const command = args.find((arg) => ["run", "relay", "token", "node", "status", "demo"].includes(arg))
+const command = args.find((arg) => ["run", "relay", "token", "node", "status", "netcheck", "demo"].includes(arg))
 const endsBySignal = command === "run" || command === "demo"
 
 fiber.addObserver((exit) => {

@@ -77,7 +77,10 @@ const best = (list: ReadonlyArray<Direct>): Direct =>
 const directOf = (report: NatReport | null, version: string): Direct => {
   if (report === null) return { expected: "no", why: `${version} leads to no server` }
   if (report.udp === "blocked") {
-    return { expected: "no", why: "UDP gets no answer, so everything goes through the relay over TCP" }
+    return {
+      expected: "no",
+      why: "UDP to the server gets no answer; if it is up, everything goes through the relay over TCP"
+    }
   }
   const { filtering, mapping } = report
   if (mapping.value === "unknown") {

@@ -5,6 +5,7 @@ import { PathProber, type SessionPath } from "../actors/PathProberRpcs.ts"
 import { type LegKind, Relay } from "../actors/RelayRpcs.ts"
 import { Signaling } from "../actors/SignalingRpcs.ts"
 import { type SessionStatus, StreamMux } from "../actors/StreamMuxRpcs.ts"
+import { Stun } from "../actors/StunRpcs.ts"
 import { NODE_ACTORS, NODE_PLACEMENT } from "../actors/Wiring.ts"
 import type { ClientConfig, NodeConfig } from "../services/config/Config.ts"
 import type { Settings } from "../services/Telemetry.ts"
@@ -70,6 +71,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
       )
       return { peers, signaling, leg }
     }),
+    netcheck: supervisor.ref(Stun).ask((client) => client.NetCheck(), { deadline: "15 seconds" }),
     reload: (next) =>
       next.role === "client" ? mux.ask((client) => client.SetForwards({ forwards: forwardsOf(next) })) : Effect.void
   } satisfies Running

@@ -19,7 +19,11 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
     actors: RELAY_ACTORS,
     placement: RELAY_PLACEMENT,
     configs: {
-      [RelayForwarder.name]: { authorityKey: keys.authorityKey, udp: listen.udp },
+      [RelayForwarder.name]: {
+        authorityKey: keys.authorityKey,
+        udp: listen.udp,
+        stunAlternate: listen.stunAlternate ?? null
+      },
       [SignalingHub.name]: {
         stateDir: config.stateDir,
         https: listen.https,
@@ -44,6 +48,7 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
       const forwarded = yield* forwarder.ask((client) => client.Stats())
       return { peers: [], nodes, forwarded }
     }),
+    netcheck: null,
     reload: (next) => next.role === "relay" ? hub.ask((client) => client.SetPolicy(policyOf(next))) : Effect.void
   } satisfies Running
 })

@@ -49,9 +49,13 @@ const routes = (started: Deferred.Deferred<Running>): AdminServer.Routes => {
   const failed = ({ message }: { readonly message: string }) => new AdminError({ code: "internal", message })
   return {
     "GET /v1/status": () => Effect.flatMap(running, ({ status }) => Effect.mapError(status, failed)),
+    "GET /v1/netcheck": () =>
+      Effect.flatMap(running, ({ netcheck }) => netcheck === null ? notOfRelay : Effect.mapError(netcheck, failed)),
     "GET /v1/actors": () => Effect.flatMap(running, ({ supervisor }) => supervisor.status)
   }
 }
+
+const notOfRelay = new AdminError({ code: "bad_request", message: "a relay has nobody to ask; ask a node" })
 
 /** A broken file keeps the old state, and the log says why. */
 const reload = (file: string, old: Config, running: Running) =>

@@ -4,6 +4,8 @@ import type { ActorUnavailable } from "../actors/runtime/ActorRef.ts"
 import type { Supervisor } from "../actors/runtime/Supervisor.ts"
 import type { HubError } from "../actors/SignalingHubRpcs.ts"
 import type { ListenFailed } from "../actors/StreamMuxRpcs.ts"
+import type { NetCheckFailed } from "../actors/StunRpcs.ts"
+import type { NetReport } from "../protocol/NatReport.ts"
 import type { Config } from "../services/config/Config.ts"
 
 /** How relayed or direct packets of a session travel, as the worse of its two legs. */
@@ -26,6 +28,8 @@ export interface Running {
   readonly listen: Readonly<Record<string, string>>
   /** `peers`, and what else there is to say. */
   readonly status: Effect.Effect<{ readonly peers: ReadonlyArray<Peer> }, ActorUnavailable>
+  /** How the network treats UDP; null for a relay, which has nobody to ask. */
+  readonly netcheck: Effect.Effect<NetReport, ActorUnavailable | NetCheckFailed> | null
   /** Takes over what may change while running; the rest of the new configuration waits for a restart. */
   readonly reload: (config: Config) => Effect.Effect<void, ActorUnavailable | HubError | ListenFailed>
 }

@@ -64,6 +64,7 @@ const setup = Effect.gen(function*() {
     Candidates: () => local.changes,
     Discover: () => Effect.die("not asked here"),
     SetServers: () => Effect.void,
+    NetCheck: () => Effect.never,
     SetActiveSessions: ({ count }) => Effect.sync(() => void active.push(count))
   })
   const layer = PathProberActor.layer.pipe(

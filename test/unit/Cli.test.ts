@@ -8,6 +8,7 @@ import { Backend, type NewToken, type NodeRow } from "../../src/cli/Backend.ts"
 import * as Cli from "../../src/cli/Cli.ts"
 import { failure } from "../../src/cli/CliError.ts"
 import { bytes, table } from "../../src/cli/Table.ts"
+import * as NatReport from "../../src/protocol/NatReport.ts"
 import * as AdminServer from "../../src/services/AdminServer.ts"
 import * as Config from "../../src/services/config/Config.ts"
 
@@ -26,6 +27,20 @@ const NODES: ReadonlyArray<NodeRow> = [
   { name: "alice", role: "client", network: null, nodeKey: "k1", enrolledAt: "2026-01-02T03:04:05Z" },
   { name: "office", role: "connector", network: "hq", nodeKey: "k2", enrolledAt: "2026-01-02T03:04:06Z" }
 ]
+
+const IPV4: NatReport.NatReport = {
+  server: { host: "192.0.2.1", port: 3478 },
+  udp: "works",
+  rttMs: 12.34,
+  mapped: { host: "198.51.100.7", port: 40_123 },
+  publicHosts: ["198.51.100.7"],
+  translated: true,
+  mapping: { value: "endpoint-independent", reason: null },
+  filtering: { value: "unknown", reason: "the server has no second address" },
+  hairpin: { value: "fails", reason: null },
+  ports: { value: "sequential", delta: 2, samples: 8, reason: null }
+}
+const REPORT = NatReport.make("relay.example.com:3478", [IPV4])
 
 /** Runs one command line; the backend only writes down what it was asked. */
 const cli = (args: ReadonlyArray<string>, colours = false) =>
@@ -48,6 +63,11 @@ const cli = (args: ReadonlyArray<string>, colours = false) =>
           asked.push({ ...token, ttl: Duration.toSeconds(token.ttl) })
           return "the-token"
         }),
+      netcheck: (server) =>
+        Effect.sync(() => {
+          asked.push(server)
+          return REPORT
+        }),
       listNodes: () => Effect.succeed(NODES),
       removeNode: (_, name) => name === "bug" ? Effect.die(new Error("boom")) : Effect.succeed(name === "alice")
     })
@@ -59,7 +79,7 @@ describe("usage", () => {
   const USAGE: ReadonlyArray<readonly [args: string, stderr: string]> = [
     [
       "bogus",
-      "Invalid subcommand for sallyport - use one of 'run', 'relay', 'token', 'node', 'status', 'demo'; see sallyport --help"
+      "Invalid subcommand for sallyport - use one of 'run', 'relay', 'token', 'node', 'status', 'netcheck', 'demo'; see sallyport --help"
     ],
     ["run", "Expected to find option: '--config'; see sallyport --help"],
     ["run --confg x", "The flag '--confg' is not recognized. Did you mean '--config'? See sallyport --help"],
@@ -87,6 +107,19 @@ describe("usage", () => {
     [
       `token create --config ${clientFile} --role client --name a`,
       `${clientFile} is the configuration of a client; give this command the relay's, on the relay's machine`
+    ],
+    ["netcheck", "give either --config FILE of a node that runs here, or --relay HOST:PORT"],
+    [
+      `netcheck --config ${clientFile} --relay a:1`,
+      "give either --config FILE of a node that runs here, or --relay HOST:PORT"
+    ],
+    [
+      "netcheck --relay relay.example.com",
+      "--relay relay.example.com, which has no port; write for example --relay relay.example.com:3478"
+    ],
+    [
+      `netcheck --config ${relayFile}`,
+      `${relayFile} is the configuration of a relay, which has nobody to ask; give this command a node's`
     ],
     [
       `relay init --dir ${dir}/x --host https://a`,
@@ -272,6 +305,45 @@ describe("status", () => {
         stderr,
         `sallyport: sallyport is not running (nothing answers on ${dir}/c/admin.sock); start it with: sallyport run --config ${clientFile}`
       )
+    }))
+})
+
+describe("netcheck", () => {
+  const TABLE = [
+    "relay.example.com:3478  IPV4",
+    "UDP                     works",
+    "Round trip              12.3 ms",
+    "Public address          198.51.100.7:40123",
+    "Translated              yes",
+    "Mapping                 endpoint-independent",
+    "Filtering               unknown",
+    "Hairpin                 fails",
+    "Ports                   sequential, +2",
+    "  IPv6: no way to the server",
+    "  IPv4 filtering is unknown: the server has no second address",
+    "Direct paths: likely. One public port for all peers; only peers whose own port changes with each destination need the relay."
+  ]
+
+  it.effect("asks a relay without a running node, and prints a table or JSON", () =>
+    Effect.gen(function*() {
+      const { asked, code, stdout } = yield* cli(["netcheck", "--relay", "relay.example.com:3478"])
+      assert.strictEqual(code, 0)
+      assert.deepStrictEqual(stdout.split("\n"), TABLE)
+      assert.deepStrictEqual(asked, [{ host: "relay.example.com", port: 3478 }])
+      const json = yield* cli(["netcheck", "--relay", "relay.example.com:3478", "--json"])
+      assert.deepStrictEqual(JSON.parse(json.stdout), REPORT)
+    }))
+
+  it.scopedLive("asks the node that runs, and without one says what to do", () =>
+    Effect.gen(function*() {
+      const none = yield* cli(["netcheck", "--config", clientFile])
+      assert.strictEqual(none.code, 1)
+      assert.include(none.stderr, "or ask without it: sallyport netcheck --relay HOST:PORT")
+      const { admin } = yield* Config.load(clientFile)
+      yield* AdminServer.make({ listen: admin, routes: { "GET /v1/netcheck": () => Effect.succeed(REPORT) } })
+      const { asked, stdout } = yield* cli(["netcheck", "--config", clientFile])
+      assert.deepStrictEqual(stdout.split("\n"), TABLE)
+      assert.deepStrictEqual(asked, [])
     }))
 })
 

@@ -124,6 +124,21 @@ describe("values", () => {
 })
 
 describe("mistakes", () => {
+  it.effect("wants a second STUN port that is another one", () =>
+    Effect.gen(function*() {
+      const listen = (stunAlternate: string) => ({ https: "[::]:443", udp: "0.0.0.0:3478", stunAlternate })
+      const told = "expected a port of its own, other than that of listen.udp; write for example stunAlternate: "
+      assert.deepStrictEqual(yield* refused({ ...RELAY, listen: listen("10.0.0.2:3478") }), [
+        `listen.stunAlternate: found port 3478; ${told}"10.0.0.2:3479"`
+      ])
+      assert.lengthOf(yield* refused({ ...RELAY, listen: listen("10.0.0.2:0") }), 1)
+      const config = yield* decode({ ...RELAY, listen: listen("10.0.0.2:3480") })
+      assert.deepStrictEqual(config.role === "relay" ? config.listen.stunAlternate : null, {
+        host: "10.0.0.2",
+        port: 3480
+      })
+    }))
+
   it.effect("names a file that cannot be read", () =>
     Effect.gen(function*() {
       const message = (file: string) => Effect.map(Effect.flip(Config.load(file)), (error) => error.message)

@@ -26,6 +26,7 @@ export const check = (role: Role, value: unknown, baseDir: string): ReadonlyArra
     ...(role === "relay"
       ? [
         ...advertiseIsReachable(config),
+        ...alternateDiffers(config),
         ...namesAreSingle(config),
         ...resourcesHavePorts(config),
         ...accessNamesExist(config)
@@ -149,6 +150,22 @@ const advertiseIsReachable = (config: Mapping): ReadonlyArray<Finding> => {
       `found ${host}, which nobody can connect to`,
       "the host name or IP address that nodes use",
       "write for example host: relay.example.com"
+    )
+  }]
+}
+
+const alternateDiffers = (config: Mapping): ReadonlyArray<Finding> => {
+  const { stunAlternate, udp } = mapping(config["listen"])
+  const port = parsed(udp)?.port
+  const other = parsed(stunAlternate)
+  if (port === undefined || other === undefined || (other.port !== port && other.port !== 0)) return []
+  return [{
+    path: ["listen", "stunAlternate"],
+    at: "value",
+    message: sentence(
+      `found port ${other.port}`,
+      "a port of its own, other than that of listen.udp",
+      `write for example stunAlternate: "${HostPort.render({ ...other, port: port + 1 })}"`
     )
   }]
 }

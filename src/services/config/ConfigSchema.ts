@@ -212,7 +212,9 @@ export const Relay = Schema.Struct({
   ...common,
   listen: Schema.Struct({
     https: address("HTTPS", "https: \"0.0.0.0:443\""),
-    udp: address("UDP", "udp: \"0.0.0.0:3478\"")
+    udp: address("UDP", "udp: \"0.0.0.0:3478\""),
+    /** Nodes find out by it how their networks treat UDP (RFC 5780). */
+    stunAlternate: maybe(address("STUN at a second address and port", "stunAlternate: \"0.0.0.0:3479\""))
   }).annotations(
     Hint.make(
       "a mapping with https and udp",

@@ -1,0 +1,56 @@
+/** What a network check found, for people. */
+import type { NatReport, NetReport } from "../protocol/NatReport.ts"
+import * as HostPort from "../services/config/HostPort.ts"
+import { colour, table } from "./Table.ts"
+
+const GREEN = 32
+const YELLOW = 33
+const RED = 31
+const BOLD = 1
+const PAINT = { yes: GREEN, likely: GREEN, sometimes: YELLOW, unknown: YELLOW, no: RED } as const
+
+/** One column for each IP version that leads to the server; what is unknown is explained below. */
+export const render = ({ direct, ipv4, ipv6, server }: NetReport, colours: boolean): string => {
+  const columns = [["IPV4", ipv4], ["IPV6", ipv6]] as const
+  const shown = columns.flatMap(([name, report]) => report === null ? [] : [{ name, report }])
+  const rows = [
+    [server, ...shown.map(({ name }) => name)],
+    ...ROWS.map(([label, cell]) => [label].concat(shown.map(({ report }) => cell(report))))
+  ]
+  const [head = "", ...lines] = shown.length === 0 ? [server] : table(rows).split("\n")
+  const absent = columns.filter(([, report]) => report === null).map(([name]) =>
+    `${name.replace("IPV", "IPv")}: no way to the server`
+  )
+  const notes = shown.flatMap(({ name, report }) =>
+    notesOf(report).map((note) => `${name.replace("IPV", "IPv")} ${note}`)
+  )
+  const verdict = `Direct paths: ${direct.expected}. ${direct.why[0]?.toUpperCase()}${direct.why.slice(1)}.`
+  return [
+    colour(colours, BOLD, head),
+    ...lines,
+    ...[...absent, ...notes].map((line) => `  ${line}`),
+    colour(colours, PAINT[direct.expected], verdict)
+  ].join("\n")
+}
+
+const ROWS: ReadonlyArray<readonly [label: string, cell: (report: NatReport) => string]> = [
+  ["UDP", ({ udp }) => udp],
+  ["Round trip", ({ rttMs }) => rttMs === null ? "-" : `${rttMs.toFixed(1)} ms`],
+  ["Public address", ({ mapped }) => mapped === null ? "-" : HostPort.render(mapped)],
+  ["Translated", ({ translated }) => translated === null ? "-" : translated ? "yes" : "no"],
+  ["Mapping", ({ mapping }) => mapping.value],
+  ["Filtering", ({ filtering }) => filtering.value],
+  ["Hairpin", ({ hairpin }) => hairpin.value],
+  ["Ports", ({ ports: { delta, value } }) => delta === null ? value : `${value}, ${delta > 0 ? "+" : ""}${delta}`]
+]
+
+const notesOf = ({ filtering, hairpin, mapping, ports, publicHosts, udp }: NatReport): ReadonlyArray<string> => {
+  if (udp === "blocked") return []
+  const unknown = { mapping, filtering, hairpin, ports }
+  return [
+    ...Object.entries(unknown).flatMap(([name, { reason }]) =>
+      reason === null ? [] : [`${name} is unknown: ${reason}`]
+    ),
+    ...(publicHosts.length > 1 ? [`takes turns among public addresses: ${publicHosts.join(", ")}`] : [])
+  ]
+}

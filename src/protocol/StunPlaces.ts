@@ -1,0 +1,35 @@
+/** Which of a server's addresses stand in for each other in behaviour discovery (RFC 5780, section 6). */
+import * as Candidate from "./Candidate.ts"
+import * as IpBytes from "./IpBytes.ts"
+
+/**
+ * The second address of each one, of the same family. `wanted` is what the operator named; without it only public addresses
+ * are taken, each with the next, since nobody outside could tell a private one from an address that a filter shuts off.
+ */
+export const pairs = (hosts: ReadonlyArray<string>, wanted: string | null): ReadonlyMap<string, string> => {
+  const found = new Map<string, string>()
+  if (wanted !== null) {
+    const alike = hosts.filter((host) => host !== wanted && Candidate.familyOf(host) === Candidate.familyOf(wanted))
+    for (const host of alike) found.set(host, wanted)
+    if (alike[0] !== undefined) found.set(wanted, alike[0])
+    return found
+  }
+  for (const family of [4, 6]) {
+    const alike = hosts.filter((host) => isPublic(host) && Candidate.familyOf(host) === family)
+    for (const [index, host] of alike.entries()) {
+      const other = alike[(index + 1) % alike.length]!
+      if (other !== host) found.set(host, other)
+    }
+  }
+  return found
+}
+
+/** Whether it can be an address on the Internet: no private, shared, loopback or link-local one (RFC 6890). */
+const isPublic = (host: string): boolean => {
+  const ip = new Uint8Array(16)
+  const length = IpBytes.parse(host, ip)
+  const [a = 0, b = 0] = ip
+  if (length === 16) return (a & 0xe0) === 0x20
+  return length === 4 && Candidate.isUsableHost(host, false) && a !== 10 && !(a === 172 && (b & 0xf0) === 16) &&
+    !(a === 192 && b === 168) && !(a === 100 && (b & 0xc0) === 64)
+}

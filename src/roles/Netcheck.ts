@@ -1,0 +1,20 @@
+/** A check of the network from this process alone, without a node that runs. */
+import { Effect, Schema } from "effect"
+import { lookup } from "node:dns/promises"
+import * as HostPort from "../services/config/HostPort.ts"
+import * as NetCheck from "../transport/udp/NetCheck.ts"
+
+/** `message` says what to correct. */
+export class NetcheckFailed
+  extends Schema.TaggedError<NetcheckFailed>()("NetcheckFailed", { message: Schema.String })
+{}
+
+/** `server`: a relay's UDP address, or any STUN server's. */
+export const run = Effect.fn("Netcheck.run")(function*(server: HostPort.HostPort) {
+  const found = yield* Effect.tryPromise({
+    try: () => lookup(server.host, { all: true }),
+    catch: () => new NetcheckFailed({ message: `the name ${server.host} is not found; check it, and DNS` })
+  })
+  const addresses = found.map(({ address }) => ({ host: address, port: server.port }))
+  return yield* NetCheck.run(HostPort.render(server), addresses)
+})
