@@ -223,11 +223,12 @@ export class NatDiscovery {
 
   #report(): NatReport {
     const first = this.#success("first")
-    const blocked = unknown("UDP gets no answer")
     if (first === null) {
+      const refused = this.#outcomes.get("first")?._tag === "Unable"
+      const blocked = unknown(refused ? "the server answers with an error" : "UDP gets no answer")
       return {
         server: this.#options.server,
-        udp: "blocked",
+        udp: refused ? "works" : "blocked",
         rttMs: null,
         mapped: null,
         publicHosts: [],
@@ -300,7 +301,7 @@ export class NatDiscovery {
     // A translator that has a port for each destination has another one for the way back, which neither socket knows.
     return this.#mapping(this.#success("first")!.mapped).value === "endpoint-independent"
       ? { value: "fails", reason: null }
-      : unknown("the sockets do not keep the ports that the server saw")
+      : unknown("the sockets may not have the ports that the server saw")
   }
 
   #samples(): ReadonlyArray<PortPattern.Sample> {

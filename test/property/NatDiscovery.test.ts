@@ -1,9 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { FastCheck as fc } from "effect"
+import * as NatDiscovery from "../../src/protocol/NatDiscovery.ts"
 import type { Dependence } from "../../src/protocol/NatReport.ts"
 import * as NatReport from "../../src/protocol/NatReport.ts"
 import * as PortPattern from "../../src/protocol/PortPattern.ts"
-import { type Allocation, type Nat, run } from "../sim/NatWorld.ts"
+import * as Stun from "../../src/protocol/Stun.ts"
+import { type Allocation, type Nat, run, SERVER } from "../sim/NatWorld.ts"
 
 const KINDS: ReadonlyArray<Dependence> = NatReport.Dependence.literals
 const allocation: fc.Arbitrary<Allocation> = fc.oneof(
@@ -114,6 +116,51 @@ describe("NatDiscovery", () => {
     assert.deepStrictEqual([report.udp, report.mapped, report.rttMs], ["blocked", null, null])
     assert.strictEqual(ms, 3000)
     assert.strictEqual(sends, 10)
+  })
+
+  /** What is reported when each question is answered, once, by the datagrams that `answers` makes of it. */
+  const answered = (answers: (send: NatDiscovery.Send, txId: Uint8Array) => ReadonlyArray<NatDiscovery.Send>) => {
+    let id = 0
+    const discovery = new NatDiscovery.NatDiscovery({
+      server: SERVER,
+      localHost: null,
+      localPorts: Array.from({ length: NatDiscovery.SOCKETS }, (_, i) => 40_000 + i),
+      newTxId: () => new Uint8Array(12).fill(++id),
+      now: 0
+    })
+    for (const send of discovery.poll(0).sends) {
+      for (const { bytes, socket, to } of answers(send, send.bytes.slice(8, 20))) {
+        discovery.onDatagram(socket, to, bytes, 5)
+      }
+    }
+    for (let now = 100;; now += 100) {
+      const { report } = discovery.poll(now)
+      if (report !== null) return report
+    }
+  }
+
+  it("does not take a server that refuses for a network without UDP", () => {
+    const report = answered((send, txId) => [{ ...send, bytes: Stun.encodeError({ txId, code: 400 }) }])
+    assert.strictEqual(report.udp, "works")
+    assert.deepStrictEqual(report.mapping, { value: "unknown", reason: "the server answers with an error" })
+    assert.strictEqual(NatReport.make("x", [report]).direct.expected, "unknown")
+  })
+
+  it("takes answers only from the server, under the right transaction and at the right socket", () => {
+    const mapped = { host: "198.51.100.2", port: 5 }
+    const right = (send: NatDiscovery.Send, txId: Uint8Array) => ({
+      ...send,
+      bytes: Stun.encodeSuccess({ txId, mapped })
+    })
+    assert.strictEqual(answered((send, txId) => [right(send, txId)]).udp, "works")
+    const report = answered((send, txId) => [
+      { ...right(send, txId), to: { ...SERVER, port: 1 } },
+      { ...right(send, txId), to: { ...SERVER, host: "192.0.2.66" } },
+      { ...right(send, txId), socket: 5 },
+      right(send, new Uint8Array(12)),
+      { ...send, bytes: new Uint8Array([1, 2, 3]) }
+    ])
+    assert.strictEqual(report.udp, "blocked")
   })
 
   it("tells all outside addresses, and how ports go on each", () => {
