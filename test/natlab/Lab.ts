@@ -15,7 +15,17 @@ import type { Peer } from "../../src/roles/Running.ts"
 /** Some part of the lab did not do what it was asked; `message` says which, with its last words. */
 export class LabFailed extends Data.TaggedError("LabFailed")<{ readonly message: string }> {}
 
-export type Nat = "none" | "port-restricted" | "symmetric" | "udp-blocked" | "tcp443"
+export type Nat =
+  | "none"
+  | "firewall"
+  | "full-cone"
+  | "addr-restricted"
+  | "port-restricted"
+  | "eim-apdf"
+  | "symmetric"
+  | "symmetric-pool"
+  | "udp-blocked"
+  | "tcp443"
 export type Role = "relay" | "connector" | "client"
 export interface Options {
   readonly clientNat?: Nat
@@ -47,6 +57,8 @@ export interface Lab {
   readonly stop: (role: Role) => Effect.Effect<void, LabFailed>
   /** `sallyport ...` on the relay's host, to its end. */
   readonly admin: (...args: ReadonlyArray<string>) => Effect.Effect<string, LabFailed>
+  /** The same on the client's host, with the client's configuration. */
+  readonly client: (...args: ReadonlyArray<string>) => Effect.Effect<string, LabFailed>
   /** Begins a request by name through the client's SOCKS5 listener. */
   readonly begin: (path: string) => Effect.Effect<Fetching, never, Scope.Scope>
   readonly fetch: (path: string) => Effect.Effect<Fetched>
@@ -66,15 +78,15 @@ export const FILE = randomBytes(FILE_BYTES)
 export const FILE_SHA256 = createHash("sha256").update(FILE).digest("hex")
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url))
-const PROGRAM = join(ROOT, "bin", "sallyport")
-const LAB_DIR = fileURLToPath(new URL("lab/", import.meta.url))
+export const PROGRAM = join(ROOT, "bin", "sallyport")
+export const LAB_DIR = fileURLToPath(new URL("lab/", import.meta.url))
 const RESOURCE = { name: "intranet", address: "10.50.0.10", port: 8080 }
 const SOCKS5 = "127.0.0.1:1080"
-const RELAY = "203.0.113.10"
+export const RELAY = "203.0.113.10"
 const READY_DEADLINE = Duration.seconds(30)
 const LINES_KEPT = 400
 const LINES_SHOWN = 40
-const ENV = { ...process.env, PATH: `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin` }
+export const ENV = { ...process.env, PATH: `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin` }
 
 /** Whether labs can be made here; said aloud once, since a test that is passed over in silence proves nothing. */
 export const isPossible: boolean = process.platform === "linux" && process.getuid?.() === 0
@@ -131,6 +143,8 @@ const make = Effect.fnUntraced(function*(options: Options, logs: Map<string, Rea
     launch(role, PROGRAM, ["run", "--config", join(dir, `${role}.json`), "--log-format", "json"])
   const admin = (...args: ReadonlyArray<string>) =>
     output(...on("relay", process.execPath, [PROGRAM, ...args, "--config", join(dir, "relay.json")]))
+  const client = (...args: ReadonlyArray<string>) =>
+    output(...on("client", process.execPath, [PROGRAM, ...args, "--config", join(dir, "client.json")]))
   const enrol = (role: "connector" | "client", node: string) =>
     Effect.map(
       admin("token", "create", "--role", role, "--name", node),
@@ -157,9 +171,7 @@ const make = Effect.fnUntraced(function*(options: Options, logs: Map<string, Rea
       SOCKS5,
       `http://${RESOURCE.name}:${RESOURCE.port}${path}`
     ]))
-  const peer = output(
-    ...on("client", process.execPath, [PROGRAM, "status", "--json", "--config", join(dir, "client.json")])
-  ).pipe(Effect.flatMap((text) => {
+  const peer = client("status", "--json").pipe(Effect.flatMap((text) => {
     const [found] = (JSON.parse(text) as { readonly peers: ReadonlyArray<Peer> }).peers
     return found === undefined
       ? Effect.fail(new LabFailed({ message: "the client has no peer" }))
@@ -172,6 +184,7 @@ const make = Effect.fnUntraced(function*(options: Options, logs: Map<string, Rea
       return child === undefined ? Effect.fail(new LabFailed({ message: `no ${role} runs` })) : end(child)
     },
     admin,
+    client,
     begin,
     fetch: (path) => Effect.scoped(Effect.flatMap(begin(path), ({ done }) => done)),
     peer,
@@ -235,7 +248,7 @@ const untilPeer = (
 
 // -------------------------------------------------------------------------------------------------------------- processes
 
-const untilReady = (name: string, child: ChildProcess, lines: Array<string>): Effect.Effect<void, LabFailed> => {
+export const untilReady = (name: string, child: ChildProcess, lines: Array<string>): Effect.Effect<void, LabFailed> => {
   const failed = (what: string) => new LabFailed({ message: [`the ${name} ${what}`, ...lines.slice(-5)].join("\n  ") })
   return Effect.async<void, LabFailed>((resume) => {
     const onLine = (line: string) => {
@@ -249,7 +262,7 @@ const untilReady = (name: string, child: ChildProcess, lines: Array<string>): Ef
   }).pipe(Effect.timeoutFail({ duration: READY_DEADLINE, onTimeout: () => failed("did not get ready in time") }))
 }
 
-const end = (child: ChildProcess): Effect.Effect<void> =>
+export const end = (child: ChildProcess): Effect.Effect<void> =>
   Effect.async<void>((resume) => {
     if (child.exitCode !== null || child.signalCode !== null) return resume(Effect.void)
     child.once("exit", () => resume(Effect.void))
@@ -259,7 +272,7 @@ const end = (child: ChildProcess): Effect.Effect<void> =>
   )
 
 /** Runs a command to its end and answers with what it printed. */
-const output = (command: string, args: ReadonlyArray<string>): Effect.Effect<string, LabFailed> =>
+export const output = (command: string, args: ReadonlyArray<string>): Effect.Effect<string, LabFailed> =>
   Effect.async((resume) => {
     const child = spawn(command, args, { env: ENV, stdio: ["ignore", "pipe", "pipe"] })
     let out = ""

@@ -2,22 +2,30 @@
 # A small internet with real NATs, out of Linux network namespaces and nftables, for the tests beside it. Needs root, iproute2,
 # nftables and conntrack. Nothing is made in the caller's own network namespace; labs of different names run side by side.
 #
-#   natlab.sh LAB up [--client-nat T] [--connector-nat T] [--same-nat]
+#   natlab.sh LAB up [--client-nat T] [--connector-nat T] [--client-cgn T] [--same-nat]
 #   natlab.sh LAB down                    also kills what still runs in the lab's namespaces
 #   natlab.sh LAB ns HOST                 the namespace's name: run things with `ip netns exec`
+#   natlab.sh LAB nat SITE T              another NAT from now on; what was mapped is forgotten
 #   natlab.sh LAB blackhole sites|relay on|off   silently drop all UDP between the two sites, or to and from the relay
 #   natlab.sh LAB roam HOST SITE          move HOST's cable to another site: new address, new NAT, new route
 #   natlab.sh LAB relaybytes              what has crossed the relay's access link so far, both directions together
 #
 #   relay 203.0.113.10 --+                                +-- cgw  198.51.100.2  -- LAN 192.168.1.0/24 -- client .10
-#                        +-- inet (no private routes) ----+-- cgw2 198.51.100.18 -- LAN 192.168.2.0/24 (to roam to)
+#                    .11 +-- inet (no private routes) ----+-- cgw2 198.51.100.18 -- LAN 192.168.2.0/24 (to roam to)
 #                                                         +-- ngw  198.51.100.34 -- LAN 10.20.0.0/24 -- connector .10
+#   Each gateway has three more addresses after its own, for symmetric-pool. With --client-cgn a second NAT, cgn, has cgw's address,
+#   and cgw is 100.64.1.2 behind it.
 #   resource 10.50.0.10 has one cable, to connector, and no default route: what reaches it went through the connector.
 #
-# SITE: client client2 connector.   HOST: inet relay cgw cgw2 ngw client connector resource
+# SITE: client client2 connector.   HOST: inet relay cgw cgw2 ngw client connector resource (cgn)
 # NAT T: none            routed public addresses (198.18.x.0/24), no filter
+#        firewall        routed public addresses, and only inside may begin
+#        full-cone       one port for all destinations, open to everybody; hairpin
+#        addr-restricted one port for all destinations, open to addresses that were written to; hairpin
 #        port-restricted mapping by port preservation, filtering by address and port: plain Linux masquerade
+#        eim-apdf        as port-restricted, but never port-preserving (ports of a range), hairpin
 #        symmetric       another port for every destination: masquerade fully-random
+#        symmetric-pool  as symmetric, and each flow takes one of 4 public addresses
 #        udp-blocked     port-restricted, and all UDP dropped
 #        tcp443          port-restricted, and only TCP to port 443 leaves
 set -euo pipefail
@@ -33,16 +41,52 @@ put(){ echo "$2" >"$RUN/$1"; }
 die(){ echo "natlab: $*" >&2; exit 1; }
 
 lan4(){ # SITE -> its LAN's first three octets
-  case $(get "nat.$1") in none) echo "198.18.${IDX[$1]}";; *) get "lan.$1";; esac; }
-wan4(){ echo "198.51.100.$(( 16*(IDX[$1]-1) + 2 ))"; }
+  case $(get "nat.$1") in none|firewall) echo "198.18.${IDX[$1]}";; *) get "lan.$1";; esac; }
+outer4(){ echo "198.51.100.$(( 16*(IDX[$1]-1) + 2 ))"; }
+wan4(){ if [[ -e $RUN/cgn.$1 ]]; then echo "100.64.${IDX[$1]}.2"; else outer4 "$1"; fi; }
 
-ruleset(){ # SITE -> nft ruleset of its gateway, on stdout
-  local lan type fw='' nat='' fwd='iifname "br0" accept'
-  lan=$(lan4 "$1"); type=$(get "nat.$1")
+cone(){ # TYPE PUBLIC LAN -> one port for all destinations: maps of what was sent, kept by the packets themselves
+  local in='' ports=''
+  local timed="flags dynamic,timeout; size 65535; timeout ${UDP_TIMEOUT}s;"
+  case $1 in
+    full-cone) in="iifname \"wan\" ip daddr $2 dnat ip to udp dport map @in";;
+    addr-restricted) in="iifname \"wan\" ip daddr $2 ip saddr . udp dport @written dnat ip to udp dport map @in";;
+    eim-apdf) ports="oifname \"wan\" ip saddr $3.0/24 meta l4proto { tcp, udp } masquerade to :2000-2999";;
+  esac
+  cat <<R
+  map out { type ipv4_addr . inet_service : ipv4_addr . inet_service; $timed }
+  map in { type inet_service : ipv4_addr . inet_service; $timed }
+  set written { type ipv4_addr . inet_service; $timed }
+  chain pre { type nat hook prerouting priority -100;
+    $in
+    iifname "br0" ip daddr $2 dnat ip to udp dport map @in
+  }
+  chain post { type nat hook postrouting priority 100;
+    oifname "wan" meta l4proto udp snat ip to ip saddr . udp sport map @out
+    $ports
+    oifname "wan" ip saddr $3.0/24 masquerade
+    oifname "br0" ip saddr $3.0/24 ct status dnat snat ip to ip saddr . udp sport map @out
+    oifname "br0" ip saddr $3.0/24 ct status dnat snat ip to $2
+  }
+  chain track { type filter hook postrouting priority 110;
+    meta l4proto != udp return
+    oifname "br0" ct status & (snat|dnat) != snat|dnat return
+    oifname "wan" update @written { ip daddr . udp sport }
+    meta l4proto udp ct direction original update @out { ct original ip saddr . ct original proto-src : ip saddr . udp sport }
+    meta l4proto udp ct direction original update @in { udp sport : ct original ip saddr . ct original proto-src }
+  }
+R
+}
+ruleset(){ # TYPE PUBLIC LAN -> ruleset of a gateway, on stdout
+  local type=$1 lan=$3 nat='' fw='' fwd='iifname "br0" accept'
   case $type in
     none) fwd=accept;;
+    firewall) ;;
     port-restricted|udp-blocked|tcp443) nat="oifname \"wan\" ip saddr $lan.0/24 masquerade";;
     symmetric) nat="oifname \"wan\" ip saddr $lan.0/24 masquerade fully-random";;
+    symmetric-pool) nat="oifname \"wan\" ip saddr $lan.0/24 meta l4proto { tcp, udp } snat to $2-${2%.*}.$(( ${2##*.}+3 )):1024-65535 fully-random
+    oifname \"wan\" ip saddr $lan.0/24 masquerade";;
+    full-cone|addr-restricted|eim-apdf) ;;
     *) die "unknown NAT type $type";;
   esac
   case $type in
@@ -61,19 +105,22 @@ table inet fw {
     ct state invalid drop
     $fw
     ct state established,related accept
+    ct status dnat accept
     $fwd
   }
 }
-table ip nat {
-  chain post { type nat hook postrouting priority 100;
-    $nat
-  }
-}
 R
+  case $type in
+    full-cone|addr-restricted|eim-apdf) printf 'table ip nat {\n%s\n}\n' "$(cone "$type" "$2" "$lan")";;
+    *) printf 'table ip nat {\n  chain post { type nat hook postrouting priority 100;\n    %s\n  }\n}\n' "$nat";;
+  esac
 }
+load(){ # NS TYPE PUBLIC LAN
+  ruleset "$2" "$3" "$4" | x "$1" nft -f - || { ruleset "$2" "$3" "$4" | cat -n >&2; die "nft failed on $1"; }
+  x "$1" conntrack -F >/dev/null 2>&1 || true; }
 apply_nat(){ # SITE
-  ruleset "$1" | x "${GW[$1]}" nft -f - || { ruleset "$1" | cat -n >&2; die "nft failed on ${GW[$1]}"; }
-  x "${GW[$1]}" conntrack -F >/dev/null 2>&1 || true; }
+  load "${GW[$1]}" "$(get "nat.$1")" "$(wan4 "$1")" "$(lan4 "$1")"
+  if [[ -e $RUN/cgn.$1 ]]; then load cgn "$(get "cgn.$1")" "$(outer4 "$1")" "100.64.${IDX[$1]}"; fi; }
 addr_host(){ # HOST: address and default route, by the site that it is plugged in
   local s n l; read -r s n <"$RUN/host.$1"; l=$(lan4 "$s")
   printf '%s\n' "link set eth0 up" "addr flush dev eth0 scope global" "addr add $l.$n/24 dev eth0" \
@@ -81,17 +128,25 @@ addr_host(){ # HOST: address and default route, by the site that it is plugged i
 base(){ # NS FORWARDING: loopback and what the kernel is to do
   x "$1" bash -c "ip link set lo up; cd /proc/sys/net; echo 0 >ipv6/conf/default/accept_ra
     if [ $2 = 1 ]; then echo 1 >ipv4/ip_forward
+      { echo 0 >bridge/bridge-nf-call-iptables; } 2>/dev/null || true
       echo $UDP_TIMEOUT >netfilter/nf_conntrack_udp_timeout; echo $UDP_TIMEOUT >netfilter/nf_conntrack_udp_timeout_stream
       echo 0 >netfilter/nf_conntrack_tcp_loose; fi"; }
 plug(){ # HOST SITE NUM: a cable to the site's switch; the namespaces exist
   put "host.$1" "$2 $3"; ip link add eth0 netns "$P-$1" type veth peer name "p-$1" netns "$P-${GW[$2]}"
   printf '%s\n' "link set p-$1 master br0" "link set p-$1 up" | ip -n "$P-${GW[$2]}" -batch -
   addr_host "$1"; }
+outside(){ # NS SITE: the addresses of the side that the internet sees
+  local k first; first=$(outer4 "$2")
+  for k in 0 1 2 3; do echo "addr add ${first%.*}.$(( ${first##*.}+k ))/28 dev wan"; done | ip -n "$P-$1" -batch -
+  printf '%s\n' "link set wan up" "route add default via 198.51.100.$((16*(IDX[$2]-1)+1))" | ip -n "$P-$1" -batch -; }
 site(){ # SITE: its gateway's two sides, and the way back where its LAN is public
-  local g=${GW[$1]} l; l=$(lan4 "$1")
-  printf '%s\n' "link add br0 type bridge forward_delay 0" "link set br0 up" "link set wan up" "addr add $l.1/24 dev br0" \
-    "addr add $(wan4 "$1")/28 dev wan" "route add default via 198.51.100.$((16*(IDX[$1]-1)+1))" | ip -n "$P-$g" -batch -
-  ip -n "$P-inet" route replace "198.18.${IDX[$1]}.0/24" via "$(wan4 "$1")"; }
+  local g=${GW[$1]} i=${IDX[$1]}
+  printf '%s\n' "link add br0 type bridge forward_delay 0" "link set br0 up" "addr add $(lan4 "$1").1/24 dev br0" | ip -n "$P-$g" -batch -
+  if [[ -e $RUN/cgn.$1 ]]; then outside cgn "$1"
+    printf '%s\n' "addr add 100.64.$i.1/24 dev br0" "link set br0 up" | ip -n "$P-cgn" -batch -
+    printf '%s\n' "addr add 100.64.$i.2/24 dev wan" "link set wan up" "route add default via 100.64.$i.1" | ip -n "$P-$g" -batch -
+  else outside "$g" "$1"; fi
+  ip -n "$P-inet" route replace "198.18.$i.0/24" via "$(outer4 "$1")"; }
 
 case $CMD in
 up)
@@ -101,17 +156,20 @@ up)
   put lan.client 192.168.1; put lan.client2 192.168.2; put lan.connector 10.20.0
   while (($#)); do case $1 in
     --client-nat) put nat.client "$2"; shift;; --connector-nat) put nat.connector "$2"; shift;; --same-nat) SAME=1;;
+    --client-cgn) put cgn.client "$2"; shift;;
     *) die "option $1";; esac; shift; done
   trap 'rc=$?; [[ $rc -ne 0 ]] && { echo "natlab: up failed, cleaning" >&2; "$0" "$LAB" down; }' EXIT
   for n in inet relay cgw cgw2 ngw client connector resource; do ip netns add "$P-$n"; done
   for n in inet cgw cgw2 ngw; do base $n 1; done; for n in relay client connector resource; do base $n 0; done
   ip -batch - <<B
 link add relay netns $P-inet type veth peer name eth0 netns $P-relay
-link add w1 netns $P-inet type veth peer name wan netns $P-cgw
 link add w2 netns $P-inet type veth peer name wan netns $P-cgw2
 link add w3 netns $P-inet type veth peer name wan netns $P-ngw
 link add eth1 netns $P-connector type veth peer name eth0 netns $P-resource
 B
+  if [[ -e $RUN/cgn.client ]]; then ip netns add "$P-cgn"; base cgn 1
+    ip link add w1 netns "$P-inet" type veth peer name wan netns "$P-cgn"; ip link add br0 netns "$P-cgn" type veth peer name wan netns "$P-cgw"
+  else ip link add w1 netns "$P-inet" type veth peer name wan netns "$P-cgw"; fi
   ip -n "$P-inet" -batch - <<B
 link set relay up
 link set w1 up
@@ -123,8 +181,9 @@ addr add 198.51.100.17/28 dev w2
 addr add 198.51.100.33/28 dev w3
 route add blackhole 10.0.0.0/8
 route add blackhole 192.168.0.0/16
+route add blackhole 100.64.0.0/10
 B
-  printf '%s\n' "link set eth0 up" "addr add 203.0.113.10/28 dev eth0" "route add default via 203.0.113.1" | ip -n "$P-relay" -batch -
+  printf '%s\n' "link set eth0 up" "addr add 203.0.113.10/28 dev eth0" "addr add 203.0.113.11/28 dev eth0" "route add default via 203.0.113.1" | ip -n "$P-relay" -batch -
   for s in client client2 connector; do site $s; done
   plug client client 10
   if [[ $SAME ]]; then plug connector client 20; else plug connector connector 10; fi
@@ -138,6 +197,9 @@ down)
     ip netns del "$n" 2>/dev/null || rm -f "$f"; done
   rm -rf "$RUN" ;;
 ns) echo "$P-$1" ;;
+nat) put "nat.$1" "$2"; apply_nat "$1"
+  printf '%s\n' "addr flush dev br0 scope global" "addr add $(lan4 "$1").1/24 dev br0" | ip -n "$P-${GW[$1]}" -batch -
+  for f in "$RUN"/host.*; do read -r at n <"$f"; if [[ $at == "$1" ]]; then addr_host "${f##*/host.}"; fi; done ;;
 blackhole)
   case $1 in
     sites) rules=$'iifname { "w1", "w2" } oifname "w3" meta l4proto udp drop\n    iifname "w3" oifname { "w1", "w2" } meta l4proto udp drop';;
