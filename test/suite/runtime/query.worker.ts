@@ -10,5 +10,5 @@ WorkerEntry.run({})
 Effect.runFork(Effect.scoped(Effect.gen(function*() {
   const { read } = yield* DirectoryDb.make(path)
   const queries = Effect.repeatN(read((sql) => sql`SELECT count(*) FROM nodes`), 100)
-  yield* Effect.forever(Effect.delay(queries, "1 millis")) // the event loop turns
+  return yield* Effect.forever(Effect.delay(queries, "1 millis")) // the event loop turns
 })))
