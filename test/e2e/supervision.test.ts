@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Stream } from "effect"
+import { Effect, Fiber, Schedule, Stream } from "effect"
 import { randomBytes } from "node:crypto"
 import type { Socket } from "node:net"
 import type { Running } from "../../src/roles/Running.ts"
@@ -86,6 +86,35 @@ describe("supervision", () => {
         assert.isAbove(again.bytes, 0)
         assert.isTrue(flow.closed, "the old flow's socket was closed, not left hanging")
         assert.isBelow(ms, 10_000, "new flows work")
+      }),
+    120_000
+  )
+
+  it.scopedLive(
+    "new flows work soon after the connector's data thread died, and the flows that died with it are told",
+    () =>
+      Effect.gen(function*() {
+        const port = yield* World.serve(drip)
+        const world = yield* World.make({ resources: [resource(port)] })
+        const flow = watch(yield* world.dial("drip", port))
+        yield* world.untilPath("direct")
+        yield* world.connector.supervisor.kill("data")
+        const after = performance.now()
+        const dripping = Effect.gen(function*() {
+          const again = watch(yield* world.dialAnew("drip", port))
+          yield* Effect.sleep("300 millis")
+          return again.bytes > 0 ? again : yield* Effect.fail("silent")
+        })
+        const again = yield* Effect.retry(dripping, { times: 100, schedule: World.spaced })
+        assert.isBelow(performance.now() - after, 10_000, "new flows work")
+        yield* Effect.retry(Effect.suspend(() => flow.closed ? Effect.void : Effect.fail("open")), {
+          times: 100,
+          schedule: Schedule.spaced("100 millis")
+        })
+        const before = again.bytes
+        yield* Effect.sleep("300 millis")
+        assert.isFalse(again.closed)
+        assert.isAbove(again.bytes, before)
       }),
     120_000
   )

@@ -30,6 +30,13 @@ export const ACTIVE_AFTER_FLOW_MS = 60_000
 /** A grant is renewed this long before it ends: time for a relay to come back. */
 const RENEW_BEFORE_SECONDS = 120
 const RENEW_RETRY_MS = 5_000
+/** A peer that has owed an answer for this long gets no new flows by this session: it may have started anew, without it. */
+const SILENT_MS = 1_000
+/** With flows under way, whether it has is found out by another dial, this often. */
+const REDIAL_AFTER_MS = 3_000
+const REDIAL_EVERY_MS = 10_000
+/** A session that stays silent for this long beside a newer one with the same peer is dead. */
+const SUPERSEDED_MS = 2_000
 
 export interface Options {
   readonly node: NodeContext
@@ -48,6 +55,16 @@ interface Held {
   ticket: Signed
   active: boolean
   renewAt: number
+  /** Ms, monotonic; Infinity before. */
+  upAt: number
+  /** Client: what it was dialled for, or last used for. */
+  target: Target | null
+  redialAt: number
+}
+
+interface Target {
+  readonly host: string
+  readonly port: number
 }
 
 export const make = (options: Options) => {
@@ -61,6 +78,7 @@ export const make = (options: Options) => {
     const it = held.get(session.id)
     if (it === undefined) return
     it.active = isActive(session)
+    it.upAt = node.now()
     Deferred.unsafeDone(it.up, Exit.succeed(session))
     const { path, peer: { peerName: peer, role } } = session
     publish({ _tag: "SessionUp", session: session.id, role, peer, path, active: it.active })
@@ -114,25 +132,38 @@ export const make = (options: Options) => {
     return own === node.key ? Either.right(opened.right) : Either.left("the grant is for another node")
   }
 
-  const begin = Effect.fnUntraced(function*(documents: { grant: Grant; ticket: Ticket }, ticket: Signed) {
+  const begin = Effect.fnUntraced(function*(
+    documents: { grant: Grant; ticket: Ticket },
+    ticket: Signed,
+    target: Target | null
+  ) {
     const { session: id } = documents.ticket
     const up = yield* Deferred.make<FlowSession, Verdict>()
     yield* relay.ask((client) => client.OpenSession({ session: id, ticket }))
     const session = new FlowSession(node, documents.ticket, documents.grant, eventsOf(id))
-    const it: Held = { session, up, ticket, active: true, renewAt: 0 }
+    const it: Held = { session, up, ticket, active: true, renewAt: 0, upAt: Infinity, target, redialAt: 0 }
     held.set(id, it)
     return it
   })
 
   // --------------------------------------------------------------------------------------------------------- client side
 
+  const isSilent = ({ peer }: FlowSession) => peer.silentMs >= SILENT_MS
+
   const reaching = (host: string, port: number) => {
-    for (const { session } of held.values()) if (session.peer.up && session.permits(host, port)) return session
+    for (const it of held.values()) {
+      const { session } = it
+      if (!session.peer.up || isSilent(session) || !session.permits(host, port)) continue
+      it.target = { host, port }
+      session.peer.expectAnswer()
+      return session
+    }
     return undefined
   }
   const withPeer = (key: NodeKey) => {
     for (const it of held.values()) {
-      if (it.session.peer.peerKey === key && it.session.peer.quic.closed === null) return it
+      const { session } = it
+      if (session.peer.peerKey === key && session.peer.quic.closed === null && !isSilent(session)) return it
     }
     return undefined
   }
@@ -142,11 +173,11 @@ export const make = (options: Options) => {
       (client) => client.Dial({ target: { host, port, protocol: "tcp" }, exclude: [] }),
       { deadline: DIAL_DEADLINE }
     ).pipe(Effect.mapError(verdictOfDial))
-    return yield* settle(dialed)
+    return yield* settle(dialed, { host, port })
   })
 
   /** A second dial that led to the same connector joins the session of the first, with the newer grant. */
-  const settle = Effect.fnUntraced(function*(dialed: Dialed) {
+  const settle = Effect.fnUntraced(function*(dialed: Dialed, target: Target) {
     const documents = yield* Either.mapLeft(open(dialed.grant, dialed.ticket), internal)
     const known = withPeer(dialed.connectorKey)
     if (known !== undefined) {
@@ -156,7 +187,7 @@ export const make = (options: Options) => {
     if (held.size >= MAX_SESSIONS) {
       return yield* Effect.fail<Verdict>({ code: "too_many_flows", reason: "no room for another session" })
     }
-    const it = yield* Effect.mapError(begin(documents, dialed.ticket), (error) => internal(error.message))
+    const it = yield* Effect.mapError(begin(documents, dialed.ticket, target), (error) => internal(error.message))
     return yield* awaitUp(it)
   })
 
@@ -215,7 +246,7 @@ export const make = (options: Options) => {
     const documents = open(invite.grant, invite.ticket)
     if (Either.isLeft(documents)) return yield* decline(documents.left)
     if (documents.right.ticket.session !== session) return yield* decline("the ticket is for another session")
-    if (!held.has(session)) yield* begin(documents.right, invite.ticket)
+    if (!held.has(session)) yield* begin(documents.right, invite.ticket, null)
     return yield* signaling.ask((client) => client.Ready({ session }))
   }, Effect.catchAll((error) => Effect.logWarning("an invitation could not be answered", error.message)))
 
@@ -250,6 +281,14 @@ export const make = (options: Options) => {
     if (session !== undefined && Either.isRight(opened)) session.setGrant(opened.right, signed)
   }
 
+  /** A peer that has started anew does not know its old sessions, and cannot tell: it says nothing by them. */
+  const isSuperseded = (it: Held, now: number) =>
+    isSilent(it.session) &&
+    [...held.values()].some((other) =>
+      other.session.peer.peerKey === it.session.peer.peerKey && other.upAt > it.upAt &&
+      now - other.upAt >= SUPERSEDED_MS
+    )
+
   const tick = Effect.sync(() => {
     const now = node.now()
     for (const it of held.values()) {
@@ -262,6 +301,13 @@ export const make = (options: Options) => {
       if (session.standing() !== null) session.close(CloseCode.denied, "the grant has expired")
       else if (session.flows === 0 && now - session.lastFlowAt > IDLE_SESSION_MS) {
         session.close(CloseCode.normal, "idle")
+      } else if (isSuperseded(it, now)) {
+        session.close(CloseCode.normal, "the peer answers by a newer session only")
+      } else if (
+        it.target !== null && session.flows > 0 && session.peer.silentMs >= REDIAL_AFTER_MS && now >= it.redialAt
+      ) {
+        it.redialAt = now + REDIAL_EVERY_MS
+        fork(Effect.ignore(dial(it.target.host, it.target.port)))
       } else if (
         node.role === "client" && session.grant.expiresAt - node.nowSeconds() < RENEW_BEFORE_SECONDS &&
         now >= it.renewAt

@@ -71,6 +71,8 @@ export class PeerSession implements Endpoint {
   #seal: ProbeSeal | null = null
   #up = false
   #wanted = RELAY_SLOT
+  /** When something was sent that the peer answers at once, with nothing heard since. */
+  #askedAt = Infinity
   bytesIn = 0
   bytesOut = 0
 
@@ -108,11 +110,22 @@ export class PeerSession implements Endpoint {
     return this.#slots.pathOf(this.quic.activeSlot) ?? RELAY
   }
 
+  /** For how long the peer has owed an answer and has said nothing at all, ms; 0: it owes none. */
+  get silentMs(): number {
+    return Math.max(0, this.#options.now() - this.#askedAt)
+  }
+
+  /** To be called when something leaves that the peer answers at once, a flow's opening for one. */
+  expectAnswer(): void {
+    if (this.#askedAt === Infinity) this.#askedAt = this.#options.now()
+  }
+
   // ------------------------------------------------------------------------------------------------------------ packets
 
   onPacket(bytes: Uint8Array, offset: number, length: number, remote: string | null): void {
     const slot = remote === null ? RELAY_SLOT : this.#slots.slotOf(remote)
     if (slot < 0) return
+    this.#askedAt = Infinity
     this.bytesIn += length
     this.quic.receive(slot, bytes, offset, length)
     this.quic.schedule()
@@ -154,7 +167,9 @@ export class PeerSession implements Endpoint {
       if (oldest !== undefined) this.#pings.delete(oldest)
     }
     this.#pings.set(txId, { at: this.#options.now(), path })
-    const flags = keyOf(path) === keyOf(this.path) ? PathMessage.FLAG_ACTIVE : 0
+    const active = keyOf(path) === keyOf(this.path)
+    if (active) this.expectAnswer()
+    const flags = active ? PathMessage.FLAG_ACTIVE : 0
     this.#sendMessage(path, { _tag: "Ping", txId: Buffer.from(txId, "hex"), pathId: null, flags, padTo })
     return true
   }
@@ -184,6 +199,7 @@ export class PeerSession implements Endpoint {
     if (plaintext === undefined || typeof plaintext === "string") return
     const message = PathMessage.decode(plaintext)
     if (message._tag === "Left") return
+    this.#askedAt = Infinity
     const path = address === null ? RELAY : direct({ host: address, port })
     if (path.kind === "direct") this.#prove(path)
     this.#onMessage(message.right, path)
