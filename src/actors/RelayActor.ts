@@ -36,10 +36,18 @@ type Message =
   | { readonly _tag: "Control"; readonly datagram: ControlDatagram }
   | { readonly _tag: "Open"; readonly session: SessionId; readonly ticket: Signed }
   | { readonly _tag: "Close"; readonly session: SessionId }
-  | { readonly _tag: "MuxStarted" }
+  | { readonly _tag: "MuxStarted" | "StunStarted" }
   | { readonly _tag: "OpenLink" | "LinkEnded" }
   | { readonly _tag: "LinkOpened"; readonly kind: LegKind }
   | { readonly _tag: "Wake" }
+
+interface Known {
+  readonly info: RelayInfo
+  /** What its name resolves to, IPv4 first. */
+  readonly hosts: ReadonlyArray<string>
+  /** The same with its UDP port; none when it relays over links only. */
+  readonly addresses: ReadonlyArray<SocketAddr>
+}
 
 const make = Effect.fnUntraced(function*(config: Config) {
   const node = yield* NodeState.load(config.stateDir)
@@ -59,7 +67,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   let udp = newBinding("udp")
   let link: RelayBinding | null = null // while a link is open or being opened
   let linkKind: LegKind | null = null
-  let relay: { readonly info: RelayInfo; readonly addresses: ReadonlyArray<SocketAddr> } | null = null
+  let relay: Known | null = null
   let chosen = 0 // of the relay's addresses
   let credential: Signed | null = null
 
@@ -145,13 +153,21 @@ const make = Effect.fnUntraced(function*(config: Config) {
     Effect.zipRight(Effect.suspend(() => inbox.post({ _tag: "LinkEnded" })))
   )
 
-  const onSnapshot = Effect.fnUntraced(function*(info: RelayInfo) {
+  const tellStun = Effect.suspend(() => {
+    if (relay === null) return Effect.void
+    const { addresses, hosts } = relay
+    const servers = addresses.slice(0, MAX_SERVERS)
+    return Effect.ignore(stun.ask((client) => client.SetServers({ servers, relayHost: hosts[0] ?? null })))
+  })
+
+  const onSnapshot = Effect.fnUntraced(function*(info: RelayInfo, now: number) {
+    // Signaling is new, so the relay or the network between may be, too, and have forgotten this binding.
+    if (relay !== null) yield* obey("udp", udp.onNetworkChanged(now))
     if (relay === null || relay.info.host !== info.host || relay.info.udpPort !== info.udpPort) {
-      const addresses = yield* resolve(info.host)
-      relay = { info, addresses: info.udpPort === 0 ? [] : addresses.map((host) => ({ host, port: info.udpPort })) }
+      const hosts = yield* resolve(info.host)
+      relay = { info, hosts, addresses: info.udpPort === 0 ? [] : hosts.map((host) => ({ host, port: info.udpPort })) }
       chosen = 0
-      const servers = relay.addresses.slice(0, MAX_SERVERS)
-      yield* Effect.ignore(stun.ask((client) => client.SetServers({ servers, relayHost: addresses[0] ?? null })))
+      yield* tellStun
     }
     if (relay.addresses.length === 0) yield* inbox.post({ _tag: "OpenLink" })
   })
@@ -166,7 +182,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     switch (message._tag) {
       case "Signal": {
         const { event } = message
-        if (event._tag === "Snapshot") yield* onSnapshot(event.relay)
+        if (event._tag === "Snapshot") yield* onSnapshot(event.relay, now)
         if (event._tag === "Snapshot" || event._tag === "CredentialRenewed") yield* onCredential(event.credential, now)
         break
       }
@@ -205,6 +221,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
         break
       case "MuxStarted":
         yield* onMuxStarted(now)
+        break
+      case "StunStarted":
+        yield* tellStun
         break
       case "OpenLink":
         if (link !== null) break
@@ -250,6 +269,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const scope = yield* Effect.scope
   const inbox: Inbox.Inbox<Message> = yield* Inbox.make<Message>({ name: "relay", capacity: INBOX_CAPACITY, handle })
   yield* Self.fork(Stream.runForEach(mux.incarnations, () => inbox.post({ _tag: "MuxStarted" })))
+  yield* Self.fork(Stream.runForEach(stun.incarnations, () => inbox.post({ _tag: "StunStarted" })))
   yield* Self.fork(
     Stream.runForEach(
       mux.subscribe((client) => client.ControlDatagrams({ kind: "relay" })),

@@ -5,11 +5,11 @@
  */
 import { RpcClient } from "@effect/rpc"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
-import { Deferred, Duration, Effect, Option, PubSub, Random, Schema, Stream, SubscriptionRef } from "effect"
+import { Clock, Deferred, Duration, Effect, Option, PubSub, Random, Schema, Stream, SubscriptionRef } from "effect"
 import * as NodeState from "../services/NodeState.ts"
 import * as LinkClient from "../transport/link/LinkClient.ts"
 import * as RpcOverLink from "../transport/link/RpcOverLink.ts"
-import { RelaySignalingRpcs, type SignalingEvent, UNKNOWN_NODE } from "./RelaySignalingRpcs.ts"
+import { RelaySignalingRpcs, type SessionId, type SignalingEvent, UNKNOWN_NODE } from "./RelaySignalingRpcs.ts"
 import * as Actor from "./runtime/Actor.ts"
 import * as Self from "./runtime/Self.ts"
 import { Signaling, SignalingDown, SignalingRpcs, type SignalingState } from "./SignalingRpcs.ts"
@@ -29,6 +29,12 @@ const GOOD_LINK = Duration.seconds(20)
 /** How long a question waits for a link that is being made. */
 const LINK_PATIENCE = Duration.seconds(4)
 
+/** An invitation is worth answering for so long (the relay asks another connector then); it waits for a data plane that starts. */
+const INVITE_LIFE_MS = 2_500
+/** Past this the oldest is forgotten, and the relay hears no answer to it. */
+const MAX_INVITES = 256
+
+type Invite = SignalingEvent & { readonly _tag: "Invite" }
 type Client = RpcClient.FromGroup<typeof RelaySignalingRpcs, RpcClientError>
 type Link = { readonly client: Client }
 
@@ -37,6 +43,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const link = yield* SubscriptionRef.make(Option.none<Link>())
   const events = yield* PubSub.sliding<SignalingEvent>(EVENTS_CAPACITY)
   const snapshot = yield* SubscriptionRef.make(Option.none<SignalingEvent & { readonly _tag: "Snapshot" }>())
+  /** Those not answered yet, oldest first. */
+  const invites = new Map<SessionId, { readonly event: Invite; readonly at: number }>()
   let state: SignalingState = {
     state: "connecting",
     carrier: null,
@@ -50,8 +58,19 @@ const make = Effect.fnUntraced(function*(config: Config) {
     if (event._tag === "CredentialRenewed") {
       yield* SubscriptionRef.update(snapshot, Option.map((last) => ({ ...last, credential: event.credential })))
     }
+    if (event._tag === "Invite") {
+      const [oldest] = invites.keys()
+      if (invites.size >= MAX_INVITES && oldest !== undefined) invites.delete(oldest)
+      invites.set(event.session, { event, at: yield* Clock.currentTimeMillis })
+    }
     yield* PubSub.publish(events, event)
   })
+
+  const waitingInvites = Effect.map(Clock.currentTimeMillis, (now) => {
+    for (const [session, { at }] of invites) if (now - at >= INVITE_LIFE_MS) invites.delete(session)
+    return Array.from(invites.values(), ({ event }) => event)
+  })
+  const answered = ({ session }: { readonly session: SessionId }) => Effect.sync(() => void invites.delete(session))
 
   /** One link from its making to its end; answers with how long to wait if the relay has asked for it. */
   const live = Effect.fnUntraced(
@@ -135,15 +154,16 @@ const make = Effect.fnUntraced(function*(config: Config) {
 
   return SignalingRpcs.of({
     Dial: (payload) => withClient((client) => client.Dial(payload)),
-    Ready: (payload) => withClient((client) => client.Ready(payload)),
-    Decline: (payload) => withClient((client) => client.Decline(payload)),
+    Ready: (payload) => Effect.zipRight(answered(payload), withClient((client) => client.Ready(payload))),
+    Decline: (payload) => Effect.zipRight(answered(payload), withClient((client) => client.Decline(payload))),
     Renew: (payload) => withClient((client) => client.Renew(payload)),
     Forward: (payload) => withClient((client) => client.Forward(payload)),
     Events: () =>
       Stream.unwrapScoped(Effect.gen(function*() {
         const later = yield* PubSub.subscribe(events)
         const first = yield* SubscriptionRef.get(snapshot)
-        return Stream.concat(Stream.fromIterable(Option.toArray(first)), Stream.fromQueue(later))
+        const before = [...Option.toArray(first), ...yield* waitingInvites]
+        return Stream.concat(Stream.fromIterable(before), Stream.fromQueue(later))
       })),
     State: () => Effect.sync(() => state),
     AwaitUp: () => Effect.asVoid(Stream.runHead(Stream.filter(link.changes, Option.isSome)))

@@ -219,7 +219,10 @@ const hostThread = Effect.fnUntraced(function*(world: World, entry: ThreadEntry,
       )
       : Effect.void
   )
-  const portClosed = Effect.as(Effect.delay(connection.closed, PORT_CLOSED_GRACE), "its control port closed")
+  const portClosed = Effect.as(
+    Effect.zipRight(connection.closed, Effect.sleep(PORT_CLOSED_GRACE)),
+    "its control port closed"
+  )
   const ended = Effect.raceFirst(thread.ended, portClosed)
   yield* client.Health().pipe(
     untilGone,
