@@ -23,6 +23,7 @@ import * as CandidateGathering from "../protocol/CandidateGathering.ts"
 import type { SocketAddr } from "../protocol/SocketAddr.ts"
 import * as StunMessage from "../protocol/Stun.ts"
 import * as StunRetry from "../protocol/StunRetry.ts"
+import * as HostPort from "../services/config/HostPort.ts"
 import * as Crypto from "../services/Crypto.ts"
 import * as NetworkInterfaces from "../services/NetworkInterfaces.ts"
 import * as NetCheck from "../transport/udp/NetCheck.ts"
@@ -224,7 +225,7 @@ const make = Effect.gen(function*() {
       const [first] = servers
       if (first === undefined) return yield* noRelay
       return yield* Effect.mapError(
-        turn.withPermits(1)(NetCheck.run(`${first.host}:${first.port}`, servers)),
+        turn.withPermits(1)(NetCheck.run(HostPort.render(first), servers)),
         ({ message }) => new NetCheckFailed({ message })
       )
     }),
