@@ -299,6 +299,7 @@ describe("the relay's port", () => {
       yield* promise(() => Kit.within(8000, () => server.stats().refused.sockets === 40))
       expect(server.stats()).toMatchObject({ connections: 20, refused: { sockets: 40 } })
       expect(yield* promise(() => Kit.within(8000, () => sockets.every((socket) => socket.destroyed)))).toBe(true)
+      yield* promise(() => Kit.within(8000, () => server.stats().connections === 0)) // told later than the peer
       expect(server.stats()).toMatchObject({ connections: 0, refused: { late: 20 } })
       yield* Kit.connect(server, "websocket")
     })))
