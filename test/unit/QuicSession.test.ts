@@ -305,6 +305,51 @@ describe("QuicSession", () => {
     expect(wire.log.closed.connector).toBeNull()
   })
 
+  /** Bulk flows that wait for room, given up by their reader, who has no more to say. */
+  const giveUp = async (options: WireOptions) => {
+    const stopped = new Set<number>()
+    const wire = await start({
+      ...options,
+      onStream: (stream) => {
+        const chunk = Buffer.alloc(65_536, 7)
+        const more = () => {
+          for (;;) {
+            const taken = stream.write(chunk)
+            if (taken === WRITE_STOPPED) stopped.add(stream.id)
+            if (taken <= 0) return
+          }
+        }
+        stream.handler = {
+          onReadable: () => void stream.read(Buffer.alloc(10)),
+          onWritable: more,
+          onClosed: () => {}
+        }
+        more()
+      }
+    })
+    const streams = Array.from({ length: 8 }, () => openStream(wire))
+    const seen = streams.map((stream) => collect(stream, Buffer.from("d")))
+    await until("bulk", () => seen.every(({ bytes }) => bytes > 2_000_000), 20_000)
+    for (const stream of streams) stream.finish()
+    for (const stream of streams) stream.stop(1)
+    return { stopped, wire }
+  }
+
+  it("tells every waiting writer that its reader has gone", async () => {
+    for (let round = 0; round < 3; round += 1) {
+      const { stopped, wire } = await giveUp({ delayMs: 3 })
+      await until("stopped", () => stopped.size === 8 && wire.connector.stats().streams === 0)
+      expect(wire.connector.stats().blockedStreams).toBe(0)
+    }
+  }, 60_000)
+
+  it("does not blame the peer for what was on its way when its streams were given up", async () => {
+    const { wire } = await giveUp({ delayMs: 50, client: { floodBurstBytes: 100_000 } })
+    await until("gone", () => wire.connector.stats().streams === 0)
+    await pause(200)
+    expect(wire.log.closed).toEqual({ client: null, connector: null })
+  }, 60_000)
+
   it("serves a small writer beside a bulk one at once", async () => {
     const seen = new Map<number, ReturnType<typeof collect>>()
     const wire = await start({ delayMs: 2, onStream: (stream) => seen.set(stream.id, collect(stream)) })

@@ -9,6 +9,8 @@ export const IDLE_BYTES_PER_SECOND = 4096 // keepalives, acknowledgements and a 
 const PER_BYTE_READ = 2
 /** Bytes written come back as acknowledgements, at most one small packet for each of ours. */
 const PER_BYTE_WRITTEN = 0.2
+/** What is still on its way when a stream is given up comes within this, or never. */
+const FORGIVEN_MS = 10_000
 /** However small, a read or a write explains a packet or two. */
 const PER_OPERATION = 256
 
@@ -16,6 +18,9 @@ export class FloodMeter {
   readonly #burst: number
   #level: number
   #unread = 0
+  /** Left of what was forgiven, and until when: beside the level, which holds no more than a burst. */
+  #forgiven = 0
+  #forgivenUntil = 0
   /** Packets handed to QUIC; and at the last alarm, those and how many of them it had accepted. */
   #seen = 0
   #seenAtAlarm = 0
@@ -30,8 +35,9 @@ export class FloodMeter {
 
   /** One packet. */
   received(bytes: number): void {
-    this.#level -= bytes
     this.#seen += 1
+    if (this.#forgiven >= bytes) this.#forgiven -= bytes
+    else this.#level -= bytes
   }
 
   read(bytes: number): void {
@@ -49,13 +55,15 @@ export class FloodMeter {
 
   /** Bytes that were or will be received, and that nobody will read: a stream was given up on. */
   forgive(bytes: number): void {
-    this.#level += bytes
+    this.#forgiven += bytes
+    this.#forgivenUntil = this.#at + FORGIVEN_MS
   }
 
   /** Call once a turn. True: the peer has spent its credit and more. */
   exhausted(now: number): boolean {
     this.#level += (now - this.#at) / 1000 * IDLE_BYTES_PER_SECOND
     this.#at = now
+    if (now >= this.#forgivenUntil) this.#forgiven = 0
     if (this.#level > this.#burst) this.#level = this.#burst // yesterday's download does not pay for today's flood
     return this.#level < -this.#unread
   }

@@ -85,6 +85,11 @@ export interface QuicConnection {
   readonly readFinished: () => boolean
   /** Bytes taken (they are copied), 0 when blocked, or WRITE_STOPPED, or WRITE_LIMITED. */
   readonly write: (stream: number, data: Uint8Array) => number
+  /**
+   * After a `write` that took nothing of a stream that was written to before: whether nobody will ever take anything. quiche
+   * forgets a stream when the peer has stopped it and seen it reset, and `write` then looks blocked for ever.
+   */
+  readonly isForgotten: (stream: number) => boolean
   /** Ends the sending side. False: blocked, try again. */
   readonly finish: (stream: number) => boolean
   /** RESET_STREAM: what is not yet sent is thrown away. */

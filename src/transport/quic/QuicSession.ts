@@ -221,8 +221,10 @@ export class QuicSession {
         const part = data.length > quantum ? data.subarray(0, quantum) : data
         const taken = this.#closed === null ? connection.write(id, part) : WRITE_STOPPED
         if (taken === WRITE_LIMITED) return 0
-        if (this.#unwritten.size > 0) this.#unwritten.delete(id)
+        // A stream that QUIC has not made yet is none that it has forgotten.
+        if (taken === 0 && !this.#unwritten.has(id) && connection.isForgotten(id)) return WRITE_STOPPED
         if (taken > 0) {
+          if (this.#unwritten.size > 0) this.#unwritten.delete(id)
           this.#meter.wrote(taken)
           this.#written += taken
           this.schedule()

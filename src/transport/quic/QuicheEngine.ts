@@ -190,6 +190,15 @@ class QuicheConnection implements QuicConnection {
     }
   }
 
+  isForgotten(stream: number): boolean {
+    try {
+      this.#connection.streamCapacity(stream)
+      return false
+    } catch {
+      return true // InvalidStreamState, or StreamStopped
+    }
+  }
+
   finish(stream: number): boolean {
     try {
       return this.#connection.streamSend(stream, EMPTY, true) !== null
