@@ -1,0 +1,85 @@
+/** Sallyport's three programs as a benchmark runs them: `bin/sallyport` with configuration files of its own. */
+import { mkdirSync, writeFileSync } from "node:fs"
+import net from "node:net"
+import { join } from "node:path"
+import { createInterface } from "node:readline"
+import { fileURLToPath } from "node:url"
+import { here, output } from "./processes.mjs"
+
+const PROGRAM = fileURLToPath(new URL("../../bin/sallyport", import.meta.url))
+const BOOT_MS = 30_000
+/** The name under which the traffic's server is reached. */
+export const RESOURCE = "source"
+
+/** JSON is YAML, too. */
+const writeConfig = (dir, role, config) => {
+  const file = join(dir, `${role}.json`)
+  writeFileSync(file, JSON.stringify({ role, name: role, stateDir: role, logLevel: "warn", ...config }))
+  return file
+}
+
+/** One role, when it is ready. `nodeArgs` are node's own, as `--cpu-prof`. */
+const run = ({ start }, place, role, config, { env, nodeArgs = [] }) =>
+  new Promise((resolve, reject) => {
+    const since = performance.now()
+    const args = [...nodeArgs, PROGRAM, "run", "--config", config, "--log-format", "json"]
+    const child = start(place, process.execPath, args, { env: { ...process.env, ...env } })
+    const late = setTimeout(() => reject(new Error(`${role} did not get ready`)), BOOT_MS)
+    child.once("error", reject)
+    child.once("exit", (code) => reject(new Error(`${role} ended with ${code}`)))
+    createInterface({ input: child.stdout }).on("line", (line) => {
+      if (!line.includes("\"event\":\"ready\"")) return
+      clearTimeout(late)
+      resolve({ pid: child.pid, readyMs: Math.round(performance.now() - since), listen: JSON.parse(line).listen })
+    })
+  })
+
+/**
+ * Relay, connector and client. `places` says where each runs, `relay` is {host, https, udp}, `port` the traffic's server on
+ * the connector's host, and `path` "auto" or "relay".
+ */
+export async function startSallyport(processes, { env = {}, name, nodeArgs, path, places, port, relay }) {
+  const dir = join(processes.dir, name)
+  mkdirSync(dir)
+  const started = {}
+  const start = async (role, config) =>
+    started[role] = await run(processes, places?.[role] ?? here, role, writeConfig(dir, role, config), {
+      env,
+      nodeArgs
+    })
+  await start("relay", {
+    listen: { https: `${relay.host}:${relay.https}`, udp: `${relay.host}:${relay.udp}` },
+    advertise: { host: relay.host },
+    resources: [{ name: RESOURCE, address: "127.0.0.1", tcp: [port], allowLoopback: true }],
+    access: [{ clients: ["*"], resources: ["*"] }]
+  })
+  const token = async (role) => {
+    const command = [PROGRAM, "token", "create", "--config", join(dir, "relay.json"), "--role", role, "--name", role]
+    const network = role === "connector" ? ["--network", "default"] : []
+    return (await output((places?.relay ?? here)(process.execPath, [...command, ...network]))).trim()
+  }
+  await start("connector", { path, token: await token("connector") })
+  await start("client", { path, token: await token("client"), socks5: "127.0.0.1:0" })
+  const status = (places?.client ?? here)(process.execPath, [
+    PROGRAM,
+    "status",
+    "--json",
+    "--config",
+    join(dir, "client.json")
+  ])
+  return {
+    roles: started,
+    pids: Object.values(started).map(({ pid }) => pid),
+    target: { host: RESOURCE, port, socks: Number(started.client.listen.socks5.split(":").at(-1)) },
+    /** The path that the session uses now; undefined: there is no session. */
+    path: async () => JSON.parse(await output(status)).peers[0]?.path
+  }
+}
+
+export const freePort = () =>
+  new Promise((resolve) => {
+    const server = net.createServer().listen(0, "127.0.0.1", () => {
+      const { port } = server.address()
+      server.close(() => resolve(port))
+    })
+  })
