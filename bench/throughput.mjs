@@ -4,7 +4,7 @@
 import { fork } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
-import { here, p50, rssMiB, surroundings, until, withProcesses } from "./support/processes.mjs"
+import { here, p50, rssMiB, sleep, surroundings, until, withProcesses } from "./support/processes.mjs"
 import { freePort, startSallyport } from "./support/sallyport.mjs"
 import { measure, reaches, startTraffic } from "./support/traffic.mjs"
 
@@ -89,10 +89,11 @@ async function overDataChannel(seconds) {
       b.send({ read: true })
     })
   a.send({ offer: true })
-  await new Promise((resolve) => setTimeout(resolve, 1500))
+  await until(async () => (await read()) > 0, true, "node-datachannel moves bytes")
+  await sleep(1000) // its own slow start
   await read()
   const since = performance.now()
-  await new Promise((resolve) => setTimeout(resolve, seconds * 1000))
+  await sleep(seconds * 1000)
   const mbps = (await read()) * 8 / 1000 / (performance.now() - since)
   a.kill("SIGKILL")
   b.kill("SIGKILL")
