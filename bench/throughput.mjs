@@ -110,7 +110,11 @@ if (process.argv[2] === "datachannel") {
   const pour = (channel) => {
     while (channel.isOpen() && channel.bufferedAmount() < 4 << 20) channel.sendMessageBinary(message)
   }
-  peer.onDataChannel((channel) => channel.onMessage((data) => (bytes += data.length)))
+  const held = [] // else the channel is collected as garbage, and closed with it
+  peer.onDataChannel((channel) => {
+    held.push(channel)
+    channel.onMessage((data) => (bytes += data.length))
+  })
   process.on("message", (said) => {
     if (said.sdp) peer.setRemoteDescription(said.sdp, said.type)
     else if (said.candidate) peer.addRemoteCandidate(said.candidate, said.mid)
@@ -119,6 +123,7 @@ if (process.argv[2] === "datachannel") {
       bytes = 0
     } else if (said.offer) {
       const channel = peer.createDataChannel("bench")
+      held.push(channel)
       channel.setBufferedAmountLowThreshold(1 << 20)
       channel.onBufferedAmountLow(() => pour(channel))
       channel.onOpen(() => pour(channel))
