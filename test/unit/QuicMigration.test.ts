@@ -4,6 +4,7 @@ import { join, until, type Wire } from "../suite/support/MemoryWire.ts"
 
 const TOTAL = 3_000_000
 const SPARE_SLOT = 3
+const THIRD_SLOT = 5
 const chunk = Buffer.alloc(64 * 1024, 7)
 const into = Buffer.alloc(64 * 1024)
 
@@ -25,9 +26,11 @@ const downloading = async (open: Array<Wire>) => {
   const wire = join({ delayMs: 5, onStream: upload })
   open.push(wire)
   await wire.established
-  for (const session of [wire.client, wire.connector]) session.pointSlot(SPARE_SLOT, { headBytes: 2, maxPacket: 1440 })
-  wire.client.probeSlot(SPARE_SLOT)
-  await until("validated", () => wire.log.validated.client.includes(SPARE_SLOT))
+  for (const slot of [SPARE_SLOT, THIRD_SLOT]) {
+    for (const session of [wire.client, wire.connector]) session.pointSlot(slot, { headBytes: 2, maxPacket: 1440 })
+    wire.client.probeSlot(slot)
+    await until("validated", () => wire.log.validated.client.includes(slot))
+  }
   const stream = wire.client.openStream()
   if (stream === null) throw new Error("no stream")
   const seen = { bytes: 0 }
@@ -57,6 +60,26 @@ describe("a download whose path dies", () => {
     expect(wire.client.migrate(SPARE_SLOT)).toBe(true)
     await until("all", () => seen.bytes === TOTAL)
     expect(wire.log.migrated).toEqual([SPARE_SLOT])
+  }, 20_000)
+
+  it("goes on soon, though it moved twice and the first move's packets were lost, too", async () => {
+    const { seen, wire } = await downloading(open)
+    wire.dead.add(0)
+    await new Promise((resolve) => {
+      setTimeout(resolve, 300)
+    })
+    const sent = wire.log.packets[SPARE_SLOT]
+    wire.client.migrate(SPARE_SLOT)
+    await until("the move is on its way", () => wire.log.packets[SPARE_SLOT] !== sent)
+    wire.dead.add(SPARE_SLOT) // the connector follows, and what it repeats there arrives nowhere
+    await until("the connector follows", () => wire.log.migrated.includes(SPARE_SLOT))
+    await new Promise((resolve) => {
+      setTimeout(resolve, 300)
+    })
+    const before = seen.bytes
+    wire.client.migrate(THIRD_SLOT)
+    await until("all", () => seen.bytes === TOTAL, 1_000)
+    expect(before).toBeLessThan(TOTAL / 2)
   }, 20_000)
 
   it("goes on soon after its only path came back, however long it was gone", async () => {

@@ -13,7 +13,7 @@ import type { QuicEngine } from "../quic/QuicEngine.ts"
 import { CloseCode, type CloseReason, QuicSession, type SlotPath } from "../quic/QuicSession.ts"
 import type { QuicStream } from "../quic/QuicStream.ts"
 import type { Endpoint, PacketRouter } from "./PacketRouter.ts"
-import { RELAY_SLOT, Slots } from "./Slots.ts"
+import { addressKey, RELAY_SLOT, Slots } from "./Slots.ts"
 
 /** QUIC packet on every path until larger ones are proved: with our head and UDP and IPv6 below 1,406 bytes on the wire. */
 export const PACKET_BYTES = 1350
@@ -73,6 +73,8 @@ export class PeerSession implements Endpoint {
   #wanted = RELAY_SLOT
   /** When something was sent that the peer answers at once, with nothing heard since. */
   #askedAt = Infinity
+  /** This node as the peer saw it last on the path in use, as in `addressKey`. */
+  #seenAs = ""
   bytesIn = 0
   bytesOut = 0
 
@@ -223,7 +225,10 @@ export class PeerSession implements Endpoint {
         if (ping === undefined) return
         const now = this.#options.now()
         const missed = now - this.#settle(txId, ping.path)
-        if (missed >= OUTAGE_MS && keyOf(ping.path) === keyOf(this.path)) this.quic.revive()
+        if (keyOf(ping.path) === keyOf(this.path)) {
+          if (missed >= OUTAGE_MS || this.#isSeenAnew(message.observed)) this.quic.revive()
+          else this.quic.onPathAlive()
+        }
         return events.onPong(ping.path, txId, now - ping.at, message.observed)
       }
       case "Candidates": {
@@ -235,6 +240,20 @@ export class PeerSession implements Endpoint {
       case "Switch":
         return events.onSwitchRequest(message.reason)
     }
+  }
+
+  /** Relayed packets get through again, after a move or a restart of the relay. */
+  onRelayBound(): void {
+    if (this.#up && this.path.kind === "relay") this.quic.revive()
+  }
+
+  /** A translator has mapped this node anew: the peer follows the first QUIC packet, which a download alone does not send. */
+  #isSeenAnew(observed: SocketAddr | null): boolean {
+    if (observed === null) return false
+    const key = addressKey(observed.host, observed.port)
+    const anew = this.#seenAs !== "" && this.#seenAs !== key
+    this.#seenAs = key
+    return anew
   }
 
   /** Forgets a ping that was answered and those sent by its path before it. Answers with when the first of them was lost, ms. */

@@ -14,6 +14,8 @@ const MIN_PACKET = 1200
 export const LARGEST_PACKET = 16_384
 /** Assumed for a re-pointed slot when the caller has not measured its path. */
 const DEFAULT_RTT_MS = 100
+/** A slot that was left longer ago holds nothing that QUIC's own timers have not sent anew. */
+const LEFT_MS = 10_000
 const sharedRing = new SendRing()
 
 interface Slot {
@@ -35,8 +37,8 @@ export class PacketSender {
   /** Upper bound for packets of this flush, when some of them may leave by another slot than the active one. */
   #packetLimit = LARGEST_PACKET
   #active: number
-  /** The slot that packets left by before the last switch. */
-  #left: number | null = null
+  /** The slots that packets left by before, and until when: several moves in a row may each have swallowed something. */
+  readonly #left = new Map<number, number>()
 
   constructor(options: SessionOptions, connection: QuicConnection) {
     this.#options = options
@@ -54,17 +56,30 @@ export class PacketSender {
   /** QUIC uses `slot` from now on. */
   switchTo(slot: number): void {
     if (slot === this.#active) return
-    this.#left = this.#active
+    this.#left.set(this.#active, this.#options.now())
+    this.#left.delete(slot)
     this.#active = slot
     this.rescue()
   }
 
-  /** Makes QUIC send anew what the path that was left last has swallowed; see SlotTail. Does nothing twice but cost packets. */
-  rescue(): void {
+  /**
+   * Makes QUIC send anew what the paths that were left have swallowed; see SlotTail. With `active`, also what the path in use
+   * did while it was gone: its window may be so full of lost packets that nothing else can leave. Too often only costs packets.
+   */
+  rescue(active = false): void {
+    const oldest = this.#options.now() - LEFT_MS
+    for (const [slot, at] of this.#left) {
+      if (at < oldest) this.#left.delete(slot)
+      else this.#repeat(slot)
+    }
+    if (active) this.#repeat(this.#active)
+  }
+
+  #repeat(slot: number): void {
     const path = this.#slots[this.#active]
-    const left = this.#left === null ? undefined : this.#slots[this.#left]
-    if (path === undefined || left === undefined) return
-    for (const packet of left.tail.packets()) {
+    const from = this.#slots[slot]
+    if (path === undefined || from === undefined) return
+    for (const packet of from.tail.packets()) {
       if (packet.length > path.maxPacket) continue
       const { buffer } = this.#ring.take(path.headBytes, path.maxPacket + path.headBytes)
       packet.copy(buffer, path.headBytes)

@@ -29,6 +29,8 @@ const MAX_WAITING_STREAMS = 256
 const QUANTUM_BYTES = 16 * 1024
 const CROWDED_QUANTUM_BYTES = 4 * 1024
 const CROWD = 64
+/** No progress for so long by a path that answers: what is in flight was lost with another path, or in an outage of this one. */
+const STUCK_MS = 150
 /** Streams that the peer may have open; one more is reset at once. */
 const MAX_OPEN_STREAMS = 4096
 export class QuicSession {
@@ -46,6 +48,9 @@ export class QuicSession {
   readonly #probes = new Set<number>()
   /** Stream bytes that QUIC took. */
   #written = 0
+  /** When `onPathAlive` last looked, and `#written` then. */
+  #aliveAt = -Infinity
+  #writtenThen = -1
   readonly #notices: NoticeStream
   #noticesWaiting = false
   /** Streams that ended by a notice, whose own end may still come and is to be read. */
@@ -152,8 +157,17 @@ export class QuicSession {
    * were to rescue those of the path before may be lost, too. An acknowledgement tells it at once what was lost.
    */
   revive(): void {
-    if (this.#closed === null) this.#sender.rescue()
+    if (this.#closed === null) this.#sender.rescue(true)
     this.ping()
+  }
+
+  /** The path in use was just seen to work. Where nothing was taken since the last time, though something waits, it is revived. */
+  onPathAlive(): void {
+    const now = this.#options.now()
+    if (now < this.#aliveAt + STUCK_MS) return
+    if (this.#writers.size > 0 && this.#written === this.#writtenThen) this.revive()
+    this.#aliveAt = now
+    this.#writtenThen = this.#written
   }
 
   /**
