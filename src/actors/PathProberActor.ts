@@ -7,14 +7,13 @@ import { type Output, PathMachine } from "../protocol/PathMachine.ts"
 import { type Decision, keyOf } from "../protocol/PathRef.ts"
 import type { RelayKind } from "../protocol/PathScore.ts"
 import * as Crypto from "../services/Crypto.ts"
-import * as NetworkInterfaces from "../services/NetworkInterfaces.ts"
 import { type PathEvent, PathProber, PathProberRpcs, type SessionPath } from "./PathProberRpcs.ts"
 import * as Actor from "./runtime/Actor.ts"
 import * as Inbox from "./runtime/Inbox.ts"
 import { Peers } from "./runtime/Peers.ts"
 import * as Self from "./runtime/Self.ts"
 import { StreamMux } from "./StreamMuxRpcs.ts"
-import { type LocalCandidates, Stun } from "./StunRpcs.ts"
+import { type LocalCandidates, type NetworkChange, Stun } from "./StunRpcs.ts"
 
 const INBOX_CAPACITY = 1024 // when it is full, the data plane's events wait
 /** Orders to the data plane that wait. When it is full, the data plane is stuck: further ones are dropped and logged. */
@@ -38,7 +37,7 @@ type Message =
   /** Another incarnation of the data plane: it has none of the sessions of the one before. */
   | { readonly _tag: "Reset" }
   | { readonly _tag: "Local"; readonly local: LocalCandidates }
-  | { readonly _tag: "NetworkChanged" }
+  | { readonly _tag: "NetworkChanged"; readonly lost: NetworkChange["lost"] }
   | { readonly _tag: "Wake"; readonly session: string }
   | { readonly _tag: "Paths"; readonly reply: Inbox.Reply<ReadonlyArray<SessionPath>> }
   | { readonly _tag: "Decisions"; readonly session: string; readonly reply: Inbox.Reply<ReadonlyArray<Decision>> }
@@ -46,7 +45,6 @@ type Message =
 const make = Effect.gen(function*() {
   const mux = yield* Peers.ref(StreamMux)
   const stun = yield* Peers.ref(Stun)
-  const interfaces = yield* NetworkInterfaces.NetworkInterfaces
   const { randomHex } = yield* Crypto.Crypto
   const outbox = yield* Mailbox.make<Letter>({ capacity: OUTBOX_CAPACITY, strategy: "dropping" })
   const activity = yield* Mailbox.make<number>({ capacity: 1, strategy: "sliding" }) // the last count is the one that counts
@@ -114,7 +112,7 @@ const make = Effect.gen(function*() {
     })
     sessions.set(event.session, { machine, peer: event.peer, wakeAt: null })
     yield* activity.offer(sessions.size)
-    yield* run(event.session, (it, now) => it.onRelayKind(leg, now))
+    yield* run(event.session, (it, now) => it.onRelayBound(leg, now))
     const mine = local
     if (mine !== null) yield* run(event.session, (it, now) => offer(it, mine, now))
   })
@@ -130,10 +128,11 @@ const make = Effect.gen(function*() {
     Activity: ({ active, session }) => run(session, (it, now) => it.onActivity(active, now)),
     PathError: ({ path, session }) => run(session, (it, now) => it.onPathError(path, now)),
     PeerSelected: ({ path, session }) => run(session, (it, now) => it.onSelectedByPeer(path, now)),
-    SwitchRequested: ({ session }) => run(session, (it, now) => it.onSwitchRequested(now)),
+    SwitchRequested: ({ reason, session }) => run(session, (it, now) => it.onSwitchRequested(reason, now)),
     RelayLeg: ({ kind }) => {
-      leg = kind ?? leg
-      return forAll((it, now) => it.onRelayKind(leg, now))
+      if (kind === null) return Effect.void
+      leg = kind
+      return forAll((it, now) => it.onRelayBound(kind, now))
     }
   }))
   const handle: (message: Message) => Effect.Effect<void> = Match.type<Message>().pipe(Match.tagsExhaustive({
@@ -143,7 +142,7 @@ const make = Effect.gen(function*() {
       local = message.local
       return forAll((it, now) => offer(it, message.local, now))
     },
-    NetworkChanged: () => forAll((it, now) => it.onNetworkChange(now)),
+    NetworkChanged: ({ lost }) => forAll((it, now) => it.onNetworkChange(now, lost)),
     Wake: ({ session }) => {
       const it = sessions.get(session)
       if (it !== undefined) it.wakeAt = null
@@ -173,8 +172,12 @@ const make = Effect.gen(function*() {
   yield* Self.fork(
     Stream.runForEach(stun.subscribe((it) => it.Candidates()), (local) => inbox.post({ _tag: "Local", local }))
   )
-  // The first element is what is so already, and no change.
-  yield* Self.fork(Stream.runForEach(Stream.drop(interfaces.changes, 1), () => inbox.post({ _tag: "NetworkChanged" })))
+  yield* Self.fork(
+    Stream.runForEach(
+      stun.subscribe((it) => it.NetworkChanges()),
+      ({ lost }) => inbox.post({ _tag: "NetworkChanged", lost })
+    )
+  )
   const counts = Stream.merge(Mailbox.toStream(activity), Stream.map(stun.incarnations, () => null))
   yield* Self.fork(
     Stream.runForEach(counts, () =>
@@ -185,7 +188,7 @@ const make = Effect.gen(function*() {
   return PathProberRpcs.of({
     Paths: () => inbox.ask<ReadonlyArray<SessionPath>>((reply) => ({ _tag: "Paths", reply })),
     Decisions: ({ session }) => inbox.ask<ReadonlyArray<Decision>>((reply) => ({ _tag: "Decisions", session, reply })),
-    NetworkChanged: () => Effect.asVoid(inbox.post({ _tag: "NetworkChanged" }))
+    NetworkChanged: () => Effect.asVoid(inbox.post({ _tag: "NetworkChanged", lost: [] }))
   })
 })
 
@@ -227,5 +230,5 @@ export const actor = Actor.make({
   address: PathProber,
   config: Schema.Struct({}),
   uses: [StreamMux, Stun],
-  layer: () => Layer.provide(layer, Layer.merge(NetworkInterfaces.layer, Crypto.layer))
+  layer: () => Layer.provide(layer, Crypto.layer)
 })

@@ -50,7 +50,7 @@ export const PathError = Schema.TaggedStruct("PathError", {
 export const PeerSelected = Schema.TaggedStruct("PeerSelected", { session: SessionId, path: PathRef })
 /** Client only: the connector asks to leave the path in use. */
 export const SwitchRequested = Schema.TaggedStruct("SwitchRequested", { session: SessionId, reason: SwitchReason })
-/** What carries relayed packets now, which changes the relay path's cost. */
+/** What carries relayed packets now, which changes the relay path's cost; told again when it was bound anew. Null: nothing. */
 export const RelayLeg = Schema.TaggedStruct("RelayLeg", {
   kind: Schema.NullOr(Schema.Literal("relay-udp", "relay-h3", "relay-tcp"))
 })

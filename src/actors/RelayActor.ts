@@ -21,7 +21,7 @@ import { Peers } from "./runtime/Peers.ts"
 import * as Self from "./runtime/Self.ts"
 import { Signaling } from "./SignalingRpcs.ts"
 import { LINK_ADDRESS, StreamMux } from "./StreamMuxRpcs.ts"
-import { type ControlDatagram, Stun } from "./StunRpcs.ts"
+import { type ControlDatagram, type NetworkChange, Stun } from "./StunRpcs.ts"
 
 export const Config = Schema.Struct({ stateDir: Schema.String })
 export type Config = typeof Config.Type
@@ -36,9 +36,10 @@ type Message =
   | { readonly _tag: "Control"; readonly datagram: ControlDatagram }
   | { readonly _tag: "Open"; readonly session: SessionId; readonly ticket: Signed }
   | { readonly _tag: "Close"; readonly session: SessionId }
-  | { readonly _tag: "MuxStarted" | "StunStarted" }
-  | { readonly _tag: "OpenLink" | "LinkEnded" }
-  | { readonly _tag: "LinkOpened"; readonly kind: LegKind }
+  | { readonly _tag: "MuxStarted" | "StunStarted" | "OpenLink" }
+  | { readonly _tag: "NetworkChanged"; readonly change: NetworkChange }
+  | { readonly _tag: "LinkEnded"; readonly of: RelayBinding }
+  | { readonly _tag: "LinkOpened"; readonly of: RelayBinding; readonly kind: LegKind }
   | { readonly _tag: "Wake" }
 
 interface Known {
@@ -70,6 +71,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
   let relay: Known | null = null
   let chosen = 0 // of the relay's addresses
   let credential: Signed | null = null
+  /** As the relay saw this node last. Null: not yet, or since a change of this host's own, after which any address is right. */
+  let lastMapped: SocketAddr | null = null
 
   const relayAddress = () => relay?.addresses[chosen % Math.max(1, relay.addresses.length)] ?? null
 
@@ -80,19 +83,21 @@ const make = Effect.fnUntraced(function*(config: Config) {
     return Effect.ignore(mux.ask((client) => client.SendControl({ family, to, bytes: RelayWire.encode(message) })))
   }
 
-  /** UDP if it is bound, else the link, else nothing; told to the data plane whenever it changes. */
-  const settle = Effect.fnUntraced(function*(reason: string) {
+  /** UDP if it is bound, else the link, else nothing; told to the data plane whenever it changes, or was bound `anew`. */
+  const settle = Effect.fnUntraced(function*(reason: string, anew = false) {
     const bound: LegKind | null = udp.phase === "bound" ? "relay-udp" : link?.phase === "bound" ? linkKind : null
     const relayNow = relayAddress()
     const before = yield* SubscriptionRef.get(state)
     yield* SubscriptionRef.set(state, { kind: bound, relay: relayNow, mapped: udp.mapped, reason })
-    if (before.kind === bound && before.relay === relayNow) return
+    const changed = before.kind !== bound || before.relay !== relayNow
+    if (!changed && !anew) return
     const leg = bound === null
       ? null
       : bound === "relay-udp" && relayNow !== null
       ? { kind: bound, relay: relayNow }
       : { kind: "link" as const }
     yield* Effect.ignore(mux.ask((client) => client.UseLeg({ leg })))
+    if (!changed) return
     yield* Effect.logInfo("relay leg").pipe(Effect.annotateLogs({ kind: bound ?? "none", reason }))
   })
 
@@ -110,11 +115,14 @@ const make = Effect.fnUntraced(function*(config: Config) {
         return send(carrier, { _tag: "Bind", nonce, cookie, signature, credential })
       }
       case "Bound":
-        return settle(carrier === "udp" ? "UDP to the relay works" : "UDP to the relay gets no answer").pipe(
-          Effect.zipRight(carrier === "udp" && link !== null ? closeLink : Effect.void)
+        return settle(carrier === "udp" ? "UDP to the relay works" : "UDP to the relay gets no answer", true).pipe(
+          Effect.zipRight(carrier === "udp" && link !== null ? closeLink : Effect.void),
+          Effect.zipRight(carrier === "udp" ? onMapped(output.mapped) : Effect.void)
         )
       case "Lost":
-        return settle(`the ${carrier === "udp" ? "UDP" : "link"} leg was lost: ${output.reason}`)
+        return settle(`the ${carrier === "udp" ? "UDP" : "link"} leg was lost: ${output.reason}`).pipe(
+          Effect.zipRight(carrier === "link" ? reopenLink : Effect.void)
+        )
       case "UdpBlocked":
         chosen++ // another address of the relay may answer
         return Effect.zipRight(
@@ -143,15 +151,28 @@ const make = Effect.fnUntraced(function*(config: Config) {
     return Effect.ignore(mux.ask((client) => client.CloseLink()))
   })
 
+  const reopenLink = Effect.suspend(() => Effect.zipRight(closeLink, inbox.post({ _tag: "OpenLink" })))
+
   /** In a fiber of its own: a link takes up to ten seconds, and this actor has other things to do. */
-  const openLink = Effect.gen(function*() {
-    const kind = yield* mux.ask((client) => client.OpenLink(), { deadline: "12 seconds" })
-    yield* inbox.post({ _tag: "LinkOpened", kind })
-    yield* mux.ask((client) => client.LinkEnded(), { deadline: "1 day" })
-  }).pipe(
-    Effect.catchAll((error) => Effect.logWarning(`no packet link to the relay: ${error.message}`)),
-    Effect.zipRight(Effect.suspend(() => inbox.post({ _tag: "LinkEnded" })))
-  )
+  const openLink = (of: RelayBinding) =>
+    Effect.gen(function*() {
+      const kind = yield* mux.ask((client) => client.OpenLink(), { deadline: "12 seconds" })
+      yield* inbox.post({ _tag: "LinkOpened", of, kind })
+      yield* mux.ask((client) => client.LinkEnded(), { deadline: "1 day" })
+    }).pipe(
+      Effect.catchAll((error) => Effect.logWarning(`no packet link to the relay: ${error.message}`)),
+      Effect.zipRight(Effect.suspend(() => inbox.post({ _tag: "LinkEnded", of })))
+    )
+
+  /** Seen at another address though this host is where it was: a translator has forgotten it, for its peers, too. */
+  const onMapped = (mapped: SocketAddr | null) =>
+    Effect.suspend(() => {
+      const before = lastMapped
+      lastMapped = mapped
+      return before === null || mapped === null || (before.host === mapped.host && before.port === mapped.port)
+        ? Effect.void
+        : Effect.ignore(stun.ask((client) => client.MappingChanged()))
+    })
 
   const tellStun = Effect.suspend(() => {
     if (relay === null) return Effect.void
@@ -225,18 +246,22 @@ const make = Effect.fnUntraced(function*(config: Config) {
       case "StunStarted":
         yield* tellStun
         break
+      case "NetworkChanged":
+        yield* onNetworkChanged(message.change, now)
+        break
       case "OpenLink":
         if (link !== null) break
         link = newBinding("link")
         for (const [session, { tag, ticket }] of tickets) link.onTicket(session, tag, ticket, now)
-        yield* Effect.forkIn(openLink, scope)
+        yield* Effect.forkIn(openLink(link), scope)
         break
       case "LinkOpened":
+        if (message.of !== link) break
         linkKind = message.kind
         yield* settle("UDP to the relay gets no answer")
         break
       case "LinkEnded":
-        if (link === null) break
+        if (message.of !== link) break
         link.onLinkClosed()
         link = null
         yield* settle("the link to the relay ended")
@@ -250,6 +275,16 @@ const make = Effect.fnUntraced(function*(config: Config) {
     if (at < Infinity) yield* inbox.setTimer(WAKE, Math.max(1, at - (yield* nowMs)), { _tag: "Wake" })
   })
 
+  /** A link by an address that is gone will never say so itself. What the relay's translators know is asked anew at once. */
+  const onNetworkChanged = Effect.fnUntraced(function*({ lost, reason }: NetworkChange, now: number) {
+    if (reason === "mapping") return // told by this actor itself, once it was bound anew
+    lastMapped = null
+    yield* obey("udp", udp.onNetworkChanged(now))
+    if (link === null) return
+    if (lost.length > 0) yield* reopenLink
+    else yield* obey("link", link.onNetworkChanged(now))
+  })
+
   /** New sockets, so a new 5-tuple, and no sessions: those of the data plane before are gone. */
   const onMuxStarted = Effect.fnUntraced(function*(now: number) {
     for (const session of tickets.keys()) yield* obey("udp", udp.onTicketRemoved(session))
@@ -257,6 +292,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     udp = newBinding("udp")
     link = null
     linkKind = null
+    lastMapped = null
     yield* SubscriptionRef.set(state, {
       kind: null,
       relay: null,
@@ -270,6 +306,12 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const inbox: Inbox.Inbox<Message> = yield* Inbox.make<Message>({ name: "relay", capacity: INBOX_CAPACITY, handle })
   yield* Self.fork(Stream.runForEach(mux.incarnations, () => inbox.post({ _tag: "MuxStarted" })))
   yield* Self.fork(Stream.runForEach(stun.incarnations, () => inbox.post({ _tag: "StunStarted" })))
+  yield* Self.fork(
+    Stream.runForEach(
+      stun.subscribe((client) => client.NetworkChanges()),
+      (change) => inbox.post({ _tag: "NetworkChanged", change })
+    )
+  )
   yield* Self.fork(
     Stream.runForEach(
       mux.subscribe((client) => client.ControlDatagrams({ kind: "relay" })),

@@ -1,7 +1,7 @@
 /**
  * Keeps one authenticated link to the relay, asks it on behalf of the other actors, and tells them what it says. The link is
  * made again whenever it dies: with a jittered back-off that starts short after a good while, or when the relay says so
- * (GOAWAY). Nothing that was asked on a dead link is repeated: the asker knows best whether to ask again.
+ * (GOAWAY); at once when this host has moved away from the link's address. Nothing that was asked on a dead link is repeated: the asker knows best whether to ask again.
  */
 import { RpcClient } from "@effect/rpc"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
@@ -11,8 +11,10 @@ import * as LinkClient from "../transport/link/LinkClient.ts"
 import * as RpcOverLink from "../transport/link/RpcOverLink.ts"
 import { RelaySignalingRpcs, type SessionId, type SignalingEvent, UNKNOWN_NODE } from "./RelaySignalingRpcs.ts"
 import * as Actor from "./runtime/Actor.ts"
+import { Peers } from "./runtime/Peers.ts"
 import * as Self from "./runtime/Self.ts"
 import { Signaling, SignalingDown, SignalingRpcs, type SignalingState } from "./SignalingRpcs.ts"
+import { type NetworkChange, Stun } from "./StunRpcs.ts"
 
 export const Config = Schema.Struct({
   stateDir: Schema.String,
@@ -26,6 +28,8 @@ const FIRST_DELAY_MS = 100
 const MAX_DELAY_MS = 15_000
 /** A link that lasted this long was a good one: the next try comes soon. */
 const GOOD_LINK = Duration.seconds(20)
+/** The flows of the sessions that are up come first: a TLS handshake takes this thread for tens of milliseconds. */
+const MOVED_DELAY_MS = 100
 /** How long a question waits for a link that is being made. */
 const LINK_PATIENCE = Duration.seconds(4)
 
@@ -37,10 +41,14 @@ const MAX_INVITES = 256
 type Invite = SignalingEvent & { readonly _tag: "Invite" }
 type Client = RpcClient.FromGroup<typeof RelaySignalingRpcs, RpcClientError>
 type Link = { readonly client: Client }
+/** Changes of the network that may wait; any of them says "look again". */
+const CHANGES_CAPACITY = 4
 
 const make = Effect.fnUntraced(function*(config: Config) {
   const node = yield* NodeState.load(config.stateDir)
+  const stun = yield* Peers.ref(Stun)
   const link = yield* SubscriptionRef.make(Option.none<Link>())
+  const networkChanges = yield* PubSub.sliding<NetworkChange>(CHANGES_CAPACITY)
   const events = yield* PubSub.sliding<SignalingEvent>(EVENTS_CAPACITY)
   const snapshot = yield* SubscriptionRef.make(Option.none<SignalingEvent & { readonly _tag: "Snapshot" }>())
   /** Those not answered yet, oldest first. */
@@ -76,7 +84,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const live = Effect.fnUntraced(
     function*() {
       const goAway = yield* Deferred.make<number>()
-      const connected = yield* LinkClient.connect({
+      const changes = Stream.fromPubSub(networkChanges)
+      const connecting = LinkClient.connect({
         host: node.relay.host,
         port: node.relay.httpsPort,
         trust: node.relay.tls,
@@ -84,7 +93,15 @@ const make = Effect.fnUntraced(function*(config: Config) {
         purpose: "signal",
         identity: node.identity
       })
-      const protocol = yield* RpcOverLink.makeClient(connected.link)
+      const overtaken = Effect.as(Stream.runHead(changes), null) // it may be waiting for answers to an address that is gone
+      const connected = yield* Effect.raceFirst(connecting, overtaken)
+      if (connected === null) return Option.some(MOVED_DELAY_MS)
+      const protocol = yield* RpcOverLink.makeClient(connected.link, { checks: changes })
+      const moved = changes.pipe(
+        Stream.filter(({ hosts }) => !hosts.includes(connected.localHost)),
+        Stream.runHead,
+        Effect.as(Option.some(MOVED_DELAY_MS)) // TCP itself would notice in minutes
+      )
       const client = yield* RpcClient.make(RelaySignalingRpcs).pipe(Effect.provideService(RpcClient.Protocol, protocol))
       const watch = client.Watch().pipe(
         Stream.runForEach((event) =>
@@ -100,7 +117,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       yield* Effect.logInfo("signaling is up").pipe(
         Effect.annotateLogs({ relay: state.relay, carrier: connected.link.carrier })
       )
-      return yield* Effect.raceFirst(watch, Effect.asSome(Deferred.await(goAway)))
+      return yield* Effect.raceFirst(watch, Effect.raceFirst(moved, Effect.asSome(Deferred.await(goAway))))
     },
     Effect.scoped,
     Effect.ensuring(SubscriptionRef.set(link, Option.none()))
@@ -136,10 +153,22 @@ const make = Effect.fnUntraced(function*(config: Config) {
       delay = Duration.greaterThan(lasted, GOOD_LINK) ? FIRST_DELAY_MS : Math.min(delay * 2, MAX_DELAY_MS)
       // Full jitter: a relay that restarts must not meet all of its nodes in one moment.
       const spread = yield* Random.nextRange(0.5, 1)
-      yield* Effect.sleep(Option.getOrElse(asked, () => delay * spread))
+      const pause = Effect.sleep(Option.getOrElse(asked, () => delay * spread))
+      // A network that changed may have been the problem.
+      const change = Stream.fromPubSub(networkChanges).pipe(
+        Stream.runHead,
+        Effect.zipRight(Effect.sleep(MOVED_DELAY_MS))
+      )
+      yield* Effect.raceFirst(pause, change)
     }
   })
   yield* Self.fork(connect)
+  yield* Self.fork(
+    Stream.runForEach(
+      stun.subscribe((client) => client.NetworkChanges()),
+      (change) => PubSub.publish(networkChanges, change)
+    )
+  )
 
   const withClient = <A, E>(call: (client: Client) => Effect.Effect<A, E | RpcClientError>) =>
     link.changes.pipe(
@@ -175,6 +204,6 @@ const isLinkError = (error: unknown): error is RpcClientError => error instanceo
 export const actor = Actor.make({
   address: Signaling,
   config: Config,
-  uses: [],
+  uses: [Stun],
   layer: (config) => SignalingRpcs.toLayer(make(config))
 })

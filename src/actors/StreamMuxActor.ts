@@ -16,10 +16,10 @@ import { PacketRouter } from "../transport/plane/PacketRouter.ts"
 import { PACKET_BYTES } from "../transport/plane/PeerSession.ts"
 import { engine } from "../transport/quic/QuicheEngine.ts"
 import { CloseCode } from "../transport/quic/QuicSession.ts"
-import * as UdpPort from "../transport/udp/UdpPort.ts"
 import * as Doors from "./mux/Doors.ts"
 import * as PacketLink from "./mux/PacketLink.ts"
 import * as Sessions from "./mux/Sessions.ts"
+import * as Sockets from "./mux/Sockets.ts"
 import type { PathEvent } from "./PathProberRpcs.ts"
 import { type LegKind, Relay } from "./RelayRpcs.ts"
 import type { SessionId, SignalingEvent } from "./RelaySignalingRpcs.ts"
@@ -75,20 +75,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       bytes: Uint8Array.from(bytes)
     })
   })
-  const openPort = (family: 4 | 6) =>
-    UdpPort.openScoped({
-      host: family === 4 ? "0.0.0.0" : "::",
-      port: config.udpPort,
-      family,
-      segment: SEGMENT_BYTES,
-      onMessage: (bytes, from) => router.onDatagrams(bytes, from),
-      onError: (cause) => fork(Effect.logError("a UDP socket failed", cause))
-    })
-  const v4 = yield* Effect.option(openPort(4))
-  const v6 = yield* Effect.option(openPort(6))
-  router.v4 = Option.getOrNull(v4)
-  router.v6 = Option.getOrNull(v6)
-  const portOf = (port: typeof v4) => Option.getOrUndefined(Option.map(port, (open) => open.address().port))
+  const sockets = yield* Sockets.make({ router, port: config.udpPort, segment: SEGMENT_BYTES })
 
   const clock = yield* Effect.clock
   const wallSeconds = () => Math.floor(clock.unsafeCurrentTimeMillis() / 1000)
@@ -176,14 +163,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
     })
 
   return StreamMuxRpcs.of({
-    LocalPorts: () =>
-      Effect.sync(() => {
-        const ports = { v4: portOf(v4), v6: portOf(v6) }
-        return {
-          ...(ports.v4 === undefined ? {} : { v4: ports.v4 }),
-          ...(ports.v6 === undefined ? {} : { v6: ports.v6 })
-        }
-      }),
+    LocalPorts: () => Effect.sync(sockets.ports),
+    RebindSockets: ({ families }) => sockets.rebind(families),
     SendControl: ({ bytes, family, to }) =>
       Effect.sync(() => {
         if (isLink(to)) link.leg()?.send(bytes)
@@ -201,10 +182,13 @@ const make = Effect.fnUntraced(function*(config: Config) {
           ? link.leg()
           : { kind: "relay-udp", family: familyOf(choice.relay), address: choice.relay.host, port: choice.relay.port }
         const kind = router.leg?.kind ?? null
-        if (kind === leg) return
+        const changed = kind !== leg
         leg = kind
         publish({ _tag: "RelayLeg", kind })
-        for (const session of sessions.all()) session.tellLeg()
+        for (const session of sessions.all()) {
+          if (changed) session.tellLeg()
+          if (kind !== null) session.peer.onRelayBound()
+        }
       }),
     PathEvents: () =>
       Stream.unwrapScoped(Effect.gen(function*() {

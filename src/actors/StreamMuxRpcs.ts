@@ -66,6 +66,7 @@ export class StreamMuxRpcs extends RpcGroup.make(
   Rpc.make("CloseLink", {}),
   /** Answers when the link that is open ends. */
   Rpc.make("LinkEnded", {}),
+  /** Also said again of the same leg when it was bound anew: relayed packets get through again. */
   Rpc.make("UseLeg", { payload: { leg: Schema.NullOr(LegChoice) } }),
   Rpc.make("Status", { success: Schema.Array(SessionStatus) }),
   /** Opens what is new and closes what is gone; flows that run go on. All or nothing. */

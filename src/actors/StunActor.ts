@@ -1,5 +1,6 @@
 /**
- * Finds this host's candidates: its interfaces, and what STUN servers see of it. Requests leave by the data plane's own
+ * Watches this host's network, has the sockets opened anew where they must be, and tells the other actors. Finds this host's
+ * candidates: its interfaces, and what STUN servers see of it. Requests leave by the data plane's own
  * sockets, since a translator's mapping is good for the socket that asked. One loop owns the state: datagrams, timers and
  * requests all come through the inbox.
  */
@@ -13,6 +14,7 @@ import {
   Layer,
   Match,
   Predicate,
+  PubSub,
   Random,
   Schema,
   Stream,
@@ -25,7 +27,7 @@ import * as StunMessage from "../protocol/Stun.ts"
 import * as StunRetry from "../protocol/StunRetry.ts"
 import * as HostPort from "../services/config/HostPort.ts"
 import * as Crypto from "../services/Crypto.ts"
-import * as NetworkInterfaces from "../services/NetworkInterfaces.ts"
+import * as NetworkWatch from "../services/NetworkWatch.ts"
 import * as NetCheck from "../transport/udp/NetCheck.ts"
 import * as Actor from "./runtime/Actor.ts"
 import * as Inbox from "./runtime/Inbox.ts"
@@ -37,6 +39,7 @@ import {
   type LocalCandidates,
   type Mapped,
   NetCheckFailed,
+  type NetworkChange,
   Stun,
   StunRpcs,
   StunTimeout,
@@ -52,6 +55,8 @@ const REFRESH_MAX_MS = 26_000
 /** A request that was not handed over by then is as good as lost; the schedule sends another one. */
 const SEND_DEADLINE = Duration.millis(400)
 const REFRESH_TIMER = "refresh"
+/** Of the network, that a slow subscriber may lag behind; then it loses the oldest, and any of them says "look again". */
+const CHANGES_CAPACITY = 16
 
 type Reply = Inbox.Reply<Mapped, StunTimeout | StunUnavailable>
 type Pending = {
@@ -67,7 +72,10 @@ type Message =
   | { readonly _tag: "SetServers"; readonly servers: ReadonlyArray<SocketAddr>; readonly relayHost: string | null }
   | { readonly _tag: "Servers"; readonly reply: Inbox.Reply<ReadonlyArray<SocketAddr>> }
   | { readonly _tag: "SetActive"; readonly count: number }
-  | { readonly _tag: "Interfaces"; readonly list: ReadonlyArray<NetworkInterfaces.InterfaceAddress> }
+  | { readonly _tag: "Network"; readonly now: NetworkWatch.NetworkState }
+  | { readonly _tag: "MappingChanged" }
+  /** Its sockets are new, too. */
+  | { readonly _tag: "MuxStarted" }
   | { readonly _tag: "PortsRead"; readonly ports: CandidateGathering.Ports }
   | { readonly _tag: "Received"; readonly datagram: ControlDatagram }
   | { readonly _tag: "Retry"; readonly id: string }
@@ -75,13 +83,17 @@ type Message =
 
 const make = Effect.gen(function*() {
   const mux = yield* Peers.ref(StreamMux)
-  const interfaces = yield* NetworkInterfaces.NetworkInterfaces
+  const network = yield* NetworkWatch.NetworkWatch
   const { randomBytes } = yield* Crypto.Crypto
   const sends = yield* FiberSet.make<void>() // at most one for each send of a pending request
   const published = yield* SubscriptionRef.make<LocalCandidates | null>(null)
   const gathering = new CandidateGathering.CandidateGathering()
   const pending = new Map<string, Asked>()
+  const changes = yield* PubSub.sliding<NetworkChange>(CHANGES_CAPACITY)
   let active = 0
+  let state: NetworkWatch.NetworkState | null = null
+  /** What the sockets' packets left with when they were opened. */
+  let bound: NetworkWatch.Outward = { v4: null, v6: null }
 
   const publish = Effect.suspend(() => {
     const next = gathering.local()
@@ -155,6 +167,34 @@ const make = Effect.gen(function*() {
     Effect.asVoid
   )
 
+  const tellChange = Effect.fnUntraced(function*(reason: NetworkChange["reason"], lost: NetworkChange["lost"]) {
+    const hosts = state?.addresses.map(({ host }) => host) ?? []
+    yield* PubSub.publish(changes, { reason, hosts, lost })
+    yield* Effect.logInfo("network changed").pipe(Effect.annotateLogs({ reason, lost, hosts }))
+  })
+  /** First the sockets, then whoever sends by them, then what is seen of them. */
+  const onNetwork = Effect.fnUntraced(function*(now: NetworkWatch.NetworkState) {
+    const before = state
+    state = now
+    gathering.onHosts(now.addresses.map(({ host }) => host))
+    if (before === null) {
+      bound = now.outward
+      yield* gather
+      yield* FiberSet.run(sends, readPorts)
+      return
+    }
+    const stale = NetworkWatch.replaced(bound, now)
+    bound = NetworkWatch.firstOf(bound, now.outward, stale)
+    if (stale.length > 0) {
+      yield* mux.ask((it) => it.RebindSockets({ families: stale }), { deadline: SEND_DEADLINE }).pipe(
+        Effect.catchTag("ActorUnavailable", (error) => Effect.logDebug("the sockets are as they were", error))
+      )
+    }
+    yield* tellChange(NetworkWatch.reasonOf(before, now), NetworkWatch.lost(before, now))
+    yield* gather
+    if (stale.length > 0) yield* FiberSet.run(sends, readPorts)
+  })
+
   const handle: (message: Message) => Effect.Effect<void> = Match.type<Message>().pipe(Match.tagsExhaustive({
     Discover: ({ reply, server }) => {
       const host = Candidate.canonical(server.host)
@@ -174,9 +214,11 @@ const make = Effect.gen(function*() {
       active = count
       return woke ? gather : count === 0 ? inbox.clearTimer(REFRESH_TIMER) : Effect.void
     },
-    Interfaces: ({ list }) => {
-      gathering.onHosts(list.map(({ host }) => host))
-      return Effect.zipRight(gather, FiberSet.run(sends, readPorts)) // the sockets may be bound anew
+    Network: ({ now }) => onNetwork(now),
+    MappingChanged: () => Effect.zipRight(tellChange("mapping", []), gather),
+    MuxStarted: () => {
+      bound = state?.outward ?? bound
+      return Effect.asVoid(FiberSet.run(sends, readPorts))
     },
     PortsRead: ({ ports }) => (gathering.onPorts(ports) ? gather : Effect.void),
     Received: Effect.fnUntraced(function*({ datagram }) {
@@ -205,8 +247,8 @@ const make = Effect.gen(function*() {
   }))
   const inbox = yield* Inbox.make<Message>({ name: "stun", capacity: INBOX_CAPACITY, handle })
 
-  yield* Self.fork(Stream.runForEach(interfaces.changes, (list) => inbox.post({ _tag: "Interfaces", list })))
-  yield* Self.fork(Stream.runForEach(mux.incarnations, () => readPorts))
+  yield* Self.fork(Stream.runForEach(network.changes, (now) => inbox.post({ _tag: "Network", now })))
+  yield* Self.fork(Stream.runForEach(mux.incarnations, () => inbox.post({ _tag: "MuxStarted" })))
   yield* Self.fork(
     mux.subscribe((it) => it.ControlDatagrams({ kind: "stun" })).pipe(
       Stream.runForEach((datagram) => inbox.post({ _tag: "Received", datagram }))
@@ -229,7 +271,9 @@ const make = Effect.gen(function*() {
         ({ message }) => new NetCheckFailed({ message })
       )
     }),
-    SetActiveSessions: ({ count }) => Effect.asVoid(inbox.post({ _tag: "SetActive", count }))
+    SetActiveSessions: ({ count }) => Effect.asVoid(inbox.post({ _tag: "SetActive", count })),
+    NetworkChanges: () => Stream.fromPubSub(changes),
+    MappingChanged: () => Effect.asVoid(inbox.post({ _tag: "MappingChanged" }))
   })
 })
 
@@ -250,5 +294,5 @@ export const actor = Actor.make({
   address: Stun,
   config: Schema.Struct({}),
   uses: [StreamMux],
-  layer: () => Layer.provide(layer, Layer.merge(NetworkInterfaces.layer, Crypto.layer))
+  layer: () => Layer.provide(layer, Layer.merge(NetworkWatch.layer, Crypto.layer))
 })

@@ -42,6 +42,20 @@ export type UdpReach = typeof UdpReach.Type
 export const LocalCandidates = Schema.Struct({ candidates: CandidateList, udp: UdpReach })
 export type LocalCandidates = typeof LocalCandidates.Type
 
+/**
+ * `addresses` or `route`: of this host. `woke`: it was asleep. `mapping`: a translator before it maps its packets otherwise than
+ * before, so what is beyond may have forgotten it.
+ */
+export const NetworkReason = Schema.Literal("addresses", "route", "woke", "mapping")
+export const NetworkChange = Schema.Struct({
+  reason: NetworkReason,
+  /** This host's addresses now. */
+  hosts: Schema.Array(Schema.String),
+  /** IP versions whose way out has lost its address: what was sent by it has no way back. */
+  lost: Schema.Array(Schema.Literal(4, 6))
+})
+export type NetworkChange = typeof NetworkChange.Type
+
 export class StunRpcs extends RpcGroup.make(
   /** This host's candidates: a snapshot, at once or as soon as the UDP sockets are known, and then each change. */
   Rpc.make("Candidates", { success: LocalCandidates, stream: true }),
@@ -63,7 +77,11 @@ export class StunRpcs extends RpcGroup.make(
   /** How the network treats UDP, asked of the relay. Takes up to 4 s; those who ask at the same time wait in turn. */
   Rpc.make("NetCheck", { success: NetReport, error: NetCheckFailed }),
   /** How many sessions are up: mappings are kept fresh only while there are some. */
-  Rpc.make("SetActiveSessions", { payload: { count: Schema.NonNegativeInt } })
+  Rpc.make("SetActiveSessions", { payload: { count: Schema.NonNegativeInt } }),
+  /** From now on. When it is told, the UDP sockets have been opened anew if they had to be. */
+  Rpc.make("NetworkChanges", { success: NetworkChange, stream: true }),
+  /** The relay sees this node at another address than before, though no address of this host has changed. */
+  Rpc.make("MappingChanged", {})
 ) {}
 
 export const Stun = ActorAddress.make("stun", StunRpcs)
@@ -86,6 +104,11 @@ export class UdpControlRpcs extends RpcGroup.make(
     success: ControlDatagram,
     stream: true
   }),
+  /**
+   * Opens another socket of each IP version in place of the one there is, on another port: translators may hold the old port for
+   * an address that this host no longer has. A port that config fixes stays as it is.
+   */
+  Rpc.make("RebindSockets", { payload: { families: Schema.Array(Schema.Literal(4, 6)) } }),
   /** The ports of the bound sockets. */
   Rpc.make("LocalPorts", {
     success: Schema.Struct({ v4: Schema.optional(Schema.Int), v6: Schema.optional(Schema.Int) })

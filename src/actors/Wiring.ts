@@ -10,7 +10,7 @@ import { Stun } from "./StunRpcs.ts"
 
 /** By actor name. The actors themselves declare the same `uses`; a thread refuses an actor whose edges differ. */
 export const USES: Readonly<Record<string, ReadonlyArray<Any>>> = {
-  [Signaling.name]: [],
+  [Signaling.name]: [Stun],
   [Relay.name]: [Signaling, StreamMux, Stun],
   [Stun.name]: [StreamMux],
   [PathProber.name]: [StreamMux, Stun],

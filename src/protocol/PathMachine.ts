@@ -101,8 +101,10 @@ export class PathMachine {
   /** When the machine wanted to be woken. */
   #dueAt = Infinity
   #requestedAt = -Infinity
-  /** The connector asked to leave the path in use, and no other one has answered since. */
-  #leave = false
+  /** Why the connector asked to leave the path in use, and no other one has answered since. */
+  #leave: SwitchReason | null = null
+  /** The path in use has lost this host's address. `ready`: and the relay is bound by another one. */
+  #orphan: "waiting" | "ready" | null = null
   #history: Array<Decision> = []
   #decisions = 0
   #out: Array<Output> = []
@@ -190,8 +192,9 @@ export class PathMachine {
   /** `path`: the one that was pinged. An answer to a ping that is not open is passed over. */
   onPong(path: PathRef, txId: string, rttMs: number, now: number): ReadonlyArray<Output> {
     const track = this.#table.get(path)
-    if (track?.onPong(txId, rttMs, now) === true && track !== this.#table.current && this.role === "client") {
-      this.#consider(track, now)
+    if (track?.onPong(txId, rttMs, now) === true) {
+      if (track === this.#table.current) this.#orphan = null
+      else if (this.role === "client") this.#consider(track, now)
     }
     return this.#run(now)
   }
@@ -221,8 +224,11 @@ export class PathMachine {
     return this.#run(now)
   }
 
-  onRelayKind(kind: RelayKind, now: number): ReadonlyArray<Output> {
+  /** This side's leg to the relay is of this kind and has just been bound, perhaps anew. */
+  onRelayBound(kind: RelayKind, now: number): ReadonlyArray<Output> {
     this.#relayKind = kind
+    this.#relay.onBoundAnew()
+    if (this.#orphan !== null) this.#orphan = "ready"
     return this.#run(now)
   }
 
@@ -232,8 +238,13 @@ export class PathMachine {
     return this.#run(now)
   }
 
-  /** Addresses or sockets changed: nothing that was measured counts, all is proved anew, the path in use first. */
-  onNetworkChange(now: number): ReadonlyArray<Output> {
+  /**
+   * Addresses or sockets changed: nothing that was measured counts, all is proved anew, the path in use first. `lost`: direct paths
+   * of these IP versions have lost this host's address, so that the relay is the better guess as soon as it is bound again.
+   */
+  onNetworkChange(now: number, lost: ReadonlyArray<4 | 6> = []): ReadonlyArray<Output> {
+    const { path } = this.#table.current
+    this.#orphan = path.kind === "direct" && lost.includes(path.family) ? "waiting" : this.#orphan
     for (const track of this.#table.tracks()) track.onNetworkChange(now, track === this.#table.current)
     if (this.#local !== null) this.#sendOffer(now, 0)
     return this.#run(now)
@@ -250,8 +261,8 @@ export class PathMachine {
   }
 
   /** Client: the connector asks to leave the path in use. */
-  onSwitchRequested(now: number): ReadonlyArray<Output> {
-    if (this.role === "client" && now - this.#movedAt >= SWITCH_REQUEST_MS) this.#leave = true
+  onSwitchRequested(reason: SwitchReason, now: number): ReadonlyArray<Output> {
+    if (this.role === "client" && now - this.#movedAt >= SWITCH_REQUEST_MS) this.#leave = reason
     return this.#run(now)
   }
 
@@ -285,21 +296,25 @@ export class PathMachine {
     let best: PathTrack | null = null
     for (const track of this.#table.tracks()) {
       if (track === current || track.state !== "proved" || track.isOverdue(now)) continue
-      const trusted = track.lastPongAt >= since || (track === this.#relay && why === "path_failed")
+      const unasked = why === "path_failed" || this.#orphan === "ready"
+      const trusted = track.lastPongAt >= since || (track === this.#relay && unasked)
       if (trusted && (best === null || this.#cost(track, now) < this.#cost(best, now))) best = track
     }
     if (best === null) return
     if (this.role === "connector") return this.#requestSwitch(why === "peer_request" ? "path_blackholed" : why, now)
-    current.onFall(now, false)
+    const moved = why === "network_changed" || this.#leave === "network_changed"
+    if (!moved) current.onFall(now, false)
     this.#select(best, why, now)
+    // A move of this host or its peer is not the path's fault: it is looked for at once, in its own right.
+    if (moved) current.onNetworkChange(now, false)
   }
 
   #trouble(now: number): SwitchReason | "peer_request" | null {
     const current = this.#table.current
     if (current.state === "failed") return "path_failed"
-    if (current.mistrusted && current.isOverdue(now)) return "network_changed"
+    if (this.#orphan === "ready" || (current.mistrusted && current.isOverdue(now))) return "network_changed"
     if (current.state === "silent") return "path_blackholed"
-    return this.#leave ? "peer_request" : null
+    return this.#leave === null ? null : "peer_request"
   }
 
   /** Another path than the one in use has just answered: is it the better one? */
@@ -331,7 +346,8 @@ export class PathMachine {
     this.#table.current = track
     this.#since = now
     this.#movedAt = now
-    this.#leave = false
+    this.#leave = null
+    this.#orphan = null
     for (const other of this.#table.tracks()) other.wins = 0
     this.#moved = reason
     this.#reason = reason
@@ -428,7 +444,7 @@ export class PathMachine {
     }
     if (track.mistrusted && track.unansweredSince === null) return 0
     if (isSuspect(track, now) && (current || this.#active)) return SUSPECT_GAP_MS
-    if (!current && (isSuspect(this.#table.current, now) || this.#leave)) return RESCUE_GAP_MS
+    if (!current && (isSuspect(this.#table.current, now) || this.#leave !== null)) return RESCUE_GAP_MS
     if (track.score.samples + track.inFlight < MEASURE_PINGS && this.#isSeeking(now)) return SUSPECT_GAP_MS
     if (this.#active) return current || track === standby ? BUSY_GAP_MS : SPARE_GAP_MS
     return current && track !== this.#relay && this.role === "client" ? KEEPALIVE_MS : null

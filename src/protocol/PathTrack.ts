@@ -55,6 +55,8 @@ export class PathTrack {
   #sent = 0
   #falls = 0
   #fellAt = -Infinity
+  /** The network changed since the last answer. */
+  #changed = false
   readonly #outstanding = new Map<string, number>()
 
   constructor(
@@ -136,7 +138,9 @@ export class PathTrack {
       if (id === txId) break
       this.score.onLost()
     }
-    if (this.state === "silent" || this.state === "failed") this.score.forgetLosses() // the hold is its punishment
+    // The hold is the punishment of a path that fell, and a change of the network is not its fault.
+    if (this.state === "silent" || this.state === "failed" || this.#changed) this.score.forgetLosses()
+    this.#changed = false
     this.score.onRtt(rttMs, now)
     this.lastPongAt = now
     const [oldest] = this.#outstanding.values()
@@ -207,6 +211,7 @@ export class PathTrack {
 
   /** The path leads through another network now: nothing measured counts. */
   onNetworkChange(now: number, inUse: boolean): void {
+    this.#changed = true
     this.#outstanding.clear()
     this.unansweredSince = null
     this.unanswered = 0
@@ -223,6 +228,15 @@ export class PathTrack {
       }
       this.startRound(now, BUDGET)
     }
+  }
+
+  /** The relay has answered on this side's leg: what was not answered before says nothing, and it may be asked at once. */
+  onBoundAnew(): void {
+    this.#outstanding.clear()
+    this.unansweredSince = null
+    this.unanswered = 0
+    this.lastPingAt = -Infinity
+    if (this.state === "silent" || this.state === "failed") this.state = "proved"
   }
 
   sample(now: number, relay: PathScore.RelayKind): PathSample {

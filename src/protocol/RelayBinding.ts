@@ -29,7 +29,7 @@ export type Output =
   | { readonly _tag: "Send"; readonly message: Message }
   /** Sign `RelayWire.bindText(cookie)` with the node key and send `Bind` with the credential. */
   | { readonly _tag: "SendBind"; readonly nonce: Uint8Array; readonly cookie: Uint8Array }
-  /** At first, and when the mapped address or the relay's own state is another than before. */
+  /** At first, when the mapped address or the relay's own state is another than before, and after a change of the network. */
   | { readonly _tag: "Bound"; readonly mapped: SocketAddr | null }
   | { readonly _tag: "Lost"; readonly reason: LostReason }
   /** Use a link to the relay instead; UDP is tried again by itself. */
@@ -90,6 +90,8 @@ export class RelayBinding {
   #probes = 0
   #refusals = 0
   #rebindAt = -Infinity
+  /** The network changed since the last answer: the next one is told even if it says the same. */
+  #changed = false
 
   constructor(options: Options) {
     this.#options = options
@@ -130,6 +132,7 @@ export class RelayBinding {
     if (this.#options.carrier === "link") return this.#live === null ? [] : this.#sendPing(now)
     this.#blocked = false
     this.#probes = 0
+    this.#changed = true
     return this.#hasCredential ? this.#ask(now) : []
   }
 
@@ -265,7 +268,9 @@ export class RelayBinding {
     this.#probes = this.#refusals = 0
     this.#pingAt = now + KEEPALIVE_MS
     const known = before !== null && same(before.mark, mark)
-    if (known && sameAddress(before.mapped, mapped)) return []
+    const asBefore = known && sameAddress(before.mapped, mapped) && !this.#changed
+    this.#changed = false
+    if (asBefore) return []
     const out: Array<Output> = [{ _tag: "Bound", mapped }]
     if (known) return out
     for (const session of this.#sessions.values()) { // this relay knows nothing of them

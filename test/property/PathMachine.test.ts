@@ -122,7 +122,7 @@ const play = (role: "client" | "connector", commands: ReadonlyArray<Command>) =>
         take(machine.onSelectedByPeer(c.path, now))
         break
       case "switch":
-        take(machine.onSwitchRequested(now))
+        take(machine.onSwitchRequested("network_changed", now))
         break
       case "noise":
         take(machine.onPong(c.path, "ffffffffffffffff", c.rttMs, now))

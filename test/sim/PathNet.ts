@@ -146,7 +146,7 @@ export class PathNet {
       }
       case "RequestSwitch":
         for (const link of [this.relay, this.direct]) {
-          this.#carry(link, side, () => this.apply(peer, (m) => m.onSwitchRequested(this.now)))
+          this.#carry(link, side, () => this.apply(peer, (m) => m.onSwitchRequested(output.reason, this.now)))
         }
         return
       case "Wake":

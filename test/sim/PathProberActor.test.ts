@@ -1,15 +1,14 @@
 import { RpcTest } from "@effect/rpc"
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Layer, Mailbox, SubscriptionRef, TestClock } from "effect"
+import { Clock, Effect, Layer, Mailbox, PubSub, Stream, SubscriptionRef, TestClock } from "effect"
 import * as PathProberActor from "../../src/actors/PathProberActor.ts"
 import { PathDriverRpcs, type PathEvent, PathProberRpcs } from "../../src/actors/PathProberRpcs.ts"
 import * as Self from "../../src/actors/runtime/Self.ts"
 import { StreamMux } from "../../src/actors/StreamMuxRpcs.ts"
-import { type LocalCandidates, Stun, StunRpcs } from "../../src/actors/StunRpcs.ts"
+import { type LocalCandidates, type NetworkChange, Stun, StunRpcs } from "../../src/actors/StunRpcs.ts"
 import * as Candidate from "../../src/protocol/Candidate.ts"
 import { direct, keyOf, type PathRef, RELAY, type Role } from "../../src/protocol/PathRef.ts"
 import * as Crypto from "../../src/services/Crypto.ts"
-import * as NetworkInterfaces from "../../src/services/NetworkInterfaces.ts"
 import * as FakePeers from "./FakePeers.ts"
 
 const session = "0123456789abcdef0123456789abcdef"
@@ -39,7 +38,7 @@ const setup = Effect.gen(function*() {
     udp: "works"
   })
   const active: Array<number> = []
-  const interfaces = yield* SubscriptionRef.make<ReadonlyArray<NetworkInterfaces.InterfaceAddress>>([])
+  const network = yield* PubSub.unbounded<NetworkChange>()
   const mux = PathDriverRpcs.toLayer({
     PathEvents: () => Mailbox.toStream(events),
     SendPing: Effect.fnUntraced(function*({ path, txId }) {
@@ -65,13 +64,14 @@ const setup = Effect.gen(function*() {
     Discover: () => Effect.die("not asked here"),
     SetServers: () => Effect.void,
     NetCheck: () => Effect.never,
-    SetActiveSessions: ({ count }) => Effect.sync(() => void active.push(count))
+    SetActiveSessions: ({ count }) => Effect.sync(() => void active.push(count)),
+    NetworkChanges: () => Stream.fromPubSub(network),
+    MappingChanged: () => Effect.die("not told here")
   })
   const layer = PathProberActor.layer.pipe(
     Layer.provide(
       FakePeers.layer(FakePeers.make(StreamMux, PathDriverRpcs, mux), FakePeers.make(Stun, StunRpcs, stun))
     ),
-    Layer.provide(NetworkInterfaces.layerTest(interfaces)),
     Layer.provide(Crypto.layer),
     Layer.provide(Self.layerTest("pathProber"))
   )
@@ -80,7 +80,7 @@ const setup = Effect.gen(function*() {
   const up = (role: Role = "client", path: PathRef = RELAY) =>
     events.offer({ _tag: "SessionUp", session, role, peer: "peer", path, active: true })
   const only = Effect.map(client.Paths(), (paths) => paths[0]!)
-  return { client, calls, rttMs, events, local, interfaces, active, up, only }
+  return { client, calls, rttMs, events, local, network, active, up, only }
 })
 
 /** In steps: within one, a chain of timers does not get further than its first. */
@@ -194,18 +194,35 @@ describe("PathProberActor", () => {
 
   it.scoped("proves all again when this host's addresses change", () =>
     Effect.gen(function*() {
-      const { calls, events, interfaces, only, rttMs, up } = yield* setup
+      const { calls, events, network, only, rttMs, up } = yield* setup
       rttMs.set(keyOf(direct(theirs)), 10)
       yield* up()
       yield* events.offer(offered)
       yield* advance(3000)
       rttMs.delete(keyOf(direct(theirs)))
-      yield* SubscriptionRef.set(interfaces, [{ name: "wlan0", host: "192.168.1.9", family: 4, loopback: false }])
+      yield* PubSub.publish(network, { reason: "route", hosts: ["192.168.1.9"], lost: [] })
       yield* advance(200)
       const last = calls.findLast((c) => c.call === "SelectPath")!
       assert.deepStrictEqual([last.path, last.reason], [RELAY, "network_changed"])
       assert.isAtMost(last.atMs, 3_150)
       assert.deepStrictEqual((yield* only).path, RELAY)
+    }))
+
+  it.scoped("goes to the relay as soon as that is bound again, when the path in use has lost this host's address", () =>
+    Effect.gen(function*() {
+      const { calls, events, network, rttMs, up } = yield* setup
+      rttMs.set(keyOf(direct(theirs)), 10)
+      yield* up()
+      yield* events.offer(offered)
+      yield* advance(3000)
+      rttMs.clear() // nothing answers, the relay neither
+      yield* PubSub.publish(network, { reason: "addresses", hosts: ["192.168.1.9"], lost: [4] })
+      yield* advance(40)
+      assert.notStrictEqual(calls.findLast((c) => c.call === "SelectPath")?.reason, "network_changed")
+      yield* events.offer({ _tag: "RelayLeg", kind: "relay-udp" })
+      yield* TestClock.adjust("5 millis")
+      const last = calls.findLast((c) => c.call === "SelectPath")!
+      assert.deepStrictEqual([last.path, last.reason], [RELAY, "network_changed"])
     }))
 
   it.scoped("passes over events of sessions that it does not know", () =>

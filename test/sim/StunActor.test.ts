@@ -27,13 +27,20 @@ import {
 import type { SocketAddr } from "../../src/protocol/SocketAddr.ts"
 import * as Stun from "../../src/protocol/Stun.ts"
 import * as Crypto from "../../src/services/Crypto.ts"
-import * as NetworkInterfaces from "../../src/services/NetworkInterfaces.ts"
+import * as NetworkWatch from "../../src/services/NetworkWatch.ts"
 import * as FakePeers from "./FakePeers.ts"
 
 const server = { host: "192.0.2.1", port: 3478 }
 const mapped = { host: "198.51.100.7", port: 40123 }
-const eth0: NetworkInterfaces.InterfaceAddress = { name: "eth0", host: "10.0.0.2", family: 4, loopback: false }
-const lo: NetworkInterfaces.InterfaceAddress = { name: "lo", host: "127.0.0.1", family: 4, loopback: true }
+const eth0: NetworkWatch.InterfaceAddress = { name: "eth0", host: "10.0.0.2", family: 4, loopback: false }
+const lo: NetworkWatch.InterfaceAddress = { name: "lo", host: "127.0.0.1", family: 4, loopback: true }
+
+/** This host with one address that leads out, or none. */
+const at = (address: NetworkWatch.InterfaceAddress | null): NetworkWatch.NetworkState => ({
+  addresses: address === null ? [lo] : [lo, address],
+  outward: { v4: address?.host ?? null, v6: null },
+  wakes: 0
+})
 
 type Sent = { readonly atMs: number; readonly to: SocketAddr; readonly bytes: Uint8Array }
 type Setup = { ports: { v4?: number; v6?: number }; answer: (sent: Sent) => ReadonlyArray<ControlDatagram> }
@@ -43,7 +50,8 @@ const setup = Effect.fnUntraced(function*(portsKnown: Effect.Effect<void> = Effe
   const startedAt = Number(yield* Clock.currentTimeNanos) / 1e6
   const sent: Array<Sent> = []
   const incoming = yield* Mailbox.make<ControlDatagram>()
-  const interfaces = yield* SubscriptionRef.make<ReadonlyArray<NetworkInterfaces.InterfaceAddress>>([lo, eth0])
+  const network = yield* SubscriptionRef.make(at(eth0))
+  const rebound: Array<ReadonlyArray<4 | 6>> = []
   const world: Setup = { ports: { v4: 5000 }, answer: () => [] }
   const handlers = UdpControlRpcs.toLayer({
     SendControl: Effect.fnUntraced(function*({ bytes, to }) {
@@ -52,18 +60,23 @@ const setup = Effect.fnUntraced(function*(portsKnown: Effect.Effect<void> = Effe
       yield* incoming.offerAll(world.answer(entry))
     }),
     ControlDatagrams: () => Mailbox.toStream(incoming),
+    RebindSockets: ({ families }) =>
+      Effect.sync(() => {
+        rebound.push(families)
+        world.ports = { v4: world.ports.v4! + 1 }
+      }),
     LocalPorts: () => Effect.zipRight(portsKnown, Effect.sync(() => world.ports))
   })
   const layer = StunActor.layer.pipe(
     Layer.provide(FakePeers.layer(FakePeers.make(StreamMux, UdpControlRpcs, handlers))),
-    Layer.provide(NetworkInterfaces.layerTest(interfaces)),
+    Layer.provide(NetworkWatch.layerTest(network)),
     Layer.provide(Crypto.layer),
     Layer.provide(Self.layerTest("stun"))
   )
   const client = yield* Effect.provide(RpcTest.makeClient(StunRpcs), yield* Layer.build(layer))
   yield* TestClock.adjust(0)
   const snapshot = Effect.map(Stream.runHead(client.Candidates()), (it) => (it._tag === "Some" ? it.value : null))
-  return { client, sent, world, interfaces, snapshot }
+  return { client, sent, world, network, rebound, snapshot }
 })
 
 /** In steps: within one, a chain of timers does not get further than its first. */
@@ -172,21 +185,61 @@ describe("StunActor", () => {
       assert.lengthOf(sent, before)
     }))
 
-  it.scoped("asks again at once when the network changes, and tells each change once", () =>
+  it.scoped("on a move has the sockets opened anew, then tells it, then asks again at once", () =>
     Effect.gen(function*() {
-      const { client, interfaces, world } = yield* setup()
+      const { client, network, rebound, world } = yield* setup()
       world.answer = (it) => [success(it)]
       yield* client.SetServers({ servers: [server], relayHost: null })
       yield* TestClock.adjust("10 millis")
-      const told = yield* Effect.fork(Stream.runCollect(Stream.take(client.Candidates(), 3)))
+      const told = yield* Effect.fork(Stream.runCollect(Stream.take(client.Candidates(), 4)))
+      const changes: Array<unknown> = []
+      yield* Effect.forkScoped(
+        Stream.runForEach(client.NetworkChanges(), (it) => Effect.sync(() => void changes.push([it, rebound.length])))
+      )
       yield* TestClock.adjust("10 millis")
       world.answer = (it) => [success(it, { host: "198.51.100.8", port: 41000 })]
-      yield* SubscriptionRef.set(interfaces, [lo, { ...eth0, name: "wlan0", host: "192.168.1.9" }])
+      yield* SubscriptionRef.set(network, at({ ...eth0, name: "wlan0", host: "192.168.1.9" }))
       yield* TestClock.adjust("10 millis")
+      assert.deepStrictEqual(rebound, [[4]])
+      assert.deepStrictEqual(changes, [[{ reason: "addresses", hosts: ["127.0.0.1", "192.168.1.9"], lost: [4] }, 1]])
       const lists = Chunk.toReadonlyArray(yield* Fiber.join(told)).map(hosts)
       assert.deepStrictEqual(lists[0], ["host 10.0.0.2:5000", "srflx 198.51.100.7:40123"])
-      assert.deepStrictEqual(lists[1], ["host 192.168.1.9:5000"])
-      assert.deepStrictEqual(lists[2], ["host 192.168.1.9:5000", "srflx 198.51.100.8:41000"])
+      assert.deepStrictEqual(lists[1], ["host 192.168.1.9:5000"], "its new port is not known yet")
+      assert.deepStrictEqual(lists.at(-1), ["host 192.168.1.9:5001", "srflx 198.51.100.8:41000"])
+    }))
+
+  it.scoped("keeps the sockets when the same address comes back, and tells both changes", () =>
+    Effect.gen(function*() {
+      const { client, network, rebound } = yield* setup()
+      const changes: Array<unknown> = []
+      yield* Effect.forkScoped(
+        Stream.runForEach(client.NetworkChanges(), ({ lost }) => Effect.sync(() => void changes.push(lost)))
+      )
+      yield* TestClock.adjust("10 millis")
+      yield* SubscriptionRef.set(network, at(null))
+      yield* TestClock.adjust("10 millis")
+      yield* SubscriptionRef.set(network, at(eth0))
+      yield* TestClock.adjust("10 millis")
+      assert.deepStrictEqual(changes, [[4], []])
+      assert.deepStrictEqual(rebound, [])
+    }))
+
+  it.scoped("tells a translator's new mapping as a change, and asks what servers see now", () =>
+    Effect.gen(function*() {
+      const { client, sent, world } = yield* setup()
+      world.answer = (it) => [success(it)]
+      yield* client.SetServers({ servers: [server], relayHost: null })
+      yield* TestClock.adjust("10 millis")
+      const changes: Array<unknown> = []
+      yield* Effect.forkScoped(
+        Stream.runForEach(client.NetworkChanges(), ({ reason }) => Effect.sync(() => void changes.push(reason)))
+      )
+      yield* TestClock.adjust("10 millis")
+      const before = sent.length
+      yield* client.MappingChanged()
+      yield* TestClock.adjust("10 millis")
+      assert.deepStrictEqual(changes, ["mapping"])
+      assert.isAbove(sent.length, before)
     }))
 
   it.scoped("refuses more questions than it can hold", () =>

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Stream, TestClock } from "effect"
 import * as Os from "node:os"
-import * as NetworkInterfaces from "../../src/services/NetworkInterfaces.ts"
+import * as NetworkWatch from "../../src/services/NetworkWatch.ts"
 
 const info = (address: string): Os.NetworkInterfaceInfo => ({
   address,
@@ -13,28 +13,43 @@ const info = (address: string): Os.NetworkInterfaceInfo => ({
   scopeid: 0
 })
 
-type Interfaces = ReturnType<NetworkInterfaces.Read>
+type Interfaces = ReturnType<NetworkWatch.Read>
 
 const setup = Effect.gen(function*() {
-  const world = { read: (): Interfaces => ({ eth0: [info("10.0.0.2")] }), reads: 0 }
+  const world = {
+    read: (): Interfaces => ({ eth0: [info("10.0.0.2")] }),
+    reads: 0,
+    outward: { v4: "10.0.0.2", v6: null } as NetworkWatch.Outward,
+    hint: () => {}
+  }
   const read = () => {
     world.reads++
     return world.read()
   }
-  const context = yield* Layer.build(NetworkInterfaces.layerFrom(read))
-  const service = yield* Effect.provide(NetworkInterfaces.NetworkInterfaces, context)
+  const hints = (look: () => void) => {
+    world.hint = look
+    return Effect.never
+  }
+  const outward = Effect.sync(() => world.outward)
+  const context = yield* Layer.build(NetworkWatch.layerFrom({ read, outward, hints }))
+  const service = yield* Effect.provide(NetworkWatch.NetworkWatch, context)
   const told: Array<ReadonlyArray<string>> = []
+  const states: Array<NetworkWatch.NetworkState> = []
   yield* Effect.forkScoped(
-    Stream.runForEach(service.changes, (list) => Effect.sync(() => void told.push(list.map((it) => it.host))))
+    Stream.runForEach(service.changes, (state) =>
+      Effect.sync(() => {
+        states.push(state)
+        told.push(state.addresses.map((it) => it.host))
+      }))
   )
   yield* TestClock.adjust("1 millis")
-  return { world, told, service }
+  return { world, told, states, service }
 })
 const advance = (ms: number) => Effect.repeatN(TestClock.adjust("10 millis"), ms / 10 - 1)
 
-describe("NetworkInterfaces", () => {
+describe("NetworkWatch", () => {
   it("leaves out what can't be used, and keeps loopback", () => {
-    const list = NetworkInterfaces.addressesOf({
+    const list = NetworkWatch.addressesOf({
       eth0: [info("10.0.0.2"), info("fe80::1"), info("2001:db8::2"), info("169.254.3.4")],
       lo: [info("127.0.0.1"), info("::1")],
       down0: undefined
@@ -52,7 +67,7 @@ describe("NetworkInterfaces", () => {
       world.read = () => ({ eth0: [info("10.0.0.9")] })
       yield* advance(200)
       assert.deepStrictEqual(told, [["10.0.0.2"], ["10.0.0.9"]])
-      assert.deepStrictEqual((yield* service.current).map((it) => it.host), ["10.0.0.9"])
+      assert.deepStrictEqual((yield* service.current).addresses.map((it) => it.host), ["10.0.0.9"])
     }))
 
   it.scoped("tells one change, not two, where an address goes and another one comes", () =>
@@ -83,14 +98,80 @@ describe("NetworkInterfaces", () => {
         throw new Error("EMFILE")
       }
       yield* advance(1_000)
-      assert.lengthOf(yield* service.current, 1)
+      assert.lengthOf((yield* service.current).addresses, 1)
       assert.deepStrictEqual(told, [["10.0.0.2"]])
     }))
 
+  it.scoped("looks at once when the system says so, and tells a burst of changes once", () =>
+    Effect.gen(function*() {
+      const { told, world } = yield* setup
+      yield* advance(30)
+      world.read = () => ({})
+      world.hint()
+      yield* TestClock.adjust("5 millis")
+      world.read = () => ({ wlan0: [info("192.168.1.9")] })
+      world.hint()
+      yield* advance(30)
+      assert.deepStrictEqual(told, [["10.0.0.2"], ["192.168.1.9"]])
+    }))
+
+  it.scoped("sees within a second that another address leads out, and calls that a change of route", () =>
+    Effect.gen(function*() {
+      const { states, world } = yield* setup
+      world.read = () => ({ eth0: [info("10.0.0.2")], wlan0: [info("192.168.1.9")] })
+      yield* advance(300)
+      world.outward = { v4: "192.168.1.9", v6: null }
+      yield* advance(1_200)
+      assert.deepStrictEqual(states.map((state) => state.outward.v4), ["10.0.0.2", "10.0.0.2", "192.168.1.9"])
+      const [first, wider, rerouted] = states as [
+        NetworkWatch.NetworkState,
+        NetworkWatch.NetworkState,
+        NetworkWatch.NetworkState
+      ]
+      assert.strictEqual(NetworkWatch.reasonOf(first, wider), "addresses")
+      assert.strictEqual(NetworkWatch.reasonOf(wider, rerouted), "route")
+      assert.deepStrictEqual(NetworkWatch.lost(wider, rerouted), [], "the old address is still there")
+    }))
+
+  it("knows a sleep by either clock, and calls it that", () => {
+    const before = { wallMs: 1_000_000, monotonicMs: 50_000 }
+    const after = (wallMs: number, monotonicMs: number) =>
+      NetworkWatch.hasSlept(before, { wallMs: before.wallMs + wallMs, monotonicMs: before.monotonicMs + monotonicMs })
+    assert.isFalse(after(100, 100))
+    assert.isFalse(after(2_000, 2_000), "a busy machine")
+    assert.isTrue(after(60_000, 100), "the monotonic clock stood still")
+    assert.isTrue(after(60_000, 60_000), "nobody looked")
+    assert.isFalse(after(-60_000, 100), "the wall clock was set back")
+    const state = { addresses: [], outward: { v4: null, v6: null }, wakes: 0 }
+    assert.strictEqual(NetworkWatch.reasonOf(state, { ...state, wakes: 1 }), "woke")
+  })
+
+  it("wants sockets anew where the address that they left with is gone and another one leads out", () => {
+    const at = (v4: string | null, ...hosts: ReadonlyArray<string>): NetworkWatch.NetworkState => ({
+      addresses: hosts.map((host) => ({ name: "eth0", host, family: 4, loopback: false })),
+      outward: { v4, v6: null },
+      wakes: 0
+    })
+    const home = at("10.0.0.2", "10.0.0.2")
+    assert.deepStrictEqual(NetworkWatch.lost(home, at(null)), [4])
+    assert.deepStrictEqual(NetworkWatch.replaced(home.outward, at(null)), [], "nothing leads out now")
+    assert.deepStrictEqual(
+      NetworkWatch.replaced(home.outward, home),
+      [],
+      "it came back: translators still know the port"
+    )
+    assert.deepStrictEqual(NetworkWatch.replaced(home.outward, at("10.0.0.2", "10.0.0.2", "172.17.0.1")), [])
+    const away = at("192.168.1.9", "192.168.1.9")
+    assert.deepStrictEqual(NetworkWatch.replaced(home.outward, away), [4])
+    assert.deepStrictEqual(NetworkWatch.firstOf(home.outward, away.outward, [4]), away.outward)
+    assert.deepStrictEqual(NetworkWatch.firstOf(home.outward, away.outward, []), home.outward)
+    assert.deepStrictEqual(NetworkWatch.firstOf({ v4: null, v6: null }, home.outward, []), home.outward)
+  })
+
   it.scoped("reads this machine", () =>
     Effect.gen(function*() {
-      const context = yield* Layer.build(NetworkInterfaces.layer)
-      const service = yield* Effect.provide(NetworkInterfaces.NetworkInterfaces, context)
-      assert.deepStrictEqual(yield* service.current, NetworkInterfaces.addressesOf(Os.networkInterfaces()))
+      const context = yield* Layer.build(NetworkWatch.layer)
+      const service = yield* Effect.provide(NetworkWatch.NetworkWatch, context)
+      assert.deepStrictEqual((yield* service.current).addresses, NetworkWatch.addressesOf(Os.networkInterfaces()))
     }))
 })

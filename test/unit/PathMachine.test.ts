@@ -315,7 +315,7 @@ describe("a path that dies", () => {
   it("is left when the connector asks, for a path that answers", () => {
     const net = new PathNet().start()
     net.runUntil(3_000)
-    net.apply(net.client, (m) => m.onSwitchRequested(net.now))
+    net.apply(net.client, (m) => m.onSwitchRequested("path_blackholed", net.now))
     expect(net.client.selected.at(-1)).toMatchObject({ path: RELAY, reason: "peer_request" })
   })
 
@@ -365,6 +365,62 @@ describe("a network change", () => {
     const last = net.client.selected.at(-1)!
     expect(last).toMatchObject({ path: RELAY, reason: "network_changed" })
     expect(last.at - 3_000).toBeLessThanOrEqual(150)
+  })
+
+  it("that took this host's address: the relay is taken as soon as it is bound, unasked, and the path is looked for at once", () => {
+    const net = new PathNet().start()
+    net.runUntil(3_000)
+    net.direct.down = true
+    net.relay.down = true
+    net.apply(net.client, (m) => m.onNetworkChange(net.now, [4]))
+    net.runUntil(3_040)
+    expect(pathOf(net.client)).toBe(DIRECT)
+    net.relay.down = false
+    net.apply(net.client, (m) => m.onRelayBound("relay-udp", net.now))
+    expect(net.client.selected.at(-1)).toMatchObject({ at: 3_040, path: RELAY, reason: "network_changed" })
+    net.direct.down = false
+    net.runUntil(3_300)
+    expect(pathOf(net.client)).toBe(DIRECT) // no hold: a move is not its fault
+  })
+
+  it("that took another IP version's address does not move a path that works", () => {
+    const net = new PathNet().start()
+    net.runUntil(3_000)
+    net.apply(net.client, (m) => m.onNetworkChange(net.now, [6]))
+    net.apply(net.client, (m) => m.onRelayBound("relay-udp", net.now))
+    net.runUntil(4_000)
+    expect(pathOf(net.client)).toBe(DIRECT)
+    expect(net.client.selected).toHaveLength(1)
+  })
+
+  it("of the connector moves the client by a request, without a hold", () => {
+    const net = new PathNet().start()
+    net.runUntil(3_000)
+    net.direct.down = true
+    net.apply(net.connector, (m) => m.onNetworkChange(net.now, [4]))
+    net.runUntil(3_030)
+    net.apply(net.connector, (m) => m.onRelayBound("relay-udp", net.now))
+    net.runUntil(3_100)
+    expect(net.client.selected.at(-1)).toMatchObject({ path: RELAY, reason: "peer_request" })
+    net.direct.down = false
+    net.runUntil(3_400)
+    expect(pathOf(net.client)).toBe(DIRECT)
+  })
+
+  it("does not count what was lost while there was no network against a path", () => {
+    const net = new PathNet().start()
+    net.runUntil(3_000)
+    net.direct.down = true
+    net.relay.down = true
+    net.apply(net.client, (m) => m.onNetworkChange(net.now, [4]))
+    net.runUntil(6_000)
+    net.direct.down = false
+    net.relay.down = false
+    net.apply(net.client, (m) => m.onNetworkChange(net.now))
+    net.apply(net.client, (m) => m.onRelayBound("relay-udp", net.now))
+    net.runUntil(7_000)
+    expect(pathOf(net.client)).toBe(DIRECT)
+    for (const { loss } of net.client.machine.samples(net.now)) expect(loss).toBe(0)
   })
 })
 

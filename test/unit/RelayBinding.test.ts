@@ -132,6 +132,20 @@ describe("RelayBinding", () => {
     assert.strictEqual(binding.phase, "bound")
   })
 
+  it("binds anew at once when the network changes, and says so even if the relay sees no difference", () => {
+    const { bind, binding, log, note, sends, start, tags } = make()
+    start()
+    const asked = sends("BindRequest").length
+    note(binding.onNetworkChanged(5_000), 5_000)
+    assert.strictEqual(binding.phase, "bound", "until the relay says otherwise")
+    assert.lengthOf(sends("BindRequest"), asked + 1)
+    assert.strictEqual(log.at(-1)!.at, 5_000)
+    assert.deepStrictEqual(bind(5_040), [{ _tag: "Bound", mapped: MAPPED }])
+    const bounds = tags().filter((tag) => tag === "Bound").length
+    note(binding.onTick(binding.wakeAt), binding.wakeAt)
+    assert.strictEqual(tags().filter((tag) => tag === "Bound").length, bounds, "a plain refresh says nothing")
+  })
+
   it("opens each session until it is answered, and again only where the relay has forgotten", () => {
     const { bind, binding, log, note, on, runTo, sends, start, tags } = make()
     note(binding.onTicket("s", TAG, TICKET, 0), 0)

@@ -50,6 +50,8 @@ export interface Connected {
   readonly link: Link
   /** What the relay tells a client that it lets in. */
   readonly welcome: Uint8Array
+  /** This host's address that the connection was made from; it lives no longer than that. */
+  readonly localHost: string
 }
 
 const DEFAULT_DEADLINE = Duration.seconds(10)
@@ -77,6 +79,7 @@ const open = async (options: Options, nowMs: number, signal: AbortSignal): Promi
   const proxy = options.proxy ?? TlsDial.proxyFor(host, process.env)
   const alpn = webTransport ? "h2" as const : "http/1.1" as const
   const { certSha256, socket } = await TlsDial.dial({ host, port, trust, alpn, proxy, nowMs }, signal)
+  const localHost = (socket.localAddress ?? "").replace(/^::ffff:/, "")
   const abort = () => void socket.destroy()
   signal.addEventListener("abort", abort, { once: true })
   if (signal.aborted) abort()
@@ -85,7 +88,7 @@ const open = async (options: Options, nowMs: number, signal: AbortSignal): Promi
     const carrier = webTransport ? WebTransportCarrier : WebSocketCarrier
     link = await carrier.open(socket, TlsDial.authorityOf(host, port), `/${purpose}`, certSha256)
     const welcome = await Handshaking.asClient(link, options)
-    return { link, welcome }
+    return { link, welcome, localHost }
   } catch (error) {
     link?.destroy("the handshake failed")
     socket.destroy()

@@ -5,7 +5,7 @@
 import { RpcClient, RpcSerialization, RpcServer } from "@effect/rpc"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
 import type { FromClientEncoded, FromServerEncoded, RequestEncoded } from "@effect/rpc/RpcMessage"
-import { Duration, Effect, Either, Mailbox, Option, Schedule, type Scope } from "effect"
+import { Duration, Effect, Either, Mailbox, Option, Schedule, type Scope, Stream } from "effect"
 import * as LengthPrefix from "../../protocol/LengthPrefix.ts"
 import type { NodeKey } from "../../protocol/NodeKey.ts"
 import { CloseCode, type Link } from "./Link.ts"
@@ -19,6 +19,8 @@ const TRACE_HEADERS = new Set(["traceparent", "tracestate"])
 /** Calls of one link that have not been answered, streams included. */
 export const MAX_IN_FLIGHT = 64
 export const PING_EVERY = Duration.seconds(10)
+/** After a change of the network: two retransmissions of TCP on an ordinary path. */
+export const CHECK_DEADLINE = Duration.millis(1500)
 /** A link of which nothing was heard for so long is cut by the server. */
 export const SILENCE_LIMIT = Duration.seconds(30)
 const SWEEPS_PER_LIMIT = 6
@@ -234,6 +236,8 @@ const isHeaders = (value: unknown): value is ReadonlyArray<[string, string]> =>
 export interface ClientOptions {
   /** How often the server is asked whether it is there; unanswered for one more period, the link is cut. */
   readonly pingEvery?: Duration.DurationInput
+  /** Each element asks the server at once; unanswered within `CHECK_DEADLINE`, the link is cut. */
+  readonly checks?: Stream.Stream<unknown>
 }
 
 /** For `RpcClient`: provide it as `RpcClient.Protocol`. Ends the link with the scope. */
@@ -245,6 +249,7 @@ export const makeClient = (
     const parser = serialization.unsafeMake()
     const queue = new MessageQueue(link)
     let heard = true
+    let heardAfterCheck = true
     let dead: RpcClientError | undefined
     const fail = (why: string) =>
       Effect.suspend(() => {
@@ -255,6 +260,7 @@ export const makeClient = (
       })
     const reading = readAll(link, parser, (message) => {
       heard = true
+      heardAfterCheck = true
       if (!isFromServer(message)) return Effect.fail(new BrokenPeer("not a message of a server"))
       return message._tag === "Pong" ? Effect.void : writeResponse(message)
     }).pipe(
@@ -270,8 +276,15 @@ export const makeClient = (
       queue.offer(encode(parser, { _tag: "Ping" }))
       return Effect.void
     }).pipe(Effect.schedule(Schedule.spaced(options.pingEvery ?? PING_EVERY)))
+    const check = Effect.gen(function*() {
+      heardAfterCheck = false
+      queue.offer(encode(parser, { _tag: "Ping" }))
+      yield* Effect.sleep(CHECK_DEADLINE)
+      if (!heardAfterCheck) yield* fail("the relay does not answer since the network changed")
+    })
     yield* Effect.forkScoped(Effect.interruptible(reading))
     yield* Effect.forkScoped(Effect.interruptible(pinging))
+    yield* Effect.forkScoped(Effect.interruptible(Stream.runForEach(options.checks ?? Stream.empty, () => check)))
     yield* Effect.addFinalizer(() => Effect.sync(() => link.close("this node has ended the link")))
     return {
       send: (request: FromClientEncoded) =>
