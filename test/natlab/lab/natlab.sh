@@ -8,6 +8,10 @@
 #   natlab.sh LAB nat SITE T              another NAT from now on; what was mapped is forgotten
 #   natlab.sh LAB blackhole sites|relay on|off   silently drop all UDP between the two sites, or to and from the relay
 #   natlab.sh LAB roam HOST SITE          move HOST's cable to another site: new address, new NAT, new route
+#   natlab.sh LAB readdr HOST N           another address on the same LAN: N is its last octet
+#   natlab.sh LAB rebind SITE [newip]     its NAT reboots: mappings lost, other ports from now on (newip: another WAN address, too)
+#   natlab.sh LAB link HOST down|up       HOST's cable: carrier lost, what is sent vanishes
+#   natlab.sh LAB link HOST off|on        HOST's own interface: address and routes go, sends fail
 #   natlab.sh LAB relaybytes              what has crossed the relay's access link so far, both directions together
 #
 #   relay 203.0.113.10 --+                                +-- cgw  198.51.100.2  -- LAN 192.168.1.0/24 -- client .10
@@ -42,8 +46,12 @@ die(){ echo "natlab: $*" >&2; exit 1; }
 
 lan4(){ # SITE -> its LAN's first three octets
   case $(get "nat.$1") in none|firewall) echo "198.18.${IDX[$1]}";; *) get "lan.$1";; esac; }
-outer4(){ echo "198.51.100.$(( 16*(IDX[$1]-1) + 2 ))"; }
+outer4(){ echo "198.51.100.$(( 16*(IDX[$1]-1) + 2 + $(get "wanip.$1") ))"; }
 wan4(){ if [[ -e $RUN/cgn.$1 ]]; then echo "100.64.${IDX[$1]}.2"; else outer4 "$1"; fi; }
+masq(){ # LAN EPOCH: ports are kept, and after each reboot another range of them is used
+  local b=$((2000 + $2 % 30 * 1000))
+  (($2 == 0)) || echo "oifname \"wan\" ip saddr $1.0/24 meta l4proto { tcp, udp } masquerade to :$b-$((b + 999))"
+  echo "oifname \"wan\" ip saddr $1.0/24 masquerade"; }
 
 cone(){ # TYPE PUBLIC LAN -> one port for all destinations: maps of what was sent, kept by the packets themselves
   local in='' ports=''
@@ -77,12 +85,12 @@ cone(){ # TYPE PUBLIC LAN -> one port for all destinations: maps of what was sen
   }
 R
 }
-ruleset(){ # TYPE PUBLIC LAN -> ruleset of a gateway, on stdout
+ruleset(){ # TYPE PUBLIC LAN EPOCH -> ruleset of a gateway, on stdout
   local type=$1 lan=$3 nat='' fw='' fwd='iifname "br0" accept'
   case $type in
     none) fwd=accept;;
     firewall) ;;
-    port-restricted|udp-blocked|tcp443) nat="oifname \"wan\" ip saddr $lan.0/24 masquerade";;
+    port-restricted|udp-blocked|tcp443) nat=$(masq "$lan" "$4");;
     symmetric) nat="oifname \"wan\" ip saddr $lan.0/24 masquerade fully-random";;
     symmetric-pool) nat="oifname \"wan\" ip saddr $lan.0/24 meta l4proto { tcp, udp } snat to $2-${2%.*}.$(( ${2##*.}+3 )):1024-65535 fully-random
     oifname \"wan\" ip saddr $lan.0/24 masquerade";;
@@ -115,12 +123,12 @@ R
     *) printf 'table ip nat {\n  chain post { type nat hook postrouting priority 100;\n    %s\n  }\n}\n' "$nat";;
   esac
 }
-load(){ # NS TYPE PUBLIC LAN
-  ruleset "$2" "$3" "$4" | x "$1" nft -f - || { ruleset "$2" "$3" "$4" | cat -n >&2; die "nft failed on $1"; }
+load(){ # NS TYPE PUBLIC LAN EPOCH
+  ruleset "$2" "$3" "$4" "$5" | x "$1" nft -f - || { ruleset "$2" "$3" "$4" "$5" | cat -n >&2; die "nft failed on $1"; }
   x "$1" conntrack -F >/dev/null 2>&1 || true; }
 apply_nat(){ # SITE
-  load "${GW[$1]}" "$(get "nat.$1")" "$(wan4 "$1")" "$(lan4 "$1")"
-  if [[ -e $RUN/cgn.$1 ]]; then load cgn "$(get "cgn.$1")" "$(outer4 "$1")" "100.64.${IDX[$1]}"; fi; }
+  load "${GW[$1]}" "$(get "nat.$1")" "$(wan4 "$1")" "$(lan4 "$1")" "$(get "epoch.$1")"
+  if [[ -e $RUN/cgn.$1 ]]; then load cgn "$(get "cgn.$1")" "$(outer4 "$1")" "100.64.${IDX[$1]}" "$(get "epoch.$1")"; fi; }
 addr_host(){ # HOST: address and default route, by the site that it is plugged in
   local s n l; read -r s n <"$RUN/host.$1"; l=$(lan4 "$s")
   printf '%s\n' "link set eth0 up" "addr flush dev eth0 scope global" "addr add $l.$n/24 dev eth0" \
@@ -138,7 +146,7 @@ plug(){ # HOST SITE NUM: a cable to the site's switch; the namespaces exist
 outside(){ # NS SITE: the addresses of the side that the internet sees
   local k first; first=$(outer4 "$2")
   for k in 0 1 2 3; do echo "addr add ${first%.*}.$(( ${first##*.}+k ))/28 dev wan"; done | ip -n "$P-$1" -batch -
-  printf '%s\n' "link set wan up" "route add default via 198.51.100.$((16*(IDX[$2]-1)+1))" | ip -n "$P-$1" -batch -; }
+  printf '%s\n' "link set wan up" "route replace default via 198.51.100.$((16*(IDX[$2]-1)+1))" | ip -n "$P-$1" -batch -; }
 site(){ # SITE: its gateway's two sides, and the way back where its LAN is public
   local g=${GW[$1]} i=${IDX[$1]}
   printf '%s\n' "link add br0 type bridge forward_delay 0" "link set br0 up" "addr add $(lan4 "$1").1/24 dev br0" | ip -n "$P-$g" -batch -
@@ -152,7 +160,7 @@ case $CMD in
 up)
   mkdir -p "${RUN%/*}"; [[ -d $RUN ]] && "$0" "$LAB" down
   mkdir "$RUN"; SAME=
-  for s in client client2 connector; do put "nat.$s" port-restricted; done
+  for s in client client2 connector; do put "nat.$s" port-restricted; put "epoch.$s" 0; put "wanip.$s" 0; done
   put lan.client 192.168.1; put lan.client2 192.168.2; put lan.connector 10.20.0
   while (($#)); do case $1 in
     --client-nat) put nat.client "$2"; shift;; --connector-nat) put nat.connector "$2"; shift;; --same-nat) SAME=1;;
@@ -216,6 +224,16 @@ R
 roam) read -r old n <"$RUN/host.$1"; [[ $old == "$2" ]] && exit 0
   ip -n "$P-${GW[$old]}" link set "p-$1" netns "$P-${GW[$2]}"; put "host.$1" "$2 $n"
   printf '%s\n' "link set p-$1 master br0" "link set p-$1 up" | ip -n "$P-${GW[$2]}" -batch -; addr_host "$1" ;;
+readdr) read -r s _ <"$RUN/host.$1"; put "host.$1" "$s $2"; addr_host "$1" ;;
+rebind) s=$1; put "epoch.$s" $(($(get "epoch.$s") + 1))
+  if [[ ${2-} == newip ]]; then put "wanip.$s" $((($(get "wanip.$s") + 1) % 4))
+    g=${GW[$s]}; [[ ! -e $RUN/cgn.$s ]] || g=cgn
+    ip -n "$P-$g" addr flush dev wan scope global; outside "$g" "$s"
+    ip -n "$P-inet" route replace "198.18.${IDX[$s]}.0/24" via "$(outer4 "$s")"; fi
+  apply_nat "$s" ;;
+link) read -r s _ <"$RUN/host.$1"; case $2 in
+  off) ip -n "$P-$1" link set eth0 down;; on) addr_host "$1";;
+  down|up) ip -n "$P-${GW[$s]}" link set "p-$1" "$2";; *) die "link $2";; esac ;;
 relaybytes) x inet bash -c 'cat /proc/net/dev' | awk '$1=="relay:" { print $2 + $10 }' ;;
 *) die "unknown command $CMD" ;;
 esac

@@ -1,5 +1,6 @@
 // The private resource of the lab: an HTTP server. `/` says hello; `/file?rate=N` serves a file at N bytes a second (0: as fast
-// as it is taken); `/drip` sends a line every 50 ms for ever. Arguments: address, port, file.
+// as it is taken); `/drip` sends a line every 50 ms for ever; `/count?rate=N` sends 1, 2, 3, ... as 32-bit numbers, big endian, for
+// ever. Arguments: address, port, file.
 import { readFileSync } from "node:fs"
 import { createServer } from "node:http"
 
@@ -21,6 +22,20 @@ const paced = (response, rate) => {
   response.once("close", () => clearInterval(timer))
 }
 
+const COUNT_STEP_MS = 10
+
+const counting = (response, rate) => {
+  let next = 1
+  const words = Math.ceil(rate * COUNT_STEP_MS / 1000 / 4)
+  const timer = setInterval(() => {
+    if (response.writableNeedDrain) return
+    const part = Buffer.alloc(words * 4)
+    for (let i = 0; i < words; i++) part.writeUInt32BE(next++, i * 4)
+    response.write(part)
+  }, COUNT_STEP_MS)
+  response.once("close", () => clearInterval(timer))
+}
+
 createServer((request, response) => {
   const { pathname, searchParams } = new URL(request.url, "http://resource")
   if (pathname === "/") return response.end("hello from the resource\n")
@@ -33,6 +48,7 @@ createServer((request, response) => {
     const timer = setInterval(() => response.write("drip\n"), 50)
     return response.once("close", () => clearInterval(timer))
   }
+  if (pathname === "/count") return counting(response, Number(searchParams.get("rate")))
   response.statusCode = 404
   response.end()
 }).listen(Number(port), address, () => console.log(JSON.stringify({ event: "ready" })))

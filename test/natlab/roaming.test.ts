@@ -1,0 +1,100 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Schedule } from "effect"
+import * as Lab from "./Lab.ts"
+
+/** Bytes a second: the file then takes nine seconds, in which its networks change. */
+const RATE = 600_000
+/** Far above what a move takes (see `bench/roam.mjs`): another machine may be busy. What was seen is printed. */
+const STALL_MS = 3_000
+const PULLED_MS = 3_000
+/** The relay's new process is up; nodes sign in again with a back-off that has grown meanwhile. */
+const REBOUND_MS = 6_000
+
+const isDirect = ({ path }: { readonly path: string }) => path === "direct"
+
+const untilMore = (file: Lab.Fetching, within: number) =>
+  Effect.suspend(() => {
+    const before = file.bytes()
+    return Effect.suspend(() => (file.bytes() > before ? Effect.void : Effect.fail("not one byte more"))).pipe(
+      Effect.retry(Schedule.spaced("10 millis")),
+      Effect.timeout(within)
+    )
+  })
+
+/** A download under way by a direct path, through what `change` does, to its last byte. */
+const download = <E>(change: (lab: Lab.Lab, file: Lab.Fetching) => Effect.Effect<void, E>, mostMs = STALL_MS) =>
+  Lab.use({}, (lab) =>
+    Effect.gen(function*() {
+      const file = yield* lab.begin(`/file?rate=${RATE}`)
+      yield* lab.untilPeer(isDirect, "8 seconds")
+      yield* change(lab, file)
+      assert.isBelow(file.bytes(), Lab.FILE_BYTES, "the download was under way")
+      const { code, sha256, stallMs } = yield* file.done
+      process.stderr.write(`${JSON.stringify({ longestStallMs: Math.round(stallMs) })}\n`)
+      assert.deepStrictEqual([code, sha256], [0, Lab.FILE_SHA256])
+      assert.isBelow(stallMs, mostMs)
+    }))
+
+describe.skipIf(!Lab.isPossible)("flows that do not notice a move", () => {
+  it.scopedLive("the client moves to another network and back", () =>
+    download((lab, file) =>
+      Effect.gen(function*() {
+        yield* lab.net("roam", "client", "client2")
+        yield* untilMore(file, STALL_MS)
+        yield* lab.untilPeer(isDirect, "4 seconds")
+        yield* lab.net("roam", "client", "client")
+        yield* untilMore(file, STALL_MS)
+        yield* lab.untilPeer(isDirect, "4 seconds")
+      })
+    ))
+
+  it.scopedLive("the connector moves, then both do at once", () =>
+    download((lab, file) =>
+      Effect.gen(function*() {
+        yield* lab.net("roam", "connector", "client2")
+        yield* untilMore(file, STALL_MS)
+        yield* lab.untilPeer(isDirect, "4 seconds")
+        yield* Effect.all([lab.net("roam", "client", "client2"), lab.net("roam", "connector", "connector")], {
+          concurrency: 2
+        })
+        yield* untilMore(file, STALL_MS)
+      })
+    ))
+
+  it.scopedLive("the client's NAT forgets its mappings, then gets another public address; nobody tells the client", () =>
+    download((lab, file) =>
+      Effect.gen(function*() {
+        yield* lab.net("rebind", "client")
+        yield* untilMore(file, STALL_MS)
+        yield* Effect.sleep("1 second") // a while without trouble, so that the next one is one of its own
+        yield* lab.net("rebind", "client", "newip")
+        yield* untilMore(file, STALL_MS)
+      })
+    ))
+
+  it.scopedLive("the client's DHCP lease changes, then its link is down for three seconds", () =>
+    download((lab, file) =>
+      Effect.gen(function*() {
+        yield* lab.net("readdr", "client", "11")
+        yield* untilMore(file, STALL_MS)
+        yield* lab.net("link", "client", "off")
+        yield* Effect.sleep(PULLED_MS)
+        yield* lab.net("link", "client", "on")
+        yield* untilMore(file, STALL_MS)
+      }), PULLED_MS + STALL_MS))
+
+  it.scopedLive("the relay restarts under a flow that it carries: both sides are bound again soon after", () =>
+    Lab.use({}, (lab) =>
+      Effect.gen(function*() {
+        const file = yield* lab.begin(`/file?rate=${RATE}`)
+        yield* lab.untilPeer(isDirect, "8 seconds")
+        yield* lab.net("blackhole", "sites", "on")
+        yield* lab.untilPeer(({ path }) => path === "relay-udp", "5 seconds")
+        yield* lab.stop("relay")
+        yield* lab.start("relay")
+        const [took] = yield* Effect.timed(untilMore(file, REBOUND_MS))
+        process.stderr.write(`${JSON.stringify({ flowsAgainAfter: String(took) })}\n`)
+        const { code, sha256 } = yield* file.done
+        assert.deepStrictEqual([code, sha256], [0, Lab.FILE_SHA256])
+      })))
+})
