@@ -21,8 +21,8 @@ const ENV = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` }
 const PULLED_MS = 3_000
 /** After a change the flow is watched for at least this long. */
 const WATCH_MS = 1_500
-/** A session that is not on a direct path by then is told as such, and the next change is made. */
-const SETTLE_MS = 10_000
+/** A session that is not on a direct path by then is told as such, and the next change is made. A path that fell is held for up to 30 s. */
+const SETTLE_MS = 35_000
 
 const { values } = parseArgs({
   options: {

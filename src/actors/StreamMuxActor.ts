@@ -6,6 +6,7 @@
 import { Effect, Either, FiberSet, Option, PubSub, Redacted, Schedule, Schema, Stream } from "effect"
 import type { Verdict } from "../protocol/FlowWire.ts"
 import type * as PathMessage from "../protocol/PathMessage.ts"
+import * as PathReason from "../protocol/PathReason.ts"
 import type { SocketAddr } from "../protocol/SocketAddr.ts"
 import * as Authority from "../services/Authority.ts"
 import * as NodeState from "../services/NodeState.ts"
@@ -208,7 +209,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       }),
     SelectPath: ({ path, reason, session }) =>
       Effect.zipRight(
-        withSession(session, ({ peer }) => peer.select(path)),
+        withSession(session, ({ peer }) => peer.select(path, !PathReason.isImprovement(reason))),
         Effect.logInfo("path selected").pipe(Effect.annotateLogs({ session, path: path.kind, reason }))
       ),
     RequestSwitch: ({ reason, session }) =>

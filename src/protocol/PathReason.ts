@@ -22,6 +22,11 @@ export type Facts = {
 /** Moves that stay the reason while the path that was left is still being sought. */
 const FALLS: ReadonlySet<Reason> = new Set(["path_blackholed", "path_failed", "peer_request", "network_changed"])
 
+const IMPROVEMENTS: ReadonlySet<Reason> = new Set(["direct_proved", "direct_faster", "direct_slower_than_relay"])
+
+/** The move is for the better; the path that is left still works. */
+export const isImprovement = (reason: Reason): boolean => IMPROVEMENTS.has(reason)
+
 export const of = (facts: Facts): Reason => {
   const { current, moved } = facts
   const others = [...facts.tracks].filter((track) => track !== current)

@@ -23,6 +23,8 @@ const DRAIN_MS = 3_000
 const MAX_PINGS = 256
 /** A ping that was overtaken by the answer to a later one after this long: the path was gone for a while, and is back. */
 const OUTAGE_MS = 250
+/** Paths by which the peer's view of this node is remembered. */
+const MAX_SEEN = 16
 
 export interface PeerSessionEvents {
   /** The peer has proved the pinned key. */
@@ -73,8 +75,8 @@ export class PeerSession implements Endpoint {
   #wanted = RELAY_SLOT
   /** When something was sent that the peer answers at once, with nothing heard since. */
   #askedAt = Infinity
-  /** This node as the peer saw it last on the path in use, as in `addressKey`. */
-  #seenAs = ""
+  /** This node as the peer saw it last, by path, as in `addressKey`. */
+  readonly #seenAs = new Map<string, string>()
   bytesIn = 0
   bytesOut = 0
 
@@ -186,14 +188,40 @@ export class PeerSession implements Endpoint {
     return this.#seal?.seal(PathMessage.encode(message)) ?? null
   }
 
-  /** Client: from now on packets go this way; over a path that QUIC has not validated yet, as soon as it has. */
-  select(path: PathRef): void {
+  /**
+   * Client: from now on packets go this way; over a path that QUIC has not validated yet, as soon as it has. `broken`: the path in
+   * use is.
+   */
+  select(path: PathRef, broken = false): void {
     if (this.role !== "client" || !this.#up) return
+    if (broken && path.kind === "direct" && this.#isSamePathToPeer(path)) return this.#repoint(path)
     const slot = path.kind === "relay" ? RELAY_SLOT : this.#prove(path)
     this.#wanted = slot
     if (slot === this.quic.activeSlot) return
     if (this.quic.isValidated(slot) && this.quic.migrate(slot)) this.#onMoved(slot)
     else this.quic.probeSlot(slot)
+  }
+
+  /** The peer has moved and this node has not: for the peer it is one path, to the address that it has always seen. */
+  #isSamePathToPeer(path: PathRef): boolean {
+    const seenAs = this.#seenAs.get(keyOf(path))
+    return this.path.kind === "direct" && keyOf(path) !== keyOf(this.path) && seenAs !== undefined &&
+      seenAs === this.#seenAs.get(keyOf(this.path))
+  }
+
+  /**
+   * Another address under the slot in use. A QUIC migration would wait for the peer's answer to a challenge, and the peer cannot
+   * say a word on a path whose window is full of what was lost; and for its QUIC nothing has changed.
+   */
+  #repoint(path: PathRef & { readonly kind: "direct" }): void {
+    const slot = this.quic.activeSlot
+    this.#prove(path)
+    const before = this.#slots.repoint(slot, path)
+    if (before?.kind === "direct") this.#router.forgetAddress(before.remote.host, before.remote.port, this)
+    this.#wanted = slot
+    this.quic.pointSlot(slot, directPath)
+    this.quic.revive()
+    this.#onMoved(slot)
   }
 
   onSealed(bytes: Uint8Array, address: string | null, port: number): void {
@@ -225,8 +253,9 @@ export class PeerSession implements Endpoint {
         if (ping === undefined) return
         const now = this.#options.now()
         const missed = now - this.#settle(txId, ping.path)
+        const isSeenAnew = this.#isSeenAnew(ping.path, message.observed)
         if (keyOf(ping.path) === keyOf(this.path)) {
-          if (missed >= OUTAGE_MS || this.#isSeenAnew(message.observed)) this.quic.revive()
+          if (missed >= OUTAGE_MS || isSeenAnew) this.quic.revive()
           else this.quic.onPathAlive()
         }
         return events.onPong(ping.path, txId, now - ping.at, message.observed)
@@ -248,12 +277,15 @@ export class PeerSession implements Endpoint {
   }
 
   /** A translator has mapped this node anew: the peer follows the first QUIC packet, which a download alone does not send. */
-  #isSeenAnew(observed: SocketAddr | null): boolean {
+  #isSeenAnew(path: PathRef, observed: SocketAddr | null): boolean {
     if (observed === null) return false
-    const key = addressKey(observed.host, observed.port)
-    const anew = this.#seenAs !== "" && this.#seenAs !== key
-    this.#seenAs = key
-    return anew
+    const key = keyOf(path)
+    const before = this.#seenAs.get(key)
+    this.#seenAs.delete(key) // the last one is the latest
+    this.#seenAs.set(key, addressKey(observed.host, observed.port))
+    const [oldest] = this.#seenAs.keys()
+    if (this.#seenAs.size > MAX_SEEN && oldest !== undefined) this.#seenAs.delete(oldest)
+    return before !== undefined && before !== this.#seenAs.get(key)
   }
 
   /** Forgets a ping that was answered and those sent by its path before it. Answers with when the first of them was lost, ms. */

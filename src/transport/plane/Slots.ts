@@ -69,6 +69,18 @@ export class Slots {
     return { slot, fresh: true, evicted }
   }
 
+  /** Puts a path under a slot that has another one, which is forgotten; so is a slot that the path had. Answers with the other one. */
+  repoint(slot: number, path: PathRef): PathRef | null {
+    const key = keyOf(path)
+    const had = this.slotOf(key)
+    if (had >= 0) this.#uses[had] = null
+    const before = this.#uses[slot] ?? null
+    if (before !== null) this.#byKey.delete(before.key)
+    this.#uses[slot] = { path, key, at: ++this.#clock }
+    this.#byKey.set(key, slot)
+    return before?.path ?? null
+  }
+
   directPaths(): Array<PathRef> {
     return this.#uses.flatMap((use, slot) => (use !== null && slot !== RELAY_SLOT ? [use.path] : []))
   }
