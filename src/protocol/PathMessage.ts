@@ -2,7 +2,7 @@
  * What the two sides of a session tell each other about paths, before sealing. First byte: type. Big-endian:
  *
  *     ping           1 | flags u8 | path id u16 (0xffff: none) | tx id 8 | zeros up to any length
- *     pong           2 | flags u8 | tx id 8 | address
+ *     pong           2 | path id u8 (0xff: none) | tx id 8 | address
  *     candidates     3 | seq u32 | count u8 | count × (kind u8 | priority u32 | address)
  *     candidates-ack 4 | seq u32
  *     switch         5 | reason u8
@@ -24,6 +24,7 @@ export const MIN_PING_BYTES = 32
 /** The largest plaintext that we make or read: MTU search up to jumbo frames stays below. */
 export const MAX_BYTES = 4000
 const NO_PATH_ID = 0xffff
+const NO_SHORT_PATH_ID = 0xff
 
 /** Ping flags. `ACTIVE`: the sender's packets go this way now. */
 export const FLAG_ACTIVE = 1
@@ -38,8 +39,14 @@ export type PathMessage =
     /** Bytes of the plaintext. */
     readonly padTo: number
   }
-  /** `observed`: where the ping came from; null over the relay. */
-  | { readonly _tag: "Pong"; readonly txId: Uint8Array; readonly flags: number; readonly observed: SocketAddr | null }
+  | {
+    readonly _tag: "Pong"
+    readonly txId: Uint8Array
+    /** As in a ping, 0 to 254. */
+    readonly pathId: number | null
+    /** Where the ping came from; null over the relay. */
+    readonly observed: SocketAddr | null
+  }
   | { readonly _tag: "Candidates"; readonly seq: number; readonly list: ReadonlyArray<Candidate.Candidate> }
   | { readonly _tag: "CandidatesAck"; readonly seq: number }
   | { readonly _tag: "Switch"; readonly reason: SwitchReason }
@@ -65,7 +72,7 @@ export const encode = (message: PathMessage): Uint8Array => {
     case "Ping":
       return encodePing(message.txId, message.pathId, message.flags, message.padTo)
     case "Pong":
-      return encodePong(message.txId, message.flags, message.observed)
+      return encodePong(message.txId, message.pathId, message.observed)
     case "Candidates":
       return encodeCandidates(message.seq, message.list)
     case "CandidatesAck":
@@ -91,10 +98,10 @@ const encodePing = (txId: Uint8Array, pathId: number | null, flags: number, padT
 }
 
 /** At most `MAX_PONG_BYTES`, so never longer than the ping. */
-const encodePong = (txId: Uint8Array, flags: number, observed: SocketAddr | null): Uint8Array => {
+const encodePong = (txId: Uint8Array, pathId: number | null, observed: SocketAddr | null): Uint8Array => {
   const out = new Uint8Array(MAX_PONG_BYTES)
   out[0] = TYPE.Pong
-  out[1] = flags
+  out[1] = pathId ?? NO_SHORT_PATH_ID
   out.set(txId.subarray(0, TX_ID_BYTES), 2)
   return out.subarray(0, writeAddress(out, 10, observed))
 }
@@ -176,7 +183,7 @@ const decodePong = (bytes: Uint8Array): Either.Either<PathMessage, Rejected> => 
   return whole(bytes, address.end, {
     _tag: "Pong",
     txId: bytes.slice(2, 10),
-    flags: bytes[1]!,
+    pathId: bytes[1] === NO_SHORT_PATH_ID ? null : bytes[1]!,
     observed: address.value
   })
 }

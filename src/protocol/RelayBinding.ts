@@ -20,8 +20,8 @@ export const KEEPALIVE_MS = 20_000
 /** After a refusal that may pass: the first wait, doubled up to the last. */
 export const REFUSED_GAP_MS = 1000
 export const MAX_REFUSED_GAP_MS = 30_000
-/** `Rebind` notices within this time start one new handshake. */
-export const REBIND_GAP_MS = 1000
+/** `Rebind` notices within this time start one new handshake. A NAT that reboots may map twice in a row, and a flow waits meanwhile. */
+export const REBIND_GAP_MS = 250
 
 export type LostReason = "unanswered" | "expired" | "network_changed" | Refusal
 

@@ -25,7 +25,7 @@ const message: fc.Arbitrary<PathMessage.PathMessage> = fc.oneof(
   fc.record({
     _tag: fc.constant("Pong" as const),
     txId,
-    flags: fc.integer({ min: 0, max: 255 }),
+    pathId: fc.option(fc.integer({ min: 0, max: 254 })),
     observed: fc.option(address)
   }),
   fc.record({ _tag: fc.constant("Candidates" as const), seq: u32, list: fc.array(candidate, { maxLength: 16 }) }),

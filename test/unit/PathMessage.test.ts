@@ -9,9 +9,9 @@ describe("path messages on the wire", () => {
   it("are laid out as documented", () => {
     const ping = PathMessage.encode({ _tag: "Ping", txId, pathId: 258, flags: 1, padTo: 0 })
     expect(hex(ping)).toBe(`01010102${hex(txId)}${"00".repeat(20)}`)
-    expect(hex(PathMessage.encode({ _tag: "Pong", txId, flags: 0, observed: { host: "192.0.2.1", port: 258 } })))
+    expect(hex(PathMessage.encode({ _tag: "Pong", txId, pathId: 0, observed: { host: "192.0.2.1", port: 258 } })))
       .toBe(`0200${hex(txId)}040102c0000201`)
-    expect(hex(PathMessage.encode({ _tag: "Pong", txId, flags: 0, observed: null }))).toBe(`0200${hex(txId)}000000`)
+    expect(hex(PathMessage.encode({ _tag: "Pong", txId, pathId: 0, observed: null }))).toBe(`0200${hex(txId)}000000`)
     const list = [{ kind: "srflx" as const, address: { host: "2001:db8::1", port: 1 }, priority: 258 }]
     expect(hex(PathMessage.encode({ _tag: "Candidates", seq: 7, list })))
       .toBe("030000000701010000010206000120010db8000000000000000000000001")
@@ -21,7 +21,7 @@ describe("path messages on the wire", () => {
 
   it("never answer with more than was asked", () => {
     const ping = PathMessage.encode({ _tag: "Ping", txId, pathId: null, flags: 0, padTo: 1 })
-    const pong = PathMessage.encode({ _tag: "Pong", txId, flags: 0, observed: { host: "2001:db8::1", port: 65535 } })
+    const pong = PathMessage.encode({ _tag: "Pong", txId, pathId: 0, observed: { host: "2001:db8::1", port: 65535 } })
     expect(pong.length).toBeLessThanOrEqual(ping.length)
     const ack = PathMessage.encode({ _tag: "CandidatesAck", seq: 1 })
     expect(ack.length).toBeLessThanOrEqual(PathMessage.encode({ _tag: "Candidates", seq: 1, list: [] }).length)

@@ -9,7 +9,7 @@ import * as PathMessage from "../../protocol/PathMessage.ts"
 import { direct, keyOf, type PathRef, RELAY, type Role, type SwitchReason } from "../../protocol/PathRef.ts"
 import type { SocketAddr } from "../../protocol/SocketAddr.ts"
 import { ProbeSeal } from "../probe/ProbeSeal.ts"
-import type { QuicEngine } from "../quic/QuicEngine.ts"
+import { type QuicEngine, SLOTS } from "../quic/QuicEngine.ts"
 import { CloseCode, type CloseReason, QuicSession, type SlotPath } from "../quic/QuicSession.ts"
 import type { QuicStream } from "../quic/QuicStream.ts"
 import type { Endpoint, PacketRouter } from "./PacketRouter.ts"
@@ -75,6 +75,8 @@ export class PeerSession implements Endpoint {
   #wanted = RELAY_SLOT
   /** When something was sent that the peer answers at once, with nothing heard since. */
   #askedAt = Infinity
+  /** Connector: where the client's paths came from last, by the client's numbers for them. */
+  readonly #peerPaths = new Map<number, string>()
   /** This node as the peer saw it last, by path, as in `addressKey`. */
   readonly #seenAs = new Map<string, string>()
   bytesIn = 0
@@ -174,7 +176,7 @@ export class PeerSession implements Endpoint {
     const active = keyOf(path) === keyOf(this.path)
     if (active) this.expectAnswer()
     const flags = active ? PathMessage.FLAG_ACTIVE : 0
-    this.#sendMessage(path, { _tag: "Ping", txId: Buffer.from(txId, "hex"), pathId: null, flags, padTo })
+    this.#sendMessage(path, { _tag: "Ping", txId: Buffer.from(txId, "hex"), pathId: this.#idOf(path), flags, padTo })
     return true
   }
 
@@ -194,7 +196,12 @@ export class PeerSession implements Endpoint {
    */
   select(path: PathRef, broken = false): void {
     if (this.role !== "client" || !this.#up) return
-    if (broken && path.kind === "direct" && this.#isSamePathToPeer(path)) return this.#repoint(path)
+    if (broken && path.kind === "direct" && this.#isSamePathToPeer(path)) {
+      // A migration would wait for the answer to a challenge, and the peer cannot say a word on a path whose window is full of
+      // what was lost; and for its QUIC nothing has changed.
+      this.#wanted = this.quic.activeSlot
+      return this.#putUnder(this.#wanted, path)
+    }
     const slot = path.kind === "relay" ? RELAY_SLOT : this.#prove(path)
     this.#wanted = slot
     if (slot === this.quic.activeSlot) return
@@ -209,21 +216,6 @@ export class PeerSession implements Endpoint {
       seenAs === this.#seenAs.get(keyOf(this.path))
   }
 
-  /**
-   * Another address under the slot in use. A QUIC migration would wait for the peer's answer to a challenge, and the peer cannot
-   * say a word on a path whose window is full of what was lost; and for its QUIC nothing has changed.
-   */
-  #repoint(path: PathRef & { readonly kind: "direct" }): void {
-    const slot = this.quic.activeSlot
-    this.#prove(path)
-    const before = this.#slots.repoint(slot, path)
-    if (before?.kind === "direct") this.#router.forgetAddress(before.remote.host, before.remote.port, this)
-    this.#wanted = slot
-    this.quic.pointSlot(slot, directPath)
-    this.quic.revive()
-    this.#onMoved(slot)
-  }
-
   onSealed(bytes: Uint8Array, address: string | null, port: number): void {
     const plaintext = this.#seal?.open(bytes)
     if (plaintext === undefined || typeof plaintext === "string") return
@@ -231,8 +223,42 @@ export class PeerSession implements Endpoint {
     if (message._tag === "Left") return
     this.#askedAt = Infinity
     const path = address === null ? RELAY : direct({ host: address, port })
-    if (path.kind === "direct") this.#prove(path)
+    if (path.kind === "direct") this.#admit(path, message.right)
     this.#onMessage(message.right, path)
+  }
+
+  /** This side's own number for a path, told to the peer; null: none yet. */
+  #idOf(path: PathRef): number | null {
+    const slot = path.kind === "direct" ? this.#slots.slotOf(keyOf(path)) : -1
+    return slot < 0 ? null : slot
+  }
+
+  /**
+   * The sender has shown that it knows the secret: its packets may reach QUIC. A connector keeps a path of the client's under one
+   * slot whatever address it comes from: this quiche, seeing a new address under an old connection id (RFC 9000, section 9.3.3),
+   * may fall silent for good.
+   */
+  #admit(path: PathRef & { readonly kind: "direct" }, message: PathMessage.PathMessage): void {
+    if (this.role === "client") return void this.#prove(path)
+    if (message._tag !== "Ping" && message._tag !== "Pong") return // these say nothing of where the path began
+    const id = message.pathId
+    const before = id === null ? undefined : this.#peerPaths.get(id)
+    const key = keyOf(path)
+    if (id !== null && id < SLOTS) this.#peerPaths.set(id, key)
+    const slot = before === undefined || before === key ? -1 : this.#slots.slotOf(before)
+    if (slot < 0 || this.#slots.slotOf(key) === this.quic.activeSlot) return void this.#prove(path)
+    this.#putUnder(slot, path)
+  }
+
+  /** Another address under a slot, of which QUIC learns nothing. */
+  #putUnder(slot: number, path: PathRef & { readonly kind: "direct" }): void {
+    const before = this.#slots.repoint(slot, path)
+    if (before?.kind === "direct") this.#router.forgetAddress(before.remote.host, before.remote.port, this)
+    this.#router.proveAddress(path.remote.host, path.remote.port, this)
+    this.quic.pointSlot(slot, directPath)
+    if (slot !== this.quic.activeSlot) return
+    this.quic.revive()
+    this.#onMoved(slot)
   }
 
   close(code: number, text: string): void {
@@ -244,7 +270,7 @@ export class PeerSession implements Endpoint {
     switch (message._tag) {
       case "Ping": {
         const observed = path.kind === "direct" ? path.remote : null
-        this.#sendMessage(path, { _tag: "Pong", txId: message.txId, flags: 0, observed })
+        this.#sendMessage(path, { _tag: "Pong", txId: message.txId, pathId: this.#idOf(path), observed })
         return events.onPing(path)
       }
       case "Pong": {
