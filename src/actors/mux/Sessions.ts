@@ -111,6 +111,7 @@ export const make = (options: Options) => {
     onPing: (path) => publish({ _tag: "PingSeen", session: id, path }),
     onPong: (path, txId, rttMs, observed) => publish({ _tag: "Pong", session: id, path, txId, rttMs, observed }),
     onSwitchRequest: (reason) => publish({ _tag: "SwitchRequested", session: id, reason }),
+    onStuck: (path) => publish({ _tag: "PathError", session: id, path, message: "QUIC is stuck on it" }),
     onPath: (path) => {
       if (node.role === "connector") publish({ _tag: "PeerSelected", session: id, path })
     }

@@ -37,6 +37,8 @@ export interface PeerSessionEvents {
   readonly onPing: (path: PathRef) => void
   readonly onPong: (path: PathRef, txId: string, rttMs: number, observed: SocketAddr | null) => void
   readonly onSwitchRequest: (reason: SwitchReason) => void
+  /** QUIC sends nothing by this path although the path works: it must be left. */
+  readonly onStuck: (path: PathRef) => void
   /** Packets leave and come by this path now. */
   readonly onPath: (path: PathRef) => void
 }
@@ -282,7 +284,7 @@ export class PeerSession implements Endpoint {
         const isSeenAnew = this.#isSeenAnew(ping.path, message.observed)
         if (keyOf(ping.path) === keyOf(this.path)) {
           if (missed >= OUTAGE_MS || isSeenAnew) this.quic.revive()
-          else this.quic.onPathAlive()
+          else if (this.quic.onPathAlive()) events.onStuck(this.path)
         }
         return events.onPong(ping.path, txId, now - ping.at, message.observed)
       }
