@@ -125,6 +125,7 @@ const make = Effect.gen(function*() {
     CandidatesAcked: ({ seq, session }) => run(session, (it, now) => it.onCandidatesAcked(seq, now)),
     PingSeen: ({ path, session }) => run(session, (it, now) => it.onPing(path, now)),
     Pong: ({ path, rttMs, session, txId }) => run(session, (it, now) => it.onPong(path, txId, rttMs, now)),
+    Heard: ({ path, session }) => run(session, (it, now) => it.onHeard(path, now)),
     Activity: ({ active, session }) => run(session, (it, now) => it.onActivity(active, now)),
     PathError: ({ path, session }) => run(session, (it, now) => it.onPathError(path, now)),
     PeerSelected: ({ path, session }) => run(session, (it, now) => it.onSelectedByPeer(path, now)),

@@ -38,6 +38,8 @@ export const Pong = Schema.TaggedStruct("Pong", {
   rttMs: Schema.Number,
   observed: Schema.NullOr(SocketAddr)
 })
+/** Packets of the session come by the path in use, though a ping is unanswered: they or the answer wait behind each other. */
+export const Heard = Schema.TaggedStruct("Heard", { session: SessionId, path: PathRef })
 /** `active`: a flow is open or moved bytes in the last second or so. */
 export const Activity = Schema.TaggedStruct("Activity", { session: SessionId, active: Schema.Boolean })
 /** Sending on the path failed for good (EHOSTUNREACH, ENETUNREACH, the engine closed it, the relay leg is lost). */
@@ -62,6 +64,7 @@ export const PathEvent = Schema.Union(
   CandidatesAcked,
   PingSeen,
   Pong,
+  Heard,
   Activity,
   PathError,
   PeerSelected,

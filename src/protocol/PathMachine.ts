@@ -199,6 +199,13 @@ export class PathMachine {
     return this.#run(now)
   }
 
+  /** The session's packets come by `path`: while they do, unanswered pings alone do not condemn it. */
+  onHeard(path: PathRef, now: number): ReadonlyArray<Output> {
+    const track = this.#table.get(path)
+    if (track !== undefined) track.heardAt = now
+    return this.#run(now)
+  }
+
   /** An authenticated ping came by `path`, which the peer may not have known of itself (RFC 8445, section 7.3.1.3). */
   onPing(path: PathRef, now: number): ReadonlyArray<Output> {
     const track = this.#table.learn(path)

@@ -25,6 +25,8 @@ export const DEMOTED_HOLD_MS = 10_000
 /** A path that lasted this long starts over with `HOLD_MS`. */
 const GOOD_WHILE_MS = 60_000
 const MAX_OUTSTANDING = 128
+/** A path by which packets come, but never an answer, leads one way only: it is given up after this much more. */
+const ONE_WAY_MS = 2_000
 
 export class PathTrack {
   readonly path: PathRef
@@ -42,6 +44,8 @@ export class PathTrack {
   /** When the oldest ping after the newest answered one was sent; null: none is open. */
   unansweredSince: number | null = null
   unanswered = 0
+  /** When the session's packets were last known to come by it. */
+  heardAt = -Infinity
   /** In a row clearly better than the path in use. */
   wins = 0
   /** Not to be chosen on its merits before this. */
@@ -179,7 +183,10 @@ export class PathTrack {
   /** Null: too few pings are open. */
   overdueAt(): number | null {
     const needed = this.mistrusted ? SILENT_PINGS_AFTER_CHANGE : SILENT_PINGS
-    return this.unansweredSince === null || this.unanswered < needed ? null : this.unansweredSince + this.patienceMs()
+    if (this.unansweredSince === null || this.unanswered < needed) return null
+    if (this.mistrusted) return this.unansweredSince + this.patienceMs()
+    const heardAt = Math.min(this.heardAt, this.unansweredSince + ONE_WAY_MS)
+    return Math.max(this.unansweredSince, heardAt) + this.patienceMs()
   }
 
   patienceMs(): number {
@@ -215,6 +222,7 @@ export class PathTrack {
     this.#outstanding.clear()
     this.unansweredSince = null
     this.unanswered = 0
+    this.heardAt = -Infinity
     this.wins = 0
     this.demoted = false
     this.holdUntil = -Infinity

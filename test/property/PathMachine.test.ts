@@ -42,6 +42,7 @@ const command = fc.oneof(
   },
   { weight: 2, arbitrary: fc.record({ t: fc.constant("ping" as const), path }) },
   { weight: 1, arbitrary: fc.record({ t: fc.constant("error" as const), path }) },
+  { weight: 1, arbitrary: fc.record({ t: fc.constant("heard" as const), path }) },
   { weight: 1, arbitrary: fc.record({ t: fc.constant("active" as const), active: fc.boolean() }) },
   { weight: 1, arbitrary: fc.record({ t: fc.constant("network" as const) }) },
   { weight: 1, arbitrary: fc.record({ t: fc.constant("selected" as const), path }) },
@@ -111,6 +112,9 @@ const play = (role: "client" | "connector", commands: ReadonlyArray<Command>) =>
         break
       case "error":
         take(machine.onPathError(c.path, now))
+        break
+      case "heard":
+        take(machine.onHeard(c.path, now))
         break
       case "active":
         take(machine.onActivity(c.active, now))

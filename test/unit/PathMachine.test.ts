@@ -305,6 +305,23 @@ describe("a path that dies", () => {
     expect(pathOf(net.client)).toBe(DIRECT)
   })
 
+  it("is kept while the session's packets come by it, though pings are lost among them; but not for ever", () => {
+    const net = new PathNet().start()
+    net.runUntil(3_000)
+    net.direct.down = true // for pings; packets are told of below
+    const heard = () => {
+      if (pathOf(net.client) !== DIRECT) return
+      net.apply(net.client, (m) => m.onHeard(direct(CONNECTOR), net.now))
+      net.at(net.now + 60, heard)
+    }
+    net.apply(net.connector, (m) => m.onActivity(false, net.now)) // whose own pings are not the question here
+    net.at(3_000, heard)
+    net.runUntil(4_800)
+    expect(pathOf(net.client)).toBe(DIRECT)
+    net.runUntil(6_500)
+    expect(net.client.selected.at(-1)).toMatchObject({ path: RELAY, reason: "path_blackholed" })
+  })
+
   it("is left at once on an error of the kernel", () => {
     const net = new PathNet().start()
     net.runUntil(3_000)

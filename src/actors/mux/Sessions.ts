@@ -110,6 +110,7 @@ export const make = (options: Options) => {
     onCandidatesAck: (seq) => publish({ _tag: "CandidatesAcked", session: id, seq }),
     onPing: (path) => publish({ _tag: "PingSeen", session: id, path }),
     onPong: (path, txId, rttMs, observed) => publish({ _tag: "Pong", session: id, path, txId, rttMs, observed }),
+    onHeard: (path) => publish({ _tag: "Heard", session: id, path }),
     onSwitchRequest: (reason) => publish({ _tag: "SwitchRequested", session: id, reason }),
     onStuck: (path) => publish({ _tag: "PathError", session: id, path, message: "QUIC is stuck on it" }),
     onPath: (path) => {

@@ -36,6 +36,8 @@ export interface PeerSessionEvents {
   readonly onCandidatesAck: (seq: number) => void
   readonly onPing: (path: PathRef) => void
   readonly onPong: (path: PathRef, txId: string, rttMs: number, observed: SocketAddr | null) => void
+  /** Packets came by this path, the one in use, since a ping that is unanswered still. At most once for each ping. */
+  readonly onHeard: (path: PathRef) => void
   readonly onSwitchRequest: (reason: SwitchReason) => void
   /** QUIC sends nothing by this path although the path works: it must be left. */
   readonly onStuck: (path: PathRef) => void
@@ -73,6 +75,10 @@ export class PeerSession implements Endpoint {
   readonly #slots = new Slots()
   readonly #pings = new Map<string, { readonly at: number; readonly path: PathRef }>()
   #seal: ProbeSeal | null = null
+  /** Packets that came, by slot. */
+  readonly #packetsIn = new Float64Array(SLOTS)
+  /** The last ping by the path in use, and how many packets had come by then. */
+  #asked = { txId: "", slot: RELAY_SLOT, packetsIn: 0 }
   #up = false
   #wanted = RELAY_SLOT
   /** When something was sent that the peer answers at once, with nothing heard since. */
@@ -135,6 +141,7 @@ export class PeerSession implements Endpoint {
     if (slot < 0) return
     this.#askedAt = Infinity
     this.bytesIn += length
+    this.#packetsIn[slot]! += 1
     this.quic.receive(slot, bytes, offset, length)
     this.quic.schedule()
   }
@@ -176,10 +183,21 @@ export class PeerSession implements Endpoint {
     }
     this.#pings.set(txId, { at: this.#options.now(), path })
     const active = keyOf(path) === keyOf(this.path)
-    if (active) this.expectAnswer()
+    if (active) this.#onAsking(path, txId)
     const flags = active ? PathMessage.FLAG_ACTIVE : 0
     this.#sendMessage(path, { _tag: "Ping", txId: Buffer.from(txId, "hex"), pathId: this.#idOf(path), flags, padTo })
     return true
+  }
+
+  #onAsking(path: PathRef, txId: string): void {
+    const before = this.#asked
+    const slot = this.quic.activeSlot
+    const packetsIn = this.#packetsIn[slot]!
+    this.#asked = { txId, slot, packetsIn }
+    this.expectAnswer()
+    if (before.slot === slot && packetsIn > before.packetsIn && this.#pings.has(before.txId)) {
+      this.#options.events.onHeard(path)
+    }
   }
 
   /** By the relay and by every direct path that has a slot. */
