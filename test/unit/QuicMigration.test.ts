@@ -46,6 +46,11 @@ const downloading = async (open: Array<Wire>) => {
   return { seen, wire }
 }
 
+const pause = (ms: number) =>
+  new Promise((resolve) => {
+    setTimeout(resolve, ms)
+  })
+
 describe("a download whose path dies", () => {
   const open: Array<Wire> = []
   afterEach(() => open.splice(0).forEach((wire) => wire.close()))
@@ -53,9 +58,7 @@ describe("a download whose path dies", () => {
   it("goes on when the client moves, though it has nothing to say, with nothing missing", async () => {
     const { seen, wire } = await downloading(open)
     wire.dead.add(0)
-    await new Promise((resolve) => {
-      setTimeout(resolve, 300) // as long as it takes to notice: by now both sides are silent
-    })
+    await pause(300) // as long as it takes to notice: by now both sides are silent
     expect(seen.bytes).toBeLessThan(TOTAL)
     expect(wire.client.migrate(SPARE_SLOT)).toBe(true)
     await until("all", () => seen.bytes === TOTAL)
@@ -65,29 +68,58 @@ describe("a download whose path dies", () => {
   it("goes on soon, though it moved twice and the first move's packets were lost, too", async () => {
     const { seen, wire } = await downloading(open)
     wire.dead.add(0)
-    await new Promise((resolve) => {
-      setTimeout(resolve, 300)
-    })
+    await pause(300)
     const sent = wire.log.packets[SPARE_SLOT]
     wire.client.migrate(SPARE_SLOT)
     await until("the move is on its way", () => wire.log.packets[SPARE_SLOT] !== sent)
     wire.dead.add(SPARE_SLOT) // the connector follows, and what it repeats there arrives nowhere
     await until("the connector follows", () => wire.log.migrated.includes(SPARE_SLOT))
-    await new Promise((resolve) => {
-      setTimeout(resolve, 300)
-    })
+    await pause(300)
     const before = seen.bytes
     wire.client.migrate(THIRD_SLOT)
     await until("all", () => seen.bytes === TOTAL, 1_000)
     expect(before).toBeLessThan(TOTAL / 2)
   }, 20_000)
 
+  it("is measured truthfully after losses, though it is limited by its application", async () => {
+    let sender: QuicStream | null = null
+    const wire = join({ delayMs: 5, onStream: (stream) => void (sender = stream) })
+    open.push(wire)
+    await wire.established
+    const stream = wire.client.openStream()
+    if (stream === null) throw new Error("no stream")
+    let seen = 0
+    const onReadable = () => {
+      for (let got = stream.read(into); got > 0; got = stream.read(into)) seen += got
+    }
+    stream.handler = { onReadable, onWritable: () => undefined, onClosed: () => undefined }
+    stream.write(Buffer.from("go"))
+    await until("asked", () => sender !== null)
+    const ignore = () => undefined
+    sender!.handler = { onReadable: () => void sender!.read(into), onWritable: ignore, onClosed: ignore }
+    const trickle = setInterval(() => void sender!.write(chunk.subarray(0, 20_000)), 20)
+    try {
+      for (let outage = 0; outage < 4; outage++) {
+        await pause(150)
+        wire.dead.add(0)
+        await pause(60)
+        wire.dead.delete(0)
+        for (const session of [wire.client, wire.connector]) session.revive()
+      }
+      await pause(2_500)
+    } finally {
+      clearInterval(trickle)
+    }
+    const { cwndBytes, rttMs } = wire.connector.stats()
+    expect(seen).toBeGreaterThan(1_000_000)
+    expect(cwndBytes).toBeLessThan(120_000) // else nothing was lost, and this shows nothing
+    expect(rttMs).toBeLessThan(150)
+  }, 20_000)
+
   it("goes on soon after its only path came back, however long it was gone", async () => {
     const { seen, wire } = await downloading(open)
     wire.dead.add(0)
-    await new Promise((resolve) => {
-      setTimeout(resolve, 2_600) // long enough for QUIC's timer to back off
-    })
+    await pause(2_600) // long enough for QUIC's timer to back off
     wire.dead.delete(0)
     for (const session of [wire.client, wire.connector]) session.revive()
     await until("all", () => seen.bytes === TOTAL, 700)
