@@ -112,7 +112,6 @@ export const make = (options: Options) => {
     onPong: (path, txId, rttMs, observed) => publish({ _tag: "Pong", session: id, path, txId, rttMs, observed }),
     onHeard: (path) => publish({ _tag: "Heard", session: id, path }),
     onSwitchRequest: (reason) => publish({ _tag: "SwitchRequested", session: id, reason }),
-    onStuck: (path) => publish({ _tag: "PathError", session: id, path, message: "QUIC is stuck on it" }),
     onPath: (path) => {
       if (node.role === "connector") publish({ _tag: "PeerSelected", session: id, path })
     }

@@ -39,8 +39,6 @@ export interface PeerSessionEvents {
   /** Packets came by this path, the one in use, since a ping that is unanswered still. At most once for each ping. */
   readonly onHeard: (path: PathRef) => void
   readonly onSwitchRequest: (reason: SwitchReason) => void
-  /** QUIC sends nothing by this path although the path works: it must be left. */
-  readonly onStuck: (path: PathRef) => void
   /** Packets leave and come by this path now. */
   readonly onPath: (path: PathRef) => void
 }
@@ -302,7 +300,7 @@ export class PeerSession implements Endpoint {
         const isSeenAnew = this.#isSeenAnew(ping.path, message.observed)
         if (keyOf(ping.path) === keyOf(this.path)) {
           if (missed >= OUTAGE_MS || isSeenAnew) this.quic.revive()
-          else if (this.quic.onPathAlive()) events.onStuck(this.path)
+          else this.quic.onPathAlive()
         }
         return events.onPong(ping.path, txId, now - ping.at, message.observed)
       }

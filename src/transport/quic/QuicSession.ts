@@ -31,8 +31,6 @@ const CROWDED_QUANTUM_BYTES = 4 * 1024
 const CROWD = 64
 /** No progress for so long by a path that answers: what is in flight was lost with another path, or in an outage of this one. */
 const STUCK_MS = 150
-/** A reader that pauses also lets nothing be taken, but the pings that ask for news leave all the same. */
-const MUTE_LOOKS = 3
 /** Streams that the peer may have open; one more is reset at once. */
 const MAX_OPEN_STREAMS = 4096
 export class QuicSession {
@@ -53,9 +51,6 @@ export class QuicSession {
   /** When `onPathAlive` last looked, and `#written` then. */
   #aliveAt = -Infinity
   #writtenThen = -1
-  #sentThen = -1
-  /** In a row at which not one packet had left since the look before, and something waited. */
-  #muteLooks = 0
   readonly #notices: NoticeStream
   #noticesWaiting = false
   /** Streams that ended by a notice, whose own end may still come and is to be read. */
@@ -166,24 +161,13 @@ export class QuicSession {
     this.ping()
   }
 
-  /**
-   * The path in use was just seen to work. Where nothing was taken since the last time, though something waits, it is revived.
-   * True: that did not help, not even a ping has left for a while. This quiche loses count of what is in flight on a path now and
-   * then; another path has a count of its own.
-   */
-  onPathAlive(): boolean {
+  /** The path in use was just seen to work. Where nothing was taken since the last time, though something waits, it is revived. */
+  onPathAlive(): void {
     const now = this.#options.now()
-    if (now < this.#aliveAt + STUCK_MS) return false
-    const waits = this.#closed === null && this.#writers.size > 0 && this.#written === this.#writtenThen
+    if (now < this.#aliveAt + STUCK_MS) return
+    if (this.#writers.size > 0 && this.#written === this.#writtenThen) this.revive()
     this.#aliveAt = now
     this.#writtenThen = this.#written
-    const { packetsSent } = this.#connection.stats()
-    this.#muteLooks = waits && packetsSent === this.#sentThen ? this.#muteLooks + 1 : 0
-    this.#sentThen = packetsSent
-    if (waits) this.revive()
-    if (this.#muteLooks < MUTE_LOOKS) return false
-    this.#muteLooks = 0
-    return true
   }
 
   /**
