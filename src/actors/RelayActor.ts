@@ -345,9 +345,12 @@ const resolve = (host: string) =>
 /** Monotonic. */
 const nowMs = Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)
 
+/** Needs the data plane, signaling and the StunActor as its peers. */
+export const layer = (config: Config) => RelayRpcs.toLayer(make(config))
+
 export const actor = Actor.make({
   address: Relay,
   config: Config,
   uses: [Signaling, StreamMux, Stun],
-  layer: (config) => RelayRpcs.toLayer(make(config))
+  layer
 })

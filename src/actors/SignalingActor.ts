@@ -1,7 +1,8 @@
 /**
  * Keeps one authenticated link to the relay, asks it on behalf of the other actors, and tells them what it says. The link is
  * made again whenever it dies: with a jittered back-off that starts short after a good while, or when the relay says so
- * (GOAWAY); at once when this host has moved away from the link's address. Nothing that was asked on a dead link is repeated: the asker knows best whether to ask again.
+ * (GOAWAY); at once when this host has moved away from the link's address. Nothing that was asked on a dead link is repeated:
+ * the asker knows best whether to ask again.
  */
 import { RpcClient } from "@effect/rpc"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
@@ -13,6 +14,7 @@ import { RelaySignalingRpcs, type SessionId, type SignalingEvent, UNKNOWN_NODE }
 import * as Actor from "./runtime/Actor.ts"
 import { Peers } from "./runtime/Peers.ts"
 import * as Self from "./runtime/Self.ts"
+import { Invitations } from "./signaling/Invitations.ts"
 import { Signaling, SignalingDown, SignalingRpcs, type SignalingState } from "./SignalingRpcs.ts"
 import { type NetworkChange, Stun } from "./StunRpcs.ts"
 
@@ -33,12 +35,6 @@ const MOVED_DELAY_MS = 100
 /** How long a question waits for a link that is being made. */
 const LINK_PATIENCE = Duration.seconds(4)
 
-/** An invitation is worth answering for so long (the relay asks another connector then); it waits for a data plane that starts. */
-const INVITE_LIFE_MS = 2_500
-/** Past this the oldest is forgotten, and the relay hears no answer to it. */
-const MAX_INVITES = 256
-
-type Invite = SignalingEvent & { readonly _tag: "Invite" }
 type Client = RpcClient.FromGroup<typeof RelaySignalingRpcs, RpcClientError>
 type Link = { readonly client: Client }
 /** Changes of the network that may wait; any of them says "look again". */
@@ -51,8 +47,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const networkChanges = yield* PubSub.sliding<NetworkChange>(CHANGES_CAPACITY)
   const events = yield* PubSub.sliding<SignalingEvent>(EVENTS_CAPACITY)
   const snapshot = yield* SubscriptionRef.make(Option.none<SignalingEvent & { readonly _tag: "Snapshot" }>())
-  /** Those not answered yet, oldest first. */
-  const invites = new Map<SessionId, { readonly event: Invite; readonly at: number }>()
+  const invitations = new Invitations()
   let state: SignalingState = {
     state: "connecting",
     carrier: null,
@@ -66,19 +61,11 @@ const make = Effect.fnUntraced(function*(config: Config) {
     if (event._tag === "CredentialRenewed") {
       yield* SubscriptionRef.update(snapshot, Option.map((last) => ({ ...last, credential: event.credential })))
     }
-    if (event._tag === "Invite") {
-      const [oldest] = invites.keys()
-      if (invites.size >= MAX_INVITES && oldest !== undefined) invites.delete(oldest)
-      invites.set(event.session, { event, at: yield* Clock.currentTimeMillis })
-    }
+    if (event._tag === "Invite") invitations.add(event, yield* Clock.currentTimeMillis)
     yield* PubSub.publish(events, event)
   })
 
-  const waitingInvites = Effect.map(Clock.currentTimeMillis, (now) => {
-    for (const [session, { at }] of invites) if (now - at >= INVITE_LIFE_MS) invites.delete(session)
-    return Array.from(invites.values(), ({ event }) => event)
-  })
-  const answered = ({ session }: { readonly session: SessionId }) => Effect.sync(() => void invites.delete(session))
+  const answered = ({ session }: { readonly session: SessionId }) => Effect.sync(() => invitations.answered(session))
 
   /** One link from its making to its end; answers with how long to wait if the relay has asked for it. */
   const live = Effect.fnUntraced(
@@ -191,7 +178,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       Stream.unwrapScoped(Effect.gen(function*() {
         const later = yield* PubSub.subscribe(events)
         const first = yield* SubscriptionRef.get(snapshot)
-        const before = [...Option.toArray(first), ...yield* waitingInvites]
+        const before = [...Option.toArray(first), ...invitations.waiting(yield* Clock.currentTimeMillis)]
         return Stream.concat(Stream.fromIterable(before), Stream.fromQueue(later))
       })),
     State: () => Effect.sync(() => state),

@@ -1,0 +1,190 @@
+import { RpcTest } from "@effect/rpc"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Either, Layer, Mailbox, Stream, TestClock } from "effect"
+import { generateKeyPairSync } from "node:crypto"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import * as RelayActor from "../../src/actors/RelayActor.ts"
+import { RelayRpcs } from "../../src/actors/RelayRpcs.ts"
+import type { SignalingEvent } from "../../src/actors/RelaySignalingRpcs.ts"
+import * as Self from "../../src/actors/runtime/Self.ts"
+import { Signaling, SignalingRpcs } from "../../src/actors/SignalingRpcs.ts"
+import { StreamMux, StreamMuxRpcs } from "../../src/actors/StreamMuxRpcs.ts"
+import { type ControlDatagram, type NetworkChange, Stun, StunRpcs } from "../../src/actors/StunRpcs.ts"
+import * as RelayWire from "../../src/protocol/RelayWire.ts"
+import type { SocketAddr } from "../../src/protocol/SocketAddr.ts"
+import * as Authority from "../../src/services/Authority.ts"
+import * as Enrolment from "../../src/services/Enrolment.ts"
+import * as Keys from "../../src/services/Keys.ts"
+import * as FakePeers from "./FakePeers.ts"
+
+const RELAY = { host: "192.0.2.1", port: 3478 }
+const HOME = { host: "198.51.100.7", port: 40_123 }
+const COOKIE = new Uint8Array(20).fill(0xcc)
+const MARK = new Uint8Array(8).fill(0xaa)
+
+/** An enrolled node's state directory, removed at the end. */
+const enrolled = Effect.gen(function*() {
+  const dir = yield* Effect.acquireRelease(
+    Effect.sync(() => mkdtempSync(join(tmpdir(), "sallyport-relay-actor-"))),
+    (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
+  )
+  const root = Keys.fromPrivateKey(generateKeyPairSync("ed25519").privateKey)
+  if (root === null) return yield* Effect.dieMessage("no key")
+  const authority = Authority.make(root)
+  const { publicKey } = yield* Keys.loadOrCreate(join(dir, Keys.NODE_KEY_FILE))
+  const membership = yield* authority.membership({ nodeKey: publicKey, name: "laptop", role: "client", network: null })
+  const relay = { host: RELAY.host, httpsPort: 443, tls: { _tag: "Ca" as const }, authorityKey: authority.key }
+  yield* Enrolment.make(dir).save(publicKey, relay, membership)
+  return { dir, credential: yield* authority.credential(publicKey) }
+})
+
+const unasked = () => Effect.die("not asked here")
+
+/** The actor, with what it tells the StunActor and what it sends to its relay, which answers unless it is `deaf`. */
+const setup = Effect.gen(function*() {
+  const { credential, dir } = yield* enrolled
+  const events = yield* Mailbox.make<SignalingEvent>()
+  const incoming = yield* Mailbox.make<ControlDatagram>()
+  const changes = yield* Mailbox.make<NetworkChange>()
+  const stunStarts = yield* Mailbox.make<number>()
+  const seen = {
+    servers: new Array<ReadonlyArray<SocketAddr>>(),
+    mappingChanges: 0,
+    binds: 0,
+    legs: new Array<string>()
+  }
+  const relay = { deaf: false, mapped: HOME }
+  const answer = (from: SocketAddr, message: RelayWire.Message) =>
+    incoming.offer({ from, bytes: RelayWire.encode(message) })
+
+  const mux = StreamMuxRpcs.toLayer({
+    SendControl: ({ bytes, to }) => {
+      const asked = Either.getOrThrow(RelayWire.decode(bytes))
+      if (asked._tag === "Bind") seen.binds++
+      if (relay.deaf) return Effect.void
+      if (asked._tag === "BindRequest") return answer(to, { _tag: "Cookie", nonce: asked.nonce, cookie: COOKIE })
+      if (asked._tag !== "Bind") return Effect.void
+      const { nonce } = asked
+      return answer(to, { _tag: "Bound", nonce, mark: MARK, lifetimeSeconds: 300, mapped: relay.mapped })
+    },
+    ControlDatagrams: () => Mailbox.toStream(incoming),
+    UseLeg: ({ leg }) => Effect.sync(() => void seen.legs.push(leg?.kind ?? "none")),
+    OpenLink: () => Effect.never,
+    CloseLink: () => Effect.void,
+    LinkEnded: () => Effect.never,
+    RebindSockets: unasked,
+    LocalPorts: unasked,
+    Status: unasked,
+    SetForwards: unasked,
+    Listeners: unasked,
+    PathEvents: () => Stream.never,
+    SendPing: unasked,
+    SendCandidates: unasked,
+    SelectPath: unasked,
+    RequestSwitch: unasked
+  })
+  const stun = StunRpcs.toLayer({
+    SetServers: ({ servers }) => Effect.sync(() => void seen.servers.push(servers)),
+    MappingChanged: () => Effect.sync(() => void seen.mappingChanges++),
+    NetworkChanges: () => Mailbox.toStream(changes),
+    Candidates: () => Stream.never,
+    Discover: unasked,
+    NetCheck: unasked,
+    SetActiveSessions: unasked
+  })
+  const signaling = SignalingRpcs.toLayer({
+    Events: () => Mailbox.toStream(events),
+    Dial: unasked,
+    Ready: unasked,
+    Decline: unasked,
+    Renew: unasked,
+    Forward: unasked,
+    State: unasked,
+    AwaitUp: unasked
+  })
+  const layer = RelayActor.layer({ stateDir: dir }).pipe(
+    Layer.provide(FakePeers.layer(
+      FakePeers.make(StreamMux, StreamMuxRpcs, mux),
+      FakePeers.make(Stun, StunRpcs, stun, Mailbox.toStream(stunStarts)),
+      FakePeers.make(Signaling, SignalingRpcs, signaling)
+    )),
+    Layer.provide(Self.layerTest("relay"))
+  )
+  const client = yield* Effect.provide(RpcTest.makeClient(RelayRpcs), yield* Layer.build(layer))
+  yield* TestClock.adjust(0)
+  const snapshot = events.offer({
+    _tag: "Snapshot",
+    version: 1,
+    serverTime: 0,
+    relay: { host: RELAY.host, httpsPort: 443, udpPort: RELAY.port },
+    credential
+  })
+  return { changes, client, relay, seen, snapshot, stunStarts }
+})
+
+/** Names are resolved outside the test's clock. */
+const settled = Effect.fnUntraced(function*(done: () => boolean) {
+  for (let turn = 0; turn < 2_000; turn++) {
+    if (done()) return yield* Effect.yieldNow()
+    yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+    yield* TestClock.adjust(1)
+  }
+  return yield* Effect.dieMessage("it never came to it")
+})
+
+describe("RelayActor", () => {
+  it.scoped("tells the relay's address to each StunActor that starts, not only to the first", () =>
+    Effect.gen(function*() {
+      const { seen, snapshot, stunStarts } = yield* setup
+      yield* snapshot
+      yield* settled(() => seen.servers.length === 1)
+      for (const incarnation of [2, 3]) {
+        yield* stunStarts.offer(incarnation)
+        yield* settled(() => seen.servers.length === incarnation)
+      }
+      assert.deepStrictEqual(seen.servers, [[RELAY], [RELAY], [RELAY]])
+    }))
+
+  it.scoped("binds anew when signaling is new, since the relay may be", () =>
+    Effect.gen(function*() {
+      const { client, seen, snapshot } = yield* setup
+      yield* snapshot
+      yield* settled(() => seen.binds === 1)
+      assert.strictEqual((yield* client.State()).kind, "relay-udp")
+      yield* snapshot
+      yield* settled(() => seen.binds === 2)
+      assert.deepStrictEqual(seen.legs, ["relay-udp", "relay-udp"])
+      assert.strictEqual(seen.mappingChanges, 0)
+    }))
+
+  it.scoped("tells that a translator maps it anew, but not after a change of its own", () =>
+    Effect.gen(function*() {
+      const { changes, relay, seen, snapshot } = yield* setup
+      yield* snapshot
+      yield* settled(() => seen.binds === 1)
+      relay.mapped = { ...HOME, port: 50_000 }
+      yield* changes.offer({ reason: "addresses", hosts: ["10.0.0.9"], lost: [4] })
+      yield* settled(() => seen.binds === 2)
+      assert.strictEqual(seen.mappingChanges, 0)
+      relay.mapped = { ...HOME, port: 50_001 }
+      yield* snapshot
+      yield* settled(() => seen.mappingChanges === 1)
+    }))
+
+  it.scoped("says that nothing answers, and binds once something does", () =>
+    Effect.gen(function*() {
+      const { client, relay, seen, snapshot } = yield* setup
+      relay.deaf = true
+      yield* snapshot
+      yield* settled(() => seen.servers.length === 1)
+      yield* TestClock.adjust("5 seconds")
+      const { kind, reason } = yield* client.State()
+      assert.isNull(kind)
+      assert.strictEqual(reason, "UDP to the relay gets no answer")
+      relay.deaf = false
+      yield* Effect.repeatN(TestClock.adjust("1 seconds"), 60)
+      assert.strictEqual((yield* client.State()).kind, "relay-udp")
+    }))
+})
