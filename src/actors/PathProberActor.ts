@@ -63,6 +63,8 @@ const make = Effect.gen(function*() {
           return it.SendCandidates({ session, seq: order.seq, list: order.list })
         case "Select":
           return it.SelectPath({ session, path: order.path, reason: order.reason })
+        case "SetPacketSize":
+          return it.SetPacketSize({ session, path: order.path, bytes: order.bytes })
         case "RequestSwitch":
           return it.RequestSwitch({ session, reason: order.reason })
       }

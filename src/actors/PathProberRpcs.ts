@@ -2,6 +2,7 @@
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import { CandidateList } from "../protocol/Candidate.ts"
+import { BASE_BYTES, LARGEST_BYTES } from "../protocol/PathMtu.ts"
 import { Decision, PathRef, PathSample, Reason, Role, SwitchReason } from "../protocol/PathRef.ts"
 import { SocketAddr } from "../protocol/SocketAddr.ts"
 import { SessionId } from "./RelaySignalingRpcs.ts"
@@ -83,6 +84,10 @@ export class PathDriverRpcs extends RpcGroup.make(
   Rpc.make("SendCandidates", { payload: { session: SessionId, seq: Schema.Int, list: CandidateList } }),
   /** Client only: from now on packets go this way. The old path goes on receiving. */
   Rpc.make("SelectPath", { payload: { session: SessionId, path: PathRef, reason: Reason } }),
+  /** QUIC packets that leave by `path` have at most so many bytes from now on; see `PathMtu`. */
+  Rpc.make("SetPacketSize", {
+    payload: { session: SessionId, path: PathRef, bytes: Schema.Int.pipe(Schema.between(BASE_BYTES, LARGEST_BYTES)) }
+  }),
   /** Connector only: a sealed `Switch` on every live path. */
   Rpc.make("RequestSwitch", { payload: { session: SessionId, reason: SwitchReason } })
 ) {}

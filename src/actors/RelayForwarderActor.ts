@@ -8,9 +8,9 @@ import { isIPv6 } from "node:net"
 import { networkInterfaces } from "node:os"
 import type { MessagePort } from "node:worker_threads"
 import { NodeKey, toBytes } from "../protocol/NodeKey.ts"
+import { LARGEST_BYTES } from "../protocol/PathMtu.ts"
 import { isUnspecified } from "../services/config/HostPort.ts"
 import * as Crypto from "../services/Crypto.ts"
-import { PACKET_BYTES } from "../transport/plane/PeerSession.ts"
 import { RelayServer } from "../transport/relay/RelayServer.ts"
 import * as StunSockets from "../transport/relay/StunSockets.ts"
 import * as UdpPort from "../transport/udp/UdpPort.ts"
@@ -60,7 +60,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
       host,
       port,
       family: isIPv6(host) ? 6 : 4,
-      segment: PACKET_BYTES + 8,
+      segment: LARGEST_BYTES + 8,
+      dontFragment: true, // the nodes search for the size that gets through
       onMessage: (bytes, from) => server.onUdp(bytes, from, index),
       onError
     })

@@ -6,6 +6,7 @@
 import { Effect, Either, FiberSet, Option, PubSub, Redacted, Schedule, Schema, Stream } from "effect"
 import type { Verdict } from "../protocol/FlowWire.ts"
 import type * as PathMessage from "../protocol/PathMessage.ts"
+import { LARGEST_BYTES } from "../protocol/PathMtu.ts"
 import * as PathReason from "../protocol/PathReason.ts"
 import type { SocketAddr } from "../protocol/SocketAddr.ts"
 import * as Authority from "../services/Authority.ts"
@@ -14,7 +15,6 @@ import * as Pki from "../services/Pki.ts"
 import { FLOW_RESET } from "../transport/flow/FlowPump.ts"
 import type { NodeContext } from "../transport/plane/FlowSession.ts"
 import { PacketRouter } from "../transport/plane/PacketRouter.ts"
-import { PACKET_BYTES } from "../transport/plane/PeerSession.ts"
 import { engine } from "../transport/quic/QuicheEngine.ts"
 import { CloseCode } from "../transport/quic/QuicSession.ts"
 import * as Doors from "./mux/Doors.ts"
@@ -55,8 +55,8 @@ export type Config = typeof Config.Type
 const EVENTS_CAPACITY = 4096
 const DATAGRAMS_CAPACITY = 256
 const TICK = "1 second"
-/** QUIC packets of this size, with the longer of our two heads: what most trains are cut into. */
-const SEGMENT_BYTES = PACKET_BYTES + 8
+/** QUIC packets of the largest size, with the longer of our two heads. */
+const SEGMENT_BYTES = LARGEST_BYTES + 8
 
 const make = Effect.fnUntraced(function*(config: Config) {
   const node = yield* NodeState.load(config.stateDir)
@@ -212,6 +212,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
         withSession(session, ({ peer }) => peer.select(path, !PathReason.isImprovement(reason))),
         Effect.logInfo("path selected").pipe(Effect.annotateLogs({ session, path: path.kind, reason }))
       ),
+    SetPacketSize: ({ bytes, path, session }) => withSession(session, ({ peer }) => peer.setPacketSize(path, bytes)),
     RequestSwitch: ({ reason, session }) =>
       withSession(session, ({ peer }) => peer.sendOnAllPaths({ _tag: "Switch", reason })),
     Status: () =>

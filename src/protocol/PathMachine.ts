@@ -7,7 +7,7 @@
  * client, and asks it to move where it sees trouble first.
  */
 import * as Candidate from "./Candidate.ts"
-import { MIN_PING_BYTES } from "./PathMessage.ts"
+import { MIN_PING_BYTES, SEAL_BYTES } from "./PathMessage.ts"
 import * as PathReason from "./PathReason.ts"
 import {
   type Decision,
@@ -50,6 +50,8 @@ export const WINS = 3
 const FRESH_MS = 1_000
 const SWITCH_REQUEST_MS = 250
 const OFFER_GAPS_MS: ReadonlyArray<number> = [200, 400, 800, 1_600, 3_200] // after these gaps, unless acknowledged
+/** A padded probe may wait behind a window of packets. */
+const MTU_PATIENCE_MS = 500
 /** Woken later than this, the host is busy, and unread answers are no sign of a dead path. */
 const LATE_MS = 40
 export const MAX_HISTORY = 64
@@ -60,6 +62,8 @@ export type Output =
   | { readonly _tag: "SendPing"; readonly path: PathRef; readonly txId: string; readonly padTo: number }
   | { readonly _tag: "SendCandidates"; readonly seq: number; readonly list: ReadonlyArray<Candidate.Candidate> }
   | { readonly _tag: "Select"; readonly path: PathRef; readonly reason: Reason }
+  /** QUIC packets on `path` may have so many bytes from now on. */
+  | { readonly _tag: "SetPacketSize"; readonly path: PathRef; readonly bytes: number }
   | { readonly _tag: "RequestSwitch"; readonly reason: SwitchReason }
   | { readonly _tag: "Decided"; readonly decision: Decision }
   /** Call `onTick` no later than then. Replaces any earlier one; null: nothing is due. */
@@ -192,6 +196,7 @@ export class PathMachine {
   /** `path`: the one that was pinged. An answer to a ping that is not open is passed over. */
   onPong(path: PathRef, txId: string, rttMs: number, now: number): ReadonlyArray<Output> {
     const track = this.#table.get(path)
+    if (track?.mtu.onPong(txId, now) === true) return this.#run(now)
     if (track?.onPong(txId, rttMs, now) === true) {
       if (track === this.#table.current) this.#orphan = null
       else if (this.role === "client") this.#consider(track, now)
@@ -283,6 +288,7 @@ export class PathMachine {
     this.#escape(now)
     this.#reprobe(now)
     this.#ping(now)
+    this.#size(now)
     if (this.#offer !== null && this.#offer.dueAt <= now) this.#sendOffer(now, this.#offer.resends + 1)
     this.#explain(now)
     const wakeAt = this.#wakeAt(now)
@@ -425,8 +431,27 @@ export class PathMachine {
     }
   }
 
+  /** Finds out how large the packets of the path in use may be, while data flows. */
+  #size(now: number): void {
+    const track = this.#table.current
+    track.mtu.settle(now)
+    const bytes = this.#active && track.state === "proved" ? track.mtu.due(now) : null
+    if (bytes !== null) {
+      const txId = this.#newTxId()
+      track.mtu.onSent(txId, now, Math.max(MTU_PATIENCE_MS, track.patienceMs()))
+      this.#out.push({ _tag: "SendPing", path: track.path, txId, padTo: bytes - SEAL_BYTES })
+    }
+    if (track.toldBytes === track.mtu.bytes) return
+    track.toldBytes = track.mtu.bytes
+    this.#out.push({ _tag: "SetPacketSize", path: track.path, bytes: track.toldBytes })
+  }
+
+  #newTxId(): string {
+    return this.#txPrefix + (this.#txCount++ >>> 0).toString(16).padStart(8, "0")
+  }
+
   #send(track: PathTrack, now: number, onLadder: boolean): void {
-    const txId = this.#txPrefix + (this.#txCount++ >>> 0).toString(16).padStart(8, "0")
+    const txId = this.#newTxId()
     track.onSent(txId, now, onLadder)
     this.#out.push({ _tag: "SendPing", path: track.path, txId, padTo: MIN_PING_BYTES })
   }
@@ -461,6 +486,8 @@ export class PathMachine {
     const standby = this.#standby(now)
     let at = this.#offer?.dueAt ?? Infinity
     if (this.#reason === "relay_first") at = Math.min(at, this.#startedAt + PathReason.YOUNG_MS)
+    const { mtu, state } = this.#table.current
+    at = Math.min(at, mtu.lostAt(), this.#active && state === "proved" ? mtu.dueAt() : Infinity)
     const reprobes = this.#table.current === this.#relay && this.#isSeeking(now)
     for (const track of this.#table.tracks()) {
       const gap = this.#upkeepGap(track, standby, now)

@@ -21,6 +21,8 @@ const PING_HEAD_BYTES = 12
 const MAX_PONG_BYTES = 10 + 19
 /** The longest pong fits into it. */
 export const MIN_PING_BYTES = 32
+/** What sealing adds to the plaintext: mark, hint, counter, tag. */
+export const SEAL_BYTES = 33
 /** The largest plaintext that we make or read: MTU search up to jumbo frames stays below. */
 export const MAX_BYTES = 4000
 const NO_PATH_ID = 0xffff

@@ -1,4 +1,5 @@
 /** One path of one session: what was sent on it, what came back, and when to send again. Times: ms, monotonic. */
+import { PathMtu } from "./PathMtu.ts"
 import { keyOf, type PathRef, type PathSample, type PathState } from "./PathRef.ts"
 import * as PathScore from "./PathScore.ts"
 
@@ -37,6 +38,9 @@ export class PathTrack {
   priority: bigint
   state: PathState
   score = new PathScore.PathScore()
+  readonly mtu = new PathMtu()
+  /** The packet size that the data plane was told; 0: none yet. */
+  toldBytes = 0
   /** When the round's next probe is due; null: the round is over. */
   ladderDue: number | null = null
   lastPingAt = -Infinity
@@ -223,6 +227,7 @@ export class PathTrack {
     this.unansweredSince = null
     this.unanswered = 0
     this.heardAt = -Infinity
+    this.mtu.reset()
     this.wins = 0
     this.demoted = false
     this.holdUntil = -Infinity

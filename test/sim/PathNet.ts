@@ -1,6 +1,7 @@
 /** Two path machines with a relay and direct links between them, in virtual time; packets only, no sockets. */
 import * as Candidate from "../../src/protocol/Candidate.ts"
 import { type Output, PathMachine } from "../../src/protocol/PathMachine.ts"
+import { MIN_PING_BYTES, SEAL_BYTES } from "../../src/protocol/PathMessage.ts"
 import { direct, keyOf, type PathRef, RELAY } from "../../src/protocol/PathRef.ts"
 
 export type Link = {
@@ -12,6 +13,8 @@ export type Link = {
   loss: number
   /** Drops all, both ways. */
   down: boolean
+  /** Drops larger ones: bytes that a QUIC packet of this size and a probe padded to it both have. */
+  mtu?: number
   /** Both sides must have sent on it before anything comes through (port-restricted translators). */
   needsBoth?: boolean
 }
@@ -32,9 +35,12 @@ type Side = {
   readonly name: "client" | "connector"
   readonly peer: () => Side
   wake: number | null
+  /** Pings, but for the padded ones. */
   readonly sent: Array<{ at: number; path: PathRef }>
   readonly selected: Array<{ at: number; path: PathRef; reason: string }>
   readonly pings: Map<string, number>
+  /** Of packets, by path. */
+  readonly sizes: Map<string, number>
 }
 
 export class PathNet {
@@ -63,7 +69,8 @@ export class PathNet {
       wake: null,
       sent: [],
       selected: [],
-      pings: new Map()
+      pings: new Map(),
+      sizes: new Map()
     })
     this.client = side("client", () => this.connector)
     this.connector = side("connector", () => this.client)
@@ -118,10 +125,11 @@ export class PathNet {
     const peer = side.peer()
     switch (output._tag) {
       case "SendPing": {
-        side.sent.push({ at: this.now, path: output.path })
+        if (output.padTo === MIN_PING_BYTES) side.sent.push({ at: this.now, path: output.path })
         side.pings.set(output.txId, this.now)
         const link = output.path.kind === "relay" ? this.relay : this.direct
         const back = output.path.kind === "relay" ? RELAY : direct(side === this.client ? CLIENT : CONNECTOR)
+        if (output.padTo + SEAL_BYTES > (link.mtu ?? Infinity)) return
         return this.#carry(link, side, () => {
           this.apply(peer, (m) => m.onPing(back, this.now))
           this.#carry(link, peer, () => {
@@ -148,6 +156,9 @@ export class PathNet {
         for (const link of [this.relay, this.direct]) {
           this.#carry(link, side, () => this.apply(peer, (m) => m.onSwitchRequested(output.reason, this.now)))
         }
+        return
+      case "SetPacketSize":
+        side.sizes.set(keyOf(output.path), output.bytes)
         return
       case "Wake":
         side.wake = output.at

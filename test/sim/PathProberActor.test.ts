@@ -52,6 +52,7 @@ const setup = Effect.gen(function*() {
       calls.push({ call: "SendCandidates", atMs: yield* nowMs, seq, list })
       yield* events.offer({ _tag: "CandidatesAcked", session, seq })
     }),
+    SetPacketSize: () => Effect.void,
     SelectPath: Effect.fnUntraced(function*({ path, reason }) {
       calls.push({ call: "SelectPath", atMs: yield* nowMs, path, reason })
     }),

@@ -83,6 +83,7 @@ const setup = Effect.gen(function*() {
     SendPing: unasked,
     SendCandidates: unasked,
     SelectPath: unasked,
+    SetPacketSize: unasked,
     RequestSwitch: unasked
   })
   const stun = StunRpcs.toLayer({

@@ -9,14 +9,18 @@ import {
   REPROBE_MS,
   SEEK_MS
 } from "../../src/protocol/PathMachine.ts"
-import { direct, RELAY } from "../../src/protocol/PathRef.ts"
+import { MIN_PING_BYTES } from "../../src/protocol/PathMessage.ts"
+import { BASE_BYTES, LARGEST_BYTES } from "../../src/protocol/PathMtu.ts"
+import { direct, keyOf, RELAY } from "../../src/protocol/PathRef.ts"
 import { BUDGET, BUDGET_AGAIN } from "../../src/protocol/PathTrack.ts"
 import { CLIENT, CONNECTOR, DIRECT, PathNet, pathOf } from "../sim/PathNet.ts"
 
 const make = (role: "client" | "connector" = "client", active = true) =>
   new PathMachine({ role, now: 0, path: RELAY, active, txPrefix: "00000001" })
 
-const pings = (out: ReadonlyArray<Output>) => out.flatMap((o) => (o._tag === "SendPing" ? [o] : []))
+/** Those that ask whether a path lives; the padded ones ask what it carries. */
+const pings = (out: ReadonlyArray<Output>) =>
+  out.flatMap((o) => (o._tag === "SendPing" && o.padTo === MIN_PING_BYTES ? [o] : []))
 const wake = (out: ReadonlyArray<Output>) => {
   const last = out.at(-1)
   return last?._tag === "Wake" ? last.at : undefined
@@ -219,6 +223,43 @@ describe("promotion", () => {
       net.start().runUntil(120_000)
       expect(net.client.selected.length, `seed ${seed}: ${JSON.stringify(net.client.selected)}`).toBeLessThanOrEqual(2)
     }
+  })
+})
+
+describe("the size of packets", () => {
+  const RELAYED = keyOf(RELAY)
+
+  it("begins with what every path carries, and grows within a second to what each way carries, for each side", () => {
+    const net = new PathNet()
+    net.direct.mtu = 1400
+    net.start().runUntil(30)
+    expect(net.client.sizes.get(RELAYED)).toBe(BASE_BYTES)
+    net.runUntil(3_500)
+    expect(pathOf(net.client)).toBe(DIRECT)
+    expect(net.client.sizes.get(DIRECT)).toBe(1350)
+    expect([...net.connector.sizes.values()]).toContain(1350)
+  })
+
+  it("falls back when the route carries less than it did, without the path being blamed", () => {
+    const net = new PathNet().start()
+    net.runUntil(5_000)
+    expect(net.client.sizes.get(DIRECT)).toBe(LARGEST_BYTES)
+    net.direct.mtu = 1280
+    net.runUntil(11_000)
+    expect(net.client.sizes.get(DIRECT)).toBe(BASE_BYTES)
+    expect(pathOf(net.client)).toBe(DIRECT)
+    expect(net.client.machine.samples(net.now).find((it) => it.path.kind === "direct")?.loss).toBe(0)
+  })
+
+  it("is not probed while nothing flows, and begins anew after a change of the network", () => {
+    const net = new PathNet({ active: false }).start()
+    net.runUntil(5_000)
+    expect([...net.client.sizes.values()].every((bytes) => bytes === BASE_BYTES)).toBe(true)
+    for (const side of [net.client, net.connector]) net.apply(side, (m) => m.onActivity(true, net.now))
+    net.runUntil(8_000)
+    expect(net.client.sizes.get(DIRECT)).toBe(LARGEST_BYTES)
+    net.apply(net.client, (m) => m.onNetworkChange(net.now))
+    expect(net.client.sizes.get(DIRECT)).toBe(BASE_BYTES)
   })
 })
 

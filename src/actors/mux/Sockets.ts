@@ -31,6 +31,7 @@ export const make = Effect.fnUntraced(function*(options: {
       port: options.port,
       family,
       segment: options.segment,
+      dontFragment: true,
       onMessage: (bytes, from) => router.onDatagrams(bytes, from),
       onError: (cause) => fork(Effect.logError("a UDP socket failed", cause))
     }).pipe(Scope.extend(scope), Effect.onError(() => Scope.close(scope, Exit.void)))

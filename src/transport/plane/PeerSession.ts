@@ -6,6 +6,7 @@ import { randomBytes } from "node:crypto"
 import type { Candidate } from "../../protocol/Candidate.ts"
 import * as Frame from "../../protocol/Frame.ts"
 import * as PathMessage from "../../protocol/PathMessage.ts"
+import { BASE_BYTES } from "../../protocol/PathMtu.ts"
 import { direct, keyOf, type PathRef, RELAY, type Role, type SwitchReason } from "../../protocol/PathRef.ts"
 import type { SocketAddr } from "../../protocol/SocketAddr.ts"
 import { ProbeSeal } from "../probe/ProbeSeal.ts"
@@ -15,15 +16,13 @@ import type { QuicStream } from "../quic/QuicStream.ts"
 import type { Endpoint, PacketRouter } from "./PacketRouter.ts"
 import { addressKey, RELAY_SLOT, Slots } from "./Slots.ts"
 
-/** QUIC packet on every path until larger ones are proved: with our head and UDP and IPv6 below 1,406 bytes on the wire. */
-export const PACKET_BYTES = 1350
 /** Three probe timeouts of a slow path. */
 const DRAIN_MS = 3_000
 /** Pings without an answer that are remembered; the oldest is forgotten first. */
 const MAX_PINGS = 256
 /** A ping that was overtaken by the answer to a later one after this long: the path was gone for a while, and is back. */
 const OUTAGE_MS = 250
-/** Paths by which the peer's view of this node is remembered. */
+/** Paths of which something is remembered: the peer's view of this node, the packet size. */
 const MAX_SEEN = 16
 
 export interface PeerSessionEvents {
@@ -71,7 +70,7 @@ export class PeerSession implements Endpoint {
   readonly #options: PeerSessionOptions
   readonly #router: PacketRouter
   readonly #slots = new Slots()
-  readonly #pings = new Map<string, { readonly at: number; readonly path: PathRef }>()
+  readonly #pings = new Map<string, { readonly at: number; readonly path: PathRef; readonly padded: boolean }>()
   #seal: ProbeSeal | null = null
   /** Packets that came, by slot. */
   readonly #packetsIn = new Float64Array(SLOTS)
@@ -85,6 +84,8 @@ export class PeerSession implements Endpoint {
   readonly #peerPaths = new Map<number, string>()
   /** This node as the peer saw it last, by path, as in `addressKey`. */
   readonly #seenAs = new Map<string, string>()
+  /** The packet sizes that paths were found to carry, bytes. */
+  readonly #sizes = new Map<string, number>()
   bytesIn = 0
   bytesOut = 0
 
@@ -101,7 +102,7 @@ export class PeerSession implements Endpoint {
       certificate: options.certificate,
       privateKey: options.privateKey,
       slot: RELAY_SLOT,
-      path: relayedPath,
+      path: this.#slotPath(RELAY),
       transmit: (slot, buffer, length, segment, count) => this.#transmit(slot, buffer, length, segment, count),
       onEstablished: (certificate) => this.#onEstablished(certificate),
       onStream: (stream) => options.events.onStream(stream),
@@ -179,7 +180,7 @@ export class PeerSession implements Endpoint {
       const [oldest] = this.#pings.keys()
       if (oldest !== undefined) this.#pings.delete(oldest)
     }
-    this.#pings.set(txId, { at: this.#options.now(), path })
+    this.#pings.set(txId, { at: this.#options.now(), path, padded: padTo > PathMessage.MIN_PING_BYTES })
     const active = keyOf(path) === keyOf(this.path)
     if (active) this.#onAsking(path, txId)
     const flags = active ? PathMessage.FLAG_ACTIVE : 0
@@ -225,6 +226,19 @@ export class PeerSession implements Endpoint {
     if (slot === this.quic.activeSlot) return
     if (this.quic.isValidated(slot) && this.quic.migrate(slot)) this.#onMoved(slot)
     else this.quic.probeSlot(slot)
+  }
+
+  /** Packets that leave by `path` have at most so many bytes from now on. */
+  setPacketSize(path: PathRef, bytes: number): void {
+    const key = keyOf(path)
+    remember(this.#sizes, key, bytes)
+    const slot = this.#slots.slotOf(key)
+    if (slot >= 0) this.quic.adjustSlot(slot, this.#slotPath(path))
+  }
+
+  #slotPath(path: PathRef): SlotPath {
+    const headBytes = path.kind === "relay" ? Frame.RELAYED_HEAD_BYTES : Frame.DIRECT_HEAD_BYTES
+    return { headBytes, maxPacket: this.#sizes.get(keyOf(path)) ?? BASE_BYTES }
   }
 
   /** The peer has moved and this node has not: for the peer it is one path, to the address that it has always seen. */
@@ -273,7 +287,7 @@ export class PeerSession implements Endpoint {
     const before = this.#slots.repoint(slot, path)
     if (before?.kind === "direct") this.#router.forgetAddress(before.remote.host, before.remote.port, this)
     this.#router.proveAddress(path.remote.host, path.remote.port, this)
-    this.quic.pointSlot(slot, directPath)
+    this.quic.pointSlot(slot, this.#slotPath(path))
     if (slot !== this.quic.activeSlot) return
     this.quic.revive()
     this.#onMoved(slot)
@@ -325,10 +339,7 @@ export class PeerSession implements Endpoint {
     if (observed === null) return false
     const key = keyOf(path)
     const before = this.#seenAs.get(key)
-    this.#seenAs.delete(key) // the last one is the latest
-    this.#seenAs.set(key, addressKey(observed.host, observed.port))
-    const [oldest] = this.#seenAs.keys()
-    if (this.#seenAs.size > MAX_SEEN && oldest !== undefined) this.#seenAs.delete(oldest)
+    remember(this.#seenAs, key, addressKey(observed.host, observed.port))
     return before !== undefined && before !== this.#seenAs.get(key)
   }
 
@@ -340,7 +351,7 @@ export class PeerSession implements Endpoint {
       if (keyOf(ping.path) !== key) continue
       this.#pings.delete(txId)
       if (txId === answered) break
-      lostAt = Math.min(lostAt, ping.at)
+      if (!ping.padded) lostAt = Math.min(lostAt, ping.at) // a padded one was too large, perhaps
     }
     return lostAt
   }
@@ -351,7 +362,7 @@ export class PeerSession implements Endpoint {
     if (!fresh) return slot
     if (evicted?.kind === "direct") this.#router.forgetAddress(evicted.remote.host, evicted.remote.port, this)
     this.#router.proveAddress(path.remote.host, path.remote.port, this)
-    this.quic.pointSlot(slot, directPath)
+    this.quic.pointSlot(slot, this.#slotPath(path))
     return slot
   }
 
@@ -408,8 +419,13 @@ export class PeerSession implements Endpoint {
   }
 }
 
-const relayedPath: SlotPath = { headBytes: Frame.RELAYED_HEAD_BYTES, maxPacket: PACKET_BYTES }
-const directPath: SlotPath = { headBytes: Frame.DIRECT_HEAD_BYTES, maxPacket: PACKET_BYTES }
+/** As the latest; past `MAX_SEEN` the oldest is forgotten. */
+const remember = <V>(map: Map<string, V>, key: string, value: V) => {
+  map.delete(key)
+  map.set(key, value)
+  const [oldest] = map.keys()
+  if (map.size > MAX_SEEN && oldest !== undefined) map.delete(oldest)
+}
 
 /** A fresh 32-byte secret for path messages. */
 export const newSecret = (): Uint8Array => randomBytes(32)
