@@ -12,6 +12,7 @@
 #   natlab.sh LAB rebind SITE [newip]     its NAT reboots: mappings lost, other ports from now on (newip: another WAN address, too)
 #   natlab.sh LAB link HOST down|up       HOST's cable: carrier lost, what is sent vanishes
 #   natlab.sh LAB link HOST off|on        HOST's own interface: address and routes go, sends fail
+#   natlab.sh LAB mtu SITE BYTES          what the access link of a site carries; larger packets are dropped, and ICMP says so
 #   natlab.sh LAB relaybytes              what has crossed the relay's access link so far, both directions together
 #
 #   relay 203.0.113.10 --+                                +-- cgw  198.51.100.2  -- LAN 192.168.1.0/24 -- client .10
@@ -234,6 +235,7 @@ rebind) s=$1; put "epoch.$s" $(($(get "epoch.$s") + 1))
 link) read -r s _ <"$RUN/host.$1"; case $2 in
   off) ip -n "$P-$1" link set eth0 down;; on) addr_host "$1";;
   down|up) ip -n "$P-${GW[$s]}" link set "p-$1" "$2";; *) die "link $2";; esac ;;
+mtu) ip -n "$P-inet" link set "w${IDX[$1]}" mtu "$2" ;;
 relaybytes) x inet bash -c 'cat /proc/net/dev' | awk '$1=="relay:" { print $2 + $10 }' ;;
 *) die "unknown command $CMD" ;;
 esac

@@ -1,0 +1,36 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import * as Lab from "./Lab.ts"
+
+/** IPv6's smallest, as some tunnels have it. */
+const NARROW = "1280"
+const RATE = 600_000
+/** The size in use is proved every two seconds, and three probes of half a second must be lost. */
+const NOTICED_MS = 8_000
+
+const isDirect = ({ path }: { readonly path: string }) => path === "direct"
+
+describe.skipIf(!Lab.isPossible)("what the way carries", () => {
+  it.scopedLive("a narrow way to the connector is taken, and every byte gets through it", () =>
+    Lab.use({}, (lab) =>
+      Effect.gen(function*() {
+        yield* lab.net("mtu", "connector", NARROW)
+        const first = yield* lab.fetch("/file")
+        assert.deepStrictEqual([first.code, first.sha256], [0, Lab.FILE_SHA256], "through the relay")
+        yield* lab.untilPeer(isDirect, "8 seconds")
+        const second = yield* lab.fetch("/file")
+        assert.deepStrictEqual([second.code, second.sha256], [0, Lab.FILE_SHA256], "direct")
+      })))
+
+  it.scopedLive("a way that becomes narrow under a download is used on", () =>
+    Lab.use({}, (lab) =>
+      Effect.gen(function*() {
+        const file = yield* lab.begin(`/file?rate=${RATE}`)
+        yield* lab.untilPeer(isDirect, "8 seconds")
+        yield* lab.net("mtu", "connector", NARROW)
+        const { code, sha256, stallMs } = yield* file.done
+        process.stderr.write(`${JSON.stringify({ longestStallMs: Math.round(stallMs) })}\n`)
+        assert.deepStrictEqual([code, sha256], [0, Lab.FILE_SHA256])
+        assert.isBelow(stallMs, NOTICED_MS)
+      })))
+})
