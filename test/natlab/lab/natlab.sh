@@ -2,7 +2,7 @@
 # A small internet with real NATs, out of Linux network namespaces and nftables, for the tests beside it. Needs root, iproute2,
 # nftables and conntrack. Nothing is made in the caller's own network namespace; labs of different names run side by side.
 #
-#   natlab.sh LAB up [--client-nat T] [--connector-nat T] [--client-cgn T] [--same-nat]
+#   natlab.sh LAB up [--client-nat T] [--connector-nat T] [--client-cgn T] [--same-nat] [--v6]
 #   natlab.sh LAB down                    also kills what still runs in the lab's namespaces
 #   natlab.sh LAB ns HOST                 the namespace's name: run things with `ip netns exec`
 #   natlab.sh LAB nat SITE T              another NAT from now on; what was mapped is forgotten
@@ -20,6 +20,8 @@
 #                                                         +-- ngw  198.51.100.34 -- LAN 10.20.0.0/24 -- connector .10
 #   Each gateway has three more addresses after its own, for symmetric-pool. With --client-cgn a second NAT, cgn, has cgw's address,
 #   and cgw is 100.64.1.2 behind it.
+#   With --v6 every site also has a public network 2001:db8:SITE:100::/64, not translated: its hosts and gateway have the same last
+#   numbers as in IPv4, and what the NAT's type lets in and out holds there, too. The relay has IPv4 only.
 #   resource 10.50.0.10 has one cable, to connector, and no default route: what reaches it went through the connector.
 #
 # SITE: client client2 connector.   HOST: inet relay cgw cgw2 ngw client connector resource (cgn)
@@ -100,7 +102,7 @@ ruleset(){ # TYPE PUBLIC LAN EPOCH -> ruleset of a gateway, on stdout
   esac
   case $type in
     udp-blocked) fw='meta l4proto udp drop';;
-    tcp443) fw=$'iifname "br0" meta l4proto != { tcp, icmp } drop\n    iifname "br0" tcp dport != 443 drop';;
+    tcp443) fw=$'iifname "br0" meta l4proto != { tcp, icmp, icmpv6 } drop\n    iifname "br0" tcp dport != 443 drop';;
   esac
   cat <<R
 flush ruleset
@@ -108,7 +110,7 @@ table inet fw {
   chain input { type filter hook input priority 0; policy drop;
     iifname { "lo", "br0" } accept
     ct state established,related accept
-    meta l4proto icmp accept
+    meta l4proto { icmp, icmpv6 } accept
   }
   chain forward { type filter hook forward priority 0; policy drop;
     ct state invalid drop
@@ -133,9 +135,22 @@ apply_nat(){ # SITE
 addr_host(){ # HOST: address and default route, by the site that it is plugged in
   local s n l; read -r s n <"$RUN/host.$1"; l=$(lan4 "$s")
   printf '%s\n' "link set eth0 up" "addr flush dev eth0 scope global" "addr add $l.$n/24 dev eth0" \
-    "route replace default via $l.1" | ip -n "$P-$1" -batch -; }
+    "route replace default via $l.1" | ip -n "$P-$1" -batch -
+  v6_host "$1"; }
+v6_lan(){ # SITE: its gateway's address inside
+  [[ ! -e $RUN/v6 ]] || ip -n "$P-${GW[$1]}" addr replace "2001:db8:${IDX[$1]}:100::1/64" dev br0 nodad; }
+v6_host(){ # HOST
+  local s n; read -r s n <"$RUN/host.$1"; [[ -e $RUN/v6 ]] || return 0
+  ip -n "$P-$1" addr replace "2001:db8:${IDX[$s]}:100::$n/64" dev eth0 nodad
+  ip -n "$P-$1" -6 route replace default via "2001:db8:${IDX[$s]}:100::1"; }
+v6_site(){ # SITE: its gateway's two sides, and the way there
+  local i=${IDX[$1]} g=${GW[$1]}; [[ -e $RUN/v6 ]] || return 0
+  v6_lan "$1"
+  for ns in inet "$g"; do x "$ns" bash -c 'echo 1 >/proc/sys/net/ipv6/conf/all/forwarding'; done
+  ip -n "$P-inet" addr add "2001:db8:$i::1/64" dev "w$i" nodad; ip -n "$P-$g" addr add "2001:db8:$i::2/64" dev wan nodad
+  ip -n "$P-$g" -6 route add default via "2001:db8:$i::1"; ip -n "$P-inet" -6 route add "2001:db8:$i:100::/64" via "2001:db8:$i::2"; }
 base(){ # NS FORWARDING: loopback and what the kernel is to do
-  x "$1" bash -c "ip link set lo up; cd /proc/sys/net; echo 0 >ipv6/conf/default/accept_ra
+  x "$1" bash -c "ip link set lo up; cd /proc/sys/net; echo 0 >ipv6/conf/default/accept_ra; echo 0 >ipv6/conf/default/accept_dad
     if [ $2 = 1 ]; then echo 1 >ipv4/ip_forward
       { echo 0 >bridge/bridge-nf-call-iptables; } 2>/dev/null || true
       echo $UDP_TIMEOUT >netfilter/nf_conntrack_udp_timeout; echo $UDP_TIMEOUT >netfilter/nf_conntrack_udp_timeout_stream
@@ -165,7 +180,7 @@ up)
   put lan.client 192.168.1; put lan.client2 192.168.2; put lan.connector 10.20.0
   while (($#)); do case $1 in
     --client-nat) put nat.client "$2"; shift;; --connector-nat) put nat.connector "$2"; shift;; --same-nat) SAME=1;;
-    --client-cgn) put cgn.client "$2"; shift;;
+    --client-cgn) put cgn.client "$2"; shift;; --v6) : >"$RUN/v6";;
     *) die "option $1";; esac; shift; done
   trap 'rc=$?; [[ $rc -ne 0 ]] && { echo "natlab: up failed, cleaning" >&2; "$0" "$LAB" down; }' EXIT
   for n in inet relay cgw cgw2 ngw client connector resource; do ip netns add "$P-$n"; done
@@ -193,7 +208,7 @@ route add blackhole 192.168.0.0/16
 route add blackhole 100.64.0.0/10
 B
   printf '%s\n' "link set eth0 up" "addr add 203.0.113.10/28 dev eth0" "addr add 203.0.113.11/28 dev eth0" "route add default via 203.0.113.1" | ip -n "$P-relay" -batch -
-  for s in client client2 connector; do site $s; done
+  for s in client client2 connector; do site $s; v6_site $s; done
   plug client client 10
   if [[ $SAME ]]; then plug connector client 20; else plug connector connector 10; fi
   printf '%s\n' "link set eth1 up" "addr add 10.50.0.2/24 dev eth1" | ip -n "$P-connector" -batch -
@@ -208,6 +223,7 @@ down)
 ns) echo "$P-$1" ;;
 nat) put "nat.$1" "$2"; apply_nat "$1"
   printf '%s\n' "addr flush dev br0 scope global" "addr add $(lan4 "$1").1/24 dev br0" | ip -n "$P-${GW[$1]}" -batch -
+  v6_lan "$1"
   for f in "$RUN"/host.*; do read -r at n <"$f"; if [[ $at == "$1" ]]; then addr_host "${f##*/host.}"; fi; done ;;
 blackhole)
   case $1 in
