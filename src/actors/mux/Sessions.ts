@@ -25,8 +25,11 @@ const DIAL_DEADLINE = Duration.seconds(8)
 const HANDSHAKE_DEADLINE = Duration.seconds(8)
 /** A session without flows is kept this long, so that the next one opens at once and on a path already found. */
 export const IDLE_SESSION_MS = 10 * 60_000
-/** Prober and status call a session active for this long after its last flow: a direct path goes on being sought. */
-export const ACTIVE_AFTER_FLOW_MS = 60_000
+/**
+ * Prober and status call a session active for this long after its last flow, since another one may follow. Each second of it costs
+ * ten packets in each direction, and as many at the relay. (A direct path goes on being sought for longer: `PathMachine.SEEK_MS`.)
+ */
+const ACTIVE_AFTER_FLOW_MS = 3_000
 /** A grant is renewed this long before it ends: time for a relay to come back. */
 const RENEW_BEFORE_SECONDS = 120
 const RENEW_RETRY_MS = 5_000
