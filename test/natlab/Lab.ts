@@ -32,6 +32,12 @@ export interface Options {
   readonly connectorNat?: Nat
   /** The connector is plugged in beside the client. */
   readonly sameNat?: boolean
+  /** A second NAT before the client's. */
+  readonly clientCgn?: Nat
+  /** Public IPv6 at both sites, beside what is translated; their NATs are firewalls there. */
+  readonly v6?: boolean
+  /** The nodes have their tokens and wait for `start`. */
+  readonly relayOnly?: boolean
   /** Of both nodes. */
   readonly carrier?: "auto" | "webtransport" | "websocket"
 }
@@ -42,6 +48,10 @@ export interface Fetched {
   readonly body: Buffer
   readonly sha256: string
   readonly ms: number
+  /** From the start of the request; null: none came. */
+  readonly firstByteMs: number | null
+  /** Since 1970; null: none came. */
+  readonly firstByteAtMs: number | null
   /** The longest time in which no byte came, after the first one. */
   readonly stallMs: number
 }
@@ -67,6 +77,8 @@ export interface Lab {
   readonly untilPeer: (is: (peer: Peer) => boolean, within: Duration.DurationInput) => Effect.Effect<Peer, LabFailed>
   /** Of `lab/natlab.sh`. */
   readonly net: (...args: ReadonlyArray<string>) => Effect.Effect<string, LabFailed>
+  /** A command on a host of the lab, to its end; what it printed. */
+  readonly exec: (host: string, command: string, ...args: ReadonlyArray<string>) => Effect.Effect<string, LabFailed>
   /** What the relay's access link has carried, both directions together. */
   readonly relayBytes: Effect.Effect<number, LabFailed>
   /** What a program has logged since it was started, one JSON object a line. */
@@ -79,10 +91,12 @@ export const FILE_SHA256 = createHash("sha256").update(FILE).digest("hex")
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url))
 export const PROGRAM = join(ROOT, "bin", "sallyport")
-export const LAB_DIR = fileURLToPath(new URL("lab/", import.meta.url))
+export const LAB_DIR = join(ROOT, "test", "natlab", "lab") // not beside this file when a benchmark bundles it
 const RESOURCE = { name: "intranet", address: "10.50.0.10", port: 8080 }
 const SOCKS5 = "127.0.0.1:1080"
 export const RELAY = "203.0.113.10"
+/** Its other address. */
+export const RELAY_2 = "203.0.113.11"
 const READY_DEADLINE = Duration.seconds(30)
 const LINES_KEPT = 400
 const LINES_SHOWN = 40
@@ -95,7 +109,7 @@ if (!isPossible) {
 }
 
 /** A lab that is up and connected for as long as `body` runs. When it fails, the programs' last lines are shown. */
-export const use = <E>(options: Options, body: (lab: Lab) => Effect.Effect<void, E, Scope.Scope>) =>
+export const use = <A, E>(options: Options, body: (lab: Lab) => Effect.Effect<A, E, Scope.Scope>) =>
   Effect.scoped(Effect.gen(function*() {
     const logs = new Map<string, ReadonlyArray<string>>()
     const exit = yield* Effect.exit(Effect.flatMap(make(options, logs), body))
@@ -109,7 +123,11 @@ export const use = <E>(options: Options, body: (lab: Lab) => Effect.Effect<void,
 
 let labs = 0
 
-const make = Effect.fnUntraced(function*(options: Options, logs: Map<string, ReadonlyArray<string>>) {
+/** For as long as the scope lasts. `logs` is given what the programs say, by role. */
+export const make = Effect.fnUntraced(function*(
+  options: Options,
+  logs: Map<string, ReadonlyArray<string>> = new Map()
+) {
   const name = `s${process.pid.toString(36)}x${labs++}`
   const net = (...args: ReadonlyArray<string>) => output(join(LAB_DIR, "natlab.sh"), [name, ...args])
   const on = (host: string, command: string, args: ReadonlyArray<string>) =>
@@ -121,7 +139,9 @@ const make = Effect.fnUntraced(function*(options: Options, logs: Map<string, Rea
   const nats = [
     ...(options.clientNat === undefined ? [] : ["--client-nat", options.clientNat]),
     ...(options.connectorNat === undefined ? [] : ["--connector-nat", options.connectorNat]),
-    ...(options.sameNat === true ? ["--same-nat"] : [])
+    ...(options.clientCgn === undefined ? [] : ["--client-cgn", options.clientCgn]),
+    ...(options.sameNat === true ? ["--same-nat"] : []),
+    ...(options.v6 === true ? ["--v6"] : [])
   ]
   yield* Effect.acquireRelease(net("up", ...nats), () => Effect.ignore(net("down")))
   writeFileSync(join(dir, "file"), FILE)
@@ -158,7 +178,7 @@ const make = Effect.fnUntraced(function*(options: Options, logs: Map<string, Rea
   ])
   yield* start("relay")
   yield* Effect.all([enrol("connector", "office"), enrol("client", "laptop")], { concurrency: 2 })
-  yield* Effect.all([start("connector"), start("client")], { concurrency: 2 })
+  if (options.relayOnly !== true) yield* Effect.all([start("connector"), start("client")], { concurrency: 2 })
 
   const begin = (path: string) =>
     request(on("client", "curl", [
@@ -167,6 +187,8 @@ const make = Effect.fnUntraced(function*(options: Options, logs: Map<string, Rea
       "--no-buffer",
       "--max-time",
       "60",
+      "--write-out",
+      "%{stderr}%{time_starttransfer}",
       "--socks5-hostname",
       SOCKS5,
       `http://${RESOURCE.name}:${RESOURCE.port}${path}`
@@ -190,6 +212,7 @@ const make = Effect.fnUntraced(function*(options: Options, logs: Map<string, Rea
     peer,
     untilPeer: (is, within) => untilPeer(peer, is, within),
     net,
+    exec: (host, command, ...args) => output(...on(host, command, args)),
     relayBytes: Effect.map(net("relaybytes"), Number),
     log: (role) => logs.get(role) ?? []
   } satisfies Lab
@@ -290,21 +313,27 @@ const request = ([command, args]: readonly [string, ReadonlyArray<string>]) =>
     const child = yield* Effect.acquireRelease(Effect.sync(() => spawn(command, args, { env: ENV })), end)
     const parts: Array<Buffer> = []
     let bytes = 0
+    let firstAt: number | null = null
     let lastAt = 0
     let stallMs = 0
     child.stdout.on("data", (part: Buffer) => {
       const now = performance.now()
+      firstAt ??= now
       if (lastAt > 0) stallMs = Math.max(stallMs, now - lastAt)
       lastAt = now
       bytes += part.length
       parts.push(part)
     })
-    child.stderr.resume()
+    let said = ""
+    child.stderr.on("data", (part) => (said += String(part)))
     const ended = new Promise<number>((resolve) => child.once("close", (code) => resolve(code ?? -1)))
     const done = Effect.map(Effect.promise(() => ended), (code): Fetched => {
       const body = Buffer.concat(parts)
       const sha256 = createHash("sha256").update(body).digest("hex")
-      return { code, body, sha256, ms: performance.now() - started, stallMs }
+      const first = firstAt === null
+        ? { firstByteMs: null, firstByteAtMs: null }
+        : { firstByteMs: Number(said) * 1000, firstByteAtMs: performance.timeOrigin + firstAt }
+      return { code, body, sha256, ms: performance.now() - started, stallMs, ...first }
     })
     return { bytes: () => bytes, done } satisfies Fetching
   })

@@ -11,7 +11,6 @@ import { createInterface } from "node:readline"
 import type { NatReport, NetReport } from "../../src/protocol/NatReport.ts"
 import * as Lab from "./Lab.ts"
 
-const SECOND = "203.0.113.11"
 const PORT = 3478
 const COTURN_PORT = 5478
 const COTURN_CLIENT = "turnutils_natdiscovery"
@@ -87,7 +86,7 @@ const relayConfig = {
   role: "relay",
   name: "relay",
   stateDir: "relay",
-  listen: { https: `${Lab.RELAY}:443`, udp: `${Lab.RELAY}:${PORT}`, stunAlternate: `${SECOND}:${PORT + 1}` },
+  listen: { https: `${Lab.RELAY}:443`, udp: `${Lab.RELAY}:${PORT}`, stunAlternate: `${Lab.RELAY_2}:${PORT + 1}` },
   advertise: { host: Lab.RELAY },
   resources: [],
   access: []
@@ -96,7 +95,7 @@ const relayConfig = {
 const coturnArgs = (dir: string) =>
   [
     "-n --stun-only --no-tls --no-dtls --no-cli --no-auth --log-file stdout --simple-log",
-    `-L ${Lab.RELAY} -L ${SECOND} -p ${COTURN_PORT} --alt-listening-port ${COTURN_PORT + 1}`,
+    `-L ${Lab.RELAY} -L ${Lab.RELAY_2} -p ${COTURN_PORT} --alt-listening-port ${COTURN_PORT + 1}`,
     `--pidfile ${join(dir, "coturn.pid")} --userdb ${join(dir, "coturn.db")}`
   ].flatMap((line) => line.split(" "))
 

@@ -1,0 +1,28 @@
+/** Runs a benchmark that is written in TypeScript, with the arguments of this process; ends with its exit code. */
+import { build } from "esbuild"
+import { spawnSync } from "node:child_process"
+import { rmSync } from "node:fs"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url))
+
+/** `name`.ts in `bench/`. The bundle lies where the packages are found, as deep below the root as its sources. */
+export async function runBundled(name) {
+  const outfile = join(ROOT, "dist", ".bench", `${name}-${process.pid}.mjs`)
+  try {
+    await build({
+      entryPoints: [join(ROOT, "bench", `${name}.ts`)],
+      outfile,
+      bundle: true,
+      format: "esm",
+      platform: "node",
+      packages: "external",
+      logLevel: "error"
+    })
+    const { status } = spawnSync(process.execPath, [outfile, ...process.argv.slice(2)], { stdio: "inherit" })
+    process.exitCode = status ?? 1
+  } finally {
+    rmSync(outfile, { force: true })
+  }
+}
