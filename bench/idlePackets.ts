@@ -1,4 +1,5 @@
 /** Counts the packets of an idle session; bundled and run by `idle.mjs`. */
+import { NodeRuntime } from "@effect/platform-node"
 import { Clock, Duration, Effect, Option } from "effect"
 import { loadavg } from "node:os"
 import { parseArgs } from "node:util"
@@ -108,4 +109,4 @@ const main = Lab.use({ clientNat: nat, connectorNat: nat }, (lab) =>
     process.stdout.write(`${JSON.stringify(figure, null, 2)}\n`)
   }))
 
-await Effect.runPromise(main)
+NodeRuntime.runMain(main)

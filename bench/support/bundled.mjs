@@ -1,6 +1,6 @@
 /** Runs a benchmark that is written in TypeScript, with the arguments of this process; ends with its exit code. */
 import { build } from "esbuild"
-import { spawnSync } from "node:child_process"
+import { spawn } from "node:child_process"
 import { rmSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -20,8 +20,10 @@ export async function runBundled(name) {
       packages: "external",
       logLevel: "error"
     })
-    const { status } = spawnSync(process.execPath, [outfile, ...process.argv.slice(2)], { stdio: "inherit" })
-    process.exitCode = status ?? 1
+    const child = spawn(process.execPath, [outfile, ...process.argv.slice(2)], { stdio: "inherit" })
+    process.on("SIGINT", () => {}) // a terminal tells the child, too; who has a lab takes it down first
+    process.on("SIGTERM", () => child.kill("SIGTERM"))
+    process.exitCode = await new Promise((resolve) => child.once("exit", (code) => resolve(code ?? 1)))
   } finally {
     rmSync(outfile, { force: true })
   }

@@ -1,0 +1,74 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as NatPairs from "../natlab/NatPairs.ts"
+
+const reach = (client: NatPairs.Side, connector: NatPairs.Side) => NatPairs.expected({ client, connector })
+
+describe("the reference model of NAT pairs", () => {
+  it("wants a direct path between all that map alike for every destination, whatever they filter", () => {
+    const sides = [
+      "none",
+      "firewall",
+      "full-cone",
+      "addr-restricted",
+      "port-restricted",
+      "eim-apdf",
+      "cgn",
+      "v6-firewall"
+    ] as const
+    for (const client of sides) for (const connector of sides) assert.strictEqual(reach(client, connector), "direct")
+    assert.strictEqual(reach("same-nat", "same-nat"), "direct")
+  })
+
+  it("wants a symmetric side's packets to get in where its port does not matter, and else by guessing", () => {
+    for (const open of ["none", "full-cone", "addr-restricted"] as const) {
+      assert.strictEqual(reach("symmetric", open), "direct")
+    }
+    for (const closed of ["firewall", "port-restricted", "eim-apdf"] as const) {
+      assert.strictEqual(reach("symmetric", closed), "guess")
+    }
+    assert.strictEqual(reach("cgn", "symmetric"), "guess")
+  })
+
+  it("leaves a pool of addresses to chance where addresses are filtered", () => {
+    for (const open of ["none", "full-cone"] as const) assert.strictEqual(reach("symmetric-pool", open), "direct")
+    for (const closed of ["firewall", "addr-restricted", "port-restricted", "eim-apdf"] as const) {
+      assert.strictEqual(reach("symmetric-pool", closed), "chance")
+    }
+  })
+
+  it("demands nothing where both sides' ports are unknown, or there is no UDP", () => {
+    const symmetric = ["symmetric", "symmetric-pool"] as const
+    for (const client of symmetric) {
+      for (const connector of symmetric) assert.strictEqual(reach(client, connector), "relay")
+    }
+    for (const pair of NatPairs.all) {
+      if (/udp-blocked|tcp443/.test(NatPairs.nameOf(pair))) assert.strictEqual(NatPairs.expected(pair), "relay")
+    }
+  })
+
+  it("is the same from both ends", () => {
+    for (const { client, connector } of NatPairs.all) {
+      assert.strictEqual(reach(client, connector), reach(connector, client))
+    }
+  })
+
+  it("is missed by a relayed path where a direct one can be had, and by none at all", () => {
+    assert.isFalse(NatPairs.isMet("direct", "relay-udp"))
+    assert.isFalse(NatPairs.isMet("relay", "none"))
+    for (const expected of ["guess", "chance", "relay"] as const) {
+      assert.isTrue(NatPairs.isMet(expected, "relay-udp"))
+      assert.isTrue(NatPairs.isMet(expected, "direct"))
+    }
+  })
+
+  it("knows pairs by name, and by a star on either side", () => {
+    assert.lengthOf(NatPairs.all, 10 * 10 + 10 + 2)
+    assert.deepStrictEqual(NatPairs.parse("none×symmetric"), {
+      pairs: [{ client: "none", connector: "symmetric" }],
+      unknown: []
+    })
+    assert.lengthOf(NatPairs.parse("tcp443x*, nonexnone,*×*").pairs, NatPairs.all.length)
+    assert.lengthOf(NatPairs.parse("symmetric×*").pairs, 10)
+    assert.deepStrictEqual(NatPairs.parse("none×nothing,none×cgn").unknown, ["none×nothing", "none×cgn"])
+  })
+})
