@@ -26,7 +26,7 @@ import { BUDGET, BUDGET_AGAIN, LADDER_GAP_MS, type PathTrack } from "./PathTrack
 export const PACE_MS = 5
 /** The path in use and its best alternative, while data flows. */
 export const BUSY_GAP_MS = 200
-/** Other proved paths, while data flows. */
+/** Other proved paths, while data flows; after the last flow all of them, while a direct one is sought. */
 export const SPARE_GAP_MS = 5_000
 /** While an answer is overdue. */
 export const SUSPECT_GAP_MS = 50
@@ -479,6 +479,7 @@ export class PathMachine {
     if (!current && (isSuspect(this.#table.current, now) || this.#leave !== null)) return RESCUE_GAP_MS
     if (track.score.samples + track.inFlight < MEASURE_PINGS && this.#isSeeking(now)) return SUSPECT_GAP_MS
     if (this.#active) return current || track === standby ? BUSY_GAP_MS : SPARE_GAP_MS
+    if (this.#table.current === this.#relay && this.#isSeeking(now)) return SPARE_GAP_MS // is the direct one the better one now?
     return current && track !== this.#relay && this.role === "client" ? KEEPALIVE_MS : null
   }
 

@@ -226,6 +226,19 @@ describe("promotion", () => {
   })
 })
 
+describe("a direct path that was measured in a bad moment", () => {
+  it("is taken when it turns out to be the better one, also after the last flow", () => {
+    const net = new PathNet()
+    net.direct.delayMs = 30
+    net.start().runUntil(2_000)
+    expect(net.client.machine.reason).toBe("direct_slower_than_relay")
+    for (const side of [net.client, net.connector]) net.apply(side, (m) => m.onActivity(false, net.now))
+    net.direct.delayMs = 5
+    net.runUntil(30_000)
+    expect(pathOf(net.client)).toBe(DIRECT)
+  })
+})
+
 describe("the size of packets", () => {
   const RELAYED = keyOf(RELAY)
 
