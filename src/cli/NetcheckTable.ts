@@ -1,5 +1,6 @@
 /** What a network check found, for people. */
 import type { NatReport, NetReport } from "../protocol/NatReport.ts"
+import type * as PortMapping from "../protocol/PortMapping.ts"
 import * as HostPort from "../services/config/HostPort.ts"
 import { colour, table } from "./Table.ts"
 
@@ -10,7 +11,7 @@ const BOLD = 1
 const PAINT = { yes: GREEN, likely: GREEN, sometimes: YELLOW, unknown: YELLOW, no: RED } as const
 
 /** One column for each IP version that leads to the server; what is unknown is explained below. */
-export const render = ({ direct, ipv4, ipv6, server }: NetReport, colours: boolean): string => {
+export const render = ({ direct, ipv4, ipv6, portMapping, server }: NetReport, colours: boolean): string => {
   const columns = [["IPV4", ipv4], ["IPV6", ipv6]] as const
   const shown = columns.flatMap(([name, report]) => report === null ? [] : [{ name, report }])
   const rows = [
@@ -28,9 +29,16 @@ export const render = ({ direct, ipv4, ipv6, server }: NetReport, colours: boole
   return [
     colour(colours, BOLD, head),
     ...lines,
+    ...(portMapping === null ? [] : [mappingLine(portMapping)]),
     ...[...absent, ...notes].map((line) => `  ${line}`),
     colour(colours, PAINT[direct.expected], verdict)
   ].join("\n")
+}
+
+const mappingLine = ({ external, gateway, protocols }: PortMapping.Report): string => {
+  if (gateway === null) return "Port mapping: no gateway is known here"
+  if (protocols.length === 0) return `Port mapping: none; the gateway ${gateway} answers to nothing of it`
+  return `Port mapping: ${protocols.join(", ")}${external === null ? "" : `, at ${external}`}`
 }
 
 const ROWS: ReadonlyArray<readonly [label: string, cell: (report: NatReport) => string]> = [

@@ -23,17 +23,24 @@ export type Candidate = typeof Candidate.Type
 export const CandidateList = Schema.Array(Candidate).pipe(Schema.maxItems(MAX_CANDIDATES))
 
 /**
- * RFC 8445, section 5.1.2.2. A port mapping that the router confirmed is surer than a reflexive address. Loopback is last.
+ * RFC 8445, section 5.1.2.2. A port mapping that the router confirmed is surer than a reflexive address, unless it leads to the inside
+ * of a second translator only. Loopback is last.
  */
 const TYPE_PREFERENCE: Record<Kind, number> = { host: 126, prflx: 110, "port-mapped": 105, srflx: 100 }
+const INNER_MAPPED_PREFERENCE = 90
 const LOOPBACK_PREFERENCE = 1
 const COMPONENT = 1 // RFC 8445, section 5.1.2.1: RTP's number; we have one component only
 
 /** `localPreference`: 0 to 65535, higher first among candidates of one kind. */
 export const priorityOf = (kind: Kind, host: string, localPreference: number): number =>
-  (isLoopback(host) ? LOOPBACK_PREFERENCE : TYPE_PREFERENCE[kind]) * 2 ** 24 +
+  preferenceOf(kind, host) * 2 ** 24 +
   Math.min(Math.max(Math.trunc(localPreference), 0), 65535) * 2 ** 8 +
   (256 - COMPONENT)
+
+const preferenceOf = (kind: Kind, host: string): number => {
+  if (isLoopback(host)) return LOOPBACK_PREFERENCE
+  return kind === "port-mapped" && isPrivate(host) ? INNER_MAPPED_PREFERENCE : TYPE_PREFERENCE[kind]
+}
 
 /** IPv6 first (RFC 8421: fewer translators on the way), then in the order of the system's list. */
 export const localPreference = (host: string, index: number): number =>
@@ -63,6 +70,13 @@ export const canonical = (host: string): string | null => {
 export const isLoopback = (host: string): boolean => {
   const length = IpBytes.parse(host, scratch)
   return length === 4 ? scratch[0] === 127 : length === 16 && isV6Loopback(scratch)
+}
+
+/** IPv4 that no packet crosses the internet with: private (RFC 1918), and inside a provider's translator (RFC 6598). */
+export const isPrivate = (host: string): boolean => {
+  if (IpBytes.parse(host, scratch) !== 4) return false
+  const [a = 0, b = 0] = scratch
+  return a === 10 || (a === 172 && (b & 0xf0) === 16) || (a === 192 && b === 168) || (a === 100 && (b & 0xc0) === 64)
 }
 
 const isV6Loopback = (ip: Uint8Array): boolean => ip[15] === 1 && ip.subarray(0, 15).every((byte) => byte === 0)

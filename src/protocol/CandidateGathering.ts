@@ -17,6 +17,7 @@ export class CandidateGathering {
   #allowLoopback = false
   readonly #mapped = new Map<string, SocketAddr>()
   readonly #silent = new Set<string>()
+  #portMapped: SocketAddr | null = null
 
   /** What was mapped before went by other addresses. */
   onHosts(hosts: ReadonlyArray<string>): void {
@@ -52,6 +53,11 @@ export class CandidateGathering {
     this.#silent.add(keyOf(server))
   }
 
+  /** The gateway's word stands until it or the network takes it back, so it is not forgotten with the rest. */
+  onPortMapped(external: SocketAddr | null): void {
+    this.#portMapped = external
+  }
+
   /** False until the sockets are known: an empty list would make the peer forget addresses that are still good. */
   get isReady(): boolean {
     return this.#ports !== null
@@ -71,6 +77,9 @@ export class CandidateGathering {
     for (const [index, host] of this.#hosts.entries()) {
       const port = this.#portOf(host)
       if (port !== undefined) list.push(Candidate.make("host", { host, port }, { index }))
+    }
+    if (this.#portMapped !== null && this.#ports?.v4 !== undefined) {
+      list.push(Candidate.make("port-mapped", this.#portMapped))
     }
     for (const [index, mapped] of [...this.#mapped.values()].entries()) {
       list.push(Candidate.make("srflx", mapped, { index }))

@@ -1,5 +1,6 @@
 /** What one STUN server can tell about the way from here to the Internet, and what follows for direct paths (RFC 4787, RFC 5780). */
 import { Schema } from "effect"
+import * as PortMapping from "./PortMapping.ts"
 import { SocketAddr } from "./SocketAddr.ts"
 
 /** RFC 4787, sections 4.1 and 5: on what the mapped port depends, or from whom packets are let in. */
@@ -58,14 +59,20 @@ export const NetReport = Schema.Struct({
   server: Schema.String,
   ipv4: Schema.NullOr(NatReport),
   ipv6: Schema.NullOr(NatReport),
-  direct: Direct
+  direct: Direct,
+  /** What the gateway would map; null: not asked. */
+  portMapping: Schema.optionalWith(Schema.NullOr(PortMapping.Report), { default: () => null })
 })
 export type NetReport = typeof NetReport.Type
 
-export const make = (server: string, reports: ReadonlyArray<NatReport>): NetReport => {
+export const make = (
+  server: string,
+  reports: ReadonlyArray<NatReport>,
+  portMapping: PortMapping.Report | null = null
+): NetReport => {
   const ipv4 = reports.find((report) => !report.server.host.includes(":")) ?? null
   const ipv6 = reports.find((report) => report.server.host.includes(":")) ?? null
-  return { server, ipv4, ipv6, direct: best([directOf(ipv4, "IPv4"), directOf(ipv6, "IPv6")]) }
+  return { server, ipv4, ipv6, direct: best([directOf(ipv4, "IPv4"), directOf(ipv6, "IPv6")]), portMapping }
 }
 
 const ORDER = ["yes", "likely", "sometimes", "unknown", "no"] as const

@@ -2,6 +2,7 @@
 import { Effect, Schema } from "effect"
 import { lookup } from "node:dns/promises"
 import * as HostPort from "../services/config/HostPort.ts"
+import * as PortMapper from "../services/PortMapper.ts"
 import * as NetCheck from "../transport/udp/NetCheck.ts"
 
 /** `message` says what to correct. */
@@ -16,5 +17,5 @@ export const run = Effect.fn("Netcheck.run")(function*(server: HostPort.HostPort
     catch: () => new NetcheckFailed({ message: `the name ${server.host} is not found; check it, and DNS` })
   })
   const addresses = found.map(({ address }) => ({ host: address, port: server.port }))
-  return yield* NetCheck.run(HostPort.render(server), addresses)
+  return yield* NetCheck.run(HostPort.render(server), addresses, PortMapper.probeAlone)
 })

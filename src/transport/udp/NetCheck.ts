@@ -4,6 +4,7 @@ import { createSocket, type RemoteInfo } from "node:dgram"
 import * as Candidate from "../../protocol/Candidate.ts"
 import * as NatDiscovery from "../../protocol/NatDiscovery.ts"
 import * as NatReport from "../../protocol/NatReport.ts"
+import type * as PortMapping from "../../protocol/PortMapping.ts"
 import type { SocketAddr } from "../../protocol/SocketAddr.ts"
 import * as Stun from "../../protocol/Stun.ts"
 import * as Crypto from "../../services/Crypto.ts"
@@ -18,19 +19,21 @@ class NoWay extends Schema.TaggedError<NoWay>()("NoWay", { message: Schema.Strin
 
 type Arrival = { readonly socket: number; readonly bytes: Uint8Array; readonly from: RemoteInfo }
 
-/** The first of the server's addresses (literal) of each IP version. `name` is what people call it. */
+/** `probe`, which takes less time than the rest, is asked beside it. The first of the server's addresses (literal) of each IP version. `name` is what people call it. */
 export const run = (
   name: string,
-  addresses: ReadonlyArray<SocketAddr>
+  addresses: ReadonlyArray<SocketAddr>,
+  probe: Effect.Effect<PortMapping.Report | null> = Effect.succeed(null)
 ): Effect.Effect<NatReport.NetReport, UdpPort.UdpOpenError> =>
   Effect.gen(function*() {
     const asked = [4, 6].flatMap((family) => addresses.find(({ host }) => Candidate.familyOf(host) === family) ?? [])
-    const found = yield* Effect.forEach(
+    const finding = Effect.forEach(
       asked,
       (server) => discover(server).pipe(Effect.map(Option.some), Effect.catchTag("NoWay", () => Effect.succeedNone)),
       { concurrency: 2 }
     )
-    return NatReport.make(name, found.flatMap(Option.toArray))
+    const [found, portMapping] = yield* Effect.all([finding, probe], { concurrency: 2 })
+    return NatReport.make(name, found.flatMap(Option.toArray), portMapping)
   })
 
 /** Takes 2 to 4 seconds, by what is silent. */

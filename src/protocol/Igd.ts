@@ -1,0 +1,98 @@
+/**
+ * The texts of a UPnP Internet Gateway Device: SSDP's search and answer, the device's description, and SOAP calls of WANIPConnection
+ * (UPnP Device Architecture 1.1; WANIPConnection:1, section 2.4). What comes from the network is checked here and never throws.
+ */
+import { DOMParser, type Element } from "@xmldom/xmldom"
+import type { SocketAddr } from "./SocketAddr.ts"
+
+export const SSDP: SocketAddr = { host: "239.255.255.250", port: 1900 }
+/** A description or an answer that is longer is none: a router's is a few KiB. */
+export const MAX_BYTES = 64 * 1024
+export const CONFLICT = 718 // the external port is another host's
+export const ONLY_PERMANENT = 725 // leases with an end are not known to this device
+
+/** Devices of version 2 answer to version 1, too. MX 1: they wait for up to a second. */
+export const SEARCH = [
+  "M-SEARCH * HTTP/1.1",
+  `HOST: ${SSDP.host}:${SSDP.port}`,
+  "MAN: \"ssdp:discover\"",
+  "MX: 1",
+  "ST: urn:schemas-upnp-org:device:InternetGatewayDevice:1",
+  "",
+  ""
+].join("\r\n")
+
+/**
+ * Where the device describes itself; null where the answer is none, or leads to another host than the one that sent it: an answer must
+ * not make this host send requests to a third.
+ */
+export const locationOf = (answer: string, from: string): URL | null => {
+  if (!/^HTTP\/1\.[01] 200\b/.test(answer)) return null
+  const text = /^location:[ \t]*(\S+)[ \t]*$/im.exec(answer)?.[1]
+  return text === undefined ? null : urlAt(from, text)
+}
+
+export type Service = { readonly type: string; readonly control: URL }
+
+/** The service that maps ports; null where the text describes none. */
+export const serviceOf = (description: string, location: URL): Service | null =>
+  read(description, (root) => servicesOf(root, location))
+
+const servicesOf = (root: Element, location: URL): Service | null => {
+  const base = textOf(root, "URLBase") ?? location.href
+  const services = elementsOf(root, "service").flatMap((element) => {
+    const type = textOf(element, "serviceType") ?? ""
+    const control = urlAt(location.hostname, textOf(element, "controlURL") ?? "", base)
+    return MAPPERS.test(type) && control !== null ? [{ type, control }] : []
+  })
+  return services.find(({ type }) => type.includes("WANIP")) ?? services[0] ?? null
+}
+
+const MAPPERS = /^urn:schemas-upnp-org:service:WAN(IP|PPP)Connection:[12]$/
+
+/** Values must need no escaping: numbers, addresses and words are all that is sent. */
+export const call = (type: string, action: string, values: Readonly<Record<string, string | number>>): string =>
+  `<?xml version="1.0"?>\n<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" ` +
+  `s:encodingStyle="http://schemas.xmlsoap.org/soap/encoding/"><s:Body><u:${action} xmlns:u="${type}">` +
+  Object.entries(values).map(([name, value]) => `<${name}>${value}</${name}>`).join("") +
+  `</u:${action}></s:Body></s:Envelope>`
+
+export type Answer =
+  | { readonly _tag: "Ok"; readonly values: ReadonlyMap<string | null, string> }
+  | { readonly _tag: "Refused"; readonly code: number }
+
+/** Null: no answer to `action`. */
+export const answerOf = (text: string, action: string): Answer | null =>
+  read(text, (root) => {
+    const code = textOf(root, "errorCode")
+    if (code !== null) return /^\d{3}$/.test(code) ? { _tag: "Refused", code: Number(code) } : null
+    const [response] = elementsOf(root, `${action}Response`)
+    if (response === undefined) return null
+    const values = new Map(elementsOf(response, "*").map((it) => [it.localName, it.textContent?.trim() ?? ""]))
+    return { _tag: "Ok", values }
+  })
+
+/** Prefixes differ from device to device, and some get their namespaces wrong: local names decide. */
+const elementsOf = (element: Element, name: string): ReadonlyArray<Element> => [
+  ...element.getElementsByTagNameNS("*", name)
+]
+
+const textOf = (element: Element, name: string): string | null =>
+  elementsOf(element, name)[0]?.textContent?.trim() ?? null
+
+const urlAt = (host: string, text: string, base?: string): URL | null => {
+  if (!URL.canParse(text, base)) return null
+  const url = new URL(text, base)
+  return url.protocol === "http:" && url.hostname === host ? url : null
+}
+
+/** Null also where `use` throws: text of a stranger's may be nested deeper than the stack. */
+const read = <A>(text: string, use: (root: Element) => A | null): A | null => {
+  if (text.length > MAX_BYTES) return null
+  try {
+    const root = new DOMParser({ onError: () => {} }).parseFromString(text, "text/xml").documentElement
+    return root === null ? null : use(root)
+  } catch {
+    return null
+  }
+}

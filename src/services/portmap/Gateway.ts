@@ -1,0 +1,68 @@
+/**
+ * This host's IPv4 default gateway. Linux: `/proc/net/route`, and `ip route` where that says nothing. macOS and FreeBSD: `netstat -rn`.
+ * Elsewhere none is known.
+ */
+import { Duration, Effect } from "effect"
+import { execFile } from "node:child_process"
+import { readFile } from "node:fs/promises"
+import * as Os from "node:os"
+import * as Candidate from "../../protocol/Candidate.ts"
+
+/** Both commands answer within milliseconds. */
+const COMMAND_DEADLINE = Duration.seconds(1)
+/** A routing table that is longer is cut; default routes come early. */
+const MAX_OUTPUT_BYTES = 1 << 20
+const UP = 1
+const GATEWAY = 2
+
+/** The one of the lowest metric. Addresses are hexadecimal, in the order of a little-endian host. */
+export const fromProc = (table: string): string | null => {
+  const routes = table.split("\n").slice(1).flatMap((line) => {
+    const [, to = "", via = "", flags = "", , , metric = "", mask = ""] = line.trim().split(/\s+/)
+    if (to !== "00000000" || mask !== "00000000" || !/^[0-9A-Fa-f]{8}$/.test(via)) return []
+    if ((Number.parseInt(flags, 16) & (UP | GATEWAY)) !== (UP | GATEWAY)) return []
+    const host = usable(via.match(/../g)!.toReversed().map((byte) => Number.parseInt(byte, 16)).join("."))
+    return host === null ? [] : [{ host, metric: Number(metric) }]
+  })
+  return routes.toSorted((a, b) => a.metric - b.metric)[0]?.host ?? null
+}
+
+/** Of `ip -4 route get`: the way to one address, policies included. */
+export const fromIpRoute = (text: string): string | null => usable(/\bvia (\S+)/.exec(text)?.[1] ?? "")
+
+/** Of `netstat -rn -f inet`. */
+export const fromNetstat = (text: string): string | null => {
+  for (const [, host = ""] of text.matchAll(/^default\s+(\S+)/gm)) if (usable(host) !== null) return usable(host)
+  return null
+}
+
+const usable = (text: string): string | null => {
+  const host = Candidate.canonical(text)
+  return host !== null && Candidate.familyOf(host) === 4 && Candidate.isUsableHost(host, false) ? host : null
+}
+
+/** Empty where the command is absent, fails or takes too long. */
+const outputOf = (command: string, ...args: ReadonlyArray<string>): Effect.Effect<string> =>
+  Effect.async<string>((resume) => {
+    const child = execFile(command, args, { maxBuffer: MAX_OUTPUT_BYTES }, (error, out) => {
+      resume(Effect.succeed(error === null ? out : ""))
+    })
+    return Effect.sync(() => void child.kill())
+  }).pipe(Effect.timeoutTo({ duration: COMMAND_DEADLINE, onSuccess: (out) => out, onTimeout: () => "" }))
+
+const linux = Effect.tryPromise(() => readFile("/proc/net/route", "latin1")).pipe(
+  Effect.map(fromProc),
+  Effect.orElseSucceed(() => null),
+  Effect.flatMap((host) =>
+    host === null ? Effect.map(outputOf("ip", "-4", "route", "get", "192.0.2.1"), fromIpRoute) : Effect.succeed(host)
+  )
+)
+
+/** Null: there is none, or this system does not tell. */
+export const find: Effect.Effect<string | null> = Effect.suspend(() => {
+  const platform = Os.platform()
+  if (platform === "linux") return linux
+  return platform === "darwin" || platform === "freebsd"
+    ? Effect.map(outputOf("netstat", "-rn", "-f", "inet"), fromNetstat)
+    : Effect.succeed(null)
+})

@@ -1,0 +1,176 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Context, Duration, Effect, Exit, Layer, Option, Schedule, Scope, Stream } from "effect"
+import * as Gateway from "../../src/services/portmap/Gateway.ts"
+import * as PortMapper from "../../src/services/PortMapper.ts"
+import * as FakeGateway from "./FakeGateway.ts"
+
+const PORT = 41_000
+
+const mapperFor = (
+  fake: FakeGateway.FakeGateway,
+  gateway: Effect.Effect<string | null> = Effect.succeed(FakeGateway.HOST)
+) =>
+  Effect.map(
+    Layer.build(PortMapper.layerFrom({
+      gateway,
+      port: fake.port,
+      ssdpPort: fake.ssdpPort,
+      announcePort: fake.announcePort
+    })),
+    (context) => Context.get(context, PortMapper.PortMapper)
+  )
+
+/** The next state that is a mapping. */
+const mapped = (mapper: typeof PortMapper.PortMapper.Service) =>
+  mapper.changes.pipe(
+    Stream.filter((it) => it !== null),
+    Stream.runHead,
+    Effect.map(Option.getOrThrow),
+    Effect.timeout("6 seconds")
+  )
+const until = (what: string, is: () => boolean) =>
+  Effect.suspend(() => (is() ? Effect.void : Effect.fail(`not: ${what}`))).pipe(
+    Effect.retry(Schedule.spaced("5 millis")),
+    Effect.timeoutFail({ duration: "7 seconds", onTimeout: () => `never: ${what}` })
+  )
+
+describe("PortMapper", () => {
+  for (
+    const [speaks, protocol, port] of [
+      [["pcp", "nat-pmp", "upnp"], "pcp", PORT + 1000],
+      [["nat-pmp", "upnp"], "nat-pmp", PORT + 1000],
+      [["upnp"], "upnp", PORT]
+    ] as const
+  ) {
+    it.scopedLive(`maps by ${protocol} where the gateway speaks ${speaks.join(", ")}, and ends the mapping at the end`, () =>
+      Effect.gen(function*() {
+        const fake = yield* FakeGateway.make
+        fake.speaks = speaks
+        const scope = yield* Scope.make()
+        const mapper = yield* Scope.extend(mapperFor(fake), scope)
+        yield* mapper.follow(PORT)
+        assert.deepStrictEqual(yield* mapped(mapper), { protocol, external: { host: "198.51.100.7", port } })
+        yield* Scope.close(scope, Exit.void)
+        assert.include(fake.asked[0], `${protocol} map ${PORT} 600`)
+        assert.strictEqual(fake.asked.at(-1), `${protocol} unmap ${PORT}`)
+        assert.lengthOf(fake.asked, 2)
+      }))
+  }
+
+  it.scopedLive("renews at half of the lifetime, by the same nonce", () =>
+    Effect.gen(function*() {
+      const fake = yield* FakeGateway.make
+      fake.lifetimeS = 9
+      const mapper = yield* mapperFor(fake)
+      yield* mapper.follow(PORT)
+      yield* mapped(mapper)
+      const [took] = yield* Effect.timed(until("renewed", () => fake.asked.length === 2))
+      assert.closeTo(Duration.toMillis(took), 4_500, 400)
+      assert.strictEqual(fake.nonces.size, 1)
+    }))
+
+  it.scopedLive("maps anew when the gateway says that it restarted, and tells the new address", () =>
+    Effect.gen(function*() {
+      const fake = yield* FakeGateway.make
+      const mapper = yield* mapperFor(fake)
+      yield* mapper.follow(PORT)
+      yield* mapped(mapper)
+      fake.external = "198.51.100.9"
+      yield* FakeGateway.restart(fake)
+      yield* until("mapped again", () => fake.asked.length === 2)
+      const now = mapper.changes.pipe(Stream.filter((it) => it?.external.host === "198.51.100.9"), Stream.runHead)
+      assert.isTrue(Option.isSome(yield* Effect.timeout(now, "2 seconds")))
+    }))
+
+  it.scopedLive("moves the mapping with the port, and gives the old one back", () =>
+    Effect.gen(function*() {
+      const fake = yield* FakeGateway.make
+      const mapper = yield* mapperFor(fake)
+      yield* mapper.follow(PORT)
+      yield* mapped(mapper)
+      yield* mapper.follow(PORT + 1)
+      yield* until("both", () => fake.asked.length === 3)
+      assert.deepStrictEqual(fake.asked, [`pcp map ${PORT} 600`, `pcp unmap ${PORT}`, `pcp map ${PORT + 1} 600`])
+    }))
+
+  it.scopedLive("takes back the address at once where the gateway is gone, and maps again where one is back", () =>
+    Effect.gen(function*() {
+      const fake = yield* FakeGateway.make
+      let gateway: string | null = FakeGateway.HOST
+      const mapper = yield* mapperFor(fake, Effect.sync(() => gateway))
+      yield* mapper.follow(PORT)
+      yield* mapped(mapper)
+      gateway = null
+      yield* mapper.look
+      const none = mapper.changes.pipe(Stream.filter((it) => it === null), Stream.runHead)
+      yield* Effect.timeout(none, "2 seconds")
+      gateway = FakeGateway.HOST
+      yield* mapper.look
+      yield* mapped(mapper)
+    }))
+
+  it.scopedLive("takes another port where UPnP's is taken, and a lease for ever where there is no other", () =>
+    Effect.gen(function*() {
+      const fake = yield* FakeGateway.make
+      fake.speaks = ["upnp"]
+      fake.addCodes = [725, 718, 0]
+      const mapper = yield* mapperFor(fake)
+      yield* mapper.follow(PORT)
+      const { external } = yield* mapped(mapper)
+      assert.notStrictEqual(external.port, PORT)
+      assert.deepStrictEqual(fake.asked, [
+        `upnp map ${PORT} 600 to 127.0.0.1`,
+        `upnp map ${PORT} 0 to 127.0.0.1`,
+        `upnp map ${external.port} 0 to 127.0.0.1`
+      ])
+    }))
+
+  it.scopedLive("offers nothing where the gateway itself has no address", () =>
+    Effect.gen(function*() {
+      const fake = yield* FakeGateway.make
+      fake.external = "0.0.0.0"
+      const mapper = yield* mapperFor(fake)
+      yield* mapper.follow(PORT)
+      yield* until("all three asked", () => fake.asked.some((it) => it.startsWith("upnp")))
+      assert.isNull(Option.getOrThrow(yield* Stream.runHead(mapper.changes)))
+    }))
+
+  it.scopedLive("probes in parallel, changes nothing, and is done in time where all are silent", () =>
+    Effect.gen(function*() {
+      const fake = yield* FakeGateway.make
+      const mapper = yield* mapperFor(fake)
+      assert.deepStrictEqual(yield* mapper.probe, {
+        gateway: FakeGateway.HOST,
+        protocols: ["pcp", "nat-pmp", "upnp"],
+        external: "198.51.100.7"
+      })
+      fake.speaks = []
+      const silent = yield* Effect.timeout(mapper.probe, "2 seconds")
+      assert.deepStrictEqual(silent, { gateway: FakeGateway.HOST, protocols: [], external: null })
+      assert.deepStrictEqual(fake.asked, [])
+    }))
+})
+
+describe("the default gateway", () => {
+  it("is the one of the lowest metric in /proc/net/route", () => {
+    const table = [
+      "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT",
+      "wlan0\t00000000\t0101A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0",
+      "eth0\t00000000\t0114140A\t0003\t0\t0\t100\t00000000\t0\t0\t0",
+      "tun0\t00000000\t00000000\t0001\t0\t0\t50\t00000000\t0\t0\t0",
+      "eth0\t0014140A\t00000000\t0001\t0\t0\t100\t00FFFFFF\t0\t0\t0"
+    ].join("\n")
+    assert.strictEqual(Gateway.fromProc(table), "10.20.20.1")
+    assert.isNull(Gateway.fromProc(""))
+    assert.isNull(Gateway.fromProc("Iface\nnonsense \0 x"))
+  })
+
+  it("is read from ip and from netstat", () => {
+    assert.strictEqual(Gateway.fromIpRoute("192.0.2.1 via 10.20.0.1 dev eth0 src 10.20.0.10 uid 0"), "10.20.0.1")
+    assert.isNull(Gateway.fromIpRoute("192.0.2.1 dev wg0 src 10.9.0.2"))
+    const table =
+      "Internet:\nDestination  Gateway  Flags Netif\ndefault  link#12  UCSIg  bridge100\ndefault  192.168.1.1  UGScg  en0\n"
+    assert.strictEqual(Gateway.fromNetstat(table), "192.168.1.1")
+    assert.isNull(Gateway.fromNetstat("default  fe80::1%en0  UGcg  en0"))
+  })
+})
