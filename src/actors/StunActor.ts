@@ -28,6 +28,7 @@ import * as StunRetry from "../protocol/StunRetry.ts"
 import * as HostPort from "../services/config/HostPort.ts"
 import * as Crypto from "../services/Crypto.ts"
 import * as NetworkWatch from "../services/NetworkWatch.ts"
+import * as PortMapper from "../services/PortMapper.ts"
 import * as NetCheck from "../transport/udp/NetCheck.ts"
 import * as Actor from "./runtime/Actor.ts"
 import * as Inbox from "./runtime/Inbox.ts"
@@ -80,11 +81,13 @@ type Message =
   | { readonly _tag: "Received"; readonly datagram: ControlDatagram }
   | { readonly _tag: "Retry"; readonly id: string }
   | { readonly _tag: "Refresh" }
+  | { readonly _tag: "PortMapped"; readonly external: SocketAddr | null }
 
 const make = Effect.gen(function*() {
   const mux = yield* Peers.ref(StreamMux)
   const network = yield* NetworkWatch.NetworkWatch
   const { randomBytes } = yield* Crypto.Crypto
+  const mapper = yield* PortMapper.PortMapper
   const sends = yield* FiberSet.make<void>() // at most one for each send of a pending request
   const published = yield* SubscriptionRef.make<LocalCandidates | null>(null)
   const gathering = new CandidateGathering.CandidateGathering()
@@ -191,6 +194,7 @@ const make = Effect.gen(function*() {
       )
     }
     yield* tellChange(NetworkWatch.reasonOf(before, now), NetworkWatch.lost(before, now))
+    yield* mapper.look
     yield* gather
     if (stale.length > 0) yield* FiberSet.run(sends, readPorts)
   })
@@ -215,12 +219,13 @@ const make = Effect.gen(function*() {
       return woke ? gather : count === 0 ? inbox.clearTimer(REFRESH_TIMER) : Effect.void
     },
     Network: ({ now }) => onNetwork(now),
-    MappingChanged: () => Effect.zipRight(tellChange("mapping", []), gather),
+    MappingChanged: () => Effect.all([tellChange("mapping", []), mapper.look, gather], { discard: true }),
     MuxStarted: () => {
       bound = state?.outward ?? bound
       return Effect.asVoid(FiberSet.run(sends, readPorts))
     },
-    PortsRead: ({ ports }) => (gathering.onPorts(ports) ? gather : Effect.void),
+    PortsRead: ({ ports }) =>
+      Effect.zipRight(mapper.follow(ports.v4 ?? null), gathering.onPorts(ports) ? gather : Effect.void),
     Received: Effect.fnUntraced(function*({ datagram }) {
       const decoded = StunMessage.decode(datagram.bytes)
       if (Either.isLeft(decoded) || decoded.right._tag !== "Success") {
@@ -243,12 +248,22 @@ const make = Effect.gen(function*() {
       const asked = pending.get(id)
       if (asked !== undefined) yield* apply(asked, asked.sentAtMs, StunRetry.onTick(asked.retry, yield* nowMs))
     }),
-    Refresh: () => gather
+    Refresh: () => gather,
+    PortMapped: ({ external }) => {
+      gathering.onPortMapped(external)
+      return publish
+    }
   }))
   const inbox = yield* Inbox.make<Message>({ name: "stun", capacity: INBOX_CAPACITY, handle })
 
   yield* Self.fork(Stream.runForEach(network.changes, (now) => inbox.post({ _tag: "Network", now })))
   yield* Self.fork(Stream.runForEach(mux.incarnations, () => inbox.post({ _tag: "MuxStarted" })))
+  yield* Self.fork(
+    Stream.runForEach(
+      Stream.concat(mapper.changes, Stream.never),
+      (it) => inbox.post({ _tag: "PortMapped", external: it?.external ?? null })
+    )
+  )
   yield* Self.fork(
     mux.subscribe((it) => it.ControlDatagrams({ kind: "stun" })).pipe(
       Stream.runForEach((datagram) => inbox.post({ _tag: "Received", datagram }))
@@ -267,7 +282,7 @@ const make = Effect.gen(function*() {
       const [first] = servers
       if (first === undefined) return yield* noRelay
       return yield* Effect.mapError(
-        turn.withPermits(1)(NetCheck.run(HostPort.render(first), servers)),
+        turn.withPermits(1)(NetCheck.run(HostPort.render(first), servers, mapper.probe)),
         ({ message }) => new NetCheckFailed({ message })
       )
     }),
@@ -292,7 +307,11 @@ export const layer = StunRpcs.toLayer(make.pipe(Effect.annotateLogs({ actor: "st
 
 export const actor = Actor.make({
   address: Stun,
-  config: Schema.Struct({}),
+  config: Schema.Struct({ portMapping: Schema.Literal("auto", "off") }),
   uses: [StreamMux],
-  layer: () => Layer.provide(layer, Layer.merge(NetworkWatch.layer, Crypto.layer))
+  layer: ({ portMapping }) =>
+    Layer.provide(
+      layer,
+      Layer.mergeAll(NetworkWatch.layer, Crypto.layer, portMapping === "auto" ? PortMapper.layer : PortMapper.layerOff)
+    )
 })

@@ -32,6 +32,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
     configs: {
       [Signaling.name]: { stateDir, carrier },
       [Relay.name]: { stateDir },
+      [Stun.name]: { portMapping: config.path === "auto" ? config.portMapping : "off" },
       [StreamMux.name]: {
         stateDir,
         role,

@@ -235,5 +235,15 @@ const SOURCES: Sources = {
 
 export const layerFrom = (sources: Sources): Layer.Layer<PortMapper> => Layer.scoped(PortMapper, make(sources))
 
+export const layer: Layer.Layer<PortMapper> = layerFrom(SOURCES)
+
+/** Switched off: nothing is asked of any gateway. */
+export const layerOff: Layer.Layer<PortMapper> = Layer.succeed(PortMapper, {
+  follow: () => Effect.void,
+  look: Effect.void,
+  changes: Stream.make(null),
+  probe: Effect.succeed(null)
+})
+
 /** The check alone, for a process that keeps no mapping. */
 export const probeAlone: Effect.Effect<PortMapping.Report> = probe(SOURCES)

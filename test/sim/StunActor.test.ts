@@ -24,10 +24,12 @@ import {
   StunUnavailable,
   UdpControlRpcs
 } from "../../src/actors/StunRpcs.ts"
+import type { PortMapping } from "../../src/protocol/PortMapping.ts"
 import type { SocketAddr } from "../../src/protocol/SocketAddr.ts"
 import * as Stun from "../../src/protocol/Stun.ts"
 import * as Crypto from "../../src/services/Crypto.ts"
 import * as NetworkWatch from "../../src/services/NetworkWatch.ts"
+import * as PortMapper from "../../src/services/PortMapper.ts"
 import * as FakePeers from "./FakePeers.ts"
 
 const server = { host: "192.0.2.1", port: 3478 }
@@ -46,7 +48,10 @@ type Sent = { readonly atMs: number; readonly to: SocketAddr; readonly bytes: Ui
 type Setup = { ports: { v4?: number; v6?: number }; answer: (sent: Sent) => ReadonlyArray<ControlDatagram> }
 
 /** A data plane with one socket, and what the network answers. */
-const setup = Effect.fnUntraced(function*(portsKnown: Effect.Effect<void> = Effect.void) {
+const setup = Effect.fnUntraced(function*(
+  portsKnown: Effect.Effect<void> = Effect.void,
+  mapperLayer: Layer.Layer<PortMapper.PortMapper> = PortMapper.layerOff
+) {
   const startedAt = Number(yield* Clock.currentTimeNanos) / 1e6
   const sent: Array<Sent> = []
   const incoming = yield* Mailbox.make<ControlDatagram>()
@@ -71,6 +76,7 @@ const setup = Effect.fnUntraced(function*(portsKnown: Effect.Effect<void> = Effe
     Layer.provide(FakePeers.layer(FakePeers.make(StreamMux, UdpControlRpcs, handlers))),
     Layer.provide(NetworkWatch.layerTest(network)),
     Layer.provide(Crypto.layer),
+    Layer.provide(mapperLayer),
     Layer.provide(Self.layerTest("stun"))
   )
   const client = yield* Effect.provide(RpcTest.makeClient(StunRpcs), yield* Layer.build(layer))
@@ -155,6 +161,33 @@ describe("StunActor", () => {
       yield* client.SetServers({ servers: [], relayHost: "127.0.0.1" })
       yield* TestClock.adjust("10 millis")
       assert.deepStrictEqual(hosts(yield* snapshot), ["host 10.0.0.2:5000", "host 127.0.0.1:5000"])
+    }))
+
+  it.scoped("has the data plane's port mapped, and offers where the gateway says it is until it takes that back", () =>
+    Effect.gen(function*() {
+      const state = yield* SubscriptionRef.make<PortMapping | null>(null)
+      const followed: Array<number | null> = []
+      let looks = 0
+      const { network, snapshot } = yield* setup(
+        Effect.void,
+        Layer.succeed(PortMapper.PortMapper, {
+          follow: (port) => Effect.sync(() => void followed.push(port)),
+          look: Effect.sync(() => void looks++),
+          changes: state.changes,
+          probe: Effect.succeed(null)
+        })
+      )
+      assert.deepStrictEqual(followed.at(-1), 5000)
+      yield* SubscriptionRef.set(state, { protocol: "pcp" as const, external: mapped })
+      yield* TestClock.adjust("10 millis")
+      assert.deepStrictEqual(hosts(yield* snapshot), ["host 10.0.0.2:5000", "port-mapped 198.51.100.7:40123"])
+      const before = looks
+      yield* SubscriptionRef.set(network, at({ ...eth0, host: "10.0.0.3" }))
+      yield* TestClock.adjust("10 millis")
+      assert.strictEqual(looks, before + 1)
+      yield* SubscriptionRef.set(state, null)
+      yield* TestClock.adjust("10 millis")
+      assert.deepStrictEqual(hosts(yield* snapshot), ["host 10.0.0.3:5000"])
     }))
 
   it.scoped("says that UDP is blocked when no server answers", () =>

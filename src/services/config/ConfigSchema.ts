@@ -246,6 +246,8 @@ const node = {
   carrier: orElse(choice("carrier: auto", "auto", "webtransport", "websocket"), "auto"),
   /** `relay`: never direct, so that peers do not learn this node's addresses. */
   path: orElse(choice("path: auto", "auto", "relay"), "auto"),
+  /** Whether to ask the gateway to let peers in at that port. */
+  portMapping: orElse(choice("portMapping: auto", "auto", "off"), "auto"),
   udp: orElse(
     Schema.Struct({ port: orElse(port("the local UDP port, 0 for any", "port: 41641", 0), 0) })
       .annotations(Hint.make("a mapping with port", "write for example udp: {port: 41641}")),
