@@ -38,6 +38,8 @@ export interface Options {
   readonly v6?: boolean
   /** The nodes have their tokens and wait for `start`. */
   readonly relayOnly?: boolean
+  /** Of `lab/natlab.sh`, before any program starts. */
+  readonly before?: ReadonlyArray<ReadonlyArray<string>>
   /** Of both nodes. */
   readonly carrier?: "auto" | "webtransport" | "websocket"
 }
@@ -144,6 +146,7 @@ export const make = Effect.fnUntraced(function*(
     ...(options.v6 === true ? ["--v6"] : [])
   ]
   yield* Effect.acquireRelease(net("up", ...nats), () => Effect.ignore(net("down")))
+  for (const args of options.before ?? []) yield* net(...args)
   writeFileSync(join(dir, "file"), FILE)
   writeConfigs(dir, options)
 

@@ -187,7 +187,7 @@ describe("StunActor", () => {
       assert.strictEqual(looks, before + 1)
       yield* SubscriptionRef.set(state, null)
       yield* TestClock.adjust("10 millis")
-      assert.deepStrictEqual(hosts(yield* snapshot), ["host 10.0.0.3:5000"])
+      assert.deepStrictEqual(hosts(yield* snapshot), ["host 10.0.0.3:5001"])
     }))
 
   it.scoped("says that UDP is blocked when no server answers", () =>

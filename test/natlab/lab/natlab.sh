@@ -13,6 +13,8 @@
 #   natlab.sh LAB link HOST down|up       HOST's cable: carrier lost, what is sent vanishes
 #   natlab.sh LAB link HOST off|on        HOST's own interface: address and routes go, sends fail
 #   natlab.sh LAB mtu SITE BYTES          what the access link of a site carries; larger packets are dropped, and ICMP says so
+#   natlab.sh LAB mapper SITE on|off [upnp]    its gateway maps ports by PCP, NAT-PMP and UPnP (miniupnpd), at another address outside
+#   natlab.sh LAB mapped SITE            the rules of what is mapped there
 #   natlab.sh LAB relaybytes              what has crossed the relay's access link so far, both directions together
 #
 #   relay 203.0.113.10 --+                                +-- cgw  198.51.100.2  -- LAN 192.168.1.0/24 -- client .10
@@ -252,6 +254,31 @@ link) read -r s _ <"$RUN/host.$1"; case $2 in
   off) ip -n "$P-$1" link set eth0 down;; on) addr_host "$1";;
   down|up) ip -n "$P-${GW[$s]}" link set "p-$1" "$2";; *) die "link $2";; esac ;;
 mtu) ip -n "$P-inet" link set "w${IDX[$1]}" mtu "$2" ;;
+mapper) g=${GW[$1]}; i=${IDX[$1]}; pid=$RUN/mapper.$1.pid
+  if [[ -e $pid ]]; then kill "$(cat "$pid")" 2>/dev/null || true; rm -f "$pid"; x "$g" nft delete table inet upnp; fi
+  if [[ $2 == on ]]; then
+    # miniupnpd serves no address that is reserved, as those of documentation are; this one exists in the lab only.
+    ip -n "$P-$g" addr replace "45.45.45.$i/32" dev wan; ip -n "$P-inet" route replace "45.45.45.$i/32" via "$(outer4 "$1")"
+    x "$g" nft -f - <<R
+table inet upnp {
+  chain pre { type nat hook prerouting priority -100; jump prerouting_miniupnpd; }
+  chain post { type nat hook postrouting priority 100; jump postrouting_miniupnpd; }
+  chain forward { type filter hook forward priority 0; jump miniupnpd; }
+  chain miniupnpd {
+  }
+  chain prerouting_miniupnpd {
+  }
+  chain postrouting_miniupnpd {
+  }
+}
+R
+    printf '%s\n' ext_ifname=wan "ext_ip=45.45.45.$i" listening_ip=br0 ipv6_disable=yes secure_mode=yes system_uptime=no \
+      "enable_natpmp=$([[ ${3-} == upnp ]] && echo no || echo yes)" upnp_table_name=upnp upnp_nat_table_name=upnp \
+      uuid=6f2a4a4e-3f8a-4a2b-9a9a-0123456789ab "allow 1024-65535 $(lan4 "$1").0/24 1024-65535" \
+      "deny 0-65535 0.0.0.0/0 0-65535" >"$RUN/mapper.$1.conf"
+    x "$g" miniupnpd -f "$RUN/mapper.$1.conf" -P "$pid" >/dev/null 2>&1
+  fi ;;
+mapped) x "${GW[$1]}" nft list chain inet upnp prerouting_miniupnpd ;;
 relaybytes) x inet bash -c 'cat /proc/net/dev' | awk '$1=="relay:" { print $2 + $10 }' ;;
 *) die "unknown command $CMD" ;;
 esac
