@@ -111,7 +111,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       case "SendBind": {
         if (credential === null) return Effect.void
         const { cookie, nonce } = output
-        const signature = node.identity.sign(RelayWire.bindText(cookie))
+        const signature = node.identity.sign(RelayWire.bindText(cookie, ""))
         return send(carrier, { _tag: "Bind", nonce, cookie, signature, credential })
       }
       case "Bound":

@@ -20,6 +20,8 @@ import * as Self from "./runtime/Self.ts"
 
 export const Config = Schema.Struct({
   authorityKey: NodeKey,
+  /** As nodes know it; "" for the relay of the directory itself. */
+  name: Schema.String,
   /** Port 0: any free one (one address only). */
   udp: Schema.Struct({ host: Schema.String, port: Schema.Int }),
   /** A host that is unspecified is for the relay to choose; null: the next port, if it is free. */
@@ -47,6 +49,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       authority: (message, signature) => Crypto.verify(authority, message, signature),
       node: (key, message, signature) => Crypto.verify(toBytes(key), message, signature)
     },
+    name: config.name,
     now: () => performance.now(),
     epochSeconds: () => Math.floor(clock.unsafeCurrentTimeMillis() / 1000),
     onFull: (table) => void fork(Effect.logWarning(`the relay's table of ${table} is full; newcomers are refused`))

@@ -5,6 +5,7 @@
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import { NodeKey } from "../protocol/NodeKey.ts"
+import { RelayPoint, RelayPoints } from "../protocol/RelayPoint.ts"
 import { Signed } from "../protocol/Signed.ts"
 
 /** The session's public name, 32 hex characters: the key of its ticket, its grant and its path messages. */
@@ -30,8 +31,12 @@ export const Snapshot = Schema.TaggedStruct("Snapshot", {
   version: Schema.Int,
   serverTime: Schema.Number,
   relay: RelayInfo,
+  /** Beside it, in the same order for every node. */
+  relays: RelayPoints,
   credential: Signed
 })
+/** Other relays than in the snapshot, or elsewhere. */
+export const RelaysChanged = Schema.TaggedStruct("RelaysChanged", { relays: RelayPoints })
 export const CredentialRenewed = Schema.TaggedStruct("CredentialRenewed", { credential: Signed })
 /** A client may reach this connector: answer with `Ready` or `Decline` once the grant is verified. */
 export const Invite = Schema.TaggedStruct("Invite", { session: SessionId, grant: Signed, ticket: Signed })
@@ -46,6 +51,7 @@ export const GoAway = Schema.TaggedStruct("GoAway", { reconnectAfterMs: Schema.N
 
 export const SignalingEvent = Schema.Union(
   Snapshot,
+  RelaysChanged,
   CredentialRenewed,
   Invite,
   GrantReplaced,
@@ -71,6 +77,9 @@ export class DialRefused extends Schema.TaggedError<DialRefused>()("DialRefused"
   code: DialCode,
   message: Schema.String
 }) {}
+
+/** Only a relay that has joined may say where it is, and only under its own name. */
+export class NoRelay extends Schema.TaggedError<NoRelay>()("NoRelay", { message: Schema.String }) {}
 
 /** This session is not yours, or the relay no longer knows it: dial again. */
 export class UnknownSession extends Schema.TaggedError<UnknownSession>()("UnknownSession", { session: SessionId }) {}
@@ -108,6 +117,8 @@ export class RelaySignalingRpcs extends RpcGroup.make(
     success: Schema.Struct({ grant: Signed, ticket: Signed }),
     error: DialRefused
   }),
+  /** Of a relay that has joined: where nodes reach it. To be said on every link. */
+  Rpc.make("PlaceRelay", { payload: RelayPoint, error: NoRelay }),
   /** Passes a sealed path message to the session's other side, if it is connected; no promise that it arrives. */
   Rpc.make("Forward", {
     payload: {

@@ -61,6 +61,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
     if (event._tag === "CredentialRenewed") {
       yield* SubscriptionRef.update(snapshot, Option.map((last) => ({ ...last, credential: event.credential })))
     }
+    if (event._tag === "RelaysChanged") {
+      yield* SubscriptionRef.update(snapshot, Option.map((last) => ({ ...last, relays: event.relays })))
+    }
     if (event._tag === "Invite") invitations.add(event, yield* Clock.currentTimeMillis)
     yield* PubSub.publish(events, event)
   })

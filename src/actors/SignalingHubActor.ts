@@ -21,6 +21,7 @@ import {
 } from "effect"
 import { type Ticket } from "../protocol/Documents.ts"
 import type { NodeKey } from "../protocol/NodeKey.ts"
+import type { RelayPoint } from "../protocol/RelayPoint.ts"
 import * as Signed from "../protocol/Signed.ts"
 import * as Authority from "../services/Authority.ts"
 import * as Directory from "../services/Directory.ts"
@@ -34,6 +35,7 @@ import { RelayForwarder } from "./RelayForwarderRpcs.ts"
 import {
   type Dialed,
   DialRefused,
+  NoRelay,
   RelayInfo,
   RelaySignalingRpcs,
   type SignalingEvent,
@@ -143,6 +145,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
         version: yield* Effect.orDie(directory.latestAuditId),
         serverTime: Math.floor(now / 1000),
         relay: relayInfo,
+        relays: yield* Effect.orDie(directory.relays),
         credential: yield* authority.credential(node)
       }
       const revoked = [...removed].map(([key]): SignalingEvent => ({ _tag: "Revoked", node: key }))
@@ -260,12 +263,21 @@ const make = Effect.fnUntraced(function*(config: Config) {
     return { grant: fresh.grant, ticket: fresh.ticket }
   })
 
+  const placeRelay = Effect.fn("SignalingHub.placeRelay")(function*(node: NodeKey, point: RelayPoint) {
+    const member = board.links.get(node)?.member
+    if (member?.role !== "relay" || member.name !== point.name) {
+      return yield* new NoRelay({ message: `this node has not joined as the relay ${point.name}` })
+    }
+    return yield* directory.placeRelay(node, point)
+  }, Effect.catchTag("DirectoryError", ({ message }) => Effect.fail(new NoRelay({ message }))))
+
   const handlers = RelaySignalingRpcs.toLayer({
     Watch: (_, { headers }) => watch(nodeOf(headers)),
     Dial: ({ exclude, target }, { headers }) => dial(nodeOf(headers), target, exclude),
     Ready: ({ session }, { headers }) => board.answer(session, nodeOf(headers), Exit.void),
     Decline: ({ reason, session }, { headers }) => board.answer(session, nodeOf(headers), Exit.fail(reason)),
     Renew: ({ ticket }, { headers }) => renew(nodeOf(headers), ticket),
+    PlaceRelay: (point, { headers }) => Effect.asVoid(placeRelay(nodeOf(headers), point)),
     Forward: ({ box, session }, { headers }) =>
       Effect.suspend(() => {
         const node = nodeOf(headers)
@@ -302,6 +314,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
       }
     }).pipe(Effect.ignore), { discard: true })
 
+  const tellRelays = Effect.map(directory.relays, (relays) => {
+    for (const node of board.links.keys()) board.send(node, { _tag: "RelaysChanged", relays })
+  })
+
   let seen = yield* directory.latestAuditId
   const poll = Effect.gen(function*() {
     const now = yield* Clock.currentTimeMillis
@@ -313,6 +329,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     for (const { kind, nodeKey } of changes) {
       if (kind === "node_removed" && nodeKey !== null) yield* revoke(nodeKey as NodeKey)
     }
+    if (changes.some(isOfRelays)) yield* tellRelays
     if (changes.some(({ kind }) => kind === "policy_replaced")) yield* Effect.suspend(() => regrant)
   }).pipe(
     Effect.catchTag("DirectoryError", ({ message }) => Effect.logWarning(`the directory cannot be read: ${message}`))
@@ -381,6 +398,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
       )
   })
 })
+
+const isOfRelays = ({ detail, kind }: Directory.AuditEntry): boolean =>
+  kind === "relay_placed" || (kind === "node_removed" && detail["role"] === "relay")
 
 /** As long as the ticket lives; a renewal brings it back. */
 const SESSION_MEMORY_SECONDS = 3600

@@ -1,6 +1,7 @@
 /** Which actors a process of each kind is made of, whom each calls, and on which thread each runs unless config says otherwise. */
 import { PathProber } from "./PathProberRpcs.ts"
 import { RelayForwarder } from "./RelayForwarderRpcs.ts"
+import { RelayMember } from "./RelayMemberRpcs.ts"
 import { Relay } from "./RelayRpcs.ts"
 import type { Any } from "./runtime/ActorAddress.ts"
 import { SignalingHub } from "./SignalingHubRpcs.ts"
@@ -16,11 +17,14 @@ export const USES: Readonly<Record<string, ReadonlyArray<Any>>> = {
   [PathProber.name]: [StreamMux, Stun],
   [StreamMux.name]: [Signaling, Relay],
   [SignalingHub.name]: [RelayForwarder],
+  [RelayMember.name]: [RelayForwarder],
   [RelayForwarder.name]: []
 }
 
 export const NODE_ACTORS: ReadonlyArray<Any> = [Signaling, Relay, Stun, PathProber, StreamMux]
 export const RELAY_ACTORS: ReadonlyArray<Any> = [SignalingHub, RelayForwarder]
+/** Of a relay that has joined another one. */
+export const FORWARDER_ACTORS: ReadonlyArray<Any> = [RelayMember, RelayForwarder]
 
 /** A thread costs memory and boot time, so: one for decisions and one for packets. */
 export const NODE_PLACEMENT = {
@@ -28,3 +32,4 @@ export const NODE_PLACEMENT = {
   data: [StreamMux.name]
 }
 export const RELAY_PLACEMENT = { control: [SignalingHub.name], relay: [RelayForwarder.name] }
+export const FORWARDER_PLACEMENT = { control: [RelayMember.name], relay: [RelayForwarder.name] }

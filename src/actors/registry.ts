@@ -8,5 +8,6 @@ export const registry: Registry = {
   relay: () => import("./RelayActor.ts").then(({ actor }) => actor),
   streamMux: () => import("./StreamMuxActor.ts").then(({ actor }) => actor),
   signalingHub: () => import("./SignalingHubActor.ts").then(({ actor }) => actor),
+  relayMember: () => import("./RelayMemberActor.ts").then(({ actor }) => actor),
   relayForwarder: () => import("./RelayForwarderActor.ts").then(({ actor }) => actor)
 }

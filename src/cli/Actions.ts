@@ -89,7 +89,7 @@ const DEFAULT_NETWORK = "default"
 
 export const tokenCreate = (options: {
   readonly config: string
-  readonly role: "client" | "connector"
+  readonly role: "client" | "connector" | "relay"
   readonly name: string
   readonly network: string | null
   readonly ttl: string
@@ -100,14 +100,14 @@ export const tokenCreate = (options: {
     if (network !== null && !isName(network)) {
       return yield* usage(`--network ${network} is no network name; ${NAME_RULE}`)
     }
-    if (role === "client" && network !== null) return yield* usage("--network is for connectors only; leave it out")
+    if (role !== "connector" && network !== null) return yield* usage("--network is for connectors only; leave it out")
     const ttl = yield* parseTtl(options.ttl)
     const relay = yield* loadRelay(options.config)
     const backend = yield* Backend
     const token = yield* backend.createToken(relay, {
       role,
       name,
-      network: role === "client" ? null : network ?? DEFAULT_NETWORK,
+      network: role === "connector" ? network ?? DEFAULT_NETWORK : null,
       ttl
     })
     yield* Console.log(token)

@@ -8,9 +8,9 @@ import type { CliError } from "./CliError.ts"
 export type LogFormat = "json" | "pretty"
 
 export type NewToken = {
-  readonly role: "client" | "connector"
+  readonly role: "client" | "connector" | "relay"
   readonly name: string
-  /** Null for a client, which belongs to none. */
+  /** Null but for a connector. */
   readonly network: string | null
   readonly ttl: Duration.Duration
 }

@@ -82,7 +82,9 @@ const tokenCreate = Command.make(
   "create",
   {
     config: relayConfig,
-    role: choice("role", ["client", "connector"]).pipe(Options.withDescription("What the new node is")),
+    role: choice("role", ["client", "connector", "relay"]).pipe(
+      Options.withDescription("What the new node is; a relay is one more beside this one")
+    ),
     name: Options.text("name").pipe(Options.withDescription("The new node's name")),
     network: Options.text("network").pipe(
       Options.optional,

@@ -43,7 +43,8 @@ export const Resource = Schema.Struct({
 })
 export type Resource = typeof Resource.Type
 
-export const NodeRole = Schema.Literal("client", "connector")
+/** A relay is one only where it has joined another, which holds the directory. */
+export const NodeRole = Schema.Literal("client", "connector", "relay")
 export type NodeRole = typeof NodeRole.Type
 
 /** This key is that node. It does not expire: the directory is asked again at every connection. */
@@ -51,7 +52,7 @@ export const Membership = Schema.Struct({
   nodeKey: NodeKey,
   name: Name,
   role: NodeRole,
-  /** Null for a client, which belongs to none. */
+  /** Null but for a connector: others belong to none. */
   network: Schema.NullOr(Name),
   issuedAt: Seconds
 })

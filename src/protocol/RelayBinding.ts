@@ -27,7 +27,7 @@ export type LostReason = "unanswered" | "expired" | "network_changed" | Refusal
 
 export type Output =
   | { readonly _tag: "Send"; readonly message: Message }
-  /** Sign `RelayWire.bindText(cookie)` with the node key and send `Bind` with the credential. */
+  /** Sign `RelayWire.bindText` with the node key and send `Bind` with the credential. */
   | { readonly _tag: "SendBind"; readonly nonce: Uint8Array; readonly cookie: Uint8Array }
   /** At first, when the mapped address or the relay's own state is another than before, and after a change of the network. */
   | { readonly _tag: "Bound"; readonly mapped: SocketAddr | null }

@@ -53,7 +53,7 @@ export type Message =
     readonly _tag: "Bind"
     readonly nonce: Uint8Array
     readonly cookie: Uint8Array
-    /** By the node key over `bindText(cookie)`. */
+    /** By the node key over `bindText`. */
     readonly signature: Uint8Array
     readonly credential: Signed
   }
@@ -104,7 +104,8 @@ const TYPE: Readonly<Record<Message["_tag"], number>> = {
 }
 
 /** What the node key signs to bind. */
-export const bindText = (cookie: Uint8Array): Uint8Array => textToSign("bind", cookie)
+export const bindText = (cookie: Uint8Array, relay: string): Uint8Array =>
+  textToSign("bind", Uint8Array.of(...cookie, ...new TextEncoder().encode(relay)))
 
 // ---------------------------------------------------------------------------------------------------------- encoding
 

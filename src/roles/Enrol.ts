@@ -1,8 +1,9 @@
 /** Before anything else a node is enrolled: once, with a token, over a link of its own; after that its state directory suffices. */
 import { Effect, Either, Option, Redacted, Schedule, Schema } from "effect"
+import type { NodeRole } from "../protocol/Documents.ts"
 import * as EnrolmentToken from "../protocol/EnrolmentToken.ts"
 import * as Signed from "../protocol/Signed.ts"
-import { type NodeConfig, resolveToken } from "../services/config/Config.ts"
+import { resolveToken, type TokenSource } from "../services/config/Config.ts"
 import * as Enrolment from "../services/Enrolment.ts"
 import { layerNodeIdentity, NodeIdentity } from "../services/Keys.ts"
 import * as LinkClient from "../transport/link/LinkClient.ts"
@@ -13,7 +14,15 @@ export class EnrolFailed extends Schema.TaggedError<EnrolFailed>()("EnrolFailed"
 /** A relay that cannot be reached is tried again for ever: a node may well boot before its network. */
 const RETRY = Schedule.exponential("500 millis").pipe(Schedule.either(Schedule.spaced("10 seconds")), Schedule.jittered)
 
-export const ensure = Effect.fn("Enrol.ensure")(function*(config: NodeConfig) {
+export interface Newcomer {
+  readonly role: NodeRole
+  readonly name: string
+  readonly stateDir: string
+  readonly token: TokenSource | null
+  readonly carrier: LinkClient.Options["carrier"]
+}
+
+export const ensure = Effect.fn("Enrol.ensure")(function*(config: Newcomer) {
   const { carrier, name, role, stateDir } = config
   const identity = yield* Effect.provide(NodeIdentity, layerNodeIdentity({ stateDir }))
   const enrolments = Enrolment.make(stateDir)

@@ -21,6 +21,7 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
     configs: {
       [RelayForwarder.name]: {
         authorityKey: keys.authorityKey,
+        name: "",
         udp: listen.udp,
         stunAlternate: listen.stunAlternate ?? null
       },

@@ -4,6 +4,7 @@ import { AdminError } from "../services/AdminError.ts"
 import * as AdminServer from "../services/AdminServer.ts"
 import { type Config, load } from "../services/config/Config.ts"
 import * as Telemetry from "../services/Telemetry.ts"
+import * as Forwarder from "./Forwarder.ts"
 import * as Node from "./Node.ts"
 import * as Relay from "./Relay.ts"
 import type { Running } from "./Running.ts"
@@ -19,7 +20,11 @@ export interface Options {
 
 /** Starts a role; it stops with the scope, in order: doors, sessions, links, threads. */
 export const start = (config: Config, telemetry: Telemetry.Settings, options: Node.Options) =>
-  config.role === "relay" ? Relay.start(config, telemetry) : Node.start(config, telemetry, options)
+  config.role === "relay"
+    ? Relay.start(config, telemetry)
+    : config.role === "forwarder"
+    ? Forwarder.start(config, telemetry)
+    : Node.start(config, telemetry, options)
 
 /** Runs until interrupted. Fails when it cannot start, and when an actor keeps dying. */
 export const run = (config: Config, options: Options): Effect.Effect<never, RunFailed> => {

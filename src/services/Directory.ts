@@ -6,10 +6,12 @@ import { Context, Effect, Layer, Option } from "effect"
 import { join } from "node:path"
 import type { Membership, Resource } from "../protocol/Documents.ts"
 import type { NodeKey } from "../protocol/NodeKey.ts"
+import type { RelayPoint } from "../protocol/RelayPoint.ts"
 import * as DirectoryAudit from "./DirectoryAudit.ts"
 import * as DirectoryDb from "./DirectoryDb.ts"
 import * as DirectoryNodes from "./DirectoryNodes.ts"
 import * as DirectoryPolicy from "./DirectoryPolicy.ts"
+import * as DirectoryRelays from "./DirectoryRelays.ts"
 
 export type { Entry as AuditEntry } from "./DirectoryAudit.ts"
 export { DirectoryError } from "./DirectoryDb.ts"
@@ -53,6 +55,10 @@ export class Directory extends Context.Tag("sallyport/services/Directory")<Direc
   readonly listNodes: Asked<ReadonlyArray<DirectoryNodes.NodeRecord>>
   /** Of one network, by name. */
   readonly connectorsOf: (network: string) => Asked<ReadonlyArray<DirectoryNodes.NodeRecord>>
+  /** Relays that have joined and have said where they are, by name. */
+  readonly relays: Asked<ReadonlyArray<RelayPoint>>
+  /** Where a relay is reached from now on. Answers whether it is news. */
+  readonly placeRelay: (key: NodeKey, point: RelayPoint) => Asked<boolean>
   /** For good: its key stays refused, its name is free. None: there was no such node. */
   readonly removeNode: (name: string) => Asked<Option.Option<DirectoryNodes.NodeRecord>>
   /** The configuration is the truth: what it does not say is gone. Answers whether anything differed. */
@@ -99,6 +105,8 @@ const make = Effect.fnUntraced(function*(stateDir: string) {
     findNode: (key) => read((sql) => DirectoryNodes.findByKey(sql, key)),
     listNodes: read(DirectoryNodes.list),
     connectorsOf: (network) => read((sql) => DirectoryNodes.connectorsOf(sql, network)),
+    relays: read(DirectoryRelays.list),
+    placeRelay: (key, point) => write((sql) => DirectoryRelays.place(sql, key, point)),
     removeNode: (name) => write((sql) => DirectoryNodes.remove(sql, name)),
     replacePolicy: (wanted) => write((sql) => DirectoryPolicy.replace(sql, wanted)),
     resources: Effect.map(read(policy), ({ resources }) => resources),

@@ -3,7 +3,14 @@ import type { SqlClient } from "@effect/sql"
 import { Clock, Effect } from "effect"
 
 /** What administrators do and what enrols; rare, and told to a running relay. */
-const CHANGES = ["token_created", "enrolled", "enrol_refused", "node_removed", "policy_replaced"] as const
+const CHANGES = [
+  "token_created",
+  "enrolled",
+  "enrol_refused",
+  "node_removed",
+  "relay_placed",
+  "policy_replaced"
+] as const
 /** What clients ask for; a hostile one can write many of these, which must not push out the others. */
 const DIALS = ["dial_allowed", "dial_denied"] as const
 

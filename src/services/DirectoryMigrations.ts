@@ -29,8 +29,14 @@ const tables = Effect.gen(function*() {
   yield* sql`CREATE INDEX audit_by_kind ON audit (kind, id)`
 })
 
+/** Where relays that have joined are reached; their names and roles are in `nodes`. Addresses are JSON. */
+const relays = Effect.flatMap(
+  SqlClient.SqlClient,
+  (sql) => sql`CREATE TABLE relays (key TEXT PRIMARY KEY, addresses TEXT NOT NULL, port INTEGER NOT NULL) STRICT`
+)
+
 /** Two processes may run it at once: the second waits, and finds nothing left to do. */
 export const run = LibsqlMigrator.run({
-  loader: LibsqlMigrator.fromRecord({ "1_tables": tables }),
+  loader: LibsqlMigrator.fromRecord({ "1_tables": tables, "2_relays": relays }),
   table: "migrations"
 })

@@ -120,6 +120,7 @@ const setup = Effect.gen(function*() {
     version: 1,
     serverTime: 0,
     relay: { host: RELAY.host, httpsPort: 443, udpPort: RELAY.port },
+    relays: [],
     credential
   })
   return { changes, client, relay, seen, snapshot, stunStarts }

@@ -94,7 +94,7 @@ describe("usage", () => {
     [`node list --config ${relayFile} more`, "Received unknown argument: 'more'; see sallyport --help"],
     [
       `token create --config ${relayFile} --role boss --name a`,
-      "--role boss is unknown; give one of client, connector; see sallyport --help"
+      "--role boss is unknown; give one of client, connector, relay; see sallyport --help"
     ],
     [
       `token create --config ${relayFile} --role client --name A`,

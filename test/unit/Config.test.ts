@@ -105,10 +105,19 @@ describe("values", () => {
       }))
   }
 
+  it.effect("takes the commented example of a relay that joins another one", () =>
+    Effect.gen(function*() {
+      const config = yield* Config.load("config/relay-second.yaml")
+      assert(config.role === "forwarder")
+      assert.deepStrictEqual(config.token, { file: resolve("config/token.txt") })
+      assert.deepStrictEqual(config.advertise, { host: "relay-2.example.com", udp: 3478 })
+    }))
+
   it("knows the actors that there are", () => {
     const names = (actors: ReadonlyArray<{ readonly name: string }>) => actors.map(({ name }) => name).sort()
     assert.deepStrictEqual([...ACTORS.node].sort(), names(Wiring.NODE_ACTORS))
     assert.deepStrictEqual([...ACTORS.relay].sort(), names(Wiring.RELAY_ACTORS))
+    assert.deepStrictEqual([...ACTORS.forwarder].sort(), names(Wiring.FORWARDER_ACTORS))
   })
 
   it.effect("writes a relay's configuration that loads and is the example", () =>
@@ -124,6 +133,23 @@ describe("values", () => {
 })
 
 describe("mistakes", () => {
+  it.effect("wants nothing of a directory from a relay that joins another one", () =>
+    Effect.gen(function*() {
+      const joins = { ...RELAY, join: { env: "TOKEN" } }
+      const told = "expected a key of a relay with join; remove it, since it belongs to the relay that this one joins"
+      const issues = yield* refused({ ...joins, tls: { cert: "a", key: "b" }, access: [] })
+      assert.include(issues, `tls: unknown key tls; ${told}`)
+      assert.include(issues, `access: unknown key access; ${told}`)
+      const secret = yield* refused({
+        ...joins,
+        listen: { udp: "0.0.0.0:3478" },
+        advertise: { host: "relay-2.example.com" },
+        join: 7
+      })
+      assert.lengthOf(secret, 1)
+      assert.match(secret[0]!, /^join: found .*expected the token's text, \{file: PATH\} or \{env: NAME\}/)
+    }))
+
   it.effect("wants a second STUN port that is another one", () =>
     Effect.gen(function*() {
       const listen = (stunAlternate: string) => ({ https: "[::]:443", udp: "0.0.0.0:3478", stunAlternate })
@@ -272,7 +298,7 @@ describe("secrets", () => {
     Effect.gen(function*() {
       const token = (value: unknown) =>
         Effect.flatMap(decode({ ...CLIENT, ...(value === undefined ? {} : { token: value }) }), (config) => {
-          assert(config.role !== "relay")
+          assert(config.role !== "relay" && config.role !== "forwarder")
           assert.notInclude(JSON.stringify(config), "s3cret")
           return Config.resolveToken(config)
         })

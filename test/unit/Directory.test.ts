@@ -97,6 +97,31 @@ describe("enrolment", () => {
   )
 
   test(
+    "lists relays where they say they are, tells what changed, and forgets one that is removed",
+    Effect.gen(function*() {
+      const directory = yield* Directory.Directory
+      const ttl = Duration.minutes(10)
+      const token = yield* directory.createToken({ role: "relay", name: "relay-2", network: null, ttl })
+      const late = yield* directory.createToken({ role: "relay", name: "relay-3", network: null, ttl })
+      const nodeKey = newKey()
+      yield* directory.enrol({ tokenId: token.id, secret: token.secret, nodeKey })
+      yield* TestClock.adjust("10 minutes")
+      const tooLate = directory.enrol({ tokenId: late.id, secret: late.secret, nodeKey: newKey() })
+      assert.strictEqual(yield* tagOf(tooLate), "TokenExpired")
+      assert.deepStrictEqual(yield* directory.relays, [])
+      const point = { name: "relay-2", addresses: ["203.0.113.20"], port: 3478 } as const
+      const before = yield* directory.latestAuditId
+      assert.isTrue(yield* directory.placeRelay(nodeKey, point))
+      assert.isFalse(yield* directory.placeRelay(nodeKey, point))
+      assert.deepStrictEqual((yield* directory.changesSince(before)).map(({ kind }) => kind), ["relay_placed"])
+      assert.isTrue(yield* directory.placeRelay(nodeKey, { ...point, port: 443 }))
+      assert.deepStrictEqual(yield* directory.relays, [{ ...point, port: 443 }])
+      yield* directory.removeNode("relay-2")
+      assert.deepStrictEqual(yield* directory.relays, [])
+    })
+  )
+
+  test(
     "keeps names unique, and lets one key be one node",
     Effect.gen(function*() {
       const directory = yield* Directory.Directory

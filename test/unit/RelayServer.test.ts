@@ -172,6 +172,17 @@ describe("RelayServer", () => {
     assert.strictEqual(relay.server.nodes, 0)
   })
 
+  it("does not take a signature that a node made for another relay", async () => {
+    const second = await startRelay({ name: "relay-2" })
+    const peer = await peerOf(second)
+    peer.apply(peer.binding.onCredential(true, performance.now()))
+    await World.until(() => second.server.stats.refused.bad_signature === 1)
+    const mindful = await peerOf(second)
+    mindful.relayName = "relay-2"
+    await mindful.bind()
+    assert.strictEqual(second.server.nodes, 1)
+  })
+
   it("refuses a cookie that belongs to another port, before it verifies anything", async () => {
     let verified = 0
     const relay = await startRelay({ verify: { authority: () => (verified++, true), node: () => (verified++, true) } })
@@ -185,7 +196,7 @@ describe("RelayServer", () => {
     }
     peer.apply(peer.binding.onCredential(true, performance.now()))
     await World.until(() => cookies.length > 0)
-    const signature = Crypto.sign(thief.identity.privateKey, RelayWire.bindText(cookies[0]!))
+    const signature = Crypto.sign(thief.identity.privateKey, RelayWire.bindText(cookies[0]!, ""))
     thief.sendRaw(
       RelayWire.encode({
         _tag: "Bind",

@@ -272,6 +272,7 @@ export const make = (options: Options) => {
       case "Sealed":
         return Effect.sync(() => held.get(event.session)?.session.peer.onSealed(event.box, null, 0))
       case "Snapshot":
+      case "RelaysChanged":
       case "CredentialRenewed":
       case "GoAway":
         return Effect.void

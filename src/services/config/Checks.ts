@@ -5,7 +5,7 @@
 import { Either } from "effect"
 import { resolve } from "node:path"
 import { type Finding, nearest, type Path, sentence } from "./ConfigIssue.ts"
-import { ACTORS, type Role } from "./ConfigSchema.ts"
+import { ACTORS, type Kind } from "./ConfigSchema.ts"
 import * as HostPort from "./HostPort.ts"
 
 /** Longest path of a unix socket that every system takes, bytes: macOS has 104 with the closing zero, Linux 108. */
@@ -16,14 +16,14 @@ export const defaultSocket = (stateDir: string): string => resolve(stateDir, "ad
 
 type Mapping = Readonly<Record<string, unknown>>
 
-export const check = (role: Role, value: unknown, baseDir: string): ReadonlyArray<Finding> => {
+export const check = (kind: Kind, value: unknown, baseDir: string): ReadonlyArray<Finding> => {
   const config = mapping(value)
   return [
     ...adminIsSafe(config),
     ...socketFits(config, baseDir),
-    ...placementIsWhole(role, config["placement"]),
-    ...oneListenerEach(role, config),
-    ...(role === "relay"
+    ...placementIsWhole(kind, config["placement"]),
+    ...oneListenerEach(kind, config),
+    ...(kind === "relay" || kind === "forwarder"
       ? [
         ...advertiseIsReachable(config),
         ...alternateDiffers(config),
@@ -75,8 +75,8 @@ const socketFits = (config: Mapping, baseDir: string): ReadonlyArray<Finding> =>
   }]
 }
 
-const placementIsWhole = (role: Role, placement: unknown): ReadonlyArray<Finding> => {
-  const known: ReadonlyArray<string> = role === "relay" ? ACTORS.relay : ACTORS.node
+const placementIsWhole = (kind: Kind, placement: unknown): ReadonlyArray<Finding> => {
+  const known: ReadonlyArray<string> = ACTORS[kind === "relay" || kind === "forwarder" ? kind : "node"]
   const seen = new Set<string>()
   const findings: Array<Finding> = []
   const remedy = `place each of ${known.join(", ")} once, or write placement: default`
@@ -105,13 +105,13 @@ const placementIsWhole = (role: Role, placement: unknown): ReadonlyArray<Finding
   }]
 }
 
-const oneListenerEach = (role: Role, config: Mapping): ReadonlyArray<Finding> => {
+const oneListenerEach = (kind: Kind, config: Mapping): ReadonlyArray<Finding> => {
   const admin = config["admin"]
   const listeners: Array<readonly [Path, unknown]> = [
     typeof admin === "string" ? [["admin"], admin] : [["admin", "listen"], mapping(admin)["listen"]],
-    ...(role === "relay" ? [[["listen", "https"], mapping(config["listen"])["https"]] as const] : []),
-    ...(role === "client" ? [[["socks5"], config["socks5"]] as const] : []),
-    ...(role === "client"
+    ...(kind === "relay" ? [[["listen", "https"], mapping(config["listen"])["https"]] as const] : []),
+    ...(kind === "client" ? [[["socks5"], config["socks5"]] as const] : []),
+    ...(kind === "client"
       ? items(config["forwards"]).map(([index, forward]) =>
         [["forwards", index, "listen"], mapping(forward)["listen"]] as const
       )

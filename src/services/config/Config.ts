@@ -6,14 +6,17 @@ import { Effect, Either, Redacted, Schema } from "effect"
 import { constants } from "node:fs"
 import { access, readFile } from "node:fs/promises"
 import { dirname, resolve } from "node:path"
+import type { NodeRole } from "../../protocol/Documents.ts"
 import * as Checks from "./Checks.ts"
 import { ConfigError, type ConfigIssue, describe, type Finding, nearest, renderPath, sentence } from "./ConfigIssue.ts"
 import {
   type Client,
   type ConfigFile,
   type Connector,
+  type Forwarder,
   keysOf,
-  ofRole,
+  type Kind,
+  ofKind,
   type Relay,
   type Role,
   ROLES
@@ -42,11 +45,18 @@ export type RelayConfig = Settled<Omit<typeof Relay.Type, "advertise" | "tls">> 
   readonly advertise: { readonly host: string; readonly https: number; readonly udp: number }
   readonly tls: { readonly cert: string; readonly key: string } | null
 }
+/** A relay that has joined another one. In its file the role is relay, and `join` tells it from the first one. */
+export type ForwarderConfig = Settled<Omit<typeof Forwarder.Type, "role" | "join" | "advertise">> & {
+  readonly role: "forwarder"
+  /** Needed until it has joined, and never after. */
+  readonly token: TokenSource
+  readonly advertise: { readonly host: string; readonly udp: number }
+}
 type Node<A> = Settled<Omit<A, "token">> & { readonly token: TokenSource | null }
 export type ConnectorConfig = Node<typeof Connector.Type>
 export type ClientConfig = Node<Omit<typeof Client.Type, "socks5">> & { readonly socks5: HostPort.HostPort | null }
 export type NodeConfig = ConnectorConfig | ClientConfig
-export type Config = RelayConfig | NodeConfig
+export type Config = RelayConfig | ForwarderConfig | NodeConfig
 
 /** What an embedder may pass instead of a file; the same keys as in YAML. */
 export type ConfigInput = typeof ConfigFile.Encoded
@@ -91,10 +101,14 @@ export const decode = (value: unknown, options: { readonly baseDir: string }): E
 export class TokenError extends Schema.TaggedError<TokenError>()("TokenError", { message: Schema.String }) {}
 
 /** The enrolment token of a node that has not enrolled yet. Reads the file or the environment at each call. */
-export const resolveToken = (config: NodeConfig): Effect.Effect<Redacted.Redacted, TokenError> => {
-  const { name, token } = config
+export const resolveToken = (config: {
+  readonly name: string
+  readonly role: NodeRole
+  readonly token: TokenSource | null
+}): Effect.Effect<Redacted.Redacted, TokenError> => {
+  const { name, role, token } = config
   const create =
-    `create one at the relay with: sallyport token create --config relay.yaml --role ${config.role} --name ${name}`
+    `create one at the relay with: sallyport token create --config relay.yaml --role ${role} --name ${name}`
   if (token === null) return fail(`${name} has not enrolled and its configuration has no token; ${create}`)
   if (Redacted.isRedacted(token)) return Effect.succeed(token)
   if ("env" in token) {
@@ -157,12 +171,13 @@ const inspect = (value: unknown, baseDir: string): Either.Either<Config, Readonl
   if (value === null || value === undefined) return Either.left([atTop("found nothing: the file is empty")])
   if (typeof value !== "object" || Array.isArray(value)) return Either.left([atTop(`found ${describe(value, true)}`)])
   const { finding, role } = roleOf(value as Readonly<Record<string, unknown>>)
-  const decoded = Schema.decodeUnknownEither(ofRole(role))({ ...value, role }, {
+  const kind = role === "relay" && "join" in value ? "forwarder" : role
+  const decoded = Schema.decodeUnknownEither(ofKind(kind))({ ...value, role }, {
     errors: "all",
     onExcessProperty: "error"
   })
-  const found = Either.isLeft(decoded) ? explain(decoded.left.issue, elsewhere(role)) : []
-  const crossed = Checks.check(role, value, baseDir)
+  const found = Either.isLeft(decoded) ? explain(decoded.left.issue, elsewhere(kind)) : []
+  const crossed = Checks.check(kind, value, baseDir)
   if (finding !== undefined) {
     // The role is a guess: what is missing or foreign under it may be right under another.
     return Either.left([finding, ...[...found, ...crossed].filter(({ at }) => at === "value")])
@@ -203,11 +218,17 @@ const roleOf = (value: Readonly<Record<string, unknown>>): { readonly role: Role
   }
 }
 
-const elsewhere = (role: Role) => (key: string): readonly [string, string] | undefined => {
-  const homes = ROLES.filter((other) => other !== role && keysOf(other).includes(key))
+const elsewhere = (kind: Kind) => (key: string): readonly [string, string] | undefined => {
+  if (kind === "forwarder" && keysOf("relay").includes(key)) {
+    return ["a key of a relay with join", "remove it, since it belongs to the relay that this one joins"]
+  }
+  const homes = ROLES.filter((other) => other !== kind && keysOf(other).includes(key))
   return homes.length === 0
     ? undefined
-    : [`a key of role ${role}`, `remove it, since it belongs to role ${homes.join(" and ")}`]
+    : [
+      `a key of role ${kind === "forwarder" ? "relay" : kind}`,
+      `remove it, since it belongs to role ${homes.join(" and ")}`
+    ]
 }
 
 const settle = (file: ConfigFile, baseDir: string): Config => {
@@ -218,17 +239,20 @@ const settle = (file: ConfigFile, baseDir: string): Config => {
     admin: adminOf(file.admin, stateDir, absolute),
     telemetry: { otlp: file.telemetry.otlp ?? null }
   }
+  const tokenOf = (token: TokenSource) =>
+    Redacted.isRedacted(token) || "env" in token ? token : { file: absolute(token.file) }
+  if ("join" in file) {
+    const { join, ...rest } = file
+    const advertise = { udp: file.listen.udp.port, ...file.advertise }
+    return { ...rest, ...shared, role: "forwarder", token: tokenOf(join), advertise }
+  }
   if (file.role === "relay") {
     const { https, udp } = file.listen
     const advertise = { https: https.port, udp: udp.port, ...file.advertise }
     const tls = file.tls === undefined ? null : { cert: absolute(file.tls.cert), key: absolute(file.tls.key) }
     return { ...file, ...shared, advertise, tls }
   }
-  const token = file.token === undefined
-    ? null
-    : "file" in file.token
-    ? { file: absolute(file.token.file) }
-    : file.token
+  const token = file.token === undefined ? null : tokenOf(file.token)
   return file.role === "client"
     ? { ...file, ...shared, token, socks5: file.socks5 ?? null }
     : { ...file, ...shared, token }

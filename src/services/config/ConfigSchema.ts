@@ -106,7 +106,8 @@ const Admin = Schema.Union(
 /** What may be placed on a thread of one's own, by the role of the process. */
 export const ACTORS = {
   node: ["signaling", "stun", "pathProber", "relay", "streamMux"],
-  relay: ["signalingHub", "relayForwarder"]
+  relay: ["signalingHub", "relayForwarder"],
+  forwarder: ["relayMember", "relayForwarder"]
 } as const
 
 const actorName = Schema.String.annotations(
@@ -207,26 +208,30 @@ const Rule = Schema.Struct({
   Hint.make("a mapping with clients and resources", "write for example {clients: [alice], resources: [intranet]}")
 )
 
+const listenUdp = {
+  udp: address("UDP", "udp: \"0.0.0.0:3478\""),
+  /** Nodes find out by it how their networks treat UDP (RFC 5780). */
+  stunAlternate: maybe(address("STUN at a second address and port", "stunAlternate: \"0.0.0.0:3479\""))
+}
+const advertised = {
+  host: host("the public host name or IP address of this relay", "write for example host: relay.example.com"),
+  udp: maybe(port("the public UDP port", "udp: 3478"))
+}
+const advertiseHint = Hint.make("a mapping with host", "write for example advertise: {host: relay.example.com}")
+
 export const Relay = Schema.Struct({
   role: Schema.Literal("relay"),
   ...common,
-  listen: Schema.Struct({
-    https: address("HTTPS", "https: \"0.0.0.0:443\""),
-    udp: address("UDP", "udp: \"0.0.0.0:3478\""),
-    /** Nodes find out by it how their networks treat UDP (RFC 5780). */
-    stunAlternate: maybe(address("STUN at a second address and port", "stunAlternate: \"0.0.0.0:3479\""))
-  }).annotations(
+  listen: Schema.Struct({ https: address("HTTPS", "https: \"0.0.0.0:443\""), ...listenUdp }).annotations(
     Hint.make(
       "a mapping with https and udp",
       "write for example listen: {https: \"0.0.0.0:443\", udp: \"0.0.0.0:3478\"}"
     )
   ),
   /** What nodes connect to; ports default to those of `listen`. */
-  advertise: Schema.Struct({
-    host: host("the public host name or IP address of this relay", "write for example host: relay.example.com"),
-    https: maybe(port("the public HTTPS port", "https: 443")),
-    udp: maybe(port("the public UDP port", "udp: 3478"))
-  }).annotations(Hint.make("a mapping with host", "write for example advertise: {host: relay.example.com}")),
+  advertise: Schema.Struct({ ...advertised, https: maybe(port("the public HTTPS port", "https: 443")) }).annotations(
+    advertiseHint
+  ),
   /** Without it the relay issues its own certificates, which nodes know from their token. */
   tls: maybe(
     Schema.Struct({
@@ -238,6 +243,18 @@ export const Relay = Schema.Struct({
   ),
   resources: orElse(list(Resource, "resources", "resources: [{name: intranet, address: 10.0.0.5, tcp: [80]}]"), []),
   access: orElse(list(Rule, "access rules", "access: [{clients: [alice], resources: [intranet]}]"), [])
+})
+
+/** A relay that holds no directory: it forwards for the nodes of the relay that it has joined. */
+export const Forwarder = Schema.Struct({
+  role: Schema.Literal("relay"),
+  ...common,
+  /** The token that let it join. The key says what this relay is, so it stays. */
+  join: Token,
+  listen: Schema.Struct(listenUdp).annotations(
+    Hint.make("a mapping with udp", "write for example listen: {udp: \"0.0.0.0:3478\"}")
+  ),
+  advertise: Schema.Struct(advertised).annotations(advertiseHint)
 })
 
 const node = {
@@ -286,13 +303,16 @@ export const ROLES = ["relay", "connector", "client"] as const
 export type Role = typeof ROLES[number]
 
 /** A configuration file of any role, as it is written. */
-export const ConfigFile = Schema.Union(Relay, Connector, Client)
+export const ConfigFile = Schema.Union(Relay, Forwarder, Connector, Client)
 export type ConfigFile = typeof ConfigFile.Type
 
-const byRole = { relay: Relay, connector: Connector, client: Client }
+/** A relay's file is of one of two kinds: with `join` it is a forwarder's. */
+export type Kind = Role | "forwarder"
 
-/** Only the members of one role, so that messages speak of that role alone. */
-export const ofRole = (role: Role): Schema.Schema<ConfigFile, typeof ConfigFile.Encoded> => byRole[role] as never
+const byKind = { relay: Relay, forwarder: Forwarder, connector: Connector, client: Client }
 
-/** The top-level keys of a role. */
-export const keysOf = (role: Role): ReadonlyArray<string> => Object.keys(byRole[role].fields)
+/** Only the members of one kind, so that messages speak of that kind alone. */
+export const ofKind = (kind: Kind): Schema.Schema<ConfigFile, typeof ConfigFile.Encoded> => byKind[kind] as never
+
+/** The top-level keys of a kind. */
+export const keysOf = (kind: Kind): ReadonlyArray<string> => Object.keys(byKind[kind].fields)

@@ -42,6 +42,7 @@ const text = new TextEncoder()
 
 export class RelayGate {
   readonly #verify: Verify
+  readonly #name: string
   readonly #all: TokenBucket
   readonly #verifications: PrefixBuckets
   readonly #answers: PrefixBuckets
@@ -51,8 +52,11 @@ export class RelayGate {
   #secret = Crypto.randomBytes(32)
   #secretBefore = Crypto.randomBytes(32)
 
-  constructor(options: { readonly verify: Verify; readonly rates: Rates; readonly now: number }) {
-    const { now, rates, verify } = options
+  constructor(
+    options: { readonly name: string; readonly verify: Verify; readonly rates: Rates; readonly now: number }
+  ) {
+    const { name, now, rates, verify } = options
+    this.#name = name
     const buckets = (rate: number) =>
       new PrefixBuckets({
         rate,
@@ -110,7 +114,7 @@ export class RelayGate {
 
   /** Costs one verification. */
   signedBy(key: NodeKey, cookie: Uint8Array, signature: Uint8Array): boolean {
-    return this.#verify.node(key, RelayWire.bindText(cookie), signature)
+    return this.#verify.node(key, RelayWire.bindText(cookie, this.#name), signature)
   }
 
   #take(buckets: PrefixBuckets, address: string, cost: number, now: number): boolean {

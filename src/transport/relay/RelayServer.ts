@@ -37,6 +37,8 @@ export interface Output {
 
 export interface Options {
   readonly verify: Verify
+  /** As the directory lists it, which nodes name when they bind; "" for the relay of the directory itself. */
+  readonly name?: string
   /** ms, monotonic. */
   readonly now: () => number
   readonly epochSeconds: () => number
@@ -71,7 +73,7 @@ export class RelayServer {
     this.#options = options
     this.#table = new RelayTable({ ...DEFAULT_LIMITS, ...options.limits })
     const rates = { ...DEFAULT_RATES, ...options.rates }
-    this.#gate = new RelayGate({ verify: options.verify, rates, now: options.now() })
+    this.#gate = new RelayGate({ name: options.name ?? "", verify: options.verify, rates, now: options.now() })
     this.stun = new StunServer({
       mayAnswer: (address, now) => this.#gate.mayAnswerStun(address, now),
       stats: this.stats,

@@ -31,7 +31,7 @@ export interface World {
   readonly untilPath: (path: Peer["path"]) => Effect.Effect<Peer>
 }
 
-type RelayInput = Extract<ConfigInput, { role: "relay" }>
+type RelayInput = Exclude<Extract<ConfigInput, { role: "relay" }>, { readonly join: unknown }>
 
 export interface Options {
   readonly resources: NonNullable<RelayInput["resources"]>
@@ -55,7 +55,7 @@ const settings = (
 export const createToken = (
   relay: RelayConfig,
   httpsPort: number,
-  role: "client" | "connector",
+  role: "client" | "connector" | "relay",
   name: string,
   network: string | null
 ) =>

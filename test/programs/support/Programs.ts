@@ -18,7 +18,7 @@ import { type ConfigInput, load } from "../../../src/services/config/Config.ts"
 import * as Socks5Client from "../../../src/transport/flow/Socks5Client.ts"
 
 export type Role = "relay" | "connector" | "client"
-type Input<R extends Role> = Extract<ConfigInput, { role: R }>
+type Input<R extends Role> = Exclude<Extract<ConfigInput, { role: R }>, { readonly join: unknown }>
 type Port = number
 
 export const ROOT = fileURLToPath(new URL("../../../", import.meta.url))

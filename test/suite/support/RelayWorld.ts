@@ -116,6 +116,8 @@ export class Peer {
   readonly received: Array<Buffer> = []
   onData: ((bytes: Buffer) => void) | null = null
   credential: Signed
+  /** Which relay it means to bind at. */
+  relayName = ""
   binding: RelayBinding.RelayBinding
   udp!: UdpPort.UdpPort
   #timer: NodeJS.Timeout | undefined
@@ -171,7 +173,7 @@ export class Peer {
       this.outputs.push(output)
       if (output._tag === "Send") this.sendRaw(RelayWire.encode(output.message))
       if (output._tag === "SendBind") {
-        const signature = Crypto.sign(this.identity.privateKey, RelayWire.bindText(output.cookie))
+        const signature = Crypto.sign(this.identity.privateKey, RelayWire.bindText(output.cookie, this.relayName))
         const { cookie, nonce } = output
         this.sendRaw(RelayWire.encode({ _tag: "Bind", nonce, cookie, signature, credential: this.credential }))
       }

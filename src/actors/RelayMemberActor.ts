@@ -1,0 +1,126 @@
+/**
+ * Of a relay that has joined another one: keeps a link to the directory, says there where this relay is, and passes on who is
+ * removed. Forwarding needs neither: without the link the relay serves whoever has documents of the authority.
+ */
+import { RpcClient } from "@effect/rpc"
+import type { RpcClientError } from "@effect/rpc/RpcClientError"
+import { Deferred, Duration, Effect, Random, Schema, Stream } from "effect"
+import { lookup } from "node:dns/promises"
+import { Name } from "../protocol/Documents.ts"
+import type { NodeKey } from "../protocol/NodeKey.ts"
+import { MAX_ADDRESSES } from "../protocol/RelayPoint.ts"
+import * as NodeState from "../services/NodeState.ts"
+import * as LinkClient from "../transport/link/LinkClient.ts"
+import * as RpcOverLink from "../transport/link/RpcOverLink.ts"
+import { RelayForwarder } from "./RelayForwarderRpcs.ts"
+import { type MemberState, RelayMember, RelayMemberRpcs } from "./RelayMemberRpcs.ts"
+import { type NoRelay, RelaySignalingRpcs } from "./RelaySignalingRpcs.ts"
+import * as Actor from "./runtime/Actor.ts"
+import { Peers } from "./runtime/Peers.ts"
+import * as Self from "./runtime/Self.ts"
+
+export const Config = Schema.Struct({
+  stateDir: Schema.String,
+  name: Name,
+  /** What nodes reach this relay by: a name or a literal address. */
+  host: Schema.NonEmptyString,
+  /** UDP, as nodes see it; 0: the one that was bound. */
+  port: Schema.Int
+})
+export type Config = typeof Config.Type
+
+const FIRST_DELAY_MS = 200
+const MAX_DELAY_MS = 15_000
+/** A link that lasted this long was a good one: the next try comes soon. */
+const GOOD_LINK = Duration.seconds(20)
+/** Removed nodes that a forwarder which starts anew is told; the oldest is forgotten, whose credential is over by then. */
+const MAX_REVOKED = 4096
+
+class NotFound extends Schema.TaggedError<NotFound>()("NotFound", { message: Schema.String }) {}
+
+const make = Effect.fnUntraced(function*(config: Config) {
+  const node = yield* NodeState.load(config.stateDir)
+  const forwarder = yield* Peers.ref(RelayForwarder)
+  const { authorityKey: _, host, httpsPort, tls: trust } = node.relay
+  const revoked = new Set<NodeKey>()
+  let state: MemberState = { up: false, relay: `${host}:${httpsPort}`, problem: "first connection under way" }
+
+  const revoke = (nodeKey: NodeKey) =>
+    Effect.suspend(() => {
+      const [oldest] = revoked
+      if (revoked.size >= MAX_REVOKED && oldest !== undefined) revoked.delete(oldest)
+      revoked.add(nodeKey)
+      return Effect.ignore(forwarder.ask((client) => client.Revoke({ nodeKey })))
+    })
+
+  const place = Effect.gen(function*() {
+    const found = yield* Effect.tryPromise({
+      try: () => lookup(config.host, { all: true, order: "ipv4first" }),
+      catch: () => new NotFound({ message: `this relay's own name ${config.host} cannot be resolved; check DNS` })
+    })
+    const [first, ...rest] = found.map(({ address }) => address).slice(0, MAX_ADDRESSES)
+    if (first === undefined) return yield* new NotFound({ message: `${config.host} has no address; check DNS` })
+    const { udp } = yield* forwarder.ask((client) => client.AwaitListening(), { deadline: "10 seconds" })
+    return { name: config.name, addresses: [first, ...rest] as const, port: config.port || udp }
+  })
+
+  /** One link from its making to its end. */
+  const live = Effect.gen(function*() {
+    const point = yield* place
+    const { link } = yield* LinkClient.connect({
+      host,
+      port: httpsPort,
+      trust,
+      carrier: "auto",
+      purpose: "signal",
+      identity: node.identity
+    })
+    const protocol = yield* RpcOverLink.makeClient(link, { checks: Stream.never })
+    const client = yield* RpcClient.make(RelaySignalingRpcs).pipe(Effect.provideService(RpcClient.Protocol, protocol))
+    yield* client.PlaceRelay(point)
+    state = { ...state, up: true, problem: "" }
+    yield* Effect.logInfo("listed at the directory").pipe(Effect.annotateLogs({ relay: state.relay, ...point }))
+    const ended = yield* Deferred.make<void>()
+    const watch = Stream.runForEach(client.Watch(), (event) => {
+      if (event._tag === "GoAway") return Deferred.succeed(ended, undefined)
+      return event._tag === "Revoked" && event.node !== node.identity.key ? revoke(event.node) : Effect.void
+    })
+    yield* Effect.raceFirst(watch, Deferred.await(ended))
+  }).pipe(Effect.scoped)
+
+  const onLost = (problem: string) =>
+    Effect.suspend(() => {
+      const told = !state.up && state.problem === problem
+      state = { ...state, up: false, problem }
+      return told ? Effect.void : Effect.logWarning(`no link to the directory, forwarding goes on: ${problem}`)
+    })
+  const messageOf = (error: { readonly message: string } | LinkClient.LinkError | RpcClientError | NoRelay) =>
+    error.message
+
+  const connect = Effect.gen(function*() {
+    let delay = FIRST_DELAY_MS
+    while (true) {
+      const [lasted] = yield* Effect.timed(
+        Effect.matchEffect(live, {
+          onFailure: (error) => onLost(messageOf(error)),
+          onSuccess: () => onLost("the relay ended the connection; connecting again")
+        })
+      )
+      delay = Duration.greaterThan(lasted, GOOD_LINK) ? FIRST_DELAY_MS : Math.min(delay * 2, MAX_DELAY_MS)
+      yield* Effect.sleep(delay * (yield* Random.nextRange(0.5, 1)))
+    }
+  })
+  yield* Self.fork(connect)
+  yield* Self.fork(
+    Stream.runForEach(forwarder.incarnations, () => Effect.forEach([...revoked], revoke, { discard: true }))
+  )
+
+  return RelayMemberRpcs.of({ State: () => Effect.sync(() => state) })
+})
+
+export const actor = Actor.make({
+  address: RelayMember,
+  config: Config,
+  uses: [RelayForwarder],
+  layer: (config) => RelayMemberRpcs.toLayer(make(config))
+})

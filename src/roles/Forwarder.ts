@@ -1,0 +1,47 @@
+/** A relay that has joined another one: it forwards packets and answers STUN, by the authority's public key alone. */
+import { Effect } from "effect"
+import { RelayForwarder } from "../actors/RelayForwarderRpcs.ts"
+import { RelayMember } from "../actors/RelayMemberRpcs.ts"
+import { FORWARDER_ACTORS, FORWARDER_PLACEMENT } from "../actors/Wiring.ts"
+import type { ForwarderConfig } from "../services/config/Config.ts"
+import * as HostPort from "../services/config/HostPort.ts"
+import type { Settings } from "../services/Telemetry.ts"
+import * as Enrol from "./Enrol.ts"
+import type { Running } from "./Running.ts"
+import * as Threads from "./Threads.ts"
+
+export const start = Effect.fnUntraced(function*(config: ForwarderConfig, telemetry: Settings) {
+  const { advertise, listen, name, stateDir, token } = config
+  const { relay } = yield* Enrol.ensure({ role: "relay", name, stateDir, token, carrier: "auto" })
+  const supervisor = yield* Threads.start({
+    config,
+    telemetry,
+    actors: FORWARDER_ACTORS,
+    placement: FORWARDER_PLACEMENT,
+    configs: {
+      [RelayForwarder.name]: {
+        authorityKey: relay.authorityKey,
+        name,
+        udp: listen.udp,
+        stunAlternate: listen.stunAlternate ?? null
+      },
+      [RelayMember.name]: { stateDir, name, host: advertise.host, port: advertise.udp }
+    }
+  })
+  const forwarder = supervisor.ref(RelayForwarder)
+  const { udp } = yield* forwarder.ask((client) => client.AwaitListening(), { deadline: "20 seconds" })
+  return {
+    supervisor,
+    listen: { udp: HostPort.render({ ...listen.udp, port: udp }) },
+    status: Effect.gen(function*() {
+      const forwarded = yield* forwarder.ask((client) => client.Stats())
+      const directory = yield* Effect.orElseSucceed(
+        supervisor.ref(RelayMember).ask((client) => client.State(), { deadline: "1 second" }),
+        () => null
+      )
+      return { peers: [], forwarded, directory }
+    }),
+    netcheck: null,
+    reload: () => Effect.void
+  } satisfies Running
+})
