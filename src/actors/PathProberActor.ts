@@ -4,7 +4,7 @@
  */
 import { Clock, Deferred, Duration, Effect, Layer, Mailbox, Match, Schema, Stream } from "effect"
 import { type Output, PathMachine } from "../protocol/PathMachine.ts"
-import { type Decision, keyOf } from "../protocol/PathRef.ts"
+import { type Decision, keyOf, viaRelay } from "../protocol/PathRef.ts"
 import type { RelayKind } from "../protocol/PathScore.ts"
 import * as Crypto from "../services/Crypto.ts"
 import { type PathEvent, PathProber, PathProberRpcs, type SessionPath } from "./PathProberRpcs.ts"
@@ -51,6 +51,7 @@ const make = Effect.gen(function*() {
   const sessions = new Map<string, Session>()
   let local: LocalCandidates | null = null
   let leg: RelayKind = "relay-udp"
+  const otherRelays = new Set<string>() // those that this node is bound at
 
   const obey = (letter: Letter) => {
     const { order, session } = letter
@@ -115,6 +116,9 @@ const make = Effect.gen(function*() {
     sessions.set(event.session, { machine, peer: event.peer, wakeAt: null })
     yield* activity.offer(sessions.size)
     yield* run(event.session, (it, now) => it.onRelayBound(leg, now))
+    for (const name of otherRelays) {
+      yield* run(event.session, (it, now) => it.onOtherRelayBound(viaRelay(name), now))
+    }
     const mine = local
     if (mine !== null) yield* run(event.session, (it, now) => offer(it, mine, now))
   })
@@ -136,11 +140,19 @@ const make = Effect.gen(function*() {
       if (kind === null) return Effect.void
       leg = kind
       return forAll((it, now) => it.onRelayBound(kind, now))
+    },
+    OtherRelay: ({ bound, name }) => {
+      if (!bound) return Effect.sync(() => void otherRelays.delete(name))
+      otherRelays.add(name)
+      return forAll((it, now) => it.onOtherRelayBound(viaRelay(name), now))
     }
   }))
   const handle: (message: Message) => Effect.Effect<void> = Match.type<Message>().pipe(Match.tagsExhaustive({
     Event: ({ event }) => onEvent(event),
-    Reset: () => Effect.forEach([...sessions.keys()], forget, { discard: true }),
+    Reset: () => {
+      otherRelays.clear()
+      return Effect.forEach([...sessions.keys()], forget, { discard: true })
+    },
     Local: (message) => {
       local = message.local
       return forAll((it, now) => offer(it, message.local, now))

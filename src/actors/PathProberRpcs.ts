@@ -57,6 +57,8 @@ export const SwitchRequested = Schema.TaggedStruct("SwitchRequested", { session:
 export const RelayLeg = Schema.TaggedStruct("RelayLeg", {
   kind: Schema.NullOr(Schema.Literal("relay-udp", "relay-h3", "relay-tcp"))
 })
+/** A relay beside this node's own; told again when it was bound anew, and first for each that is bound when the prober subscribes. */
+export const OtherRelay = Schema.TaggedStruct("OtherRelay", { name: Schema.String, bound: Schema.Boolean })
 
 export const PathEvent = Schema.Union(
   SessionUp,
@@ -70,7 +72,8 @@ export const PathEvent = Schema.Union(
   PathError,
   PeerSelected,
   SwitchRequested,
-  RelayLeg
+  RelayLeg,
+  OtherRelay
 )
 export type PathEvent = typeof PathEvent.Type
 

@@ -13,6 +13,7 @@ import type { SocketAddr } from "../protocol/SocketAddr.ts"
 import * as Authority from "../services/Authority.ts"
 import * as Crypto from "../services/Crypto.ts"
 import * as NodeState from "../services/NodeState.ts"
+import * as SpareRelays from "./relay/SpareRelays.ts"
 import { type LegKind, type LegState, Relay, RelayRpcs } from "./RelayRpcs.ts"
 import type { RelayInfo, SessionId, SignalingEvent } from "./RelaySignalingRpcs.ts"
 import * as Actor from "./runtime/Actor.ts"
@@ -64,7 +65,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
 
   const newBinding = (carrier: Carrier) =>
     new RelayBinding({ carrier, newNonce: () => Crypto.randomBytes(RelayWire.NONCE_BYTES) })
-  const tickets = new Map<SessionId, { readonly tag: number; readonly ticket: Signed }>()
+  const tickets = new Map<SessionId, SpareRelays.Ticket>()
+  const spares = SpareRelays.make({ mux, identity: node.identity, tickets })
   let udp = newBinding("udp")
   let link: RelayBinding | null = null // while a link is open or being opened
   let linkKind: LegKind | null = null
@@ -196,6 +198,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const onCredential = Effect.fnUntraced(function*(signed: Signed, now: number) {
     credential = signed
     yield* obey("udp", udp.onCredential(true, now))
+    yield* spares.onCredential(signed, now)
   })
 
   const handle = Effect.fnUntraced(function*(message: Message) {
@@ -204,6 +207,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       case "Signal": {
         const { event } = message
         if (event._tag === "Snapshot") yield* onSnapshot(event.relay, now)
+        if (event._tag === "Snapshot" || event._tag === "RelaysChanged") yield* spares.onList(event.relays, now)
         if (event._tag === "Snapshot" || event._tag === "CredentialRenewed") yield* onCredential(event.credential, now)
         break
       }
@@ -215,7 +219,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
         if (viaLink) yield* obey("link", link?.onMessage(decoded.right, now) ?? [])
         else if (relay?.addresses.some(({ host, port }) => host === from.host && port === from.port)) {
           yield* obey("udp", udp.onMessage(decoded.right, now))
-        }
+        } else yield* spares.onMessage(from, decoded.right, now)
         break
       }
       case "Open": {
@@ -233,12 +237,14 @@ const make = Effect.fnUntraced(function*(config: Config) {
         tickets.set(message.session, { tag, ticket: message.ticket })
         yield* obey("udp", udp.onTicket(message.session, tag, message.ticket, now))
         if (link !== null) yield* obey("link", link.onTicket(message.session, tag, message.ticket, now))
+        yield* spares.onTicket(message.session, { tag, ticket: message.ticket }, now)
         break
       }
       case "Close":
         tickets.delete(message.session)
         yield* obey("udp", udp.onTicketRemoved(message.session))
         if (link !== null) yield* obey("link", link.onTicketRemoved(message.session))
+        yield* spares.onTicketRemoved(message.session)
         break
       case "MuxStarted":
         yield* onMuxStarted(now)
@@ -270,8 +276,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
       case "Wake":
         yield* obey("udp", udp.onTick(now))
         if (link !== null) yield* obey("link", link.onTick(now))
+        yield* spares.onTick(now)
     }
-    const at = Math.min(udp.wakeAt, link?.wakeAt ?? Infinity)
+    const at = Math.min(udp.wakeAt, link?.wakeAt ?? Infinity, spares.wakeAt)
     if (at < Infinity) yield* inbox.setTimer(WAKE, Math.max(1, at - (yield* nowMs)), { _tag: "Wake" })
   })
 
@@ -280,6 +287,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     if (reason === "mapping") return // told by this actor itself, once it was bound anew
     lastMapped = null
     yield* obey("udp", udp.onNetworkChanged(now))
+    yield* spares.onNetworkChanged(now)
     if (link === null) return
     if (lost.length > 0) yield* reopenLink
     else yield* obey("link", link.onNetworkChanged(now))
@@ -300,6 +308,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       reason: "the data plane has just started"
     })
     if (credential !== null) yield* obey("udp", udp.onCredential(true, now))
+    yield* spares.onMuxStarted(now)
   })
 
   const scope = yield* Effect.scope

@@ -8,6 +8,7 @@ import type { Verdict } from "../protocol/FlowWire.ts"
 import type * as PathMessage from "../protocol/PathMessage.ts"
 import { LARGEST_BYTES } from "../protocol/PathMtu.ts"
 import * as PathReason from "../protocol/PathReason.ts"
+import { keyOf, RELAY, viaRelay } from "../protocol/PathRef.ts"
 import type { SocketAddr } from "../protocol/SocketAddr.ts"
 import * as Authority from "../services/Authority.ts"
 import * as NodeState from "../services/NodeState.ts"
@@ -188,13 +189,23 @@ const make = Effect.fnUntraced(function*(config: Config) {
         publish({ _tag: "RelayLeg", kind })
         for (const session of sessions.all()) {
           if (changed) session.tellLeg()
-          if (kind !== null) session.peer.onRelayBound()
+          if (kind !== null) session.peer.onRelayBound(RELAY)
         }
+      }),
+    UseRelay: ({ at, bound, name }) =>
+      Effect.sync(() => {
+        router.useRelay(name, at && { family: familyOf(at), address: at.host, port: at.port, bound })
+        publish({ _tag: "OtherRelay", name, bound })
+        if (bound) { for (const session of sessions.all()) session.peer.onRelayBound(viaRelay(name)) }
       }),
     PathEvents: () =>
       Stream.unwrapScoped(Effect.gen(function*() {
         const later = yield* PubSub.subscribe(events)
-        const first: ReadonlyArray<PathEvent> = [{ _tag: "RelayLeg", kind: leg }, ...sessions.snapshot()]
+        const first: ReadonlyArray<PathEvent> = [
+          { _tag: "RelayLeg", kind: leg },
+          ...router.boundRelays.map((name) => ({ _tag: "OtherRelay" as const, name, bound: true })),
+          ...sessions.snapshot()
+        ]
         return Stream.concat(Stream.fromIterable(first), Stream.fromQueue(later))
       })),
     SendPing: ({ padTo, path, session, txId }) => withSession(session, ({ peer }) => peer.sendPing(path, txId, padTo)),
@@ -210,7 +221,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
     SelectPath: ({ path, reason, session }) =>
       Effect.zipRight(
         withSession(session, ({ peer }) => peer.select(path, !PathReason.isImprovement(reason))),
-        Effect.logInfo("path selected").pipe(Effect.annotateLogs({ session, path: path.kind, reason }))
+        Effect.logInfo("path selected").pipe(
+          Effect.annotateLogs({ session, path: path.kind === "direct" ? path.kind : keyOf(path), reason })
+        )
       ),
     SetPacketSize: ({ bytes, path, session }) => withSession(session, ({ peer }) => peer.setPacketSize(path, bytes)),
     RequestSwitch: ({ reason, session }) =>

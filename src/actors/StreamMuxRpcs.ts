@@ -68,6 +68,10 @@ export class StreamMuxRpcs extends RpcGroup.make(
   Rpc.make("LinkEnded", {}),
   /** Also said again of the same leg when it was bound anew: relayed packets get through again. */
   Rpc.make("UseLeg", { payload: { leg: Schema.NullOr(LegChoice) } }),
+  /** Another relay: where it is, null to forget it, and whether this node is bound there, perhaps anew. */
+  Rpc.make("UseRelay", {
+    payload: { name: Schema.NonEmptyString, at: Schema.NullOr(SocketAddr), bound: Schema.Boolean }
+  }),
   Rpc.make("Status", { success: Schema.Array(SessionStatus) }),
   /** Opens what is new and closes what is gone; flows that run go on. All or nothing. */
   Rpc.make("SetForwards", { payload: { forwards: Schema.Array(Forward) }, error: ListenFailed }),

@@ -11,6 +11,7 @@ import { MIN_PING_BYTES, SEAL_BYTES } from "./PathMessage.ts"
 import * as PathReason from "./PathReason.ts"
 import {
   type Decision,
+  isFirstRelay,
   keyOf,
   type PathRef,
   type PathSample,
@@ -123,7 +124,7 @@ export class PathMachine {
     this.#lastActiveAt = options.now
     this.#table = new PathTable(options.role, options.path)
     this.#relay = this.#table.relay
-    this.#moved = options.path.kind === "direct" ? "resumed" : "relay_first"
+    this.#moved = isFirstRelay(options.path) ? "relay_first" : "resumed"
     this.#reason = this.#moved
     this.#record(options.now, false)
     this.#out = []
@@ -214,7 +215,7 @@ export class PathMachine {
   /** An authenticated ping came by `path`, which the peer may not have known of itself (RFC 8445, section 7.3.1.3). */
   onPing(path: PathRef, now: number): ReadonlyArray<Output> {
     const track = this.#table.learn(path)
-    if (track.path.kind === "direct" && track.state !== "proved") {
+    if (track !== this.#relay && track.state !== "proved") {
       if (track.ladderDue === null && now - track.roundAt >= REVIVE_MS) track.startRound(now, BUDGET)
       track.hurry(now)
     }
@@ -241,6 +242,14 @@ export class PathMachine {
     this.#relayKind = kind
     this.#relay.onBoundAnew()
     if (this.#orphan !== null) this.#orphan = "ready"
+    return this.#run(now)
+  }
+
+  /** This side has just been bound, perhaps anew, at another relay than the first; the peer may be, too. */
+  onOtherRelayBound(path: PathRef, now: number): ReadonlyArray<Output> {
+    const track = this.#table.learn(path)
+    track.onBoundAnew()
+    if (track.state !== "proved") track.startRound(now, BUDGET)
     return this.#run(now)
   }
 
@@ -336,13 +345,14 @@ export class PathMachine {
     const against = this.#cost(this.#table.current, now)
     if (now < track.holdUntil) return
     const toDirect = track.path.kind === "direct"
-    if (this.#table.current === this.#relay && toDirect && !track.demoted && cost <= against) {
+    const relayed = this.#table.current.path.kind === "relay"
+    if (relayed && toDirect && !track.demoted && cost <= against) {
       return this.#select(track, isClearlyBetter(cost, against) ? "direct_faster" : "direct_proved", now)
     }
     track.wins = isClearlyBetter(cost, against) ? track.wins + 1 : 0
     if (track.wins < WINS || now - this.#movedAt < DWELL_MS) return
     this.#table.current.onFall(now, true)
-    this.#select(track, toDirect ? "direct_faster" : "direct_slower_than_relay", now)
+    this.#select(track, toDirect ? "direct_faster" : relayed ? "relay_faster" : "direct_slower_than_relay", now)
   }
 
   #cost(track: PathTrack, now: number): number {
@@ -408,7 +418,7 @@ export class PathMachine {
   }
 
   #reprobe(now: number): void {
-    if (this.#table.current !== this.#relay || !this.#isSeeking(now)) return
+    if (this.#table.current.path.kind !== "relay" || !this.#isSeeking(now)) return
     for (const track of this.#table.tracks()) {
       if (track.isIdleDirect && now - track.roundAt >= REPROBE_MS) track.startRound(now, BUDGET_AGAIN)
     }
@@ -458,10 +468,10 @@ export class PathMachine {
 
   /** The alternative that is kept as fresh as the path in use. */
   #standby(now: number): PathTrack | null {
-    if (this.#table.current !== this.#relay) return this.#relay
+    if (this.#table.current !== this.#relay && this.#relay.state === "proved") return this.#relay
     let best: PathTrack | null = null
     for (const track of this.#table.tracks()) {
-      if (track === this.#relay || track.state !== "proved") continue
+      if (track === this.#table.current || track.state !== "proved") continue
       if (best === null || this.#cost(track, now) < this.#cost(best, now)) best = track
     }
     return best
@@ -471,7 +481,7 @@ export class PathMachine {
   #upkeepGap(track: PathTrack, standby: PathTrack | null, now: number): number | null {
     const current = track === this.#table.current
     if (track.state !== "proved") {
-      const matters = (current || track === this.#relay) && track.ladderDue === null
+      const matters = (current || track.path.kind === "relay") && track.ladderDue === null
       return matters ? this.#active ? LADDER_GAP_MS : current ? KEEPALIVE_MS : null : null
     }
     if (track.mistrusted && track.unansweredSince === null) return 0
@@ -479,8 +489,8 @@ export class PathMachine {
     if (!current && (isSuspect(this.#table.current, now) || this.#leave !== null)) return RESCUE_GAP_MS
     if (track.score.samples + track.inFlight < MEASURE_PINGS && this.#isSeeking(now)) return SUSPECT_GAP_MS
     if (this.#active) return current || track === standby ? BUSY_GAP_MS : SPARE_GAP_MS
-    if (this.#table.current === this.#relay && this.#isSeeking(now)) return SPARE_GAP_MS // is the direct one the better one now?
-    return current && track !== this.#relay && this.role === "client" ? KEEPALIVE_MS : null
+    if (this.#table.current.path.kind === "relay" && this.#isSeeking(now)) return SPARE_GAP_MS // is the direct one the better one now?
+    return current && track.path.kind === "direct" && this.role === "client" ? KEEPALIVE_MS : null
   }
 
   #wakeAt(now: number): number | null {
@@ -489,7 +499,7 @@ export class PathMachine {
     if (this.#reason === "relay_first") at = Math.min(at, this.#startedAt + PathReason.YOUNG_MS)
     const { mtu, state } = this.#table.current
     at = Math.min(at, mtu.lostAt(), this.#active && state === "proved" ? mtu.dueAt() : Infinity)
-    const reprobes = this.#table.current === this.#relay && this.#isSeeking(now)
+    const reprobes = this.#table.current.path.kind === "relay" && this.#isSeeking(now)
     for (const track of this.#table.tracks()) {
       const gap = this.#upkeepGap(track, standby, now)
       if (gap !== null) at = Math.min(at, track.lastPingAt + gap)

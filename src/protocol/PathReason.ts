@@ -22,7 +22,12 @@ export type Facts = {
 /** Moves that stay the reason while the path that was left is still being sought. */
 const FALLS: ReadonlySet<Reason> = new Set(["path_blackholed", "path_failed", "peer_request", "network_changed"])
 
-const IMPROVEMENTS: ReadonlySet<Reason> = new Set(["direct_proved", "direct_faster", "direct_slower_than_relay"])
+const IMPROVEMENTS: ReadonlySet<Reason> = new Set([
+  "direct_proved",
+  "direct_faster",
+  "direct_slower_than_relay",
+  "relay_faster"
+])
 
 /** The move is for the better; the path that is left still works. */
 export const isImprovement = (reason: Reason): boolean => IMPROVEMENTS.has(reason)
@@ -32,7 +37,7 @@ export const of = (facts: Facts): Reason => {
   const others = [...facts.tracks].filter((track) => track !== current)
   if (isDown(current) && !others.some((track) => track.state === "proved")) return "nothing_answers"
   if (current.mistrusted) return "network_changed"
-  return current.path.kind === "direct" ? moved : ofRelay(facts, others)
+  return current.path.kind === "direct" ? moved : ofRelay(facts, others.filter(({ path }) => path.kind === "direct"))
 }
 
 const isDown = (track: PathTrack): boolean => track.state === "silent" || track.state === "failed"

@@ -6,14 +6,26 @@ import { SocketAddr } from "./SocketAddr.ts"
 export const Role = Schema.Literal("client", "connector")
 export type Role = typeof Role.Type
 
-/** The relay is one path, whatever carries it; a direct one is a local socket (by family) and the peer's address. */
+/**
+ * The nodes' own relay is one path, whatever carries it; so is each other relay, which has a name. A direct path is a local socket
+ * (by family) and the peer's address.
+ */
 export const PathRef = Schema.Union(
-  Schema.Struct({ kind: Schema.Literal("relay") }),
+  Schema.Struct({
+    kind: Schema.Literal("relay"),
+    relay: Schema.optionalWith(Schema.NonEmptyString, { exact: true })
+  }),
   Schema.Struct({ kind: Schema.Literal("direct"), family: Schema.Literal(4, 6), remote: SocketAddr })
 )
 export type PathRef = typeof PathRef.Type
 
 export const RELAY: PathRef = { kind: "relay" }
+
+/** By another relay than the nodes' own. */
+export const viaRelay = (name: string): PathRef => ({ kind: "relay", relay: name })
+
+/** By the nodes' own relay, where each session begins. */
+export const isFirstRelay = (path: PathRef): boolean => path.kind === "relay" && path.relay === undefined
 
 /** `remote.host` is canonical (`Candidate.canonical`), or equal paths would have different keys. */
 export const direct = (remote: SocketAddr): PathRef => ({
@@ -24,7 +36,11 @@ export const direct = (remote: SocketAddr): PathRef => ({
 
 /** Two paths with the same key are the same path. */
 export const keyOf = (path: PathRef): string =>
-  path.kind === "relay" ? "relay" : `${path.remote.host}|${path.remote.port}`
+  path.kind === "direct"
+    ? `${path.remote.host}|${path.remote.port}`
+    : path.relay === undefined
+    ? "relay"
+    : `relay ${path.relay}`
 
 /** Why a session's path is what it is. Closed: whoever shows it can explain each. */
 export const Reason = Schema.Literal(
@@ -48,6 +64,8 @@ export const Reason = Schema.Literal(
   "direct_faster",
   /** Relayed, although a direct path answers: the relay is clearly faster. */
   "direct_slower_than_relay",
+  /** Moved to another relay that is clearly faster than the one before. */
+  "relay_faster",
   /** The path in use went silent while this one answers. */
   "path_blackholed",
   /** The kernel or the engine reported the path in use as broken. */

@@ -116,7 +116,11 @@ export class PathScore {
 }
 
 export const biasMs = (path: PathRef, relay: RelayKind): number =>
-  path.kind === "relay" ? RELAY_BIAS_MS[relay] : path.family === 4 ? V4_BIAS_MS : 0
+  path.kind === "relay"
+    ? RELAY_BIAS_MS[path.relay === undefined ? relay : "relay-udp"]
+    : path.family === 4
+    ? V4_BIAS_MS
+    : 0
 
 /** Whether a cost beats another one by more than measuring errors. */
 export const isClearlyBetter = (costMs: number, thanMs: number): boolean =>

@@ -1,6 +1,6 @@
 /** The paths of one session: the relay, those that follow from both sides' candidates, and those learned from the peer's packets. */
 import * as Candidate from "./Candidate.ts"
-import { direct, keyOf, type PathRef, RELAY, type Role } from "./PathRef.ts"
+import { direct, isFirstRelay, keyOf, type PathRef, RELAY, type Role } from "./PathRef.ts"
 import { BUDGET, PathTrack } from "./PathTrack.ts"
 
 /** Learned ones: a hostile peer may send from any number of ports. */
@@ -24,7 +24,7 @@ export class PathTable {
     this.relay = new PathTrack(RELAY, { state: "proved", offered: true, priority: 0n })
     this.current = this.relay
     this.#tracks.set(this.relay.key, this.relay)
-    if (path.kind === "relay") return
+    if (isFirstRelay(path)) return
     this.current = new PathTrack(path, { state: "proved", offered: false, priority: 1n })
     this.#tracks.set(this.current.key, this.current)
   }
@@ -48,7 +48,9 @@ export class PathTable {
     const pairs = Candidate.pairs(local, Candidate.accept(peer, { allowLoopback }), this.#role)
     const keep = new Set(pairs.map((pair) => keyOf(direct(pair.remote.address))))
     for (const track of this.#tracks.values()) {
-      if (track.offered && !keep.has(track.key) && this.#isExpendable(track)) this.#tracks.delete(track.key)
+      if (track.offered && track.path.kind === "direct" && !keep.has(track.key) && this.#isExpendable(track)) {
+        this.#tracks.delete(track.key)
+      }
     }
     const again = now - this.#refreshedAt >= REFRESH_MS
     if (again) this.#refreshedAt = now
@@ -63,7 +65,8 @@ export class PathTable {
   /** The path by which the peer's packets come: its translator's doing, where the peer did not offer it. */
   learn(path: PathRef): PathTrack {
     const known = this.get(path)
-    if (known !== undefined || path.kind === "relay") return known ?? this.relay
+    if (known !== undefined) return known
+    if (path.kind === "relay") return this.#add(path, 0n, true)
     let learned = 0
     for (const track of this.#tracks.values()) if (!track.offered && track !== this.current) learned++
     if (learned >= MAX_LEARNED) this.#evict((track) => !track.offered)

@@ -1,6 +1,6 @@
 /** One path of one session: what was sent on it, what came back, and when to send again. Times: ms, monotonic. */
 import { PathMtu } from "./PathMtu.ts"
-import { keyOf, type PathRef, type PathSample, type PathState } from "./PathRef.ts"
+import { isFirstRelay, keyOf, type PathRef, type PathSample, type PathState } from "./PathRef.ts"
 import * as PathScore from "./PathScore.ts"
 
 /** After the start of a round. Both sides send, so the early ones open the translators and one of the next gets through. */
@@ -97,9 +97,9 @@ export class PathTrack {
     return this.ladderDue !== null && this.#budget === BUDGET && this.state !== "proved"
   }
 
-  /** A direct path that does not answer and is not being probed. */
+  /** A direct path (or one by another relay) that does not answer and is not being probed. */
   get isIdleDirect(): boolean {
-    return this.path.kind === "direct" && this.ladderDue === null && this.state !== "proved"
+    return !isFirstRelay(this.path) && this.ladderDue === null && this.state !== "proved"
   }
 
   startRound(now: number, budget: number, delayMs = 0): void {

@@ -88,7 +88,11 @@ const WORSE: ReadonlyArray<LegKind> = ["relay-tcp", "relay-h3", "relay-udp"]
 
 /** Of a relayed session the worse leg counts: it is the one that a user would want to mend. */
 const kindOf = ({ leg, path, peerLeg }: SessionStatus): PathKind =>
-  path.kind === "direct" ? "direct" : WORSE.find((kind) => kind === leg || kind === peerLeg) ?? "relay-udp"
+  path.kind === "direct"
+    ? "direct"
+    : path.relay !== undefined
+    ? "relay-udp"
+    : WORSE.find((kind) => kind === leg || kind === peerLeg) ?? "relay-udp"
 
 const peerOf = (
   session: SessionStatus,
@@ -102,6 +106,7 @@ const peerOf = (
   return {
     name: session.peer,
     path,
+    relay: session.path.kind === "relay" ? session.path.relay ?? null : null,
     rttMs: known?.rttMs ?? (session.rttMs > 0 ? session.rttMs : null),
     reason: path === "direct" || path === "relay-udp" ? reason : `${reason} (${legReason})`,
     flows: session.flows,

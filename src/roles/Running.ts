@@ -14,6 +14,8 @@ export type PathKind = "direct" | "relay-udp" | "relay-h3" | "relay-tcp"
 export interface Peer {
   readonly name: string
   readonly path: PathKind
+  /** The relay by which its packets go, if it is another one than the node's own; null: none, or the node's own. */
+  readonly relay: string | null
   readonly rttMs: number | null
   /** Why it is this path; never empty. */
   readonly reason: string

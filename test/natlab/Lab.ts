@@ -26,7 +26,7 @@ export type Nat =
   | "symmetric-pool"
   | "udp-blocked"
   | "tcp443"
-export type Role = "relay" | "connector" | "client"
+export type Role = "relay" | "relay2" | "connector" | "client"
 export interface Options {
   readonly clientNat?: Nat
   readonly connectorNat?: Nat
@@ -40,6 +40,8 @@ export interface Options {
   readonly relayOnly?: boolean
   /** Of `lab/natlab.sh`, before any program starts. */
   readonly before?: ReadonlyArray<ReadonlyArray<string>>
+  /** A second relay, on a host of its own, joins the first before the nodes start. */
+  readonly secondRelay?: boolean
   /** Of both nodes. */
   readonly carrier?: "auto" | "webtransport" | "websocket"
 }
@@ -67,6 +69,8 @@ export interface Lab {
   readonly start: (role: Role) => Effect.Effect<void, LabFailed, Scope.Scope>
   /** SIGTERM, and waits until the process has ended. */
   readonly stop: (role: Role) => Effect.Effect<void, LabFailed>
+  /** SIGKILL: it says good-bye to nobody. */
+  readonly kill: (role: Role) => void
   /** `sallyport ...` on the relay's host, to its end. */
   readonly admin: (...args: ReadonlyArray<string>) => Effect.Effect<string, LabFailed>
   /** The same on the client's host, with the client's configuration. */
@@ -99,6 +103,7 @@ const SOCKS5 = "127.0.0.1:1080"
 export const RELAY = "203.0.113.10"
 /** Its other address. */
 export const RELAY_2 = "203.0.113.11"
+const RELAY2 = "203.0.113.20"
 const READY_DEADLINE = Duration.seconds(30)
 const LINES_KEPT = 400
 const LINES_SHOWN = 40
@@ -168,10 +173,10 @@ export const make = Effect.fnUntraced(function*(
     output(...on("relay", process.execPath, [PROGRAM, ...args, "--config", join(dir, "relay.json")]))
   const client = (...args: ReadonlyArray<string>) =>
     output(...on("client", process.execPath, [PROGRAM, ...args, "--config", join(dir, "client.json")]))
-  const enrol = (role: "connector" | "client", node: string) =>
+  const enrol = (role: "connector" | "client" | "relay", node: string, file: string = role) =>
     Effect.map(
       admin("token", "create", "--role", role, "--name", node),
-      (token) => writeFileSync(join(dir, `${role}.token`), token, { mode: 0o600 })
+      (token) => writeFileSync(join(dir, `${file}.token`), token, { mode: 0o600 })
     )
 
   yield* launch("resource", join(LAB_DIR, "resource.mjs"), [
@@ -180,6 +185,10 @@ export const make = Effect.fnUntraced(function*(
     join(dir, "file")
   ])
   yield* start("relay")
+  if (options.secondRelay === true) {
+    yield* enrol("relay", "relay-2", "relay2")
+    yield* start("relay2")
+  }
   yield* Effect.all([enrol("connector", "office"), enrol("client", "laptop")], { concurrency: 2 })
   if (options.relayOnly !== true) yield* Effect.all([start("connector"), start("client")], { concurrency: 2 })
 
@@ -208,6 +217,7 @@ export const make = Effect.fnUntraced(function*(
       const child = programs.get(role)
       return child === undefined ? Effect.fail(new LabFailed({ message: `no ${role} runs` })) : end(child)
     },
+    kill: (role) => void programs.get(role)?.kill("SIGKILL"),
     admin,
     client,
     begin,
@@ -234,6 +244,14 @@ const writeConfigs = (dir: string, { carrier = "auto" }: Options) => {
       advertise: { host: RELAY },
       resources: [{ name, address, tcp: [port] }],
       access: [{ clients: ["laptop"], resources: [name] }]
+    },
+    relay2: {
+      role: "relay",
+      name: "relay-2",
+      stateDir: "relay2",
+      join: { file: "relay2.token" },
+      listen: { udp: `${RELAY2}:3478` },
+      advertise: { host: RELAY2 }
     },
     connector: {
       role: "connector",

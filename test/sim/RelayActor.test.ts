@@ -70,6 +70,7 @@ const setup = Effect.gen(function*() {
       return answer(to, { _tag: "Bound", nonce, mark: MARK, lifetimeSeconds: 300, mapped: relay.mapped })
     },
     ControlDatagrams: () => Mailbox.toStream(incoming),
+    UseRelay: () => Effect.void,
     UseLeg: ({ leg }) => Effect.sync(() => void seen.legs.push(leg?.kind ?? "none")),
     OpenLink: () => Effect.never,
     CloseLink: () => Effect.void,

@@ -23,7 +23,7 @@ describe("Slots", () => {
     expect(slots.slotOf(keyOf(at(2)))).toBe(inUse)
     expect(slots.slotOf(keyOf(at(1)))).toBe(-1)
     expect(slots.pathOf(other)).toBeNull()
-    expect(slots.directPaths()).toEqual([at(2)])
+    expect(slots.otherPaths()).toEqual([at(2)])
     expect(slots.take(at(3), inUse)).toEqual({ slot: other, fresh: true, evicted: null })
   })
 })

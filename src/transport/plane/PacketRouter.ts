@@ -7,6 +7,7 @@
  * message, that it knows the session's secret; a relayed one only from the bound relay, under a tag of a live session.
  */
 import * as Frame from "../../protocol/Frame.ts"
+import { keyOf, viaRelay } from "../../protocol/PathRef.ts"
 import { addressKey } from "./Slots.ts"
 
 /** The part of a UDP socket that is used here. */
@@ -22,12 +23,24 @@ export type Leg =
   | { readonly kind: "relay-udp"; readonly family: 4 | 6; readonly address: string; readonly port: number }
   | { readonly kind: "relay-tcp" | "relay-h3"; readonly send: (frames: Uint8Array) => void }
 
+/** A relay beside the one of the leg, over UDP. */
+interface OtherRelay {
+  readonly name: string
+  /** Of the path by it, as in `PathRef.keyOf`. */
+  readonly key: string
+  readonly family: 4 | 6
+  readonly address: string
+  readonly port: number
+  /** Before that only its control messages come. */
+  readonly bound: boolean
+}
+
 /** A session, as the router sees it. */
 export interface Endpoint {
-  /** A QUIC packet from the relay (`remote` null) or from a proved direct address. Valid only during the call. */
+  /** A QUIC packet from the first relay (`remote` null), another relay or a proved address (`PathRef.keyOf`). Valid only during the call. */
   onPacket(bytes: Uint8Array, offset: number, length: number, remote: string | null): void
-  /** A sealed path message, from anywhere. */
-  onSealed(bytes: Uint8Array, address: string | null, port: number): void
+  /** A sealed path message, from anywhere. `relay`: the name of another relay than the first, by which it came. */
+  onSealed(bytes: Uint8Array, address: string | null, port: number, relay?: string): void
 }
 
 export interface Counters {
@@ -54,6 +67,7 @@ export class PacketRouter {
   leg: Leg | null = null
   v4: Port | null = null
   v6: Port | null = null
+  readonly #relays: Array<OtherRelay> = [] // few: looked through for each relayed frame
   readonly #byTag = new Map<number, Endpoint>()
   readonly #byAddress = new Map<string, Endpoint>()
   readonly #byHint = new Map<bigint, Endpoint>()
@@ -92,6 +106,18 @@ export class PacketRouter {
     this.#lastAddress = ""
   }
 
+  /** Frames come from it from now on, and leave by it while this node is `bound` there; null: neither. */
+  useRelay(name: string, at: Omit<OtherRelay, "name" | "key"> | null): void {
+    const index = this.#relays.findIndex((relay) => relay.name === name)
+    if (index >= 0) this.#relays.splice(index, 1)
+    if (at !== null) this.#relays.push({ ...at, name, key: keyOf(viaRelay(name)) })
+  }
+
+  /** Those that this node is bound at, beside the first. */
+  get boundRelays(): ReadonlyArray<string> {
+    return this.#relays.flatMap(({ bound, name }) => (bound ? [name] : []))
+  }
+
   portFor(family: 4 | 6): Port | null {
     return family === 4 ? this.v4 : this.v6
   }
@@ -114,9 +140,12 @@ export class PacketRouter {
       if (length < 3 || at + length > bytes.length) return void this.counters.strays++
       if ((first & 0xf0) === 0x30) {
         this.#onDirect(bytes, at + Frame.DIRECT_HEAD_BYTES, at + length, from.address, from.port)
-      } else if (this.#isRelay(from.address, from.port)) {
-        this.#onRelayed(bytes, at, at + length, from.address, from.port)
-      } else this.counters.strays++
+      } else {
+        const other = this.#relayAt(from.address, from.port)
+        if (other !== undefined || this.#isRelay(from.address, from.port)) {
+          this.#onRelayed(bytes, at, at + length, from.address, from.port, other)
+        } else this.counters.strays++
+      }
       at += length
     }
   }
@@ -132,13 +161,31 @@ export class PacketRouter {
     }
   }
 
-  /** Sends frames that already bear their relayed heads; `segment` as for `Port.sendTrain`. False: no leg is bound. */
-  sendRelayed(bytes: Uint8Array, length: number, segment: number): boolean {
+  /**
+   * Sends frames that already bear their relayed heads, by the first relay or the one of this name; `segment` as for
+   * `Port.sendTrain`. False: not bound there.
+   */
+  sendRelayed(bytes: Uint8Array, length: number, segment: number, relay?: string): boolean {
+    if (relay !== undefined) return this.#sendByOther(relay, bytes, length, segment)
     const leg = this.leg
     if (leg === null) return false
     if (leg.kind === "relay-udp") this.portFor(leg.family)?.sendTrain(bytes, length, segment, leg.port, leg.address)
     else leg.send(bytes.subarray(0, length))
     return true
+  }
+
+  #sendByOther(name: string, bytes: Uint8Array, length: number, segment: number): boolean {
+    for (const relay of this.#relays) {
+      if (relay.name !== name || !relay.bound) continue
+      this.portFor(relay.family)?.sendTrain(bytes, length, segment, relay.port, relay.address)
+      return true
+    }
+    return false
+  }
+
+  #relayAt(address: string, port: number): OtherRelay | undefined {
+    for (const relay of this.#relays) if (relay.port === port && relay.address === address) return relay
+    return undefined
   }
 
   #isRelay(address: string, port: number): boolean {
@@ -161,7 +208,7 @@ export class PacketRouter {
     this.#lastEndpoint.onPacket(bytes, at, end - at, this.#lastKey)
   }
 
-  #onRelayed(bytes: Uint8Array, at: number, end: number, address: string, port: number): void {
+  #onRelayed(bytes: Uint8Array, at: number, end: number, address: string, port: number, other?: OtherRelay): void {
     if (end - at <= Frame.RELAYED_HEAD_BYTES) return void this.counters.strays++
     const tag = Frame.tagAt(bytes, at)
     const inside = at + Frame.RELAYED_HEAD_BYTES
@@ -169,8 +216,8 @@ export class PacketRouter {
     const endpoint = this.#byTag.get(tag)
     if (endpoint === undefined) return void this.counters.unknownTag++
     const first = bytes[inside]!
-    if (first === SEALED) endpoint.onSealed(bytes.subarray(inside, end), null, 0)
-    else if ((first & QUIC_FIXED_BIT) !== 0) endpoint.onPacket(bytes, inside, end - inside, null)
+    if (first === SEALED) endpoint.onSealed(bytes.subarray(inside, end), null, 0, other?.name)
+    else if ((first & QUIC_FIXED_BIT) !== 0) endpoint.onPacket(bytes, inside, end - inside, other?.key ?? null)
     else this.counters.strays++
   }
 

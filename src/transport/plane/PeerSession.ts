@@ -7,7 +7,16 @@ import type { Candidate } from "../../protocol/Candidate.ts"
 import * as Frame from "../../protocol/Frame.ts"
 import * as PathMessage from "../../protocol/PathMessage.ts"
 import { BASE_BYTES } from "../../protocol/PathMtu.ts"
-import { direct, keyOf, type PathRef, RELAY, type Role, type SwitchReason } from "../../protocol/PathRef.ts"
+import {
+  direct,
+  isFirstRelay,
+  keyOf,
+  type PathRef,
+  RELAY,
+  type Role,
+  type SwitchReason,
+  viaRelay
+} from "../../protocol/PathRef.ts"
 import type { SocketAddr } from "../../protocol/SocketAddr.ts"
 import { ProbeSeal } from "../probe/ProbeSeal.ts"
 import { type QuicEngine, SLOTS } from "../quic/QuicEngine.ts"
@@ -154,7 +163,7 @@ export class PeerSession implements Endpoint {
         const at = i * segment
         Frame.writeRelayedHead(buffer, at, Math.min(segment, length - at), this.#options.sendTag)
       }
-      this.#router.sendRelayed(buffer, length, segment)
+      this.#router.sendRelayed(buffer, length, segment, path.relay)
       return
     }
     for (let i = 0; i < count; i++) {
@@ -199,9 +208,9 @@ export class PeerSession implements Endpoint {
     }
   }
 
-  /** By the relay and by every direct path that has a slot. */
+  /** By the first relay and by every other path that has a slot. */
   sendOnAllPaths(message: PathMessage.PathMessage): void {
-    for (const path of [RELAY, ...this.#slots.directPaths()]) this.#sendMessage(path, message)
+    for (const path of [RELAY, ...this.#slots.otherPaths()]) this.#sendMessage(path, message)
   }
 
   /** A path message for the peer that leaves by other means than our paths (signaling). Null: no secret yet. */
@@ -221,7 +230,7 @@ export class PeerSession implements Endpoint {
       this.#wanted = this.quic.activeSlot
       return this.#putUnder(this.#wanted, path)
     }
-    const slot = path.kind === "relay" ? RELAY_SLOT : this.#prove(path)
+    const slot = isFirstRelay(path) ? RELAY_SLOT : this.#prove(path)
     this.#wanted = slot
     if (slot === this.quic.activeSlot) return
     if (this.quic.isValidated(slot) && this.quic.migrate(slot)) this.#onMoved(slot)
@@ -248,14 +257,15 @@ export class PeerSession implements Endpoint {
       seenAs === this.#seenAs.get(keyOf(this.path))
   }
 
-  onSealed(bytes: Uint8Array, address: string | null, port: number): void {
+  onSealed(bytes: Uint8Array, address: string | null, port: number, relay?: string): void {
     const plaintext = this.#seal?.open(bytes)
     if (plaintext === undefined || typeof plaintext === "string") return
     const message = PathMessage.decode(plaintext)
     if (message._tag === "Left") return
     this.#askedAt = Infinity
-    const path = address === null ? RELAY : direct({ host: address, port })
+    const path = address !== null ? direct({ host: address, port }) : relay === undefined ? RELAY : viaRelay(relay)
     if (path.kind === "direct") this.#admit(path, message.right)
+    else if (!isFirstRelay(path)) this.#prove(path)
     this.#onMessage(message.right, path)
   }
 
@@ -329,9 +339,9 @@ export class PeerSession implements Endpoint {
     }
   }
 
-  /** Relayed packets get through again, after a move or a restart of the relay. */
-  onRelayBound(): void {
-    if (this.#up && this.path.kind === "relay") this.quic.revive()
+  /** What goes by this relay gets through again, after a move or a restart of the relay. */
+  onRelayBound(relay: PathRef): void {
+    if (this.#up && keyOf(this.path) === keyOf(relay)) this.quic.revive()
   }
 
   /** A translator has mapped this node anew: the peer follows the first QUIC packet, which a download alone does not send. */
@@ -356,12 +366,12 @@ export class PeerSession implements Endpoint {
     return lostAt
   }
 
-  /** The address has shown that it knows the secret: its packets may reach QUIC, under a slot of this session. */
-  #prove(path: PathRef & { readonly kind: "direct" }): number {
+  /** The peer has shown there that it knows the secret: its packets may reach QUIC, under a slot of this session. */
+  #prove(path: PathRef): number {
     const { evicted, fresh, slot } = this.#slots.take(path, this.quic.activeSlot)
     if (!fresh) return slot
     if (evicted?.kind === "direct") this.#router.forgetAddress(evicted.remote.host, evicted.remote.port, this)
-    this.#router.proveAddress(path.remote.host, path.remote.port, this)
+    if (path.kind === "direct") this.#router.proveAddress(path.remote.host, path.remote.port, this)
     this.quic.pointSlot(slot, this.#slotPath(path))
     return slot
   }
@@ -385,7 +395,7 @@ export class PeerSession implements Endpoint {
     frame.set(sealed, head)
     if (path.kind === "relay") {
       Frame.writeRelayedHead(frame, 0, frame.length, this.#options.sendTag)
-      this.#router.sendRelayed(frame, frame.length, frame.length)
+      this.#router.sendRelayed(frame, frame.length, frame.length, path.relay)
       return
     }
     Frame.writeDirectHead(frame, 0, frame.length)
@@ -413,7 +423,7 @@ export class PeerSession implements Endpoint {
   #leave(): void {
     this.#router.removeTag(this.#options.receiveTag)
     if (this.#seal !== null) this.#router.removeHint(this.#seal.hintIn)
-    for (const path of this.#slots.directPaths()) {
+    for (const path of this.#slots.otherPaths()) {
       if (path.kind === "direct") this.#router.forgetAddress(path.remote.host, path.remote.port, this)
     }
   }

@@ -1,5 +1,5 @@
 /**
- * Which path lies under which of a session's fixed QUIC slots. Slot 0 is the relay's for good; direct paths share the others,
+ * Which path lies under which of a session's fixed QUIC slots. Slot 0 is the first relay's for good; other paths share the rest,
  * and the one that was used longest ago makes room for a new one.
  */
 import { keyOf, type PathRef, RELAY } from "../../protocol/PathRef.ts"
@@ -81,7 +81,8 @@ export class Slots {
     return before?.path ?? null
   }
 
-  directPaths(): Array<PathRef> {
+  /** Those beside the first relay. */
+  otherPaths(): Array<PathRef> {
     return this.#uses.flatMap((use, slot) => (use !== null && slot !== RELAY_SLOT ? [use.path] : []))
   }
 }

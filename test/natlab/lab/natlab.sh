@@ -26,7 +26,7 @@
 #   numbers as in IPv4, and what the NAT's type lets in and out holds there, too. The relay has IPv4 only.
 #   resource 10.50.0.10 has one cable, to connector, and no default route: what reaches it went through the connector.
 #
-# SITE: client client2 connector.   HOST: inet relay cgw cgw2 ngw client connector resource (cgn)
+# SITE: client client2 connector.   HOST: inet relay relay2 cgw cgw2 ngw client connector resource (cgn)
 # NAT T: none            routed public addresses (198.18.x.0/24), no filter
 #        firewall        routed public addresses, and only inside may begin
 #        full-cone       one port for all destinations, open to everybody; hairpin
@@ -185,10 +185,11 @@ up)
     --client-cgn) put cgn.client "$2"; shift;; --v6) : >"$RUN/v6";;
     *) die "option $1";; esac; shift; done
   trap 'rc=$?; [[ $rc -ne 0 ]] && { echo "natlab: up failed, cleaning" >&2; "$0" "$LAB" down; }' EXIT
-  for n in inet relay cgw cgw2 ngw client connector resource; do ip netns add "$P-$n"; done
-  for n in inet cgw cgw2 ngw; do base $n 1; done; for n in relay client connector resource; do base $n 0; done
+  for n in inet relay relay2 cgw cgw2 ngw client connector resource; do ip netns add "$P-$n"; done
+  for n in inet cgw cgw2 ngw; do base $n 1; done; for n in relay relay2 client connector resource; do base $n 0; done
   ip -batch - <<B
 link add relay netns $P-inet type veth peer name eth0 netns $P-relay
+link add relay2 netns $P-inet type veth peer name eth0 netns $P-relay2
 link add w2 netns $P-inet type veth peer name wan netns $P-cgw2
 link add w3 netns $P-inet type veth peer name wan netns $P-ngw
 link add eth1 netns $P-connector type veth peer name eth0 netns $P-resource
@@ -198,10 +199,12 @@ B
   else ip link add w1 netns "$P-inet" type veth peer name wan netns "$P-cgw"; fi
   ip -n "$P-inet" -batch - <<B
 link set relay up
+link set relay2 up
 link set w1 up
 link set w2 up
 link set w3 up
 addr add 203.0.113.1/28 dev relay
+addr add 203.0.113.17/28 dev relay2
 addr add 198.51.100.1/28 dev w1
 addr add 198.51.100.17/28 dev w2
 addr add 198.51.100.33/28 dev w3
@@ -210,6 +213,7 @@ route add blackhole 192.168.0.0/16
 route add blackhole 100.64.0.0/10
 B
   printf '%s\n' "link set eth0 up" "addr add 203.0.113.10/28 dev eth0" "addr add 203.0.113.11/28 dev eth0" "route add default via 203.0.113.1" | ip -n "$P-relay" -batch -
+  printf '%s\n' "link set eth0 up" "addr add 203.0.113.20/28 dev eth0" "route add default via 203.0.113.17" | ip -n "$P-relay2" -batch -
   for s in client client2 connector; do site $s; v6_site $s; done
   plug client client 10
   if [[ $SAME ]]; then plug connector client 20; else plug connector connector 10; fi

@@ -1,0 +1,166 @@
+/**
+ * The relays beside a node's own: bound over UDP at the first of them that the directory lists, the same ones at every node, so
+ * that two peers have them in common. State of the RelayActor, whose loop calls each of these in turn.
+ */
+import { Effect } from "effect"
+import type { NodeKey } from "../../protocol/NodeKey.ts"
+import { type Output, RelayBinding } from "../../protocol/RelayBinding.ts"
+import type { RelayPoint } from "../../protocol/RelayPoint.ts"
+import * as RelayWire from "../../protocol/RelayWire.ts"
+import type { Signed } from "../../protocol/Signed.ts"
+import type { SocketAddr } from "../../protocol/SocketAddr.ts"
+import * as Crypto from "../../services/Crypto.ts"
+import type { SessionId } from "../RelaySignalingRpcs.ts"
+import type { RpcsOf } from "../runtime/ActorAddress.ts"
+import type { ActorRef } from "../runtime/ActorRef.ts"
+import type { StreamMux } from "../StreamMuxRpcs.ts"
+
+/** Kept bound: a second one for the day when the first is dead, too. Each costs a datagram in 20 s. */
+const MAX_SPARES = 2
+
+export interface Ticket {
+  /** The one that this node sends with. */
+  readonly tag: number
+  readonly ticket: Signed
+}
+
+interface Spare {
+  readonly point: RelayPoint
+  readonly binding: RelayBinding
+  /** Of its addresses. */
+  chosen: number
+}
+
+export interface Options {
+  readonly mux: ActorRef<RpcsOf<typeof StreamMux>>
+  readonly identity: { readonly key: NodeKey; readonly sign: (message: Uint8Array) => Uint8Array }
+  /** Those that are open now. */
+  readonly tickets: ReadonlyMap<SessionId, Ticket>
+}
+
+export const make = ({ identity, mux, tickets }: Options) => {
+  const spares = new Map<string, Spare>()
+  let credential: Signed | null = null
+
+  const addressOf = ({ chosen, point }: Spare): SocketAddr => ({
+    host: point.addresses[chosen % point.addresses.length] ?? point.addresses[0],
+    port: point.port
+  })
+
+  const send = (spare: Spare, message: RelayWire.Message) => {
+    const to = addressOf(spare)
+    const family = to.host.includes(":") ? 6 : 4
+    return Effect.ignore(mux.ask((it) => it.SendControl({ family, to, bytes: RelayWire.encode(message) })))
+  }
+
+  const tell = (spare: Spare) =>
+    Effect.ignore(
+      mux.ask((it) =>
+        it.UseRelay({ name: spare.point.name, at: addressOf(spare), bound: spare.binding.phase === "bound" })
+      )
+    )
+
+  const obey = (spare: Spare, outputs: ReadonlyArray<Output>): Effect.Effect<void> =>
+    Effect.forEach(outputs, (output) => obeyOne(spare, output), { discard: true })
+
+  const obeyOne = (spare: Spare, output: Output): Effect.Effect<void> => {
+    const { name } = spare.point
+    switch (output._tag) {
+      case "Send":
+        return send(spare, output.message)
+      case "SendBind": {
+        if (credential === null) return Effect.void
+        const { cookie, nonce } = output
+        const signature = identity.sign(RelayWire.bindText(cookie, name))
+        return send(spare, { _tag: "Bind", nonce, cookie, signature, credential })
+      }
+      case "Bound":
+        return Effect.zipRight(tell(spare), Effect.logDebug("bound at another relay", name))
+      case "Lost":
+        return Effect.zipRight(
+          tell(spare),
+          Effect.logInfo("another relay was lost").pipe(Effect.annotateLogs({ relay: name, reason: output.reason }))
+        )
+      case "UdpBlocked":
+        spare.chosen++ // another address of it may answer
+        return tell(spare)
+      case "TicketRefused":
+        return Effect.logWarning("another relay refused a session").pipe(
+          Effect.annotateLogs({ relay: name, session: output.session, reason: output.reason })
+        )
+      case "RateLimited":
+        return Effect.logWarning("another relay limits this node's rate").pipe(
+          Effect.annotateLogs({ relay: name, retryAfterMs: output.retryAfterMs })
+        )
+      case "NeedCredential":
+      case "Opened":
+      case "PeerLeg": // whether the peer is there, too, is found out by probes
+        return Effect.void
+    }
+  }
+
+  const forEach = (input: (binding: RelayBinding) => ReadonlyArray<Output>) =>
+    Effect.forEach([...spares.values()], (spare) => obey(spare, input(spare.binding)), { discard: true })
+
+  const begin = Effect.fnUntraced(function*(point: RelayPoint, now: number) {
+    const binding = new RelayBinding({
+      carrier: "udp",
+      newNonce: () => Crypto.randomBytes(RelayWire.NONCE_BYTES)
+    })
+    const spare: Spare = { point, binding, chosen: 0 }
+    spares.set(point.name, spare)
+    yield* tell(spare) // its answers are let in from now on
+    for (const [session, { tag, ticket }] of tickets) yield* obey(spare, binding.onTicket(session, tag, ticket, now))
+    if (credential !== null) yield* obey(spare, binding.onCredential(true, now))
+  })
+
+  const end = (name: string) =>
+    Effect.suspend(() => {
+      spares.delete(name)
+      return Effect.ignore(mux.ask((it) => it.UseRelay({ name, at: null, bound: false })))
+    })
+
+  return {
+    get wakeAt(): number {
+      let at = Infinity
+      for (const { binding } of spares.values()) at = Math.min(at, binding.wakeAt)
+      return at
+    },
+    /** The directory's list, whole. A relay that is where it was stays bound. */
+    onList: Effect.fnUntraced(function*(points: ReadonlyArray<RelayPoint>, now: number) {
+      const wanted = points.slice(0, MAX_SPARES)
+      for (const [name, { point }] of spares) {
+        if (!wanted.some((one) => isSame(one, point))) yield* end(name)
+      }
+      for (const point of wanted) if (!spares.has(point.name)) yield* begin(point, now)
+    }),
+    onCredential: (signed: Signed, now: number) => {
+      credential = signed
+      return forEach((binding) => binding.onCredential(true, now))
+    },
+    onTicket: (session: SessionId, { tag, ticket }: Ticket, now: number) =>
+      forEach((binding) => binding.onTicket(session, tag, ticket, now)),
+    onTicketRemoved: (session: SessionId) => forEach((binding) => binding.onTicketRemoved(session)),
+    /** False: it is from none of these. */
+    onMessage: Effect.fnUntraced(function*(from: SocketAddr, message: RelayWire.Message, now: number) {
+      for (const spare of spares.values()) {
+        const { addresses, port } = spare.point
+        if (port !== from.port || !addresses.includes(from.host)) continue
+        yield* obey(spare, spare.binding.onMessage(message, now))
+        return true
+      }
+      return false
+    }),
+    onNetworkChanged: (now: number) => forEach((binding) => binding.onNetworkChanged(now)),
+    /** New sockets know nothing: all is begun anew. */
+    onMuxStarted: Effect.fnUntraced(function*(now: number) {
+      const points = [...spares.values()].map(({ point }) => point)
+      spares.clear()
+      for (const point of points) yield* begin(point, now)
+    }),
+    onTick: (now: number) => forEach((binding) => binding.onTick(now))
+  } as const
+}
+
+const isSame = (a: RelayPoint, b: RelayPoint): boolean =>
+  a.name === b.name && a.port === b.port && a.addresses.join() === b.addresses.join()
