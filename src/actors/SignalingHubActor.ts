@@ -263,12 +263,17 @@ const make = Effect.fnUntraced(function*(config: Config) {
     return { grant: fresh.grant, ticket: fresh.ticket }
   })
 
+  const tellRelays = Effect.map(directory.relays, (relays) => {
+    for (const node of board.links.keys()) board.send(node, { _tag: "RelaysChanged", relays })
+  })
+
   const placeRelay = Effect.fn("SignalingHub.placeRelay")(function*(node: NodeKey, point: RelayPoint) {
     const member = board.links.get(node)?.member
     if (member?.role !== "relay" || member.name !== point.name) {
       return yield* new NoRelay({ message: `this node has not joined as the relay ${point.name}` })
     }
-    return yield* directory.placeRelay(node, point)
+    yield* directory.placeRelay(node, point)
+    yield* tellRelays // also where nothing is new: a relay that has started anew knows none of its nodes
   }, Effect.catchTag("DirectoryError", ({ message }) => Effect.fail(new NoRelay({ message }))))
 
   const handlers = RelaySignalingRpcs.toLayer({
@@ -277,7 +282,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     Ready: ({ session }, { headers }) => board.answer(session, nodeOf(headers), Exit.void),
     Decline: ({ reason, session }, { headers }) => board.answer(session, nodeOf(headers), Exit.fail(reason)),
     Renew: ({ ticket }, { headers }) => renew(nodeOf(headers), ticket),
-    PlaceRelay: (point, { headers }) => Effect.asVoid(placeRelay(nodeOf(headers), point)),
+    PlaceRelay: (point, { headers }) => placeRelay(nodeOf(headers), point),
     Forward: ({ box, session }, { headers }) =>
       Effect.suspend(() => {
         const node = nodeOf(headers)
@@ -313,10 +318,6 @@ const make = Effect.fnUntraced(function*(config: Config) {
         board.send(node, { _tag: "GrantReplaced", session: id, grant: fresh.grant })
       }
     }).pipe(Effect.ignore), { discard: true })
-
-  const tellRelays = Effect.map(directory.relays, (relays) => {
-    for (const node of board.links.keys()) board.send(node, { _tag: "RelaysChanged", relays })
-  })
 
   let seen = yield* directory.latestAuditId
   const poll = Effect.gen(function*() {

@@ -75,7 +75,10 @@ export const make = ({ identity, mux, tickets }: Options) => {
         return send(spare, { _tag: "Bind", nonce, cookie, signature, credential })
       }
       case "Bound":
-        return Effect.zipRight(tell(spare), Effect.logDebug("bound at another relay", name))
+        return Effect.zipRight(
+          tell(spare),
+          Effect.logInfo("bound at another relay").pipe(Effect.annotateLogs({ relay: name }))
+        )
       case "Lost":
         return Effect.zipRight(
           tell(spare),
@@ -126,13 +129,17 @@ export const make = ({ identity, mux, tickets }: Options) => {
       for (const { binding } of spares.values()) at = Math.min(at, binding.wakeAt)
       return at
     },
-    /** The directory's list, whole. A relay that is where it was stays bound. */
+    /** The directory's list, whole. A relay that is where it was may have started anew, so it is asked again. */
     onList: Effect.fnUntraced(function*(points: ReadonlyArray<RelayPoint>, now: number) {
       const wanted = points.slice(0, MAX_SPARES)
       for (const [name, { point }] of spares) {
         if (!wanted.some((one) => isSame(one, point))) yield* end(name)
       }
-      for (const point of wanted) if (!spares.has(point.name)) yield* begin(point, now)
+      for (const point of wanted) {
+        const known = spares.get(point.name)
+        if (known === undefined) yield* begin(point, now)
+        else yield* obey(known, known.binding.onNetworkChanged(now))
+      }
     }),
     onCredential: (signed: Signed, now: number) => {
       credential = signed

@@ -6,7 +6,7 @@
 #   natlab.sh LAB down                    also kills what still runs in the lab's namespaces
 #   natlab.sh LAB ns HOST                 the namespace's name: run things with `ip netns exec`
 #   natlab.sh LAB nat SITE T              another NAT from now on; what was mapped is forgotten
-#   natlab.sh LAB blackhole sites|relay on|off   silently drop all UDP between the two sites, or to and from the relay
+#   natlab.sh LAB blackhole sites|relay|relay2 on|off   silently drop all UDP between the two sites, or to and from that relay
 #   natlab.sh LAB roam HOST SITE          move HOST's cable to another site: new address, new NAT, new route
 #   natlab.sh LAB readdr HOST N           another address on the same LAN: N is its last octet
 #   natlab.sh LAB rebind SITE [newip]     its NAT reboots: mappings lost, other ports from now on (newip: another WAN address, too)
@@ -234,7 +234,7 @@ nat) put "nat.$1" "$2"; apply_nat "$1"
 blackhole)
   case $1 in
     sites) rules=$'iifname { "w1", "w2" } oifname "w3" meta l4proto udp drop\n    iifname "w3" oifname { "w1", "w2" } meta l4proto udp drop';;
-    relay) rules=$'iifname "relay" meta l4proto udp drop\n    oifname "relay" meta l4proto udp drop';;
+    relay|relay2) rules="iifname \"$1\" meta l4proto udp drop"$'\n'"    oifname \"$1\" meta l4proto udp drop";;
     *) die "blackhole $1";; esac
   if [[ $2 == on ]]; then x inet nft -f - <<R
 table inet bh_$1 {
