@@ -4,7 +4,6 @@
  * here it is said, through the data plane's own socket, because the relay binds the 5-tuple that packets come from.
  */
 import { Clock, Effect, Either, Option, Schema, Stream, SubscriptionRef } from "effect"
-import { lookup } from "node:dns/promises"
 import { tagFromHex } from "../protocol/Frame.ts"
 import { type Output, RelayBinding } from "../protocol/RelayBinding.ts"
 import * as RelayWire from "../protocol/RelayWire.ts"
@@ -13,6 +12,7 @@ import type { SocketAddr } from "../protocol/SocketAddr.ts"
 import * as Authority from "../services/Authority.ts"
 import * as Crypto from "../services/Crypto.ts"
 import * as NodeState from "../services/NodeState.ts"
+import * as RelayAddresses from "../services/RelayAddresses.ts"
 import * as SpareRelays from "./relay/SpareRelays.ts"
 import { type LegKind, type LegState, Relay, RelayRpcs } from "./RelayRpcs.ts"
 import type { RelayInfo, SessionId, SignalingEvent } from "./RelaySignalingRpcs.ts"
@@ -187,7 +187,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     // Signaling is new, so the relay or the network between may be, too, and have forgotten this binding.
     if (relay !== null) yield* obey("udp", udp.onNetworkChanged(now))
     if (relay === null || relay.info.host !== info.host || relay.info.udpPort !== info.udpPort) {
-      const hosts = yield* resolve(info.host)
+      const hosts = yield* RelayAddresses.resolve(config.stateDir, info.host)
       relay = { info, hosts, addresses: info.udpPort === 0 ? [] : hosts.map((host) => ({ host, port: info.udpPort })) }
       chosen = 0
       yield* tellStun
@@ -343,13 +343,6 @@ const make = Effect.fnUntraced(function*(config: Config) {
 })
 
 const MAX_SERVERS = 8
-
-/** Every address of the relay, IPv4 first: it is what most networks relay. None, told in the log, when the name is not found. */
-const resolve = (host: string) =>
-  Effect.tryPromise(() => lookup(host, { all: true, order: "ipv4first" })).pipe(
-    Effect.map((found) => found.map(({ address }) => address)),
-    Effect.catchAll(() => Effect.as(Effect.logWarning(`the relay's name ${host} cannot be resolved; check DNS`), []))
-  )
 
 /** Monotonic. */
 const nowMs = Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)

@@ -8,6 +8,7 @@ import { RpcClient } from "@effect/rpc"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
 import { Clock, Deferred, Duration, Effect, Option, PubSub, Random, Schema, Stream, SubscriptionRef } from "effect"
 import * as NodeState from "../services/NodeState.ts"
+import * as RelayAddresses from "../services/RelayAddresses.ts"
 import * as LinkClient from "../transport/link/LinkClient.ts"
 import * as RpcOverLink from "../transport/link/RpcOverLink.ts"
 import { RelaySignalingRpcs, type SessionId, type SignalingEvent, UNKNOWN_NODE } from "./RelaySignalingRpcs.ts"
@@ -75,8 +76,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
     function*() {
       const goAway = yield* Deferred.make<number>()
       const changes = Stream.fromPubSub(networkChanges)
+      const lastAddresses = yield* RelayAddresses.known(config.stateDir, node.relay.host)
       const connecting = LinkClient.connect({
         host: node.relay.host,
+        lastAddresses,
         port: node.relay.httpsPort,
         trust: node.relay.tls,
         carrier: config.carrier,

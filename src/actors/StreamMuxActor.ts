@@ -116,7 +116,12 @@ const make = Effect.fnUntraced(function*(config: Config) {
     )
   )
 
-  const link = yield* PacketLink.make({ node, carrier: config.carrier, onFrame: (frame) => router.onLinkFrames(frame) })
+  const link = yield* PacketLink.make({
+    node,
+    stateDir: config.stateDir,
+    carrier: config.carrier,
+    onFrame: (frame) => router.onLinkFrames(frame)
+  })
   const doors = yield* Doors.make({
     socks5: config.socks5,
     local: config.local,

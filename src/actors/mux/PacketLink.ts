@@ -1,6 +1,7 @@
 /** The relay link that carries packets where UDP does not reach: opened, used and closed in the data thread. */
 import { Deferred, Effect, ExecutionStrategy, Exit, Scope } from "effect"
 import type { NodeState } from "../../services/NodeState.ts"
+import * as RelayAddresses from "../../services/RelayAddresses.ts"
 import * as LinkClient from "../../transport/link/LinkClient.ts"
 import { sendEach } from "../../transport/link/LinkToPort.ts"
 import { RelayLinkFrames } from "../../transport/link/RelayLinkFrames.ts"
@@ -26,6 +27,7 @@ interface Open {
 
 export const make = Effect.fnUntraced(function*(options: {
   readonly node: NodeState
+  readonly stateDir: string
   readonly carrier: "auto" | "webtransport" | "websocket"
   /** Whole relayed frames; valid only during the call. */
   readonly onFrame: (frame: Uint8Array) => void
@@ -46,6 +48,7 @@ export const make = Effect.fnUntraced(function*(options: {
     const ended = yield* Deferred.make<void>()
     const { link } = yield* LinkClient.connect({
       host: node.relay.host,
+      lastAddresses: yield* RelayAddresses.known(options.stateDir, node.relay.host),
       port: node.relay.httpsPort,
       trust: node.relay.tls,
       carrier: options.carrier,

@@ -34,6 +34,8 @@ export interface Options {
   /** A name or an IP literal, without brackets. */
   readonly host: string
   readonly port: number
+  /** What the name meant last, for a time when no DNS answers. */
+  readonly lastAddresses?: ReadonlyArray<string>
   readonly trust: RelayTrust
   /** `auto` takes WebSocket: it is the cheaper one, and crosses proxies. */
   readonly carrier: "auto" | "webtransport" | "websocket"
@@ -74,11 +76,11 @@ export const connect = (options: Options): Effect.Effect<Connected, LinkError, S
   )
 
 const open = async (options: Options, nowMs: number, signal: AbortSignal): Promise<Connected> => {
-  const { host, port, purpose, trust } = options
+  const { host, lastAddresses, port, purpose, trust } = options
   const webTransport = options.carrier === "webtransport"
   const proxy = options.proxy ?? TlsDial.proxyFor(host, process.env)
   const alpn = webTransport ? "h2" as const : "http/1.1" as const
-  const { certSha256, socket } = await TlsDial.dial({ host, port, trust, alpn, proxy, nowMs }, signal)
+  const { certSha256, socket } = await TlsDial.dial({ host, lastAddresses, port, trust, alpn, proxy, nowMs }, signal)
   const localHost = (socket.localAddress ?? "").replace(/^::ffff:/, "")
   const abort = () => void socket.destroy()
   signal.addEventListener("abort", abort, { once: true })

@@ -1,5 +1,6 @@
 /** TCP (through an HTTP proxy where there is one), TLS 1.3, and the check of who answered, on the very socket that is then used. */
 import { Either } from "effect"
+import * as dns from "node:dns"
 import * as http from "node:http"
 import * as net from "node:net"
 import * as tls from "node:tls"
@@ -11,6 +12,8 @@ export interface Target {
   /** A name or an IP literal, without brackets. */
   readonly host: string
   readonly port: number
+  /** What the name meant last: for a resolver that says nothing, or nothing good. */
+  readonly lastAddresses?: ReadonlyArray<string> | undefined
   readonly trust: RelayTrust
   readonly alpn: "h2" | "http/1.1"
   /** `http://[user:password@]host:port` of a proxy that allows CONNECT. */
@@ -64,12 +67,31 @@ const leafDerOf = (socket: tls.TLSSocket): Uint8Array | undefined => {
 
 const connectTcp = (target: Target, signal: AbortSignal): Promise<net.Socket> =>
   target.proxy === undefined
-    ? connectDirect(target.host, target.port, signal)
+    ? connectDirect(target, signal)
     : connectByProxy(target, target.proxy, signal)
 
-const connectDirect = (host: string, port: number, signal: AbortSignal): Promise<net.Socket> =>
+/** A resolver that needs longer is dead, or as good as that. */
+const RESOLVER_PATIENCE_MS = 2_000
+
+/** The system's resolver, or else what the name meant last. */
+const lookupOr = (last: ReadonlyArray<string>): net.LookupFunction => (host, options, done) => {
+  if (last.length === 0) return dns.lookup(host, options, done)
+  const addresses = last.map((address) => ({ address, family: net.isIP(address) }))
+  let answered = false
+  const answer: typeof done = (...found) => {
+    clearTimeout(timer)
+    if (!answered) done(...found)
+    answered = true
+  }
+  const fallBack = () =>
+    options.all === true ? answer(null, addresses) : answer(null, addresses[0]!.address, addresses[0]!.family)
+  const timer = setTimeout(fallBack, RESOLVER_PATIENCE_MS)
+  dns.lookup(host, options, (error, found, family) => error === null ? answer(null, found, family) : fallBack())
+}
+
+const connectDirect = ({ host, lastAddresses = [], port }: Target, signal: AbortSignal): Promise<net.Socket> =>
   new Promise((resolve, reject) => {
-    const socket = net.connect({ host, port, noDelay: true })
+    const socket = net.connect({ host, port, noDelay: true, lookup: lookupOr(lastAddresses) })
     const abort = () => void socket.destroy(new Error("aborted"))
     signal.addEventListener("abort", abort, { once: true })
     socket.once("error", (error: NodeJS.ErrnoException) => reject(unreachable(`${host}:${port}`, error)))
