@@ -152,6 +152,7 @@ export const nodeRemove = (options: { readonly config: string; readonly json: bo
 const Peer = Schema.Struct({
   name: Schema.String,
   path: Schema.NullOr(Schema.String),
+  relay: Schema.optionalWith(Schema.NullOr(Schema.String), { default: () => null }),
   rttMs: Schema.NullOr(Schema.Number),
   reason: Schema.String,
   flows: Schema.Number,
@@ -180,7 +181,7 @@ export const status = (options: { readonly config: string; readonly json: boolea
 const peerTable = (peers: ReadonlyArray<typeof Peer.Type>, colours: boolean): string => {
   const rows = peers.map((peer) => [
     peer.name,
-    peer.path ?? "-",
+    [peer.path ?? "-", ...(peer.relay === null ? [] : [peer.relay])].join(" "),
     peer.rttMs === null ? "-" : `${peer.rttMs.toFixed(1)} ms`,
     String(peer.flows),
     bytes(peer.bytesIn),

@@ -285,6 +285,13 @@ describe("status", () => {
       assert.deepStrictEqual(JSON.parse(json.stdout).peers[0], PEER)
     }))
 
+  it.scopedLive("names the relay where it is another one than the node's own", () =>
+    Effect.gen(function*() {
+      yield* serve([{ ...PEER, path: "relay-udp", relay: "relay-2" }])
+      const { stdout } = yield* cli(["status", "--config", clientFile])
+      assert.include(stdout, "office  relay-udp relay-2  12.3 ms")
+    }))
+
   it.scopedLive("exits 0 without peers", () =>
     Effect.gen(function*() {
       yield* serve([])
