@@ -3,9 +3,12 @@
  * obeyed by asking the data plane. Sessions live there, not here: after a restart each machine goes on from the path in use.
  */
 import { Clock, Deferred, Duration, Effect, Layer, Mailbox, Match, Schema, Stream } from "effect"
-import { type Output, PathMachine } from "../protocol/PathMachine.ts"
+import { GuessBudget } from "../protocol/GuessBudget.ts"
+import * as PathGuessing from "../protocol/PathGuessing.ts"
+import { PathMachine } from "../protocol/PathMachine.ts"
 import { type Decision, keyOf, viaRelay } from "../protocol/PathRef.ts"
 import type { RelayKind } from "../protocol/PathScore.ts"
+import { PortGuess } from "../protocol/PortGuess.ts"
 import * as Crypto from "../services/Crypto.ts"
 import { type PathEvent, PathProber, PathProberRpcs, type SessionPath } from "./PathProberRpcs.ts"
 import * as Actor from "./runtime/Actor.ts"
@@ -25,12 +28,21 @@ const ORDER_DEADLINE = Duration.seconds(1)
 /** A change of path is asked for this often more, before only the next decision can mend it. */
 const SELECT_RETRIES = 2
 const TX_PREFIX_BYTES = 4
+const SEED_BYTES = 4
+const GOLDEN = 0x9e3779b9 // steps of this visit all 32-bit numbers
 /** Lists are numbered from the time of the machine's start, so that a later machine's are newer: 34 years in 32 bits. */
 const SEQ_UNIT_MS = 250
 const SEQ_EPOCH_MS = 1_767_225_600_000 // 2026-01-01
 
-type Session = { readonly machine: PathMachine; readonly peer: string; wakeAt: number | null }
-type Order = Exclude<Output, { readonly _tag: "Wake" | "Decided" }>
+type Session = {
+  readonly machine: PathMachine
+  readonly guess: PortGuess
+  readonly peer: string
+  wakeAt: number | null
+}
+/** Answers with what `machine` did. */
+type Input = (machine: PathMachine, now: number, guess: PortGuess) => ReadonlyArray<PathGuessing.Output>
+type Order = Exclude<PathGuessing.Output, { readonly _tag: "Wake" | "Decided" }>
 type Letter = { readonly session: string; readonly order: Order }
 type Message =
   | { readonly _tag: "Event"; readonly event: PathEvent }
@@ -49,25 +61,36 @@ const make = Effect.gen(function*() {
   const outbox = yield* Mailbox.make<Letter>({ capacity: OUTBOX_CAPACITY, strategy: "dropping" })
   const activity = yield* Mailbox.make<number>({ capacity: 1, strategy: "sliding" }) // the last count is the one that counts
   const sessions = new Map<string, Session>()
+  const budget = new GuessBudget(yield* nowMs)
   let local: LocalCandidates | null = null
   let leg: RelayKind = "relay-udp"
   const otherRelays = new Set<string>() // those that this node is bound at
 
   const obey = (letter: Letter) => {
     const { order, session } = letter
-    const retries = order._tag === "Select" ? SELECT_RETRIES : 0
+    const retries = order._tag === "Select" || order._tag === "CloseGuess" ? SELECT_RETRIES : 0
     return mux.ask((it) => {
       switch (order._tag) {
         case "SendPing":
           return it.SendPing({ session, path: order.path, txId: order.txId, padTo: order.padTo })
         case "SendCandidates":
-          return it.SendCandidates({ session, seq: order.seq, list: order.list })
+          return it.SendCandidates({ session, seq: order.seq, list: order.list, mapping: order.mapping })
         case "Select":
           return it.SelectPath({ session, path: order.path, reason: order.reason })
         case "SetPacketSize":
           return it.SetPacketSize({ session, path: order.path, bytes: order.bytes })
         case "RequestSwitch":
           return it.RequestSwitch({ session, reason: order.reason })
+        case "SampleGuess":
+          return it.SampleGuess({ session, count: order.count })
+        case "OpenGuess":
+          return it.OpenGuess({ session, to: order.to, count: order.count })
+        case "CloseGuess":
+          return it.CloseGuess({ session })
+        case "SendGuesses":
+          return it.SendGuesses({ session, to: order.to })
+        case "TellOpened":
+          return it.TellOpened({ session, opened: order.opened })
       }
     }, { deadline: ORDER_DEADLINE }).pipe(
       Effect.retry({ times: retries }),
@@ -79,16 +102,23 @@ const make = Effect.gen(function*() {
       Effect.annotateLogs({ session, path: keyOf(decision.chosen), reason: decision.reason })
     )
   const run = Effect.fnUntraced(
-    function*(id: string, input: (machine: PathMachine, now: number) => ReadonlyArray<Output>) {
+    function*(id: string, input: Input) {
       const session = sessions.get(id)
       if (session === undefined) return
+      const { guess, machine } = session
       const now = yield* nowMs
-      for (const output of input(session.machine, now)) {
+      const before = guess.reason
+      for (const output of PathGuessing.follow(machine, guess, input(machine, now, guess), now)) {
         if (output._tag === "Decided") yield* tell(id, output.decision)
         else if (output._tag === "Wake") yield* wake(id, session, output.at, now)
         else if (!(yield* outbox.offer({ session: id, order: output }))) {
           yield* Effect.logWarning("order dropped", output._tag)
         }
+      }
+      if (guess.reason !== before) {
+        yield* Effect.logInfo("port guessing").pipe(
+          Effect.annotateLogs({ session: id, state: guess.reason ?? "over", probes: guess.probes })
+        )
       }
     }
   )
@@ -100,6 +130,7 @@ const make = Effect.gen(function*() {
       : inbox.setTimer(id, Math.max(0, Math.ceil(at - now)), { _tag: "Wake", session: id })
   }
   const forget = Effect.fnUntraced(function*(id: string) {
+    sessions.get(id)?.guess.stop()
     if (sessions.delete(id)) yield* inbox.clearTimer(id)
     yield* activity.offer(sessions.size)
   })
@@ -113,29 +144,56 @@ const make = Effect.gen(function*() {
       txPrefix: yield* randomHex(TX_PREFIX_BYTES),
       firstSeq: Math.max(0, Math.floor((epochMs - SEQ_EPOCH_MS) / SEQ_UNIT_MS))
     })
-    sessions.set(event.session, { machine, peer: event.peer, wakeAt: null })
+    let seed = Number.parseInt(yield* randomHex(SEED_BYTES), 16)
+    const guess = new PortGuess({ budget, nextSeed: () => (seed = (seed + GOLDEN) >>> 0) })
+    sessions.set(event.session, { machine, guess, peer: event.peer, wakeAt: null })
     yield* activity.offer(sessions.size)
     yield* run(event.session, (it, now) => it.onRelayBound(leg, now))
     for (const name of otherRelays) {
       yield* run(event.session, (it, now) => it.onOtherRelayBound(viaRelay(name), now))
     }
     const mine = local
-    if (mine !== null) yield* run(event.session, (it, now) => offer(it, mine, now))
+    if (mine !== null) yield* run(event.session, offer(mine))
   })
-  const forAll = (input: (machine: PathMachine, now: number) => ReadonlyArray<Output>) =>
-    Effect.forEach([...sessions.keys()], (id) => run(id, input), { discard: true })
+  const forAll = (input: Input) => Effect.forEach([...sessions.keys()], (id) => run(id, input), { discard: true })
   const onEvent: (event: PathEvent) => Effect.Effect<void> = Match.type<PathEvent>().pipe(Match.tagsExhaustive({
     SessionUp: begin,
     SessionDown: ({ session }) => forget(session),
-    PeerCandidates: ({ list, seq, session }) => run(session, (it, now) => it.onPeerCandidates(seq, list, now)),
+    PeerCandidates: ({ list, mapping, seq, session }) =>
+      run(session, (it, now, guess) => {
+        guess.onPeer(mapping ?? null, list, now)
+        return it.onPeerCandidates(seq, list, now)
+      }),
     CandidatesAcked: ({ seq, session }) => run(session, (it, now) => it.onCandidatesAcked(seq, now)),
-    PingSeen: ({ path, session }) => run(session, (it, now) => it.onPing(path, now)),
+    PingSeen: ({ path, session }) =>
+      run(session, (it, now, guess) => {
+        guess.onPing(path)
+        return it.onPing(path, now)
+      }),
     Pong: ({ path, rttMs, session, txId }) => run(session, (it, now) => it.onPong(path, txId, rttMs, now)),
     Heard: ({ path, session }) => run(session, (it, now) => it.onHeard(path, now)),
     Activity: ({ active, session }) => run(session, (it, now) => it.onActivity(active, now)),
     PathError: ({ path, session }) => run(session, (it, now) => it.onPathError(path, now)),
     PeerSelected: ({ path, session }) => run(session, (it, now) => it.onSelectedByPeer(path, now)),
     SwitchRequested: ({ reason, session }) => run(session, (it, now) => it.onSwitchRequested(reason, now)),
+    GuessSampled: ({ local, mapped, session }) =>
+      run(session, (it, now, guess) => {
+        guess.onSample({ local, mapped })
+        return it.onTick(now)
+      }),
+    GuessRefused: ({ code, count, session }) =>
+      Effect.zipRight(
+        Effect.logWarning("no more sockets for port guessing").pipe(Effect.annotateLogs({ session, code })),
+        run(session, (it, now, guess) => {
+          guess.onRefused(count)
+          return it.onTick(now)
+        })
+      ),
+    PeerOpened: ({ opened, session }) =>
+      run(session, (it, now, guess) => {
+        guess.onOpened(opened)
+        return it.onTick(now)
+      }),
     RelayLeg: ({ kind }) => {
       if (kind === null) return Effect.void
       leg = kind
@@ -155,9 +213,13 @@ const make = Effect.gen(function*() {
     },
     Local: (message) => {
       local = message.local
-      return forAll((it, now) => offer(it, message.local, now))
+      return forAll(offer(message.local))
     },
-    NetworkChanged: ({ lost }) => forAll((it, now) => it.onNetworkChange(now, lost)),
+    NetworkChanged: ({ lost }) =>
+      forAll((it, now, guess) => {
+        guess.onNetworkChange()
+        return it.onNetworkChange(now, lost)
+      }),
     Wake: ({ session }) => {
       const it = sessions.get(session)
       if (it !== undefined) it.wakeAt = null
@@ -207,8 +269,10 @@ const make = Effect.gen(function*() {
   })
 })
 
-const offer = (machine: PathMachine, local: LocalCandidates, now: number): ReadonlyArray<Output> =>
-  machine.onLocalCandidates(local.candidates, local.udp === "blocked", now)
+const offer = ({ candidates, mapping, udp }: LocalCandidates): Input => (machine, now, guess) => {
+  guess.onLocal(mapping ?? null)
+  return machine.onLocalCandidates(candidates, udp === "blocked", now, mapping)
+}
 
 const describe = (session: string, { machine, peer }: Session, at: Clocks): SessionPath => ({
   session,

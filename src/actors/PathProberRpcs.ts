@@ -1,9 +1,10 @@
 /** What other actors may ask of the PathProberActor, and what it asks of the data plane. No behaviour here. */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
-import { CandidateList } from "../protocol/Candidate.ts"
+import { CandidateList, Mapping } from "../protocol/Candidate.ts"
 import { BASE_BYTES, LARGEST_BYTES } from "../protocol/PathMtu.ts"
 import { Decision, PathRef, PathSample, Reason, Role, SwitchReason } from "../protocol/PathRef.ts"
+import { MAX_SEEN, SAMPLES, SOCKETS } from "../protocol/PortGuess.ts"
 import { SocketAddr } from "../protocol/SocketAddr.ts"
 import { SessionId } from "./RelaySignalingRpcs.ts"
 import * as ActorAddress from "./runtime/ActorAddress.ts"
@@ -26,7 +27,9 @@ export const SessionDown = Schema.TaggedStruct("SessionDown", { session: Session
 export const PeerCandidates = Schema.TaggedStruct("PeerCandidates", {
   session: SessionId,
   seq: Schema.Int,
-  list: CandidateList
+  list: CandidateList,
+  /** Of the peer's translator; absent: not known. */
+  mapping: Schema.optional(Mapping)
 })
 export const CandidatesAcked = Schema.TaggedStruct("CandidatesAcked", { session: SessionId, seq: Schema.Int })
 /** An authenticated ping came and was answered by the mux. `path`: back to where it came from. */
@@ -60,6 +63,27 @@ export const RelayLeg = Schema.TaggedStruct("RelayLeg", {
 /** A relay beside this node's own; told again when it was bound anew, and first for each that is bound when the prober subscribes. */
 export const OtherRelay = Schema.TaggedStruct("OtherRelay", { name: Schema.String, bound: Schema.Boolean })
 
+/** A socket opened by `SampleGuess`, by its own port, as a STUN server saw it. */
+export const GuessSampled = Schema.TaggedStruct("GuessSampled", {
+  session: SessionId,
+  local: Schema.Int,
+  mapped: SocketAddr
+})
+/** So many sockets for guessing could not be opened; `code` is the system's, such as EMFILE. */
+export const GuessRefused = Schema.TaggedStruct("GuessRefused", {
+  session: SessionId,
+  count: Schema.Int,
+  code: Schema.String
+})
+/** See `PortGuess.Opened`. */
+export const Opened = Schema.Struct({
+  attempt: Schema.Int,
+  seen: Schema.Array(SocketAddr).pipe(Schema.maxItems(MAX_SEEN)),
+  delta: Schema.NullOr(Schema.Int)
+})
+/** The peer has opened its sockets for guessing. */
+export const PeerOpened = Schema.TaggedStruct("PeerOpened", { session: SessionId, opened: Opened })
+
 export const PathEvent = Schema.Union(
   SessionUp,
   SessionDown,
@@ -73,9 +97,15 @@ export const PathEvent = Schema.Union(
   PeerSelected,
   SwitchRequested,
   RelayLeg,
-  OtherRelay
+  OtherRelay,
+  GuessSampled,
+  GuessRefused,
+  PeerOpened
 )
 export type PathEvent = typeof PathEvent.Type
+
+/** In one order. */
+const MAX_GUESSES = 16
 
 /** To be merged into the data plane's RPCs. A session that is gone is passed over in silence: its SessionDown is on the way. */
 export class PathDriverRpcs extends RpcGroup.make(
@@ -84,7 +114,23 @@ export class PathDriverRpcs extends RpcGroup.make(
   /** `padTo`: bytes of the plaintext, at least `PathMessage.MIN_PING_BYTES`. The mux measures the round trip. */
   Rpc.make("SendPing", { payload: { session: SessionId, path: PathRef, txId: TxId, padTo: Schema.Int } }),
   /** On every live path, the relay among them; the prober repeats it until `CandidatesAcked`. */
-  Rpc.make("SendCandidates", { payload: { session: SessionId, seq: Schema.Int, list: CandidateList } }),
+  Rpc.make("SendCandidates", {
+    payload: { session: SessionId, seq: Schema.Int, list: CandidateList, mapping: Schema.optional(Mapping) }
+  }),
+  /** Opens sockets for guessing, which ask the relay for their outside addresses. Those of an earlier attempt are closed. */
+  Rpc.make("SampleGuess", { payload: { session: SessionId, count: Schema.Int.pipe(Schema.between(1, SAMPLES)) } }),
+  /** Opens more, the sampled ones first, and sends a sealed probe from each. At most `PortGuess.SOCKETS` in an attempt. */
+  Rpc.make("OpenGuess", {
+    payload: { session: SessionId, to: SocketAddr, count: Schema.Int.pipe(Schema.between(1, SOCKETS)) }
+  }),
+  /** All but the one by which the peer's probe came, which carries the path to that peer for as long as the session lasts. */
+  Rpc.make("CloseGuess", { payload: { session: SessionId } }),
+  /** A sealed probe to each, by the usual socket. */
+  Rpc.make("SendGuesses", {
+    payload: { session: SessionId, to: Schema.Array(SocketAddr).pipe(Schema.maxItems(MAX_GUESSES)) }
+  }),
+  /** Sealed, by the relay. */
+  Rpc.make("TellOpened", { payload: { session: SessionId, opened: Opened } }),
   /** Client only: from now on packets go this way. The old path goes on receiving. */
   Rpc.make("SelectPath", { payload: { session: SessionId, path: PathRef, reason: Reason } }),
   /** QUIC packets that leave by `path` have at most so many bytes from now on; see `PathMtu`. */

@@ -19,6 +19,7 @@ import { PacketRouter } from "../transport/plane/PacketRouter.ts"
 import { engine } from "../transport/quic/QuicheEngine.ts"
 import { CloseCode } from "../transport/quic/QuicSession.ts"
 import * as Doors from "./mux/Doors.ts"
+import * as Guesses from "./mux/Guesses.ts"
 import * as PacketLink from "./mux/PacketLink.ts"
 import * as Sessions from "./mux/Sessions.ts"
 import * as Sockets from "./mux/Sockets.ts"
@@ -69,7 +70,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
     stun: yield* PubSub.sliding<ControlDatagram>(DATAGRAMS_CAPACITY),
     relay: yield* PubSub.sliding<ControlDatagram>(DATAGRAMS_CAPACITY)
   }
-  const publish = (event: PathEvent) => void events.unsafeOffer(event)
+  const publish = (event: PathEvent) => {
+    if (event._tag === "SessionDown") guesses.sockets.forget(event.session)
+    events.unsafeOffer(event)
+  }
 
   const router = new PacketRouter((kind, bytes, address, port) => {
     control[kind].unsafeOffer({
@@ -105,10 +109,12 @@ const make = Effect.fnUntraced(function*(config: Config) {
     signaling,
     relay,
     publish: (event) => {
-      if (config.direct || event._tag !== "PeerCandidates") publish(event)
+      if (config.direct || (event._tag !== "PeerCandidates" && event._tag !== "PeerOpened")) publish(event)
     },
     fork: (effect) => void fork(effect)
   })
+  const peerOf = (session: SessionId) => sessions.get(session)?.peer
+  const guesses = yield* Guesses.make({ router, segment: SEGMENT_BYTES, publish, peerOf })
   yield* Effect.addFinalizer(() =>
     Effect.zipRight(
       Effect.sync(() => sessions.closeAll(CloseCode.goaway, "this node stops")),
@@ -171,7 +177,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
 
   return StreamMuxRpcs.of({
     LocalPorts: () => Effect.sync(sockets.ports),
-    RebindSockets: ({ families }) => sockets.rebind(families),
+    RebindSockets: ({ families }) => {
+      if (families.includes(4)) guesses.sockets.forgetAll()
+      return sockets.rebind(families)
+    },
     SendControl: ({ bytes, family, to }) =>
       Effect.sync(() => {
         if (isLink(to)) link.leg()?.send(bytes)
@@ -206,6 +215,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     PathEvents: () =>
       Stream.unwrapScoped(Effect.gen(function*() {
         const later = yield* PubSub.subscribe(events)
+        guesses.sockets.closeAll() // another prober knows nothing of what the one before has begun
         const first: ReadonlyArray<PathEvent> = [
           { _tag: "RelayLeg", kind: leg },
           ...router.boundRelays.map((name) => ({ _tag: "OtherRelay" as const, name, bound: true })),
@@ -214,10 +224,11 @@ const make = Effect.fnUntraced(function*(config: Config) {
         return Stream.concat(Stream.fromIterable(first), Stream.fromQueue(later))
       })),
     SendPing: ({ padTo, path, session, txId }) => withSession(session, ({ peer }) => peer.sendPing(path, txId, padTo)),
-    SendCandidates: ({ list, seq, session }) =>
+    ...guesses.handlers,
+    SendCandidates: ({ list, mapping, seq, session }) =>
       Effect.gen(function*() {
         if (!config.direct) return publish({ _tag: "CandidatesAcked", session, seq })
-        const message: PathMessage.PathMessage = { _tag: "Candidates", seq, list }
+        const message: PathMessage.PathMessage = { _tag: "Candidates", seq, list, mapping }
         const box = sessions.get(session)?.peer.sealed(message)
         yield* withSession(session, ({ peer }) => peer.sendOnAllPaths(message))
         // By signaling, too: it may reach the peer when no path does.

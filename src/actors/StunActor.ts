@@ -66,6 +66,8 @@ type Pending = {
   readonly startedAtMs: number
   /** Null: asked by the gathering. */
   readonly reply: Reply | null
+  /** The server of which this is another port or address; null: a server itself. */
+  readonly of: SocketAddr | null
 }
 type Asked = Pending & { readonly retry: StunRetry.State; readonly sentAtMs: number }
 type Message =
@@ -126,7 +128,9 @@ const make = Effect.gen(function*() {
       )
   const answer = (asked: Pending, result: Either.Either<Mapped, StunTimeout | StunUnavailable>) => {
     if (asked.reply !== null) return Effect.asVoid(Deferred.complete(asked.reply, result))
-    if (Either.isRight(result)) gathering.onMapped(asked.server, result.right.mapped)
+    if (asked.of !== null) {
+      if (Either.isRight(result)) gathering.onMappedElsewhere(asked.of, result.right.mapped)
+    } else if (Either.isRight(result)) gathering.onMapped(asked.server, result.right.mapped)
     else gathering.onSilent(asked.server)
     return publish
   }
@@ -141,8 +145,8 @@ const make = Effect.gen(function*() {
     if (step._tag === "Send") yield* send(asked)
     return yield* inbox.setTimer(id, Math.max(0, Math.ceil(step.state.deadline - now)), { _tag: "Retry", id })
   })
-  const ask = Effect.fnUntraced(function*(server: SocketAddr, reply: Reply | null) {
-    const asked = { server, txId: yield* randomBytes(StunMessage.TX_ID_BYTES), startedAtMs: yield* nowMs, reply }
+  const ask = Effect.fnUntraced(function*(server: SocketAddr, reply: Reply | null, of: SocketAddr | null = null) {
+    const asked = { server, txId: yield* randomBytes(StunMessage.TX_ID_BYTES), startedAtMs: yield* nowMs, reply, of }
     if (pending.size >= MAX_PENDING) {
       return yield* answer(
         asked,
@@ -239,10 +243,13 @@ const make = Effect.gen(function*() {
       }
       pending.delete(id)
       yield* inbox.clearTimer(id)
-      return yield* answer(
+      yield* answer(
         asked,
         Either.right({ mapped: decoded.right.mapped, rttMs: (yield* nowMs) - asked.sentAtMs })
       )
+      if (asked.reply !== null || asked.of !== null) return
+      const places = gathering.elsewhere(asked.server, decoded.right)
+      yield* Effect.forEach(places, (place) => ask(place, null, asked.server), { discard: true })
     }),
     Retry: Effect.fnUntraced(function*({ id }) {
       const asked = pending.get(id)

@@ -1,7 +1,7 @@
 /** What other actors may ask of the StunActor, and what it asks of the owner of the UDP sockets. No behaviour here. */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
-import { CandidateList } from "../protocol/Candidate.ts"
+import { CandidateList, Mapping } from "../protocol/Candidate.ts"
 import { NetReport } from "../protocol/NatReport.ts"
 import { SocketAddr } from "../protocol/SocketAddr.ts"
 import * as ActorAddress from "./runtime/ActorAddress.ts"
@@ -39,7 +39,12 @@ export type Mapped = typeof Mapped.Type
 export const UdpReach = Schema.Literal("unknown", "works", "blocked")
 export type UdpReach = typeof UdpReach.Type
 
-export const LocalCandidates = Schema.Struct({ candidates: CandidateList, udp: UdpReach })
+export const LocalCandidates = Schema.Struct({
+  candidates: CandidateList,
+  udp: UdpReach,
+  /** Absent: not known. */
+  mapping: Schema.optional(Mapping)
+})
 export type LocalCandidates = typeof LocalCandidates.Type
 
 /**

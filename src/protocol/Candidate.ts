@@ -22,6 +22,10 @@ export type Candidate = typeof Candidate.Type
 /** As it is told to the peer and to other actors. What comes from a peer goes through `accept`, too. */
 export const CandidateList = Schema.Array(Candidate).pipe(Schema.maxItems(MAX_CANDIDATES))
 
+/** Whether this side's translator has one outside port for all destinations, or (RFC 4787, section 4.1) another for some; IPv4. */
+export const Mapping = Schema.Literal("steady", "varies")
+export type Mapping = typeof Mapping.Type
+
 /**
  * RFC 8445, section 5.1.2.2. A port mapping that the router confirmed is surer than a reflexive address, unless it leads to the inside
  * of a second translator only. Loopback is last.

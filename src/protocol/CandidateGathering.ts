@@ -1,12 +1,18 @@
 /** What a host knows of its own addresses, and which candidates follow from it (RFC 8445, section 5.1.1). */
 import * as Candidate from "./Candidate.ts"
 import type { SocketAddr } from "./SocketAddr.ts"
+import type { Success } from "./Stun.ts"
 
 /** Of the bound sockets, by IP version; absent where there is none. */
 export type Ports = { readonly v4?: number | undefined; readonly v6?: number | undefined }
 /** `unknown`: no server has answered or failed yet, or none can be asked. `blocked`: every one of them stayed silent. */
 export type UdpReach = "unknown" | "works" | "blocked"
-export type Local = { readonly candidates: ReadonlyArray<Candidate.Candidate>; readonly udp: UdpReach }
+export type Local = {
+  readonly candidates: ReadonlyArray<Candidate.Candidate>
+  readonly udp: UdpReach
+  /** Absent: not known. */
+  readonly mapping?: Candidate.Mapping | undefined
+}
 
 const keyOf = (server: SocketAddr): string => `${server.host}|${server.port}`
 
@@ -16,6 +22,8 @@ export class CandidateGathering {
   #servers: ReadonlyArray<SocketAddr> = []
   #allowLoopback = false
   readonly #mapped = new Map<string, SocketAddr>()
+  /** As a server's other ports and addresses saw the same socket. */
+  readonly #elsewhere = new Map<string, ReadonlyArray<SocketAddr>>()
   readonly #silent = new Set<string>()
   #portMapped: SocketAddr | null = null
 
@@ -44,8 +52,29 @@ export class CandidateGathering {
   }
 
   onMapped(server: SocketAddr, mapped: SocketAddr): void {
-    this.#silent.delete(keyOf(server))
-    this.#mapped.set(keyOf(server), mapped)
+    const key = keyOf(server)
+    const before = this.#mapped.get(key)
+    // A translator that has forgotten the socket gives it other ports everywhere.
+    if (before !== undefined && !isSameAddress(before, mapped)) this.#elsewhere.delete(key)
+    this.#silent.delete(key)
+    this.#mapped.set(key, mapped)
+  }
+
+  /** Where else to ask what the server's `answer` has told, so that it shows whether the mapping varies. */
+  elsewhere(server: SocketAddr, { alternatePort, mapped, other }: Success): ReadonlyArray<SocketAddr> {
+    const untranslated = this.#hosts.includes(mapped.host)
+    if (Candidate.familyOf(server.host) !== 4 || untranslated || this.#elsewhere.has(keyOf(server))) return []
+    const port = other?.port ?? alternatePort
+    const places = port === null || port === server.port ? [] : [{ host: server.host, port }]
+    const usable = other !== null && other.host !== server.host && Candidate.familyOf(other.host) === 4 &&
+      Candidate.isUsableHost(other.host, this.#allowLoopback)
+    return usable ? [...places, other] : places
+  }
+
+  /** The answer of one of these. */
+  onMappedElsewhere(server: SocketAddr, mapped: SocketAddr): void {
+    const key = keyOf(server)
+    if (this.#mapped.has(key)) this.#elsewhere.set(key, [...this.#elsewhere.get(key) ?? [], mapped])
   }
 
   onSilent(server: SocketAddr): void {
@@ -84,7 +113,19 @@ export class CandidateGathering {
     for (const [index, mapped] of [...this.#mapped.values()].entries()) {
       list.push(Candidate.make("srflx", mapped, { index }))
     }
-    return { candidates: Candidate.accept(list, { allowLoopback: this.#allowLoopback }), udp: this.#reach() }
+    const candidates = Candidate.accept(list, { allowLoopback: this.#allowLoopback })
+    const mapping = this.#mapping()
+    return { candidates, udp: this.#reach(), ...(mapping === null ? {} : { mapping }) }
+  }
+
+  #mapping(): Candidate.Mapping | null {
+    let found: Candidate.Mapping | null = null
+    for (const [key, mapped] of this.#mapped) {
+      const others = this.#elsewhere.get(key) ?? []
+      if (others.some((other) => !isSameAddress(other, mapped))) return "varies"
+      if (others.length > 0 || this.#hosts.includes(mapped.host)) found = "steady"
+    }
+    return found
   }
 
   #reach(): UdpReach {
@@ -99,8 +140,12 @@ export class CandidateGathering {
 
   #forget(): void {
     this.#mapped.clear()
+    this.#elsewhere.clear()
     this.#silent.clear()
   }
 }
 
-export const isSame = (a: Local, b: Local): boolean => a.udp === b.udp && Candidate.sameList(a.candidates, b.candidates)
+const isSameAddress = (a: SocketAddr, b: SocketAddr): boolean => a.host === b.host && a.port === b.port
+
+export const isSame = (a: Local, b: Local): boolean =>
+  a.udp === b.udp && a.mapping === b.mapping && Candidate.sameList(a.candidates, b.candidates)

@@ -11,6 +11,7 @@ import { MIN_PING_BYTES, SEAL_BYTES } from "./PathMessage.ts"
 import * as PathReason from "./PathReason.ts"
 import {
   type Decision,
+  type GuessReason,
   isFirstRelay,
   keyOf,
   type PathRef,
@@ -61,7 +62,12 @@ const MAX_SAMPLES = 6
 
 export type Output =
   | { readonly _tag: "SendPing"; readonly path: PathRef; readonly txId: string; readonly padTo: number }
-  | { readonly _tag: "SendCandidates"; readonly seq: number; readonly list: ReadonlyArray<Candidate.Candidate> }
+  | {
+    readonly _tag: "SendCandidates"
+    readonly seq: number
+    readonly list: ReadonlyArray<Candidate.Candidate>
+    readonly mapping?: Candidate.Mapping
+  }
   | { readonly _tag: "Select"; readonly path: PathRef; readonly reason: Reason }
   /** QUIC packets on `path` may have so many bytes from now on. */
   | { readonly _tag: "SetPacketSize"; readonly path: PathRef; readonly bytes: number }
@@ -96,7 +102,9 @@ export class PathMachine {
   #lastActiveAt: number
   #relayKind: RelayKind = "relay-udp"
   #local: ReadonlyArray<Candidate.Candidate> | null = null
+  #mapping: Candidate.Mapping | null = null
   #udpBlocked = false
+  #guess: GuessReason | null = null
   #peer: ReadonlyArray<Candidate.Candidate> | null = null
   #peerSeq = -1
   #seq: number
@@ -152,6 +160,15 @@ export class PathMachine {
   get decisions(): number {
     return this.#decisions
   }
+  /** As it was told last. */
+  get guess(): GuessReason | null {
+    return this.#guess
+  }
+  /** A direct path answers. */
+  get hasDirect(): boolean {
+    for (const { path, state } of this.#table.tracks()) if (path.kind === "direct" && state === "proved") return true
+    return false
+  }
   rttMs(now: number): number | null {
     return this.#table.current.score.minRttMs(now)
   }
@@ -166,12 +183,18 @@ export class PathMachine {
     return this.#run(now)
   }
 
-  /** `udpBlocked`: no STUN server answers over UDP. */
-  onLocalCandidates(list: ReadonlyArray<Candidate.Candidate>, udpBlocked: boolean, now: number): ReadonlyArray<Output> {
+  /** `udpBlocked`: no STUN server answers over UDP. `mapping`: null where it is not known. */
+  onLocalCandidates(
+    list: ReadonlyArray<Candidate.Candidate>,
+    udpBlocked: boolean,
+    now: number,
+    mapping: Candidate.Mapping | null = null
+  ): ReadonlyArray<Output> {
     this.#udpBlocked = udpBlocked
     const clean = Candidate.toPeer(Candidate.accept(list, { allowLoopback: true }))
-    if (this.#local === null || !Candidate.sameList(this.#local, clean)) {
+    if (this.#local === null || mapping !== this.#mapping || !Candidate.sameList(this.#local, clean)) {
       this.#local = clean
+      this.#mapping = mapping
       this.#seq++
       this.#sendOffer(now, 0)
       this.#table.pair(this.#local, this.#peer, now)
@@ -216,7 +239,9 @@ export class PathMachine {
   onPing(path: PathRef, now: number): ReadonlyArray<Output> {
     const track = this.#table.learn(path)
     if (track !== this.#relay && track.state !== "proved") {
-      if (track.ladderDue === null && now - track.roundAt >= REVIVE_MS) track.startRound(now, BUDGET)
+      const isOver = track.ladderDue === null || track.isSpent
+      // While ports are guessed this is the news that was waited for.
+      if (isOver && (this.#guess === "guessing" || now - track.roundAt >= REVIVE_MS)) track.startRound(now, BUDGET)
       track.hurry(now)
     }
     return this.#run(now)
@@ -256,6 +281,12 @@ export class PathMachine {
   onActivity(active: boolean, now: number): ReadonlyArray<Output> {
     if (this.#active || active) this.#lastActiveAt = now
     this.#active = active
+    return this.#run(now)
+  }
+
+  /** What port guessing knows of why there is no direct path. */
+  onGuess(reason: GuessReason | null, now: number): ReadonlyArray<Output> {
+    this.#guess = reason
     return this.#run(now)
   }
 
@@ -393,7 +424,8 @@ export class PathMachine {
       moved: this.#moved,
       local: this.#local?.length ?? null,
       peer: this.#peer?.length ?? null,
-      udpBlocked: this.#udpBlocked
+      udpBlocked: this.#udpBlocked,
+      guess: this.#guess
     })
     if (reason === this.#reason) return
     this.#reason = reason
@@ -519,7 +551,8 @@ export class PathMachine {
   #sendOffer(now: number, resends: number): void {
     const gap = OFFER_GAPS_MS[resends]
     this.#offer = gap === undefined ? null : { resends, dueAt: now + gap }
-    this.#out.push({ _tag: "SendCandidates", seq: this.#seq, list: this.#local ?? [] })
+    const told = this.#mapping === null ? {} : { mapping: this.#mapping }
+    this.#out.push({ _tag: "SendCandidates", seq: this.#seq, list: this.#local ?? [], ...told })
   }
 }
 

@@ -3,9 +3,10 @@
  *
  *     ping           1 | flags u8 | path id u16 (0xffff: none) | tx id 8 | zeros up to any length
  *     pong           2 | path id u8 (0xff: none) | tx id 8 | address
- *     candidates     3 | seq u32 | count u8 | count × (kind u8 | priority u32 | address)
+ *     candidates     3 | seq u32 | count u8 | count × (kind u8 | priority u32 | address) | mapping u8, where it is known
  *     candidates-ack 4 | seq u32
  *     switch         5 | reason u8
+ *     opened         6 | attempt u32 | delta i8 (0: none) | count u8 | count × address        (see `PortGuess`)
  *
  * An address is: family u8 (0 none, 4, 6) | port u16 | 0, 4 or 16 bytes. No answer is longer than what it answers: a ping is
  * at least as long as its pong, and a candidates message is never shorter than its ack.
@@ -14,6 +15,7 @@ import { Either } from "effect"
 import * as Candidate from "./Candidate.ts"
 import * as IpBytes from "./IpBytes.ts"
 import type { SwitchReason } from "./PathRef.ts"
+import { MAX_SEEN, type Opened } from "./PortGuess.ts"
 import type { SocketAddr } from "./SocketAddr.ts"
 
 export const TX_ID_BYTES = 8
@@ -49,9 +51,16 @@ export type PathMessage =
     /** Where the ping came from; null over the relay. */
     readonly observed: SocketAddr | null
   }
-  | { readonly _tag: "Candidates"; readonly seq: number; readonly list: ReadonlyArray<Candidate.Candidate> }
+  | {
+    readonly _tag: "Candidates"
+    readonly seq: number
+    readonly list: ReadonlyArray<Candidate.Candidate>
+    /** Of the sender's translator; absent: not known. */
+    readonly mapping?: Candidate.Mapping | undefined
+  }
   | { readonly _tag: "CandidatesAck"; readonly seq: number }
   | { readonly _tag: "Switch"; readonly reason: SwitchReason }
+  | { readonly _tag: "Opened"; readonly opened: Opened }
 
 /** Why bytes are no path message. They came sealed, so this is a peer of another version, or a hostile one. */
 export type Rejected =
@@ -64,8 +73,9 @@ export type Rejected =
   | "BadCount"
   | "BadEnum"
 
-const TYPE = { Ping: 1, Pong: 2, Candidates: 3, CandidatesAck: 4, Switch: 5 } as const
+const TYPE = { Ping: 1, Pong: 2, Candidates: 3, CandidatesAck: 4, Switch: 5, Opened: 6 } as const
 const KINDS: ReadonlyArray<Candidate.Kind> = ["host", "srflx", "prflx", "port-mapped"] // the index is on the wire
+const MAPPINGS: ReadonlyArray<Candidate.Mapping> = ["steady", "varies"] // and this
 const SWITCH_REASONS: ReadonlyArray<SwitchReason> = ["path_blackholed", "path_failed", "network_changed"] // so is this
 
 /** Text ids and lists are the caller's: an address that is no literal one is written as none, a list is cut to 16. */
@@ -76,11 +86,13 @@ export const encode = (message: PathMessage): Uint8Array => {
     case "Pong":
       return encodePong(message.txId, message.pathId, message.observed)
     case "Candidates":
-      return encodeCandidates(message.seq, message.list)
+      return encodeCandidates(message.seq, message.list, message.mapping)
     case "CandidatesAck":
       return Uint8Array.of(TYPE.CandidatesAck, ...u32(message.seq))
     case "Switch":
       return Uint8Array.of(TYPE.Switch, Math.max(0, SWITCH_REASONS.indexOf(message.reason)))
+    case "Opened":
+      return encodeOpened(message.opened)
   }
 }
 
@@ -108,9 +120,13 @@ const encodePong = (txId: Uint8Array, pathId: number | null, observed: SocketAdd
   return out.subarray(0, writeAddress(out, 10, observed))
 }
 
-const encodeCandidates = (seq: number, list: ReadonlyArray<Candidate.Candidate>): Uint8Array => {
+const encodeCandidates = (
+  seq: number,
+  list: ReadonlyArray<Candidate.Candidate>,
+  mapping: Candidate.Mapping | undefined
+): Uint8Array => {
   const cut = list.slice(0, Candidate.MAX_CANDIDATES)
-  const out = new Uint8Array(6 + cut.length * 24)
+  const out = new Uint8Array(7 + cut.length * 24)
   out[0] = TYPE.Candidates
   out.set(u32(seq), 1)
   out[5] = cut.length
@@ -120,6 +136,19 @@ const encodeCandidates = (seq: number, list: ReadonlyArray<Candidate.Candidate>)
     out.set(u32(priority), at + 1)
     at = writeAddress(out, at + 5, address)
   }
+  if (mapping !== undefined) out[at++] = MAPPINGS.indexOf(mapping)
+  return out.subarray(0, at)
+}
+
+const encodeOpened = ({ attempt, delta, seen }: Opened): Uint8Array => {
+  const cut = seen.slice(0, MAX_SEEN)
+  const out = new Uint8Array(7 + cut.length * 19)
+  out[0] = TYPE.Opened
+  out.set(u32(attempt), 1)
+  out[5] = delta === null || Math.abs(delta) > 127 ? 0 : delta
+  out[6] = cut.length
+  let at = 7
+  for (const address of cut) at = writeAddress(out, at, address)
   return out.subarray(0, at)
 }
 
@@ -154,6 +183,8 @@ export const decode = (bytes: Uint8Array): Either.Either<PathMessage, Rejected> 
         : whole(bytes, 5, { _tag: "CandidatesAck", seq: readU32(bytes, 1) })
     case TYPE.Switch:
       return decodeSwitch(bytes)
+    case TYPE.Opened:
+      return decodeOpened(bytes)
     default:
       return Either.left("UnknownType")
   }
@@ -207,7 +238,30 @@ const decodeCandidates = (bytes: Uint8Array): Either.Either<PathMessage, Rejecte
     list.push({ kind, address: address.value, priority })
     at = address.end
   }
-  return whole(bytes, at, { _tag: "Candidates", seq: readU32(bytes, 1), list })
+  const seq = readU32(bytes, 1)
+  if (at === bytes.length) return Either.right({ _tag: "Candidates", seq, list })
+  const mapping = MAPPINGS[bytes[at]!]
+  return mapping === undefined
+    ? Either.left("BadEnum")
+    : whole(bytes, at + 1, { _tag: "Candidates", seq, list, mapping })
+}
+
+const decodeOpened = (bytes: Uint8Array): Either.Either<PathMessage, Rejected> => {
+  if (bytes.length < 7) return Either.left("Truncated")
+  const count = bytes[6]!
+  if (count > MAX_SEEN) return Either.left("BadCount")
+  const seen: Array<SocketAddr> = []
+  let at = 7
+  for (let i = 0; i < count; i++) {
+    const address = readAddress(bytes, at)
+    if (typeof address === "string") return Either.left(address)
+    if (address.value === null) return Either.left("BadAddress")
+    seen.push(address.value)
+    at = address.end
+  }
+  const step = (bytes[5]! << 24) >> 24
+  const opened: Opened = { attempt: readU32(bytes, 1), delta: step === 0 ? null : step, seen }
+  return whole(bytes, at, { _tag: "Opened", opened })
 }
 
 const decodeSwitch = (bytes: Uint8Array): Either.Either<PathMessage, Rejected> => {

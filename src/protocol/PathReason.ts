@@ -1,5 +1,5 @@
 /** Why a session's path is what it is: always one answer, from a closed list, from what the machine knows now. */
-import type { PathRef, Reason, Role } from "./PathRef.ts"
+import type { GuessReason, PathRef, Reason, Role } from "./PathRef.ts"
 import type { PathTrack } from "./PathTrack.ts"
 
 /** For so long a session without any candidates is only young. */
@@ -17,6 +17,7 @@ export type Facts = {
   readonly local: number | null
   readonly peer: number | null
   readonly udpBlocked: boolean
+  readonly guess: GuessReason | null
 }
 
 /** Moves that stay the reason while the path that was left is still being sought. */
@@ -49,9 +50,10 @@ const ofRelay = (facts: Facts, direct: ReadonlyArray<PathTrack>): Reason => {
     if (FALLS.has(moved) && proved.every((track) => now < track.holdUntil)) return moved
     return role === "client" ? "direct_slower_than_relay" : "peer_selected"
   }
+  if (facts.guess === "guessing") return facts.guess
   if (direct.some((track) => track.isSought)) return FALLS.has(moved) ? moved : "probing"
   if (direct.length === 0) return ofNone(facts)
-  return facts.udpBlocked ? "udp_blocked" : "probes_unanswered"
+  return facts.udpBlocked ? "udp_blocked" : facts.guess ?? "probes_unanswered"
 }
 
 const ofNone = ({ local, now, peer, startedAt, udpBlocked }: Facts): Reason => {

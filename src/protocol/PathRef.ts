@@ -54,6 +54,14 @@ export const Reason = Schema.Literal(
   "no_common_family",
   /** No STUN server answers over UDP here: the network blocks UDP. */
   "udp_blocked",
+  /** Relayed: both sides' translators have another port for every destination, so neither can know where the other is. */
+  "symmetric_both",
+  /** Relayed while the ports of a translator are guessed. */
+  "guessing",
+  /** Relayed: the ports were guessed to the budget and none answered. */
+  "guess_exhausted",
+  /** Relayed: this host gives too few sockets for guessing; raise its limit of open files. */
+  "guess_unavailable",
   /** Relayed while probes are under way. */
   "probing",
   /** Relayed: each pair was probed to its budget and none answered. */
@@ -80,6 +88,8 @@ export const Reason = Schema.Literal(
   "nothing_answers"
 )
 export type Reason = typeof Reason.Type
+/** Those that port guessing gives. */
+export type GuessReason = Extract<Reason, "symmetric_both" | `guess${string}`>
 
 /** `untried`: no probe sent yet. `proved`: an authenticated answer came within the path's deadline. `silent`: it did once. */
 export const PathState = Schema.Literal("untried", "probing", "proved", "silent", "failed", "exhausted")

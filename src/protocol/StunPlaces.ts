@@ -25,7 +25,7 @@ export const pairs = (hosts: ReadonlyArray<string>, wanted: string | null): Read
 }
 
 /** Whether it can be an address on the Internet: no private, shared, loopback or link-local one (RFC 6890). */
-const isPublic = (host: string): boolean => {
+export const isPublic = (host: string): boolean => {
   const ip = new Uint8Array(16)
   const length = IpBytes.parse(host, ip)
   const [a = 0, b = 0] = ip

@@ -55,7 +55,7 @@ describe.skipIf(!Lab.isPossible)("paths between real NATs", () => {
     Lab.use({ clientNat: "symmetric", connectorNat: "symmetric" }, (lab) =>
       Effect.gen(function*() {
         assert.deepStrictEqual(yield* says(lab, "/"), [0, HELLO])
-        const peer = yield* lab.untilPeer(({ reason }) => reason === "probes_unanswered", "20 seconds")
+        const peer = yield* lab.untilPeer(({ reason }) => reason === "symmetric_both", "20 seconds")
         assert.strictEqual(peer.path, "relay-udp")
         const before = yield* lab.relayBytes
         const file = yield* lab.fetch("/file")

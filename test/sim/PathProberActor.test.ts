@@ -56,6 +56,11 @@ const setup = Effect.gen(function*() {
     SelectPath: Effect.fnUntraced(function*({ path, reason }) {
       calls.push({ call: "SelectPath", atMs: yield* nowMs, path, reason })
     }),
+    SampleGuess: () => Effect.void,
+    OpenGuess: () => Effect.void,
+    CloseGuess: () => Effect.void,
+    SendGuesses: () => Effect.void,
+    TellOpened: () => Effect.void,
     RequestSwitch: Effect.fnUntraced(function*({ reason }) {
       calls.push({ call: "RequestSwitch", atMs: yield* nowMs, reason })
     })

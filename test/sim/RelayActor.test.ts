@@ -85,6 +85,11 @@ const setup = Effect.gen(function*() {
     SendCandidates: unasked,
     SelectPath: unasked,
     SetPacketSize: unasked,
+    SampleGuess: unasked,
+    OpenGuess: unasked,
+    CloseGuess: unasked,
+    SendGuesses: unasked,
+    TellOpened: unasked,
     RequestSwitch: unasked
   })
   const stun = StunRpcs.toLayer({

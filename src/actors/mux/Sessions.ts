@@ -109,7 +109,8 @@ export const make = (options: Options) => {
           Effect.annotateLogs({ session: id, host: flow.host, port: flow.port, verdict: flow.verdict.code })
         )
       ),
-    onCandidates: (seq, list) => publish({ _tag: "PeerCandidates", session: id, seq, list }),
+    onCandidates: (seq, list, mapping) => publish({ _tag: "PeerCandidates", session: id, seq, list, mapping }),
+    onOpened: (opened) => publish({ _tag: "PeerOpened", session: id, opened }),
     onCandidatesAck: (seq) => publish({ _tag: "CandidatesAcked", session: id, seq }),
     onPing: (path) => publish({ _tag: "PingSeen", session: id, path }),
     onPong: (path, txId, rttMs, observed) => publish({ _tag: "Pong", session: id, path, txId, rttMs, observed }),

@@ -18,6 +18,13 @@ export interface Port {
   sendTrain(bytes: Uint8Array, length: number, segment: number, port: number, address: string): void
 }
 
+/** A socket beside the two that are used for everything: only what came by it and proved itself is answered by it. */
+export interface FurtherSocket {
+  readonly port: Port
+  /** From now on the address is written to by this socket. */
+  readonly onProved: (address: string, port: number) => void
+}
+
 /** What carries relayed frames between this node and its relay. Frames that do not fit its queue are dropped. */
 export type Leg =
   | { readonly kind: "relay-udp"; readonly family: 4 | 6; readonly address: string; readonly port: number }
@@ -71,6 +78,10 @@ export class PacketRouter {
   readonly #byTag = new Map<number, Endpoint>()
   readonly #byAddress = new Map<string, Endpoint>()
   readonly #byHint = new Map<bigint, Endpoint>()
+  /** By the address that each is for. */
+  readonly #further = new Map<string, Port>()
+  /** By what the datagram in hand came; null: one of the usual sockets. */
+  #arrivedBy: FurtherSocket | null = null
   readonly #onControl: OnControl
   // The address of the datagram before, and its session: a busy peer sends many in a row.
   #lastAddress = ""
@@ -120,6 +131,33 @@ export class PacketRouter {
 
   portFor(family: 4 | 6): Port | null {
     return family === 4 ? this.v4 : this.v6
+  }
+
+  /** The socket by which packets for a direct address leave. */
+  portTo(family: 4 | 6, address: string, port: number): Port | null {
+    if (this.#further.size === 0) return this.portFor(family)
+    return this.#further.get(addressKey(address, port)) ?? this.portFor(family)
+  }
+
+  /** As `onDatagrams`, of one that a further socket read. */
+  onFurther(bytes: Buffer, from: { readonly address: string; readonly port: number }, by: FurtherSocket): void {
+    this.#arrivedBy = by
+    this.onDatagrams(bytes, from)
+    this.#arrivedBy = null
+  }
+
+  /** To be called while a datagram is in hand whose sender has proved itself: the answer leaves by the socket that it came to. */
+  onProved(address: string, port: number): void {
+    const by = this.#arrivedBy
+    const key = addressKey(address, port)
+    if (by === null || this.#further.has(key)) return
+    this.#further.set(key, by.port)
+    by.onProved(address, port)
+  }
+
+  /** The socket is being closed. */
+  forgetFurther(address: string, port: number): void {
+    this.#further.delete(addressKey(address, port))
   }
 
   /** What one read of a UDP socket gave: one datagram, or several of equal size joined by the kernel. */

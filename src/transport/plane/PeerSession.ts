@@ -3,7 +3,7 @@
  * path messages, and what it counts. Says what happens by `events`; decides nothing about paths.
  */
 import { randomBytes } from "node:crypto"
-import type { Candidate } from "../../protocol/Candidate.ts"
+import type { Candidate, Mapping } from "../../protocol/Candidate.ts"
 import * as Frame from "../../protocol/Frame.ts"
 import * as PathMessage from "../../protocol/PathMessage.ts"
 import { BASE_BYTES } from "../../protocol/PathMtu.ts"
@@ -17,6 +17,7 @@ import {
   type SwitchReason,
   viaRelay
 } from "../../protocol/PathRef.ts"
+import type { Opened } from "../../protocol/PortGuess.ts"
 import type { SocketAddr } from "../../protocol/SocketAddr.ts"
 import { ProbeSeal } from "../probe/ProbeSeal.ts"
 import { type QuicEngine, SLOTS } from "../quic/QuicEngine.ts"
@@ -40,13 +41,15 @@ export interface PeerSessionEvents {
   /** A stream that the peer opened. */
   readonly onStream: (stream: QuicStream) => void
   readonly onDown: (reason: CloseReason) => void
-  readonly onCandidates: (seq: number, list: ReadonlyArray<Candidate>) => void
+  readonly onCandidates: (seq: number, list: ReadonlyArray<Candidate>, mapping: Mapping | undefined) => void
   readonly onCandidatesAck: (seq: number) => void
   readonly onPing: (path: PathRef) => void
   readonly onPong: (path: PathRef, txId: string, rttMs: number, observed: SocketAddr | null) => void
   /** Packets came by this path, the one in use, since a ping that is unanswered still. At most once for each ping. */
   readonly onHeard: (path: PathRef) => void
   readonly onSwitchRequest: (reason: SwitchReason) => void
+  /** The peer has opened its sockets for port guessing. */
+  readonly onOpened: (opened: Opened) => void
   /** Packets leave and come by this path now. */
   readonly onPath: (path: PathRef) => void
 }
@@ -170,7 +173,8 @@ export class PeerSession implements Endpoint {
       const at = i * segment
       Frame.writeDirectHead(buffer, at, Math.min(segment, length - at))
     }
-    this.#router.portFor(path.family)?.sendTrain(buffer, length, segment, path.remote.port, path.remote.host)
+    const { host, port } = path.remote
+    this.#router.portTo(path.family, host, port)?.sendTrain(buffer, length, segment, port, host)
   }
 
   // --------------------------------------------------------------------------------------------------------------- paths
@@ -264,8 +268,10 @@ export class PeerSession implements Endpoint {
     if (message._tag === "Left") return
     this.#askedAt = Infinity
     const path = address !== null ? direct({ host: address, port }) : relay === undefined ? RELAY : viaRelay(relay)
-    if (path.kind === "direct") this.#admit(path, message.right)
-    else if (!isFirstRelay(path)) this.#prove(path)
+    if (path.kind === "direct") {
+      this.#router.onProved(path.remote.host, path.remote.port)
+      this.#admit(path, message.right)
+    } else if (!isFirstRelay(path)) this.#prove(path)
     this.#onMessage(message.right, path)
   }
 
@@ -330,12 +336,14 @@ export class PeerSession implements Endpoint {
       }
       case "Candidates": {
         this.#sendMessage(path, { _tag: "CandidatesAck", seq: message.seq })
-        return events.onCandidates(message.seq, message.list)
+        return events.onCandidates(message.seq, message.list, message.mapping)
       }
       case "CandidatesAck":
         return events.onCandidatesAck(message.seq)
       case "Switch":
         return events.onSwitchRequest(message.reason)
+      case "Opened":
+        return events.onOpened(message.opened)
     }
   }
 
@@ -399,7 +407,25 @@ export class PeerSession implements Endpoint {
       return
     }
     Frame.writeDirectHead(frame, 0, frame.length)
-    this.#router.portFor(path.family)?.send(frame, 0, frame.length, path.remote.port, path.remote.host)
+    const { host, port } = path.remote
+    this.#router.portTo(path.family, host, port)?.send(frame, 0, frame.length, port, host)
+  }
+
+  /** A probe to be sent to an address that is only guessed; its answer counts for nothing. Null: no secret yet. */
+  guessFrame(): Uint8Array | null {
+    const txId = randomBytes(PathMessage.TX_ID_BYTES)
+    const padTo = PathMessage.MIN_PING_BYTES
+    const sealed = this.sealed({ _tag: "Ping", txId, pathId: null, flags: 0, padTo })
+    if (sealed === null) return null
+    const frame = Buffer.allocUnsafe(Frame.DIRECT_HEAD_BYTES + sealed.length)
+    frame.set(sealed, Frame.DIRECT_HEAD_BYTES)
+    Frame.writeDirectHead(frame, 0, frame.length)
+    return frame
+  }
+
+  /** By the relay alone. */
+  sendByRelay(message: PathMessage.PathMessage): void {
+    this.#sendMessage(RELAY, message)
   }
 
   // ------------------------------------------------------------------------------------------------------------ lifetime

@@ -1,0 +1,96 @@
+/**
+ * In which order the ports of a translator are guessed, each once: where a counter has got to, then near the ports that were
+ * seen (carriers give a customer a block of ports), then anywhere.
+ */
+import * as Candidate from "./Candidate.ts"
+import type { SocketAddr } from "./SocketAddr.ts"
+
+export const MIN_PORT = 1_024
+export const PORTS = 65_536 - MIN_PORT
+/** Steps of a counter that are tried: its host has just opened 256 ports in a row, and others use it, too. */
+const REACH = 640
+const FIRST_STRIDE = 128
+/** Ports that lie within this of each other come from a block. */
+export const BLOCK_PORTS = 4_096
+const AROUND_PORTS = 512
+/** With fewer, chance could pass for a block. */
+const MIN_SEEN = 4
+/** A translator with more addresses than this leaves too few ports on each. */
+export const MAX_HOSTS = 4
+
+/**
+ * `seen`: outside addresses that the translator gave, oldest first; `delta`: what its counter adds each time, null without a
+ * counter. Hosts take turns. Ends when every port of every host was given. Addresses that nobody should probe are passed over.
+ */
+export function* of(seen: ReadonlyArray<SocketAddr>, delta: number | null, seed: number): Generator<SocketAddr> {
+  const byHost = new Map<string, Array<number>>()
+  for (const { host, port } of seen) {
+    const clean = Candidate.canonical(host)
+    if (clean === null || Candidate.familyOf(clean) !== 4 || !Candidate.isUsableHost(clean, false)) continue
+    const ports = byHost.get(clean)
+    if (ports !== undefined) ports.push(port)
+    else if (byHost.size < MAX_HOSTS) byHost.set(clean, [port])
+  }
+  const random = randomOf(seed)
+  let turns = [...byHost].map(([host, ports]) => ({ host, ports: once(portsOf(ports, delta, random)) }))
+  while (turns.length > 0) {
+    const left: typeof turns = []
+    for (const turn of turns) {
+      const next = turn.ports.next()
+      if (next.done === true) continue
+      left.push(turn)
+      yield { host: turn.host, port: next.value }
+    }
+    turns = left
+  }
+}
+
+function* portsOf(seen: ReadonlyArray<number>, delta: number | null, random: () => number): Generator<number> {
+  const last = seen.at(-1)
+  if (last !== undefined && delta !== null && delta !== 0) yield* ahead(last, delta)
+  const low = Math.min(...seen)
+  const high = Math.max(...seen)
+  if (seen.length >= MIN_SEEN && high - low <= BLOCK_PORTS) {
+    yield* shuffled(Math.max(MIN_PORT, low - AROUND_PORTS), Math.min(65_535, high + AROUND_PORTS), random)
+  }
+  yield* shuffled(MIN_PORT, 65_535, random)
+}
+
+/** Wide strides first: among 256 ports in a row any one will do. */
+function* ahead(last: number, delta: number): Generator<number> {
+  for (let k = FIRST_STRIDE; k <= REACH; k += FIRST_STRIDE) yield within(last + delta * k)
+  for (let stride = FIRST_STRIDE / 2; stride >= 1; stride /= 2) {
+    for (let k = stride; k <= REACH; k += 2 * stride) yield within(last + delta * k)
+  }
+}
+
+const within = (port: number): number => MIN_PORT + (((port - MIN_PORT) % PORTS) + PORTS) % PORTS
+
+/** Fisher and Yates, with only the moved ones kept. */
+function* shuffled(from: number, to: number, random: () => number): Generator<number> {
+  const moved = new Map<number, number>()
+  for (let last = to; last >= from; last--) {
+    const at = from + Math.floor(random() * (last - from + 1))
+    const taken = moved.get(at) ?? at
+    moved.set(at, moved.get(last) ?? last)
+    moved.delete(last)
+    yield taken
+  }
+}
+
+function* once(ports: Iterable<number>): Generator<number> {
+  const given = new Set<number>()
+  for (const port of ports) {
+    if (given.has(port)) continue
+    given.add(port)
+    yield port
+  }
+}
+
+/** Mulberry32: which ports come first is no secret, it only must differ from one attempt to the next. */
+const randomOf = (seed: number) => () => {
+  seed = (seed + 0x6d2b79f5) | 0
+  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
+  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+  return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296
+}

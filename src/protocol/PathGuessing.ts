@@ -1,0 +1,31 @@
+/** One session's path choice with port guessing beside it: what either wants done comes out as one list. */
+import type * as PathMachine from "./PathMachine.ts"
+import type * as PortGuess from "./PortGuess.ts"
+
+export type Output = PathMachine.Output | PortGuess.Output
+
+/** To be called with what the machine has just answered; after an input to `guess`, to `onTick`. Of two `Wake`s the earlier comes out. */
+export const follow = (
+  machine: PathMachine.PathMachine,
+  guess: PortGuess.PortGuess,
+  outputs: ReadonlyArray<Output>,
+  now: number
+): ReadonlyArray<Output> => {
+  const facts: PortGuess.Facts = {
+    relayed: machine.path.kind === "relay",
+    direct: machine.hasDirect,
+    active: machine.active
+  }
+  const wanted = guess.step(facts, now)
+  const explained = guess.reason === machine.guess ? [] : machine.onGuess(guess.reason, now)
+  let wakeAt: number | null = null
+  const out: Array<Output> = []
+  for (const output of [...outputs, ...wanted, ...explained]) {
+    if (output._tag === "Wake") wakeAt = output.at
+    else out.push(output)
+  }
+  const guessAt = guess.wakeAt()
+  if (guessAt !== null) wakeAt = Math.min(wakeAt ?? Infinity, Math.max(guessAt, now + 1))
+  out.push({ _tag: "Wake", at: wakeAt })
+  return out
+}

@@ -1,0 +1,184 @@
+/**
+ * The sockets that a node opens for port guessing, each to hold one port of its translator open: see `PortGuess`, which says how
+ * many and when. The one by which the peer's probe comes is kept, and carries the path to that peer; all others are closed then.
+ */
+import { Either } from "effect"
+import { randomBytes } from "node:crypto"
+import type { RemoteInfo } from "node:dgram"
+import { SOCKETS } from "../../protocol/PortGuess.ts"
+import type { SocketAddr } from "../../protocol/SocketAddr.ts"
+import * as Stun from "../../protocol/Stun.ts"
+import type { FurtherSocket, PacketRouter } from "../plane/PacketRouter.ts"
+import * as UdpPort from "./UdpPort.ts"
+
+const LAST_STUN_BYTE = 3 // RFC 9443
+const ANY_HOST = "0.0.0.0"
+
+export interface Options {
+  readonly router: PacketRouter
+  /** Bytes; as for the usual sockets. */
+  readonly segment: number
+  readonly onSampled: (session: string, local: number, mapped: SocketAddr) => void
+  readonly onRefused: (session: string, count: number, code: string) => void
+  readonly open?: (options: UdpPort.Options) => Promise<UdpPort.UdpPort>
+}
+
+interface Held {
+  readonly udp: UdpPort.UdpPort
+  /** What its STUN question bore; null: it asked none. */
+  txId: string | null
+  /** It has sent its probe. */
+  opened: boolean
+}
+
+interface Attempt {
+  readonly session: string
+  readonly sockets: Set<Held>
+  /** Opened or being opened. */
+  count: number
+  /** The socket that was kept, and the address that it is for. */
+  won: { readonly held: Held; readonly address: string; readonly port: number } | null
+  /** Nothing more is opened. */
+  over: boolean
+}
+
+export class GuessSockets {
+  readonly #options: Options
+  readonly #attempts = new Map<string, Attempt>()
+
+  constructor(options: Options) {
+    this.#options = options
+  }
+
+  /** Open now, of all sessions. */
+  get count(): number {
+    let count = 0
+    for (const { sockets } of this.#attempts.values()) count += sockets.size
+    return count
+  }
+
+  /** Begins an attempt: whatever the session has from before is closed. `server` null: nobody can be asked. */
+  async sample(session: string, count: number, server: SocketAddr | null): Promise<void> {
+    this.forget(session)
+    const attempt: Attempt = { session, sockets: new Set(), count: 0, won: null, over: false }
+    this.#attempts.set(session, attempt)
+    // One after the other: whoever reads the ports wants to know which came first.
+    for (const held of await this.#openMany(attempt, count)) {
+      if (server === null || held.udp.closed) continue
+      const txId = randomBytes(Stun.TX_ID_BYTES)
+      held.txId = Stun.toHex(txId)
+      const bytes = Stun.encodeRequest({ txId })
+      held.udp.send(bytes, 0, bytes.length, server.port, server.host)
+    }
+  }
+
+  /** Sends `frame` to the peer from `count` more sockets. */
+  async openTo(session: string, to: SocketAddr, count: number, frame: Uint8Array): Promise<void> {
+    const attempt = this.#attempts.get(session)
+    if (attempt === undefined || attempt.over) return
+    const ready = [...attempt.sockets].filter(({ opened }) => !opened).slice(0, count)
+    for (const held of ready) held.opened = true
+    const fresh = await this.#openMany(attempt, count - ready.length)
+    for (const held of [...ready, ...fresh]) {
+      held.opened = true
+      held.udp.send(frame, 0, frame.length, to.port, to.host)
+    }
+  }
+
+  /** All sockets of the session's attempt but the one that was kept. */
+  close(session: string): void {
+    const attempt = this.#attempts.get(session)
+    if (attempt === undefined) return
+    attempt.over = true
+    for (const held of attempt.sockets) if (held !== attempt.won?.held) this.#closeOne(attempt, held)
+    if (attempt.won === null) this.#attempts.delete(session)
+  }
+
+  /** The one that was kept, too: the session is over. */
+  forget(session: string): void {
+    const attempt = this.#attempts.get(session)
+    if (attempt === undefined) return
+    attempt.over = true
+    if (attempt.won !== null) this.#options.router.forgetFurther(attempt.won.address, attempt.won.port)
+    for (const held of attempt.sockets) this.#closeOne(attempt, held)
+    this.#attempts.delete(session)
+  }
+
+  /** Nobody steers the attempts that are under way any more. */
+  closeAll(): void {
+    for (const session of this.#attempts.keys()) this.close(session)
+  }
+
+  /** This host's address is another one, or the node stops. */
+  forgetAll(): void {
+    for (const session of this.#attempts.keys()) this.forget(session)
+  }
+
+  #closeOne(attempt: Attempt, held: Held): void {
+    attempt.sockets.delete(held)
+    held.udp.close()
+  }
+
+  async #openMany(attempt: Attempt, wanted: number): Promise<ReadonlyArray<Held>> {
+    const count = Math.max(0, Math.min(wanted, SOCKETS - attempt.count))
+    attempt.count += count
+    const results = await Promise.all(Array.from({ length: count }, () => this.#openOne(attempt)))
+    const refused = results.filter((result) => typeof result === "string")
+    if (refused[0] !== undefined) this.#options.onRefused(attempt.session, refused.length, refused[0])
+    return results.filter((result) => typeof result === "object" && result !== null)
+  }
+
+  /** The system's code where it is refused; null: the attempt has ended meanwhile. */
+  async #openOne(attempt: Attempt): Promise<Held | string | null> {
+    const socket: { held: Held | null } = { held: null }
+    const onMessage = (bytes: Buffer, from: RemoteInfo) => {
+      if (socket.held !== null) this.#onMessage(attempt, socket.held, bytes, from)
+    }
+    try {
+      const udp = await (this.#options.open ?? UdpPort.open)({
+        host: ANY_HOST,
+        port: 0,
+        family: 4,
+        segment: this.#options.segment,
+        onMessage,
+        onError: () => socket.held !== null && this.#onFailed(attempt, socket.held)
+      })
+      const held: Held = { udp, txId: null, opened: false }
+      if (attempt.over) {
+        udp.close()
+        return null
+      }
+      socket.held = held
+      attempt.sockets.add(held)
+      return held
+    } catch (cause) {
+      if (cause instanceof UdpPort.UdpOpenError) return cause.code
+      throw cause
+    }
+  }
+
+  #onMessage(attempt: Attempt, held: Held, bytes: Buffer, from: RemoteInfo): void {
+    if (bytes.length > 0 && bytes[0]! <= LAST_STUN_BYTE) return this.#onStun(attempt, held, bytes)
+    const by: FurtherSocket = {
+      port: held.udp,
+      onProved: (address, port) => {
+        attempt.won ??= { held, address, port }
+        this.close(attempt.session)
+      }
+    }
+    this.#options.router.onFurther(bytes, from, by)
+  }
+
+  #onStun(attempt: Attempt, held: Held, bytes: Buffer): void {
+    const decoded = Stun.decode(bytes)
+    if (Either.isLeft(decoded) || decoded.right._tag !== "Success") return
+    if (held.txId === null || Stun.toHex(decoded.right.txId) !== held.txId) return
+    held.txId = null
+    this.#options.onSampled(attempt.session, held.udp.address().port, decoded.right.mapped)
+  }
+
+  #onFailed(attempt: Attempt, held: Held): void {
+    if (attempt.won?.held === held) this.forget(attempt.session)
+    else this.#closeOne(attempt, held)
+  }
+}

@@ -1,0 +1,82 @@
+import { describe, expect, it } from "vitest"
+import { MAX_PROBES, SOCKETS } from "../../src/protocol/PortGuess.ts"
+import { type Result, run } from "./GuessWorld.ts"
+import type { Allocation, Nat } from "./NatWorld.ts"
+
+const SEEDS = 200
+/** One attempt and what comes before it; a second one would begin a minute later. */
+const WITHIN_MS = 20_000
+
+const symmetric = (allocation: Allocation): Nat => ({
+  mapping: "address-and-port-dependent",
+  filtering: "address-and-port-dependent",
+  allocation,
+  hairpin: false,
+  pool: 1
+})
+const restricted: Nat = { ...symmetric({ kind: "preserving" }), mapping: "endpoint-independent" }
+const hard = symmetric({ kind: "random" })
+
+const quantile = (list: ReadonlyArray<number>, q: number): number =>
+  list.toSorted((a, b) => a - b)[Math.max(0, Math.ceil(q * list.length) - 1)] ?? Infinity
+const many = (client: Nat, connector: Nat, loss = 0) => {
+  const all = Array.from({ length: SEEDS }, (_, seed) => run({ client, connector, seed, loss }, WITHIN_MS))
+  const ms = all.flatMap((result) => result.ms ?? [])
+  const guesses = all.map((result) => result.guesses)
+  return {
+    all,
+    figures: {
+      n: SEEDS,
+      success: ms.length / SEEDS,
+      ms: { p50: quantile(ms, 0.5), p99: quantile(ms, 0.99) },
+      guesses: { p50: quantile(guesses, 0.5), p99: quantile(guesses, 0.99) }
+    }
+  }
+}
+const holds = (all: ReadonlyArray<Result>) => {
+  for (const { busiest, guesses, open, openers } of all) {
+    expect(guesses).toBeLessThanOrEqual(MAX_PROBES)
+    expect(openers).toBeLessThanOrEqual(SOCKETS)
+    expect(busiest).toBeLessThanOrEqual(200)
+    expect(open).toBe(0)
+  }
+}
+
+describe("a translator with random ports, another that filters by port", () => {
+  it.each([["client", hard, restricted, 0], ["connector", restricted, hard, 0], [
+    "client, 2 % loss",
+    hard,
+    restricted,
+    0.02
+  ]])(
+    "become direct: symmetric is the %s",
+    (what, client, connector, loss) => {
+      const { all, figures } = many(client, connector, loss)
+      process.stdout.write(`${JSON.stringify({ sim: "guess", symmetric: what, ...figures })}\n`)
+      holds(all)
+      expect(figures.success).toBeGreaterThanOrEqual(0.99)
+      expect(figures.ms.p50).toBeLessThanOrEqual(4_000)
+      expect(figures.ms.p99).toBeLessThanOrEqual(15_000)
+    }
+  )
+
+  it.each([["one after the other", 1], ["every second", 2], ["downwards", -1]])(
+    "need few guesses where the ports are given %s",
+    (_, delta) => {
+      const { all, figures } = many(symmetric({ kind: "sequential", delta }), restricted)
+      holds(all)
+      expect(figures.success).toBe(1)
+      expect(figures.guesses.p99).toBeLessThanOrEqual(40)
+    }
+  )
+})
+
+it("nobody guesses where ordinary probes do, or where both sides' ports vary", () => {
+  for (const filtering of ["endpoint-independent", "address-dependent"] as const) {
+    const result = run({ client: hard, connector: { ...restricted, filtering }, seed: 1 }, WITHIN_MS)
+    expect(result.ms).toBeLessThan(1_000)
+    expect([result.guesses, result.openers]).toEqual([0, 0])
+  }
+  const both = run({ client: hard, connector: hard, seed: 1 }, WITHIN_MS)
+  expect(both).toMatchObject({ ms: null, reason: "symmetric_both", guesses: 0, openers: 0 })
+})
