@@ -15,8 +15,23 @@ describe("path messages on the wire", () => {
     const list = [{ kind: "srflx" as const, address: { host: "2001:db8::1", port: 1 }, priority: 258 }]
     expect(hex(PathMessage.encode({ _tag: "Candidates", seq: 7, list })))
       .toBe("030000000701010000010206000120010db8000000000000000000000001")
+    expect(hex(PathMessage.encode({ _tag: "Candidates", seq: 7, list: [], mapping: "varies" }))).toBe("03000000070001")
     expect(hex(PathMessage.encode({ _tag: "CandidatesAck", seq: 0xffffffff }))).toBe("04ffffffff")
     expect(hex(PathMessage.encode({ _tag: "Switch", reason: "network_changed" }))).toBe("0502")
+    const opened = { attempt: 258, seen: [{ host: "192.0.2.1", port: 258 }], delta: -2 }
+    expect(hex(PathMessage.encode({ _tag: "Opened", opened }))).toBe("0600000102fe01040102c0000201")
+  })
+
+  it("of mappings and open ports come back as they were", () => {
+    const messages: ReadonlyArray<PathMessage.PathMessage> = [
+      { _tag: "Candidates", seq: 1, list: [], mapping: "steady" },
+      { _tag: "Candidates", seq: 1, list: [] },
+      { _tag: "Opened", opened: { attempt: 0xffffffff, seen: [{ host: "192.0.2.1", port: 1 }], delta: null } },
+      { _tag: "Opened", opened: { attempt: 1, seen: [], delta: 127 } }
+    ]
+    for (const message of messages) {
+      expect(PathMessage.decode(PathMessage.encode(message))).toEqual(Either.right(message))
+    }
   })
 
   it("never answer with more than was asked", () => {
