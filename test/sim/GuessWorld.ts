@@ -181,6 +181,8 @@ export const run = (world: World, untilMs: number): Result => {
       case "Select":
         if (output.path.kind === "direct") directAt ??= now
         return
+      case "SetPacketSize": // probes here have no size
+        return
       case "SampleGuess":
         side.sockets.clear()
         for (let i = 0; i < output.count; i++) {
