@@ -71,7 +71,7 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
     assert.sameMembers(Object.keys(JSON.parse(String(out)) as object), ["peers", "signaling", "leg"])
     assert.sameMembers(
       Object.keys(before),
-      ["name", "path", "rttMs", "reason", "flows", "bytesIn", "bytesOut"]
+      ["name", "path", "relay", "rttMs", "reason", "flows", "bytesIn", "bytesOut"]
     )
     assert.deepStrictEqual([before.name, before.path, before.flows], ["office", "direct", 0])
     assert.isNotEmpty(before.reason)
