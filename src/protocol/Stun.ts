@@ -49,7 +49,7 @@ const PADDING_TEXT = "sallyport"
 export type Rejected =
   | "NotStun"
   | "NotBinding"
-  | "Truncated"
+  | "BadLength"
   | "BadFingerprint"
   | "BadAttribute"
   | "UnknownRequired"
@@ -247,7 +247,10 @@ type Attributes = {
   unknown: Array<number>
 }
 
-/** Never throws, whatever the bytes. FINGERPRINT need not be there; where it is, it must be right and last. */
+/**
+ * One datagram, or one message cut out by `lengthAt`. Never throws, whatever the bytes. FINGERPRINT need not be there; where it
+ * is, it must be right and last.
+ */
 export const decode = (bytes: Uint8Array): Either.Either<Message, Rejected> => {
   if (bytes.length < HEADER_BYTES || bytes[0]! > 3) return Either.left("NotStun")
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -255,7 +258,7 @@ export const decode = (bytes: Uint8Array): Either.Either<Message, Rejected> => {
   const type = view.getUint16(0)
   if (type !== BINDING_REQUEST && type !== BINDING_SUCCESS && type !== BINDING_ERROR) return Either.left("NotBinding")
   const end = HEADER_BYTES + view.getUint16(2)
-  if (end > bytes.length || (end & 3) !== 0) return Either.left("Truncated")
+  if (end !== bytes.length || (end & 3) !== 0) return Either.left("BadLength")
   const read: Attributes = {
     mapped: null,
     origin: null,
@@ -266,7 +269,7 @@ export const decode = (bytes: Uint8Array): Either.Either<Message, Rejected> => {
     unknown: []
   }
   for (let at = HEADER_BYTES; at < end;) {
-    if (at + 4 > end || at + 4 + view.getUint16(at + 2) > end) return Either.left("Truncated")
+    if (at + 4 > end || at + 4 + view.getUint16(at + 2) > end) return Either.left("BadLength")
     const rejected = readAttribute(view, at, end, read)
     if (rejected !== null) return Either.left(rejected)
     at += 4 + ((view.getUint16(at + 2) + 3) & ~3)

@@ -53,9 +53,11 @@ export class FloodMeter {
     this.#unread += bytes
   }
 
-  /** Bytes that were or will be received, and that nobody will read: a stream was given up on. */
+  /** Bytes that were received, which is seen as debt, or will be, and that nobody will read: a stream was given up on. */
   forgive(bytes: number): void {
-    this.#forgiven += bytes
+    const debt = Math.min(bytes, Math.max(0, -this.#level))
+    this.#level += debt
+    this.#forgiven += bytes - debt
     this.#forgivenUntil = this.#at + FORGIVEN_MS
   }
 
