@@ -92,14 +92,17 @@ describe("Stun", () => {
   })
 
   it("accepts messages without a fingerprint, and never one with a wrong one", () =>
-    fc.assert(fc.property(txId, addr, fc.nat(), fc.integer({ min: 1, max: 255 }), (txId, mapped, at, flip) => {
-      const bytes = Stun.encodeSuccess({ txId, mapped })
-      const where = at % bytes.length
-      bytes[where] = bytes[where]! ^ flip
-      const decoded = Stun.decode(bytes)
-      // a change in the type of the FINGERPRINT attribute itself makes it another, optional one
-      assert.isTrue(Either.isLeft(decoded) || where >= bytes.length - 8)
-    }), { numRuns: 2000 }))
+    fc.assert(
+      fc.property(txId, addr, fc.nat(), fc.integer({ min: 1, max: 255 }), (txId, mapped, at, flip) => {
+        const bytes = Stun.encodeSuccess({ txId, mapped })
+        const where = at % bytes.length
+        bytes[where] = bytes[where]! ^ flip
+        const decoded = Stun.decode(bytes)
+        // a change in the type of the FINGERPRINT attribute itself makes it another, optional one
+        assert.isTrue(Either.isLeft(decoded) || where >= bytes.length - 8)
+      }),
+      { numRuns: 2000 }
+    ))
 
   it("wants FINGERPRINT last, since what follows it is covered by nothing", () => {
     const bytes = new Uint8Array([...Stun.encodeRequest({ txId: new Uint8Array(12), bytes: 28 }), 0x80, 0x22, 0, 0])
