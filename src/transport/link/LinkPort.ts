@@ -105,7 +105,7 @@ export class LinkPort {
     this.tlsServer = tls.createServer({
       ...secureContext(options.tls),
       ALPNProtocols: ["h2", "http/1.1"],
-      handshakeTimeout: options.limits.handshakeMs,
+      handshakeTimeout: 2 * options.limits.handshakeMs, // our own deadline comes first, and counts whom it cuts
       noDelay: true
     })
     this.tlsServer.on("connection", (socket) => this.onTcp(socket))
