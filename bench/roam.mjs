@@ -1,252 +1,227 @@
 // One long download while its networks change: how long it stands still, and whether every byte is right. Root, Linux; build first.
-//     node bench/roam.mjs [--runs 20] [--kinds roam,rebind,...] [--rate 1000000] [--logs FILE]      prints JSON
-// Everything runs in the NAT lab of the tests (port-restricted NATs, unshaped), each role in a process of its own. A stall is the longest
-// time without a byte at the application, from the moment when the change begins; where a link is pulled, from when it is back.
-import { spawn, spawnSync } from "node:child_process"
-import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
-import { cpus, loadavg, tmpdir } from "node:os"
-import { join } from "node:path"
-import { createInterface } from "node:readline"
-import { setTimeout as sleep } from "node:timers/promises"
+//     node bench/roam.mjs [--runs 20] [--kinds roam,rebind,...] [--beside wireguardGo,nebula] [--rate 1000000] [--logs FILE]
+//     node bench/roam.mjs --mix 1000 [--seed 1]      all in one flow, kinds in random order
+// Prints JSON. Everything runs in the NAT lab of the tests (port-restricted NATs, unshaped), each role in a process of its own. A stall
+// is the longest time without a byte at the application, from the moment when the change begins; where a link is pulled, from when
+// it is back. `--beside`: a flow of each of those suffers the same changes at the same time, by its own tunnel.
+import { appendFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
+import { comes, Flow, server, summary } from "./support/numbers.mjs"
+import { output, sleep, surroundings, until, withProcesses } from "./support/processes.mjs"
+import { freePort, RESOURCE, startSallyport } from "./support/sallyport.mjs"
+import { RELAY_IP, startNebula, startWireguard } from "./support/vpns.mjs"
 
-const PROGRAM = fileURLToPath(new URL("../bin/sallyport", import.meta.url))
-const LAB_DIR = fileURLToPath(new URL("../test/natlab/lab/", import.meta.url))
-const LAB = `b${process.pid.toString(36)}`
-const RELAY = "203.0.113.10"
-const RESOURCE = { host: "10.50.0.10", port: 8080 }
-const ENV = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` }
+const NATLAB = fileURLToPath(new URL("../test/natlab/lab/natlab.sh", import.meta.url))
 /** A link that was pulled is back after this long. */
 const PULLED_MS = 3_000
 /** After a change the flow is watched for at least this long. */
 const WATCH_MS = 1_500
 /** A session that is not on a direct path by then is told as such, and the next change is made. A path that fell is held for up to 30 s. */
 const SETTLE_MS = 35_000
+/** Of a change that each flow has left behind, before the next one. */
+const REST_MS = 500
 
+process.env.PATH += ":/usr/sbin:/sbin"
 const { values } = parseArgs({
   options: {
     runs: { type: "string", default: "20" },
     kinds: { type: "string" },
+    mix: { type: "string" },
+    seed: { type: "string", default: "1" },
+    beside: { type: "string", default: "" },
     rate: { type: "string", default: "1000000" },
     logs: { type: "string" }
   }
 })
-
-const net = (...args) => {
-  const { status, stderr } = spawnSync(join(LAB_DIR, "natlab.sh"), [LAB, ...args], { env: ENV, encoding: "utf8" })
-  if (status !== 0) throw new Error(`natlab ${args.join(" ")}: ${stderr}`)
+const note = (line) => {
+  if (values.logs !== undefined) appendFileSync(values.logs, `${line}\n`)
 }
-/** The same without standing in the way of what is measured. */
-const later = (...args) =>
-  new Promise((resolve, reject) => {
-    const child = spawn(join(LAB_DIR, "natlab.sh"), [LAB, ...args], { env: ENV, stdio: ["ignore", "ignore", "pipe"] })
-    let problem = ""
-    child.stderr.on("data", (bytes) => (problem += bytes))
-    child.once("close", (code) => code === 0 ? resolve() : reject(new Error(`natlab ${args.join(" ")}: ${problem}`)))
-  })
 
-const other = (turn, home, away) => (turn % 2 === 0 ? away : home)
-/** Each changes something, and answers with the time from which the stall counts. `turn` counts up. */
+const LAB = `b${process.pid.toString(36)}`
+const net = (...args) => output([NATLAB, [LAB, ...args]])
+const on = (host) => (command, args) => ["ip", ["netns", "exec", `nl-${LAB}-${host}`, command, ...args]]
+
+/** Where each host is. Either goes to the LAN that nobody lives in and back; both at once: the connector to the client's, too. */
+const site = { client: "client", connector: "connector" }
+const AWAY = { client: "client2", connector: "client2" }
+const move = async (host, to) => {
+  site[host] = to
+  await net("roam", host, to)
+}
+const roam = (host, away = AWAY[host]) => move(host, site[host] === host ? away : host)
+let address = 10
+
+/** Each changes something. What it resolves to is the time from which the stall counts, unless that is when it began. */
 const KINDS = {
-  roam: (turn, now) => later("roam", "client", other(turn, "client", "client2")).then(() => now),
-  readdr: (turn, now) => later("readdr", "client", String(11 + turn % 2)).then(() => now),
-  connectorRoam: (turn, now) => later("roam", "connector", other(turn, "connector", "client2")).then(() => now),
-  bothRoam: (turn, now) =>
-    Promise.all([
-      later("roam", "client", other(turn, "client", "client2")),
-      later("roam", "connector", other(turn, "connector", "client"))
-    ]).then(() => now),
-  rebind: (_, now) => later("rebind", "client").then(() => now),
-  newWan: (_, now) => later("rebind", "client", "newip").then(() => now),
+  roam: () => roam("client"),
+  readdr: () => net("readdr", "client", String(address = address === 11 ? 12 : 11)),
+  connectorRoam: () => roam("connector"),
+  bothRoam: () => Promise.all([roam("client"), roam("connector", "client")]),
+  rebind: () => net("rebind", site.client),
+  newWan: () => net("rebind", site.client, "newip"),
   pulled: async () => {
-    await later("link", "client", "down")
+    await net("link", "client", "down")
     await sleep(PULLED_MS)
-    await later("link", "client", "up")
+    await net("link", "client", "up")
     return performance.now()
   },
   interfaceOff: async () => {
-    await later("link", "client", "off")
+    await net("link", "client", "off")
     await sleep(PULLED_MS)
     const now = performance.now()
-    await later("link", "client", "on")
+    await net("link", "client", "on")
     return now
   },
-  pathDeath: (_, now) => later("blackhole", "sites", "on").then(() => now)
+  pathDeath: () => net("blackhole", "sites", "on")
 }
 /** What puts the network back for the next turn. */
-const MEND = { pathDeath: () => later("blackhole", "sites", "off") }
+const MEND = { pathDeath: () => net("blackhole", "sites", "off") }
+/** Of a mix: the others take seconds each, and are the same to a flow as losing a path. */
+const MIXED = ["roam", "readdr", "connectorRoam", "bothRoam", "rebind", "newWan"]
 
 /** Where both started, so that one kind does not leave them on one LAN for the next. */
 const goHome = async () => {
-  await later("readdr", "client", "10")
-  await later("roam", "client", "client")
-  await later("roam", "connector", "connector")
+  await net("readdr", "client", String(address = 10))
+  await move("client", "client")
+  await move("connector", "connector")
   await sleep(WATCH_MS)
 }
 
-const children = []
-const paths = new Map()
-const dir = mkdtempSync(join(tmpdir(), "sallyport-roam-"))
-
-const on = (host, command, ...args) =>
-  spawn("ip", ["netns", "exec", `nl-${LAB}-${host}`, command, ...args], {
-    cwd: dir,
-    env: ENV,
-    stdio: ["ignore", "pipe", "pipe"]
-  })
-const launch = (host, ...args) =>
-  new Promise((resolve, reject) => {
-    const child = on(host, process.execPath, ...args)
-    children.push(child)
-    for (const stream of [child.stdout, child.stderr]) {
-      createInterface({ input: stream }).on("line", (line) => {
-        if (values.logs !== undefined) appendFileSync(values.logs, `${host} ${line}\n`)
-        if (line.includes("\"event\":\"ready\"")) resolve(child)
-        const path = /path changed.*"path":"([^"]+)"/.exec(line)
-        if (path !== null) paths.set(host, path[1])
-      })
+/** What moves packets, and one flow through it. */
+class Contender {
+  resets = 0
+  wrongWords = 0
+  /** By kind, milliseconds. */
+  stalls = {}
+  constructor(name, begin) {
+    this.name = name
+    this.begin = begin
+    this.flow = begin()
+  }
+  /** After a change: its stall, or a reset. One that does not move again in time is begun anew, and counts as a reset. */
+  async settle(kind, since) {
+    const back = await comes(() => this.flow.ended || this.flow.isMoving(), SETTLE_MS)
+    const stall = this.flow.stall(since)
+    this.wrongWords += this.flow.wrong
+    this.flow.wrong = 0
+    if (back && !this.flow.ended) {
+      this.stalls[kind] = [...(this.stalls[kind] ?? []), Math.round(stall)]
+      return note(`--- ${this.name} ${kind} ${Math.round(stall)}`)
     }
-    child.once("exit", (code) => reject(new Error(`${host} ended with ${code}`)))
+    this.resets++
+    note(`--- ${this.name} ${kind} reset`)
+    this.flow.child.kill("SIGTERM")
+    this.flow = this.begin()
+  }
+  takeResults() {
+    const { resets, stalls, wrongWords } = this
+    this.resets = 0
+    this.wrongWords = 0
+    this.stalls = {}
+    const kinds = Object.entries(stalls).map(([kind, list]) => [kind, { ...summary(list), all: list }])
+    return { resets, wrongWords, ...Object.fromEntries(kinds) }
+  }
+}
+
+/** xorshift32: the same order for the same seed. */
+const random = (seed) => {
+  let state = Math.imul(seed, 0x9e3779b1) | 1
+  return (below) => {
+    state ^= state << 13
+    state ^= state >>> 17
+    state ^= state << 5
+    return (state >>> 0) % below
+  }
+}
+
+async function main(processes) {
+  processes.onEnd(() => net("down"))
+  await net("up")
+  const port = await freePort()
+  const numbers = processes.start(on("connector"), process.execPath, server("0.0.0.0", port))
+  await new Promise((resolve) => numbers.stdout.once("data", resolve))
+  let path = null
+  const sallyport = await startSallyport(processes, {
+    name: "sallyport",
+    logLevel: values.logs === undefined ? "info" : "debug",
+    onLine: (role, line) => {
+      note(`${role} ${line}`)
+      const changed = role === "client" ? /path changed.*"path":"([^"]+)"/.exec(line) : null
+      if (changed !== null) path = changed[1]
+    },
+    path: "auto",
+    places: { relay: on("relay"), connector: on("connector"), client: on("client") },
+    port,
+    relay: { host: RELAY_IP, https: 443, udp: 3478 }
   })
-const start = (role) => launch(role, PROGRAM, "run", "--config", join(dir, `${role}.json`), "--log-format", "json")
-const token = (role, name) => {
-  const { stderr, stdout } = spawnSync("ip", [
-    ...["netns", "exec", `nl-${LAB}-relay`, process.execPath, PROGRAM, "token", "create"],
-    ...["--role", role, "--name", name, "--config", join(dir, "relay.json")]
-  ], { env: ENV, encoding: "utf8" })
-  if (stdout === "") throw new Error(stderr)
-  writeFileSync(join(dir, `${role}.token`), stdout, { mode: 0o600 })
-}
+  const flowTo = (target) => () =>
+    new Flow((args) => processes.start(on("client"), "curl", args), { port, rate: values.rate, ...target })
+  const isDirect = () => path !== null && path !== "relay"
 
-/** The download, checked as it comes: each word is one more than the word before. */
-class Flow {
-  arrivals = [performance.now()]
-  wrong = 0
-  words = 0
-  ended = null
-  #rest = Buffer.alloc(0)
-  constructor(rate) {
-    const url = `http://numbers:${RESOURCE.port}/count?rate=${rate}`
-    this.child = on("client", "curl", "--silent", "--no-buffer", "--socks5-hostname", "127.0.0.1:1080", url)
-    children.push(this.child)
-    this.child.stdout.on("data", (part) => this.#take(part))
-    this.child.once("close", (code) => (this.ended = code))
+  const vpns = {
+    wireguardGo: () => startWireguard(processes, { lab: LAB, on }),
+    nebula: () => startNebula(processes, { on, relayed: false })
   }
-  #take(part) {
-    this.arrivals.push(performance.now())
-    const bytes = this.#rest.length === 0 ? part : Buffer.concat([this.#rest, part])
-    const whole = bytes.length - bytes.length % 4
-    for (let at = 0; at < whole; at += 4) if (bytes.readUInt32BE(at) !== ++this.words) this.wrong++
-    this.#rest = Buffer.from(bytes.subarray(whole))
+  const contenders = [new Contender("sallyport", flowTo({ host: RESOURCE, socks: sallyport.target.socks }))]
+  for (const name of values.beside.split(",").filter((name) => name !== "")) {
+    const { host } = await vpns[name]()
+    await until(
+      async () => {
+        const [command, args] = on("client")("curl", ["--silent", "--max-time", "2", `http://${host}:${port}/`])
+        return (await output([command, args]).catch(() => "")).startsWith("hello")
+      },
+      true,
+      `${name} reaches the server`
+    )
+    contenders.push(new Contender(name, flowTo({ host })))
   }
-  /** The longest time without a byte that ended after `since`, or has not ended yet; what was before `since` does not count. */
-  stall(since) {
-    let last = since
-    let longest = 0
-    for (const at of [...this.arrivals, performance.now()]) {
-      if (at < since) continue
-      longest = Math.max(longest, at - last)
-      last = at
-    }
-    return longest
-  }
-  forget() {
-    this.arrivals = this.arrivals.slice(-1)
-  }
-}
 
-const until = async (what, is, withinMs) => {
-  const end = performance.now() + withinMs
-  while (!is()) {
-    if (performance.now() > end) return false
-    await sleep(20)
+  let notDirectAfterwards = 0
+  const turn = async (kind) => {
+    for (const { flow } of contenders) flow.forget()
+    note(`--- ${kind} ${new Date().toISOString()}`)
+    const began = performance.now()
+    const since = await KINDS[kind]()
+    const from = typeof since === "number" ? since : began
+    await sleep(WATCH_MS)
+    await Promise.all(contenders.map((contender) => contender.settle(kind, from)))
+    await MEND[kind]?.()
+    if (!(await comes(isDirect, SETTLE_MS))) notDirectAfterwards++
+    await comes(() => contenders.every(({ flow }) => flow.isMoving()), SETTLE_MS)
+    await sleep(REST_MS)
   }
-  return true
-}
-
-const isDirect = () => paths.get("client") !== undefined && paths.get("client") !== "relay"
-const quantile = (sorted, q) => Math.round(sorted[Math.min(sorted.length - 1, Math.ceil(q * sorted.length) - 1)])
-
-async function main() {
-  const config = (role, body) =>
-    writeFileSync(join(dir, `${role}.json`), JSON.stringify({ role, stateDir: role, ...body }))
-  const level = values.logs === undefined ? {} : { logLevel: "debug" }
-  net("up")
-  config("relay", {
-    name: "relay",
-    listen: { https: `${RELAY}:443`, udp: `${RELAY}:3478` },
-    advertise: { host: RELAY },
-    resources: [{ name: "numbers", address: RESOURCE.host, tcp: [RESOURCE.port] }],
-    access: [{ clients: ["*"], resources: ["*"] }]
-  })
-  config("connector", { name: "office", token: { file: "connector.token" }, ...level })
-  config("client", { name: "laptop", token: { file: "client.token" }, socks5: "127.0.0.1:1080", ...level })
-  writeFileSync(join(dir, "file"), "")
-  await launch("resource", join(LAB_DIR, "resource.mjs"), RESOURCE.host, String(RESOURCE.port), join(dir, "file"))
-  await start("relay")
-  token("connector", "office")
-  token("client", "laptop")
-  await Promise.all([start("connector"), start("client")])
-
-  const results = {}
-  for (const kind of values.kinds?.split(",") ?? Object.keys(KINDS)) {
-    let flow = new Flow(values.rate)
-    const stalls = []
-    let resets = 0
-    let relayed = 0
-    let wrong = 0
-    if (!(await until("direct", () => isDirect() && flow.words > 0, SETTLE_MS))) {
-      process.stderr.write(`${kind} begins relayed\n`)
+  const ready = async () => {
+    if (!(await comes(() => isDirect() && contenders.every(({ flow }) => flow.isMoving()), SETTLE_MS))) {
+      process.stderr.write("begins without a direct path, or without bytes\n")
     }
     await sleep(1_000)
-    for (let turn = 0; turn < Number(values.runs); turn++) {
-      flow.forget()
-      if (values.logs !== undefined) appendFileSync(values.logs, `--- ${kind} ${turn} ${new Date().toISOString()}\n`)
-      const since = await KINDS[kind](turn, performance.now())
-      await sleep(WATCH_MS)
-      await until("bytes", () => flow.ended !== null || performance.now() - flow.arrivals.at(-1) < 100, SETTLE_MS)
-      if (flow.ended !== null) {
-        resets++
-        flow = new Flow(values.rate)
-        await until("bytes again", () => flow.words > 0, SETTLE_MS)
-      } else stalls.push(flow.stall(since))
-      if (values.logs !== undefined) appendFileSync(values.logs, `--- stall ${stalls.at(-1)}\n`)
-      await MEND[kind]?.()
-      if (!(await until("direct", isDirect, SETTLE_MS))) relayed++
-      wrong += flow.wrong
-      flow.wrong = 0
-      await sleep(500)
-    }
-    flow.child.kill("SIGTERM")
-    await goHome()
-    const sorted = stalls.toSorted((a, b) => a - b)
-    results[kind] = {
-      n: stalls.length,
-      p50: quantile(sorted, 0.5),
-      p90: quantile(sorted, 0.9),
-      p99: quantile(sorted, 0.99),
-      max: quantile(sorted, 1),
-      resets,
-      wrongWords: wrong,
-      notDirectAfterwards: relayed,
-      all: stalls.map(Math.round)
-    }
-    process.stderr.write(`${kind}: ${JSON.stringify(results[kind])}\n`)
   }
-  console.log(JSON.stringify(
-    { bench: "roam", node: process.version, cores: cpus().length, load: loadavg()[0], unit: "ms of stall", results },
-    null,
-    2
-  ))
+  const results = () => {
+    const list = contenders.map((contender) => [contender.name, contender.takeResults()])
+    return { ...Object.fromEntries(list), notDirectAfterwards }
+  }
+
+  await ready()
+  if (values.mix !== undefined) {
+    const pick = random(Number(values.seed))
+    for (let i = 0; i < Number(values.mix); i++) await turn(MIXED[pick(MIXED.length)])
+    return results()
+  }
+  const all = {}
+  for (const kind of values.kinds?.split(",") ?? Object.keys(KINDS)) {
+    notDirectAfterwards = 0
+    for (let i = 0; i < Number(values.runs); i++) await turn(kind)
+    all[kind] = results()
+    process.stderr.write(`${kind}: ${JSON.stringify(all[kind])}\n`)
+    await goHome()
+    await ready()
+  }
+  return all
 }
 
-try {
-  await main()
-} finally {
-  for (const child of children) child.kill("SIGTERM")
-  await sleep(500)
-  net("down")
-  rmSync(dir, { recursive: true, force: true })
-}
-process.exit(0)
+const before = surroundings()
+const results = await withProcesses(main)
+console.log(
+  JSON.stringify({ bench: "roam", ...before, loadAfter: surroundings().load, unit: "ms of stall", results }, null, 2)
+)

@@ -14,16 +14,18 @@ export const RESOURCE = "source"
 /** JSON is YAML, too. */
 const writeConfig = (dir, role, config) => {
   const file = join(dir, `${role}.json`)
-  writeFileSync(file, JSON.stringify({ role, name: role, stateDir: role, logLevel: "warn", ...config }))
+  writeFileSync(file, JSON.stringify({ role, name: role, stateDir: role, ...config }))
   return file
 }
 
-/** One role, when it is ready. `nodeArgs` are node's own, as `--cpu-prof`. */
-const run = ({ start }, place, role, config, { env, nodeArgs = [] }) =>
+/** One role, when it is ready. `nodeArgs` are node's own, as `--cpu-prof`; `onLine` is told what it logs. */
+const run = ({ start }, place, role, config, { env, nodeArgs = [], onLine }) =>
   new Promise((resolve, reject) => {
     const since = performance.now()
     const args = [...nodeArgs, PROGRAM, "run", "--config", config, "--log-format", "json"]
-    const child = start(place, process.execPath, args, { env: { ...process.env, ...env } })
+    const stdio = ["ignore", "pipe", onLine === undefined ? "inherit" : "pipe"] // logs go to stderr
+    const child = start(place, process.execPath, args, { env: { ...process.env, ...env }, stdio })
+    if (onLine !== undefined) createInterface({ input: child.stderr }).on("line", (line) => onLine(role, line))
     const late = setTimeout(() => reject(new Error(`${role} did not get ready`)), BOOT_MS)
     child.once("error", reject)
     child.once("exit", (code) => reject(new Error(`${role} ended with ${code}`)))
@@ -38,15 +40,25 @@ const run = ({ start }, place, role, config, { env, nodeArgs = [] }) =>
  * Relay, connector and client. `places` says where each runs, `relay` is {host, https, udp}, `port` the traffic's server on
  * the connector's host, and `path` "auto" or "relay".
  */
-export async function startSallyport(processes, { env = {}, name, nodeArgs, path, places, port, relay }) {
+export async function startSallyport(
+  processes,
+  { env = {}, logLevel = "warn", name, nodeArgs, onLine, path, places, port, relay }
+) {
   const dir = join(processes.dir, name)
   mkdirSync(dir)
   const started = {}
   const start = async (role, config) =>
-    started[role] = await run(processes, places?.[role] ?? here, role, writeConfig(dir, role, config), {
-      env,
-      nodeArgs
-    })
+    started[role] = await run(
+      processes,
+      places?.[role] ?? here,
+      role,
+      writeConfig(dir, role, { logLevel, ...config }),
+      {
+        env,
+        nodeArgs,
+        onLine
+      }
+    )
   await start("relay", {
     listen: { https: `${relay.host}:${relay.https}`, udp: `${relay.host}:${relay.udp}` },
     advertise: { host: relay.host },
