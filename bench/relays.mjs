@@ -4,27 +4,24 @@
 // In the NAT lab of the tests, unshaped, symmetric NATs on both sides, so that nothing is direct; each role in a process of its own. A
 // stall is the longest time without a byte at the application after the relay died. `killed`: SIGKILL, and started again after the
 // turn; of two turns one kills the relay with the directory. `blackholed`: all UDP to and from it is dropped.
-import { spawn, spawnSync } from "node:child_process"
-import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
-import { cpus, loadavg, tmpdir } from "node:os"
+import { appendFileSync } from "node:fs"
 import { join } from "node:path"
-import { createInterface } from "node:readline"
-import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
+import { comes, Flow, server, summary } from "./support/numbers.mjs"
+import { output, sleep, surroundings, withProcesses } from "./support/processes.mjs"
+import { createToken, freePort, RESOURCE, run, writeConfig } from "./support/sallyport.mjs"
 
-const PROGRAM = fileURLToPath(new URL("../bin/sallyport", import.meta.url))
-const LAB_DIR = fileURLToPath(new URL("../test/natlab/lab/", import.meta.url))
-const LAB = `r${process.pid.toString(36)}`
+const NATLAB = fileURLToPath(new URL("../test/natlab/lab/natlab.sh", import.meta.url))
 const ADDRESS = { relay: "203.0.113.10", relay2: "203.0.113.20" }
-const RESOURCE = { host: "10.50.0.10", port: 8080 }
-const ENV = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` }
+const NODES = ["client", "connector"]
 /** A flow is watched for this long after its relay died. */
 const WATCH_MS = 3_000
 /** The relay is back; both nodes are bound there again and have proved it. */
 const BACK_MS = 30_000
 const PROVED_MS = 2_500
 
+process.env.PATH += ":/usr/sbin:/sbin"
 const { values } = parseArgs({
   options: {
     runs: { type: "string", default: "10" },
@@ -33,192 +30,127 @@ const { values } = parseArgs({
     logs: { type: "string" }
   }
 })
-
-const dir = mkdtempSync(join(tmpdir(), "sallyport-relays-"))
-const children = new Map()
-/** Of each host, how often it said that it is bound at the first relay, or at the second one. */
-const bound = { relay: new Map(), relay2: new Map() }
-/** By which relay the client's packets go. */
-let inUse = "relay"
-
-const net = (...args) => {
-  const { status, stderr } = spawnSync(join(LAB_DIR, "natlab.sh"), [LAB, ...args], { env: ENV, encoding: "utf8" })
-  if (status !== 0) throw new Error(`natlab ${args.join(" ")}: ${stderr}`)
+const note = (line) => {
+  if (values.logs !== undefined) appendFileSync(values.logs, `${line}\n`)
 }
-const on = (host, command, ...args) =>
-  spawn("ip", ["netns", "exec", `nl-${LAB}-${host}`, command, ...args], {
-    cwd: dir,
-    env: ENV,
-    stdio: ["ignore", "pipe", "pipe"]
-  })
+const LAB = `r${process.pid.toString(36)}`
+const net = (...args) => output([NATLAB, [LAB, ...args]])
+const on = (host) => (command, args) => ["ip", ["netns", "exec", `nl-${LAB}-${host}`, command, ...args]]
 
-const count = (map, host) => map.set(host, (map.get(host) ?? 0) + 1)
-const onLine = (host, line) => {
-  if (values.logs !== undefined) appendFileSync(values.logs, `${host} ${line}\n`)
-  if (line.includes("signaling is up")) count(bound.relay, host)
-  if (line.includes("bound at another relay")) count(bound.relay2, host)
-  const path = host === "client" ? /path changed.*"path":"relay([^"]*)"/.exec(line) : null
-  if (path !== null) inUse = path[1] === "" ? "relay" : "relay2"
-}
-const launch = (host, ...args) =>
-  new Promise((resolve, reject) => {
-    const child = on(host, process.execPath, ...args)
-    children.set(host, child)
-    for (const stream of [child.stdout, child.stderr]) {
-      createInterface({ input: stream }).on("line", (line) => {
-        onLine(host, line)
-        if (line.includes("\"event\":\"ready\"")) resolve(child)
-      })
-    }
-    child.once("exit", (code) => reject(new Error(`${host} ended with ${code}`)))
-  })
-const start = (role) => launch(role, PROGRAM, "run", "--config", join(dir, `${role}.json`), "--log-format", "json")
-const token = (role, name, file) => {
-  const { stderr, stdout } = spawnSync("ip", [
-    ...["netns", "exec", `nl-${LAB}-relay`, process.execPath, PROGRAM, "token", "create"],
-    ...["--role", role, "--name", name, "--config", join(dir, "relay.json")]
-  ], { env: ENV, encoding: "utf8" })
-  if (stdout === "") throw new Error(stderr)
-  writeFileSync(join(dir, `${file}.token`), stdout, { mode: 0o600 })
-}
+async function main(processes) {
+  const { dir } = processes
+  processes.onEnd(() => net("down"))
+  await net("up", "--client-nat", "symmetric", "--connector-nat", "symmetric")
+  const port = await freePort()
+  const numbers = processes.start(on("connector"), process.execPath, server("127.0.0.1", port))
+  await new Promise((resolve) => numbers.stdout.once("data", resolve))
 
-/** The download, checked as it comes: each word is one more than the word before. */
-class Flow {
-  lastAt = performance.now()
-  stallMs = 0
-  wrong = 0
-  words = 0
-  ended = false
-  #rest = Buffer.alloc(0)
-  constructor() {
-    const url = `http://numbers:${RESOURCE.port}/count?rate=${values.rate}`
-    this.child = on("client", "curl", "--silent", "--no-buffer", "--socks5-hostname", "127.0.0.1:1080", url)
-    this.child.stdout.on("data", (part) => this.#take(part))
-    this.child.once("close", () => (this.ended = true))
+  /** Of each relay, how often each node said that it is bound there. */
+  const bound = { relay: new Map(), relay2: new Map() }
+  /** By which relay the client's packets go. */
+  let inUse = "relay"
+  const count = (map, host) => map.set(host, (map.get(host) ?? 0) + 1)
+  const onLine = (host, line) => {
+    note(`${host} ${line}`)
+    if (line.includes("signaling is up")) count(bound.relay, host)
+    if (line.includes("bound at another relay")) count(bound.relay2, host)
+    const path = host === "client" ? /path changed.*"path":"relay([^"]*)"/.exec(line) : null
+    if (path !== null) inUse = path[1] === "" ? "relay" : "relay2"
   }
-  #take(part) {
-    const now = performance.now()
-    this.stallMs = Math.max(this.stallMs, now - this.lastAt)
-    this.lastAt = now
-    const bytes = Buffer.concat([this.#rest, part])
-    const whole = bytes.length - bytes.length % 4
-    for (let at = 0; at < whole; at += 4) if (bytes.readUInt32BE(at) !== ++this.words) this.wrong++
-    this.#rest = Buffer.from(bytes.subarray(whole))
-  }
-  get stallNow() {
-    return Math.max(this.stallMs, performance.now() - this.lastAt)
-  }
-}
+  const nodes = {}
+  const start = async (
+    host
+  ) => (nodes[host] = await run(processes, on(host), host, join(dir, `${host}.json`), { onLine }))
+  const token = (role, name) => createToken(on("relay"), join(dir, "relay.json"), role, name)
 
-const until = async (is, withinMs) => {
-  const end = performance.now() + withinMs
-  while (!is() && performance.now() < end) await sleep(20)
-  return is()
-}
-
-/** Each kills the relay of that name, and answers with what brings it back. */
-const KINDS = {
-  killed: (name) => {
-    const child = children.get(name)
-    child.removeAllListeners("exit")
-    child.kill("SIGKILL")
-    return async () => {
-      const before = ["client", "connector"].map((host) => bound[name].get(host) ?? 0)
-      await start(name)
-      const is = () => ["client", "connector"].every((host, i) => (bound[name].get(host) ?? 0) > before[i])
-      if (!(await until(is, BACK_MS))) process.stderr.write(`${name} is not bound again\n`)
-    }
-  },
-  blackholed: (name) => {
-    net("blackhole", name, "on")
-    return async () => net("blackhole", name, "off")
-  }
-}
-
-const quantile = (sorted, q) => Math.round(sorted[Math.min(sorted.length - 1, Math.ceil(q * sorted.length) - 1)])
-
-async function main() {
-  const config = (role, body) => writeFileSync(join(dir, `${role}.json`), JSON.stringify({ stateDir: role, ...body }))
-  net("up", "--client-nat", "symmetric", "--connector-nat", "symmetric")
-  config("relay", {
-    role: "relay",
-    name: "relay",
+  writeConfig(dir, "relay", {
     listen: { https: `${ADDRESS.relay}:443`, udp: `${ADDRESS.relay}:3478` },
     advertise: { host: ADDRESS.relay },
-    resources: [{ name: "numbers", address: RESOURCE.host, tcp: [RESOURCE.port] }],
+    resources: [{ name: RESOURCE, address: "127.0.0.1", tcp: [port], allowLoopback: true }],
     access: [{ clients: ["*"], resources: ["*"] }]
   })
-  config("relay2", {
+  await start("relay")
+  writeConfig(dir, "relay2", {
     role: "relay",
-    name: "relay-2",
-    join: { file: "relay2.token" },
+    join: await token("relay", "relay2"),
     listen: { udp: `${ADDRESS.relay2}:3478` },
     advertise: { host: ADDRESS.relay2 }
   })
-  config("connector", { role: "connector", name: "office", token: { file: "connector.token" } })
-  config("client", { role: "client", name: "laptop", token: { file: "client.token" }, socks5: "127.0.0.1:1080" })
-  writeFileSync(join(dir, "file"), "")
-  await launch("resource", join(LAB_DIR, "resource.mjs"), RESOURCE.host, String(RESOURCE.port), join(dir, "file"))
-  await start("relay")
-  token("relay", "relay-2", "relay2")
-  token("connector", "office", "connector")
-  token("client", "laptop", "client")
   await start("relay2")
-  await Promise.all([start("connector"), start("client")])
+  writeConfig(dir, "connector", { token: await token("connector") })
+  writeConfig(dir, "client", { token: await token("client"), socks5: "127.0.0.1:0" })
+  await Promise.all(NODES.map(start))
+  const socks = Number(nodes.client.listen.socks5.split(":").at(-1))
+  const begin = () =>
+    new Flow((args) => processes.start(on("client"), "curl", args), {
+      host: RESOURCE,
+      port,
+      rate: values.rate,
+      socks
+    })
+
+  /** Each kills the relay of that name, and resolves to what brings it back. */
+  const kinds = {
+    killed: async (name) => {
+      const { child } = nodes[name]
+      child.removeAllListeners("exit")
+      child.kill("SIGKILL")
+      return async () => {
+        const before = NODES.map((host) => bound[name].get(host) ?? 0)
+        await start(name)
+        const is = () => NODES.every((host, i) => (bound[name].get(host) ?? 0) > before[i])
+        if (!(await comes(is, BACK_MS))) process.stderr.write(`${name} is not bound again\n`)
+      }
+    },
+    blackholed: async (name) => {
+      await net("blackhole", name, "on")
+      return () => net("blackhole", name, "off")
+    }
+  }
 
   const results = {}
   for (const kind of values.kinds.split(",")) {
-    let flow = new Flow()
+    let flow = begin()
     const turns = []
     let resets = 0
-    let wrong = 0
-    if (!(await until(() => flow.words > 0, BACK_MS))) throw new Error("nothing comes")
+    let wrongWords = 0
+    if (!(await comes(() => flow.words > 0, BACK_MS))) throw new Error("nothing comes")
     await sleep(PROVED_MS)
     for (let turn = 0; turn < Number(values.runs); turn++) {
       const dying = inUse
-      flow.stallMs = 0
-      const mend = KINDS[kind](dying)
+      flow.forget()
+      const since = performance.now()
+      const mend = await kinds[kind](dying)
       await sleep(WATCH_MS)
-      await until(() => flow.ended || performance.now() - flow.lastAt < 200, BACK_MS)
-      const stayed = inUse === dying
-      if (flow.ended || stayed) resets++
-      else turns.push({ dying, stallMs: flow.stallNow })
-      if (values.logs !== undefined) appendFileSync(values.logs, `--- ${kind} ${dying} ${flow.stallNow}\n`)
+      await comes(() => flow.ended || flow.isMoving(200), BACK_MS)
+      const stall = flow.stall(since)
+      if (flow.ended || inUse === dying) resets++
+      else turns.push({ dying, stall })
+      note(`--- ${kind} ${dying} ${stall}`)
       await mend()
       await sleep(PROVED_MS)
-      wrong += flow.wrong
+      wrongWords += flow.wrong
       flow.wrong = 0
       if (!flow.ended) continue
-      flow = new Flow()
-      await until(() => flow.words > 0, BACK_MS)
+      flow = begin()
+      await comes(() => flow.words > 0, BACK_MS)
     }
     flow.child.kill("SIGTERM")
-    const of = (some) => {
-      const sorted = some.map(({ stallMs }) => stallMs).toSorted((a, b) => a - b)
-      return { n: sorted.length, p50: quantile(sorted, 0.5), p99: quantile(sorted, 0.99), max: quantile(sorted, 1) }
-    }
+    const of = (some) => summary(some.map(({ stall }) => stall))
     results[kind] = {
       ...of(turns),
       withDirectory: of(turns.filter(({ dying }) => dying === "relay")),
       resets,
-      wrongWords: wrong,
-      all: turns.map(({ stallMs }) => Math.round(stallMs))
+      wrongWords,
+      all: turns.map(({ stall }) => Math.round(stall))
     }
     process.stderr.write(`${kind}: ${JSON.stringify(results[kind])}\n`)
   }
-  console.log(JSON.stringify(
-    { bench: "relays", node: process.version, cores: cpus().length, load: loadavg()[0], unit: "ms of stall", results },
-    null,
-    2
-  ))
+  return results
 }
 
-try {
-  await main()
-} finally {
-  for (const child of children.values()) child.removeAllListeners("exit").kill("SIGTERM")
-  await sleep(500)
-  net("down")
-  rmSync(dir, { recursive: true, force: true })
-}
-process.exit(0)
+const before = surroundings()
+const results = await withProcesses(main)
+console.log(
+  JSON.stringify({ bench: "relays", ...before, loadAfter: surroundings().load, unit: "ms of stall", results }, null, 2)
+)

@@ -11,28 +11,40 @@ const BOOT_MS = 30_000
 /** The name under which the traffic's server is reached. */
 export const RESOURCE = "source"
 
-/** JSON is YAML, too. */
-const writeConfig = (dir, role, config) => {
-  const file = join(dir, `${role}.json`)
-  writeFileSync(file, JSON.stringify({ role, name: role, stateDir: role, ...config }))
+/** The configuration file of a node, named after it. JSON is YAML, too. */
+export const writeConfig = (dir, name, config) => {
+  const file = join(dir, `${name}.json`)
+  writeFileSync(file, JSON.stringify({ name, role: name, stateDir: name, ...config }))
   return file
 }
 
-/** One role, when it is ready. `nodeArgs` are node's own, as `--cpu-prof`; `onLine` is told what it logs. */
-const run = ({ start }, place, role, config, { env, nodeArgs = [], onLine }) =>
+/** A token of the relay whose configuration is `config`; `place` is where that runs. */
+export const createToken = async (place, config, role, name = role) => {
+  const network = role === "connector" ? ["--network", "default"] : []
+  const args = ["token", "create", "--config", config, "--role", role, "--name", name, ...network]
+  return (await output(place(process.execPath, [PROGRAM, ...args]))).trim()
+}
+
+/** One node, when it is ready. `nodeArgs` are node's own, as `--cpu-prof`; `onLine` is told what it logs. */
+export const run = ({ start }, place, name, config, { env = {}, nodeArgs = [], onLine } = {}) =>
   new Promise((resolve, reject) => {
     const since = performance.now()
     const args = [...nodeArgs, PROGRAM, "run", "--config", config, "--log-format", "json"]
     const stdio = ["ignore", "pipe", onLine === undefined ? "inherit" : "pipe"] // logs go to stderr
     const child = start(place, process.execPath, args, { env: { ...process.env, ...env }, stdio })
-    if (onLine !== undefined) createInterface({ input: child.stderr }).on("line", (line) => onLine(role, line))
-    const late = setTimeout(() => reject(new Error(`${role} did not get ready`)), BOOT_MS)
+    if (onLine !== undefined) createInterface({ input: child.stderr }).on("line", (line) => onLine(name, line))
+    const late = setTimeout(() => reject(new Error(`${name} did not get ready`)), BOOT_MS)
     child.once("error", reject)
-    child.once("exit", (code) => reject(new Error(`${role} ended with ${code}`)))
+    child.once("exit", (code) => reject(new Error(`${name} ended with ${code}`)))
     createInterface({ input: child.stdout }).on("line", (line) => {
       if (!line.includes("\"event\":\"ready\"")) return
       clearTimeout(late)
-      resolve({ pid: child.pid, readyMs: Math.round(performance.now() - since), listen: JSON.parse(line).listen })
+      resolve({
+        child,
+        pid: child.pid,
+        readyMs: Math.round(performance.now() - since),
+        listen: JSON.parse(line).listen
+      })
     })
   })
 
@@ -65,11 +77,7 @@ export async function startSallyport(
     resources: [{ name: RESOURCE, address: "127.0.0.1", tcp: [port], allowLoopback: true }],
     access: [{ clients: ["*"], resources: ["*"] }]
   })
-  const token = async (role) => {
-    const command = [PROGRAM, "token", "create", "--config", join(dir, "relay.json"), "--role", role, "--name", role]
-    const network = role === "connector" ? ["--network", "default"] : []
-    return (await output((places?.relay ?? here)(process.execPath, [...command, ...network]))).trim()
-  }
+  const token = (role) => createToken(places?.relay ?? here, join(dir, "relay.json"), role)
   await start("connector", { path, token: await token("connector") })
   await start("client", { path, token: await token("client"), socks5: "127.0.0.1:0" })
   const status = (places?.client ?? here)(process.execPath, [
