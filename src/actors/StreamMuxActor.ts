@@ -18,6 +18,7 @@ import type { NodeContext } from "../transport/plane/FlowSession.ts"
 import { PacketRouter } from "../transport/plane/PacketRouter.ts"
 import { engine } from "../transport/quic/QuicheEngine.ts"
 import { CloseCode } from "../transport/quic/QuicSession.ts"
+import { SavedSessions, TicketKeys } from "../transport/quic/Resumption.ts"
 import * as Doors from "./mux/Doors.ts"
 import * as Guesses from "./mux/Guesses.ts"
 import * as PacketLink from "./mux/PacketLink.ts"
@@ -94,6 +95,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     engine,
     certificate: yield* node.identity.certificate,
     privateKey: Redacted.value(node.identity.privateKey),
+    savedSessions: new SavedSessions(),
     keyOfCertificate: (der) => Either.getOrElse(Pki.publicKeyOfCert(der), () => null),
     now: () => performance.now(),
     nowSeconds: () => wallSeconds() + clockOffset,
@@ -105,6 +107,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   }
   const sessions = Sessions.make({
     node: context,
+    ticketKeys: new TicketKeys(),
     authorityKey: node.relay.authorityKey,
     signaling,
     relay,

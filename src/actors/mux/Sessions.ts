@@ -10,6 +10,7 @@ import type { Signed } from "../../protocol/Signed.ts"
 import * as Authority from "../../services/Authority.ts"
 import { FlowSession, type FlowSessionEvents, type NodeContext } from "../../transport/plane/FlowSession.ts"
 import { CloseCode } from "../../transport/quic/QuicSession.ts"
+import type { TicketKeys } from "../../transport/quic/Resumption.ts"
 import type { PathEvent } from "../PathProberRpcs.ts"
 import type { Relay } from "../RelayRpcs.ts"
 import type { Dialed, DialRefused, SessionId, SignalingEvent } from "../RelaySignalingRpcs.ts"
@@ -43,6 +44,8 @@ const SUPERSEDED_MS = 2_000
 
 export interface Options {
   readonly node: NodeContext
+  /** Connector. */
+  readonly ticketKeys: TicketKeys
   readonly authorityKey: NodeKey
   readonly signaling: ActorRef<RpcsOf<typeof Signaling>>
   readonly relay: ActorRef<RpcsOf<typeof Relay>>
@@ -71,7 +74,7 @@ interface Target {
 }
 
 export const make = (options: Options) => {
-  const { authorityKey, fork, node, publish, relay, signaling } = options
+  const { authorityKey, fork, node, publish, relay, signaling, ticketKeys } = options
   const held = new Map<SessionId, Held>()
   const dialling = new Map<string, Deferred.Deferred<FlowSession, Verdict>>()
 
@@ -140,12 +143,13 @@ export const make = (options: Options) => {
   const begin = Effect.fnUntraced(function*(
     documents: { grant: Grant; ticket: Ticket },
     ticket: Signed,
-    target: Target | null
+    target: Target | null,
+    ticketKey: Uint8Array | null = null
   ) {
     const { session: id } = documents.ticket
     const up = yield* Deferred.make<FlowSession, Verdict>()
     yield* relay.ask((client) => client.OpenSession({ session: id, ticket }))
-    const session = new FlowSession(node, documents.ticket, documents.grant, eventsOf(id))
+    const session = new FlowSession(node, documents.ticket, documents.grant, eventsOf(id), ticketKey)
     const it: Held = { session, up, ticket, active: true, renewAt: 0, upAt: Infinity, target, redialAt: 0 }
     held.set(id, it)
     return it
@@ -251,7 +255,11 @@ export const make = (options: Options) => {
     const documents = open(invite.grant, invite.ticket)
     if (Either.isLeft(documents)) return yield* decline(documents.left)
     if (documents.right.ticket.session !== session) return yield* decline("the ticket is for another session")
-    if (!held.has(session)) yield* begin(documents.right, invite.ticket, null)
+    if (!held.has(session)) {
+      const claim = ticketKeys.claim(documents.right.grant.clientKey, session, node.now())
+      if (claim._tag === "Spent") return yield* decline("this session has begun before")
+      yield* begin(documents.right, invite.ticket, null, claim.ticketKey)
+    }
     return yield* signaling.ask((client) => client.Ready({ session }))
   }, Effect.catchAll((error) => Effect.logWarning("an invitation could not be answered", error.message)))
 

@@ -14,6 +14,7 @@ import * as Signed from "../../protocol/Signed.ts"
 import * as FlowStart from "../flow/FlowStart.ts"
 import type { QuicEngine } from "../quic/QuicEngine.ts"
 import { CloseCode, type CloseReason } from "../quic/QuicSession.ts"
+import { connectionIdOf, type SavedSessions } from "../quic/Resumption.ts"
 import { ConnectorFlows } from "./ConnectorFlows.ts"
 import { ControlStream } from "./ControlStream.ts"
 import type { PacketRouter } from "./PacketRouter.ts"
@@ -43,6 +44,8 @@ export interface NodeContext {
   readonly certificate: string
   readonly privateKey: string
   readonly keyOfCertificate: (der: Uint8Array) => string | null
+  /** Client: what it resumes from. */
+  readonly savedSessions: SavedSessions
   /** Milliseconds, monotonic. */
   readonly now: () => number
   /** Epoch seconds by the relay's clock. */
@@ -68,7 +71,14 @@ export class FlowSession {
   /** The peer wants no new flows. */
   #leaving = false
 
-  constructor(node: NodeContext, ticket: Ticket, grant: Grant, events: FlowSessionEvents) {
+  /** `ticketKey`: connector; what `TicketKeys` gave for this session. */
+  constructor(
+    node: NodeContext,
+    ticket: Ticket,
+    grant: Grant,
+    events: FlowSessionEvents,
+    ticketKey: Uint8Array | null = null
+  ) {
     this.id = ticket.session
     this.#node = node
     this.#events = events
@@ -97,6 +107,12 @@ export class FlowSession {
       receiveTag: isClient ? connectorTag : clientTag,
       router: node.router,
       engine: node.engine,
+      resumption: {
+        clientId: connectionIdOf(ticket.session),
+        savedSession: isClient ? node.savedSessions.take(grant.connectorKey, node.now()) : null,
+        ticketKey
+      },
+      onSavedSession: (session) => node.savedSessions.keep(grant.connectorKey, session, node.now()),
       certificate: node.certificate,
       privateKey: node.privateKey,
       keyOfCertificate: node.keyOfCertificate,

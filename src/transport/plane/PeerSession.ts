@@ -23,6 +23,7 @@ import { ProbeSeal } from "../probe/ProbeSeal.ts"
 import { type QuicEngine, SLOTS } from "../quic/QuicEngine.ts"
 import { CloseCode, type CloseReason, QuicSession, type SlotPath } from "../quic/QuicSession.ts"
 import type { QuicStream } from "../quic/QuicStream.ts"
+import type { Resumption } from "../quic/Resumption.ts"
 import type { Endpoint, PacketRouter } from "./PacketRouter.ts"
 import { addressKey, RELAY_SLOT, Slots } from "./Slots.ts"
 
@@ -36,7 +37,7 @@ const OUTAGE_MS = 250
 const MAX_SEEN = 16
 
 export interface PeerSessionEvents {
-  /** The peer has proved the pinned key. */
+  /** The peer has proved the pinned key; or, client, only one that has can read what leaves from now on. Once. */
   readonly onUp: () => void
   /** A stream that the peer opened. */
   readonly onStream: (stream: QuicStream) => void
@@ -65,6 +66,9 @@ export interface PeerSessionOptions {
   readonly receiveTag: number
   readonly router: PacketRouter
   readonly engine: QuicEngine
+  readonly resumption: Resumption
+  /** Client: what another session with this peer may resume from. */
+  readonly onSavedSession: (session: Uint8Array) => void
   readonly certificate: string
   readonly privateKey: string
   /** The Ed25519 key in a certificate, base64url; null: it has none. */
@@ -116,6 +120,9 @@ export class PeerSession implements Endpoint {
       slot: RELAY_SLOT,
       path: this.#slotPath(RELAY),
       transmit: (slot, buffer, length, segment, count) => this.#transmit(slot, buffer, length, segment, count),
+      resumption: options.resumption,
+      onSavedSession: options.onSavedSession,
+      onEarly: (certificate) => this.#onEarly(certificate),
       onEstablished: (certificate) => this.#onEstablished(certificate),
       onStream: (stream) => options.events.onStream(stream),
       onClosed: (reason) => this.#onClosed(reason),
@@ -430,11 +437,20 @@ export class PeerSession implements Endpoint {
 
   // ------------------------------------------------------------------------------------------------------------ lifetime
 
-  #onEstablished(certificate: Uint8Array): void {
-    if (this.#options.keyOfCertificate(certificate) !== this.peerKey) {
-      this.close(CloseCode.identity, "the certificate is not the peer's")
-      return
-    }
+  /** A ticket says who the client is by the certificate that the session before was made with. */
+  #onEarly(certificate: Uint8Array | null): void {
+    if (this.role === "connector") return this.#onEstablished(certificate)
+    this.expectAnswer()
+    this.#rise()
+  }
+
+  #onEstablished(certificate: Uint8Array | null): void {
+    if (certificate !== null && this.#options.keyOfCertificate(certificate) === this.peerKey) return this.#rise()
+    this.close(CloseCode.identity, "the certificate is not the peer's")
+  }
+
+  #rise(): void {
+    if (this.#up) return
     this.#up = true
     this.#options.events.onUp()
   }

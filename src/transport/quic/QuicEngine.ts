@@ -1,5 +1,7 @@
 /** What a session needs of a QUIC implementation: packets in, packets out, streams and paths. No sockets, no clock of ours. */
 
+import type { Resumption } from "./Resumption.ts"
+
 /** A session's paths live in this many fixed slots; a slot is pointed at another path underneath (QUIC never sees a new address). */
 export const SLOTS = 8
 
@@ -22,6 +24,8 @@ export interface EngineOptions {
   readonly maxPacket: number
   /** The slot that the handshake uses. */
   readonly slot: number
+  /** Absent: every handshake is whole, and bound to no session. */
+  readonly resumption?: Resumption
 }
 
 /** `read` has nothing for now. */
@@ -68,6 +72,13 @@ export interface QuicConnection {
   readonly onTimeout: () => void
 
   readonly isEstablished: () => boolean
+  /**
+   * Before it is established. Client: what is written leaves as early data, or, where the connector takes none, later. Connector:
+   * what is read is early data, sent by whom `peerCertificate` says, for this very session.
+   */
+  readonly isEarly: () => boolean
+  /** Client: to resume from; secret. Null: the connector has not sent a ticket yet. */
+  readonly savedSession: () => Uint8Array | null
   readonly isClosed: () => boolean
   readonly isTimedOut: () => boolean
   /** DER of the peer's certificate; null before it came. */

@@ -57,6 +57,9 @@ export class QuicSession {
   readonly #ghosts = new Set<number>()
   #nextStream = NOTICE_STREAM + 4
   #established = false
+  /** Early data came or may leave; see `SessionOptions.onEarly`. */
+  #early = false
+  #saved = false
   #closed: CloseReason | null = null
   #drained = false
   #drainAt = Infinity
@@ -75,7 +78,8 @@ export class QuicSession {
       certificate: options.certificate,
       privateKey: options.privateKey,
       maxPacket: LARGEST_PACKET,
-      slot: options.slot
+      slot: options.slot,
+      ...(options.resumption === undefined ? {} : { resumption: options.resumption })
     })
     this.#notices = new NoticeStream(this.#connection, options.role)
     this.#sender = new PacketSender(options, this.#connection)
@@ -105,7 +109,7 @@ export class QuicSession {
   /** One frame's content, `length` bytes of `buffer` from `offset`, as it came by `slot`. Call `schedule` after a batch. */
   receive(slot: number, buffer: Uint8Array, offset: number, length: number): void {
     if (this.#drained || !this.#sender.has(slot)) return
-    if (this.#established) this.#meter.received(length)
+    if (this.#established || this.#early) this.#meter.received(length)
     this.#connection.receive(slot, buffer.subarray(offset, offset + length))
     if (slot !== this.#sender.active) this.#sender.limitTo(slot) // a PATH_RESPONSE leaves by the slot of its challenge
   }
@@ -287,10 +291,10 @@ export class QuicSession {
     if (!this.#established) {
       if (this.#connection.isEstablished()) this.#onEstablished()
       else if (now >= this.#handshakeDeadline) this.close(CloseCode.handshakeTimeout, "handshake timed out")
+      else if (this.#connection.isEarly()) this.#onEarly()
     }
-    if (this.#established && this.#closed === null) {
-      this.#connection.replenishIds()
-      this.#followPaths()
+    if ((this.#established || this.#early) && this.#closed === null) {
+      if (this.#established) this.#serveEstablished()
       this.#serveReaders()
       this.#serveNotices()
       this.#serveDatagrams()
@@ -302,10 +306,27 @@ export class QuicSession {
     if (this.#closed === null) this.#watchPeer()
   }
 
+  #serveEstablished(): void {
+    this.#connection.replenishIds()
+    this.#followPaths()
+    if (this.#saved || this.#options.onSavedSession === undefined) return
+    const session = this.#connection.savedSession()
+    if (session === null) return
+    this.#saved = true
+    this.#options.onSavedSession(session)
+  }
+
+  #onEarly(): void {
+    if (this.#early || this.#options.onEarly === undefined) return
+    this.#early = true
+    this.#options.onEarly(this.#connection.peerCertificate())
+  }
+
   #onEstablished(): void {
     const certificate = this.#connection.peerCertificate()
     if (certificate === null) return this.close(CloseCode.identity, "no certificate")
     this.#established = true
+    if (this.#early) this.#connection.ping() // where no early data was taken, its answer tells QUIC to send it again
     this.#sender.onEstablished()
     this.#options.onEstablished(certificate)
   }

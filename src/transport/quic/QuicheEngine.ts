@@ -38,6 +38,7 @@ const ACTIVE_ID_LIMIT = SLOTS + 4
 const MAX_DATAGRAMS = 1024
 const ID_BYTES = 16
 const EMPTY = new Uint8Array(0)
+const PROTOCOL_VIOLATION = 0x0a // RFC 9000, section 20.1
 
 /** Addresses that only quiche sees. Short, since each packet carries them through the binding as text. */
 const HOSTS: Record<Role, string> = { client: "::1", connector: "::2" }
@@ -70,6 +71,9 @@ const makeConfig = (options: EngineOptions) => {
   // last began anew: on a window below ten of the largest packets the round trip then grows by itself, to minutes.
   config.enablePacing(true)
   config.enableDgram(true, MAX_DATAGRAMS, MAX_DATAGRAMS)
+  const ticketKey = options.resumption?.ticketKey ?? null
+  if (ticketKey !== null) config.setTicketKey(ticketKey)
+  if (ticketKey !== null || options.role === "client") config.enableEarlyData()
   return config
 }
 
@@ -80,11 +84,20 @@ class QuicheConnection implements QuicConnection {
   readonly #local: ReadonlyArray<{ host: string; port: number }>
   readonly #remote: ReadonlyArray<{ host: string; port: number }>
   readonly #arrivals: ReadonlyArray<RecvInfo>
+  readonly #client: boolean
+  /** Connector: the only connection id that a client may begin with, until one has; null: any. */
+  #onlyFrom: Uint8Array | null
+  /** The first flight was made for another session. */
+  #foreign = false
   #sendSlot: number
   #finished = false
+  #resumes = false
 
   constructor(options: EngineOptions) {
     const client = options.role === "client"
+    const { clientId, savedSession } = options.resumption ?? { clientId: null, savedSession: null }
+    this.#client = client
+    this.#onlyFrom = client ? null : clientId
     this.#local = addressesOf(options.role)
     this.#remote = addressesOf(client ? "connector" : "client")
     this.#arrivals = this.#local.map((to, slot) => ({ from: this.#remote[slot] ?? to, to }))
@@ -92,8 +105,18 @@ class QuicheConnection implements QuicConnection {
     const { from, to } = this.#arrival(options.slot)
     const config = makeConfig(options)
     this.#connection = client
-      ? native.quiche.Connection.connect(null, randomBytes(ID_BYTES), to, from, config)
+      ? native.quiche.Connection.connect(null, clientId ?? randomBytes(ID_BYTES), to, from, config)
       : native.quiche.Connection.accept(randomBytes(ID_BYTES), null, to, from, config)
+    if (client && savedSession !== null) this.#resume(savedSession)
+  }
+
+  #resume(session: Uint8Array): void {
+    try {
+      this.#connection.setSession(session)
+      this.#resumes = true
+    } catch {
+      // not a session of this build of TLS: the handshake is whole
+    }
   }
 
   #arrival(slot: number): RecvInfo {
@@ -103,12 +126,25 @@ class QuicheConnection implements QuicConnection {
   }
 
   receive(slot: number, packet: Uint8Array): boolean {
+    if (this.#foreign) return false
+    let taken = true
     try {
       this.#connection.recv(packet, this.#arrival(slot))
-      return true
     } catch {
-      return false
+      taken = false
     }
+    if (this.#onlyFrom !== null) this.#checkOrigin(this.#onlyFrom)
+    return taken && !this.#foreign
+  }
+
+  /** QUIC has checked that the client's ClientHello names the connection id that its packets bear (RFC 9000, section 7.3). */
+  #checkOrigin(expected: Uint8Array): void {
+    const origin = this.#connection.destinationId()
+    if (origin.length === 0) return // no packet could be opened yet
+    this.#onlyFrom = null
+    if (Buffer.compare(origin, expected) === 0) return
+    this.#foreign = true
+    this.#end(false, PROTOCOL_VIOLATION, "a handshake for another session")
   }
 
   send(into: Uint8Array): number {
@@ -135,7 +171,16 @@ class QuicheConnection implements QuicConnection {
   }
 
   isEstablished(): boolean {
-    return this.#connection.isEstablished()
+    return !this.#foreign && this.#connection.isEstablished()
+  }
+
+  isEarly(): boolean {
+    if (this.#foreign || this.#connection.isEstablished()) return false
+    return this.#client ? this.#resumes : this.#connection.isInEarlyData()
+  }
+
+  savedSession(): Uint8Array | null {
+    return this.#connection.session()
   }
 
   isClosed(): boolean {
@@ -157,8 +202,12 @@ class QuicheConnection implements QuicConnection {
   }
 
   close(code: number, reason: string): void {
+    this.#end(true, code, reason)
+  }
+
+  #end(application: boolean, code: number, reason: string): void {
     try {
-      this.#connection.close(true, code, Buffer.from(reason.slice(0, 200)))
+      this.#connection.close(application, code, Buffer.from(reason.slice(0, 200)))
     } catch {
       // already closing
     }

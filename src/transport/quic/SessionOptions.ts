@@ -2,6 +2,7 @@
 import { type Buffer } from "node:buffer"
 import { type ConnectionStats, type QuicEngine, type Role } from "./QuicEngine.ts"
 import { type QuicStream } from "./QuicStream.ts"
+import { type Resumption } from "./Resumption.ts"
 import { type SendRing } from "./SendRing.ts"
 
 /** Application close codes, as the peer sees them. */
@@ -49,6 +50,16 @@ export interface SessionOptions {
   readonly transmit: (slot: number, buffer: Buffer, length: number, segment: number, count: number) => void
   /** Once, before any stream. The callee compares the key with the pinned one and calls `close` if it differs. */
   readonly onEstablished: (peerCertificate: Uint8Array) => void
+  /** What to resume from, and what ties the handshake to this session. */
+  readonly resumption?: Resumption
+  /**
+   * Once, before `onEstablished`, which checks the peer all the same. Client: streams may be opened, and what they say leaves with the
+   * first flight; only the connector of the saved session can read it. Connector: with the certificate that the client had shown
+   * in the session before; the callee compares the key.
+   */
+  readonly onEarly?: (peerCertificate: Uint8Array | null) => void
+  /** Client, once: to resume from in another session with this peer. Secret. */
+  readonly onSavedSession?: (session: Uint8Array) => void
   /** A stream that the peer opened (connector only). The callee sets its handler at once. */
   readonly onStream: (stream: QuicStream) => void
   /** Once. Streams are told before. The session may still answer the peer until `drained`. */
