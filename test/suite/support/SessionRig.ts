@@ -108,6 +108,7 @@ export const link = (options: LinkOptions): Link => {
     onFlow: ignore,
     onCandidates: ignore,
     onCandidatesAck: ignore,
+    onOpened: ignore,
     onPing: ignore,
     onPong: ignore,
     onHeard: ignore,
