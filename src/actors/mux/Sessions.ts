@@ -9,7 +9,7 @@ import type { NodeKey } from "../../protocol/NodeKey.ts"
 import type { Signed } from "../../protocol/Signed.ts"
 import * as Authority from "../../services/Authority.ts"
 import { FlowSession, type FlowSessionEvents, type NodeContext } from "../../transport/plane/FlowSession.ts"
-import { CloseCode } from "../../transport/quic/QuicSession.ts"
+import { CloseCode, type CloseReason } from "../../transport/quic/QuicSession.ts"
 import type { TicketKeys } from "../../transport/quic/Resumption.ts"
 import type { PathEvent } from "../PathProberRpcs.ts"
 import type { Relay } from "../RelayRpcs.ts"
@@ -22,8 +22,6 @@ import type { Signaling, SignalingDown } from "../SignalingRpcs.ts"
 export const MAX_SESSIONS = 1024
 /** Covers the relay's own deadline for connectors that do not answer, which tries the next one. */
 const DIAL_DEADLINE = Duration.seconds(8)
-/** QUIC's handshake takes one round trip; what is longer than this is a dead connector or a dead relay. */
-const HANDSHAKE_DEADLINE = Duration.seconds(8)
 /** A session without flows is kept this long, so that the next one opens at once and on a path already found. */
 export const IDLE_SESSION_MS = 10 * 60_000
 /**
@@ -90,11 +88,15 @@ export const make = (options: Options) => {
     publish({ _tag: "SessionUp", session: session.id, role, peer, path, active: it.active })
     fork(Effect.logInfo("session up").pipe(Effect.annotateLogs({ session: session.id, peer })))
   }
-  const onDown = (session: FlowSession, reason: { readonly kind: string; readonly text: string }) => {
+  const onDown = (session: FlowSession, reason: CloseReason) => {
     const it = held.get(session.id)
     if (it === undefined) return
     held.delete(session.id)
-    Deferred.unsafeDone(it.up, Exit.fail<Verdict>({ code: "unreachable", reason: reason.text }))
+    const silent = reason.kind === "local" && reason.code === CloseCode.handshakeTimeout
+    const verdict: Verdict = silent
+      ? { code: "timed_out", reason: "no answer from the connector" }
+      : { code: "unreachable", reason: reason.text }
+    Deferred.unsafeDone(it.up, Exit.fail(verdict))
     publish({ _tag: "SessionDown", session: session.id })
     fork(
       Effect.logInfo("session down").pipe(
@@ -191,23 +193,14 @@ export const make = (options: Options) => {
     const known = withPeer(dialed.connectorKey)
     if (known !== undefined) {
       known.session.setGrant(documents.grant, dialed.grant)
-      return yield* awaitUp(known)
+      return yield* Deferred.await(known.up)
     }
     if (held.size >= MAX_SESSIONS) {
       return yield* Effect.fail<Verdict>({ code: "too_many_flows", reason: "no room for another session" })
     }
     const it = yield* Effect.mapError(begin(documents, dialed.ticket, target), (error) => internal(error.message))
-    return yield* awaitUp(it)
+    return yield* Deferred.await(it.up)
   })
-
-  const awaitUp = ({ session, up }: Held) =>
-    Deferred.await(up).pipe(Effect.timeoutFail({
-      duration: HANDSHAKE_DEADLINE,
-      onTimeout: (): Verdict => {
-        session.close(CloseCode.handshakeTimeout, "no answer from the connector")
-        return { code: "timed_out", reason: "no answer from the connector" }
-      }
-    }))
 
   /** A session that may carry this flow. Flows to one target that come while it is being dialled share the dial. */
   const obtain = (host: string, port: number): Effect.Effect<FlowSession, Verdict> =>

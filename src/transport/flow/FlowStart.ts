@@ -65,7 +65,7 @@ export const request = (session: QuicSession, open: Open, done: (answer: Answer)
       finish(result.code === "accepted" ? { _tag: "Accepted", stream, rest } : { _tag: "Rejected", verdict: result })
     }),
     onWritable: writer,
-    onClosed: () => finish(internal("the session ended"))
+    onClosed: () => finish(gone)
   }
   writer()
   return () => {
@@ -75,6 +75,11 @@ export const request = (session: QuicSession, open: Open, done: (answer: Answer)
     stream.handler = null
     stream.abort(FLOW_RESET)
   }
+}
+
+const gone: Answer = {
+  _tag: "Rejected",
+  verdict: { code: "unreachable", reason: "the session with the connector ended before it answered" }
 }
 
 const tooMany: Answer = {

@@ -15,7 +15,7 @@ import { WriterQueue } from "./WriterQueue.ts"
 export { CloseCode, type CloseReason, type SessionOptions, type SessionStats, type SlotPath } from "./SessionOptions.ts"
 
 /** Nobody waits longer for a peer that does not answer, or answers without a certificate. */
-export const HANDSHAKE_TIMEOUT_MS = 10_000
+export const HANDSHAKE_TIMEOUT_MS = 8_000
 /**
  * quiche 0.18, closed by its own side before the handshake was confirmed, has one more packet to send for ever. So what a
  * closed session still says is counted, and it ends by our own clock.
