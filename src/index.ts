@@ -1,6 +1,7 @@
 /** Sallyport as a library: any role inside another program. */
+export type { PathKind } from "./protocol/PathKind.ts"
 export { RunFailed } from "./roles/Run.ts"
-export type { PathKind, Peer } from "./roles/Running.ts"
+export type { Peer } from "./roles/Running.ts"
 export {
   DialFailed,
   type Flow,

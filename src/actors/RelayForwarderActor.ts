@@ -11,6 +11,7 @@ import { NodeKey, toBytes } from "../protocol/NodeKey.ts"
 import { LARGEST_BYTES } from "../protocol/PathMtu.ts"
 import { isUnspecified } from "../services/config/HostPort.ts"
 import * as Crypto from "../services/Crypto.ts"
+import * as RelayMetrics from "../transport/relay/RelayMetrics.ts"
 import { RelayServer } from "../transport/relay/RelayServer.ts"
 import * as StunSockets from "../transport/relay/StunSockets.ts"
 import * as UdpPort from "../transport/udp/UdpPort.ts"
@@ -54,6 +55,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
     epochSeconds: () => Math.floor(clock.unsafeCurrentTimeMillis() / 1000),
     onFull: (table) => void fork(Effect.logWarning(`the relay's table of ${table} is full; newcomers are refused`))
   })
+  const self = yield* Self.Self
+  yield* self.exposeMetrics(() => RelayMetrics.read(server))
   let { port } = config.udp
   const hosts = hostsOf(config.udp.host)
   const sockets: Array<UdpPort.UdpPort> = []

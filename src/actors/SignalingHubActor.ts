@@ -30,6 +30,7 @@ import type { Link } from "../transport/link/Link.ts"
 import * as LinkServer from "../transport/link/LinkServer.ts"
 import * as RpcOverLink from "../transport/link/RpcOverLink.ts"
 import * as Board from "./hub/Board.ts"
+import { HubMetrics } from "./hub/HubMetrics.ts"
 import { bridge } from "./hub/PacketBridge.ts"
 import { RelayForwarder } from "./RelayForwarderRpcs.ts"
 import {
@@ -77,6 +78,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const forwarder = yield* Peers.ref(RelayForwarder)
   const scope = yield* Effect.scope
   const board = Board.make()
+  const metrics = new HubMetrics()
+  const self = yield* Self.Self
+  yield* self.exposeMetrics(() => metrics.read(board.links.values()))
   const removed = new Map<NodeKey, number>() // until, epoch ms
   const udp = yield* forwarder.ask((client) => client.AwaitListening(), { deadline: "10 seconds" })
   yield* directory.replacePolicy(config.policy)
@@ -222,6 +226,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
       UnknownResource: ({ message }) => Effect.fail(new DialRefused({ code: "name_not_found", message })),
       PortNotListed: ({ message }) => Effect.fail(new DialRefused({ code: "port_not_listed", message })),
       DirectoryError: ({ message }) => Effect.fail(new DialRefused({ code: "overloaded", message }))
+    }),
+    Effect.tapBoth({
+      onFailure: ({ code }) => Effect.sync(() => metrics.onDial(code)),
+      onSuccess: () => Effect.sync(() => metrics.onDial("accepted"))
     })
   )
 

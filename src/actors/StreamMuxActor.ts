@@ -21,6 +21,7 @@ import { CloseCode } from "../transport/quic/QuicSession.ts"
 import { SavedSessions, TicketKeys } from "../transport/quic/Resumption.ts"
 import * as Doors from "./mux/Doors.ts"
 import * as Guesses from "./mux/Guesses.ts"
+import { MuxMetrics } from "./mux/MuxMetrics.ts"
 import * as PacketLink from "./mux/PacketLink.ts"
 import * as Sessions from "./mux/Sessions.ts"
 import * as Sockets from "./mux/Sockets.ts"
@@ -105,9 +106,11 @@ const make = Effect.fnUntraced(function*(config: Config) {
       ),
     leg: () => leg
   }
+  const metrics = new MuxMetrics()
   const sessions = Sessions.make({
     node: context,
     ticketKeys: new TicketKeys(),
+    metrics,
     authorityKey: node.relay.authorityKey,
     signaling,
     relay,
@@ -118,6 +121,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
   })
   const peerOf = (session: SessionId) => sessions.get(session)?.peer
   const guesses = yield* Guesses.make({ router, segment: SEGMENT_BYTES, publish, peerOf })
+  const self = yield* Self.Self
+  const { all, kindOf } = sessions
+  yield* self.exposeMetrics(() => metrics.read({ router, sessions: all, kindOf }))
   yield* Effect.addFinalizer(() =>
     Effect.zipRight(
       Effect.sync(() => sessions.closeAll(CloseCode.goaway, "this node stops")),
@@ -141,6 +147,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   /** One flow of an application, from its question to its answer. */
   const connect = Effect.fn("StreamMux.connect")(function*(request: Doors.Request) {
     const { host, port } = request
+    const askedAt = performance.now()
     const session = yield* sessions.obtain(host, port)
     if (request.gone.aborted) return
     const span = yield* Effect.option(Effect.currentSpan)
@@ -150,6 +157,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
     const onAbort = () => giveUp()
     const giveUp = session.openFlow({ host, port, traceparent }, (answer) => {
       request.gone.removeEventListener("abort", onAbort)
+      metrics.onFlow(
+        answer._tag === "Rejected" ? answer.verdict.code : "accepted",
+        (performance.now() - askedAt) / 1000
+      )
       if (answer._tag === "Rejected") return request.refuse(answer.verdict)
       if (request.begin(answer.stream, answer.rest, () => session.flowEnded())) return
       answer.stream.abort(FLOW_RESET)
@@ -162,7 +173,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
         Effect.logInfo("flow refused").pipe(
           Effect.annotateLogs({ host: request.host, port: request.port, verdict: verdict.code, why: verdict.reason })
         ),
-        Effect.sync(() => request.refuse(verdict))
+        Effect.sync(() => {
+          metrics.onFlow(verdict.code, null)
+          request.refuse(verdict)
+        })
       )))
 
   const onSignal = (event: SignalingEvent) => {
@@ -239,7 +253,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
       }),
     SelectPath: ({ path, reason, session }) =>
       Effect.zipRight(
-        withSession(session, ({ peer }) => peer.select(path, !PathReason.isImprovement(reason))),
+        withSession(session, ({ peer }) => {
+          sessions.onSelected(session, reason)
+          peer.select(path, !PathReason.isImprovement(reason))
+        }),
         Effect.logInfo("path selected").pipe(
           Effect.annotateLogs({ session, path: path.kind === "direct" ? path.kind : keyOf(path), reason })
         )

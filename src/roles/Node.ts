@@ -2,15 +2,16 @@
 import { Effect } from "effect"
 import { join } from "node:path"
 import { PathProber, type SessionPath } from "../actors/PathProberRpcs.ts"
-import { type LegKind, Relay } from "../actors/RelayRpcs.ts"
+import { Relay } from "../actors/RelayRpcs.ts"
 import { Signaling } from "../actors/SignalingRpcs.ts"
 import { type SessionStatus, StreamMux } from "../actors/StreamMuxRpcs.ts"
 import { Stun } from "../actors/StunRpcs.ts"
 import { NODE_ACTORS, NODE_PLACEMENT } from "../actors/Wiring.ts"
+import * as PathKind from "../protocol/PathKind.ts"
 import type { ClientConfig, NodeConfig } from "../services/config/Config.ts"
 import type { Settings } from "../services/Telemetry.ts"
 import * as Enrol from "./Enrol.ts"
-import type { PathKind, Peer, Running } from "./Running.ts"
+import type { Peer, Running } from "./Running.ts"
 import * as Threads from "./Threads.ts"
 
 /** A SOCKS5 door for the embedding program, in the state directory. */
@@ -84,16 +85,6 @@ const orNull = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A | null> => E
 const forwardsOf = (config: ClientConfig) =>
   config.forwards.map(({ listen, port, resource }) => ({ listen, port, resource }))
 
-const WORSE: ReadonlyArray<LegKind> = ["relay-tcp", "relay-h3", "relay-udp"]
-
-/** Of a relayed session the worse leg counts: it is the one that a user would want to mend. */
-const kindOf = ({ leg, path, peerLeg }: SessionStatus): PathKind =>
-  path.kind === "direct"
-    ? "direct"
-    : path.relay !== undefined
-    ? "relay-udp"
-    : WORSE.find((kind) => kind === leg || kind === peerLeg) ?? "relay-udp"
-
 const peerOf = (
   session: SessionStatus,
   paths: ReadonlyArray<SessionPath>,
@@ -101,7 +92,7 @@ const peerOf = (
   relayOnly: boolean
 ): Peer => {
   const known = paths.find((path) => path.session === session.session)
-  const path = kindOf(session)
+  const path = PathKind.of(session.path, session.leg, session.peerLeg)
   const reason = relayOnly ? "relay_only" : known?.reason ?? "resumed"
   return {
     name: session.peer,

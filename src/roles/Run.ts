@@ -4,6 +4,7 @@ import { AdminError } from "../services/AdminError.ts"
 import * as AdminServer from "../services/AdminServer.ts"
 import { type Config, load } from "../services/config/Config.ts"
 import * as Telemetry from "../services/Telemetry.ts"
+import * as OpenMetrics from "../services/telemetry/OpenMetrics.ts"
 import * as Forwarder from "./Forwarder.ts"
 import * as Node from "./Node.ts"
 import * as Relay from "./Relay.ts"
@@ -56,6 +57,11 @@ const routes = (started: Deferred.Deferred<Running>): AdminServer.Routes => {
     "GET /v1/status": () => Effect.flatMap(running, ({ status }) => Effect.mapError(status, failed)),
     "GET /v1/netcheck": () =>
       Effect.flatMap(running, ({ netcheck }) => netcheck === null ? notOfRelay : Effect.mapError(netcheck, failed)),
+    "GET /metrics": () =>
+      Effect.map(
+        Effect.flatMap(running, ({ supervisor }) => supervisor.metrics),
+        (families) => new AdminServer.Text(OpenMetrics.render(families), OpenMetrics.CONTENT_TYPE)
+      ),
     "GET /v1/actors": () => Effect.flatMap(running, ({ supervisor }) => supervisor.status)
   }
 }

@@ -6,10 +6,8 @@ import type { HubError } from "../actors/SignalingHubRpcs.ts"
 import type { ListenFailed } from "../actors/StreamMuxRpcs.ts"
 import type { NetCheckFailed } from "../actors/StunRpcs.ts"
 import type { NetReport } from "../protocol/NatReport.ts"
+import type { PathKind } from "../protocol/PathKind.ts"
 import type { Config } from "../services/config/Config.ts"
-
-/** How relayed or direct packets of a session travel, as the worse of its two legs. */
-export type PathKind = "direct" | "relay-udp" | "relay-h3" | "relay-tcp"
 
 export interface Peer {
   readonly name: string

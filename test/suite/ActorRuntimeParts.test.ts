@@ -142,7 +142,8 @@ describe("Inbox", () => {
         name: "test",
         incarnation: 1,
         die: (cause) => Deferred.succeed(died, cause),
-        watchQueue: () => Effect.void
+        watchQueue: () => Effect.void,
+        exposeMetrics: () => Effect.void
       })
       const inbox = yield* Effect.provideService(makeInbox(), Self, self)
       const asking = yield* Effect.fork(inbox.ask<number>((reply) => ({ _tag: "Never", reply })))

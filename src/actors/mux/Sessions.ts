@@ -6,6 +6,8 @@ import { Deferred, Duration, Effect, Either, Exit } from "effect"
 import type { Grant, Ticket } from "../../protocol/Documents.ts"
 import type { Verdict, VerdictCode } from "../../protocol/FlowWire.ts"
 import type { NodeKey } from "../../protocol/NodeKey.ts"
+import * as PathKind from "../../protocol/PathKind.ts"
+import type { PathRef, Reason } from "../../protocol/PathRef.ts"
 import type { Signed } from "../../protocol/Signed.ts"
 import * as Authority from "../../services/Authority.ts"
 import { FlowSession, type FlowSessionEvents, type NodeContext } from "../../transport/plane/FlowSession.ts"
@@ -17,6 +19,7 @@ import type { Dialed, DialRefused, SessionId, SignalingEvent } from "../RelaySig
 import type { RpcsOf } from "../runtime/ActorAddress.ts"
 import type { ActorRef, ActorUnavailable } from "../runtime/ActorRef.ts"
 import type { Signaling, SignalingDown } from "../SignalingRpcs.ts"
+import type { MuxMetrics } from "./MuxMetrics.ts"
 
 /** Sessions of one node; an invitation or a dial past this is refused. */
 export const MAX_SESSIONS = 1024
@@ -48,6 +51,7 @@ export interface Options {
   readonly signaling: ActorRef<RpcsOf<typeof Signaling>>
   readonly relay: ActorRef<RpcsOf<typeof Relay>>
   readonly publish: (event: PathEvent) => void
+  readonly metrics: MuxMetrics
   /** Runs an effect of this actor from a callback of the data plane. */
   readonly fork: (effect: Effect.Effect<void>) => void
 }
@@ -64,6 +68,9 @@ interface Held {
   /** Client: what it was dialled for, or last used for. */
   target: Target | null
   redialAt: number
+  /** Why packets go by the path that they go by. */
+  selected: Reason
+  wasDirect: boolean
 }
 
 interface Target {
@@ -72,7 +79,7 @@ interface Target {
 }
 
 export const make = (options: Options) => {
-  const { authorityKey, fork, node, publish, relay, signaling, ticketKeys } = options
+  const { authorityKey, fork, metrics, node, publish, relay, signaling, ticketKeys } = options
   const held = new Map<SessionId, Held>()
   const dialling = new Map<string, Deferred.Deferred<FlowSession, Verdict>>()
 
@@ -105,23 +112,38 @@ export const make = (options: Options) => {
       )
     )
   }
+  const kindOf = ({ path, peerLeg }: FlowSession) => PathKind.of(path, node.leg(), peerLeg)
+  const onMoved = (it: Held, path: PathRef) => {
+    const kind = PathKind.of(path, node.leg(), it.session.peerLeg)
+    metrics.onSwitch(kind, it.selected)
+    if (kind !== "direct" || it.wasDirect) return
+    it.wasDirect = true
+    metrics.onFirstDirect((node.now() - it.upAt) / 1000)
+  }
   const eventsOf = (id: SessionId): FlowSessionEvents => ({
     onUp,
     onDown,
-    onFlow: (flow) =>
+    onFlow: (flow) => {
+      metrics.onFlow(flow.verdict.code, null)
       fork(
         Effect.logDebug("flow").pipe(
           Effect.annotateLogs({ session: id, host: flow.host, port: flow.port, verdict: flow.verdict.code })
         )
-      ),
+      )
+    },
     onCandidates: (seq, list, mapping) => publish({ _tag: "PeerCandidates", session: id, seq, list, mapping }),
     onOpened: (opened) => publish({ _tag: "PeerOpened", session: id, opened }),
     onCandidatesAck: (seq) => publish({ _tag: "CandidatesAcked", session: id, seq }),
     onPing: (path) => publish({ _tag: "PingSeen", session: id, path }),
-    onPong: (path, txId, rttMs, observed) => publish({ _tag: "Pong", session: id, path, txId, rttMs, observed }),
+    onPong: (path, txId, rttMs, observed) => {
+      metrics.onPong(PathKind.of(path, node.leg(), held.get(id)?.session.peerLeg ?? null), rttMs)
+      publish({ _tag: "Pong", session: id, path, txId, rttMs, observed })
+    },
     onHeard: (path) => publish({ _tag: "Heard", session: id, path }),
     onSwitchRequest: (reason) => publish({ _tag: "SwitchRequested", session: id, reason }),
     onPath: (path) => {
+      const it = held.get(id)
+      if (it !== undefined) onMoved(it, path)
       if (node.role === "connector") publish({ _tag: "PeerSelected", session: id, path })
     }
   })
@@ -152,7 +174,9 @@ export const make = (options: Options) => {
     const up = yield* Deferred.make<FlowSession, Verdict>()
     yield* relay.ask((client) => client.OpenSession({ session: id, ticket }))
     const session = new FlowSession(node, documents.ticket, documents.grant, eventsOf(id), ticketKey)
-    const it: Held = { session, up, ticket, active: true, renewAt: 0, upAt: Infinity, target, redialAt: 0 }
+    const selected = node.role === "connector" ? "peer_selected" : "relay_first"
+    const times = { renewAt: 0, upAt: Infinity, redialAt: 0 }
+    const it: Held = { session, up, ticket, active: true, target, selected, wasDirect: false, ...times }
     held.set(id, it)
     return it
   })
@@ -343,6 +367,12 @@ export const make = (options: Options) => {
     onSignal,
     tick,
     snapshot,
+    kindOf,
+    /** Client: why the next move of this session happens. */
+    onSelected: (id: SessionId, reason: Reason) => {
+      const it = held.get(id)
+      if (it !== undefined) it.selected = reason
+    },
     get: (id: SessionId) => held.get(id)?.session,
     all: () => [...held.values()].map(({ session }) => session),
     closeAll: (code: number, text: string) => {

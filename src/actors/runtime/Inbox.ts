@@ -15,6 +15,7 @@ import {
   Option,
   Tracer
 } from "effect"
+import * as Metrics from "../../services/telemetry/Metrics.ts"
 import * as SelfModule from "./Self.ts"
 
 export interface Inbox<Message> {
@@ -51,14 +52,21 @@ export interface Options<Message, R> {
 }
 
 export const make = Effect.fnUntraced(function*<Message, R = never>(options: Options<Message, R>) {
-  type Letter = { readonly message: Message; readonly span: Option.Option<Tracer.AnySpan> }
+  /** `at`: when it was posted, ms; waiting for room in a full inbox is waiting, too. */
+  type Letter = { readonly message: Message; readonly span: Option.Option<Tracer.AnySpan>; readonly at: number }
   const self = yield* SelfModule.Self
   const mailbox = yield* Mailbox.make<Letter>({ capacity: options.capacity })
   const timers = yield* FiberMap.make<string>()
   const waiting = new Set<Reply<never>>()
   const depth = () => Option.getOrElse(mailbox.unsafeSize(), () => 0)
+  const waits = new Metrics.Distribution()
+  const letter = (message: Message, span: Letter["span"] = Option.none()): Letter => ({
+    message,
+    span,
+    at: performance.now()
+  })
 
-  const post = (message: Message) => Effect.flatMap(currentSpan, (span) => mailbox.offer({ message, span }))
+  const post = (message: Message) => Effect.flatMap(currentSpan, (span) => mailbox.offer(letter(message, span)))
   const ask = <A, E = never>(message: (reply: Reply<A, E>) => Message) =>
     Effect.suspend(() => {
       const reply = Deferred.unsafeMake<A, E>(FiberId.none)
@@ -72,7 +80,7 @@ export const make = Effect.fnUntraced(function*<Message, R = never>(options: Opt
     })
   const inbox: Inbox<Message> = {
     post,
-    unsafePost: (message) => depth() < options.capacity && mailbox.unsafeOffer({ message, span: Option.none() }),
+    unsafePost: (message) => depth() < options.capacity && mailbox.unsafeOffer(letter(message)),
     ask,
     askWithin: (deadline, message) => Effect.timeout(ask(message), deadline),
     setTimer: (name, delay, message) =>
@@ -80,18 +88,22 @@ export const make = Effect.fnUntraced(function*<Message, R = never>(options: Opt
         FiberMap.run(
           timers,
           name,
-          Effect.zipRight(Effect.sleep(delay), mailbox.offer({ message, span: Option.none() }))
+          Effect.zipRight(Effect.sleep(delay), Effect.suspend(() => mailbox.offer(letter(message))))
         )
       ),
     clearTimer: (name) => FiberMap.remove(timers, name),
     depth
   }
-  const handleNext = Effect.flatMap(mailbox.take, ({ message, span }) =>
-    Option.match(span, {
+  const handleNext = Effect.flatMap(mailbox.take, ({ at, message, span }) => {
+    waits.observe((performance.now() - at) / 1000)
+    return Option.match(span, {
       onNone: () => options.handle(message, inbox),
       onSome: (span) => Effect.withParentSpan(options.handle(message, inbox), span)
-    }))
-  yield* self.watchQueue({ name: options.name ?? "inbox", capacity: options.capacity, depth })
+    })
+  })
+  const name = options.name ?? "inbox"
+  yield* self.watchQueue({ name, capacity: options.capacity, depth })
+  yield* self.exposeMetrics(() => metricsOf({ actor: self.name, queue: name }, depth(), waits))
   yield* Effect.forever(handleNext).pipe(
     Effect.orDie, // taking fails only after the mailbox has ended, which only the next line does
     Effect.onExit((exit) => Effect.zipRight(mailbox.shutdown, strand(waiting, exit))),
@@ -105,6 +117,21 @@ const strand = (waiting: ReadonlySet<Reply<never>>, exit: Exit.Exit<never>) =>
   Exit.isSuccess(exit)
     ? Effect.void
     : Effect.forEach(waiting, (reply) => Deferred.failCause(reply, exit.cause), { discard: true })
+
+const metricsOf = (
+  labels: Metrics.Labels,
+  depth: number,
+  waits: Metrics.Distribution
+): ReadonlyArray<Metrics.Family> => [
+  Metrics.gauge({ name: "sallyport_actor_queue_depth", help: "Messages that wait in an actor's queue." }, [
+    { labels, value: depth }
+  ]),
+  Metrics.histogram({
+    name: "sallyport_actor_message_wait_seconds",
+    unit: "seconds",
+    help: "Time from a message's posting until its actor took it up."
+  }, [{ labels, of: waits }])
+]
 
 const dying = (name: string) => new Error(`actor ${name} is dying and takes no more messages`)
 

@@ -1,5 +1,6 @@
 /** What the runtime lets an actor say about itself. */
 import { type Cause, Context, Effect, Layer, Option, type Scope } from "effect"
+import type * as Metrics from "../../services/telemetry/Metrics.ts"
 
 export class Self extends Context.Tag("sallyport/actors/Self")<Self, {
   readonly name: string
@@ -9,6 +10,8 @@ export class Self extends Context.Tag("sallyport/actors/Self")<Self, {
   readonly die: (cause: Cause.Cause<unknown>) => Effect.Effect<void>
   /** Shows a queue's depth in the supervisor's status while the scope lives. */
   readonly watchQueue: (queue: Queue) => Effect.Effect<void, never, Scope.Scope>
+  /** Adds what `source` reads to this process's metrics while the scope lives. What it has counted stays after that. */
+  readonly exposeMetrics: (source: Metrics.Source) => Effect.Effect<void, never, Scope.Scope>
 }>() {}
 
 export interface Queue {
@@ -36,5 +39,6 @@ export const layerTest = (name = "test"): Layer.Layer<Self> =>
     name,
     incarnation: 1,
     die: (cause) => Effect.logError(`actor ${name} died`, cause),
-    watchQueue: () => Effect.void
+    watchQueue: () => Effect.void,
+    exposeMetrics: () => Effect.void
   })

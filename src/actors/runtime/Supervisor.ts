@@ -19,12 +19,14 @@ import {
   Stream
 } from "effect"
 import { MessageChannel, type MessagePort } from "node:worker_threads"
+import type * as Metrics from "../../services/telemetry/Metrics.ts"
 import { NotStarted } from "./Actor.ts"
 import type { ActorAddress, Any as AnyAddress } from "./ActorAddress.ts"
 import * as ActorRef from "./ActorRef.ts"
 import * as MessagePortProtocol from "./MessagePortProtocol.ts"
 import * as Placement from "./Placement.ts"
 import * as Restart from "./Restart.ts"
+import * as RuntimeMetrics from "./RuntimeMetrics.ts"
 import * as Status from "./Status.ts"
 import * as StopOrder from "./StopOrder.ts"
 import { type Death, type Health, ThreadRpcs } from "./ThreadContract.ts"
@@ -69,6 +71,8 @@ export interface Supervisor {
   /** Main as a caller. Unknown addresses are a defect. */
   readonly ref: <Rpcs extends Rpc.Any>(address: ActorAddress<Rpcs>) => ActorRef.ActorRef<Rpcs>
   readonly status: Effect.Effect<ReadonlyArray<Status.ThreadStatus>>
+  /** Of all threads, as they are now; see `RuntimeMetrics` for those that do not answer. */
+  readonly metrics: Effect.Effect<ReadonlyArray<Metrics.Family>>
   /** The last 64 and what follows; who falls behind by 256 loses the oldest. */
   readonly events: Stream.Stream<Status.Event>
   /** When each actor has been up once. */
@@ -112,6 +116,7 @@ type World = {
   readonly deadlines: Deadlines
   readonly events: PubSub.PubSub<Status.Event>
   readonly gaveUp: Deferred.Deferred<never, GaveUp>
+  readonly metrics: RuntimeMetrics.RuntimeMetrics
   readonly threads: ReadonlyMap<string, ThreadEntry>
   readonly actors: ReadonlyMap<string, ActorEntry>
 }
@@ -142,6 +147,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
       return found.main.ref // made from the address of this name
     },
     status: Effect.sync(() => [...world.threads.values()].map(threadStatus)),
+    metrics: world.metrics.read,
     events: Stream.fromPubSub(world.events),
     awaitUp: Effect.forEach(world.actors.values(), (it) => Deferred.await(it.firstUp), { discard: true }).pipe(
       Effect.raceFirst(Deferred.await(world.gaveUp))
@@ -176,6 +182,8 @@ const makeWorld = Effect.fnUntraced(function*(options: Options) {
       actors.set(actor.name, actor)
     }
   }
+  const metrics = yield* RuntimeMetrics.make([...threads.values()], askMetrics)
+  yield* Effect.forkScoped(Effect.forever(Effect.delay(metrics.sampleMain, HEALTH_INTERVAL)))
   return {
     scope: yield* Effect.scope,
     spawn: options.spawn,
@@ -183,9 +191,15 @@ const makeWorld = Effect.fnUntraced(function*(options: Options) {
     deadlines: { ...DEFAULT_DEADLINES, ...options.deadlines },
     events: yield* PubSub.sliding<Status.Event>({ capacity: EVENTS_CAPACITY, replay: EVENTS_REPLAY }),
     gaveUp: yield* Deferred.make<never, GaveUp>(),
+    metrics,
     threads,
     actors
   } satisfies World
+})
+
+const askMetrics = Effect.fnUntraced(function*({ host }: ThreadEntry) {
+  const { client } = yield* Effect.flatMap(Deferred.poll(host), Option.getOrElse(() => Effect.fail("down" as const)))
+  return yield* client.Metrics()
 })
 
 const runThread = (world: World, thread: ThreadEntry): Effect.Effect<never> =>
@@ -238,7 +252,12 @@ const hostThread = Effect.fnUntraced(function*(world: World, entry: ThreadEntry,
   const health = client.Health().pipe(
     untilGone,
     Effect.timeoutFail({ duration: world.deadlines.health, onTimeout: () => "it answered nothing for too long" }),
-    Effect.tap((health) => Effect.sync(() => void (entry.health = health))),
+    Effect.tap((health) =>
+      Effect.sync(() => {
+        entry.health = health
+        world.metrics.onHealth(entry.name, health)
+      })
+    ),
     Effect.delay(HEALTH_INTERVAL),
     Effect.forever
   )

@@ -1,6 +1,7 @@
 /** What the supervisor asks of a thread, over the thread's control port. No behaviour here. */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
+import * as Metrics from "../../services/telemetry/Metrics.ts"
 import { NotStarted } from "./Actor.ts"
 import { PortSchema } from "./Port.ts"
 
@@ -39,6 +40,8 @@ export class ThreadRpcs extends RpcGroup.make(
   /** This peer is not restarted any more: asks of it fail at once. */
   Rpc.make("GiveUp", { payload: { peer: Schema.String } }),
   Rpc.make("Health", { success: Health }),
+  /** Of the actors on this thread, those that have ended among them as far as they counted. */
+  Rpc.make("Metrics", { success: Schema.Array(Metrics.Family) }),
   /** Actors that died by themselves once they were up, after everything of theirs was released. */
   Rpc.make("Deaths", { success: Death, stream: true }),
   /** Flushes telemetry and ends the thread. May not be answered. */

@@ -1,10 +1,11 @@
 /** Runs the actors placed on one thread, as the supervisor says over one control port. Each has a scope of its own. */
 import { type Rpc, RpcServer } from "@effect/rpc"
 import { Cause, Deferred, Duration, Effect, ExecutionStrategy, Exit, Fiber, Layer, Mailbox, Scope } from "effect"
-import { monitorEventLoopDelay, performance } from "node:perf_hooks"
+import * as Metrics from "../../services/telemetry/Metrics.ts"
 import { type Actor, type Incarnation, NotStarted } from "./Actor.ts"
 import type { ActorAddress } from "./ActorAddress.ts"
 import * as ActorRef from "./ActorRef.ts"
+import * as LoopHealth from "./LoopHealth.ts"
 import * as MessagePortProtocol from "./MessagePortProtocol.ts"
 import { Peers } from "./Peers.ts"
 import type { Port } from "./Port.ts"
@@ -18,7 +19,6 @@ export type Registry = Readonly<Record<string, () => Promise<Actor>>>
 const RELEASE_DEADLINE = Duration.seconds(2)
 /** Deaths that the supervisor has not read yet: one per actor of a thread is the most that can happen. */
 const DEATHS_CAPACITY = 64
-const LOOP_DELAY_RESOLUTION_MS = 20
 
 /** Serves the control port until `Shutdown`, or until the port closes: a supervisor that is gone leaves nothing running. */
 export const run = Effect.fnUntraced(function*(registry: Registry, control: Port) {
@@ -51,6 +51,15 @@ const makeHost = Effect.fnUntraced(function*(registry: Registry, shutdown: Defer
   const hosted = new Map<string, Hosted>()
   const deaths = yield* Mailbox.make<Death>({ capacity: DEATHS_CAPACITY, strategy: "sliding" })
   const health = yield* makeHealth(hosted)
+  const sources = new Set<Metrics.Source>()
+  /** What sources that are gone have counted. */
+  let counted: ReadonlyArray<Metrics.Family> = []
+  const expose = (source: Metrics.Source) =>
+    Effect.acquireRelease(Effect.sync(() => sources.add(source)), () =>
+      Effect.sync(() => {
+        sources.delete(source)
+        counted = Metrics.merge([counted, Metrics.lasting(source())])
+      })).pipe(Effect.asVoid)
 
   const find = ({ incarnation, name }: { readonly name: string; readonly incarnation: number }) => {
     const found = hosted.get(name)
@@ -117,7 +126,7 @@ const makeHost = Effect.fnUntraced(function*(registry: Registry, shutdown: Defer
 
   const start = Effect.fnUntraced(function*(it: Hosted, config: unknown) {
     const running = yield* it.actor.start(config).pipe(
-      Effect.provide(environment(it)),
+      Effect.provide(environment(it, expose)),
       Scope.extend(it.scope),
       // The actor may die before it is up.
       Effect.raceFirst(
@@ -164,6 +173,7 @@ const makeHost = Effect.fnUntraced(function*(registry: Registry, shutdown: Defer
     GiveUp: ({ peer }) =>
       Effect.forEach(hosted.values(), ({ links }) => links.get(peer)?.link.giveUp ?? Effect.void, { discard: true }),
     Health: () => health,
+    Metrics: () => Effect.sync(() => Metrics.merge([counted, ...Array.from(sources, (read) => read())])),
     Deaths: () => Mailbox.toStream(deaths),
     Shutdown: () => Effect.asVoid(Deferred.succeed(shutdown, undefined))
   }))
@@ -186,7 +196,7 @@ const importActor = (registry: Registry, name: string) =>
 
 const describe = (cause: unknown) => (cause instanceof Error ? cause.stack ?? cause.message : String(cause))
 
-const environment = (it: Hosted) => {
+const environment = (it: Hosted, exposeMetrics: Self["Type"]["exposeMetrics"]) => {
   const name = it.actor.address.name
   const self = Self.of({
     name,
@@ -196,7 +206,8 @@ const environment = (it: Hosted) => {
       Effect.acquireRelease(Effect.sync(() => it.queues.add(queue)), () => Effect.sync(() => it.queues.delete(queue)))
         .pipe(
           Effect.asVoid
-        )
+        ),
+    exposeMetrics
   })
   const peers = Peers.of({
     ref: (address) => {
@@ -208,28 +219,13 @@ const environment = (it: Hosted) => {
   return Layer.merge(Layer.succeed(Self, self), Layer.succeed(Peers, peers))
 }
 
-const makeHealth = Effect.fnUntraced(function*(hosted: ReadonlyMap<string, Hosted>) {
-  const delay = yield* Effect.acquireRelease(
-    Effect.sync(() => monitorEventLoopDelay({ resolution: LOOP_DELAY_RESOLUTION_MS })),
-    (delay) => Effect.sync(() => delay.disable())
-  )
-  delay.enable()
-  let utilization = performance.eventLoopUtilization()
-  return Effect.sync((): Health => {
-    const now = performance.eventLoopUtilization()
-    const health = {
-      loopDelayP99Ms: Math.max(0, delay.percentile(99) / 1e6 - LOOP_DELAY_RESOLUTION_MS),
-      loopDelayMaxMs: Math.max(0, delay.max / 1e6 - LOOP_DELAY_RESOLUTION_MS),
-      loopUtilization: performance.eventLoopUtilization(now, utilization).utilization,
-      heapUsedBytes: process.memoryUsage().heapUsed,
+const makeHealth = (hosted: ReadonlyMap<string, Hosted>) =>
+  Effect.map(LoopHealth.make, (loop) =>
+    Effect.map(loop, (health): Health => ({
+      ...health,
       actors: [...hosted.values()].map((it) => ({
         name: it.actor.address.name,
         incarnation: it.incarnation,
         queues: [...it.queues].map(({ capacity, depth, name }) => ({ name, capacity, depth: depth() }))
       }))
-    }
-    utilization = now
-    delay.reset()
-    return health
-  })
-})
+    })))

@@ -7,8 +7,9 @@
  * message, that it knows the session's secret; a relayed one only from the bound relay, under a tag of a live session.
  */
 import * as Frame from "../../protocol/Frame.ts"
-import { keyOf, viaRelay } from "../../protocol/PathRef.ts"
+import { keyOf, type PathRef, viaRelay } from "../../protocol/PathRef.ts"
 import { addressKey } from "./Slots.ts"
+import { makeTraffic, type Traffic } from "./Traffic.ts"
 
 /** The part of a UDP socket that is used here. */
 export interface Port {
@@ -71,6 +72,9 @@ const STUN_HEADER_BYTES = 20
 
 export class PacketRouter {
   readonly counters: Counters = { strays: 0, unproved: 0, unknownTag: 0, unknownHint: 0 }
+  readonly traffic = makeTraffic()
+  readonly #direct = this.traffic.direct
+  readonly #relayUdp = this.traffic["relay-udp"]
   leg: Leg | null = null
   v4: Port | null = null
   v6: Port | null = null
@@ -181,7 +185,7 @@ export class PacketRouter {
       } else {
         const other = this.#relayAt(from.address, from.port)
         if (other !== undefined || this.#isRelay(from.address, from.port)) {
-          this.#onRelayed(bytes, at, at + length, from.address, from.port, other)
+          this.#onRelayed(bytes, at, at + length, from.address, from.port, this.#relayUdp, other)
         } else this.counters.strays++
       }
       at += length
@@ -190,11 +194,12 @@ export class PacketRouter {
 
   /** Whole relayed frames that came by the relay link. */
   onLinkFrames(bytes: Uint8Array): void {
+    const traffic = this.traffic[this.leg?.kind ?? "relay-tcp"]
     let at = 0
     while (at < bytes.length) {
       const length = Frame.lengthAt(bytes, at)
       if (length < Frame.RELAYED_HEAD_BYTES || at + length > bytes.length) return void this.counters.strays++
-      this.#onRelayed(bytes, at, at + length, "", 0)
+      this.#onRelayed(bytes, at, at + length, "", 0, traffic)
       at += length
     }
   }
@@ -207,6 +212,7 @@ export class PacketRouter {
     if (relay !== undefined) return this.#sendByOther(relay, bytes, length, segment)
     const leg = this.leg
     if (leg === null) return false
+    count(this.traffic[leg.kind], length, segment)
     if (leg.kind === "relay-udp") this.portFor(leg.family)?.sendTrain(bytes, length, segment, leg.port, leg.address)
     else leg.send(bytes.subarray(0, length))
     return true
@@ -215,10 +221,18 @@ export class PacketRouter {
   #sendByOther(name: string, bytes: Uint8Array, length: number, segment: number): boolean {
     for (const relay of this.#relays) {
       if (relay.name !== name || !relay.bound) continue
+      count(this.#relayUdp, length, segment)
       this.portFor(relay.family)?.sendTrain(bytes, length, segment, relay.port, relay.address)
       return true
     }
     return false
+  }
+
+  /** The same for frames with direct heads. */
+  sendDirect(to: DirectPath, bytes: Uint8Array, length: number, segment: number): void {
+    count(this.#direct, length, segment)
+    const { host, port } = to.remote
+    this.portTo(to.family, host, port)?.sendTrain(bytes, length, segment, port, host)
   }
 
   #relayAt(address: string, port: number): OtherRelay | undefined {
@@ -243,16 +257,28 @@ export class PacketRouter {
       this.#lastPort = port
     }
     if (this.#lastEndpoint === undefined) return void this.counters.unproved++
+    this.#direct.packetsIn++
+    this.#direct.bytesIn += end - at
     this.#lastEndpoint.onPacket(bytes, at, end - at, this.#lastKey)
   }
 
-  #onRelayed(bytes: Uint8Array, at: number, end: number, address: string, port: number, other?: OtherRelay): void {
+  #onRelayed(
+    bytes: Uint8Array,
+    at: number,
+    end: number,
+    address: string,
+    port: number,
+    traffic: Traffic,
+    other?: OtherRelay
+  ): void {
     if (end - at <= Frame.RELAYED_HEAD_BYTES) return void this.counters.strays++
     const tag = Frame.tagAt(bytes, at)
     const inside = at + Frame.RELAYED_HEAD_BYTES
     if (tag === Frame.CONTROL_TAG) return this.#onControl("relay", bytes.subarray(at, end), address, port)
     const endpoint = this.#byTag.get(tag)
     if (endpoint === undefined) return void this.counters.unknownTag++
+    traffic.packetsIn++
+    traffic.bytesIn += end - at
     const first = bytes[inside]!
     if (first === SEALED) endpoint.onSealed(bytes.subarray(inside, end), null, 0, other?.name)
     else if ((first & QUIC_FIXED_BIT) !== 0) endpoint.onPacket(bytes, inside, end - inside, other?.key ?? null)
@@ -263,8 +289,17 @@ export class PacketRouter {
     if (end - at < 1 + HINT_BYTES) return void this.counters.strays++
     const endpoint = this.#byHint.get(hintAt(bytes, at + 1))
     if (endpoint === undefined) return void this.counters.unknownHint++
+    this.#direct.packetsIn++
+    this.#direct.bytesIn += end - at
     endpoint.onSealed(bytes.subarray(at, end), address, port)
   }
+}
+
+type DirectPath = PathRef & { readonly kind: "direct" }
+
+const count = (traffic: Traffic, length: number, segment: number): void => {
+  traffic.packetsOut += length <= segment ? 1 : Math.ceil(length / segment)
+  traffic.bytesOut += length
 }
 
 const hintAt = (bytes: Uint8Array, at: number): bigint => {

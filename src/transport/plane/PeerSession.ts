@@ -180,8 +180,7 @@ export class PeerSession implements Endpoint {
       const at = i * segment
       Frame.writeDirectHead(buffer, at, Math.min(segment, length - at))
     }
-    const { host, port } = path.remote
-    this.#router.portTo(path.family, host, port)?.sendTrain(buffer, length, segment, port, host)
+    this.#router.sendDirect(path, buffer, length, segment)
   }
 
   // --------------------------------------------------------------------------------------------------------------- paths
@@ -414,8 +413,7 @@ export class PeerSession implements Endpoint {
       return
     }
     Frame.writeDirectHead(frame, 0, frame.length)
-    const { host, port } = path.remote
-    this.#router.portTo(path.family, host, port)?.send(frame, 0, frame.length, port, host)
+    this.#router.sendDirect(path, frame, frame.length, frame.length)
   }
 
   /** A probe to be sent to an address that is only guessed; its answer counts for nothing. Null: no secret yet. */

@@ -1,0 +1,29 @@
+/** What the relay's signaling tells of itself in figures. */
+import type { NodeRole } from "../../protocol/Documents.ts"
+import * as Metrics from "../../services/telemetry/Metrics.ts"
+import type { DialCode } from "../RelaySignalingRpcs.ts"
+import type { Link } from "./Board.ts"
+
+export class HubMetrics {
+  readonly #dials = new Metrics.Counts<DialCode | "accepted">()
+
+  onDial(code: DialCode | "accepted"): void {
+    this.#dials.add(code)
+  }
+
+  read(links: Iterable<Link>): ReadonlyArray<Metrics.Family> {
+    const roles = new Metrics.Counts<NodeRole>()
+    for (const role of ["client", "connector"] as const) roles.add(role, 0)
+    for (const { member } of links) roles.add(member.role)
+    return [
+      Metrics.gauge(
+        { name: "sallyport_signaling_nodes", help: "Nodes that are connected by signaling, by role." },
+        roles.points("role")
+      ),
+      Metrics.counter(
+        { name: "sallyport_signaling_dials", help: "Sessions that clients asked for, by the answer." },
+        this.#dials.points("code")
+      )
+    ]
+  }
+}

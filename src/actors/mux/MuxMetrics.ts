@@ -1,0 +1,122 @@
+/** What a node's data plane tells of itself in figures. Packets are counted by the router, everything else here. */
+import type { VerdictCode } from "../../protocol/FlowWire.ts"
+import * as PathKind from "../../protocol/PathKind.ts"
+import type { Reason } from "../../protocol/PathRef.ts"
+import * as Metrics from "../../services/telemetry/Metrics.ts"
+import type { FlowSession } from "../../transport/plane/FlowSession.ts"
+import type { PacketRouter } from "../../transport/plane/PacketRouter.ts"
+
+export interface Options {
+  readonly router: PacketRouter
+  readonly sessions: () => ReadonlyArray<FlowSession>
+  readonly kindOf: (session: FlowSession) => PathKind.PathKind
+}
+
+export class MuxMetrics {
+  readonly #verdicts = new Metrics.Counts<VerdictCode>()
+  readonly #openTimes = new Metrics.Distribution()
+  readonly #switches = new Metrics.Counts<`${PathKind.PathKind} ${Reason}`>()
+  readonly #roundTrips = new Map<PathKind.PathKind, Metrics.Distribution>()
+  readonly #directTimes = new Metrics.Distribution()
+
+  /** A flow was answered. `seconds`: since it was asked for; null: not known here. */
+  onFlow(verdict: VerdictCode, seconds: number | null): void {
+    this.#verdicts.add(verdict)
+    if (seconds !== null && verdict === "accepted") this.#openTimes.observe(seconds)
+  }
+
+  onSwitch(to: PathKind.PathKind, reason: Reason): void {
+    this.#switches.add(`${to} ${reason}`)
+  }
+
+  /** A session has its first direct path. */
+  onFirstDirect(seconds: number): void {
+    this.#directTimes.observe(seconds)
+  }
+
+  onPong(kind: PathKind.PathKind, rttMs: number): void {
+    const known = this.#roundTrips.get(kind) ?? new Metrics.Distribution()
+    this.#roundTrips.set(kind, known)
+    known.observe(rttMs / 1000)
+  }
+
+  read(options: Options): ReadonlyArray<Metrics.Family> {
+    return [...ofTraffic(options.router), ...ofSessions(options), ...this.#counted()]
+  }
+
+  #counted(): ReadonlyArray<Metrics.Family> {
+    return [
+      Metrics.counter(
+        { name: "sallyport_flow_opens", help: "Flows that were asked for, by the answer." },
+        this.#verdicts.points("code")
+      ),
+      Metrics.histogram({
+        name: "sallyport_flow_open_seconds",
+        unit: "seconds",
+        help: "From an application's question until the resource had accepted."
+      }, [{ labels: {}, of: this.#openTimes }]),
+      Metrics.counter(
+        { name: "sallyport_path_switches", help: "Moves of a session to another path, by where to and why." },
+        this.#switches.points("both").map(({ labels, value }) => {
+          const [path = "", reason = ""] = (labels["both"] ?? "").split(" ")
+          return { labels: { path, reason }, value }
+        })
+      ),
+      Metrics.histogram({
+        name: "sallyport_path_rtt_seconds",
+        unit: "seconds",
+        help: "Round trips of probes that were answered."
+      }, Array.from(this.#roundTrips, ([path, of]) => ({ labels: { path }, of }))),
+      Metrics.histogram({
+        name: "sallyport_session_direct_seconds",
+        unit: "seconds",
+        help: "From a session's start to its first direct path."
+      }, [{ labels: {}, of: this.#directTimes }])
+    ]
+  }
+}
+
+const ofTraffic = ({ counters, traffic }: PacketRouter): ReadonlyArray<Metrics.Family> => {
+  const each = (read: (kind: PathKind.PathKind) => readonly [received: number, sent: number]) =>
+    PathKind.PATH_KINDS.flatMap((path) => {
+      const [received, sent] = read(path)
+      return [
+        { labels: { path, direction: "receive" }, value: received },
+        { labels: { path, direction: "transmit" }, value: sent }
+      ]
+    })
+  return [
+    Metrics.counter(
+      { name: "sallyport_path_bytes", unit: "bytes", help: "Bytes of sessions' packets, by path and direction." },
+      each((kind) => [traffic[kind].bytesIn, traffic[kind].bytesOut])
+    ),
+    Metrics.counter(
+      { name: "sallyport_path_packets", help: "Packets of sessions, by path and direction." },
+      each((kind) => [traffic[kind].packetsIn, traffic[kind].packetsOut])
+    ),
+    Metrics.counter({
+      name: "sallyport_path_dropped_packets",
+      help: "Packets that came and belong to no session, by cause."
+    }, [
+      { labels: { cause: "malformed" }, value: counters.strays },
+      { labels: { cause: "unproved_address" }, value: counters.unproved },
+      { labels: { cause: "unknown_tag" }, value: counters.unknownTag },
+      { labels: { cause: "unknown_hint" }, value: counters.unknownHint }
+    ])
+  ]
+}
+
+const ofSessions = ({ kindOf, sessions }: Options): ReadonlyArray<Metrics.Family> => {
+  const up = sessions().filter(({ peer }) => peer.up)
+  const kinds = new Metrics.Counts<PathKind.PathKind>()
+  for (const kind of PathKind.PATH_KINDS) kinds.add(kind, 0)
+  for (const session of up) kinds.add(kindOf(session))
+  const flows = up.reduce((total, session) => total + session.flows, 0)
+  return [
+    Metrics.gauge({ name: "sallyport_sessions", help: "Sessions with peers, by path." }, kinds.points("path")),
+    Metrics.gauge({ name: "sallyport_flows", help: "Flows that are open or being opened." }, [{
+      labels: {},
+      value: flows
+    }])
+  ]
+}

@@ -1,0 +1,39 @@
+/** What a relay counts, as metrics. */
+import * as Metrics from "../../services/telemetry/Metrics.ts"
+import type { RelayServer } from "./RelayServer.ts"
+
+export const read = ({ nodes, sessions, stats }: RelayServer): ReadonlyArray<Metrics.Family> => [
+  Metrics.gauge({ name: "sallyport_relay_bound_nodes", help: "Nodes that are bound at the relay." }, one(nodes)),
+  Metrics.gauge({ name: "sallyport_relay_sessions", help: "Sessions that at least one end has open." }, one(sessions)),
+  Metrics.counter(
+    { name: "sallyport_relay_bindings", help: "Bindings of nodes, by leg; one that is renewed counts again." },
+    each("leg", stats.bound)
+  ),
+  Metrics.counter(
+    { name: "sallyport_relay_forwarded_packets", help: "Packets passed on between nodes." },
+    one(stats.forwarded.packets)
+  ),
+  Metrics.counter(
+    { name: "sallyport_relay_forwarded_bytes", unit: "bytes", help: "Bytes of these packets." },
+    one(stats.forwarded.bytes)
+  ),
+  Metrics.counter(
+    { name: "sallyport_relay_drops", help: "Reads, or runs of frames within one, that went nowhere, by cause." },
+    each("cause", stats.drops)
+  ),
+  Metrics.counter(
+    { name: "sallyport_relay_refusals", help: "Bindings and sessions refused, by code." },
+    each("code", stats.refused)
+  ),
+  Metrics.counter(
+    { name: "sallyport_relay_answers", help: "Requests answered without a binding, by kind." },
+    each("kind", stats.answered)
+  )
+]
+
+const one = (value: number) => [{ labels: {}, value }]
+
+const each = (label: string, counts: Readonly<Record<string, number>>) =>
+  Object.entries(counts).map(([name, value]) => ({ labels: { [label]: snakeCase(name) }, value }))
+
+const snakeCase = (name: string): string => name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
