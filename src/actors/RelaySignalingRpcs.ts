@@ -39,7 +39,13 @@ export const Snapshot = Schema.TaggedStruct("Snapshot", {
 export const RelaysChanged = Schema.TaggedStruct("RelaysChanged", { relays: RelayPoints })
 export const CredentialRenewed = Schema.TaggedStruct("CredentialRenewed", { credential: Signed })
 /** A client may reach this connector: answer with `Ready` or `Decline` once the grant is verified. */
-export const Invite = Schema.TaggedStruct("Invite", { session: SessionId, grant: Signed, ticket: Signed })
+export const Invite = Schema.TaggedStruct("Invite", {
+  session: SessionId,
+  grant: Signed,
+  ticket: Signed,
+  /** W3C Trace Context: of the dial, if it is traced. */
+  traceparent: Schema.optionalWith(Schema.String, { exact: true })
+})
 /** The grant of a session was replaced (access rules changed, or it was renewed). */
 export const GrantReplaced = Schema.TaggedStruct("GrantReplaced", { session: SessionId, grant: Signed })
 /** Every session with this node ends now. */

@@ -26,6 +26,7 @@ import * as Signed from "../protocol/Signed.ts"
 import * as Authority from "../services/Authority.ts"
 import * as Directory from "../services/Directory.ts"
 import * as RelayTls from "../services/RelayTls.ts"
+import * as Tracing from "../services/telemetry/Tracing.ts"
 import type { Link } from "../transport/link/Link.ts"
 import * as LinkServer from "../transport/link/LinkServer.ts"
 import * as RpcOverLink from "../transport/link/RpcOverLink.ts"
@@ -184,7 +185,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       const answer = yield* Deferred.make<void, string>()
       const expiresAt = (yield* nowSeconds) + SESSION_MEMORY_SECONDS
       board.addSession({ id: names.session, client, connector: connector.key, network, ...names, expiresAt, answer })
-      board.send(connector.key, { _tag: "Invite", session: names.session, grant, ticket })
+      board.send(connector.key, { _tag: "Invite", session: names.session, grant, ticket, ...yield* Tracing.header })
       yield* Effect.timeoutFail(Deferred.await(answer), {
         duration: INVITE_DEADLINE,
         onTimeout: () => "no answer in time"

@@ -4,7 +4,6 @@
  * session or a second. There is no inbox: all state is changed by synchronous calls on this one thread, in order of arrival.
  */
 import { Effect, Either, FiberSet, Option, PubSub, Redacted, Schedule, Schema, Stream } from "effect"
-import type { Verdict } from "../protocol/FlowWire.ts"
 import type * as PathMessage from "../protocol/PathMessage.ts"
 import { LARGEST_BYTES } from "../protocol/PathMtu.ts"
 import * as PathReason from "../protocol/PathReason.ts"
@@ -13,13 +12,14 @@ import type { SocketAddr } from "../protocol/SocketAddr.ts"
 import * as Authority from "../services/Authority.ts"
 import * as NodeState from "../services/NodeState.ts"
 import * as Pki from "../services/Pki.ts"
-import { FLOW_RESET } from "../transport/flow/FlowPump.ts"
 import type { NodeContext } from "../transport/plane/FlowSession.ts"
 import { PacketRouter } from "../transport/plane/PacketRouter.ts"
 import { engine } from "../transport/quic/QuicheEngine.ts"
 import { CloseCode } from "../transport/quic/QuicSession.ts"
 import { SavedSessions, TicketKeys } from "../transport/quic/Resumption.ts"
 import * as Doors from "./mux/Doors.ts"
+import * as FlowOpener from "./mux/FlowOpener.ts"
+import * as FlowTrace from "./mux/FlowTrace.ts"
 import * as Guesses from "./mux/Guesses.ts"
 import { MuxMetrics } from "./mux/MuxMetrics.ts"
 import * as PacketLink from "./mux/PacketLink.ts"
@@ -107,10 +107,12 @@ const make = Effect.fnUntraced(function*(config: Config) {
     leg: () => leg
   }
   const metrics = new MuxMetrics()
+  const traces = yield* FlowTrace.make
   const sessions = Sessions.make({
     node: context,
     ticketKeys: new TicketKeys(),
     metrics,
+    traces,
     authorityKey: node.relay.authorityKey,
     signaling,
     relay,
@@ -141,43 +143,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
     socks5: config.socks5,
     local: config.local,
     forwards: config.forwards,
-    onRequest: (request) => void fork(connect(request))
+    onRequest: (request) => void fork(flowOpener(request))
   })
 
-  /** One flow of an application, from its question to its answer. */
-  const connect = Effect.fn("StreamMux.connect")(function*(request: Doors.Request) {
-    const { host, port } = request
-    const askedAt = performance.now()
-    const session = yield* sessions.obtain(host, port)
-    if (request.gone.aborted) return
-    const span = yield* Effect.option(Effect.currentSpan)
-    const traceparent = Option.getOrNull(
-      Option.map(span, ({ sampled, spanId, traceId }) => `00-${traceId}-${spanId}-0${sampled ? 1 : 0}`)
-    )
-    const onAbort = () => giveUp()
-    const giveUp = session.openFlow({ host, port, traceparent }, (answer) => {
-      request.gone.removeEventListener("abort", onAbort)
-      metrics.onFlow(
-        answer._tag === "Rejected" ? answer.verdict.code : "accepted",
-        (performance.now() - askedAt) / 1000
-      )
-      if (answer._tag === "Rejected") return request.refuse(answer.verdict)
-      if (request.begin(answer.stream, answer.rest, () => session.flowEnded())) return
-      answer.stream.abort(FLOW_RESET)
-      session.flowEnded()
-    })
-    request.gone.addEventListener("abort", onAbort, { once: true })
-  }, (effect, request) =>
-    Effect.catchAll(effect, (verdict: Verdict) =>
-      Effect.zipRight(
-        Effect.logInfo("flow refused").pipe(
-          Effect.annotateLogs({ host: request.host, port: request.port, verdict: verdict.code, why: verdict.reason })
-        ),
-        Effect.sync(() => {
-          metrics.onFlow(verdict.code, null)
-          request.refuse(verdict)
-        })
-      )))
+  const flowOpener = FlowOpener.make({ obtain: sessions.obtain, metrics, traces })
 
   const onSignal = (event: SignalingEvent) => {
     if (event._tag === "Snapshot") clockOffset = event.serverTime - wallSeconds()

@@ -23,6 +23,7 @@ export const telemetryOf = (config: Config, format: Settings["format"]): Setting
   format,
   level: LEVELS[config.logLevel],
   otlp: config.telemetry.otlp,
+  sample: config.telemetry.sample,
   serviceName: `sallyport-${config.role}`
 })
 

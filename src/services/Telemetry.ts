@@ -1,7 +1,11 @@
-/** Logs to stderr, and logs, spans and metrics to an OTLP collector if there is one; the same in main and in every thread. */
-import * as Otlp from "@effect/opentelemetry/Otlp"
+/** Logs to stderr, and logs and spans to an OTLP collector if there is one; the same in main and in every thread. */
+import * as OtlpLogger from "@effect/opentelemetry/OtlpLogger"
+import * as OtlpSerialization from "@effect/opentelemetry/OtlpSerialization"
+import * as OtlpTracer from "@effect/opentelemetry/OtlpTracer"
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
-import { Layer, Logger, LogLevel, Schema } from "effect"
+import { Effect, Layer, Logger, LogLevel, Schema } from "effect"
+import { randomInt } from "node:crypto"
+import * as Tracing from "./telemetry/Tracing.ts"
 
 /** Survives a structured clone: threads get it in their `workerData`. */
 export const Settings = Schema.Struct({
@@ -9,18 +13,20 @@ export const Settings = Schema.Struct({
   level: Schema.Literal("All", "Trace", "Debug", "Info", "Warning", "Error", "Fatal", "None"),
   /** Base URL of an OTLP/HTTP collector, as `http://127.0.0.1:4318`. Null: nothing is exported. */
   otlp: Schema.NullOr(Schema.String),
+  /** Share of the flows that are traced, 0 to 1. */
+  sample: Schema.Number,
   serviceName: Schema.String
 })
 export type Settings = typeof Settings.Type
 
-export const DEFAULT: Settings = { format: "json", level: "Info", otlp: null, serviceName: "sallyport" }
+export const DEFAULT: Settings = { format: "json", level: "Info", otlp: null, sample: 1, serviceName: "sallyport" }
 
 /** `thread`: "main", or the name from the placement. What is still to be exported is flushed when the layer is released. */
 export const layer = (settings: Settings, thread: string): Layer.Layer<never> =>
   Layer.mergeAll(
     Logger.replace(Logger.defaultLogger, stderr(settings.format)),
     Logger.minimumLogLevel(LogLevel.fromLiteral(settings.level)),
-    settings.otlp === null ? Layer.empty : exporter(settings.otlp, settings.serviceName, thread)
+    settings.otlp === null ? Layer.setTracer(Tracing.passing) : exporter(settings.otlp, settings, thread)
   )
 
 const stderr = (format: Settings["format"]) =>
@@ -28,7 +34,14 @@ const stderr = (format: Settings["format"]) =>
     ? Logger.map(Logger.jsonLogger, (line) => void process.stderr.write(`${line}\n`))
     : Logger.prettyLogger({ stderr: true })
 
-const exporter = (baseUrl: string, serviceName: string, thread: string) =>
-  Otlp.layerJson({ baseUrl, resource: { serviceName, attributes: { "thread.name": thread } } }).pipe(
-    Layer.provide(FetchHttpClient.layer)
+const exporter = (baseUrl: string, { sample, serviceName }: Settings, thread: string) => {
+  const resource = { serviceName, attributes: { "thread.name": thread } }
+  const to = (path: string) => ({ url: `${baseUrl.replace(/\/$/, "")}${path}`, resource })
+  const tracer = Effect.map(
+    OtlpTracer.make(to("/v1/traces")),
+    (inner) => Layer.setTracer(Tracing.sampling(inner, sample, () => randomInt(2 ** 32) / 2 ** 32))
   )
+  return Layer.merge(Layer.unwrapScoped(tracer), OtlpLogger.layer(to("/v1/logs"))).pipe(
+    Layer.provide([FetchHttpClient.layer, OtlpSerialization.layerJson])
+  )
+}

@@ -4,6 +4,7 @@ import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { afterAll, beforeAll } from "vitest"
 import * as Threads from "../../src/actors/runtime/Threads.ts"
+import * as Tracing from "../../src/services/telemetry/Tracing.ts"
 import * as Bundle from "./runtime/Bundle.ts"
 import { kinds, QUIET, startUp } from "./runtime/Harness.ts"
 import { Front } from "./runtime/TestRpcs.ts"
@@ -41,7 +42,8 @@ describe("telemetry of threads", () => {
       const spawn = (entry: URL) => Threads.workers({ entry, telemetry: { ...QUIET, otlp: url } })
       const [trace] = yield* Effect.scoped(Effect.gen(function*() {
         const supervisor = yield* startUp({ ...isolated, spawn }, bundle.entry)
-        return yield* supervisor.ref(Front).ask((client) => client.Trace())
+        const ask = supervisor.ref(Front).ask((client) => client.Trace())
+        return yield* Effect.withSpan(ask, "test", { context: Tracing.BY_CHANCE })
       }))
       const traces = bodies.filter((body) => body.startsWith("/v1/traces"))
       for (const thread of ["front", "middle", "echo"]) {

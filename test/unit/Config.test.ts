@@ -57,7 +57,7 @@ describe("values", () => {
         admin: { _tag: "Unix", path: "/etc/sallyport/state/admin.sock" },
         placement: "default",
         dataThreads: 1,
-        telemetry: { otlp: null },
+        telemetry: { otlp: null, sample: 1 },
         logLevel: "info",
         resources: [{
           name: "web",

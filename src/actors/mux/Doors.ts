@@ -1,13 +1,15 @@
 /** The client's local doors: SOCKS5 listeners and forwards, and what happens to a connection that comes in by one. */
 import { Effect, type Scope } from "effect"
 import type { Verdict } from "../../protocol/FlowWire.ts"
-import { type FlowOutcome, pump as startPump, type PumpOptions } from "../../transport/flow/FlowPump.ts"
+import { pump as startPump, type PumpOptions } from "../../transport/flow/FlowPump.ts"
 import { ForwardServer } from "../../transport/flow/ForwardServer.ts"
 import type { ListenAt } from "../../transport/flow/Listener.ts"
 import { Socks5Server } from "../../transport/flow/Socks5Server.ts"
 import { adopt } from "../../transport/flow/TcpReader.ts"
 import type { QuicStream } from "../../transport/quic/QuicStream.ts"
 import { type Forward, ListenFailed } from "../StreamMuxRpcs.ts"
+
+type Watch = Pick<PumpOptions, "onFirst" | "onDone">
 
 /** A connection that wants to go somewhere. `begin` is called once the resource has accepted; `refuse` otherwise. */
 export interface Request {
@@ -16,7 +18,7 @@ export interface Request {
   /** Aborted when the application leaves before the answer. */
   readonly gone: AbortSignal
   /** False: the application has left, and the stream is the caller's to abort. */
-  readonly begin: (stream: QuicStream, fromStream: Uint8Array, onDone: (outcome: FlowOutcome) => void) => boolean
+  readonly begin: (stream: QuicStream, fromStream: Uint8Array, watch: Watch) => boolean
   readonly refuse: (verdict: Verdict) => void
 }
 
@@ -94,9 +96,9 @@ const openSocks = (
         host: target.host,
         port: target.port,
         gone,
-        begin: (stream, fromStream, onDone) => {
+        begin: (stream, fromStream, watch) => {
           const early = answer(ACCEPTED)
-          return early !== null && pump({ stream, socket: adopt(socket), fromStream, fromSocket: early, onDone })
+          return early !== null && pump({ stream, socket: adopt(socket), fromStream, fromSocket: early, ...watch })
         },
         refuse: answer
       })
@@ -115,7 +117,8 @@ const openForward = (forward: Forward, onRequest: (request: Request) => void) =>
         host: door.forward.resource,
         port: door.forward.port,
         gone,
-        begin: (stream, fromStream, onDone) => answer(ACCEPTED) && pump({ stream, socket: reader, fromStream, onDone }),
+        begin: (stream, fromStream, watch) =>
+          answer(ACCEPTED) && pump({ stream, socket: reader, fromStream, ...watch }),
         refuse: answer
       })
   })

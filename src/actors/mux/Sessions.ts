@@ -10,6 +10,8 @@ import * as PathKind from "../../protocol/PathKind.ts"
 import type { PathRef, Reason } from "../../protocol/PathRef.ts"
 import type { Signed } from "../../protocol/Signed.ts"
 import * as Authority from "../../services/Authority.ts"
+import * as Tracing from "../../services/telemetry/Tracing.ts"
+import type { Asked, FlowWatch } from "../../transport/plane/ConnectorFlows.ts"
 import { FlowSession, type FlowSessionEvents, type NodeContext } from "../../transport/plane/FlowSession.ts"
 import { CloseCode, type CloseReason } from "../../transport/quic/QuicSession.ts"
 import type { TicketKeys } from "../../transport/quic/Resumption.ts"
@@ -19,6 +21,7 @@ import type { Dialed, DialRefused, SessionId, SignalingEvent } from "../RelaySig
 import type { RpcsOf } from "../runtime/ActorAddress.ts"
 import type { ActorRef, ActorUnavailable } from "../runtime/ActorRef.ts"
 import type { Signaling, SignalingDown } from "../SignalingRpcs.ts"
+import type { FlowTraces } from "./FlowTrace.ts"
 import type { MuxMetrics } from "./MuxMetrics.ts"
 
 /** Sessions of one node; an invitation or a dial past this is refused. */
@@ -52,6 +55,7 @@ export interface Options {
   readonly relay: ActorRef<RpcsOf<typeof Relay>>
   readonly publish: (event: PathEvent) => void
   readonly metrics: MuxMetrics
+  readonly traces: FlowTraces
   /** Runs an effect of this actor from a callback of the data plane. */
   readonly fork: (effect: Effect.Effect<void>) => void
 }
@@ -79,7 +83,7 @@ interface Target {
 }
 
 export const make = (options: Options) => {
-  const { authorityKey, fork, metrics, node, publish, relay, signaling, ticketKeys } = options
+  const { authorityKey, fork, metrics, node, publish, relay, signaling, ticketKeys, traces } = options
   const held = new Map<SessionId, Held>()
   const dialling = new Map<string, Deferred.Deferred<FlowSession, Verdict>>()
 
@@ -116,21 +120,34 @@ export const make = (options: Options) => {
   const onMoved = (it: Held, path: PathRef) => {
     const kind = PathKind.of(path, node.leg(), it.session.peerLeg)
     metrics.onSwitch(kind, it.selected)
+    traces.onSwitch(it.session.id, kind, it.selected)
     if (kind !== "direct" || it.wasDirect) return
     it.wasDirect = true
     metrics.onFirstDirect((node.now() - it.upAt) / 1000)
   }
+  /** Connector: one flow from its Open to its end. */
+  const watchFlow = (id: SessionId, { host, port, traceparent }: Asked): FlowWatch => {
+    const about = { "server.address": host, "server.port": port }
+    const trace = traces.begin("flow.serve", "server", traceparent, about)
+    trace.joins(id)
+    trace.phase("flow.dial")
+    return {
+      onVerdict: ({ code }) => {
+        metrics.onFlow(code, null)
+        if (code === "accepted") trace.phase("flow.first_byte")
+        else trace.refused(code)
+        fork(
+          Effect.logDebug("flow").pipe(Effect.annotateLogs({ session: id, host, port, verdict: code }))
+        )
+      },
+      onFirst: () => void trace.phase("flow.transfer"),
+      onDone: trace.done
+    }
+  }
   const eventsOf = (id: SessionId): FlowSessionEvents => ({
     onUp,
     onDown,
-    onFlow: (flow) => {
-      metrics.onFlow(flow.verdict.code, null)
-      fork(
-        Effect.logDebug("flow").pipe(
-          Effect.annotateLogs({ session: id, host: flow.host, port: flow.port, verdict: flow.verdict.code })
-        )
-      )
-    },
+    onFlow: (asked) => watchFlow(id, asked),
     onCandidates: (seq, list, mapping) => publish({ _tag: "PeerCandidates", session: id, seq, list, mapping }),
     onOpened: (opened) => publish({ _tag: "PeerOpened", session: id, opened }),
     onCandidatesAck: (seq) => publish({ _tag: "CandidatesAcked", session: id, seq }),
@@ -285,7 +302,7 @@ export const make = (options: Options) => {
   const onSignal = (event: SignalingEvent): Effect.Effect<void> => {
     switch (event._tag) {
       case "Invite":
-        return Effect.sync(() => fork(onInvite(event)))
+        return Effect.sync(() => fork(Tracing.under(event.traceparent)(onInvite(event))))
       case "GrantReplaced":
         return Effect.sync(() => onGrantReplaced(event.session, event.grant))
       case "Revoked":

@@ -37,7 +37,7 @@ export type TokenSource = Redacted.Redacted | { readonly file: string } | { read
 
 type Settled<A> = Omit<A, "admin" | "telemetry"> & {
   readonly admin: AdminEndpoint
-  readonly telemetry: { readonly otlp: string | null }
+  readonly telemetry: { readonly otlp: string | null; readonly sample: number }
 }
 
 export type RelayConfig = Settled<Omit<typeof Relay.Type, "advertise" | "tls">> & {
@@ -237,7 +237,7 @@ const settle = (file: ConfigFile, baseDir: string): Config => {
   const shared = {
     stateDir,
     admin: adminOf(file.admin, stateDir, absolute),
-    telemetry: { otlp: file.telemetry.otlp ?? null }
+    telemetry: { ...file.telemetry, otlp: file.telemetry.otlp ?? null }
   }
   const tokenOf = (token: TokenSource) =>
     Redacted.isRedacted(token) || "env" in token ? token : { file: absolute(token.file) }

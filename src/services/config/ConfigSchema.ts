@@ -136,8 +136,18 @@ const Telemetry = Schema.Struct({
   otlp: maybe(Schema.String.pipe(
     Schema.filter((text) => URL.canParse(text) && /^https?:$/.test(new URL(text).protocol)),
     Schema.annotations(Hint.make("an http or https URL", "write for example otlp: http://127.0.0.1:4318"))
-  ))
-}).annotations(Hint.make("a mapping with otlp", "write for example telemetry: {otlp: \"http://127.0.0.1:4318\"}"))
+  )),
+  /** Share of the flows that are traced. */
+  sample: orElse(
+    Schema.Number.pipe(
+      Schema.between(0, 1),
+      Schema.annotations(Hint.make("a share from 0 to 1", "write for example sample: 0.01"))
+    ),
+    1
+  )
+}).annotations(
+  Hint.make("a mapping with otlp and sample", "write for example telemetry: {otlp: \"http://127.0.0.1:4318\"}")
+)
 
 const common = {
   name: name("name", "name: office-1"),
@@ -146,7 +156,7 @@ const common = {
   admin: maybe(Admin),
   placement: orElse(Placement, "default"),
   dataThreads: orElse(DataThreads, 1),
-  telemetry: orElse(Telemetry, {}),
+  telemetry: orElse(Telemetry, { sample: 1 }),
   logLevel: orElse(choice("logLevel: info", "trace", "debug", "info", "warn", "error"), "info")
 }
 

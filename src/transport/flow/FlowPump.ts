@@ -26,6 +26,8 @@ export interface PumpOptions {
   readonly fromStream?: Uint8Array
   /** Bytes already read from the socket, first to go to the stream. */
   readonly fromSocket?: Uint8Array
+  /** The first bytes that way are about to go. May be told again for as long as none of them was taken. */
+  readonly onFirst?: (way: "sent" | "received") => void
   /** Once, when both sides are over and the socket is closed. */
   readonly onDone: (outcome: FlowOutcome) => void
 }
@@ -36,6 +38,7 @@ const HIGH_WATER_BYTES = 1 << 20
 export class FlowPump implements StreamHandler {
   readonly #stream: QuicStream
   readonly #socket: Duplex
+  readonly #onFirst: PumpOptions["onFirst"]
   readonly #onDone: (outcome: FlowOutcome) => void
   /** Read from the socket, not yet taken by the stream. While it is here the socket is not read. */
   #rest: Buffer | null = null
@@ -53,6 +56,7 @@ export class FlowPump implements StreamHandler {
     const { fromSocket, fromStream, socket, stream } = options
     this.#stream = stream
     this.#onDone = options.onDone
+    this.#onFirst = options.onFirst
     this.#socket = "sink" in socket ? socket.socket : socket
     this.#listen()
     stream.handler = this
@@ -114,6 +118,7 @@ export class FlowPump implements StreamHandler {
   }
 
   #toSocket(bytes: Buffer, borrowed = false): void {
+    if (this.#received === 0) this.#onFirst?.("received")
     this.#received += bytes.length
     const room = this.#socket.write(bytes)
     const waiting = this.#socket.writableLength
@@ -130,6 +135,7 @@ export class FlowPump implements StreamHandler {
       this.#rest = Buffer.concat([this.#rest, bytes])
       return false
     }
+    if (this.#sent === 0) this.#onFirst?.("sent")
     const taken = this.#stream.write(bytes)
     if (taken === WRITE_STOPPED) return this.#onStopped()
     this.#sent += taken

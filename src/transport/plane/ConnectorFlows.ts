@@ -2,7 +2,7 @@
 import type { Resource } from "../../protocol/Documents.ts"
 import { type Verdict, type VerdictCode } from "../../protocol/FlowWire.ts"
 import * as Dialer from "../flow/Dialer.ts"
-import { pump as startPump } from "../flow/FlowPump.ts"
+import { type FlowOutcome, pump as startPump } from "../flow/FlowPump.ts"
 import * as FlowStart from "../flow/FlowStart.ts"
 import type { QuicStream } from "../quic/QuicStream.ts"
 
@@ -19,20 +19,27 @@ export interface Flow {
   readonly abort: () => void
 }
 
+/** Who follows one flow from its Open to its end. */
+export interface FlowWatch {
+  readonly onVerdict: (verdict: Verdict) => void
+  /** The resource's first bytes. */
+  readonly onFirst: () => void
+  readonly onDone: (outcome: FlowOutcome) => void
+}
+
+export interface Asked {
+  readonly host: string
+  readonly port: number
+  /** Ties it to the client's trace. */
+  readonly traceparent: string | null
+}
+
 export interface ConnectorFlowsOptions {
   /** Whether the session's grant permits this, now. */
   readonly permit: (host: string, port: number) => Permit | VerdictCode
   /** The control stream, once. A second one is refused. */
   readonly onControl: (stream: QuicStream, early: Uint8Array) => void
-  /** One line for each flow that was asked for; `traceparent` ties it to the client's trace. */
-  readonly onFlow: (
-    flow: {
-      readonly host: string
-      readonly port: number
-      readonly traceparent: string | null
-      readonly verdict: Verdict
-    }
-  ) => void
+  readonly onFlow: (asked: Asked) => FlowWatch
 }
 
 /** Streams of one session that are being dialled or pumped at once; one more is answered `too_many_flows`. */
@@ -64,10 +71,10 @@ export class ConnectorFlows {
 
   #onOpen({ open, rest, stream }: FlowStart.Incoming): void {
     const { host, port, traceparent } = open
-    const answer = (verdict: Verdict) => this.#options.onFlow({ host, port, traceparent, verdict })
+    const watch = this.#options.onFlow({ host, port, traceparent })
     const refuse = (verdict: Verdict) => {
       FlowStart.reject(stream, verdict)
-      answer(verdict)
+      watch.onVerdict(verdict)
     }
     const permit = this.#options.permit(host, port)
     if (typeof permit === "string") return refuse({ code: permit, reason: "" })
@@ -77,7 +84,7 @@ export class ConnectorFlows {
     this.flows.add(flow)
     dial.onAbort = () => {
       this.flows.delete(flow)
-      FlowStart.reject(stream, { code: "denied", reason: "the permission ended" })
+      refuse({ code: "denied", reason: "the permission ended" })
     }
     dial.start({ host: permit.dialHost, port, allowLoopback: permit.resource.allowLoopback }, (result) => {
       if (result._tag === "Failed") {
@@ -85,13 +92,19 @@ export class ConnectorFlows {
         return refuse({ code: result.code, reason: result.reason })
       }
       const unsent = FlowStart.admit(stream)
-      answer({ code: "accepted", reason: "" })
+      watch.onVerdict({ code: "accepted", reason: "" })
       const pump = startPump({
         stream,
         socket: result.reader,
         fromStream: rest,
         fromSocket: unsent,
-        onDone: () => this.flows.delete(flow)
+        onFirst: (way) => {
+          if (way === "sent") watch.onFirst()
+        },
+        onDone: (outcome) => {
+          this.flows.delete(flow)
+          watch.onDone(outcome)
+        }
       })
       dial.onAbort = () => pump.abort()
     })

@@ -4,7 +4,7 @@
  */
 import { Either } from "effect"
 import type { Grant, Ticket } from "../../protocol/Documents.ts"
-import type { Verdict, VerdictCode } from "../../protocol/FlowWire.ts"
+import type { VerdictCode } from "../../protocol/FlowWire.ts"
 import { tagFromHex } from "../../protocol/Frame.ts"
 import * as GrantCheck from "../../protocol/GrantCheck.ts"
 import { type NodeKey } from "../../protocol/NodeKey.ts"
@@ -15,7 +15,7 @@ import * as FlowStart from "../flow/FlowStart.ts"
 import type { QuicEngine } from "../quic/QuicEngine.ts"
 import { CloseCode, type CloseReason } from "../quic/QuicSession.ts"
 import { connectionIdOf, type SavedSessions } from "../quic/Resumption.ts"
-import { ConnectorFlows } from "./ConnectorFlows.ts"
+import { ConnectorFlows, type ConnectorFlowsOptions } from "./ConnectorFlows.ts"
 import { ControlStream } from "./ControlStream.ts"
 import type { PacketRouter } from "./PacketRouter.ts"
 import { newSecret, PeerSession, type PeerSessionEvents } from "./PeerSession.ts"
@@ -24,14 +24,8 @@ export interface FlowSessionEvents extends Omit<PeerSessionEvents, "onUp" | "onS
   /** Client: the session takes flows. Connector: it does, and path messages are understood. */
   readonly onUp: (session: FlowSession) => void
   readonly onDown: (session: FlowSession, reason: CloseReason) => void
-  readonly onFlow: (
-    flow: {
-      readonly host: string
-      readonly port: number
-      readonly traceparent: string | null
-      readonly verdict: Verdict
-    }
-  ) => void
+  /** Connector: the client asks for a flow. */
+  readonly onFlow: ConnectorFlowsOptions["onFlow"]
 }
 
 /** What does not change while the node runs. */
@@ -90,9 +84,9 @@ export class FlowSession {
         this.#control = new ControlStream(stream, this.#controlEvents, early)
         this.tellLeg()
       },
-      onFlow: (flow) => {
+      onFlow: (asked) => {
         this.lastFlowAt = node.now()
-        events.onFlow(flow)
+        return events.onFlow(asked)
       }
     })
     const isClient = node.role === "client"

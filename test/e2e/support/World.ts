@@ -49,7 +49,7 @@ export const temporaryDir: Effect.Effect<string, never, Scope.Scope> = Effect.ac
 
 const settings = (
   logs: boolean
-) => ({ format: "json", level: logs ? "Debug" : "None", otlp: null, serviceName: "test" } as const)
+) => ({ format: "json", level: logs ? "Debug" : "None", otlp: null, sample: 1, serviceName: "test" } as const)
 
 /** As `sallyport token create` does, beside a running relay. */
 export const createToken = (

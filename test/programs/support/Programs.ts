@@ -169,6 +169,8 @@ export interface Options {
   readonly client?: Partial<Input<"client">>
   /** Of both nodes. */
   readonly node?: { readonly path?: "auto" | "relay"; readonly carrier?: "auto" | "webtransport" | "websocket" }
+  /** Of all three. */
+  readonly telemetry?: { readonly otlp: string; readonly sample?: number }
   /** Starts the relay alone. */
   readonly relayOnly?: boolean
 }
@@ -219,14 +221,15 @@ export class World {
 
   /** Writes `<role>.yaml`; JSON is YAML, too. `changes` replace whole keys of what the world started with. */
   configure<R extends Role>(role: R, changes: Partial<Input<R>>): string {
-    const { access, client, node, resources } = this.#options
+    const { access, client, node, resources, telemetry = {} } = this.#options
     const { https, socks5, udp } = this.ports
-    const common = { role, stateDir: `state/${role}`, token: { file: `${role}.token` } }
+    const common = { role, stateDir: `state/${role}`, token: { file: `${role}.token` }, telemetry }
     const files = {
       relay: {
         role,
         name: "relay",
         stateDir: "state/relay",
+        telemetry,
         listen: { https: `127.0.0.1:${https}`, udp: `127.0.0.1:${udp}` },
         advertise: { host: "127.0.0.1" },
         resources,
@@ -280,8 +283,14 @@ export class World {
 
   /** By the admin API itself: `sallyport status` starts a process for each answer. */
   async status(role: Role = "client"): Promise<{ readonly peers: ReadonlyArray<Peer> }> {
-    const ask = Effect.flatMap(load(this.file(role)), ({ admin }) => AdminClient.request(admin, "GET", "/v1/status"))
-    return await Effect.runPromise(ask) as { readonly peers: ReadonlyArray<Peer> }
+    return await this.ask(role, "/v1/status") as { readonly peers: ReadonlyArray<Peer> }
+  }
+
+  /** What the admin API of a role answers. */
+  ask(role: Role, path: string): Promise<unknown> {
+    return Effect.runPromise(
+      Effect.flatMap(load(this.file(role)), ({ admin }) => AdminClient.request(admin, "GET", path))
+    )
   }
 
   /** curl by name through the client. */

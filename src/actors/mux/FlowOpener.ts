@@ -1,0 +1,82 @@
+/** One flow of an application, from its question at a door to its end: a session is obtained, a stream opened, bytes pumped. */
+import { Effect } from "effect"
+import type { Verdict } from "../../protocol/FlowWire.ts"
+import { FLOW_RESET } from "../../transport/flow/FlowPump.ts"
+import type { FlowSession } from "../../transport/plane/FlowSession.ts"
+import type { Request } from "./Doors.ts"
+import type { FlowTrace, FlowTraces } from "./FlowTrace.ts"
+import type { MuxMetrics } from "./MuxMetrics.ts"
+
+export interface Options {
+  readonly obtain: (host: string, port: number) => Effect.Effect<FlowSession, Verdict>
+  readonly metrics: MuxMetrics
+  readonly traces: FlowTraces
+}
+
+/** How a trace says that the application left before the answer. */
+const GONE = "gone"
+
+/** Ends once the flow is asked for; the rest happens in callbacks of the data plane. */
+export const make = ({ metrics, obtain, traces }: Options) => (request: Request): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const { host, port } = request
+    const askedAt = performance.now()
+    const trace = traces.begin("flow", "client", null, { "server.address": host, "server.port": port })
+    const told = (code: Verdict["code"]) => metrics.onFlow(code, (performance.now() - askedAt) / 1000)
+    return obtain(host, port).pipe(
+      Effect.withParentSpan(trace.phase("flow.session")),
+      Effect.matchEffect({
+        onSuccess: (session) => Effect.sync(() => open(session, request, trace, told)),
+        onFailure: (verdict) =>
+          Effect.zipRight(
+            Effect.logInfo("flow refused").pipe(
+              Effect.annotateLogs({ host, port, verdict: verdict.code, why: verdict.reason })
+            ),
+            Effect.sync(() => {
+              told(verdict.code)
+              trace.refused(verdict.code)
+              request.refuse(verdict)
+            })
+          )
+      })
+    )
+  })
+
+const open = (
+  session: FlowSession,
+  request: Request,
+  trace: FlowTrace,
+  told: (code: Verdict["code"]) => void
+): void => {
+  const { gone, host, port } = request
+  if (gone.aborted) return trace.refused(GONE)
+  trace.joins(session.id)
+  trace.phase("flow.open")
+  const onAbort = () => {
+    giveUp()
+    trace.refused(GONE)
+  }
+  const giveUp = session.openFlow({ host, port, traceparent: trace.traceparent }, (answer) => {
+    gone.removeEventListener("abort", onAbort)
+    told(answer._tag === "Rejected" ? answer.verdict.code : "accepted")
+    if (answer._tag === "Rejected") {
+      trace.refused(answer.verdict.code)
+      return request.refuse(answer.verdict)
+    }
+    trace.phase("flow.first_byte")
+    const begun = request.begin(answer.stream, answer.rest, {
+      onFirst: (way) => {
+        if (way === "received") trace.phase("flow.transfer")
+      },
+      onDone: (outcome) => {
+        trace.done(outcome)
+        session.flowEnded()
+      }
+    })
+    if (begun) return
+    answer.stream.abort(FLOW_RESET)
+    session.flowEnded()
+    trace.refused(GONE)
+  })
+  gone.addEventListener("abort", onAbort, { once: true })
+}

@@ -1,0 +1,100 @@
+/**
+ * The spans of flows. A flow is moved by callbacks, outside Effect, so its span is begun and ended by hand, and its time is
+ * cut into phases: each begins where the one before it ends.
+ */
+import { Effect, Exit, Option, type Tracer } from "effect"
+import type { PathKind } from "../../protocol/PathKind.ts"
+import type { Reason } from "../../protocol/PathRef.ts"
+import * as Tracing from "../../services/telemetry/Tracing.ts"
+import type { FlowOutcome } from "../../transport/flow/FlowPump.ts"
+import type { SessionId } from "../RelaySignalingRpcs.ts"
+
+export interface FlowTrace {
+  /** For the other end. */
+  readonly traceparent: string | null
+  /** Ends the phase before. Answers with the span of the new one. */
+  readonly phase: (name: string) => Tracer.Span
+  /** From now on moves of this session are told as events of the flow. */
+  readonly joins: (session: SessionId) => void
+  /** Was not opened: `code` says why. */
+  readonly refused: (code: string) => void
+  readonly done: (outcome: FlowOutcome) => void
+}
+
+export interface FlowTraces {
+  readonly begin: (
+    name: string,
+    kind: Tracer.SpanKind,
+    parent: string | null,
+    attributes: Readonly<Record<string, string | number>>
+  ) => FlowTrace
+  /** A session's packets go another way: a span with links to the flows that this touches, and an event in each. */
+  readonly onSwitch: (session: SessionId, to: PathKind, reason: Reason) => void
+}
+
+export const make: Effect.Effect<FlowTraces> = Effect.gen(function*() {
+  const tracer = yield* Effect.tracer
+  const clock = yield* Effect.clock
+  /** Of flows that are exported. */
+  const open = new Map<SessionId, Set<Tracer.Span>>()
+  const now = () => clock.unsafeCurrentTimeNanos()
+  const child = (name: string, parent: Tracer.Span) =>
+    tracer.span(name, Option.some(parent), Tracing.BY_CHANCE, [], now(), "internal")
+
+  const begin: FlowTraces["begin"] = (name, kind, parent, attributes) => {
+    const span = tracer.span(name, Tracing.parse(parent), Tracing.BY_CHANCE, [], now(), kind)
+    let phase: Tracer.Span | null = null
+    let session: SessionId | null = null
+    for (const [key, value] of Object.entries(attributes)) span.attribute(key, value)
+    const endPhase = () => {
+      phase?.end(now(), Exit.void)
+      phase = null
+    }
+    const end = (exit: Exit.Exit<void, string>) => {
+      if (span.status._tag === "Ended") return
+      endPhase()
+      span.end(now(), exit)
+      const flows = session === null ? undefined : open.get(session)
+      flows?.delete(span)
+      if (session !== null && flows?.size === 0) open.delete(session)
+    }
+    return {
+      traceparent: Tracing.traceparent(span),
+      phase: (name) => {
+        endPhase()
+        phase = child(name, span)
+        return phase
+      },
+      joins: (id) => {
+        if (!span.sampled) return
+        session = id
+        span.attribute("sallyport.session", id)
+        const flows = open.get(id) ?? new Set()
+        open.set(id, flows.add(span))
+      },
+      refused: (code) => {
+        span.attribute("error.type", code)
+        end(Exit.fail(code))
+      },
+      done: ({ how, received, sent }) => {
+        span.attribute("sallyport.flow.end", how)
+        span.attribute("sallyport.flow.bytes_sent", sent)
+        span.attribute("sallyport.flow.bytes_received", received)
+        end(Exit.void)
+      }
+    }
+  }
+
+  const onSwitch: FlowTraces["onSwitch"] = (session, to, reason) => {
+    const flows = open.get(session)
+    if (flows === undefined) return
+    const at = now()
+    const about = { "sallyport.path": to, "sallyport.path.reason": reason }
+    const links = Array.from(flows, (span): Tracer.SpanLink => ({ _tag: "SpanLink", span, attributes: {} }))
+    const moved = tracer.span("path.switch", Option.none(), Tracing.ALWAYS, links, at, "internal")
+    for (const [key, value] of Object.entries({ ...about, "sallyport.session": session })) moved.attribute(key, value)
+    moved.end(at, Exit.void)
+    for (const span of flows) span.event("path.switch", at, about)
+  }
+  return { begin, onSwitch }
+})

@@ -1,0 +1,104 @@
+/** A collector of OTLP over HTTP, as far as this program speaks it: JSON (opentelemetry-proto, "JSON Protobuf Encoding"). */
+import { createServer, type Server } from "node:http"
+import type { AddressInfo } from "node:net"
+
+export interface Span {
+  /** `service.name` and `thread.name`. */
+  readonly service: string
+  readonly thread: string
+  readonly traceId: string
+  readonly spanId: string
+  readonly parentSpanId: string | undefined
+  readonly name: string
+  readonly startMs: number
+  readonly endMs: number
+  readonly attributes: Readonly<Record<string, unknown>>
+  readonly events: ReadonlyArray<{ readonly name: string; readonly attributes: Readonly<Record<string, unknown>> }>
+  readonly links: ReadonlyArray<{ readonly traceId: string; readonly spanId: string }>
+}
+
+type KeyValues = ReadonlyArray<{ readonly key: string; readonly value: Readonly<Record<string, unknown>> }>
+type OtlpSpan = Omit<Span, "attributes" | "events"> & {
+  readonly startTimeUnixNano: string
+  readonly endTimeUnixNano: string
+  readonly attributes: KeyValues
+  readonly events: ReadonlyArray<{ readonly name: string; readonly attributes: KeyValues }>
+}
+type Traces = {
+  readonly resourceSpans: ReadonlyArray<{
+    readonly resource: { readonly attributes: KeyValues }
+    readonly scopeSpans: ReadonlyArray<{ readonly spans: ReadonlyArray<OtlpSpan> }>
+  }>
+}
+
+export class Collector {
+  readonly spans: Array<Span> = []
+  /** As they came. */
+  readonly bodies: Array<string> = []
+  readonly #server: Server
+
+  static async start(): Promise<Collector> {
+    const collector = new Collector()
+    await new Promise<void>((listening) => collector.#server.listen(0, "127.0.0.1", listening))
+    return collector
+  }
+
+  private constructor() {
+    this.#server = createServer((request, response) => {
+      let body = ""
+      request.setEncoding("utf8").on("data", (part: string) => (body += part))
+      request.on("end", () => {
+        this.bodies.push(body)
+        if (request.url === "/v1/traces") this.spans.push(...spansOf(JSON.parse(body) as Traces))
+        response.setHeader("content-type", "application/json").end("{}")
+      })
+    })
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`
+  }
+
+  stop(): void {
+    this.#server.close()
+    this.#server.closeAllConnections()
+  }
+}
+
+const spansOf = ({ resourceSpans }: Traces): ReadonlyArray<Span> =>
+  resourceSpans.flatMap(({ resource, scopeSpans }) => {
+    const about = valuesOf(resource.attributes)
+    return scopeSpans.flatMap(({ spans }) => spans).map((span): Span => ({
+      service: String(about["service.name"]),
+      thread: String(about["thread.name"]),
+      traceId: span.traceId,
+      spanId: span.spanId,
+      parentSpanId: span.parentSpanId,
+      name: span.name,
+      startMs: Number(BigInt(span.startTimeUnixNano) / 1000n) / 1000,
+      endMs: Number(BigInt(span.endTimeUnixNano) / 1000n) / 1000,
+      attributes: valuesOf(span.attributes),
+      events: span.events.map(({ attributes, name }) => ({ name, attributes: valuesOf(attributes) })),
+      links: span.links
+    }))
+  })
+
+const valuesOf = (pairs: KeyValues): Readonly<Record<string, unknown>> =>
+  Object.fromEntries(pairs.map(({ key, value }) => [key, Object.values(value)[0]]))
+
+/** A trace as people read it, for whoever reads a failed run. */
+export const draw = (spans: ReadonlyArray<Span>): string => {
+  const from = Math.min(...spans.map(({ startMs }) => startMs))
+  const known = new Set(spans.map(({ spanId }) => spanId))
+  const under = (parent: string | undefined, depth: number): ReadonlyArray<string> =>
+    spans
+      .filter((span) => (known.has(span.parentSpanId ?? "") ? span.parentSpanId : undefined) === parent)
+      .toSorted((left, right) => left.startMs - right.startMs)
+      .flatMap((span) => {
+        const at = (span.startMs - from).toFixed(1).padStart(8)
+        const took = (span.endMs - span.startMs).toFixed(1).padStart(7)
+        const line = `${at} +${took} ms  ${"  ".repeat(depth)}${span.name}  [${span.service}/${span.thread}]`
+        return [line].concat(under(span.spanId, depth + 1))
+      })
+  return under(undefined, 0).join("\n")
+}

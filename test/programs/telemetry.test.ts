@@ -1,0 +1,133 @@
+/** What three processes say of themselves, as others read it: an OTLP collector, and the reference parser of OpenMetrics. */
+import { spawnSync } from "node:child_process"
+import { once } from "node:events"
+import net from "node:net"
+import { join } from "node:path"
+import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
+import { keysIn } from "../e2e/support/Secrets.ts"
+import { Collector, draw, type Span } from "./support/Collector.ts"
+import { have, resource, type Role, World } from "./support/Programs.ts"
+
+const ROLES: ReadonlyArray<Role> = ["relay", "connector", "client"]
+const PYTHON = { program: "python3", apt: "python3 python3-prometheus-client" }
+/** Fails on whatever is not OpenMetrics, and prints the names of the families. */
+const PARSE = `
+import sys
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
+print("\\n".join(family.name for family in parse(sys.stdin.read())))
+`
+const havePython = have(PYTHON) && spawnSync("python3", ["-c", "import prometheus_client"]).status === 0
+
+let world: World
+let collector: Collector
+let server: net.Server
+let port: number
+
+const echoed = async (socket: net.Socket, text: string): Promise<void> => {
+  socket.write(text)
+  let back = ""
+  while (back.length < text.length) back += String((await once(socket, "data"))[0])
+  assert.strictEqual(back, text)
+}
+
+beforeAll(async () => {
+  collector = await Collector.start()
+  server = net.createServer((socket) => socket.on("error", () => undefined).pipe(socket)).listen(0, "127.0.0.1")
+  await once(server, "listening")
+  port = (server.address() as net.AddressInfo).port
+  world = await World.start({ resources: [resource("echo", port)], telemetry: { otlp: collector.url } })
+  const socket = await world.dial("echo", port)
+  await echoed(socket, "before")
+  await world.direct()
+  await echoed(socket, "after")
+  socket.end()
+  await once(socket, "close")
+})
+afterEach(({ task }) => {
+  if (task.result?.state === "fail") world.tell()
+})
+afterAll(async () => {
+  await world?.stop()
+  collector?.stop()
+  server?.close()
+})
+
+describe("telemetry of three processes", () => {
+  it.skipIf(!havePython)("has metrics that the reference parser of OpenMetrics takes", async () => {
+    for (const role of ROLES) {
+      const text = String(await world.ask(role, "/metrics"))
+      const parsed = spawnSync("python3", ["-c", PARSE], { input: text, encoding: "utf8" })
+      assert.strictEqual(parsed.status, 0, `${parsed.stderr}\n${text}`)
+      assert.include(parsed.stdout, role === "relay" ? "sallyport_relay_forwarded_bytes" : "sallyport_path_bytes")
+    }
+  })
+
+  it("has one trace for a flow, across all of them, with a link from a move to another path", async () => {
+    const keys = ROLES.flatMap((role) => keysIn(join(world.dir, "state", role)))
+    for (const role of ["client", "connector", "relay"] as const) await world.program(role).stop()
+
+    const flow = collector.spans.find(({ name, traceId }) =>
+      name === "flow" && collector.spans.some((span) => span.traceId === traceId && span.name === "SignalingHub.dial")
+    )
+    assert.isDefined(flow)
+    const trace = collector.spans.filter(({ traceId }) => traceId === flow.traceId)
+    const tree = `\n${draw(trace)}`
+    process.stdout.write(`${tree}\n`)
+    const find = (name: string): Span => {
+      const found = trace.find((span) => span.name === name)
+      assert.isDefined(found, `${name} is missing:${tree}`)
+      return found
+    }
+    const ancestors = (span: Span | undefined): ReadonlyArray<string> =>
+      span === undefined
+        ? []
+        : [span.name, ...ancestors(trace.find(({ spanId }) => spanId === span.parentSpanId))]
+
+    assert.deepStrictEqual(ancestors(find("SignalingHub.dial")), [
+      "SignalingHub.dial",
+      "signaling.Dial",
+      "RpcClient.Dial",
+      "signaling.Dial",
+      "ask.signaling.Dial",
+      "StreamMux.dial",
+      "flow.session",
+      "flow"
+    ])
+    assert.strictEqual(ancestors(find("StreamMux.onInvite")).at(-1), "flow")
+    assert.include(ancestors(find("StreamMux.onInvite")), "SignalingHub.dial")
+    assert.deepStrictEqual(ancestors(find("flow.dial")), ["flow.dial", "flow.serve", "flow"])
+    for (const phase of ["flow.session", "flow.open"]) assert.strictEqual(find(phase).parentSpanId, flow.spanId)
+    for (const phase of ["flow.first_byte", "flow.transfer"]) {
+      const both = trace.filter(({ name }) => name === phase)
+      assert.deepStrictEqual(both.map(({ service }) => service).toSorted(), ["sallyport-client", "sallyport-connector"])
+    }
+    assert.deepStrictEqual(
+      new Set(trace.map(({ service, thread }) => `${service}/${thread}`)),
+      new Set([
+        "sallyport-client/data",
+        "sallyport-client/control",
+        "sallyport-relay/control",
+        "sallyport-connector/data",
+        "sallyport-connector/control"
+      ])
+    )
+    assert.isAtLeast(flow.endMs, find("flow.transfer").endMs)
+
+    const flows = new Set(collector.spans.filter(({ name }) => name.startsWith("flow")).map(({ spanId }) => spanId))
+    const moves = collector.spans.filter(({ name }) => name === "path.switch")
+    for (const { attributes, links } of moves) {
+      assert.isNotEmpty(links)
+      assert.isTrue(links.every(({ spanId }) => flows.has(spanId)))
+      assert.containsAllKeys(attributes, ["sallyport.path", "sallyport.path.reason"])
+    }
+    assert.includeMembers(moves.map(({ service }) => service), ["sallyport-client"])
+
+    const said = collector.bodies.join("\n")
+    for (const secret of [...keys, "sp1_"]) assert.notInclude(said, secret)
+  })
+
+  it("traces nothing but flows", async () => {
+    const begun = collector.spans.filter(({ parentSpanId }) => parentSpanId === undefined).map(({ name }) => name)
+    assert.sameMembers([...new Set(begun)], ["flow", "path.switch"])
+  })
+})
