@@ -2,7 +2,7 @@
  * Chooses the path of each session: one `PathMachine` a session, fed with what the data plane saw and this host's candidates,
  * obeyed by asking the data plane. Sessions live there, not here: after a restart each machine goes on from the path in use.
  */
-import { Clock, Deferred, Duration, Effect, Layer, Mailbox, Match, Schema, Stream } from "effect"
+import { Clock, Deferred, Duration, Effect, Layer, Mailbox, Match, PubSub, Schema, Stream } from "effect"
 import { GuessBudget } from "../protocol/GuessBudget.ts"
 import * as PathGuessing from "../protocol/PathGuessing.ts"
 import { PathMachine } from "../protocol/PathMachine.ts"
@@ -10,7 +10,7 @@ import { type Decision, keyOf, viaRelay } from "../protocol/PathRef.ts"
 import type { RelayKind } from "../protocol/PathScore.ts"
 import { PortGuess } from "../protocol/PortGuess.ts"
 import * as Crypto from "../services/Crypto.ts"
-import { type PathEvent, PathProber, PathProberRpcs, type SessionPath } from "./PathProberRpcs.ts"
+import { type Decided, type PathEvent, PathProber, PathProberRpcs, type SessionPath } from "./PathProberRpcs.ts"
 import * as Actor from "./runtime/Actor.ts"
 import * as Inbox from "./runtime/Inbox.ts"
 import { Peers } from "./runtime/Peers.ts"
@@ -27,6 +27,8 @@ const OUTBOX_CONCURRENCY = 64
 const ORDER_DEADLINE = Duration.seconds(1)
 /** A change of path is asked for this often more, before only the next decision can mend it. */
 const SELECT_RETRIES = 2
+/** Decisions that a slow listener may lag behind; then it loses the oldest. */
+const DECIDED_CAPACITY = 256
 const TX_PREFIX_BYTES = 4
 const SEED_BYTES = 4
 const GOLDEN = 0x9e3779b9 // steps of this visit all 32-bit numbers
@@ -60,6 +62,7 @@ const make = Effect.gen(function*() {
   const { randomHex } = yield* Crypto.Crypto
   const outbox = yield* Mailbox.make<Letter>({ capacity: OUTBOX_CAPACITY, strategy: "dropping" })
   const activity = yield* Mailbox.make<number>({ capacity: 1, strategy: "sliding" }) // the last count is the one that counts
+  const decided = yield* PubSub.sliding<Decided>(DECIDED_CAPACITY)
   const sessions = new Map<string, Session>()
   const budget = new GuessBudget(yield* nowMs)
   let local: LocalCandidates | null = null
@@ -97,10 +100,12 @@ const make = Effect.gen(function*() {
       Effect.catchTag("ActorUnavailable", (error) => Effect.logDebug("the data plane did not obey", order._tag, error))
     )
   }
-  const tell = (session: string, decision: Decision) =>
-    (decision.moved ? Effect.logInfo("path changed") : Effect.logDebug("path kept")).pipe(
+  const tell = Effect.fnUntraced(function*(session: string, peer: string, decision: Decision, now: number) {
+    yield* decided.offer({ session, peer, decision: dated(decision, (yield* Clock.currentTimeMillis) - now) })
+    yield* (decision.moved ? Effect.logInfo("path changed") : Effect.logDebug("path kept")).pipe(
       Effect.annotateLogs({ session, path: keyOf(decision.chosen), reason: decision.reason })
     )
+  })
   const run = Effect.fnUntraced(
     function*(id: string, input: Input) {
       const session = sessions.get(id)
@@ -109,7 +114,7 @@ const make = Effect.gen(function*() {
       const now = yield* nowMs
       const before = guess.reason
       for (const output of PathGuessing.follow(machine, guess, input(machine, now, guess), now)) {
-        if (output._tag === "Decided") yield* tell(id, output.decision)
+        if (output._tag === "Decided") yield* tell(id, session.peer, output.decision, now)
         else if (output._tag === "Wake") yield* wake(id, session, output.at, now)
         else if (!(yield* outbox.offer({ session: id, order: output }))) {
           yield* Effect.logWarning("order dropped", output._tag)
@@ -265,6 +270,7 @@ const make = Effect.gen(function*() {
   return PathProberRpcs.of({
     Paths: () => inbox.ask<ReadonlyArray<SessionPath>>((reply) => ({ _tag: "Paths", reply })),
     Decisions: ({ session }) => inbox.ask<ReadonlyArray<Decision>>((reply) => ({ _tag: "Decisions", session, reply })),
+    Decided: () => Stream.fromPubSub(decided),
     NetworkChanged: () => Effect.asVoid(inbox.post({ _tag: "NetworkChanged", lost: [] }))
   })
 })

@@ -161,10 +161,15 @@ export const SessionPath = Schema.Struct({
 })
 export type SessionPath = typeof SessionPath.Type
 
+export const Decided = Schema.Struct({ session: SessionId, peer: Schema.String, decision: Decision })
+export type Decided = typeof Decided.Type
+
 export class PathProberRpcs extends RpcGroup.make(
   Rpc.make("Paths", { success: Schema.Array(SessionPath) }),
   /** Oldest first; empty for a session that is not known. */
   Rpc.make("Decisions", { payload: { session: SessionId }, success: Schema.Array(Decision) }),
+  /** Each as it is made, from now on; those that a slow reader misses are in `Decisions`. */
+  Rpc.make("Decided", { success: Decided, stream: true }),
   /** This host's network changed in a way that addresses do not show (woken from sleep, rebound sockets): prove all again. */
   Rpc.make("NetworkChanged", {})
 ) {}

@@ -157,11 +157,38 @@ const netcheck = Command.make(
   Command.withDescription("Find out how this network treats UDP, and whether direct paths are to be expected")
 )
 
+/** Commands that look into a running process. */
+const inspect = Effect.promise(() => import("./Inspect.ts"))
+
+const actorsCommand = Command.make(
+  "actors",
+  { config, json },
+  (options) => Effect.flatMap(inspect, ({ actors }) => quietly(actors(options)))
+).pipe(
+  Command.withDescription("Show the actors of a running sallyport: thread, state, restarts, what waits")
+)
+
+const path = Command.make("path", {
+  config,
+  json,
+  peer: Args.text({ name: "peer" }).pipe(Args.withDescription("The peer's name, as status shows it"))
+}, (options) => Effect.flatMap(inspect, ({ path }) => quietly(path(options)))).pipe(
+  Command.withDescription("Show by which paths a peer was reached, from when, and why")
+)
+
+const doctor = Command.make(
+  "doctor",
+  { config, json },
+  (options) => Effect.flatMap(inspect, ({ doctor }) => quietly(doctor(options)))
+).pipe(
+  Command.withDescription("Say what is wrong with a running sallyport and what to do; fails when something is broken")
+)
+
 const demo = Command.make("demo", {}, () => Effect.flatMap(actions, (actions) => actions.demo)).pipe(
   Command.withDescription("Run a relay, a connector and a client on this machine and reach a page through them")
 )
 
 export const root = Command.make("sallyport").pipe(
   Command.withDescription("Reach private resources without opening an inbound port"),
-  Command.withSubcommands([run, relay, token, node, status, netcheck, demo])
+  Command.withSubcommands([run, relay, token, node, status, path, actorsCommand, doctor, netcheck, demo])
 )

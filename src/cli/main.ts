@@ -22,8 +22,9 @@ process.on("uncaughtException", (error) => {
 // `never` keeps the process alive while a command waits for something that does not.
 const fiber = Effect.runFork(Effect.raceFirst(Cli.main(args, { colours }), Effect.never).pipe(Effect.provide(layer)))
 
+const COMMANDS = new Set(["run", "relay", "token", "node", "status", "path", "actors", "doctor", "netcheck", "demo"])
 /** `run` and `demo` only end by a signal, so that is how they succeed. */
-const command = args.find((arg) => ["run", "relay", "token", "node", "status", "netcheck", "demo"].includes(arg))
+const command = args.find((arg) => COMMANDS.has(arg))
 const endsBySignal = command === "run" || command === "demo"
 
 fiber.addObserver((exit) => {

@@ -73,6 +73,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
       )
       return { peers, signaling, leg }
     }),
+    decisions: prober.subscribe((client) => client.Decided()),
     netcheck: supervisor.ref(Stun).ask((client) => client.NetCheck(), { deadline: "15 seconds" }),
     reload: (next) =>
       next.role === "client" ? mux.ask((client) => client.SetForwards({ forwards: forwardsOf(next) })) : Effect.void

@@ -1,5 +1,5 @@
 /** The relay role: keys and directory, the hub that nodes sign in at, the forwarder of their packets. */
-import { Effect } from "effect"
+import { Effect, Stream } from "effect"
 import { RelayForwarder } from "../actors/RelayForwarderRpcs.ts"
 import { SignalingHub } from "../actors/SignalingHubRpcs.ts"
 import { RELAY_ACTORS, RELAY_PLACEMENT } from "../actors/Wiring.ts"
@@ -49,6 +49,7 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
       const forwarded = yield* forwarder.ask((client) => client.Stats())
       return { peers: [], nodes, forwarded }
     }),
+    decisions: Stream.empty,
     netcheck: null,
     reload: (next) => next.role === "relay" ? hub.ask((client) => client.SetPolicy(policyOf(next))) : Effect.void
   } satisfies Running

@@ -1,10 +1,11 @@
 /** One process of one role, from its configuration to its end: what `sallyport run` does. */
-import { Console, Deferred, Effect, FiberSet, Schema } from "effect"
+import { Console, Deferred, Effect, FiberSet, Schema, Stream } from "effect"
 import { AdminError } from "../services/AdminError.ts"
 import * as AdminServer from "../services/AdminServer.ts"
 import { type Config, load } from "../services/config/Config.ts"
 import * as Telemetry from "../services/Telemetry.ts"
 import * as OpenMetrics from "../services/telemetry/OpenMetrics.ts"
+import { Recorder } from "../services/telemetry/Recorder.ts"
 import * as Forwarder from "./Forwarder.ts"
 import * as Node from "./Node.ts"
 import * as Relay from "./Relay.ts"
@@ -32,8 +33,10 @@ export const run = (config: Config, options: Options): Effect.Effect<never, RunF
   const telemetry = Threads.telemetryOf(config, options.logFormat)
   return Effect.gen(function*() {
     const started = yield* Deferred.make<Running>()
-    yield* AdminServer.make({ listen: config.admin, routes: routes(started) })
+    const recorder = new Recorder()
+    yield* AdminServer.make({ listen: config.admin, routes: routes(started, recorder) })
     const running = yield* start(config, telemetry, { localDoor: false })
+    yield* Effect.forkScoped(record(running, recorder))
     yield* Deferred.succeed(started, running)
     yield* onHangUp(reload(options.configFile, config, running))
     const { name, role } = config
@@ -47,7 +50,14 @@ export const run = (config: Config, options: Options): Effect.Effect<never, RunF
   )
 }
 
-const routes = (started: Deferred.Deferred<Running>): AdminServer.Routes => {
+/** Ends only when the supervisor gives the prober up, of which it tells by itself. */
+const record = ({ decisions, supervisor }: Running, recorder: Recorder) =>
+  Effect.all([
+    Stream.runForEach(supervisor.events, (event) => Effect.sync(() => recorder.onState(event))),
+    Effect.ignore(Stream.runForEach(decisions, (decided) => Effect.sync(() => recorder.onDecision(decided))))
+  ], { concurrency: 2, discard: true })
+
+const routes = (started: Deferred.Deferred<Running>, recorder: Recorder): AdminServer.Routes => {
   const running = Effect.timeoutFail(Deferred.await(started), {
     duration: "2 seconds",
     onTimeout: () => new AdminError({ code: "timed_out", message: "it is still starting; see its log" })
@@ -62,6 +72,7 @@ const routes = (started: Deferred.Deferred<Running>): AdminServer.Routes => {
         Effect.flatMap(running, ({ supervisor }) => supervisor.metrics),
         (families) => new AdminServer.Text(OpenMetrics.render(families), OpenMetrics.CONTENT_TYPE)
       ),
+    "GET /v1/recorder": () => Effect.sync(() => ({ entries: recorder.entries() })),
     "GET /v1/actors": () => Effect.flatMap(running, ({ supervisor }) => supervisor.status)
   }
 }

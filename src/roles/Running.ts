@@ -1,5 +1,6 @@
 /** What a started role offers to whoever started it, whichever role it is. */
-import type { Effect } from "effect"
+import type { Effect, Stream } from "effect"
+import type { Decided } from "../actors/PathProberRpcs.ts"
 import type { ActorUnavailable } from "../actors/runtime/ActorRef.ts"
 import type { Supervisor } from "../actors/runtime/Supervisor.ts"
 import type { HubError } from "../actors/SignalingHubRpcs.ts"
@@ -28,6 +29,8 @@ export interface Running {
   readonly listen: Readonly<Record<string, string>>
   /** `peers`, and what else there is to say. */
   readonly status: Effect.Effect<{ readonly peers: ReadonlyArray<Peer> }, ActorUnavailable>
+  /** Decisions about paths, as they are made. */
+  readonly decisions: Stream.Stream<Decided, ActorUnavailable>
   /** How the network treats UDP; null for a relay, which has nobody to ask. */
   readonly netcheck: Effect.Effect<NetReport, ActorUnavailable | NetCheckFailed> | null
   /** Takes over what may change while running; the rest of the new configuration waits for a restart. */

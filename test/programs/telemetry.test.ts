@@ -6,7 +6,7 @@ import { join } from "node:path"
 import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
 import { keysIn } from "../e2e/support/Secrets.ts"
 import { Collector, draw, type Span } from "./support/Collector.ts"
-import { have, resource, type Role, World } from "./support/Programs.ts"
+import { have, resource, type Role, sallyport, World } from "./support/Programs.ts"
 
 const ROLES: ReadonlyArray<Role> = ["relay", "connector", "client"]
 const PYTHON = { program: "python3", apt: "python3 python3-prometheus-client" }
@@ -60,6 +60,29 @@ describe("telemetry of three processes", () => {
       assert.strictEqual(parsed.status, 0, `${parsed.stderr}\n${text}`)
       assert.include(parsed.stdout, role === "relay" ? "sallyport_relay_forwarded_bytes" : "sallyport_path_bytes")
     }
+  })
+
+  it("has a recorder that says which path a peer was reached by, and why, and no address", async () => {
+    const ask = (role: Role, ...args: ReadonlyArray<string>) =>
+      sallyport([...args, "--config", world.file(role), "--json"], { cwd: world.dir })
+    const path = await ask("client", "path", "office")
+    assert.strictEqual(path.code, 0, path.err)
+    const { entries } = JSON.parse(String(path.out)) as { readonly entries: ReadonlyArray<Record<string, unknown>> }
+    const first = entries.find(({ moved }) => moved === true)
+    assert.match(String(first?.["path"]), /^direct[46]-/)
+    assert.include(["direct_proved", "direct_faster"], first?.["reason"])
+    assert.isNotEmpty(first?.["tried"])
+    const text = await sallyport(["path", "office", "--config", world.file("client")], { cwd: world.dir })
+    assert.match(String(text.out), /a direct path (answers|is clearly faster)/)
+    const nobody = await ask("client", "path", "nobody")
+    assert.deepStrictEqual([nobody.code, String(nobody.out)], [1, ""])
+    const actors = await ask("connector", "actors")
+    assert.match(String(actors.out), /"name":"streamMux","state":"up"/)
+    const doctor = await ask("relay", "doctor")
+    assert.deepStrictEqual([doctor.code, doctor.err], [0, ""])
+    const recorded = JSON.stringify(await Promise.all(ROLES.map((role) => world.ask(role, "/v1/recorder"))))
+    const keys = ROLES.flatMap((role) => keysIn(join(world.dir, "state", role)))
+    for (const secret of [...keys, "sp1_", "127.0.0.1", "::1"]) assert.notInclude(recorded, secret)
   })
 
   it("has one trace for a flow, across all of them, with a link from a move to another path", async () => {

@@ -1,0 +1,136 @@
+import { assert, describe, it } from "@effect/vitest"
+import { diagnose, type Facts } from "../../src/cli/Doctor.ts"
+
+const NOW = 1_800_000_000_000
+const up = { state: "up", incarnation: 1, restarts: 0, since: NOW - 60_000, lastError: null }
+const actor = { ...up, name: "streamMux", queues: [{ name: "inbox", capacity: 100, depth: 1 }] }
+const thread = {
+  ...up,
+  name: "data",
+  health: { loopDelayP99Ms: 2, loopUtilization: 0.1, heapUsedBytes: 1e7 },
+  actors: [actor]
+}
+const healthy: Facts = {
+  status: {
+    peers: [{ name: "office", path: "direct", reason: "direct_proved" }],
+    signaling: { state: "up", relay: "relay.example.com:443", problem: "" },
+    leg: { kind: "relay-udp", reason: "UDP to the relay works" }
+  },
+  threads: [thread],
+  states: [],
+  now: NOW
+}
+const status = (more: Partial<Facts["status"]>): Facts => ({ ...healthy, status: { ...healthy.status, ...more } })
+const death = (at: number) =>
+  ({
+    _tag: "State",
+    at,
+    kind: "actor",
+    name: "streamMux",
+    state: "restarting",
+    incarnation: 1,
+    message: "out of luck"
+  }) as const
+
+const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, RegExp]> = [
+  [
+    "the relay is away",
+    status({ signaling: { state: "connecting", relay: "r:443", problem: "cannot reach r:443" } }),
+    "broken",
+    /cannot reach r:443/,
+    /relay runs/
+  ],
+  [
+    "the relay has removed this node",
+    status({ signaling: { state: "refused", relay: "r:443", problem: "not enrolled" } }),
+    "broken",
+    /not enrolled/,
+    /token create/
+  ],
+  ["no leg is bound", status({ leg: { kind: null, reason: "no answer" } }), "broken", /no answer/, /UDP or HTTPS/],
+  [
+    "UDP to the relay is blocked",
+    status({ leg: { kind: "relay-tcp", reason: "no answer by UDP" } }),
+    "poor",
+    /by TLS.*no answer by UDP/,
+    /let UDP out/
+  ],
+  [
+    "both ends are behind symmetric translators",
+    status({ peers: [{ name: "office", path: "relay-udp", reason: "probes_unanswered" }] }),
+    "poor",
+    /office is reached by relay-udp: no direct path answers/,
+    /netcheck/
+  ],
+  [
+    "a path's reason comes with that of the leg",
+    status({ peers: [{ name: "office", path: "relay-tcp", reason: "udp_blocked (no answer by UDP)" }] }),
+    "poor",
+    /lets no UDP through/,
+    /let UDP out/
+  ],
+  [
+    "a peer has fallen silent",
+    status({ peers: [{ name: "office", path: "relay-udp", reason: "nothing_answers" }] }),
+    "broken",
+    /no path answers/,
+    /other side runs/
+  ],
+  [
+    "an actor is given up",
+    {
+      ...healthy,
+      threads: [{ ...thread, actors: [{ ...actor, state: "gave_up", lastError: "out of luck\n  at x" }] }]
+    },
+    "broken",
+    /streamMux is gave_up: out of luck$/,
+    /log/
+  ],
+  [
+    "an actor keeps breaking down",
+    { ...healthy, states: [4, 3, 2, 1].map((minutes) => death(NOW - minutes * 60_000)) },
+    "broken",
+    /streamMux broke down 4 times.*out of luck/,
+    /its error/
+  ],
+  [
+    "a queue is nearly full",
+    {
+      ...healthy,
+      threads: [{ ...thread, actors: [{ ...actor, queues: [{ name: "inbox", capacity: 100, depth: 90 }] }] }]
+    },
+    "poor",
+    /inbox is nearly full/,
+    /busy/
+  ],
+  [
+    "a thread is late",
+    { ...healthy, threads: [{ ...thread, health: { ...thread.health, loopDelayP99Ms: 250 } }] },
+    "poor",
+    /data is late by 250 ms/,
+    /busy/
+  ]
+]
+
+describe("doctor", () => {
+  it("finds nothing where nothing is wrong, and lets an old accident rest", () => {
+    assert.deepStrictEqual(diagnose(healthy), [])
+    const old = [4, 3, 2, 1].map((hours) => death(NOW - hours * 3_600_000))
+    assert.deepStrictEqual(diagnose({ ...healthy, states: old }), [])
+    assert.deepStrictEqual(diagnose(status({ peers: [{ name: "office", path: "relay-udp", reason: "probing" }] })), [])
+  })
+
+  it.each(cases)("names the cause and a remedy when %s", (_, facts, severity, what, remedy) => {
+    const [found, ...others] = diagnose(facts)
+    assert.isDefined(found)
+    assert.deepStrictEqual(others, [])
+    assert.strictEqual(found.severity, severity)
+    assert.match(found.what, what)
+    assert.match(found.remedy, remedy)
+  })
+
+  it("tells the worst first, and a relay that nobody uses", () => {
+    const facts = status({ nodes: [], signaling: null, leg: { kind: null, reason: "no answer" } })
+    assert.deepStrictEqual(diagnose(facts).map(({ severity }) => severity), ["broken", "poor"])
+  })
+})
