@@ -1,15 +1,19 @@
 /** What three processes say of themselves, as others read it: an OTLP collector, and the reference parser of OpenMetrics. */
 import { spawnSync } from "node:child_process"
 import { once } from "node:events"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import net from "node:net"
+import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
 import { keysIn } from "../e2e/support/Secrets.ts"
 import { Collector, draw, type Span } from "./support/Collector.ts"
-import { have, resource, type Role, sallyport, World } from "./support/Programs.ts"
+import { have, resource, type Role, ROOT, sallyport, World } from "./support/Programs.ts"
 
 const ROLES: ReadonlyArray<Role> = ["relay", "connector", "client"]
 const PYTHON = { program: "python3", apt: "python3 python3-prometheus-client" }
+const PROMTOOL = { program: "promtool", apt: "prometheus" }
+const RULE_TESTS = "test/fixtures/telemetry/alerts.test.yaml"
 /** Fails on whatever is not OpenMetrics, and prints the names of the families. */
 const PARSE = `
 import sys
@@ -50,6 +54,34 @@ afterAll(async () => {
   await world?.stop()
   collector?.stop()
   server?.close()
+})
+
+/** Grafana's variables, as it fills them in. */
+const filledIn = (expression: string): string =>
+  expression.replaceAll("$__rate_interval", "5m").replaceAll(/\$(job|instance)/g, ".*")
+
+describe.skipIf(!have(PROMTOOL))("the dashboard and the alert rules", () => {
+  it("ask in a language that Prometheus understands", () => {
+    const { panels } = JSON.parse(readFileSync(join(ROOT, "config/telemetry/dashboard.json"), "utf8")) as {
+      readonly panels: ReadonlyArray<{ readonly targets?: ReadonlyArray<{ readonly expr: string }> }>
+    }
+    const expressions = panels.flatMap(({ targets = [] }) => targets.map(({ expr }) => filledIn(expr)))
+    assert.isAbove(expressions.length, 20)
+    const rules = expressions.map((expr, at) => ({ record: `dashboard_${at}`, expr }))
+    const dir = mkdtempSync(join(tmpdir(), "sallyport-rules-"))
+    const file = join(dir, "rules.yaml")
+    writeFileSync(file, JSON.stringify({ groups: [{ name: "dashboard", rules }] }))
+    const { status, stderr, stdout } = spawnSync(PROMTOOL.program, ["check", "rules", file], { encoding: "utf8" })
+    rmSync(dir, { recursive: true })
+    assert.strictEqual(status, 0, `${stdout}${stderr}`)
+  })
+
+  it("are taken by Prometheus, and tell what they should and no more", () => {
+    for (const args of [["check", "rules", "config/telemetry/alerts.yaml"], ["test", "rules", RULE_TESTS]]) {
+      const { status, stderr, stdout } = spawnSync(PROMTOOL.program, args, { cwd: ROOT, encoding: "utf8" })
+      assert.strictEqual(status, 0, `${stdout}${stderr}`)
+    }
+  })
 })
 
 describe("telemetry of three processes", () => {
