@@ -63,9 +63,10 @@ access: []
 # trace, debug, info, warn or error
 logLevel: info
 
-# Traces and metrics by OTLP over HTTP:
+# Metrics are at /metrics of the admin API. Traces and logs by OTLP over HTTP; sample: the share of flows that are traced:
 # telemetry:
 #   otlp: http://127.0.0.1:4318
+#   sample: 1
 
 # Which threads the actors run on: default, isolated (a thread each), or threads by name:
 # placement:
