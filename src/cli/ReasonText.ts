@@ -7,11 +7,16 @@ export const TEXT: Readonly<Record<Reason, string>> = {
   no_candidates: "one side has offered no address that could be tried",
   no_common_family: "one side has only IPv4 and the other only IPv6 addresses",
   udp_blocked: "this network lets no UDP through",
+  symmetric_both: "both networks give every destination another port: neither side can know where the other is",
+  guessing: "relayed while the ports of a translator are being guessed",
+  guess_exhausted: "relayed: the ports of a translator were guessed as often as is allowed, and none answered",
+  guess_unavailable: "relayed: ports could be guessed, but this host gives too few sockets",
   probing: "relayed while direct paths are being tried",
   probes_unanswered: "no direct path answers: both networks translate addresses, or a firewall drops UDP",
   direct_proved: "a direct path answers and costs no more",
   direct_faster: "a direct path is clearly faster",
   direct_slower_than_relay: "a direct path answers, but the relay is clearly faster",
+  relay_faster: "another relay is clearly faster",
   path_blackholed: "the path before went silent",
   path_failed: "the path before broke",
   network_changed: "this machine's addresses changed",
@@ -25,6 +30,10 @@ export const REMEDY: Readonly<Partial<Record<Reason, string>>> = {
   no_candidates: "see that neither side has path: relay in its configuration, and that both reach the relay's UDP port",
   no_common_family: "give both sides an address of one IP version",
   udp_blocked: "let UDP out of this network, at least to the relay's UDP port; sallyport netcheck says more",
+  symmetric_both:
+    "let the gateway of one side map ports (UPnP, NAT-PMP or PCP), forward a UDP port there (udp: {port: N}), or use IPv6",
+  guess_exhausted: "it is tried again later; a mapped or forwarded UDP port on the symmetric side, or IPv6, mends it",
+  guess_unavailable: "raise the limit of open files (ulimit -n, or LimitNOFILE of the service) to 1024 or more",
   probes_unanswered:
     "run sallyport netcheck on both sides: a forwarded UDP port (udp: {port: N}) or IPv6 on one side mends it",
   nothing_answers: "see that the other side runs, and that this machine is online"

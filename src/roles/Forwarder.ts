@@ -1,5 +1,5 @@
 /** A relay that has joined another one: it forwards packets and answers STUN, by the authority's public key alone. */
-import { Effect } from "effect"
+import { Effect, Stream } from "effect"
 import { RelayForwarder } from "../actors/RelayForwarderRpcs.ts"
 import { RelayMember } from "../actors/RelayMemberRpcs.ts"
 import { FORWARDER_ACTORS, FORWARDER_PLACEMENT } from "../actors/Wiring.ts"
@@ -41,6 +41,7 @@ export const start = Effect.fnUntraced(function*(config: ForwarderConfig, teleme
       )
       return { peers: [], forwarded, directory }
     }),
+    decisions: Stream.empty,
     netcheck: null,
     reload: () => Effect.void
   } satisfies Running

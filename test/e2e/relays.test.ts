@@ -8,7 +8,7 @@ import { decode } from "../../src/services/config/Config.ts"
 import * as Directory from "../../src/services/Directory.ts"
 import * as World from "./support/World.ts"
 
-const QUIET = { format: "json", level: "None", otlp: null, serviceName: "test" } as const
+const QUIET = { format: "json", level: "None", otlp: null, sample: 1, serviceName: "test" } as const
 const resources = [{ name: "web", address: "127.0.0.1", tcp: [80], allowLoopback: true }]
 
 const httpsOf = ({ relay }: World.World) => Number(relay.listen["https"]?.split(":").at(-1))

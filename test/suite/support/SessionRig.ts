@@ -105,7 +105,7 @@ export const link = (options: LinkOptions): Link => {
     onDown: (_, reason) => {
       closed[side] = reason
     },
-    onFlow: ignore,
+    onFlow: () => ({ onVerdict: ignore, onFirst: ignore, onDone: ignore }),
     onCandidates: ignore,
     onCandidatesAck: ignore,
     onOpened: ignore,
