@@ -41,6 +41,7 @@ export const start = Effect.fnUntraced(function*(config: ForwarderConfig, teleme
       )
       return { peers: [], forwarded, directory }
     }),
+    unready: Effect.as(forwarder.ask((client) => client.Stats(), { deadline: "1 second" }), []),
     decisions: Stream.empty,
     netcheck: null,
     reload: () => Effect.void

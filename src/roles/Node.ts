@@ -73,6 +73,18 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
       )
       return { peers, signaling, leg }
     }),
+    unready: Effect.gen(function*() {
+      const signaling = yield* supervisor.ref(Signaling).ask((client) => client.State(), BRIEF)
+      const leg = yield* supervisor.ref(Relay).ask((client) => client.State(), BRIEF)
+      const paths = yield* prober.ask((client) => client.Paths(), BRIEF)
+      const silent = paths.filter(({ reason }) => reason === "nothing_answers").length
+      yield* mux.ask((client) => client.Listeners(), BRIEF) // the data plane's thread answers
+      return [
+        ...(signaling.state === "up" ? [] : [`not connected to the relay ${signaling.relay}: ${signaling.problem}`]),
+        ...(leg.kind === null ? [`no relay carries packets: ${leg.reason}`] : []),
+        ...(silent === 0 ? [] : [`of ${paths.length} sessions ${silent} get no answer by any path`])
+      ]
+    }),
     decisions: prober.subscribe((client) => client.Decided()),
     netcheck: supervisor.ref(Stun).ask((client) => client.NetCheck(), { deadline: "15 seconds" }),
     reload: (next) =>

@@ -49,10 +49,13 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
       const forwarded = yield* forwarder.ask((client) => client.Stats())
       return { peers: [], nodes, forwarded }
     }),
+    unready: Effect.as(Effect.zip(hub.ask((c) => c.Nodes(), BRIEF), forwarder.ask((c) => c.Stats(), BRIEF)), []),
     decisions: Stream.empty,
     netcheck: null,
     reload: (next) => next.role === "relay" ? hub.ask((client) => client.SetPolicy(policyOf(next))) : Effect.void
   } satisfies Running
 })
+
+const BRIEF = { deadline: "1 second" } as const
 
 const policyOf = ({ access, resources }: RelayConfig) => ({ access, resources })

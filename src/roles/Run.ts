@@ -62,8 +62,15 @@ const routes = (started: Deferred.Deferred<Running>, recorder: Recorder): AdminS
     duration: "2 seconds",
     onTimeout: () => new AdminError({ code: "timed_out", message: "it is still starting; see its log" })
   })
+  const unavailable = (message: string) => Effect.fail(new AdminError({ code: "unavailable", message }))
+  const onFailure = ({ message }: { readonly message: string }) => unavailable(message)
+  const onSuccess = (missing: ReadonlyArray<string>) =>
+    missing.length === 0 ? Effect.succeed(OK) : unavailable(missing.join("; "))
   const failed = ({ message }: { readonly message: string }) => new AdminError({ code: "internal", message })
   return {
+    "GET /healthz": () => Effect.succeed(OK),
+    "GET /readyz": () =>
+      Effect.flatMap(running, ({ unready }) => Effect.matchEffect(unready, { onFailure, onSuccess })),
     "GET /v1/status": () => Effect.flatMap(running, ({ status }) => Effect.mapError(status, failed)),
     "GET /v1/netcheck": () =>
       Effect.flatMap(running, ({ netcheck }) => netcheck === null ? notOfRelay : Effect.mapError(netcheck, failed)),
@@ -76,6 +83,8 @@ const routes = (started: Deferred.Deferred<Running>, recorder: Recorder): AdminS
     "GET /v1/actors": () => Effect.flatMap(running, ({ supervisor }) => supervisor.status)
   }
 }
+
+const OK = new AdminServer.Text("ok\n", "text/plain; charset=utf-8")
 
 const notOfRelay = new AdminError({ code: "bad_request", message: "a relay has nobody to ask; ask a node" })
 

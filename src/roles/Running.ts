@@ -29,6 +29,8 @@ export interface Running {
   readonly listen: Readonly<Record<string, string>>
   /** `peers`, and what else there is to say. */
   readonly status: Effect.Effect<{ readonly peers: ReadonlyArray<Peer> }, ActorUnavailable>
+  /** What keeps it from doing its work now, each in words with what to see to; empty: nothing. */
+  readonly unready: Effect.Effect<ReadonlyArray<string>, ActorUnavailable>
   /** Decisions about paths, as they are made. */
   readonly decisions: Stream.Stream<Decided, ActorUnavailable>
   /** How the network treats UDP; null for a relay, which has nobody to ask. */

@@ -83,6 +83,9 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
     assert.deepStrictEqual((await world.status("connector")).peers.map(({ name }) => name), ["laptop"])
     const relay = await world.status("relay") as { readonly nodes?: ReadonlyArray<{ readonly name: string }> }
     assert.sameMembers((relay.nodes ?? []).map(({ name }) => name), ["office", "laptop"])
+    for (const role of ["relay", "connector", "client"] as const) {
+      for (const page of ["/healthz", "/readyz"]) assert.strictEqual(await world.ask(role, page), "ok\n", role)
+    }
   })
 
   it.each([
@@ -194,10 +197,14 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
   it("stops in order at SIGTERM, with a flow open, within five seconds", async () => {
     const socket = await world.dial("intranet", port)
     socket.on("error", () => undefined)
-    for (const role of ["client", "connector", "relay"] as const) {
+    for (const role of ["relay", "client", "connector"] as const) {
       const { code, ms } = await world.program(role).stop()
       assert.strictEqual(code, 0, role)
       assert.isBelow(ms, STOP_MS, role)
+      if (role !== "relay") continue
+      const why = () => world.ask("client", "/readyz").then(() => null, ({ message }: Error) => message)
+      assert.match(await until("the client is not ready", why, 5_000), /not connected to the relay 127\.0\.0\.1:\d+: ./)
+      assert.strictEqual(await world.ask("client", "/healthz"), "ok\n")
     }
   })
 })
