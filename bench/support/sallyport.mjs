@@ -50,31 +50,23 @@ export const run = ({ start }, place, name, config, { env = {}, nodeArgs = [], o
 
 /**
  * Relay, connector and client. `places` says where each runs, `relay` is {host, https, udp}, `port` the traffic's server on
- * the connector's host, and `path` "auto" or "relay".
+ * the connector's host (`ports`: others there), `path` "auto" or "relay", and `config` what else a role is to have.
  */
 export async function startSallyport(
   processes,
-  { env = {}, logLevel = "warn", name, nodeArgs, onLine, path, places, port, relay }
+  { config = () => ({}), env = {}, logLevel = "warn", name, nodeArgs, onLine, path, places, port, ports = [], relay }
 ) {
   const dir = join(processes.dir, name)
   mkdirSync(dir)
   const started = {}
-  const start = async (role, config) =>
-    started[role] = await run(
-      processes,
-      places?.[role] ?? here,
-      role,
-      writeConfig(dir, role, { logLevel, ...config }),
-      {
-        env,
-        nodeArgs,
-        onLine
-      }
-    )
+  const start = async (role, own) => {
+    const file = writeConfig(dir, role, { logLevel, ...own, ...config(role) })
+    started[role] = await run(processes, places?.[role] ?? here, role, file, { env, nodeArgs, onLine })
+  }
   await start("relay", {
     listen: { https: `${relay.host}:${relay.https}`, udp: `${relay.host}:${relay.udp}` },
     advertise: { host: relay.host },
-    resources: [{ name: RESOURCE, address: "127.0.0.1", tcp: [port], allowLoopback: true }],
+    resources: [{ name: RESOURCE, address: "127.0.0.1", tcp: [port, ...ports], allowLoopback: true }],
     access: [{ clients: ["*"], resources: ["*"] }]
   })
   const token = (role) => createToken(places?.relay ?? here, join(dir, "relay.json"), role)
