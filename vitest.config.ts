@@ -1,4 +1,3 @@
-import { availableParallelism } from "node:os"
 import { defineConfig } from "vitest/config"
 
 /** Real threads, sockets and NATs on a machine that others may be using: a try that timed out is told, and made again. */
@@ -6,8 +5,6 @@ const RETRIES = 2
 
 export default defineConfig({
   test: {
-    maxWorkers: Math.max(2, availableParallelism() - 1), // most of a test's time here is waiting
-    minWorkers: 1,
     projects: [
       { test: { name: "unit", include: ["test/{unit,property,sim,suite}/**/*.test.ts"], testTimeout: 30_000 } },
       {

@@ -33,20 +33,23 @@ describe.skipIf(!have(NETCAT, CURL))("nc at both ends", () => {
     await world?.stop()
   })
 
-  /** Answers with what the listener got; `-N` ends its sending side behind its input. */
+  /** `-N` ends the sending side behind its input; who has nothing to say waits for the end of what is said. */
+  const ending = (input: Uint8Array) => (input.length > 0 ? ["-N"] : [])
+  /** Answers with what the listener got. */
   const listen = (input: Uint8Array): Promise<Result> =>
-    command("nc", ["-l", "-N", "127.0.0.1", String(listening)], { input })
-  const viaForward = (input: Uint8Array) => command("nc", ["-N", "127.0.0.1", String(forward)], { input })
-  const viaSocks = (input: Uint8Array) =>
-    command("nc", ["-N", "-X", "5", "-x", `127.0.0.1:${world.ports.socks5}`, "nc", String(listening)], { input })
+    command("nc", ["-l", ...ending(input), "127.0.0.1", String(listening)], { input })
+  const viaForward = (input: Uint8Array) => command("nc", [...ending(input), "127.0.0.1", String(forward)], { input })
+  const viaSocks = (input: Uint8Array) => {
+    const proxy = ["-X", "5", "-x", `127.0.0.1:${world.ports.socks5}`]
+    return command("nc", [...ending(input), ...proxy, "nc", String(listening)], { input })
+  }
 
+  // One side speaks at a time: an nc whose peer ends first drops what it has not sent yet, also without anybody between.
   it.each([
     ["a forward", viaForward],
     ["SOCKS5", viaSocks]
-  ])("each side ends by itself and still gets all of the other's, by %s", async (_, connect) => {
-    for (
-      const [up, down] of [[BYTES, BYTES.subarray(5)], [BYTES, Buffer.alloc(0)], [Buffer.alloc(0), BYTES]] as const
-    ) {
+  ])("each side gets all of the other's before its end, by %s", async (_, connect) => {
+    for (const [up, down] of [[BYTES, Buffer.alloc(0)], [Buffer.alloc(0), BYTES]] as const) {
       const listener = listen(down)
       await sleep(300) // nc tells nobody that it listens
       const [far, near] = await Promise.all([listener, connect(up)])
