@@ -109,7 +109,7 @@ const MAX_GUESSES = 16
 
 /** To be merged into the data plane's RPCs. A session that is gone is passed over in silence: its SessionDown is on the way. */
 export class PathDriverRpcs extends RpcGroup.make(
-  /** From now on; one SessionUp for each live session, and the RelayLeg, come first. */
+  /** From now on; first come the RelayLeg and, for each live session, its SessionUp and the peer's newest PeerCandidates. */
   Rpc.make("PathEvents", { success: PathEvent, stream: true }),
   /** `padTo`: bytes of the plaintext, at least `PathMessage.MIN_PING_BYTES`. The mux measures the round trip. */
   Rpc.make("SendPing", { payload: { session: SessionId, path: PathRef, txId: TxId, padTo: Schema.Int } }),

@@ -51,7 +51,10 @@ export const WINS = 3
 /** How recent an answer must be to follow a request or a failure, when nothing newer can be had. */
 const FRESH_MS = 1_000
 const SWITCH_REQUEST_MS = 250
-const OFFER_GAPS_MS: ReadonlyArray<number> = [200, 400, 800, 1_600, 3_200] // after these gaps, unless acknowledged
+/** The list of candidates is sent again after these gaps, unless it is acknowledged. */
+const OFFER_GAPS_MS: ReadonlyArray<number> = [200, 400, 800, 1_600, 3_200]
+/** ... and then, while a direct path is sought, after this: the peer may have been away. */
+export const OFFER_AGAIN_MS = 5_000
 /** A padded probe may wait behind a window of packets. */
 const MTU_PATIENCE_MS = 500
 /** Woken later than this, the host is busy, and unread answers are no sign of a dead path. */
@@ -108,6 +111,7 @@ export class PathMachine {
   #peer: ReadonlyArray<Candidate.Candidate> | null = null
   #peerSeq = -1
   #seq: number
+  /** Null: there is none, or the peer has acknowledged it. */
   #offer: { readonly resends: number; readonly dueAt: number } | null = null
   #nextLadderAt = -Infinity
   #movedAt = -Infinity
@@ -267,6 +271,7 @@ export class PathMachine {
     this.#relayKind = kind
     this.#relay.onBoundAnew()
     if (this.#orphan !== null) this.#orphan = "ready"
+    if (this.#offer !== null) this.#sendOffer(now, 0) // it may not have left
     return this.#run(now)
   }
 
@@ -329,7 +334,7 @@ export class PathMachine {
     this.#reprobe(now)
     this.#ping(now)
     this.#size(now)
-    if (this.#offer !== null && this.#offer.dueAt <= now) this.#sendOffer(now, this.#offer.resends + 1)
+    if (this.#offerAt(now) <= now) this.#sendOffer(now, (this.#offer?.resends ?? 0) + 1)
     this.#explain(now)
     const wakeAt = this.#wakeAt(now)
     this.#dueAt = wakeAt ?? Infinity
@@ -377,13 +382,21 @@ export class PathMachine {
     if (now < track.holdUntil) return
     const toDirect = track.path.kind === "direct"
     const relayed = this.#table.current.path.kind === "relay"
-    if (relayed && toDirect && !track.demoted && cost <= against) {
-      return this.#select(track, isClearlyBetter(cost, against) ? "direct_faster" : "direct_proved", now)
+    const isBetter = isClearlyBetter(cost, against)
+    const better = toDirect
+      ? "direct_faster" as const
+      : relayed
+      ? "relay_faster" as const
+      : "direct_slower_than_relay" as const
+    // Of two that cost the same the direct one is taken: at once, or, when it lost before, as soon as it holds its ground.
+    const isEnough = isBetter || (relayed && toDirect && cost <= against)
+    if (isEnough && relayed && toDirect && !track.demoted) {
+      return this.#select(track, isBetter ? better : "direct_proved", now)
     }
-    track.wins = isClearlyBetter(cost, against) ? track.wins + 1 : 0
+    track.wins = isEnough ? track.wins + 1 : 0
     if (track.wins < WINS || now - this.#movedAt < DWELL_MS) return
-    this.#table.current.onFall(now, true)
-    this.#select(track, toDirect ? "direct_faster" : relayed ? "relay_faster" : "direct_slower_than_relay", now)
+    if (isBetter) this.#table.current.onFall(now, true)
+    this.#select(track, isBetter ? better : "direct_proved", now)
   }
 
   #cost(track: PathTrack, now: number): number {
@@ -527,7 +540,7 @@ export class PathMachine {
 
   #wakeAt(now: number): number | null {
     const standby = this.#standby(now)
-    let at = this.#offer?.dueAt ?? Infinity
+    let at = this.#offerAt(now)
     if (this.#reason === "relay_first") at = Math.min(at, this.#startedAt + PathReason.YOUNG_MS)
     const { mtu, state } = this.#table.current
     at = Math.min(at, mtu.lostAt(), this.#active && state === "proved" ? mtu.dueAt() : Infinity)
@@ -548,9 +561,14 @@ export class PathMachine {
 
   // ---------------------------------------------------------------------------------------------------------- candidates
 
+  /** Infinity: it need not be sent again. */
+  #offerAt(now: number): number {
+    if (this.#offer === null) return Infinity
+    return this.#offer.resends < OFFER_GAPS_MS.length || this.#isSeeking(now) ? this.#offer.dueAt : Infinity
+  }
+
   #sendOffer(now: number, resends: number): void {
-    const gap = OFFER_GAPS_MS[resends]
-    this.#offer = gap === undefined ? null : { resends, dueAt: now + gap }
+    this.#offer = { resends, dueAt: now + (OFFER_GAPS_MS[resends] ?? OFFER_AGAIN_MS) }
     const told = this.#mapping === null ? {} : { mapping: this.#mapping }
     this.#out.push({ _tag: "SendCandidates", seq: this.#seq, list: this.#local ?? [], ...told })
   }

@@ -5,7 +5,8 @@ import type { Dependence } from "../../src/protocol/NatReport.ts"
 import * as NatReport from "../../src/protocol/NatReport.ts"
 import * as PortPattern from "../../src/protocol/PortPattern.ts"
 import * as Stun from "../../src/protocol/Stun.ts"
-import { type Allocation, type Nat, run, SERVER } from "../sim/NatWorld.ts"
+import { run, SERVER } from "../sim/NatWorld.ts"
+import type { Allocation, Nat } from "../sim/world/Translator.ts"
 
 const KINDS: ReadonlyArray<Dependence> = NatReport.Dependence.literals
 const allocation: fc.Arbitrary<Allocation> = fc.oneof(

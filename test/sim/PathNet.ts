@@ -3,6 +3,8 @@ import * as Candidate from "../../src/protocol/Candidate.ts"
 import { type Output, PathMachine } from "../../src/protocol/PathMachine.ts"
 import { MIN_PING_BYTES, SEAL_BYTES } from "../../src/protocol/PathMessage.ts"
 import { direct, keyOf, type PathRef, RELAY } from "../../src/protocol/PathRef.ts"
+import { randomOf } from "./world/Random.ts"
+import { Timeline } from "./world/Timeline.ts"
 
 export type Link = {
   /** One way, ms. */
@@ -22,14 +24,6 @@ export type Link = {
 export const CLIENT = { host: "198.51.100.1", port: 4001 }
 export const CONNECTOR = { host: "203.0.113.2", port: 4002 }
 
-/** Small, seeded; enough to vary jitter and loss (mulberry32). */
-export const randomOf = (seed: number) => () => {
-  seed = (seed + 0x6d2b79f5) | 0
-  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
-  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-  return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-}
-
 type Side = {
   readonly machine: PathMachine
   readonly name: "client" | "connector"
@@ -44,15 +38,13 @@ type Side = {
 }
 
 export class PathNet {
-  now = 0
+  readonly #time = new Timeline()
   readonly relay: Link = { delayMs: 20, jitterMs: 0, loss: 0, down: false }
   readonly direct: Link = { delayMs: 10, jitterMs: 0, loss: 0, down: false }
   readonly client: Side
   readonly connector: Side
-  readonly #events: Array<{ at: number; n: number; run: () => void }> = []
   readonly #random: () => number
   readonly #opened = new Set<string>()
-  #n = 0
 
   constructor(options: { readonly seed?: number; readonly active?: boolean } = {}) {
     this.#random = randomOf(options.seed ?? 1)
@@ -87,38 +79,26 @@ export class PathNet {
     for (const output of input(side.machine)) this.#do(side, output)
   }
 
+  get now(): number {
+    return this.#time.now
+  }
+
   at(ms: number, run: () => void): void {
-    this.#events.push({ at: ms, n: this.#n++, run })
+    this.#time.at(ms, run)
   }
 
-  /** Runs until `ms`; both machines are woken when they ask for it. */
   runUntil(ms: number): void {
-    for (;;) {
-      let next: number = Infinity
-      for (const event of this.#events) next = Math.min(next, event.at)
-      for (const side of [this.client, this.connector]) next = Math.min(next, side.wake ?? Infinity)
-      if (next > ms) break
-      this.now = Math.max(this.now, next)
-      const index = this.#indexOfNext()
-      if (index >= 0) this.#events.splice(index, 1)[0]!.run()
-      for (const side of [this.client, this.connector]) {
-        if (side.wake !== null && side.wake <= this.now) {
-          side.wake = null
-          this.apply(side, (m) => m.onTick(this.now))
-        }
-      }
-    }
-    this.now = ms
+    this.#time.runUntil(ms)
   }
 
-  #indexOfNext(): number {
-    let best = -1
-    for (const [i, event] of this.#events.entries()) {
-      if (event.at > this.now) continue
-      const than = this.#events[best]
-      if (than === undefined || event.at < than.at || (event.at === than.at && event.n < than.n)) best = i
-    }
-    return best
+  #wake(side: Side, at: number | null): void {
+    side.wake = at
+    if (at === null) return
+    this.#time.at(at, () => {
+      if (side.wake !== at) return
+      side.wake = null
+      this.apply(side, (m) => m.onTick(this.now))
+    })
   }
 
   #do(side: Side, output: Output): void {
@@ -161,8 +141,7 @@ export class PathNet {
         side.sizes.set(keyOf(output.path), output.bytes)
         return
       case "Wake":
-        side.wake = output.at
-        return
+        return this.#wake(side, output.at)
       case "Decided":
         return
     }

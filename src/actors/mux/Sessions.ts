@@ -74,6 +74,8 @@ interface Held {
   redialAt: number
   /** Why packets go by the path that they go by. */
   selected: Reason
+  /** The peer's newest list, for a prober that starts anew: the peer, whose list was acknowledged, does not send it again. */
+  candidates: (PathEvent & { readonly _tag: "PeerCandidates" }) | null
   wasDirect: boolean
 }
 
@@ -148,7 +150,12 @@ export const make = (options: Options) => {
     onUp,
     onDown,
     onFlow: (asked) => watchFlow(id, asked),
-    onCandidates: (seq, list, mapping) => publish({ _tag: "PeerCandidates", session: id, seq, list, mapping }),
+    onCandidates: (seq, list, mapping) => {
+      const event = { _tag: "PeerCandidates" as const, session: id, seq, list, mapping }
+      const it = held.get(id)
+      if (it !== undefined && seq >= (it.candidates?.seq ?? 0)) it.candidates = event
+      publish(event)
+    },
     onOpened: (opened) => publish({ _tag: "PeerOpened", session: id, opened }),
     onCandidatesAck: (seq) => publish({ _tag: "CandidatesAcked", session: id, seq }),
     onPing: (path) => publish({ _tag: "PingSeen", session: id, path }),
@@ -193,7 +200,17 @@ export const make = (options: Options) => {
     const session = new FlowSession(node, documents.ticket, documents.grant, eventsOf(id), ticketKey)
     const selected = node.role === "connector" ? "peer_selected" : "relay_first"
     const times = { renewAt: 0, upAt: Infinity, redialAt: 0 }
-    const it: Held = { session, up, ticket, active: true, target, selected, wasDirect: false, ...times }
+    const it: Held = {
+      session,
+      up,
+      ticket,
+      active: true,
+      target,
+      selected,
+      candidates: null,
+      wasDirect: false,
+      ...times
+    }
     held.set(id, it)
     return it
   })
@@ -370,14 +387,11 @@ export const make = (options: Options) => {
   })
 
   const snapshot = (): ReadonlyArray<PathEvent> =>
-    [...held.values()].filter(({ session }) => session.peer.up).map(({ active, session }) => ({
-      _tag: "SessionUp",
-      session: session.id,
-      role: session.peer.role,
-      peer: session.peer.peerName,
-      path: session.path,
-      active
-    }))
+    [...held.values()].filter(({ session }) => session.peer.up).flatMap(({ active, candidates, session }) => {
+      const { path, peer: { peerName: peer, role } } = session
+      const up: PathEvent = { _tag: "SessionUp", session: session.id, role, peer, path, active }
+      return candidates === null ? [up] : [up, candidates]
+    })
 
   return {
     obtain,
