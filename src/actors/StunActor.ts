@@ -183,7 +183,7 @@ const make = Effect.gen(function*() {
   const onNetwork = Effect.fnUntraced(function*(now: NetworkWatch.NetworkState) {
     const before = state
     state = now
-    gathering.onHosts(now.addresses.map(({ host }) => host))
+    gathering.onHosts(NetworkWatch.offered(now))
     if (before === null) {
       bound = now.outward
       yield* gather

@@ -14,6 +14,8 @@ export type InterfaceAddress = {
   readonly host: string
   readonly family: 4 | 6
   readonly loopback: boolean
+  /** Of an interface without a hardware address: a VPN's as a rule, or a modem's. */
+  readonly tunnel: boolean
 }
 /** What packets to the internet leave with, by IP version; null: there is no route. */
 export type Outward = { readonly v4: string | null; readonly v6: string | null }
@@ -39,6 +41,7 @@ const SETTLE_MS = 50
 const HINT_SETTLE_MS = 15
 /** Looks between two questions for the way out, which costs two sockets: a change of route alone is seen within a second. */
 const LOOKS_PER_OUTWARD = 10
+const NO_MAC = "00:00:00:00:00:00"
 /** A wall clock that has gone so much further than ours, or a look that is so late: the host was asleep. */
 const SLEPT_MS = 5_000
 const MONITOR_RETRY = "10 seconds"
@@ -55,14 +58,24 @@ export interface Sources {
 export const addressesOf = (interfaces: ReturnType<Read>): ReadonlyArray<InterfaceAddress> => {
   const out: Array<InterfaceAddress> = []
   for (const [name, infos] of Object.entries(interfaces)) {
-    for (const { address } of infos ?? []) {
+    for (const { address, mac } of infos ?? []) {
       const host = Candidate.canonical(address)
       if (host === null || !Candidate.isUsableHost(host, true)) continue
-      out.push({ name, host, family: Candidate.familyOf(host), loopback: Candidate.isLoopback(host) })
+      const loopback = Candidate.isLoopback(host)
+      out.push({ name, host, family: Candidate.familyOf(host), loopback, tunnel: !loopback && mac === NO_MAC })
     }
   }
   return out.sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1))
 }
+
+/**
+ * Addresses at which peers may try this host: not those of a tunnel, unless the way out leads through it. A path inside another
+ * VPN answers as fast as the one around it, costs twice the work, and ends with that VPN.
+ */
+export const offered = ({ addresses, outward }: NetworkState): ReadonlyArray<string> =>
+  addresses
+    .filter(({ host, tunnel }) => !tunnel || host === outward.v4 || host === outward.v6)
+    .map(({ host }) => host)
 
 const keyOf = (address: InterfaceAddress): string => `${address.name}|${address.host}`
 const fingerprint = ({ addresses, outward, wakes }: NetworkState): string =>

@@ -34,8 +34,14 @@ import * as FakePeers from "./FakePeers.ts"
 
 const server = { host: "192.0.2.1", port: 3478 }
 const mapped = { host: "198.51.100.7", port: 40123 }
-const eth0: NetworkWatch.InterfaceAddress = { name: "eth0", host: "10.0.0.2", family: 4, loopback: false }
-const lo: NetworkWatch.InterfaceAddress = { name: "lo", host: "127.0.0.1", family: 4, loopback: true }
+const eth0: NetworkWatch.InterfaceAddress = {
+  name: "eth0",
+  host: "10.0.0.2",
+  family: 4,
+  loopback: false,
+  tunnel: false
+}
+const lo: NetworkWatch.InterfaceAddress = { name: "lo", host: "127.0.0.1", family: 4, loopback: true, tunnel: false }
 
 /** This host with one address that leads out, or none. */
 const at = (address: NetworkWatch.InterfaceAddress | null): NetworkWatch.NetworkState => ({

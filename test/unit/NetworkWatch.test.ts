@@ -148,7 +148,7 @@ describe("NetworkWatch", () => {
 
   it("wants sockets anew where the address that they left with is gone and another one leads out", () => {
     const at = (v4: string | null, ...hosts: ReadonlyArray<string>): NetworkWatch.NetworkState => ({
-      addresses: hosts.map((host) => ({ name: "eth0", host, family: 4, loopback: false })),
+      addresses: hosts.map((host) => ({ name: "eth0", host, family: 4, loopback: false, tunnel: false })),
       outward: { v4, v6: null },
       wakes: 0
     })
@@ -166,6 +166,19 @@ describe("NetworkWatch", () => {
     assert.deepStrictEqual(NetworkWatch.firstOf(home.outward, away.outward, [4]), away.outward)
     assert.deepStrictEqual(NetworkWatch.firstOf(home.outward, away.outward, []), home.outward)
     assert.deepStrictEqual(NetworkWatch.firstOf({ v4: null, v6: null }, home.outward, []), home.outward)
+  })
+
+  it("offers a tunnel's address only where the way out leads through it", () => {
+    const addresses = NetworkWatch.addressesOf({
+      eth0: [{ ...info("192.168.1.9"), mac: "02:00:00:00:00:01" }],
+      lo: [{ ...info("127.0.0.1"), mac: "00:00:00:00:00:00" }],
+      wg0: [{ ...info("10.77.0.1"), mac: "00:00:00:00:00:00" }, { ...info("2001:db8::77"), mac: "00:00:00:00:00:00" }]
+    })
+    const at = (v4: string | null, v6: string | null) =>
+      NetworkWatch.offered({ addresses, outward: { v4, v6 }, wakes: 0 })
+    assert.deepStrictEqual(at("192.168.1.9", null), ["192.168.1.9", "127.0.0.1"])
+    assert.deepStrictEqual(at("10.77.0.1", "2001:db8::77"), ["192.168.1.9", "127.0.0.1", "10.77.0.1", "2001:db8::77"])
+    assert.deepStrictEqual(at(null, null), ["192.168.1.9", "127.0.0.1"])
   })
 
   it.scoped("reads this machine", () =>
