@@ -154,6 +154,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   }
   yield* Self.fork(Stream.runForEach(signaling.subscribe((client) => client.Events()), onSignal))
   yield* Self.fork(Effect.repeat(sessions.tick, Schedule.spaced(TICK)))
+  yield* Self.fork(Stream.runForEach(relay.incarnations, () => sessions.reopen))
 
   const withSession = (id: SessionId, use: (session: NonNullable<ReturnType<typeof sessions.get>>) => void) =>
     Effect.sync(() => {

@@ -1,6 +1,6 @@
 /**
  * Random scenarios played by two whole path choices with port guessing: moves, new mappings, outages, restarts, crashes, losses,
- * sleep. `SALLYPORT_SIM_RUNS` and `SALLYPORT_SIM_SEED` choose how many and which; a scenario that ever failed is kept.
+ * sleep. `SALLYPORT_SIM_RUNS` and `SALLYPORT_SIM_SEED` choose how many and which. A scenario that ever failed is kept.
  */
 import * as fc from "fast-check"
 import { readFileSync } from "node:fs"
@@ -13,7 +13,7 @@ const RUNS = Number(process.env["SALLYPORT_SIM_RUNS"] ?? 10_000)
 const SEED = Number(process.env["SALLYPORT_SIM_SEED"] ?? 1)
 const MAX_EVENTS = 8
 
-const kept = JSON.parse(readFileSync(new URL("kept.json", import.meta.url), "utf8")) as ReadonlyArray<Kept>
+const kept = JSON.parse(readFileSync(new URL("kept-machines.json", import.meta.url), "utf8")) as ReadonlyArray<Kept>
 
 const judge = ({ answeredMs, faults, reason, settledMs }: Outcome) => {
   expect(faults).toEqual([])

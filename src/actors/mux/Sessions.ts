@@ -393,8 +393,18 @@ export const make = (options: Options) => {
       return candidates === null ? [up] : [up, candidates]
     })
 
+  /** To a RelayActor that has just started, and knows of none. */
+  const reopen = Effect.suspend(() =>
+    Effect.forEach(
+      held,
+      ([session, { ticket }]) => Effect.ignore(relay.ask((client) => client.OpenSession({ session, ticket }))),
+      { discard: true }
+    )
+  )
+
   return {
     obtain,
+    reopen,
     onSignal,
     tick,
     snapshot,

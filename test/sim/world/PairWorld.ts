@@ -200,7 +200,7 @@ export class PairWorld {
     this.time.after(2 * place.delayMs, () => {
       if (node.place !== place || node.port !== port || node.isAsleep()) return
       const { now } = this.time
-      const host = Candidate.make("host", { host: node.role === "client" ? "10.0.0.2" : "10.9.0.2", port })
+      const host = Candidate.make("host", { host: node.inside, port })
       if (translator === null || translator !== node.translator) {
         if (translator === null) this.#input(node, () => node.machine.onLocalCandidates([host], true, now))
         else this.#gather(node)
