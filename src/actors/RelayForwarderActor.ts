@@ -9,15 +9,38 @@ import { networkInterfaces } from "node:os"
 import type { MessagePort } from "node:worker_threads"
 import { NodeKey, toBytes } from "../protocol/NodeKey.ts"
 import { LARGEST_BYTES } from "../protocol/PathMtu.ts"
+import * as TurnAllocations from "../protocol/TurnAllocations.ts"
 import { isUnspecified } from "../services/config/HostPort.ts"
 import * as Crypto from "../services/Crypto.ts"
+import * as TurnCredentials from "../services/TurnCredentials.ts"
 import * as RelayMetrics from "../transport/relay/RelayMetrics.ts"
 import { RelayServer } from "../transport/relay/RelayServer.ts"
 import * as StunSockets from "../transport/relay/StunSockets.ts"
+import * as TurnSockets from "../transport/turn/TurnSockets.ts"
 import * as UdpPort from "../transport/udp/UdpPort.ts"
 import { RelayForwarder, RelayForwarderRpcs } from "./RelayForwarderRpcs.ts"
 import * as Actor from "./runtime/Actor.ts"
 import * as Self from "./runtime/Self.ts"
+
+const Place = Schema.Struct({ host: Schema.String, port: Schema.Int })
+
+/** @see the configuration file's `turn` */
+const TurnConfig = Schema.Struct({
+  /** Where its secret is. */
+  stateDir: Schema.String,
+  udp: Schema.NullOr(Place),
+  tcp: Schema.NullOr(Place),
+  publicAddress: Schema.String,
+  ports: Schema.Struct({ from: Schema.Int, to: Schema.Int }),
+  allowPeers: Schema.Array(Schema.String),
+  answerShort: Schema.Boolean,
+  quotas: Schema.Struct({
+    total: Schema.Int,
+    perUser: Schema.Int,
+    perAddress: Schema.Int,
+    bytesPerSecond: Schema.Number
+  })
+})
 
 export const Config = Schema.Struct({
   authorityKey: NodeKey,
@@ -26,7 +49,9 @@ export const Config = Schema.Struct({
   /** Port 0: any free one (one address only). */
   udp: Schema.Struct({ host: Schema.String, port: Schema.Int }),
   /** A host that is unspecified is for the relay to choose; null: the next port, if it is free. */
-  stunAlternate: Schema.NullOr(Schema.Struct({ host: Schema.String, port: Schema.Int }))
+  stunAlternate: Schema.NullOr(Schema.Struct({ host: Schema.String, port: Schema.Int })),
+  /** Null: no TURN. */
+  turn: Schema.NullOr(TurnConfig)
 })
 export type Config = typeof Config.Type
 
@@ -45,6 +70,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const authority = toBytes(config.authorityKey)
   const fork = yield* FiberSet.makeRuntime()
   const clock = yield* Effect.clock
+  const epochSeconds = () => Math.floor(clock.unsafeCurrentTimeMillis() / 1000)
   const server = new RelayServer({
     verify: {
       authority: (message, signature) => Crypto.verify(authority, message, signature),
@@ -52,7 +78,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     },
     name: config.name,
     now: () => performance.now(),
-    epochSeconds: () => Math.floor(clock.unsafeCurrentTimeMillis() / 1000),
+    epochSeconds,
     onFull: (table) => void fork(Effect.logWarning(`the relay's table of ${table} is full; newcomers are refused`))
   })
   const self = yield* Self.Self
@@ -80,6 +106,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
   yield* StunSockets.open({ server: server.stun, main: sockets, alternate, onError })
   yield* Self.fork(Effect.repeat(Effect.sync(() => server.tick()), Schedule.spaced("1 second")))
 
+  const turn = config.turn === null ? null : yield* openTurn(config.turn, onError, epochSeconds)
+  if (turn !== null) yield* Self.fork(Effect.repeat(Effect.sync(turn.tick), Schedule.spaced("1 second")))
+
   /** Batches go both ways as transferred buffers; what the other side has not taken yet is counted by its acknowledgements. */
   const attach = (nodeKey: NodeKey, kind: "relay-tcp" | "relay-h3", link: MessagePort) => {
     let sent = 0
@@ -102,11 +131,34 @@ const make = Effect.fnUntraced(function*(config: Config) {
   }
 
   return RelayForwarderRpcs.of({
-    AwaitListening: () => Effect.succeed({ udp: port }),
+    AwaitListening: () =>
+      Effect.succeed({ udp: port, turn: turn === null ? null : { udp: turn.udpPort, tcp: turn.tcpPort } }),
     AttachLink: ({ kind, nodeKey, port: link }) =>
       Effect.sync(() => attach(nodeKey, kind, link as unknown as MessagePort)),
     Revoke: ({ nodeKey }) => Effect.sync(() => server.revoke(nodeKey)),
-    Stats: () => Effect.sync(() => flat(server.stats))
+    RevokeTurn: ({ name }) => Effect.sync(() => turn?.server.revoke(name)),
+    Stats: () => Effect.sync(() => flat(turn === null ? server.stats : { ...server.stats, turn: turn.server.stats }))
+  })
+})
+
+const openTurn = Effect.fnUntraced(function*(
+  { quotas, stateDir, tcp, udp, ...rest }: typeof TurnConfig.Type,
+  onError: (cause: Error) => void,
+  epochSeconds: () => number
+) {
+  const listening = (udp ?? tcp)?.host ?? ""
+  const isV6 = isIPv6(rest.publicAddress)
+  // Relayed addresses are of the public address's family, whatever clients come by.
+  const relayHost = isUnspecified(listening) || isIPv6(listening) !== isV6 ? (isV6 ? "::" : "0.0.0.0") : listening
+  return yield* TurnSockets.open({
+    ...rest,
+    secret: yield* TurnCredentials.loadOrCreate(stateDir),
+    udp: udp === null ? [] : hostsOf(udp.host).map((host) => ({ host, port: udp.port })),
+    tcp,
+    relayHost,
+    limits: { ...TurnAllocations.DEFAULT_LIMITS, ...quotas },
+    epochSeconds,
+    onError
   })
 })
 

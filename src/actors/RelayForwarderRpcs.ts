@@ -8,9 +8,12 @@ import * as ActorAddress from "./runtime/ActorAddress.ts"
 export const ForwarderStats = Schema.Record({ key: Schema.String, value: Schema.Number })
 export type ForwarderStats = typeof ForwarderStats.Type
 
+/** Null: not there. */
+export const TurnPorts = Schema.Struct({ udp: Schema.NullOr(Schema.Int), tcp: Schema.NullOr(Schema.Int) })
+
 export class RelayForwarderRpcs extends RpcGroup.make(
-  /** The UDP port that nodes bind at. */
-  Rpc.make("AwaitListening", { success: Schema.Struct({ udp: Schema.Int }) }),
+  /** The UDP port that nodes bind at, and the ports of TURN where that is configured. */
+  Rpc.make("AwaitListening", { success: Schema.Struct({ udp: Schema.Int, turn: Schema.NullOr(TurnPorts) }) }),
   /**
    * A node's packet link. Whole relayed frames go both ways over the port as transferred buffers, one message for each batch;
    * closing the port detaches the link.
@@ -20,6 +23,8 @@ export class RelayForwarderRpcs extends RpcGroup.make(
   }),
   /** Its binding and its sessions end now. */
   Rpc.make("Revoke", { payload: { nodeKey: NodeKey } }),
+  /** Its allocations end, and its credentials of until now are refused. TURN knows nodes by their names. */
+  Rpc.make("RevokeTurn", { payload: { name: Schema.String } }),
   Rpc.make("Stats", { success: ForwarderStats })
 ) {}
 

@@ -87,6 +87,18 @@ export class DialRefused extends Schema.TaggedError<DialRefused>()("DialRefused"
 /** Only a relay that has joined may say where it is, and only under its own name. */
 export class NoRelay extends Schema.TaggedError<NoRelay>()("NoRelay", { message: Schema.String }) {}
 
+/** This relay offers no TURN, or not to this node. */
+export class NoTurn extends Schema.TaggedError<NoTurn>()("NoTurn", { message: Schema.String }) {}
+
+/** As an ICE agent takes it (RFC 7065 for the addresses). `expiresAt`: epoch seconds. */
+export const TurnServers = Schema.Struct({
+  urls: Schema.Array(Schema.String),
+  username: Schema.String,
+  password: Schema.Redacted(Schema.String),
+  expiresAt: Schema.Number
+})
+export type TurnServers = typeof TurnServers.Type
+
 /** This session is not yours, or the relay no longer knows it: dial again. */
 export class UnknownSession extends Schema.TaggedError<UnknownSession>()("UnknownSession", { session: SessionId }) {}
 
@@ -125,6 +137,8 @@ export class RelaySignalingRpcs extends RpcGroup.make(
   }),
   /** Of a relay that has joined: where nodes reach it. To be said on every link. */
   Rpc.make("PlaceRelay", { payload: RelayPoint, error: NoRelay }),
+  /** For this node's ICE agent. Good for new allocations until `expiresAt`, and 12 hours from issue for those made by then. */
+  Rpc.make("TurnCredentials", { success: TurnServers, error: NoTurn }),
   /** Passes a sealed path message to the session's other side, if it is connected; no promise that it arrives. */
   Rpc.make("Forward", {
     payload: {

@@ -27,6 +27,7 @@ import * as Authority from "../services/Authority.ts"
 import * as Directory from "../services/Directory.ts"
 import * as RelayTls from "../services/RelayTls.ts"
 import * as Tracing from "../services/telemetry/Tracing.ts"
+import * as TurnCredentials from "../services/TurnCredentials.ts"
 import type { Link } from "../transport/link/Link.ts"
 import * as LinkServer from "../transport/link/LinkServer.ts"
 import * as RpcOverLink from "../transport/link/RpcOverLink.ts"
@@ -38,6 +39,7 @@ import {
   type Dialed,
   DialRefused,
   NoRelay,
+  NoTurn,
   RelayInfo,
   RelaySignalingRpcs,
   type SignalingEvent,
@@ -56,6 +58,8 @@ export const Config = Schema.Struct({
   /** As nodes are told; 0 for a port stands for the one that was bound. */
   advertise: RelayInfo,
   tls: Schema.NullOr(Schema.Struct({ cert: Schema.String, key: Schema.String })),
+  /** Whether the forwarder was told to offer TURN. */
+  turn: Schema.Boolean,
   policy: Policy
 })
 export type Config = typeof Config.Type
@@ -285,12 +289,31 @@ const make = Effect.fnUntraced(function*(config: Config) {
     yield* tellRelays // also where nothing is new: a relay that has started anew knows none of its nodes
   }, Effect.catchTag("DirectoryError", ({ message }) => Effect.fail(new NoRelay({ message }))))
 
+  const turnSecret = config.turn ? yield* TurnCredentials.loadOrCreate(config.stateDir) : null
+  const turnCredentials = Effect.fn("SignalingHub.turnCredentials")(function*(node: NodeKey) {
+    if (turnSecret === null || udp.turn === null) {
+      return yield* new NoTurn({ message: "this relay offers no TURN; its configuration has no turn" })
+    }
+    const member = yield* Effect.mapError(
+      Effect.flatten(directory.findNode(node)),
+      () => new NoTurn({ message: "this node is not enrolled here, or was removed" })
+    )
+    const host = relayInfo.host.includes(":") ? `[${relayInfo.host}]` : relayInfo.host
+    const { tcp, udp: port } = udp.turn
+    const urls = [
+      ...(port === null ? [] : [`turn:${host}:${port}?transport=udp`]),
+      ...(tcp === null ? [] : [`turn:${host}:${tcp}?transport=tcp`])
+    ]
+    return { ...yield* TurnCredentials.issue(turnSecret, member.name), urls }
+  })
+
   const handlers = RelaySignalingRpcs.toLayer({
     Watch: (_, { headers }) => watch(nodeOf(headers)),
     Dial: ({ exclude, target }, { headers }) => dial(nodeOf(headers), target, exclude),
     Ready: ({ session }, { headers }) => board.answer(session, nodeOf(headers), Exit.void),
     Decline: ({ reason, session }, { headers }) => board.answer(session, nodeOf(headers), Exit.fail(reason)),
     Renew: ({ ticket }, { headers }) => renew(nodeOf(headers), ticket),
+    TurnCredentials: (_, { headers }) => turnCredentials(nodeOf(headers)),
     PlaceRelay: (point, { headers }) => placeRelay(nodeOf(headers), point),
     Forward: ({ box, session }, { headers }) =>
       Effect.suspend(() => {
@@ -336,8 +359,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
     if ((yield* directory.latestAuditId) === seen) return
     const changes = yield* directory.changesSince(seen)
     seen = changes.at(-1)?.id ?? seen
-    for (const { kind, nodeKey } of changes) {
-      if (kind === "node_removed" && nodeKey !== null) yield* revoke(nodeKey as NodeKey)
+    for (const { kind, nodeKey, nodeName } of changes) {
+      if (kind !== "node_removed") continue
+      if (nodeKey !== null) yield* revoke(nodeKey as NodeKey)
+      if (nodeName !== null) yield* Effect.ignore(forwarder.ask((client) => client.RevokeTurn({ name: nodeName })))
     }
     if (changes.some(isOfRelays)) yield* tellRelays
     if (changes.some(({ kind }) => kind === "policy_replaced")) yield* Effect.suspend(() => regrant)

@@ -57,6 +57,19 @@ access: []
 #   - clients: ["*"]
 #     resources: [intranet]
 
+# TURN (RFC 8656) for WebRTC, off unless it is here. Nodes get credentials by signaling, so there is no password to set. Open
+# the port, and \`ports\` for UDP. It relays to public addresses; of private ones only to those listed, and to this machine's
+# own addresses only where each is listed by itself. Browsers' first request over UDP is shorter than any answer: it is
+# answered only with answerShort, which gives forged addresses about two bytes for one; over TCP it always is.
+# turn:
+#   udp: "0.0.0.0:${udpPort + 2}"
+#   tcp: "0.0.0.0:${udpPort + 2}"
+#   publicAddress: 203.0.113.7
+#   ports: "49152-65535"
+#   allowPeers: [10.1.0.0/16]
+#   answerShort: false
+#   quotas: {total: 1000, perUser: 16, perAddress: 128, mbitPerUser: 100}
+
 # The admin API (sallyport status) is a unix socket in stateDir, or an address of this machine:
 # admin: "127.0.0.1:9300"
 

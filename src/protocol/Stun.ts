@@ -97,14 +97,14 @@ export const lengthAt = (buf: Uint8Array, at: number): number => {
 
 // ---------------------------------------------------------------------------------------------------------- encoding
 
-/** A growing message; `finish` adds FINGERPRINT and the length. */
-class Writer {
+/** A growing message of at most `capacity` bytes; `finish` adds FINGERPRINT and the length. */
+export class Writer {
   readonly bytes: Uint8Array
   private readonly view: DataView
   at = HEADER_BYTES
 
-  constructor(type: number, txId: Uint8Array) {
-    this.bytes = new Uint8Array(1024)
+  constructor(type: number, txId: Uint8Array, capacity = 1024) {
+    this.bytes = new Uint8Array(capacity)
     this.view = new DataView(this.bytes.buffer)
     this.view.setUint16(0, type)
     this.view.setUint32(4, MAGIC_COOKIE)
@@ -327,18 +327,25 @@ const readAttribute = (view: DataView, at: number, end: number, into: Attributes
   }
 }
 
-const readAddress = (view: DataView, at: number, length: number, xor: boolean): SocketAddr | null => {
+/** Null for what is no address, or has a port below `minPort`. */
+export const readAddress = (
+  view: DataView,
+  at: number,
+  length: number,
+  xor: boolean,
+  minPort = 1
+): SocketAddr | null => {
   if (length !== 8 && length !== 20) return null
   const ipLength = length === 8 ? 4 : 16
   if (view.getUint8(at + 1) !== (ipLength === 4 ? 1 : 2)) return null
   const port = view.getUint16(at + 2) ^ (xor ? MAGIC_COOKIE >>> 16 : 0)
-  if (port === 0) return null
+  if (port < minPort) return null
   const ip = new Uint8Array(16)
   for (let i = 0; i < ipLength; i++) ip[i] = view.getUint8(at + 4 + i) ^ (xor ? view.getUint8(4 + i) : 0)
   return { host: IpBytes.format(ip, 0, ipLength), port }
 }
 
-const readError = (view: DataView, at: number, length: number): { code: number; reason: string } => {
+export const readError = (view: DataView, at: number, length: number): { code: number; reason: string } => {
   let reason = ""
   for (let i = 4; i < Math.min(length, 128); i++) { // shown to people only: what is not printable ASCII is left out
     const c = view.getUint8(at + i)
@@ -347,7 +354,8 @@ const readError = (view: DataView, at: number, length: number): { code: number; 
   return { code: (view.getUint8(at + 2) & 7) * 100 + view.getUint8(at + 3), reason }
 }
 
-const fingerprint = (view: DataView, length: number): number =>
+/** What FINGERPRINT must be over the first `length` bytes, whose header already counts it. */
+export const fingerprint = (view: DataView, length: number): number =>
   (crc32(new Uint8Array(view.buffer, view.byteOffset, length), length) ^ FINGERPRINT_XOR) >>> 0
 
 const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {

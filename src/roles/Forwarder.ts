@@ -23,7 +23,8 @@ export const start = Effect.fnUntraced(function*(config: ForwarderConfig, teleme
         authorityKey: relay.authorityKey,
         name,
         udp: listen.udp,
-        stunAlternate: listen.stunAlternate ?? null
+        stunAlternate: listen.stunAlternate ?? null,
+        turn: null
       },
       [RelayMember.name]: { stateDir, name, host: advertise.host, port: advertise.udp }
     }

@@ -23,13 +23,15 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
         authorityKey: keys.authorityKey,
         name: "",
         udp: listen.udp,
-        stunAlternate: listen.stunAlternate ?? null
+        stunAlternate: listen.stunAlternate ?? null,
+        turn: turnOf(config)
       },
       [SignalingHub.name]: {
         stateDir: config.stateDir,
         https: listen.https,
         advertise: { host: advertise.host, httpsPort: advertise.https, udpPort: advertise.udp },
         tls,
+        turn: config.turn !== undefined,
         policy: policyOf(config)
       }
     }
@@ -57,5 +59,11 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
 })
 
 const BRIEF = { deadline: "1 second" } as const
+
+const turnOf = ({ stateDir, turn }: RelayConfig) => {
+  if (turn === undefined) return null
+  const { quotas: { mbitPerUser, ...quotas }, tcp = null, udp = null, ...rest } = turn
+  return { ...rest, stateDir, udp, tcp, quotas: { ...quotas, bytesPerSecond: mbitPerUser * 125_000 } }
+}
 
 const policyOf = ({ access, resources }: RelayConfig) => ({ access, resources })

@@ -74,6 +74,13 @@ export const sha256 = (...parts: ReadonlyArray<Uint8Array | string>): Uint8Array
 export const hmacSha256 = (key: Uint8Array, message: Uint8Array): Uint8Array =>
   Uint8Array.from(createHmac("sha256", key).update(message).digest())
 
+/** For STUN's MESSAGE-INTEGRITY, which names it; not for anything of ours. */
+export const hmacSha1 = (key: Uint8Array, message: Uint8Array): Uint8Array =>
+  Uint8Array.from(createHmac("sha1", key).update(message).digest())
+
+/** For the key of STUN's long-term credentials, which names it; not for anything of ours. */
+export const md5 = (text: string): Uint8Array => Uint8Array.from(createHash("md5").update(text).digest())
+
 /** RFC 5869. `length` is at most 8160 bytes. */
 export const hkdfSha256 = (
   secret: Uint8Array,

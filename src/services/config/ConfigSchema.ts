@@ -1,6 +1,8 @@
 /** Every key of the three configuration files. Relative paths and defaults that depend on other keys are settled later. */
 import { Either, ParseResult, Redacted, Schema } from "effect"
+import { isIP } from "node:net"
 import { Name, PortRange } from "../../protocol/Documents.ts"
+import * as TurnPeers from "../../protocol/TurnPeers.ts"
 import * as Hint from "./Hint.ts"
 import * as HostPort from "./HostPort.ts"
 
@@ -229,6 +231,63 @@ const advertised = {
 }
 const advertiseHint = Hint.make("a mapping with host", "write for example advertise: {host: relay.example.com}")
 
+const count = (what: string, example: string) =>
+  Schema.Int.pipe(
+    Schema.between(1, 1_000_000),
+    Schema.annotations(Hint.make(`${what}: a whole number from 1 to 1000000`, `write for example ${example}`))
+  )
+
+const TurnQuotas = Schema.Struct({
+  /** Allocations in all, of one node, and of one client address. */
+  total: orElse(count("allocations in all", "total: 1000"), 1000),
+  perUser: orElse(count("allocations of one node", "perUser: 16"), 16),
+  perAddress: orElse(count("allocations of one client address", "perAddress: 128"), 128),
+  mbitPerUser: orElse(count("Mbit/s of one node", "mbitPerUser: 100"), 100)
+}).annotations(Hint.make(
+  "a mapping with total, perUser, perAddress and mbitPerUser",
+  "write for example quotas: {perUser: 16, mbitPerUser: 100}"
+))
+
+/** TURN (RFC 8656), for WebRTC. One port is enough; relayed addresses need all of `ports` open for UDP. */
+const Turn = Schema.Struct({
+  udp: maybe(address("TURN over UDP", "udp: \"0.0.0.0:3480\"")),
+  tcp: maybe(address("TURN over TCP", "tcp: \"0.0.0.0:3480\"")),
+  /** Of this relay, as peers see it. */
+  publicAddress: Schema.String.pipe(
+    Schema.filter((text) => isIP(text) !== 0),
+    Schema.annotations(Hint.make("the public IP address of this relay", "write for example publicAddress: 203.0.113.7"))
+  ),
+  ports: orElse(
+    Schema.transformOrFail(Schema.String, PortRange, {
+      strict: true,
+      decode: (text, _, ast) => Either.mapLeft(portRange(text), (problem) => new ParseResult.Type(ast, text, problem)),
+      encode: ({ from, to }) => Either.right(`${from}-${to}`)
+    }).pipe(Schema.annotations(Hint.make("a range of UDP ports", "write for example ports: \"49152-65535\""))),
+    { from: 49_152, to: 65_535 }
+  ),
+  /** Beside public addresses. */
+  allowPeers: orElse(
+    list(
+      Schema.String.pipe(
+        Schema.filter((text) => TurnPeers.parseBlock(text) !== null),
+        Schema.annotations(Hint.make("an IP address or a CIDR", "write for example allowPeers: [10.1.0.0/16]"))
+      ),
+      "IP addresses and CIDRs",
+      "allowPeers: [10.1.0.0/16]"
+    ),
+    []
+  ),
+  /** Whether requests shorter than the answer are answered over UDP: browsers', and those of whoever forges addresses. */
+  answerShort: orElse(flag("answerShort: true"), false),
+  quotas: orElse(TurnQuotas, { total: 1000, perUser: 16, perAddress: 128, mbitPerUser: 100 })
+}).pipe(
+  Schema.filter(({ tcp, udp }) => udp !== undefined || tcp !== undefined),
+  Schema.annotations(Hint.make(
+    "a mapping with publicAddress, and udp, tcp or both",
+    "write for example turn: {udp: \"0.0.0.0:3480\", publicAddress: 203.0.113.7}"
+  ))
+)
+
 export const Relay = Schema.Struct({
   role: Schema.Literal("relay"),
   ...common,
@@ -251,6 +310,7 @@ export const Relay = Schema.Struct({
       Hint.make("a mapping with cert and key", "write for example tls: {cert: fullchain.pem, key: privkey.pem}")
     )
   ),
+  turn: maybe(Turn),
   resources: orElse(list(Resource, "resources", "resources: [{name: intranet, address: 10.0.0.5, tcp: [80]}]"), []),
   access: orElse(list(Rule, "access rules", "access: [{clients: [alice], resources: [intranet]}]"), [])
 })

@@ -1,0 +1,328 @@
+/**
+ * The allocations of a TURN server (RFC 8656, sections 6 to 13): who has which relayed address, which peers it may exchange
+ * datagrams with, and by which channels. Requests are to be authenticated before. No clock, no socket: `now` is in ms,
+ * monotonic. Every table is bounded by `Limits`.
+ */
+import type { SocketAddr } from "./SocketAddr.ts"
+import * as Stun from "./Stun.ts"
+import { TokenBucket } from "./TokenBucket.ts"
+import * as Turn from "./Turn.ts"
+import * as TurnPeers from "./TurnPeers.ts"
+
+/** Seconds: section 3.2, and sections 9 and 12 for the others. */
+export const DEFAULT_LIFETIME = 600
+export const MAX_LIFETIME = 3600
+export const PERMISSION_MS = 300_000
+export const CHANNEL_MS = 600_000
+/** A channel's number is not bound anew for so long after its end: late ChannelData could reach another peer (section 12). */
+export const CHANNEL_REST_MS = 300_000
+
+export interface Limits {
+  /** In all. */
+  readonly total: number
+  readonly perUser: number
+  /** For one address (IPv4) or /64 (IPv6): an office may be behind it. */
+  readonly perAddress: number
+  /** For one allocation. */
+  readonly permissions: number
+  readonly channels: number
+  /** Of all allocations of one user, both ways together. */
+  readonly bytesPerSecond: number
+}
+
+export const DEFAULT_LIMITS: Limits = {
+  total: 1000,
+  perUser: 16,
+  perAddress: 128,
+  permissions: 64,
+  channels: 64,
+  bytesPerSecond: 12_500_000
+}
+
+export interface Client {
+  /** The 5-tuple, in whatever words the sockets' owner uses. */
+  readonly tuple: string
+  readonly host: string
+}
+
+interface User {
+  count: number
+  readonly bucket: TokenBucket
+}
+
+interface Channel {
+  readonly peer: SocketAddr
+  readonly peerKey: string
+  until: number
+}
+
+export interface Allocation {
+  readonly client: Client
+  /** The whole user name: another one may not touch this allocation. */
+  readonly username: string
+  readonly userId: string
+  readonly addressId: string
+  readonly user: User
+  readonly txId: string
+  readonly lifetime: number
+  /** Null while its socket is being opened. */
+  relayed: SocketAddr | null
+  expiresAt: number
+  readonly permissions: Map<string, number>
+  readonly channels: Map<number, Channel>
+  readonly channelOf: Map<string, number>
+}
+
+export interface Refused {
+  readonly _tag: "Refused"
+  readonly code: number
+}
+export type Allocating =
+  | Refused
+  /** To be answered by `onOpened` or `onOpenFailed`. */
+  | { readonly _tag: "Open"; readonly allocation: Allocation; readonly even: boolean }
+  /** The answer was lost: give it again. */
+  | { readonly _tag: "Again"; readonly allocation: Allocation }
+  | { readonly _tag: "Wait" }
+export type Refreshing =
+  | Refused
+  | { readonly _tag: "Refreshed"; readonly lifetime: number }
+  | { readonly _tag: "Ended"; readonly allocation: Allocation }
+export type Granting = Refused | { readonly _tag: "Granted" }
+
+/** Who asks. `userId`: what the quota is for; the user name without its time. */
+export interface Asker {
+  readonly client: Client
+  readonly username: string
+  readonly userId: string
+}
+
+export interface Options {
+  readonly limits: Limits
+  /** Of the relayed addresses. Peers at it are other allocations here, whatever `mayRelayTo` says. */
+  readonly relayedHost: string
+  readonly mayRelayTo: (host: string) => boolean
+}
+
+const refused = (code: number): Refused => ({ _tag: "Refused", code })
+const GRANTED: Granting = { _tag: "Granted" }
+
+export class TurnAllocations {
+  readonly #options: Options
+  readonly #limits: Limits
+  readonly #family: 4 | 6
+  readonly #byTuple = new Map<string, Allocation>()
+  readonly #byPort = new Map<number, Allocation>()
+  readonly #users = new Map<string, User>()
+  readonly #addresses = new Map<string, number>()
+
+  constructor(options: Options) {
+    this.#options = { ...options, relayedHost: TurnPeers.canonical(options.relayedHost) ?? options.relayedHost }
+    this.#limits = options.limits
+    this.#family = familyOf(options.relayedHost)
+  }
+
+  get count(): number {
+    return this.#byTuple.size
+  }
+
+  get permissionCount(): number {
+    let count = 0
+    for (const { permissions } of this.#byTuple.values()) count += permissions.size
+    return count
+  }
+
+  /** Also while its socket is being opened. */
+  at(tuple: string): Allocation | undefined {
+    return this.#byTuple.get(tuple)
+  }
+
+  /** The allocation at one of our own relayed addresses. */
+  atRelayed(peer: SocketAddr): Allocation | undefined {
+    return peer.host === this.#options.relayedHost ? this.#byPort.get(peer.port) : undefined
+  }
+
+  hasPort(port: number): boolean {
+    return this.#byPort.has(port)
+  }
+
+  onAllocate(asker: Asker, message: Turn.Message, now: number): Allocating {
+    const { client, userId, username } = asker
+    const txId = Stun.toHex(message.txId)
+    const known = this.#byTuple.get(client.tuple)
+    if (known !== undefined) {
+      if (known.txId !== txId || known.username !== username) return refused(437)
+      return known.relayed === null ? { _tag: "Wait" } : { _tag: "Again", allocation: known }
+    }
+    const invalid = this.#checkAllocate(message)
+    if (invalid !== 0) return refused(invalid)
+    const { bytesPerSecond, perAddress, perUser, total } = this.#limits
+    const addressId = TurnPeers.prefix(client.host)
+    if (this.#byTuple.size >= total) return refused(508)
+    if ((this.#users.get(userId)?.count ?? 0) >= perUser) return refused(486)
+    if ((this.#addresses.get(addressId) ?? 0) >= perAddress) return refused(486)
+    const user = this.#users.get(userId) ?? { count: 0, bucket: new TokenBucket(bytesPerSecond, bytesPerSecond, now) }
+    user.count++
+    this.#users.set(userId, user)
+    this.#addresses.set(addressId, (this.#addresses.get(addressId) ?? 0) + 1)
+    const lifetime = lifetimeFor(message.lifetime)
+    const allocation: Allocation = {
+      client,
+      username,
+      userId,
+      addressId,
+      user,
+      txId,
+      lifetime,
+      relayed: null,
+      expiresAt: now + lifetime * 1000,
+      permissions: new Map(),
+      channels: new Map(),
+      channelOf: new Map()
+    }
+    this.#byTuple.set(client.tuple, allocation)
+    return { _tag: "Open", allocation, even: message.evenPort !== null }
+  }
+
+  /** False: it was ended meanwhile; close the socket. */
+  onOpened(allocation: Allocation, port: number): boolean {
+    if (this.#byTuple.get(allocation.client.tuple) !== allocation) return false
+    allocation.relayed = { host: this.#options.relayedHost, port }
+    this.#byPort.set(port, allocation)
+    return true
+  }
+
+  onRefresh(asker: Asker, message: Turn.Message, now: number): Refreshing {
+    const found = this.#own(asker)
+    if ("_tag" in found) return found
+    if (message.family !== null && message.family !== this.#family) return refused(443)
+    if (message.lifetime === 0) {
+      this.end(found)
+      return { _tag: "Ended", allocation: found }
+    }
+    const lifetime = lifetimeFor(message.lifetime)
+    found.expiresAt = now + lifetime * 1000
+    return { _tag: "Refreshed", lifetime }
+  }
+
+  /** All of the peers, or none. */
+  onCreatePermission(asker: Asker, message: Turn.Message, now: number): Granting {
+    const found = this.#own(asker)
+    if ("_tag" in found) return found
+    if (message.peers.length === 0) return refused(400)
+    const hosts = message.peers.map(({ host }) => TurnPeers.canonical(host) ?? host)
+    for (const host of hosts) {
+      const invalid = this.#checkPeer(host)
+      if (invalid !== 0) return refused(invalid)
+    }
+    const fresh = new Set(hosts.filter((host) => !found.permissions.has(host)))
+    if (found.permissions.size + fresh.size > this.#limits.permissions) return refused(508)
+    for (const host of hosts) found.permissions.set(host, now + PERMISSION_MS)
+    return GRANTED
+  }
+
+  onChannelBind(asker: Asker, message: Turn.Message, now: number): Granting {
+    const found = this.#own(asker)
+    if ("_tag" in found) return found
+    const { channel, peers: [asked] } = message
+    if (channel === null || channel < Turn.FIRST_CHANNEL || channel > Turn.LAST_CHANNEL) return refused(400)
+    if (asked === undefined || asked.port === 0) return refused(400)
+    const peer = { host: TurnPeers.canonical(asked.host) ?? asked.host, port: asked.port }
+    const invalid = this.#checkPeer(peer.host)
+    if (invalid !== 0) return refused(invalid)
+    const peerKey = keyOf(peer.host, peer.port)
+    const bound = found.channels.get(channel)
+    if (bound !== undefined && bound.peerKey !== peerKey) return refused(400)
+    if ((found.channelOf.get(peerKey) ?? channel) !== channel) return refused(400)
+    if (bound === undefined && found.channels.size >= this.#limits.channels) return refused(508)
+    if (!found.permissions.has(peer.host) && found.permissions.size >= this.#limits.permissions) return refused(508)
+    found.permissions.set(peer.host, now + PERMISSION_MS)
+    found.channels.set(channel, { peer, peerKey, until: now + CHANNEL_MS })
+    found.channelOf.set(peerKey, channel)
+    return GRANTED
+  }
+
+  /** Whether a datagram of `bytes` may go to this peer: a permission, and what the user has left. */
+  maySend(allocation: Allocation, host: string, bytes: number, now: number): boolean {
+    return (allocation.permissions.get(host) ?? 0) > now && allocation.expiresAt > now &&
+      allocation.user.bucket.take(bytes, now)
+  }
+
+  /** Where ChannelData goes; null where nothing is bound. */
+  peerOf(allocation: Allocation, channel: number, now: number): SocketAddr | null {
+    const bound = allocation.channels.get(channel)
+    return bound === undefined || bound.until <= now ? null : bound.peer
+  }
+
+  /** What a peer's datagram leaves by: a channel, 0 for a Data indication, null where it may not. */
+  onPeer(allocation: Allocation, host: string, port: number, bytes: number, now: number): number | null {
+    if (!this.maySend(allocation, host, bytes, now)) return null
+    const channel = allocation.channelOf.get(keyOf(host, port))
+    return channel === undefined || (allocation.channels.get(channel)?.until ?? 0) <= now ? 0 : channel
+  }
+
+  /** For a client that has gone, too. */
+  end(allocation: Allocation): void {
+    const { addressId, client, relayed, user, userId } = allocation
+    if (this.#byTuple.get(client.tuple) !== allocation) return
+    this.#byTuple.delete(client.tuple)
+    if (relayed !== null) this.#byPort.delete(relayed.port)
+    if (--user.count === 0) this.#users.delete(userId)
+    const left = (this.#addresses.get(addressId) ?? 1) - 1
+    if (left === 0) this.#addresses.delete(addressId)
+    else this.#addresses.set(addressId, left)
+  }
+
+  /** Ends all that the user has, and says which. */
+  endUser(userId: string): ReadonlyArray<Allocation> {
+    const ended = [...this.#byTuple.values()].filter((allocation) => allocation.userId === userId)
+    for (const allocation of ended) this.end(allocation)
+    return ended
+  }
+
+  /** Ends what has expired, and says which allocations. To be called about once a second. */
+  tick(now: number): ReadonlyArray<Allocation> {
+    const ended: Array<Allocation> = []
+    for (const allocation of this.#byTuple.values()) {
+      if (allocation.expiresAt <= now) {
+        ended.push(allocation)
+        continue
+      }
+      const { channelOf, channels, permissions } = allocation
+      for (const [host, until] of permissions) if (until <= now) permissions.delete(host)
+      for (const [number, { peerKey, until }] of channels) {
+        if (until + CHANNEL_REST_MS > now) continue
+        channels.delete(number)
+        channelOf.delete(peerKey)
+      }
+    }
+    for (const allocation of ended) this.end(allocation)
+    return ended
+  }
+
+  /** Section 7.2, in its order. No second port is ever kept back, so nothing reserved can be asked for. 0: valid. */
+  #checkAllocate({ evenPort, family, reservation, transport }: Turn.Message): number {
+    if (transport === null) return 400
+    if (transport !== Turn.UDP) return 442
+    if (reservation) return evenPort !== null || family !== null ? 400 : 508
+    if (family !== null && family !== this.#family) return 440
+    return evenPort?.reserve === true ? 508 : 0
+  }
+
+  #checkPeer(host: string): number {
+    if (familyOf(host) !== this.#family) return 443
+    return host === this.#options.relayedHost || this.#options.mayRelayTo(host) ? 0 : 403
+  }
+
+  /** The asker's allocation, which must be whole. */
+  #own({ client, username }: Asker): Allocation | Refused {
+    const found = this.#byTuple.get(client.tuple)
+    if (found === undefined || found.relayed === null) return refused(437)
+    return found.username === username ? found : refused(441)
+  }
+}
+
+const familyOf = (host: string): 4 | 6 => (TurnPeers.canonical(host) ?? host).includes(":") ? 6 : 4
+const keyOf = (host: string, port: number): string => `${port} ${host}`
+const lifetimeFor = (wanted: number | null): number =>
+  Math.min(MAX_LIFETIME, Math.max(DEFAULT_LIFETIME, wanted ?? DEFAULT_LIFETIME))

@@ -1,0 +1,320 @@
+/**
+ * A TURN server (RFC 8656) between sockets that others give it: it authenticates requests, lets `TurnAllocations` decide, and
+ * passes datagrams on. A plain class on the thread that owns the sockets. Before a client is authenticated it is answered with no
+ * more bytes than it sent, unless its address is proved by a TCP connection.
+ */
+import { Either } from "effect"
+import type { SocketAddr } from "../../protocol/SocketAddr.ts"
+import * as Stun from "../../protocol/Stun.ts"
+import * as Turn from "../../protocol/Turn.ts"
+import * as TurnAllocations from "../../protocol/TurnAllocations.ts"
+import * as Crypto from "../../services/Crypto.ts"
+import type { TurnAuth } from "./TurnAuth.ts"
+
+/** Random ports that are tried for one allocation; with so many taken the range is as good as full. */
+const OPEN_TRIES = 32
+
+export interface Client extends TurnAllocations.Client {
+  readonly port: number
+  /** Its address is proved, messages are a stream. */
+  readonly stream: boolean
+  /** May drop where the client does not keep up. */
+  readonly send: (bytes: Uint8Array) => void
+}
+
+/** A socket at a relayed address. */
+export interface RelaySocket {
+  send(bytes: Uint8Array, offset: number, length: number, port: number, address: string): void
+  close(): void
+}
+
+export interface Options {
+  readonly auth: TurnAuth
+  readonly limits: TurnAllocations.Limits
+  readonly relayedHost: string
+  readonly mayRelayTo: (host: string) => boolean
+  readonly ports: { readonly from: number; readonly to: number }
+  /** Rejects where the port is taken. */
+  readonly open: (
+    port: number,
+    onMessage: (bytes: Uint8Array, from: { readonly address: string; readonly port: number }) => void
+  ) => Promise<RelaySocket>
+  /** For those who have no allocation. */
+  readonly mayAnswer: (address: string, now: number) => boolean
+  /** ms, monotonic. */
+  readonly now: () => number
+  /** Answers over UDP may be longer than the request: browsers begin with 28 bytes, and the shortest challenge has 52. */
+  readonly answerShort: boolean
+}
+
+export interface Stats {
+  readonly allocations: { made: number; ended: number }
+  /** By error code. */
+  readonly refused: Record<string, number>
+  readonly toPeers: { packets: number; bytes: number }
+  readonly toClients: { packets: number; bytes: number }
+  readonly drops: { malformed: number; overRate: number; tooShort: number; notPermitted: number; unbound: number }
+}
+
+export class TurnServer {
+  readonly stats: Stats = {
+    allocations: { made: 0, ended: 0 },
+    refused: {},
+    toPeers: { packets: 0, bytes: 0 },
+    toClients: { packets: 0, bytes: 0 },
+    drops: { malformed: 0, overRate: 0, tooShort: 0, notPermitted: 0, unbound: 0 }
+  }
+  readonly #options: Options
+  readonly #table: TurnAllocations.TurnAllocations
+  readonly #sockets = new Map<TurnAllocations.Allocation, { readonly client: Client; readonly socket: RelaySocket }>()
+  readonly #opening = new Set<number>()
+  #stopped = false
+
+  constructor(options: Options) {
+    this.#options = options
+    this.#table = new TurnAllocations.TurnAllocations(options)
+  }
+
+  get allocations(): number {
+    return this.#table.count
+  }
+
+  has(client: TurnAllocations.Client): boolean {
+    return this.#table.at(client.tuple) !== undefined
+  }
+
+  /** One datagram, or one message cut out of a stream. */
+  onMessage(bytes: Uint8Array, client: Client): void {
+    const now = this.#options.now()
+    if (bytes.length > 0 && bytes[0]! > 3) return this.#onChannelData(bytes, client, now)
+    const allocated = this.has(client)
+    if (!allocated && !this.#options.mayAnswer(client.host, now)) return void this.stats.drops.overRate++
+    const decoded = Turn.decode(bytes)
+    if (Either.isLeft(decoded)) return void this.stats.drops.malformed++
+    const message = decoded.right
+    if (message.class === Turn.Class.indication) return this.#onIndication(message, client, now)
+    if (message.class !== Turn.Class.request) return void this.stats.drops.malformed++
+    if (message.method === Turn.Method.binding) return this.#onBinding(bytes, client)
+    this.#onRequest(bytes, message, client, now)
+  }
+
+  /** Its connection has ended. */
+  onGone(client: TurnAllocations.Client): void {
+    const allocation = this.#table.at(client.tuple)
+    if (allocation !== undefined) this.#end(allocation)
+  }
+
+  /** The node's allocations end, and its credentials are refused from now on. */
+  revoke(name: string): void {
+    this.#options.auth.revoke(name)
+    for (const allocation of this.#table.endUser(name)) this.#release(allocation)
+  }
+
+  /** Ends what has expired. To be called about once a second. */
+  tick(): void {
+    this.#options.auth.tick()
+    for (const allocation of this.#table.tick(this.#options.now())) this.#release(allocation)
+  }
+
+  stop(): void {
+    this.#stopped = true
+    for (const allocation of this.#sockets.keys()) this.#end(allocation)
+  }
+
+  // -------------------------------------------------------------------------------------------------------- requests
+
+  #onBinding(bytes: Uint8Array, client: Client): void {
+    const decoded = Stun.decode(bytes)
+    if (Either.isLeft(decoded) || decoded.right._tag !== "Request") return void this.stats.drops.malformed++
+    const allowLonger = client.stream || this.#options.answerShort
+    const mapped = { host: client.host, port: client.port }
+    const reply = Stun.answer(decoded.right, bytes.length, mapped, { allowLonger })
+    if (reply === null) this.stats.drops.tooShort++
+    else client.send(reply)
+  }
+
+  #onRequest(bytes: Uint8Array, message: Turn.Message, client: Client, now: number): void {
+    const checked = this.#options.auth.check(bytes, message, client, now)
+    if (checked._tag === "Refused") return this.#challenge(checked.code, bytes.length, message, client, now)
+    const { asker, signer } = checked
+    const answer = (outcome: TurnAllocations.Refused | (Turn.Fields & { readonly _tag?: undefined })) => {
+      const isError = outcome._tag === "Refused"
+      if (isError) this.#count(outcome.code)
+      const fields = isError ? { error: outcome.code } : outcome
+      const cls = isError ? Turn.Class.error : Turn.Class.success
+      const { fingerprint } = message
+      client.send(Turn.encode(message.method, cls, message.txId, fields, { signer, fingerprint }))
+    }
+    if (message.unknown.length > 0) {
+      this.#count(420)
+      const fields = { error: 420, unknown: message.unknown }
+      return client.send(Turn.encode(message.method, Turn.Class.error, message.txId, fields, { signer }))
+    }
+    switch (message.method) {
+      case Turn.Method.allocate:
+        return this.#onAllocate(asker, message, client, now, answer)
+      case Turn.Method.refresh: {
+        const refreshed = this.#table.onRefresh(asker, message, now)
+        if (refreshed._tag === "Ended") this.#release(refreshed.allocation)
+        const lifetime = refreshed._tag === "Refreshed" ? refreshed.lifetime : 0
+        return answer(refreshed._tag === "Refused" ? refreshed : { lifetime })
+      }
+      case Turn.Method.createPermission: {
+        const granted = this.#table.onCreatePermission(asker, message, now)
+        return answer(granted._tag === "Refused" ? granted : {})
+      }
+      case Turn.Method.channelBind: {
+        const granted = this.#table.onChannelBind(asker, message, now)
+        return answer(granted._tag === "Refused" ? granted : {})
+      }
+      default:
+        return answer({ _tag: "Refused", code: 400 })
+    }
+  }
+
+  #onAllocate(
+    asker: TurnAllocations.Asker,
+    message: Turn.Message,
+    client: Client,
+    now: number,
+    answer: (outcome: TurnAllocations.Refused | Turn.Fields & { readonly _tag?: undefined }) => void
+  ): void {
+    const outcome = this.#table.onAllocate(asker, message, now)
+    if (outcome._tag === "Wait") return
+    if (outcome._tag === "Refused") return answer(outcome)
+    const { allocation } = outcome
+    const succeed = (relayed: SocketAddr) =>
+      answer({ relayed, mapped: { host: client.host, port: client.port }, lifetime: allocation.lifetime })
+    if (outcome._tag === "Again") return allocation.relayed === null ? undefined : succeed(allocation.relayed)
+    const settle = async () => {
+      const opened = await this.#open(allocation, client, outcome.even)
+      if (this.#table.at(client.tuple) !== allocation) return
+      if (opened && allocation.relayed !== null) return succeed(allocation.relayed)
+      this.#table.end(allocation)
+      answer({ _tag: "Refused", code: 508 })
+    }
+    void settle()
+  }
+
+  /** At a random free port, so that nobody can tell the next one. */
+  async #open(allocation: TurnAllocations.Allocation, client: Client, even: boolean): Promise<boolean> {
+    const { open, ports } = this.#options
+    for (let tries = 0; tries < OPEN_TRIES; tries++) {
+      const port = randomPort(ports, even)
+      if (port === null || this.#table.hasPort(port) || this.#opening.has(port)) continue
+      this.#opening.add(port)
+      try {
+        const socket = await open(port, (bytes, from) => {
+          this.#toClient(allocation, from.address, from.port, bytes, this.#options.now())
+        })
+        if (this.#stopped || !this.#table.onOpened(allocation, port)) {
+          socket.close()
+          return false
+        }
+        this.#sockets.set(allocation, { client, socket })
+        this.stats.allocations.made++
+        return true
+      } catch {
+        // taken by another program: the next one
+      } finally {
+        this.#opening.delete(port)
+      }
+    }
+    return false
+  }
+
+  /** For one who is not authenticated: never longer than the request, if the address may be forged. */
+  #challenge(code: 400 | 401 | 438, received: number, message: Turn.Message, client: Client, now: number): void {
+    this.#count(code)
+    const { auth } = this.#options
+    const build = (fields: Turn.Fields) =>
+      Turn.encode(message.method, Turn.Class.error, message.txId, { error: code, ...fields })
+    if (code === 400) return this.#answerShort(build({}), received, client)
+    const full = build(auth.challenge(client, now, true))
+    const reply = client.stream || full.length <= received ? full : build(auth.challenge(client, now, false))
+    this.#answerShort(reply, received, client)
+  }
+
+  #answerShort(reply: Uint8Array, received: number, client: Client): void {
+    if (reply.length > received && !client.stream && !this.#options.answerShort) this.stats.drops.tooShort++
+    else client.send(reply)
+  }
+
+  #count(code: number): void {
+    this.stats.refused[code] = (this.stats.refused[code] ?? 0) + 1
+  }
+
+  // ------------------------------------------------------------------------------------------------------------ data
+
+  #onChannelData(bytes: Uint8Array, client: Client, now: number): void {
+    const allocation = this.#table.at(client.tuple)
+    const message = allocation === undefined ? null : Turn.decodeChannelData(bytes)
+    if (allocation === undefined || message === null) return void this.stats.drops.unbound++
+    const peer = this.#table.peerOf(allocation, message.channel, now)
+    if (peer === null) return void this.stats.drops.unbound++
+    this.#toPeer(allocation, peer, message.data, now)
+  }
+
+  /** Not authenticated (RFC 8656, section 11.2): the 5-tuple's permissions decide. Peers are as the wire has them, so canonical. */
+  #onIndication(message: Turn.Message, client: Client, now: number): void {
+    const allocation = this.#table.at(client.tuple)
+    const { data, method, peers: [peer], unknown } = message
+    if (allocation === undefined || method !== Turn.Method.send) return void this.stats.drops.unbound++
+    if (data === null || peer === undefined || peer.port === 0 || unknown.length > 0) {
+      return void this.stats.drops.malformed++
+    }
+    this.#toPeer(allocation, peer, data, now)
+  }
+
+  #toPeer(allocation: TurnAllocations.Allocation, peer: SocketAddr, data: Uint8Array, now: number): void {
+    const { relayed } = allocation
+    const { relayedHost, mayRelayTo } = this.#options
+    if (relayed === null || !this.#table.maySend(allocation, peer.host, data.length, now)) {
+      return void this.stats.drops.notPermitted++
+    }
+    this.stats.toPeers.packets++
+    this.stats.toPeers.bytes += data.length
+    // Between two of our own allocations no socket is needed, and our other sockets at that address are nobody's peers.
+    const other = this.#table.atRelayed(peer)
+    if (other !== undefined) return this.#toClient(other, relayed.host, relayed.port, data, now)
+    if (peer.host === relayedHost && !mayRelayTo(peer.host)) return void this.stats.drops.notPermitted++
+    this.#sockets.get(allocation)?.socket.send(data, 0, data.length, peer.port, peer.host)
+  }
+
+  #toClient(
+    allocation: TurnAllocations.Allocation,
+    host: string,
+    port: number,
+    data: Uint8Array,
+    now: number
+  ): void {
+    const client = this.#sockets.get(allocation)?.client
+    const channel = this.#table.onPeer(allocation, host, port, data.length, now)
+    if (client === undefined || channel === null) return void this.stats.drops.notPermitted++
+    this.stats.toClients.packets++
+    this.stats.toClients.bytes += data.length
+    if (channel !== 0) return client.send(Turn.encodeChannelData(channel, data, client.stream))
+    const txId = Crypto.randomBytes(Stun.TX_ID_BYTES)
+    client.send(Turn.encode(Turn.Method.data, Turn.Class.indication, txId, { peers: [{ host, port }], data }))
+  }
+
+  #end(allocation: TurnAllocations.Allocation): void {
+    this.#table.end(allocation)
+    this.#release(allocation)
+  }
+
+  /** It has ended in the table. */
+  #release(allocation: TurnAllocations.Allocation): void {
+    const held = this.#sockets.get(allocation)
+    if (held === undefined) return
+    this.#sockets.delete(allocation)
+    this.stats.allocations.ended++
+    held.socket.close()
+  }
+}
+
+const randomPort = ({ from, to }: { readonly from: number; readonly to: number }, even: boolean): number | null => {
+  const port = from + Math.floor(new DataView(Crypto.randomBytes(4).buffer).getUint32(0) / 2 ** 32 * (to - from + 1))
+  if (!even || port % 2 === 0) return port
+  return port + 1 <= to ? port + 1 : port - 1 >= from ? port - 1 : null
+}

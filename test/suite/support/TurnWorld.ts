@@ -1,0 +1,40 @@
+/** A TURN server on loopback, for clients of any make. */
+import { Effect, Redacted } from "effect"
+import * as TurnAllocations from "../../../src/protocol/TurnAllocations.ts"
+import * as Crypto from "../../../src/services/Crypto.ts"
+import * as TurnCredentials from "../../../src/services/TurnCredentials.ts"
+import * as TurnSockets from "../../../src/transport/turn/TurnSockets.ts"
+
+export const HOST = "127.0.0.1"
+export const PORTS = { from: 41_000, to: 42_999 }
+
+export interface Settings {
+  readonly allowPeers?: ReadonlyArray<string>
+  readonly answerShort?: boolean
+  readonly limits?: Partial<TurnAllocations.Limits>
+  /** Added to the time by which credentials are judged. */
+  readonly skewSeconds?: () => number
+}
+
+export const start = Effect.fnUntraced(function*(settings: Settings = {}) {
+  const secret = Redacted.make(Crypto.randomBytes(32))
+  const errors: Array<Error> = []
+  const sockets = yield* TurnSockets.open({
+    secret,
+    udp: [{ host: HOST, port: 0 }],
+    tcp: { host: HOST, port: 0 },
+    publicAddress: HOST,
+    relayHost: HOST,
+    ports: PORTS,
+    allowPeers: settings.allowPeers ?? [],
+    answerShort: settings.answerShort ?? false,
+    limits: { ...TurnAllocations.DEFAULT_LIMITS, ...settings.limits },
+    epochSeconds: () => Math.floor(Date.now() / 1000) + (settings.skewSeconds?.() ?? 0),
+    onError: (cause) => errors.push(cause)
+  })
+  const issue = (name: string, lifetimeSeconds = TurnCredentials.LIFETIME_SECONDS) => {
+    const username = `${Math.floor(Date.now() / 1000) + lifetimeSeconds}:${name}`
+    return { username, password: TurnCredentials.passwordOf(secret, username) }
+  }
+  return { ...sockets, udpPort: sockets.udpPort!, tcpPort: sockets.tcpPort!, errors, issue }
+})
