@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { spawn } from "node:child_process"
 import { createSocket } from "node:dgram"
+import { fileURLToPath } from "node:url"
 import * as TurnWorld from "../suite/support/TurnWorld.ts"
 
 interface Ran {
@@ -11,9 +12,10 @@ interface Ran {
 }
 
 /** Ends by itself: each test gives a count of messages. */
-const uclient = (args: ReadonlyArray<string>) =>
+const uclient = (args: ReadonlyArray<string>) => run("turnutils_uclient", args)
+const run = (program: string, args: ReadonlyArray<string>) =>
   Effect.async<Ran>((resume) => {
-    const child = spawn("turnutils_uclient", args, { timeout: 30_000 })
+    const child = spawn(program, args, { timeout: 30_000 })
     let output = ""
     child.stdout.on("data", (chunk: Buffer) => output += chunk.toString())
     child.stderr.on("data", (chunk: Buffer) => output += chunk.toString())
@@ -74,4 +76,59 @@ describe("TURN by turnutils_uclient", () => {
         }))
     }
   }
+})
+
+describe("what TURN refuses, by turnutils_uclient", () => {
+  interface Asked {
+    readonly user?: (turn: TurnWorld.Turn) => TurnWorld.Login
+    readonly settings?: TurnWorld.Settings
+    readonly peer?: string
+    /** In the client's words. */
+    readonly told: RegExp
+    readonly code: number
+    readonly made: number
+  }
+  const refuses = (what: string, { code, made, peer, settings, told, user }: Asked) =>
+    it.scoped(`${what}: ${code}`, () =>
+      Effect.gen(function*() {
+        const turn = yield* TurnWorld.start(settings)
+        const login = user?.(turn) ?? turn.issue("node-1")
+        const ran = yield* uclient([...signedIn(login, turn.udpPort), ...peerAt(9, peer), ...load(1)])
+        assert.notStrictEqual(ran.code, 0, ran.output)
+        assert.match(ran.output, told)
+        const { allocations, refused, toPeers } = turn.server.stats
+        assert.isAtLeast(refused[code] ?? 0, 1)
+        assert.deepStrictEqual([allocations.made, toPeers.packets], [made, 0])
+      }))
+  const told = /Cannot complete Allocation/ // after it has answered one 401 with credentials, and got the next
+  refuses("a wrong password", {
+    user: (turn) => ({ ...turn.issue("node-1"), password: "wrong" }),
+    told,
+    code: 401,
+    made: 0
+  })
+  refuses("expired credentials", { user: (turn) => turn.issue("node-1", -1), told, code: 401, made: 0 })
+  refuses("a private peer", { peer: "10.1.2.3", told: /error 403/, code: 403, made: 2 })
+  refuses("a loopback peer", { peer: "127.0.0.2", told: /error 403/, code: 403, made: 2 })
+  refuses("more allocations than the node's quota", {
+    settings: { limits: { perUser: 1 } },
+    told: /error 486/,
+    code: 486,
+    made: 1
+  })
+})
+
+describe("TURN by node-datachannel", () => {
+  it.scoped("joins two peers by relayed candidates alone, through two allocations of the same server", () =>
+    Effect.gen(function*() {
+      const turn = yield* TurnWorld.start({ alsoAt: ["::1"] })
+      const { password, username } = turn.issue("node-1")
+      const peers = fileURLToPath(new URL("support/RelayedPeer.mjs", import.meta.url))
+      const ran = yield* run(process.execPath, [peers, String(turn.udpPort), username, password, "100"])
+      assert.strictEqual(ran.code, 0, `${ran.output} ${JSON.stringify(turn.server.stats)}`)
+      const seen = JSON.parse(ran.output) as { received: number; pairs: Array<string>; candidates: Array<string> }
+      assert.deepStrictEqual([seen.received, seen.pairs], [100, ["relay relay", "relay relay"]])
+      assert.isTrue(seen.candidates.every((candidate) => candidate.includes("typ relay")))
+      assert.isAbove(turn.server.stats.toClients.bytes, 2 * 100 * 1000)
+    }))
 })

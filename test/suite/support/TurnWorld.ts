@@ -10,6 +10,8 @@ export const PORTS = { from: 41_000, to: 42_999 }
 
 export interface Settings {
   readonly allowPeers?: ReadonlyArray<string>
+  /** Further addresses for UDP. */
+  readonly alsoAt?: ReadonlyArray<string>
   readonly answerShort?: boolean
   readonly limits?: Partial<TurnAllocations.Limits>
   /** Added to the time by which credentials are judged. */
@@ -21,7 +23,7 @@ export const start = Effect.fnUntraced(function*(settings: Settings = {}) {
   const errors: Array<Error> = []
   const sockets = yield* TurnSockets.open({
     secret,
-    udp: [{ host: HOST, port: 0 }],
+    udp: [HOST, ...settings.alsoAt ?? []].map((host) => ({ host, port: 0 })),
     tcp: { host: HOST, port: 0 },
     publicAddress: HOST,
     relayHost: HOST,
@@ -38,3 +40,6 @@ export const start = Effect.fnUntraced(function*(settings: Settings = {}) {
   }
   return { ...sockets, udpPort: sockets.udpPort!, tcpPort: sockets.tcpPort!, errors, issue }
 })
+
+export type Turn = Effect.Effect.Success<ReturnType<typeof start>>
+export type Login = { readonly username: string; readonly password: string }
