@@ -60,7 +60,7 @@ access: []
 # TURN (RFC 8656) for WebRTC, off unless it is here. Nodes get credentials by signaling, so there is no password to set. Open
 # the port, and \`ports\` for UDP. It relays to public addresses; of private ones only to those listed, and to this machine's
 # own addresses only where each is listed by itself. Browsers' first request over UDP is shorter than any answer: it is
-# answered only with answerShort, which gives forged addresses about two bytes for one; over TCP it always is.
+# answered only with answerShort, which sends forged addresses up to 2.6 bytes for one; over TCP it always is.
 # turn:
 #   udp: "0.0.0.0:${udpPort + 2}"
 #   tcp: "0.0.0.0:${udpPort + 2}"
