@@ -1,9 +1,22 @@
 /** The relay's TURN as other people's clients use it: coturn's `turnutils_uclient`, and libjuice inside node-datachannel. */
+import { RpcClient } from "@effect/rpc"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Redacted } from "effect"
 import { spawn } from "node:child_process"
 import { createSocket } from "node:dgram"
+import { statSync } from "node:fs"
+import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import { RelaySignalingRpcs } from "../../src/actors/RelaySignalingRpcs.ts"
+import * as Enrol from "../../src/roles/Enrol.ts"
+import * as Run from "../../src/roles/Run.ts"
+import type { Running } from "../../src/roles/Running.ts"
+import { decode, type RelayConfig } from "../../src/services/config/Config.ts"
+import * as Directory from "../../src/services/Directory.ts"
+import { layerNodeIdentity, NodeIdentity } from "../../src/services/Keys.ts"
+import * as LinkClient from "../../src/transport/link/LinkClient.ts"
+import * as RpcOverLink from "../../src/transport/link/RpcOverLink.ts"
+import * as World from "../e2e/support/World.ts"
 import * as TurnWorld from "../suite/support/TurnWorld.ts"
 
 interface Ran {
@@ -130,5 +143,52 @@ describe("TURN by node-datachannel", () => {
       assert.deepStrictEqual([seen.received, seen.pairs], [100, ["relay relay", "relay relay"]])
       assert.isTrue(seen.candidates.every((candidate) => candidate.includes("typ relay")))
       assert.isAbove(turn.server.stats.toClients.bytes, 2 * 100 * 1000)
+    }))
+})
+
+describe("credentials by signaling, of a relay as it runs", () => {
+  it.scopedLive("are given to an enrolled node, work, and end with the node", () =>
+    Effect.gen(function*() {
+      const dir = yield* World.temporaryDir
+      const config = (yield* decode({
+        role: "relay",
+        name: "relay",
+        stateDir: "relay",
+        listen: { https: "127.0.0.1:0", udp: "127.0.0.1:0" },
+        advertise: { host: TurnWorld.HOST },
+        turn: { udp: "127.0.0.1:0", tcp: "127.0.0.1:0", publicAddress: TurnWorld.HOST, allowPeers: [TurnWorld.HOST] }
+      }, { baseDir: dir })) as RelayConfig
+      const telemetry = { format: "json", level: "None", otlp: null, sample: 1, serviceName: "test" } as const
+      const relay: Running = yield* Run.start(config, telemetry, { localDoor: false })
+      assert.strictEqual(statSync(join(config.stateDir, "turn.key")).mode & 0o777, 0o600)
+      const https = Number(relay.listen["https"]?.split(":").at(-1))
+      const token = Redacted.make(yield* World.createToken(config, https, "client", "laptop", null))
+      const stateDir = join(dir, "laptop")
+      const { relay: known } = yield* Enrol.ensure({ role: "client", name: "laptop", stateDir, token, carrier: "auto" })
+      const { link } = yield* LinkClient.connect({
+        host: known.host,
+        port: known.httpsPort,
+        trust: known.tls,
+        carrier: "auto",
+        purpose: "signal",
+        identity: yield* Effect.provide(NodeIdentity, layerNodeIdentity({ stateDir }))
+      })
+      const protocol = yield* RpcOverLink.makeClient(link)
+      const signaling = yield* RpcClient.make(RelaySignalingRpcs).pipe(
+        Effect.provideService(RpcClient.Protocol, protocol)
+      )
+      const { password, urls, username } = yield* signaling.TurnCredentials()
+      assert.match(username, /^\d{10}:laptop$/)
+      const ports = urls.map((url) => /^turn:127\.0\.0\.1:(\d+)\?transport=(udp|tcp)$/.exec(url)?.[1])
+      const login = { username, password: Redacted.value(password) }
+      const peer = yield* echo
+      const ask = uclient([...signedIn(login, Number(ports[0])), ...peerAt(peer.port), ...load(5)])
+      assert.deepStrictEqual(totals((yield* ask).output), { sent: 10, received: 10 })
+      yield* Effect.flatMap(Directory.Directory, (directory) => directory.removeNode("laptop")).pipe(
+        Effect.provide(Directory.layer({ stateDir: config.stateDir }))
+      )
+      // The relay looks at its directory a few times a second.
+      const refused = yield* ask.pipe(Effect.repeat({ until: ({ code }) => code !== 0, times: 10 }))
+      assert.match(refused.output, /Cannot complete Allocation/)
     }))
 })
