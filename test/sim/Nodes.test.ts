@@ -15,6 +15,8 @@ import { type Kept, type Scenario, scenario } from "./world/Scenario.ts"
 const RUNS = Number(process.env["SALLYPORT_SIM_NODE_RUNS"] ?? 500)
 const SEED = Number(process.env["SALLYPORT_SIM_SEED"] ?? 1)
 const MAX_EVENTS = 3
+/** Of idle time: a second of two whole nodes takes some 20 ms. */
+const LONGEST_MS = 8_000
 
 const kept = JSON.parse(readFileSync(new URL("kept-nodes.json", import.meta.url), "utf8")) as ReadonlyArray<Kept>
 const scope = Effect.runSync(Scope.make())
@@ -43,7 +45,7 @@ it(
   async () => {
     const outcomes: Array<Outcome> = []
     await fc.assert(
-      fc.asyncProperty(scenario(MAX_EVENTS), async (one: Scenario) => {
+      fc.asyncProperty(scenario(MAX_EVENTS, LONGEST_MS), async (one: Scenario) => {
         const outcome = await play(one, identities)
         outcomes.push(outcome)
         judge(outcome)

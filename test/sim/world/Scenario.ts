@@ -49,22 +49,24 @@ const who = fc.constantFrom<Who>("client", "connector", "both")
 const kind = fc.constantFrom(...NAT_NAMES)
 const ms = (max: number) => fc.integer({ min: 1, max })
 
-const command: fc.Arbitrary<Command> = fc.oneof(
-  { weight: 5, arbitrary: fc.record({ t: fc.constant("move" as const), who, to: kind }) },
-  { weight: 5, arbitrary: fc.record({ t: fc.constant("rebind" as const), who, newWan: fc.boolean() }) },
-  { weight: 2, arbitrary: fc.record({ t: fc.constant("linkDown" as const), who, ms: ms(8_000) }) },
-  { weight: 3, arbitrary: fc.record({ t: fc.constant("partition" as const), ms: ms(8_000) }) },
-  { weight: 3, arbitrary: fc.record({ t: fc.constant("relayRestart" as const), ms: ms(4_000) }) },
-  { weight: 3, arbitrary: fc.record({ t: fc.constant("crash" as const), who, actor: fc.nat(2) }) },
-  {
-    weight: 2,
-    arbitrary: fc.record({ t: fc.constant("loss" as const), p: fc.integer({ min: 1, max: 60 }), ms: ms(4_000) })
-  },
-  { weight: 1, arbitrary: fc.record({ t: fc.constant("sleep" as const), who, ms: ms(30_000) }) },
-  { weight: 1, arbitrary: fc.record({ t: fc.constant("idle" as const), ms: ms(90_000) }) }
-)
+const commandOf = (longestMs: number): fc.Arbitrary<Command> =>
+  fc.oneof(
+    { weight: 5, arbitrary: fc.record({ t: fc.constant("move" as const), who, to: kind }) },
+    { weight: 5, arbitrary: fc.record({ t: fc.constant("rebind" as const), who, newWan: fc.boolean() }) },
+    { weight: 2, arbitrary: fc.record({ t: fc.constant("linkDown" as const), who, ms: ms(8_000) }) },
+    { weight: 3, arbitrary: fc.record({ t: fc.constant("partition" as const), ms: ms(8_000) }) },
+    { weight: 3, arbitrary: fc.record({ t: fc.constant("relayRestart" as const), ms: ms(4_000) }) },
+    { weight: 3, arbitrary: fc.record({ t: fc.constant("crash" as const), who, actor: fc.nat(2) }) },
+    {
+      weight: 2,
+      arbitrary: fc.record({ t: fc.constant("loss" as const), p: fc.integer({ min: 1, max: 60 }), ms: ms(4_000) })
+    },
+    { weight: 1, arbitrary: fc.record({ t: fc.constant("sleep" as const), who, ms: ms(Math.min(30_000, longestMs)) }) },
+    { weight: 1, arbitrary: fc.record({ t: fc.constant("idle" as const), ms: ms(longestMs) }) }
+  )
 
-export const scenario = (maxEvents: number): fc.Arbitrary<Scenario> =>
+/** `longestMs`: of idle time. */
+export const scenario = (maxEvents: number, longestMs = 90_000): fc.Arbitrary<Scenario> =>
   fc.record({
     client: kind,
     connector: kind,
@@ -73,7 +75,7 @@ export const scenario = (maxEvents: number): fc.Arbitrary<Scenario> =>
     detourMs: fc.oneof({ weight: 5, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.constant(200) }),
     lifetimeMs: fc.constantFrom(30_000, 60_000, 180_000),
     seed: fc.integer(),
-    events: fc.array(fc.tuple(ms(3_000), command), { maxLength: maxEvents })
+    events: fc.array(fc.tuple(ms(3_000), commandOf(longestMs)), { maxLength: maxEvents })
   })
 
 /** By which kind of path the session must be carried in the end; `any`: the relay is as good. */
