@@ -72,6 +72,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   let linkKind: LegKind | null = null
   let relay: Known | null = null
   let chosen = 0 // of the relay's addresses
+  let hasMux = false
   let credential: Signed | null = null
   /** As the relay saw this node last. Null: not yet, or since a change of this host's own, after which any address is right. */
   let lastMapped: SocketAddr | null = null
@@ -293,11 +294,18 @@ const make = Effect.fnUntraced(function*(config: Config) {
     else yield* obey("link", link.onNetworkChanged(now))
   })
 
-  /** New sockets, so a new 5-tuple, and no sessions: those of the data plane before are gone. */
+  /**
+   * New sockets, so a new 5-tuple, and no sessions: those of the data plane before are gone. The first one that this actor hears of
+   * is no successor: it may have told its sessions already.
+   */
   const onMuxStarted = Effect.fnUntraced(function*(now: number) {
-    for (const session of tickets.keys()) yield* obey("udp", udp.onTicketRemoved(session))
-    tickets.clear()
+    if (hasMux) {
+      for (const session of tickets.keys()) yield* obey("udp", udp.onTicketRemoved(session))
+      tickets.clear()
+    }
+    hasMux = true
     udp = newBinding("udp")
+    for (const [session, { tag, ticket }] of tickets) yield* obey("udp", udp.onTicket(session, tag, ticket, now))
     link = null
     linkKind = null
     lastMapped = null

@@ -140,4 +140,26 @@ describe("supervision", () => {
       }),
     120_000
   )
+
+  it.scopedLive(
+    "a relayed flow goes on when its RelayActor died and then the relay forgot everything",
+    () =>
+      Effect.gen(function*() {
+        const port = yield* World.serve(drip)
+        const client = { path: "relay" } as const
+        const udpPort = yield* World.freeUdpPort
+        const world = yield* World.make({ resources: [resource(port)], placement: "isolated", client, udpPort })
+        const flow = watch(yield* world.dial("drip", port))
+        for (const running of [world.client, world.connector]) yield* killAndAwait(running, "relay")
+        yield* killAndAwait(world.relay, "relay")
+        const before = flow.bytes
+        yield* Effect.retry(
+          Effect.suspend(() => flow.bytes > before + CHUNK.length ? Effect.void : Effect.fail("silent")),
+          { times: 400, schedule: Schedule.spaced("100 millis") } // a node asks after its binding every 20 s
+        )
+        assert.isFalse(flow.closed)
+        assert.isFalse(flow.wrong)
+      }),
+    120_000
+  )
 })

@@ -37,22 +37,26 @@ const enrolled = Effect.gen(function*() {
   const membership = yield* authority.membership({ nodeKey: publicKey, name: "laptop", role: "client", network: null })
   const relay = { host: RELAY.host, httpsPort: 443, tls: { _tag: "Ca" as const }, authorityKey: authority.key }
   yield* Enrolment.make(dir).save(publicKey, relay, membership)
-  return { dir, credential: yield* authority.credential(publicKey) }
+  const names = yield* Authority.newSession
+  const ticket = yield* authority.ticket({ ...names, clientKey: publicKey, connectorKey: authority.key })
+  return { dir, credential: yield* authority.credential(publicKey), session: names.session, ticket }
 })
 
 const unasked = () => Effect.die("not asked here")
 
 /** The actor, with what it tells the StunActor and what it sends to its relay, which answers unless it is `deaf`. */
 const setup = Effect.gen(function*() {
-  const { credential, dir } = yield* enrolled
+  const { credential, dir, session, ticket } = yield* enrolled
   const events = yield* Mailbox.make<SignalingEvent>()
   const incoming = yield* Mailbox.make<ControlDatagram>()
   const changes = yield* Mailbox.make<NetworkChange>()
   const stunStarts = yield* Mailbox.make<number>()
+  const muxStarts = yield* Mailbox.make<number>()
   const seen = {
     servers: new Array<ReadonlyArray<SocketAddr>>(),
     mappingChanges: 0,
     binds: 0,
+    opens: 0,
     legs: new Array<string>()
   }
   const relay = { deaf: false, mapped: HOME }
@@ -63,6 +67,7 @@ const setup = Effect.gen(function*() {
     SendControl: ({ bytes, to }) => {
       const asked = Either.getOrThrow(RelayWire.decode(bytes))
       if (asked._tag === "Bind") seen.binds++
+      if (asked._tag === "Open") seen.opens++
       if (relay.deaf) return Effect.void
       if (asked._tag === "BindRequest") return answer(to, { _tag: "Cookie", nonce: asked.nonce, cookie: COOKIE })
       if (asked._tag !== "Bind") return Effect.void
@@ -113,7 +118,7 @@ const setup = Effect.gen(function*() {
   })
   const layer = RelayActor.layer({ stateDir: dir }).pipe(
     Layer.provide(FakePeers.layer(
-      FakePeers.make(StreamMux, StreamMuxRpcs, mux),
+      FakePeers.make(StreamMux, StreamMuxRpcs, mux, Mailbox.toStream(muxStarts)),
       FakePeers.make(Stun, StunRpcs, stun, Mailbox.toStream(stunStarts)),
       FakePeers.make(Signaling, SignalingRpcs, signaling)
     )),
@@ -129,7 +134,8 @@ const setup = Effect.gen(function*() {
     relays: [],
     credential
   })
-  return { changes, client, relay, seen, snapshot, stunStarts }
+  const open = client.OpenSession({ session, ticket })
+  return { changes, client, muxStarts, open, relay, seen, snapshot, stunStarts }
 })
 
 /** Names are resolved outside the test's clock. */
@@ -194,5 +200,19 @@ describe("RelayActor", () => {
       relay.deaf = false
       yield* Effect.repeatN(TestClock.adjust("1 seconds"), 60)
       assert.strictEqual((yield* client.State()).kind, "relay-udp")
+    }))
+
+  it.scoped("keeps the sessions of a data plane that told them before it was heard of, and none of the one before it", () =>
+    Effect.gen(function*() {
+      const { muxStarts, open, seen, snapshot } = yield* setup
+      yield* open
+      yield* muxStarts.offer(1)
+      yield* snapshot
+      yield* settled(() => seen.binds === 1 && seen.opens > 0)
+      const { opens } = seen
+      yield* muxStarts.offer(2)
+      yield* settled(() => seen.binds === 2)
+      yield* Effect.repeatN(TestClock.adjust("1 seconds"), 5)
+      assert.strictEqual(seen.opens, opens)
     }))
 })

@@ -3,6 +3,7 @@
  * threads run the bundle in `dist`, so build first (`npm test` does).
  */
 import { Duration, Effect, Redacted, Schedule, type Scope } from "effect"
+import { createSocket } from "node:dgram"
 import { mkdtempSync, rmSync } from "node:fs"
 import { connect, createServer, type Server, type Socket } from "node:net"
 import { tmpdir } from "node:os"
@@ -40,6 +41,8 @@ export interface Options {
   readonly client?: Partial<Extract<ConfigInput, { role: "client" }>>
   readonly node?: { readonly carrier?: "auto" | "webtransport" | "websocket" }
   readonly logs?: boolean
+  /** Of the relay, so that it has the same one after a restart; 0 unless given: any. */
+  readonly udpPort?: number
 }
 
 export const temporaryDir: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
@@ -79,7 +82,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     role: "relay",
     name: "relay",
     stateDir: "relay",
-    listen: { https: "127.0.0.1:0", udp: "127.0.0.1:0" },
+    listen: { https: "127.0.0.1:0", udp: `127.0.0.1:${options.udpPort ?? 0}` },
     advertise: { host: "127.0.0.1" },
     resources: options.resources,
     access: options.access ?? [{ clients: ["laptop"], resources: ["*"] }]
@@ -124,6 +127,15 @@ export const make = Effect.fnUntraced(function*(options: Options) {
         Effect.orDie
       )
   } satisfies World
+})
+
+/** That nobody has just now. */
+export const freeUdpPort = Effect.async<number>((resume) => {
+  const socket = createSocket("udp4")
+  socket.bind(0, "127.0.0.1", () => {
+    const { port } = socket.address()
+    socket.close(() => resume(Effect.succeed(port)))
+  })
 })
 
 export const spaced = Schedule.spaced("20 millis")

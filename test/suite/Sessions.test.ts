@@ -1,0 +1,116 @@
+/** The sessions of a client and of a connector, over real QUIC and a relay in memory; signaling and the RelayActor are the test's. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Schedule } from "effect"
+import { generateKeyPairSync } from "node:crypto"
+import * as FlowTrace from "../../src/actors/mux/FlowTrace.ts"
+import { MuxMetrics } from "../../src/actors/mux/MuxMetrics.ts"
+import * as Sessions from "../../src/actors/mux/Sessions.ts"
+import type { PathEvent } from "../../src/actors/PathProberRpcs.ts"
+import * as Candidate from "../../src/protocol/Candidate.ts"
+import { tagFromHex } from "../../src/protocol/Frame.ts"
+import type { Signed } from "../../src/protocol/Signed.ts"
+import * as Authority from "../../src/services/Authority.ts"
+import * as Keys from "../../src/services/Keys.ts"
+import { makeNode, type Node } from "./support/SessionRig.ts"
+
+const RESOURCE = {
+  name: "echo",
+  network: "default",
+  address: "127.0.0.1",
+  tcp: [{ from: 80, to: 80 }],
+  udp: [],
+  allowLoopback: true
+}
+
+const setup = Effect.gen(function*() {
+  const root = Keys.fromPrivateKey(generateKeyPairSync("ed25519").privateKey)
+  if (root === null) return yield* Effect.dieMessage("no key")
+  const authority = Authority.make(root)
+  const client = yield* Effect.promise(() => makeNode("client"))
+  const connector = yield* Effect.promise(() => makeNode("connector"))
+  const names = yield* Authority.newSession
+  const keys = { clientKey: client.key, connectorKey: connector.key }
+  const ticket = yield* authority.ticket({ ...names, ...keys })
+  const parties = { ...keys, clientName: "laptop", connectorName: "office" }
+  const { signed: grant } = yield* authority.grant({ ...parties, resources: [RESOURCE] })
+  const { session } = names
+
+  const make = Effect.fnUntraced(function*(node: Node) {
+    const events: Array<PathEvent> = []
+    const opened: Array<{ readonly session: string; readonly ticket: Signed }> = []
+    const relay = {
+      OpenSession: (asked: { session: string; ticket: Signed }) => Effect.sync(() => void opened.push(asked)),
+      CloseSession: () => Effect.void
+    }
+    const signaling = {
+      Dial: () => Effect.succeed({ session, connectorKey: connector.key, connectorName: "office", grant, ticket }),
+      Ready: () => Effect.void,
+      Decline: (why: unknown) => Effect.dieMessage(`declined: ${JSON.stringify(why)}`)
+    }
+    const refTo = (name: string, handlers: object) =>
+      ({ name, ask: (call: (client: object) => Effect.Effect<unknown>) => call(handlers) }) as never
+    const sessions = Sessions.make({
+      node,
+      ticketKeys: node.ticketKeys,
+      authorityKey: authority.key,
+      signaling: refTo("signaling", signaling),
+      relay: refTo("relay", relay),
+      publish: (event) => void events.push(event),
+      metrics: new MuxMetrics(),
+      traces: yield* FlowTrace.make,
+      fork: (effect) => void Effect.runFork(effect)
+    })
+    yield* Effect.addFinalizer(() => Effect.sync(() => sessions.closeAll(0, "over")))
+    return { events, opened, sessions }
+  })
+  const here = yield* make(client)
+  const there = yield* make(connector)
+  const join = (from: Node, tag: string, to: Node) =>
+    from.carriers.set(tagFromHex(tag), (frames) => {
+      const own = Buffer.from(frames)
+      setImmediate(() => to.router.onLinkFrames(own))
+    })
+  join(client, names.clientTag, connector)
+  join(connector, names.connectorTag, client)
+  yield* there.sessions.onSignal({ _tag: "Invite", session, grant, ticket })
+  yield* until(() => there.opened.length === 1)
+  yield* Effect.orDie(here.sessions.obtain("echo", 80))
+  yield* until(() => there.events.some(({ _tag }) => _tag === "SessionUp"))
+  return { here, there, session, ticket }
+})
+
+const until = (done: () => boolean) =>
+  Effect.suspend(() => done() ? Effect.void : Effect.fail("not yet")).pipe(
+    Effect.retry({ times: 500, schedule: Schedule.spaced("10 millis") }),
+    Effect.orDie
+  )
+
+const listOf = (port: number) => [Candidate.make("srflx", { host: "198.51.100.1", port })]
+
+describe("the sessions of a node", () => {
+  it.scopedLive("are told to a prober that starts anew, with the peer's newest candidates", () =>
+    Effect.gen(function*() {
+      const { here, session, there } = yield* setup
+      assert.deepStrictEqual(there.sessions.snapshot().map(({ _tag }) => _tag), ["SessionUp"])
+      const peer = here.sessions.get(session)!.peer
+      for (const seq of [7, 5]) {
+        peer.sendOnAllPaths({ _tag: "Candidates", seq, list: listOf(4_000 + seq), mapping: "steady" })
+        yield* until(() => there.events.some((event) => event._tag === "PeerCandidates" && event.seq === seq))
+      }
+      const [up, candidates] = there.sessions.snapshot()
+      assert.strictEqual(up?._tag, "SessionUp")
+      const { list, mapping, seq } = there.events.find((it) => it._tag === "PeerCandidates")!
+      assert.deepStrictEqual(candidates, { _tag: "PeerCandidates", session, seq, list, mapping })
+      assert.strictEqual(seq, 7, "an older list that came late is no newer one")
+    }))
+
+  it.scopedLive("are opened again at a RelayActor that starts anew", () =>
+    Effect.gen(function*() {
+      const { here, session, there, ticket } = yield* setup
+      for (const { opened, sessions } of [here, there]) {
+        assert.deepStrictEqual(opened, [{ session, ticket }])
+        yield* sessions.reopen
+        assert.deepStrictEqual(opened, [{ session, ticket }, { session, ticket }])
+      }
+    }))
+})
