@@ -80,7 +80,7 @@ export const make = <Rpcs extends Rpc.Any>(
     return { name, ref, start, kill }
   })
 
-/** Calls the handlers themselves: a hundred thousand calls a second, and none of the protocol between, which has its own suite. */
+/** Calls the handlers themselves, without the protocol between, which has a suite of its own. */
 const clientOf = <Rpcs extends Rpc.Any>(
   group: RpcGroup.RpcGroup<Rpcs>,
   context: Context.Context<Rpc.ToHandler<Rpcs>>

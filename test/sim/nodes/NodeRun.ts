@@ -2,7 +2,7 @@
 import { keyOf } from "../../../src/protocol/PathRef.ts"
 import { SOCKETS } from "../../../src/protocol/PortGuess.ts"
 import type { NatName } from "../world/Nats.ts"
-import { type Command, goalOf, meets, type Scenario, type Who } from "../world/Scenario.ts"
+import { type Command, goalOf, meets, type Outcome, type Scenario, type Who } from "../world/Scenario.ts"
 import type { Identities } from "./Identities.ts"
 import { NodeWorld } from "./NodeWorld.ts"
 
@@ -11,16 +11,6 @@ export const ANSWERED_MS = 8_000
 export const SETTLED_MS = 120_000
 const STEADY_MS = 1_000
 const STEP_MS = 100
-
-export interface Outcome {
-  /** Ms after the last disturbance; null: not before the end. */
-  readonly answeredMs: number | null
-  readonly settledMs: number | null
-  readonly path: string
-  readonly stallMs: number
-  /** What was broken, in words. */
-  readonly faults: ReadonlyArray<string>
-}
 
 export const play = async (
   scenario: Scenario,

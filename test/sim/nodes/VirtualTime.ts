@@ -1,6 +1,6 @@
 /**
  * Time itself, made virtual for the whole process while it is installed: the clocks and timers of the platform, on which Effect's
- * own clock and the data plane stand. So whole actors run in it unchanged, and 500 lives take less time than one.
+ * own clock and the data plane stand. So whole actors run in it unchanged.
  */
 import { Timeline } from "../world/Timeline.ts"
 

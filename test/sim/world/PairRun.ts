@@ -1,12 +1,12 @@
 /** One scenario played by two machines, and judged. */
 import { MAX_HISTORY } from "../../../src/protocol/PathMachine.ts"
-import { keyOf, type Reason } from "../../../src/protocol/PathRef.ts"
+import { keyOf } from "../../../src/protocol/PathRef.ts"
 import { MAX_TRACKS } from "../../../src/protocol/PathTable.ts"
 import { MAX_PROBES, SOCKETS } from "../../../src/protocol/PortGuess.ts"
 import type { NatName } from "./Nats.ts"
 import type { PairNode } from "./PairNode.ts"
 import { PairWorld } from "./PairWorld.ts"
-import { type Command, goalOf, meets, type Scenario, type Who } from "./Scenario.ts"
+import { type Command, goalOf, meets, type Outcome, type Scenario, type Who } from "./Scenario.ts"
 
 /** From when all is whole again: a silent path is given up, a node bound anew, and a round of probes is over. */
 export const ANSWERED_MS = 5_000
@@ -15,17 +15,6 @@ export const SETTLED_MS = 120_000
 /** It must be so for so long. */
 const STEADY_MS = 1_000
 const STEP_MS = 100
-
-export interface Outcome {
-  /** Ms after the last disturbance; null: not before the end. */
-  readonly answeredMs: number | null
-  readonly settledMs: number | null
-  readonly path: "direct" | "relay"
-  readonly reason: Reason
-  readonly stallMs: number
-  /** What was broken, in words. */
-  readonly faults: ReadonlyArray<string>
-}
 
 export const play = (scenario: Scenario, trace?: (line: string, world: PairWorld) => void): Outcome => {
   const { clientMs, connectorMs, detourMs, lifetimeMs, seed } = scenario
@@ -84,8 +73,7 @@ export const play = (scenario: Scenario, trace?: (line: string, world: PairWorld
   return {
     answeredMs,
     settledMs,
-    path: world.client.path.kind,
-    reason: world.client.machine.reason,
+    path: `${world.client.path.kind}: ${world.client.machine.reason}`,
     stallMs: world.stallMs,
     faults: [...faults]
   }

@@ -94,3 +94,17 @@ export const goalOf = (last: { readonly client: NatName; readonly connector: Nat
 
 export const meets = ({ path, reach }: Goal, chosen: "direct" | "relay"): boolean =>
   path === "any" ? isMet(reach, chosen === "direct" ? chosen : "relay-udp") : path === chosen
+
+/** How a scenario ended. Times: ms after the last disturbance; null: not before the end. */
+export interface Outcome {
+  /** The flow went on. */
+  readonly answeredMs: number | null
+  /** The session went by the path that it must. */
+  readonly settledMs: number | null
+  /** At the end, and why. */
+  readonly path: string
+  /** The longest that the flow had to wait. */
+  readonly stallMs: number
+  /** What was broken, in words. */
+  readonly faults: ReadonlyArray<string>
+}
