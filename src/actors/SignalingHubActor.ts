@@ -27,19 +27,18 @@ import * as Authority from "../services/Authority.ts"
 import * as Directory from "../services/Directory.ts"
 import * as RelayTls from "../services/RelayTls.ts"
 import * as Tracing from "../services/telemetry/Tracing.ts"
-import * as TurnCredentials from "../services/TurnCredentials.ts"
 import type { Link } from "../transport/link/Link.ts"
 import * as LinkServer from "../transport/link/LinkServer.ts"
 import * as RpcOverLink from "../transport/link/RpcOverLink.ts"
 import * as Board from "./hub/Board.ts"
 import { HubMetrics } from "./hub/HubMetrics.ts"
 import { bridge } from "./hub/PacketBridge.ts"
+import * as TurnDesk from "./hub/TurnDesk.ts"
 import { RelayForwarder } from "./RelayForwarderRpcs.ts"
 import {
   type Dialed,
   DialRefused,
   NoRelay,
-  NoTurn,
   RelayInfo,
   RelaySignalingRpcs,
   type SignalingEvent,
@@ -289,22 +288,11 @@ const make = Effect.fnUntraced(function*(config: Config) {
     yield* tellRelays // also where nothing is new: a relay that has started anew knows none of its nodes
   }, Effect.catchTag("DirectoryError", ({ message }) => Effect.fail(new NoRelay({ message }))))
 
-  const turnSecret = config.turn ? yield* TurnCredentials.loadOrCreate(config.stateDir) : null
-  const turnCredentials = Effect.fn("SignalingHub.turnCredentials")(function*(node: NodeKey) {
-    if (turnSecret === null || udp.turn === null) {
-      return yield* new NoTurn({ message: "this relay offers no TURN; its configuration has no turn" })
-    }
-    const member = yield* Effect.mapError(
-      Effect.flatten(directory.findNode(node)),
-      () => new NoTurn({ message: "this node is not enrolled here, or was removed" })
-    )
-    const host = relayInfo.host.includes(":") ? `[${relayInfo.host}]` : relayInfo.host
-    const { tcp, udp: port } = udp.turn
-    const urls = [
-      ...(port === null ? [] : [`turn:${host}:${port}?transport=udp`]),
-      ...(tcp === null ? [] : [`turn:${host}:${tcp}?transport=tcp`])
-    ]
-    return { ...yield* TurnCredentials.issue(turnSecret, member.name), urls }
+  const turnCredentials = yield* TurnDesk.make({
+    stateDir: config.stateDir,
+    directory,
+    host: relayInfo.host,
+    ports: config.turn ? udp.turn : null
   })
 
   const handlers = RelaySignalingRpcs.toLayer({

@@ -7,6 +7,7 @@
  * client, and asks it to move where it sees trouble first.
  */
 import * as Candidate from "./Candidate.ts"
+import { CandidateOffer } from "./CandidateOffer.ts"
 import { MIN_PING_BYTES, SEAL_BYTES } from "./PathMessage.ts"
 import * as PathReason from "./PathReason.ts"
 import {
@@ -51,10 +52,6 @@ export const WINS = 3
 /** How recent an answer must be to follow a request or a failure, when nothing newer can be had. */
 const FRESH_MS = 1_000
 const SWITCH_REQUEST_MS = 250
-/** The list of candidates is sent again after these gaps, unless it is acknowledged. */
-const OFFER_GAPS_MS: ReadonlyArray<number> = [200, 400, 800, 1_600, 3_200]
-/** ... and then, while a direct path is sought, after this: the peer may have been away. */
-export const OFFER_AGAIN_MS = 5_000
 /** A padded probe may wait behind a window of packets. */
 const MTU_PATIENCE_MS = 500
 /** Woken later than this, the host is busy, and unread answers are no sign of a dead path. */
@@ -110,9 +107,7 @@ export class PathMachine {
   #guess: GuessReason | null = null
   #peer: ReadonlyArray<Candidate.Candidate> | null = null
   #peerSeq = -1
-  #seq: number
-  /** Null: there is none, or the peer has acknowledged it. */
-  #offer: { readonly resends: number; readonly dueAt: number } | null = null
+  readonly #offer: CandidateOffer
   #nextLadderAt = -Infinity
   #movedAt = -Infinity
   /** When the machine wanted to be woken. */
@@ -131,7 +126,7 @@ export class PathMachine {
     this.#startedAt = options.now
     this.#since = options.now
     this.#txPrefix = options.txPrefix
-    this.#seq = options.firstSeq ?? 0
+    this.#offer = new CandidateOffer(options.firstSeq ?? 0)
     this.#active = options.active
     this.#lastActiveAt = options.now
     this.#table = new PathTable(options.role, options.path)
@@ -199,8 +194,8 @@ export class PathMachine {
     if (this.#local === null || mapping !== this.#mapping || !Candidate.sameList(this.#local, clean)) {
       this.#local = clean
       this.#mapping = mapping
-      this.#seq++
-      this.#sendOffer(now, 0)
+      this.#offer.renew()
+      this.#sendOffer(now)
       this.#table.pair(this.#local, this.#peer, now)
     }
     return this.#run(now)
@@ -217,7 +212,7 @@ export class PathMachine {
   }
 
   onCandidatesAcked(seq: number, now: number): ReadonlyArray<Output> {
-    if (seq === this.#seq) this.#offer = null
+    this.#offer.onAcked(seq)
     return this.#run(now)
   }
 
@@ -271,7 +266,7 @@ export class PathMachine {
     this.#relayKind = kind
     this.#relay.onBoundAnew()
     if (this.#orphan !== null) this.#orphan = "ready"
-    if (this.#offer !== null) this.#sendOffer(now, 0) // it may not have left
+    if (this.#offer.isOpen) this.#sendOffer(now) // it may not have left
     return this.#run(now)
   }
 
@@ -303,7 +298,7 @@ export class PathMachine {
     const { path } = this.#table.current
     this.#orphan = path.kind === "direct" && lost.includes(path.family) ? "waiting" : this.#orphan
     for (const track of this.#table.tracks()) track.onNetworkChange(now, track === this.#table.current)
-    if (this.#local !== null) this.#sendOffer(now, 0)
+    if (this.#local !== null) this.#sendOffer(now)
     return this.#run(now)
   }
 
@@ -334,7 +329,10 @@ export class PathMachine {
     this.#reprobe(now)
     this.#ping(now)
     this.#size(now)
-    if (this.#offerAt(now) <= now) this.#sendOffer(now, (this.#offer?.resends ?? 0) + 1)
+    if (this.#offer.dueAt(this.#isSeeking(now)) <= now) {
+      this.#offer.onSentAgain(now)
+      this.#tellCandidates()
+    }
     this.#explain(now)
     const wakeAt = this.#wakeAt(now)
     this.#dueAt = wakeAt ?? Infinity
@@ -540,7 +538,7 @@ export class PathMachine {
 
   #wakeAt(now: number): number | null {
     const standby = this.#standby(now)
-    let at = this.#offerAt(now)
+    let at = this.#offer.dueAt(this.#isSeeking(now))
     if (this.#reason === "relay_first") at = Math.min(at, this.#startedAt + PathReason.YOUNG_MS)
     const { mtu, state } = this.#table.current
     at = Math.min(at, mtu.lostAt(), this.#active && state === "proved" ? mtu.dueAt() : Infinity)
@@ -561,16 +559,14 @@ export class PathMachine {
 
   // ---------------------------------------------------------------------------------------------------------- candidates
 
-  /** Infinity: it need not be sent again. */
-  #offerAt(now: number): number {
-    if (this.#offer === null) return Infinity
-    return this.#offer.resends < OFFER_GAPS_MS.length || this.#isSeeking(now) ? this.#offer.dueAt : Infinity
+  #sendOffer(now: number): void {
+    this.#offer.onSent(now)
+    this.#tellCandidates()
   }
 
-  #sendOffer(now: number, resends: number): void {
-    this.#offer = { resends, dueAt: now + (OFFER_GAPS_MS[resends] ?? OFFER_AGAIN_MS) }
+  #tellCandidates(): void {
     const told = this.#mapping === null ? {} : { mapping: this.#mapping }
-    this.#out.push({ _tag: "SendCandidates", seq: this.#seq, list: this.#local ?? [], ...told })
+    this.#out.push({ _tag: "SendCandidates", seq: this.#offer.seq, list: this.#local ?? [], ...told })
   }
 }
 
