@@ -4,8 +4,9 @@
  */
 import { Clock, Deferred, Duration, Effect, Layer, Mailbox, Match, PubSub, Schema, Stream } from "effect"
 import { GuessBudget } from "../protocol/GuessBudget.ts"
+import * as MappingLifetime from "../protocol/MappingLifetime.ts"
 import * as PathGuessing from "../protocol/PathGuessing.ts"
-import { PathMachine } from "../protocol/PathMachine.ts"
+import { KEEPALIVE_MS, PathMachine } from "../protocol/PathMachine.ts"
 import { type Decision, keyOf, viaRelay } from "../protocol/PathRef.ts"
 import type { RelayKind } from "../protocol/PathScore.ts"
 import { PortGuess } from "../protocol/PortGuess.ts"
@@ -61,7 +62,7 @@ const make = Effect.gen(function*() {
   const stun = yield* Peers.ref(Stun)
   const { randomHex } = yield* Crypto.Crypto
   const outbox = yield* Mailbox.make<Letter>({ capacity: OUTBOX_CAPACITY, strategy: "dropping" })
-  const activity = yield* Mailbox.make<number>({ capacity: 1, strategy: "sliding" }) // the last count is the one that counts
+  const activity = yield* Mailbox.make<null>({ capacity: 1, strategy: "sliding" }) // the StunActor is told what is so then
   const decided = yield* PubSub.sliding<Decided>(DECIDED_CAPACITY)
   const sessions = new Map<string, Session>()
   const budget = new GuessBudget(yield* nowMs)
@@ -137,7 +138,7 @@ const make = Effect.gen(function*() {
   const forget = Effect.fnUntraced(function*(id: string) {
     sessions.get(id)?.guess.stop()
     if (sessions.delete(id)) yield* inbox.clearTimer(id)
-    yield* activity.offer(sessions.size)
+    yield* activity.offer(null)
   })
   const begin = Effect.fnUntraced(function*(event: Extract<PathEvent, { readonly _tag: "SessionUp" }>) {
     const epochMs = yield* Clock.currentTimeMillis
@@ -152,7 +153,7 @@ const make = Effect.gen(function*() {
     let seed = Number.parseInt(yield* randomHex(SEED_BYTES), 16)
     const guess = new PortGuess({ budget, nextSeed: () => (seed = (seed + GOLDEN) >>> 0) })
     sessions.set(event.session, { machine, guess, peer: event.peer, wakeAt: null })
-    yield* activity.offer(sessions.size)
+    yield* activity.offer(null)
     yield* run(event.session, (it, now) => it.onRelayBound(leg, now))
     for (const name of otherRelays) {
       yield* run(event.session, (it, now) => it.onOtherRelayBound(viaRelay(name), now))
@@ -177,7 +178,8 @@ const make = Effect.gen(function*() {
       }),
     Pong: ({ path, rttMs, session, txId }) => run(session, (it, now) => it.onPong(path, txId, rttMs, now)),
     Heard: ({ path, session }) => run(session, (it, now) => it.onHeard(path, now)),
-    Activity: ({ active, session }) => run(session, (it, now) => it.onActivity(active, now)),
+    Activity: ({ active, session }) =>
+      Effect.zipRight(run(session, (it, now) => it.onActivity(active, now)), activity.offer(null)),
     PathError: ({ path, session }) => run(session, (it, now) => it.onPathError(path, now)),
     PeerSelected: ({ path, session }) => run(session, (it, now) => it.onSelectedByPeer(path, now)),
     SwitchRequested: ({ reason, session }) => run(session, (it, now) => it.onSwitchRequested(reason, now)),
@@ -260,10 +262,20 @@ const make = Effect.gen(function*() {
       ({ lost }) => inbox.post({ _tag: "NetworkChanged", lost })
     )
   )
-  const counts = Stream.merge(Mailbox.toStream(activity), Stream.map(stun.incarnations, () => null))
+  const counts = () => ({
+    count: sessions.size,
+    flowing: [...sessions.values()].filter(({ machine }) => machine.active).length
+  })
+  const told = Stream.merge(
+    Stream.changesWith(
+      Stream.map(Mailbox.toStream(activity), counts),
+      (a, b) => a.count === b.count && a.flowing === b.flowing
+    ),
+    Stream.map(stun.incarnations, counts)
+  )
   yield* Self.fork(
-    Stream.runForEach(counts, () =>
-      stun.ask((it) => it.SetActiveSessions({ count: sessions.size })).pipe(
+    Stream.runForEach(told, (now) =>
+      stun.ask((it) => it.SetActiveSessions(now)).pipe(
         Effect.catchTag("ActorUnavailable", (error) => Effect.logDebug("stun does not know of the sessions", error))
       ))
   )
@@ -275,8 +287,9 @@ const make = Effect.gen(function*() {
   })
 })
 
-const offer = ({ candidates, mapping, udp }: LocalCandidates): Input => (machine, now, guess) => {
+const offer = ({ candidates, lifetime, mapping, udp }: LocalCandidates): Input => (machine, now, guess) => {
   guess.onLocal(mapping ?? null)
+  machine.onKeepalive(MappingLifetime.keepaliveMs(lifetime ?? null, KEEPALIVE_MS))
   return machine.onLocalCandidates(candidates, udp === "blocked", now, mapping)
 }
 

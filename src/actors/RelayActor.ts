@@ -5,7 +5,8 @@
  */
 import { Clock, Effect, Either, Option, Schema, Stream, SubscriptionRef } from "effect"
 import { tagFromHex } from "../protocol/Frame.ts"
-import { type Output, RelayBinding } from "../protocol/RelayBinding.ts"
+import * as MappingLifetime from "../protocol/MappingLifetime.ts"
+import { KEEPALIVE_MS, type Output, RelayBinding } from "../protocol/RelayBinding.ts"
 import * as RelayWire from "../protocol/RelayWire.ts"
 import type { Signed } from "../protocol/Signed.ts"
 import type { SocketAddr } from "../protocol/SocketAddr.ts"
@@ -39,6 +40,7 @@ type Message =
   | { readonly _tag: "Close"; readonly session: SessionId }
   | { readonly _tag: "MuxStarted" | "StunStarted" | "OpenLink" }
   | { readonly _tag: "NetworkChanged"; readonly change: NetworkChange }
+  | { readonly _tag: "Keepalive"; readonly gapMs: number }
   | { readonly _tag: "LinkEnded"; readonly of: RelayBinding }
   | { readonly _tag: "LinkOpened"; readonly of: RelayBinding; readonly kind: LegKind }
   | { readonly _tag: "Wake" }
@@ -76,6 +78,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   let credential: Signed | null = null
   /** As the relay saw this node last. Null: not yet, or since a change of this host's own, after which any address is right. */
   let lastMapped: SocketAddr | null = null
+  let keepaliveMs = KEEPALIVE_MS
 
   const relayAddress = () => relay?.addresses[chosen % Math.max(1, relay.addresses.length)] ?? null
 
@@ -256,6 +259,11 @@ const make = Effect.fnUntraced(function*(config: Config) {
       case "NetworkChanged":
         yield* onNetworkChanged(message.change, now)
         break
+      case "Keepalive":
+        keepaliveMs = message.gapMs
+        udp.onKeepalive(keepaliveMs, now)
+        spares.onKeepalive(keepaliveMs, now)
+        break
       case "OpenLink":
         if (link !== null) break
         link = newBinding("link")
@@ -306,6 +314,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     hasMux = true
     udp = newBinding("udp")
     for (const [session, { tag, ticket }] of tickets) yield* obey("udp", udp.onTicket(session, tag, ticket, now))
+    udp.onKeepalive(keepaliveMs, now)
     link = null
     linkKind = null
     lastMapped = null
@@ -329,6 +338,11 @@ const make = Effect.fnUntraced(function*(config: Config) {
       (change) => inbox.post({ _tag: "NetworkChanged", change })
     )
   )
+  const gaps = stun.subscribe((client) => client.Candidates()).pipe(
+    Stream.map(({ lifetime }) => MappingLifetime.keepaliveMs(lifetime ?? null, KEEPALIVE_MS)),
+    Stream.changes
+  )
+  yield* Self.fork(Stream.runForEach(gaps, (gapMs) => inbox.post({ _tag: "Keepalive", gapMs })))
   yield* Self.fork(
     Stream.runForEach(
       mux.subscribe((client) => client.ControlDatagrams({ kind: "relay" })),

@@ -22,6 +22,7 @@ import {
 } from "effect"
 import * as Candidate from "../protocol/Candidate.ts"
 import * as CandidateGathering from "../protocol/CandidateGathering.ts"
+import type { Lifetime } from "../protocol/MappingLifetime.ts"
 import type { SocketAddr } from "../protocol/SocketAddr.ts"
 import * as StunMessage from "../protocol/Stun.ts"
 import * as StunRetry from "../protocol/StunRetry.ts"
@@ -29,12 +30,14 @@ import * as HostPort from "../services/config/HostPort.ts"
 import * as Crypto from "../services/Crypto.ts"
 import * as NetworkWatch from "../services/NetworkWatch.ts"
 import * as PortMapper from "../services/PortMapper.ts"
+import * as LifetimeProbe from "../transport/udp/LifetimeProbe.ts"
 import * as NetCheck from "../transport/udp/NetCheck.ts"
 import * as Actor from "./runtime/Actor.ts"
 import * as Inbox from "./runtime/Inbox.ts"
 import { Peers } from "./runtime/Peers.ts"
 import * as Self from "./runtime/Self.ts"
 import { StreamMux } from "./StreamMuxRpcs.ts"
+import * as LifetimeSearch from "./stun/LifetimeSearch.ts"
 import {
   type ControlDatagram,
   type LocalCandidates,
@@ -74,7 +77,7 @@ type Message =
   | { readonly _tag: "Discover"; readonly server: SocketAddr; readonly reply: Reply }
   | { readonly _tag: "SetServers"; readonly servers: ReadonlyArray<SocketAddr>; readonly relayHost: string | null }
   | { readonly _tag: "Servers"; readonly reply: Inbox.Reply<ReadonlyArray<SocketAddr>> }
-  | { readonly _tag: "SetActive"; readonly count: number }
+  | { readonly _tag: "SetActive"; readonly count: number; readonly flowing: number }
   | { readonly _tag: "Network"; readonly now: NetworkWatch.NetworkState }
   | { readonly _tag: "MappingChanged" }
   /** Its sockets are new, too. */
@@ -83,6 +86,7 @@ type Message =
   | { readonly _tag: "Received"; readonly datagram: ControlDatagram }
   | { readonly _tag: "Retry"; readonly id: string }
   | { readonly _tag: "Refresh" }
+  | { readonly _tag: "LifetimeFound"; readonly lifetime: Lifetime | null }
   | { readonly _tag: "PortMapped"; readonly external: SocketAddr | null }
 
 const make = Effect.gen(function*() {
@@ -95,17 +99,19 @@ const make = Effect.gen(function*() {
   const gathering = new CandidateGathering.CandidateGathering()
   const pending = new Map<string, Asked>()
   const changes = yield* PubSub.sliding<NetworkChange>(CHANGES_CAPACITY)
+  const search = yield* LifetimeSearch.make(yield* LifetimeProbe.LifetimeProbe)
+  let lifetime: Lifetime | null = null
   let active = 0
   let state: NetworkWatch.NetworkState | null = null
   /** What the sockets' packets left with when they were opened. */
   let bound: NetworkWatch.Outward = { v4: null, v6: null }
 
   const publish = Effect.suspend(() => {
-    const next = gathering.local()
+    const next: LocalCandidates = { ...gathering.local(), ...(lifetime === null ? {} : { lifetime }) }
     return Effect.flatMap(
       SubscriptionRef.get(published),
       (before) =>
-        !gathering.isReady || (before !== null && CandidateGathering.isSame(before, next))
+        !gathering.isReady || (before !== null && isSame(before, next))
           ? Effect.void
           : Effect.zipRight(
             Effect.logDebug("candidates changed").pipe(
@@ -164,6 +170,7 @@ const make = Effect.gen(function*() {
     }
     yield* Effect.forEach(gathering.askable, (server) => ask(server, null), { discard: true })
     yield* publish
+    yield* search.onServers(gathering.askable)
     if (active === 0) return yield* inbox.clearTimer(REFRESH_TIMER)
     const wait = yield* Random.nextIntBetween(REFRESH_MIN_MS, REFRESH_MAX_MS)
     return yield* inbox.setTimer(REFRESH_TIMER, wait, { _tag: "Refresh" })
@@ -199,6 +206,7 @@ const make = Effect.gen(function*() {
     }
     yield* tellChange(NetworkWatch.reasonOf(before, now), NetworkWatch.lost(before, now))
     yield* mapper.look
+    yield* search.onNetworkChange
     yield* gather
     if (stale.length > 0) yield* FiberSet.run(sends, readPorts)
   })
@@ -217,13 +225,15 @@ const make = Effect.gen(function*() {
       return gather
     },
     Servers: ({ reply }) => Effect.asVoid(Deferred.succeed(reply, gathering.askable)),
-    SetActive: ({ count }) => {
+    SetActive: ({ count, flowing }) => {
       const woke = active === 0 && count > 0
       active = count
-      return woke ? gather : count === 0 ? inbox.clearTimer(REFRESH_TIMER) : Effect.void
+      const refresh = woke ? gather : count === 0 ? inbox.clearTimer(REFRESH_TIMER) : Effect.void
+      return Effect.zipRight(search.onIdle(flowing === 0), refresh)
     },
     Network: ({ now }) => onNetwork(now),
-    MappingChanged: () => Effect.all([tellChange("mapping", []), mapper.look, gather], { discard: true }),
+    MappingChanged: () =>
+      Effect.all([tellChange("mapping", []), mapper.look, search.onMappingChange, gather], { discard: true }),
     MuxStarted: () => {
       bound = state?.outward ?? bound
       return Effect.asVoid(FiberSet.run(sends, readPorts))
@@ -256,6 +266,10 @@ const make = Effect.gen(function*() {
       if (asked !== undefined) yield* apply(asked, asked.sentAtMs, StunRetry.onTick(asked.retry, yield* nowMs))
     }),
     Refresh: () => gather,
+    LifetimeFound: (message) => {
+      lifetime = message.lifetime
+      return publish
+    },
     PortMapped: ({ external }) => {
       gathering.onPortMapped(external)
       return publish
@@ -264,6 +278,9 @@ const make = Effect.gen(function*() {
   const inbox = yield* Inbox.make<Message>({ name: "stun", capacity: INBOX_CAPACITY, handle })
 
   yield* Self.fork(Stream.runForEach(network.changes, (now) => inbox.post({ _tag: "Network", now })))
+  yield* Self.fork(
+    Stream.runForEach(search.found.changes, (lifetime) => inbox.post({ _tag: "LifetimeFound", lifetime }))
+  )
   yield* Self.fork(Stream.runForEach(mux.incarnations, () => inbox.post({ _tag: "MuxStarted" })))
   yield* Self.fork(
     Stream.runForEach(
@@ -279,8 +296,7 @@ const make = Effect.gen(function*() {
   const turn = yield* Effect.makeSemaphore(1) // one check would take ports between the other's
 
   return StunRpcs.of({
-    Candidates: () =>
-      Stream.changesWith(Stream.filter(published.changes, Predicate.isNotNull), CandidateGathering.isSame),
+    Candidates: () => Stream.changesWith(Stream.filter(published.changes, Predicate.isNotNull), isSame),
     Discover: ({ server }) =>
       inbox.ask<Mapped, StunTimeout | StunUnavailable>((reply) => ({ _tag: "Discover", server, reply })),
     SetServers: (payload) => Effect.asVoid(inbox.post({ _tag: "SetServers", ...payload })),
@@ -288,16 +304,20 @@ const make = Effect.gen(function*() {
       const servers = yield* inbox.ask<ReadonlyArray<SocketAddr>>((reply) => ({ _tag: "Servers", reply }))
       const [first] = servers
       if (first === undefined) return yield* noRelay
-      return yield* Effect.mapError(
+      const report = yield* Effect.mapError(
         turn.withPermits(1)(NetCheck.run(HostPort.render(first), servers, mapper.probe)),
         ({ message }) => new NetCheckFailed({ message })
       )
+      return { ...report, lifetime: yield* SubscriptionRef.get(search.found) }
     }),
-    SetActiveSessions: ({ count }) => Effect.asVoid(inbox.post({ _tag: "SetActive", count })),
+    SetActiveSessions: (payload) => Effect.asVoid(inbox.post({ _tag: "SetActive", ...payload })),
     NetworkChanges: () => Stream.fromPubSub(changes),
     MappingChanged: () => Effect.asVoid(inbox.post({ _tag: "MappingChanged" }))
   })
 })
+
+const isSame = (a: LocalCandidates, b: LocalCandidates): boolean =>
+  CandidateGathering.isSame(a, b) && a.lifetime === b.lifetime
 
 const unavailable = (server: SocketAddr, why: string) =>
   new StunUnavailable({ server, message: `STUN server ${server.host}:${server.port} was not asked: ${why}` })
@@ -319,6 +339,11 @@ export const actor = Actor.make({
   layer: ({ portMapping }) =>
     Layer.provide(
       layer,
-      Layer.mergeAll(NetworkWatch.layer, Crypto.layer, portMapping === "auto" ? PortMapper.layer : PortMapper.layerOff)
+      Layer.mergeAll(
+        NetworkWatch.layer,
+        Crypto.layer,
+        LifetimeProbe.layer,
+        portMapping === "auto" ? PortMapper.layer : PortMapper.layerOff
+      )
     )
 })

@@ -2,6 +2,7 @@
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import { CandidateList, Mapping } from "../protocol/Candidate.ts"
+import { Lifetime } from "../protocol/MappingLifetime.ts"
 import { NetReport } from "../protocol/NatReport.ts"
 import { SocketAddr } from "../protocol/SocketAddr.ts"
 import * as ActorAddress from "./runtime/ActorAddress.ts"
@@ -43,7 +44,9 @@ export const LocalCandidates = Schema.Struct({
   candidates: CandidateList,
   udp: UdpReach,
   /** Absent: not known. */
-  mapping: Schema.optional(Mapping)
+  mapping: Schema.optional(Mapping),
+  /** How long an idle mapping of this host lasts. Absent: not known. */
+  lifetime: Schema.optional(Lifetime)
 })
 export type LocalCandidates = typeof LocalCandidates.Type
 
@@ -81,8 +84,16 @@ export class StunRpcs extends RpcGroup.make(
   }),
   /** How the network treats UDP, asked of the relay. Takes up to 4 s; those who ask at the same time wait in turn. */
   Rpc.make("NetCheck", { success: NetReport, error: NetCheckFailed }),
-  /** How many sessions are up: mappings are kept fresh only while there are some. */
-  Rpc.make("SetActiveSessions", { payload: { count: Schema.NonNegativeInt } }),
+  /**
+   * How many sessions are up: mappings are kept fresh only while there are some. `flowing`: so many of them have flows, and only
+   * while none has does this host look how long idle mappings last.
+   */
+  Rpc.make("SetActiveSessions", {
+    payload: {
+      count: Schema.NonNegativeInt,
+      flowing: Schema.NonNegativeInt
+    }
+  }),
   /** From now on. When it is told, the UDP sockets have been opened anew if they had to be. */
   Rpc.make("NetworkChanges", { success: NetworkChange, stream: true }),
   /** The relay sees this node at another address than before, though no address of this host has changed. */

@@ -1,4 +1,5 @@
 /** What a network check found, for people. */
+import type * as MappingLifetime from "../protocol/MappingLifetime.ts"
 import type { NatReport, NetReport } from "../protocol/NatReport.ts"
 import type * as PortMapping from "../protocol/PortMapping.ts"
 import * as HostPort from "../services/config/HostPort.ts"
@@ -11,7 +12,7 @@ const BOLD = 1
 const PAINT = { yes: GREEN, likely: GREEN, sometimes: YELLOW, unknown: YELLOW, no: RED } as const
 
 /** One column for each IP version that leads to the server; what is unknown is explained below. */
-export const render = ({ direct, ipv4, ipv6, portMapping, server }: NetReport, colours: boolean): string => {
+export const render = ({ direct, ipv4, ipv6, lifetime, portMapping, server }: NetReport, colours: boolean): string => {
   const columns = [["IPV4", ipv4], ["IPV6", ipv6]] as const
   const shown = columns.flatMap(([name, report]) => report === null ? [] : [{ name, report }])
   const rows = [
@@ -30,10 +31,22 @@ export const render = ({ direct, ipv4, ipv6, portMapping, server }: NetReport, c
     colour(colours, BOLD, head),
     ...lines,
     ...(portMapping === null ? [] : [mappingLine(portMapping)]),
+    ...(lifetime === null ? [] : [lifetimeLine(lifetime)]),
     ...[...absent, ...notes].map((line) => `  ${line}`),
     colour(colours, PAINT[direct.expected], verdict)
   ].join("\n")
 }
+
+const lifetimeLine = ({ heldMs, lostMs, reason }: MappingLifetime.Lifetime): string => {
+  const bounds = [
+    ...(heldMs === 0 ? [] : [`kept for ${seconds(heldMs)}`]),
+    ...(lostMs === null ? [] : [`lost within ${seconds(lostMs)}`])
+  ]
+  const found = bounds.length === 0 ? "unknown" : bounds.join(", ")
+  return `Idle mappings: ${found}${reason === null ? "" : `; not known better: ${reason}`}`
+}
+
+const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`
 
 const mappingLine = ({ external, gateway, protocols }: PortMapping.Report): string => {
   if (gateway === null) return "Port mapping: no gateway is known here"

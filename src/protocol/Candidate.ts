@@ -62,6 +62,10 @@ export const make = (
 /** IPv6 has a colon, IPv4 never. */
 export const familyOf = (host: string): 4 | 6 => host.includes(":") ? 6 : 4
 
+/** The first of each IP version, IPv4 first. */
+export const firstOfEach = (addresses: ReadonlyArray<SocketAddr>): ReadonlyArray<SocketAddr> =>
+  [4, 6].flatMap((family) => addresses.find(({ host }) => familyOf(host) === family) ?? [])
+
 const scratch = new Uint8Array(16)
 
 /** The one spelling of a literal address (RFC 5952), which is the kernel's, too; null for other text. */

@@ -1,5 +1,6 @@
 /** What one STUN server can tell about the way from here to the Internet, and what follows for direct paths (RFC 4787, RFC 5780). */
 import { Schema } from "effect"
+import { Lifetime } from "./MappingLifetime.ts"
 import * as PortMapping from "./PortMapping.ts"
 import { SocketAddr } from "./SocketAddr.ts"
 
@@ -61,7 +62,9 @@ export const NetReport = Schema.Struct({
   ipv6: Schema.NullOr(NatReport),
   direct: Direct,
   /** What the gateway would map; null: not asked. */
-  portMapping: Schema.optionalWith(Schema.NullOr(PortMapping.Report), { default: () => null })
+  portMapping: Schema.optionalWith(Schema.NullOr(PortMapping.Report), { default: () => null }),
+  /** How long an idle mapping lasts, as a running node found while it was idle; null: not (yet). */
+  lifetime: Schema.optionalWith(Schema.NullOr(Lifetime), { default: () => null })
 })
 export type NetReport = typeof NetReport.Type
 
@@ -72,7 +75,14 @@ export const make = (
 ): NetReport => {
   const ipv4 = reports.find((report) => !report.server.host.includes(":")) ?? null
   const ipv6 = reports.find((report) => report.server.host.includes(":")) ?? null
-  return { server, ipv4, ipv6, direct: best([directOf(ipv4, "IPv4"), directOf(ipv6, "IPv6")]), portMapping }
+  return {
+    server,
+    ipv4,
+    ipv6,
+    direct: best([directOf(ipv4, "IPv4"), directOf(ipv6, "IPv6")]),
+    portMapping,
+    lifetime: null
+  }
 }
 
 const ORDER = ["yes", "likely", "sometimes", "unknown", "no"] as const

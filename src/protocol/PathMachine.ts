@@ -35,8 +35,12 @@ export const SPARE_GAP_MS = 5_000
 export const SUSPECT_GAP_MS = 50
 /** Other paths, while the one in use is suspect. */
 export const RESCUE_GAP_MS = 100
-/** A direct path in use, while nothing flows; by the client only. Most translators keep a UDP mapping for 30 s. */
+/** A direct path in use, while nothing flows; by the client. The longest gap: most translators keep a UDP mapping for 30 s. */
 export const KEEPALIVE_MS = 25_000
+/** A connector whose own translator needs packets more often than this sends some, too. */
+const CONNECTOR_KEEPALIVE_MS = 20_000
+/** ... a bit later than a client with as bad a one, whose pings spare it its own. */
+const AFTER_CLIENT = 1.1
 /** Answers wanted of a fresh path, at `SUSPECT_GAP_MS`, before it is measured well enough. */
 const MEASURE_PINGS = 3
 /** How often direct paths are looked for again while relayed. */
@@ -99,6 +103,7 @@ export class PathMachine {
   #moved: Reason
   #reason: Reason
   #active: boolean
+  #keepaliveMs = KEEPALIVE_MS
   #lastActiveAt: number
   #relayKind: RelayKind = "relay-udp"
   #local: ReadonlyArray<Candidate.Candidate> | null = null
@@ -216,6 +221,11 @@ export class PathMachine {
     return this.#run(now)
   }
 
+  /** What this host's own translator needs. The peer's is not known here, so that more than `KEEPALIVE_MS` counts for nothing. */
+  onKeepalive(gapMs: number): void {
+    this.#keepaliveMs = Math.min(KEEPALIVE_MS, gapMs)
+  }
+
   /** `path`: the one that was pinged. An answer to a ping that is not open is passed over. */
   onPong(path: PathRef, txId: string, rttMs: number, now: number): ReadonlyArray<Output> {
     const track = this.#table.get(path)
@@ -237,6 +247,7 @@ export class PathMachine {
   /** An authenticated ping came by `path`, which the peer may not have known of itself (RFC 8445, section 7.3.1.3). */
   onPing(path: PathRef, now: number): ReadonlyArray<Output> {
     const track = this.#table.learn(path)
+    track.pingedAt = now
     if (track !== this.#relay && track.state !== "proved") {
       const isOver = track.ladderDue === null || track.isSpent
       // While ports are guessed this is the news that was waited for.
@@ -525,7 +536,7 @@ export class PathMachine {
     const current = track === this.#table.current
     if (track.state !== "proved") {
       const matters = (current || track.path.kind === "relay") && track.ladderDue === null
-      return matters ? this.#active ? LADDER_GAP_MS : current ? KEEPALIVE_MS : null : null
+      return matters ? this.#active ? LADDER_GAP_MS : current ? this.#keepaliveMs : null : null
     }
     if (track.mistrusted && track.unansweredSince === null) return 0
     if (isSuspect(track, now) && (current || this.#active)) return SUSPECT_GAP_MS
@@ -533,7 +544,15 @@ export class PathMachine {
     if (track.score.samples + track.inFlight < MEASURE_PINGS && this.#isSeeking(now)) return SUSPECT_GAP_MS
     if (this.#active) return current || track === standby ? BUSY_GAP_MS : SPARE_GAP_MS
     if (this.#table.current.path.kind === "relay" && this.#isSeeking(now)) return SPARE_GAP_MS // is the direct one the better one now?
-    return current && track.path.kind === "direct" && this.role === "client" ? KEEPALIVE_MS : null
+    return current && track.path.kind === "direct" ? this.#keepaliveGap(track) : null
+  }
+
+  /** Since the last ping of ours; null: the other side's suffice. */
+  #keepaliveGap(track: PathTrack): number | null {
+    if (this.role === "client") return this.#keepaliveMs
+    if (this.#keepaliveMs >= CONNECTOR_KEEPALIVE_MS) return null
+    if (track.lastPingAt === -Infinity) return 0
+    return Math.max(0, track.pingedAt - track.lastPingAt) + AFTER_CLIENT * this.#keepaliveMs
   }
 
   #wakeAt(now: number): number | null {

@@ -45,6 +45,8 @@ export class PathTrack {
   ladderDue: number | null = null
   lastPingAt = -Infinity
   lastPongAt = -Infinity
+  /** When the peer's last ping came by it, which was answered. */
+  pingedAt = -Infinity
   /** When the oldest ping after the newest answered one was sent; null: none is open. */
   unansweredSince: number | null = null
   unanswered = 0

@@ -15,7 +15,7 @@ export const MAX_GAP_MS = 2000
 export const UNANSWERED_MS = 1000
 /** How often UDP is tried while it seems blocked: sooner at first, since most blocks are short. */
 export const PROBE_GAPS_MS = [5000, 10_000, 20_000, 30_000] as const
-/** The oldest NATs forget a mapping after 30 s. */
+/** As long as it is not known how long mappings last here: the oldest NATs forget one after 30 s. */
 export const KEEPALIVE_MS = 20_000
 /** After a refusal that may pass: the first wait, doubled up to the last. */
 export const REFUSED_GAP_MS = 1000
@@ -84,6 +84,7 @@ export class RelayBinding {
   #live: Live | null = null
   #ping: { nonce: Uint8Array; sends: number; nextAt: number; since: number } | null = null
   #pingAt = Infinity
+  #keepaliveMs = KEEPALIVE_MS
   /** Probing while blocked, or asking again after a refusal. */
   #retryAt = Infinity
   #blocked = false
@@ -136,9 +137,16 @@ export class RelayBinding {
     return this.#hasCredential ? this.#ask(now) : []
   }
 
+  /** What the translators before this node need; over a link there is no mapping of UDP to keep. */
+  onKeepalive(gapMs: number, now: number): void {
+    if (this.#options.carrier === "link") return
+    this.#keepaliveMs = gapMs
+    if (this.#live !== null && this.#ping === null) this.#pingAt = Math.min(this.#pingAt, now + gapMs)
+  }
+
   /** Something came from the relay by this leg that is no control message: no ping is needed for a while. */
   onTraffic(now: number): void {
-    if (this.#live !== null && this.#ping === null) this.#pingAt = now + KEEPALIVE_MS
+    if (this.#live !== null && this.#ping === null) this.#pingAt = now + this.#keepaliveMs
   }
 
   /** The link is gone. */
@@ -185,7 +193,7 @@ export class RelayBinding {
       case "Pong":
         if (this.#ping === null || !same(message.echo, this.#ping.nonce)) return []
         this.#ping = null
-        this.#pingAt = now + KEEPALIVE_MS
+        this.#pingAt = now + this.#keepaliveMs
         return []
       case "Rebind":
         return this.#onRebind(message.echo, now)
@@ -266,7 +274,7 @@ export class RelayBinding {
     this.#retryAt = Infinity
     this.#blocked = false
     this.#probes = this.#refusals = 0
-    this.#pingAt = now + KEEPALIVE_MS
+    this.#pingAt = now + this.#keepaliveMs
     const known = before !== null && same(before.mark, mark)
     const asBefore = known && sameAddress(before.mapped, mapped) && !this.#changed
     this.#changed = false
@@ -332,7 +340,7 @@ export class RelayBinding {
       return [{ _tag: "Send", message: { _tag: "Ping", echo: ping.nonce } }]
     }
     this.#ping = null
-    this.#pingAt = now + KEEPALIVE_MS
+    this.#pingAt = now + this.#keepaliveMs
     if (this.#options.carrier === "link") return this.#lose("unanswered")
     return this.#asking === null ? this.#ask(now) : []
   }

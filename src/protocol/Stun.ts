@@ -1,6 +1,6 @@
 /**
- * STUN Binding on the wire (RFC 8489, sections 5, 14 and 15; CHANGE-REQUEST, RESPONSE-ORIGIN and OTHER-ADDRESS are RFC 5780,
- * section 7). Header, 20 bytes, big-endian:
+ * STUN Binding on the wire (RFC 8489, sections 5, 14 and 15; CHANGE-REQUEST, RESPONSE-PORT, RESPONSE-ORIGIN and OTHER-ADDRESS
+ * are RFC 5780, section 7). Header, 20 bytes, big-endian:
  *
  *     type u16 | length of what follows u16 | magic cookie u32 | transaction id 12 bytes
  *
@@ -27,6 +27,7 @@ const CHANGE_REQUEST = 0x0003
 const ERROR_CODE = 0x0009
 const UNKNOWN_ATTRIBUTES = 0x000a
 const XOR_MAPPED_ADDRESS = 0x0020
+const RESPONSE_PORT = 0x0027
 const SOFTWARE = 0x8022
 const FINGERPRINT = 0x8028
 const RESPONSE_ORIGIN = 0x802b
@@ -63,6 +64,8 @@ export type Message =
     readonly txId: Uint8Array
     /** RFC 5780: answer from the other address or port. */
     readonly change: Change | null
+    /** RFC 5780: answer to this port of the address that asks. */
+    readonly responsePort: number | null
     /** Comprehension-required attributes that we do not know: to be answered with 420. */
     readonly unknown: ReadonlyArray<number>
   }
@@ -155,12 +158,15 @@ export const encodeRequest = (options: {
   readonly txId: Uint8Array
   readonly bytes?: number
   readonly change?: Change | undefined
+  readonly responsePort?: number | undefined
 }): Uint8Array => {
   const writer = new Writer(BINDING_REQUEST, options.txId)
   const change = options.change
   if (change !== undefined) {
     writer.u32(writer.attribute(CHANGE_REQUEST, 4), (change.address ? 4 : 0) | (change.port ? 2 : 0))
   }
+  // Section 7.5: a port and two bytes of padding.
+  if (options.responsePort !== undefined) writer.u16(writer.attribute(RESPONSE_PORT, 4), options.responsePort)
   const room = Math.min(options.bytes ?? REQUEST_BYTES, 512) - writer.at - FINGERPRINT_BYTES - 4
   if (room > 0) {
     const at = writer.attribute(SOFTWARE, room)
@@ -243,6 +249,7 @@ type Attributes = {
   other: SocketAddr | null
   alternatePort: number | null
   change: Change | null
+  responsePort: number | null
   error: { readonly code: number; readonly reason: string } | null
   unknown: Array<number>
 }
@@ -265,6 +272,7 @@ export const decode = (bytes: Uint8Array): Either.Either<Message, Rejected> => {
     other: null,
     alternatePort: null,
     change: null,
+    responsePort: null,
     error: null,
     unknown: []
   }
@@ -279,7 +287,8 @@ export const decode = (bytes: Uint8Array): Either.Either<Message, Rejected> => {
 
 const messageOf = (type: number, txId: Uint8Array, read: Attributes): Either.Either<Message, Rejected> => {
   if (type === BINDING_REQUEST) {
-    return Either.right({ _tag: "Request", txId, change: read.change, unknown: read.unknown })
+    const { change, responsePort, unknown } = read
+    return Either.right({ _tag: "Request", txId, change, responsePort, unknown })
   }
   if (read.unknown.length > 0) return Either.left("UnknownRequired") // section 6.3.3: discard
   if (type === BINDING_ERROR) {
@@ -312,6 +321,10 @@ const readAttribute = (view: DataView, at: number, end: number, into: Attributes
     case CHANGE_REQUEST:
       if (length !== 4) return "BadAttribute"
       into.change ??= { address: (view.getUint8(value + 3) & 4) !== 0, port: (view.getUint8(value + 3) & 2) !== 0 }
+      return null
+    case RESPONSE_PORT: // some count the padding in the length
+      if ((length !== 2 && length !== 4) || view.getUint16(value) === 0) return "BadAttribute"
+      into.responsePort ??= view.getUint16(value)
       return null
     case ERROR_CODE:
       if (length < 4) return "BadAttribute"

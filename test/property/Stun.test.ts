@@ -59,6 +59,7 @@ describe("Stun", () => {
           _tag: "Request",
           txId,
           change: null,
+          responsePort: null,
           unknown: []
         })
         const change = { address, port }
@@ -66,8 +67,11 @@ describe("Stun", () => {
           _tag: "Request",
           txId,
           change,
+          responsePort: null,
           unknown: []
         })
+        const asked = right(Stun.encodeRequest({ txId, responsePort: code }))
+        assert.strictEqual(asked._tag === "Request" ? asked.responsePort : null, code)
         assert.deepStrictEqual(right(Stun.encodeError({ txId, code })), { _tag: "Error", txId, code, reason: "" })
       })
     ))

@@ -16,6 +16,7 @@ import {
 } from "effect"
 import * as Self from "../../src/actors/runtime/Self.ts"
 import { StreamMux } from "../../src/actors/StreamMuxRpcs.ts"
+import * as LifetimeSearch from "../../src/actors/stun/LifetimeSearch.ts"
 import * as StunActor from "../../src/actors/StunActor.ts"
 import {
   type ControlDatagram,
@@ -24,12 +25,14 @@ import {
   StunUnavailable,
   UdpControlRpcs
 } from "../../src/actors/StunRpcs.ts"
+import type { Lifetime } from "../../src/protocol/MappingLifetime.ts"
 import type { PortMapping } from "../../src/protocol/PortMapping.ts"
 import type { SocketAddr } from "../../src/protocol/SocketAddr.ts"
 import * as Stun from "../../src/protocol/Stun.ts"
 import * as Crypto from "../../src/services/Crypto.ts"
 import * as NetworkWatch from "../../src/services/NetworkWatch.ts"
 import * as PortMapper from "../../src/services/PortMapper.ts"
+import * as LifetimeProbe from "../../src/transport/udp/LifetimeProbe.ts"
 import * as FakePeers from "./FakePeers.ts"
 
 const server = { host: "192.0.2.1", port: 3478 }
@@ -63,6 +66,16 @@ const setup = Effect.fnUntraced(function*(
   const incoming = yield* Mailbox.make<ControlDatagram>()
   const network = yield* SubscriptionRef.make(at(eth0))
   const rebound: Array<ReadonlyArray<4 | 6>> = []
+  /** Searches for the lifetime of idle mappings, and what they find in 30 s. */
+  const searches: Array<{ readonly atMs: number; readonly servers: ReadonlyArray<SocketAddr>; ended: boolean }> = []
+  const lifetimes: Array<Lifetime | null> = []
+  const probe = LifetimeProbe.layerTest(Effect.fnUntraced(function*(servers) {
+    const search = { atMs: Number(yield* Clock.currentTimeNanos) / 1e6 - startedAt, servers, ended: false }
+    searches.push(search)
+    yield* Effect.sleep("30 seconds")
+    search.ended = true
+    return lifetimes.shift() ?? null
+  }))
   const world: Setup = { ports: { v4: 5000 }, answer: () => [] }
   const handlers = UdpControlRpcs.toLayer({
     SendControl: Effect.fnUntraced(function*({ bytes, to }) {
@@ -82,13 +95,14 @@ const setup = Effect.fnUntraced(function*(
     Layer.provide(FakePeers.layer(FakePeers.make(StreamMux, UdpControlRpcs, handlers))),
     Layer.provide(NetworkWatch.layerTest(network)),
     Layer.provide(Crypto.layer),
+    Layer.provide(probe),
     Layer.provide(mapperLayer),
     Layer.provide(Self.layerTest("stun"))
   )
   const client = yield* Effect.provide(RpcTest.makeClient(StunRpcs), yield* Layer.build(layer))
   yield* TestClock.adjust(0)
   const snapshot = Effect.map(Stream.runHead(client.Candidates()), (it) => (it._tag === "Some" ? it.value : null))
-  return { client, sent, world, network, rebound, snapshot }
+  return { client, sent, world, network, rebound, snapshot, searches, lifetimes }
 })
 
 /** In steps: within one, a chain of timers does not get further than its first. */
@@ -213,15 +227,73 @@ describe("StunActor", () => {
       yield* client.SetServers({ servers: [server], relayHost: null })
       yield* advance(300)
       assert.lengthOf(sent, 1)
-      yield* client.SetActiveSessions({ count: 1 })
+      yield* client.SetActiveSessions({ count: 1, flowing: 0 })
       yield* advance(300)
       const gaps = sent.slice(2).map((it, i) => it.atMs - sent[i + 1]!.atMs)
       assert.isAtLeast(gaps.length, 10)
       for (const gap of gaps) assert.isTrue(gap >= 20_000 && gap <= 26_100, `${gap}`)
-      yield* client.SetActiveSessions({ count: 0 })
+      yield* client.SetActiveSessions({ count: 0, flowing: 0 })
       const before = sent.length
       yield* advance(300)
       assert.lengthOf(sent, before)
+    }))
+
+  const held: Lifetime = { heldMs: 8_500, lostMs: 29_000, reason: null }
+  it.scoped("looks once for the lifetime of idle mappings, and again after a move, whose mappings are others", () =>
+    Effect.gen(function*() {
+      const { client, lifetimes, network, searches, snapshot } = yield* setup()
+      lifetimes.push(held, { ...held, heldMs: 28_500 })
+      yield* client.SetServers({ servers: [server], relayHost: null })
+      yield* advance(34)
+      assert.isUndefined((yield* snapshot)?.lifetime)
+      yield* advance(2)
+      assert.deepStrictEqual((yield* snapshot)?.lifetime, held)
+      yield* client.SetServers({ servers: [server], relayHost: null })
+      yield* advance(200)
+      assert.deepStrictEqual(searches.map(({ servers }) => servers), [[server]])
+      yield* SubscriptionRef.set(network, at({ ...eth0, host: "10.0.0.3" }))
+      yield* advance(2)
+      assert.isUndefined((yield* snapshot)?.lifetime)
+      yield* advance(36)
+      assert.strictEqual((yield* snapshot)?.lifetime?.heldMs, 28_500)
+      assert.lengthOf(searches, 2)
+    }))
+
+  it.scoped("does so while no flow is open: one that opens ends the search, which begins a minute after its beginning", () =>
+    Effect.gen(function*() {
+      const { client, lifetimes, searches, snapshot } = yield* setup()
+      lifetimes.push(held)
+      yield* client.SetActiveSessions({ count: 1, flowing: 1 })
+      yield* client.SetServers({ servers: [server], relayHost: null })
+      yield* advance(100)
+      assert.lengthOf(searches, 0)
+      yield* client.SetActiveSessions({ count: 1, flowing: 0 })
+      yield* advance(6)
+      assert.lengthOf(searches, 1)
+      yield* client.SetActiveSessions({ count: 2, flowing: 1 })
+      yield* advance(10)
+      yield* client.SetActiveSessions({ count: 2, flowing: 0 })
+      yield* advance(100)
+      assert.deepStrictEqual(searches.map(({ ended }) => ended), [false, true])
+      assert.approximately(searches[1]!.atMs - searches[0]!.atMs, LifetimeSearch.AGAIN_MS, 100)
+      assert.deepStrictEqual((yield* snapshot)?.lifetime, held)
+    }))
+
+  it.scoped("when a translator forgets, lets a search end, and looks again without unlearning what is known", () =>
+    Effect.gen(function*() {
+      const { client, lifetimes, searches, snapshot } = yield* setup()
+      lifetimes.push(held, { ...held, heldMs: 28_500 })
+      yield* client.SetServers({ servers: [server], relayHost: null })
+      yield* advance(20)
+      yield* client.MappingChanged()
+      yield* advance(16)
+      assert.deepStrictEqual(searches.map(({ ended }) => ended), [true])
+      yield* client.MappingChanged()
+      yield* advance(2)
+      assert.deepStrictEqual((yield* snapshot)?.lifetime, held)
+      yield* advance(70)
+      assert.strictEqual((yield* snapshot)?.lifetime?.heldMs, 28_500)
+      assert.lengthOf(searches, 2)
     }))
 
   it.scoped("on a move has the sockets opened anew, then tells it, then asks again at once", () =>

@@ -40,11 +40,14 @@ const IPV4: NatReport.NatReport = {
   hairpin: { value: "fails", reason: null },
   ports: { value: "sequential", delta: 2, samples: 8, reason: null }
 }
-const REPORT = NatReport.make("relay.example.com:3478", [IPV4], {
-  gateway: "10.0.0.1",
-  protocols: ["pcp", "upnp"],
-  external: "198.51.100.7"
-})
+const REPORT = {
+  ...NatReport.make("relay.example.com:3478", [IPV4], {
+    gateway: "10.0.0.1",
+    protocols: ["pcp", "upnp"],
+    external: "198.51.100.7"
+  }),
+  lifetime: { heldMs: 28_500, lostMs: 59_260, reason: null }
+}
 
 /** Runs one command line; the backend only writes down what it was asked. */
 const cli = (args: ReadonlyArray<string>, colours = false) =>
@@ -331,6 +334,7 @@ describe("netcheck", () => {
     "Hairpin                 fails",
     "Ports                   sequential, +2",
     "Port mapping: pcp, upnp, at 198.51.100.7",
+    "Idle mappings: kept for 28.5 s, lost within 59.3 s",
     "  IPv6: no way to the server",
     "  IPv4 filtering is unknown: the server has no second address",
     "Direct paths: likely. One public port for all peers; only peers whose own port changes with each destination need the relay."

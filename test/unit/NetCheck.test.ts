@@ -124,6 +124,23 @@ describe("StunServer", () => {
     const refused = ask({ address: true, port: false })
     assert.strictEqual(refused?._tag === "Error" ? refused.code : 0, 420)
   })
+
+  it("answers to another port of the address that asks, with no more bytes; refusals go to the one that asks", () => {
+    const sent: Array<{ readonly length: number; readonly to: string }> = []
+    const output = {
+      send: (_: Uint8Array, __: number, length: number, port: number, host: string) =>
+        void sent.push({ length, to: `${host} ${port}` })
+    }
+    const server = new StunServer({ mayAnswer: () => true, stats: makeStats(), now: () => 0, allowLonger: false })
+    server.setSocket(0, output, { host: "192.0.2.2", port: 1 })
+    const from = { address: "192.0.2.1", port: 7 }
+    const txId = new Uint8Array(12)
+    const request = Stun.encodeRequest({ txId, responsePort: 9 })
+    server.onUdp(request, from, 0)
+    server.onUdp(Stun.encodeRequest({ txId, responsePort: 9, change: { address: true, port: true } }), from, 0)
+    assert.deepStrictEqual(sent.map(({ to }) => to), ["192.0.2.1 9", "192.0.2.1 7"])
+    assert.isAtMost(sent[0]!.length, request.length)
+  })
 })
 
 describe("StunPlaces", () => {

@@ -518,6 +518,44 @@ describe("cost", () => {
     expect(net.connector.sent).toEqual([])
   })
 
+  describe("when idle on a direct path, with translators that are known", () => {
+    /** Gaps between pings of each side, once both are idle and know what their own translators need. */
+    const gaps = (clientMs: number, connectorMs: number) => {
+      const net = new PathNet().start()
+      net.runUntil(3_000)
+      net.client.machine.onKeepalive(clientMs)
+      net.connector.machine.onKeepalive(connectorMs)
+      for (const side of [net.client, net.connector]) net.apply(side, (m) => m.onActivity(false, net.now))
+      net.runUntil(40_000)
+      net.client.sent.length = net.connector.sent.length = 0
+      net.runUntil(240_000)
+      expect(pathOf(net.client)).toBe(DIRECT)
+      const [client = [], connector = []] = [net.client, net.connector].map(({ sent }) => sent.map(({ at }) => at))
+      const answers = client.map((at) => at + net.direct.delayMs)
+      return { client: apart(client), connector: apart(connector), answered: apart([...connector, ...answers]) }
+    }
+    const apart = (times: ReadonlyArray<number>) =>
+      [...times].sort((a, b) => a - b).flatMap((at, i, all) => (i === 0 ? [] : [at - all[i - 1]!]))
+
+    it("the client pings as often as its own needs, but never less than every 25 s, since the peer's may forget sooner", () => {
+      expect(new Set(gaps(6_800, KEEPALIVE_MS).client)).toEqual(new Set([6_800]))
+      expect(new Set(gaps(46_800, 46_800).client)).toEqual(new Set([KEEPALIVE_MS]))
+    })
+
+    it("with a lifetime of 30 s on both sides at most one ping in 20 s goes either way", () => {
+      const { client, connector } = gaps(22_800, 22_800)
+      expect(Math.min(...client)).toBeGreaterThan(20_000)
+      expect(connector).toEqual([])
+    })
+
+    it("the connector pings where its own needs it, and not where the client's pings suffice", () => {
+      const { answered, client } = gaps(KEEPALIVE_MS, 6_800)
+      expect(new Set(client)).toEqual(new Set([KEEPALIVE_MS]))
+      expect(Math.max(...answered)).toBeLessThan(8_000)
+      expect(gaps(6_800, 6_800).connector).toEqual([])
+    })
+  })
+
   it("leaves a path that died while idle soon after data flows again", () => {
     const net = new PathNet().start()
     net.runUntil(3_000)

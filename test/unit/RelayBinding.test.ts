@@ -116,6 +116,31 @@ describe("RelayBinding", () => {
     assert.strictEqual(binding.phase, "udp_blocked")
   })
 
+  it("pings as often as the translators need, from the moment that this is known; over a link as ever", () => {
+    const pongs = ({ log, on }: ReturnType<typeof make>, at: number) => {
+      const ping = log.at(-1)!.output
+      if (ping._tag === "Send" && ping.message._tag === "Ping") on({ _tag: "Pong", echo: ping.message.echo }, at)
+    }
+    const it = make()
+    it.start()
+    it.binding.onKeepalive(6_800, 1_000)
+    for (const at of [7_800, 14_600, 21_400]) {
+      it.runTo(at)
+      pongs(it, at)
+    }
+    assert.deepStrictEqual(it.sends("Ping").map(({ at }) => at), [7_800, 14_600, 21_400])
+    it.binding.onKeepalive(46_800, 21_500)
+    it.runTo(28_200)
+    pongs(it, 28_200)
+    it.runTo(75_000)
+    assert.deepStrictEqual(it.sends("Ping").map(({ at }) => at).slice(3), [28_200, 75_000])
+    const link = make("link")
+    link.on({ _tag: "Bound", nonce: new Uint8Array(8), mark: MARK, lifetimeSeconds: 300, mapped: null }, 0)
+    link.binding.onKeepalive(6_800, 0)
+    link.runTo(RelayBinding.KEEPALIVE_MS)
+    assert.deepStrictEqual(link.sends("Ping").map(({ at }) => at), [RelayBinding.KEEPALIVE_MS])
+  })
+
   it("binds again when told to for its own ping or tag only, and at most four times a second", () => {
     const { bind, binding, note, on, sends, start } = make()
     start()

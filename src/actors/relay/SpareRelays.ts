@@ -4,7 +4,7 @@
  */
 import { Effect } from "effect"
 import type { NodeKey } from "../../protocol/NodeKey.ts"
-import { type Output, RelayBinding } from "../../protocol/RelayBinding.ts"
+import { KEEPALIVE_MS, type Output, RelayBinding } from "../../protocol/RelayBinding.ts"
 import type { RelayPoint } from "../../protocol/RelayPoint.ts"
 import * as RelayWire from "../../protocol/RelayWire.ts"
 import type { Signed } from "../../protocol/Signed.ts"
@@ -15,7 +15,7 @@ import type { RpcsOf } from "../runtime/ActorAddress.ts"
 import type { ActorRef } from "../runtime/ActorRef.ts"
 import type { StreamMux } from "../StreamMuxRpcs.ts"
 
-/** Kept bound: a second one for the day when the first is dead, too. Each costs a datagram in 20 s. */
+/** Kept bound: a second one for the day when the first is dead, too. Each costs a keepalive. */
 const MAX_SPARES = 2
 
 export interface Ticket {
@@ -41,6 +41,7 @@ export interface Options {
 export const make = ({ identity, mux, tickets }: Options) => {
   const spares = new Map<string, Spare>()
   let credential: Signed | null = null
+  let keepaliveMs = KEEPALIVE_MS
 
   const addressOf = ({ chosen, point }: Spare): SocketAddr => ({
     host: point.addresses[chosen % point.addresses.length] ?? point.addresses[0],
@@ -110,6 +111,7 @@ export const make = ({ identity, mux, tickets }: Options) => {
       carrier: "udp",
       newNonce: () => Crypto.randomBytes(RelayWire.NONCE_BYTES)
     })
+    binding.onKeepalive(keepaliveMs, now)
     const spare: Spare = { point, binding, chosen: 0 }
     spares.set(point.name, spare)
     yield* tell(spare) // its answers are let in from now on
@@ -165,6 +167,10 @@ export const make = ({ identity, mux, tickets }: Options) => {
       spares.clear()
       for (const point of points) yield* begin(point, now)
     }),
+    onKeepalive: (gapMs: number, now: number) => {
+      keepaliveMs = gapMs
+      for (const { binding } of spares.values()) binding.onKeepalive(gapMs, now)
+    },
     onTick: (now: number) => forEach((binding) => binding.onTick(now))
   } as const
 }

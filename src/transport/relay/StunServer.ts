@@ -75,7 +75,10 @@ export class StunServer {
     })
     if (reply === null) return void stats.drops.tooShort++
     stats.answered.stun++
-    place.output.send(reply, 0, reply.length, from.port, from.address)
+    // To another port of the address that asks, as a forged source could have it, too; a refusal goes to whom it concerns.
+    const refused = changed === undefined || request.unknown.length > 0
+    const port = refused ? from.port : request.responsePort ?? from.port
+    place.output.send(reply, 0, reply.length, port, from.address)
   }
 
   /** From where a CHANGE-REQUEST wants its answer; undefined where there is no such socket. */

@@ -1,0 +1,95 @@
+/** Runs a machine that asks one STUN server by sockets of its own, which are fresh and closed at the end. */
+import { Clock, Effect, Mailbox, Option, Schema } from "effect"
+import { createSocket, type RemoteInfo } from "node:dgram"
+import * as Candidate from "../../protocol/Candidate.ts"
+import type { SocketAddr } from "../../protocol/SocketAddr.ts"
+import * as UdpPort from "./UdpPort.ts"
+
+/** Of what arrives before it is read; answers to our few questions fit several times over. */
+const ARRIVALS = 256
+const SEGMENT_BYTES = 1200 // no trains are sent here
+
+/** This host has no way to the server: no address of that IP version, or no route. */
+export class NoWay extends Schema.TaggedError<NoWay>()("NoWay", { message: Schema.String }) {}
+
+/** Times: ms, monotonic. */
+export interface Machine<A> {
+  readonly poll: (now: number) => {
+    readonly sends: ReadonlyArray<{ readonly socket: number; readonly to: SocketAddr; readonly bytes: Uint8Array }>
+    /** When to poll again, unless something arrives before. */
+    readonly wakeAt: number
+    /** Not null: the end. */
+    readonly report: A | null
+  }
+  /** One whole datagram that arrived at `socket`. */
+  readonly onDatagram: (socket: number, from: SocketAddr, bytes: Uint8Array, now: number) => void
+}
+
+export interface Options<A> {
+  readonly server: SocketAddr
+  readonly sockets: number
+  readonly make: (own: {
+    /** From which address the server is reached; null where this is not known. */
+    readonly localHost: string | null
+    readonly localPorts: ReadonlyArray<number>
+    readonly now: number
+  }) => Machine<A>
+}
+
+interface Arrival {
+  readonly socket: number
+  readonly bytes: Uint8Array
+  readonly from: RemoteInfo
+}
+
+export const run = <A>(options: Options<A>): Effect.Effect<A, NoWay | UdpPort.UdpOpenError> =>
+  Effect.scoped(Effect.gen(function*() {
+    const family = Candidate.familyOf(options.server.host)
+    const localHost = yield* localAddress(options.server, family)
+    const arrivals = yield* Mailbox.make<Arrival>({ capacity: ARRIVALS, strategy: "dropping" })
+    const sockets = yield* Effect.forEach(
+      Array.from({ length: options.sockets }, (_, socket) => socket),
+      (socket) =>
+        UdpPort.openScoped({
+          host: family === 4 ? "0.0.0.0" : "::",
+          port: 0,
+          family,
+          segment: SEGMENT_BYTES,
+          offload: false,
+          onMessage: (bytes, from) => void arrivals.unsafeOffer({ socket, bytes, from }),
+          onError: () => {} // what it would have received counts as lost
+        })
+    )
+    const localPorts = sockets.map((socket) => socket.address().port)
+    const machine = options.make({ localHost, localPorts, now: yield* nowMs })
+    for (;;) {
+      const now = yield* nowMs
+      const { report, sends, wakeAt } = machine.poll(now)
+      for (const { bytes, socket, to } of sends) sockets[socket]?.send(bytes, 0, bytes.length, to.port, to.host)
+      if (report !== null) return report
+      const arrived = yield* Effect.timeoutOption(arrivals.take, Math.max(0, wakeAt - now)).pipe(Effect.orDie)
+      if (Option.isNone(arrived)) continue
+      const { bytes, from, socket } = arrived.value
+      const host = Candidate.canonical(from.address)
+      if (host !== null) machine.onDatagram(socket, { host, port: from.port }, bytes, yield* nowMs)
+    }
+  }))
+
+/** Nothing is sent, the system only looks up the route. */
+const localAddress = (server: SocketAddr, family: 4 | 6): Effect.Effect<string | null, NoWay> =>
+  Effect.acquireUseRelease(
+    Effect.sync(() => createSocket({ type: family === 4 ? "udp4" : "udp6" })),
+    (socket) =>
+      Effect.async<string | null, NoWay>((resume) => {
+        const noWay = ({ message }: Error) => resume(Effect.fail(new NoWay({ message })))
+        socket.once("error", noWay)
+        socket.connect(server.port, server.host, (cause?: Error) => {
+          if (cause !== undefined) return noWay(cause)
+          resume(Effect.succeed(Candidate.canonical(socket.address().address)))
+        })
+      }),
+    (socket) => Effect.sync(() => socket.close())
+  )
+
+/** Monotonic. */
+const nowMs = Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)
