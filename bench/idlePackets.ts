@@ -3,6 +3,7 @@ import { NodeRuntime } from "@effect/platform-node"
 import { Clock, Duration, Effect, Option } from "effect"
 import { loadavg } from "node:os"
 import { parseArgs } from "node:util"
+import type { NetReport } from "../src/protocol/NatReport.ts"
 import * as Lab from "../test/natlab/Lab.ts"
 
 /** After the last flow: acknowledgements are on their way, and fresh paths are measured. */
@@ -16,7 +17,12 @@ const KINDS = ["direct", "relay", "stun", "signaling", "other"] as const
 const WAYS = ["sent", "received"] as const
 
 const { values } = parseArgs({
-  options: { minutes: { type: "string", default: "10" }, nat: { type: "string", default: "port-restricted" } }
+  options: {
+    minutes: { type: "string", default: "10" },
+    nat: { type: "string", default: "port-restricted" },
+    /** Seconds that both NATs keep an idle mapping; without: what the lab has. */
+    lifetime: { type: "string" }
+  }
 })
 const minutes = Number(values.minutes)
 const nat = values.nat as Lab.Nat
@@ -25,6 +31,11 @@ const give = (problem: string) => {
   process.stderr.write(`idle: ${problem}\n`)
   process.exit(2)
 }
+const lifetimeS = values.lifetime === undefined ? null : Number(values.lifetime)
+const before = lifetimeS === null
+  ? []
+  : HOSTS.map((site) => ["udptimeout", site, String(lifetimeS)])
+if (lifetimeS !== null && !(lifetimeS >= 1)) give("--lifetime takes seconds")
 if (!(minutes > 0)) give("--minutes takes a positive number")
 if (!Lab.isPossible) give("network namespaces need root on Linux")
 
@@ -69,7 +80,7 @@ const figureOf = (counts: Counts, elapsedMs: number) =>
     }))
   ]))
 
-const main = Lab.use({ clientNat: nat, connectorNat: nat }, (lab) =>
+const main = Lab.use({ clientNat: nat, connectorNat: nat, before }, (lab) =>
   Effect.gen(function*() {
     yield* lab.fetch("/")
     yield* lab.untilPeer(({ path }) => path === "direct", "20 seconds")
@@ -90,12 +101,15 @@ const main = Lab.use({ clientNat: nat, connectorNat: nat }, (lab) =>
     }
     process.stderr.write("\n")
     const last = samples.at(-1)!
+    const lastFound = (JSON.parse(yield* lab.client("netcheck", "--json")) as NetReport).lifetime
     const elapsedMs = now - startedAt
     const figure = {
       bench: "idle",
       node: process.version,
       load: loadavg(),
       nat,
+      lifetimeS,
+      found: lastFound,
       elapsedS: Math.round(elapsedMs / 1000),
       /** Sessions that had no flow for ten minutes are ended: the last sample then bears their farewell. */
       sessionEnded: ended,

@@ -13,6 +13,8 @@
 #   natlab.sh LAB link HOST down|up       HOST's cable: carrier lost, what is sent vanishes
 #   natlab.sh LAB link HOST off|on        HOST's own interface: address and routes go, sends fail
 #   natlab.sh LAB mtu SITE BYTES          what the access link of a site carries; larger packets are dropped, and ICMP says so
+#   natlab.sh LAB udptimeout SITE SECONDS for how long its NAT keeps a UDP mapping that is idle
+#   natlab.sh LAB mappings SITE ADDRESS   how many UDP mappings towards that address its NAT has now
 #   natlab.sh LAB mapper SITE on|off [upnp]    its gateway maps ports by PCP, NAT-PMP and UPnP (miniupnpd), at another address outside
 #   natlab.sh LAB mapped SITE            the rules of what is mapped there
 #   natlab.sh LAB relaybytes              what has crossed the relay's access link so far, both directions together
@@ -258,6 +260,9 @@ link) read -r s _ <"$RUN/host.$1"; case $2 in
   off) ip -n "$P-$1" link set eth0 down;; on) addr_host "$1";;
   down|up) ip -n "$P-${GW[$s]}" link set "p-$1" "$2";; *) die "link $2";; esac ;;
 mtu) ip -n "$P-inet" link set "w${IDX[$1]}" mtu "$2" ;;
+udptimeout) for t in udp_timeout udp_timeout_stream; do
+    x "${GW[$1]}" bash -c "echo $2 >/proc/sys/net/netfilter/nf_conntrack_$t"; done ;;
+mappings) x "${GW[$1]}" conntrack -L -p udp --orig-dst "$2" 2>/dev/null | wc -l ;;
 mapper) g=${GW[$1]}; i=${IDX[$1]}; pid=$RUN/mapper.$1.pid
   if [[ -e $pid ]]; then kill "$(cat "$pid")" 2>/dev/null || true; rm -f "$pid"; x "$g" nft delete table inet upnp; fi
   if [[ $2 == on ]]; then
