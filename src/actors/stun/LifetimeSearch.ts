@@ -5,14 +5,14 @@
 import { Clock, Effect, FiberHandle, SubscriptionRef } from "effect"
 import type { Lifetime } from "../../protocol/MappingLifetime.ts"
 import type { SocketAddr } from "../../protocol/SocketAddr.ts"
-import type { LifetimeProbe } from "../../transport/udp/LifetimeProbe.ts"
+import type { Service } from "../../transport/udp/LifetimeProbe.ts"
 
 /** Without a flow for so long before the search begins: a flow that follows another one is not worth a beginning. */
 export const QUIET_MS = 5_000
 /** From one beginning to the next: a node that is never idle for long sends a few packets in this time. */
 export const AGAIN_MS = 60_000
 
-export const make = Effect.fnUntraced(function*(probe: typeof LifetimeProbe.Service) {
+export const make = Effect.fnUntraced(function*(probe: Service) {
   const found = yield* SubscriptionRef.make<Lifetime | null>(null)
   const running = yield* FiberHandle.make<void>()
   let servers: ReadonlyArray<SocketAddr> = []

@@ -7,13 +7,18 @@ import * as Stun from "../../protocol/Stun.ts"
 import * as Crypto from "../../services/Crypto.ts"
 import * as ProbeSockets from "./ProbeSockets.ts"
 
-export class LifetimeProbe extends Context.Tag("sallyport/transport/LifetimeProbe")<LifetimeProbe, {
+export interface Service {
   /**
    * Takes up to 64 seconds, most of them silent, and asks the first of `servers` (literal) of each IP version: the way that forgets
    * first counts. Null: there is no way to any.
    */
   readonly find: (servers: ReadonlyArray<SocketAddr>) => Effect.Effect<MappingLifetime.Lifetime | null>
-}>() {}
+}
+
+/** Asks nobody and knows nothing unless a layer provides it: it has sockets of its own, which simulated hosts do not. */
+export class LifetimeProbe extends Context.Reference<LifetimeProbe>()("sallyport/transport/LifetimeProbe", {
+  defaultValue: (): Service => ({ find: () => Effect.succeed(null) })
+}) {}
 
 const findOne = (server: SocketAddr) =>
   ProbeSockets.run({
@@ -36,5 +41,4 @@ export const layer: Layer.Layer<LifetimeProbe> = Layer.succeed(LifetimeProbe, {
 })
 
 /** For tests. */
-export const layerTest = (find: Context.Tag.Service<LifetimeProbe>["find"]): Layer.Layer<LifetimeProbe> =>
-  Layer.succeed(LifetimeProbe, { find })
+export const layerTest = (find: Service["find"]): Layer.Layer<LifetimeProbe> => Layer.succeed(LifetimeProbe, { find })
