@@ -12,8 +12,12 @@ const SAMPLE_MS = 30_000
 /** What the goal is told in: packets of the session in so many seconds, each direction. */
 const UNIT_MS = 20_000
 const HOSTS = ["client", "connector"] as const
-/** By the address and the first byte: path messages and QUIC to the peer, frames to the relay, STUN, TLS to the relay. */
-const KINDS = ["direct", "relay", "stun", "signaling", "other"] as const
+/**
+ * By the address and the first byte: path messages and QUIC to the peer, frames to the relay, STUN, TLS to the relay, questions to the
+ * gateway for port mappings (PCP, NAT-PMP, SSDP).
+ */
+const KINDS = ["direct", "relay", "stun", "signaling", "gateway", "other"] as const
+const GATEWAY_PORTS = "{ 1900, 5351 }"
 const WAYS = ["sent", "received"] as const
 
 const { values } = parseArgs({
@@ -45,20 +49,20 @@ const RELAYS = `{ ${Lab.RELAY}, ${Lab.RELAY_2} }`
 const STUN_FIRST_BYTES = "@th,64,8 <= 3" // RFC 7983; 64 bits: behind the UDP header
 const rules = `table inet idle {
   ${WAYS.flatMap((way) => KINDS.map((kind) => `counter ${kind}-${way} { }`)).join("\n  ")}
-  ${chain("sent", "output", "oifname", "daddr")}
-  ${chain("received", "input", "iifname", "saddr")}
+  ${chain("sent", "output", "oifname", "daddr", "dport")}
+  ${chain("received", "input", "iifname", "saddr", "sport")}
 }`
 
-function chain(way: typeof WAYS[number], hook: string, face: string, peer: string): string {
+function chain(way: typeof WAYS[number], hook: string, face: string, peer: string, port: string): string {
   const counted = (match: string, kind: typeof KINDS[number]) => `    ${match} counter name ${kind}-${way} return\n`
   const relay = `ip ${peer} ${RELAYS}`
   return `chain ${way} { type filter hook ${hook} priority 0;
     ${face} != "eth0" return
 ${counted(`${relay} meta l4proto tcp`, "signaling")}${
     counted(`${relay} meta l4proto udp ${STUN_FIRST_BYTES}`, "stun")
-  }${counted(`${relay} meta l4proto udp`, "relay")}${counted("meta l4proto udp", "direct")}${
-    counted("meta l4proto != udp", "other")
-  }  }`
+  }${counted(`${relay} meta l4proto udp`, "relay")}${counted(`udp ${port} ${GATEWAY_PORTS}`, "gateway")}${
+    counted("meta l4proto udp", "direct")
+  }${counted("meta l4proto != udp", "other")}  }`
 }
 
 const read = (lab: Lab.Lab, host: string): Effect.Effect<Counts, Lab.LabFailed> =>

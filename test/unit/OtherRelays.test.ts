@@ -88,6 +88,18 @@ describe("path choice among relays", () => {
     expect(world.machine.reason).toBe("no_candidates")
   })
 
+  it("of those that both sides are bound at, a session that begins takes the one with the shortest way from end to end", () => {
+    for (const [first, second] of [[40, 20], [200, 100], [400, 30]] as const) {
+      const world = new World()
+      world.rtt.set(keyOf(RELAY), first).set(keyOf(SECOND), second)
+      world.apply(world.machine.onRelayRtt(first, 0))
+      world.apply(world.machine.onOtherRelayBound(SECOND, 0))
+      world.runUntil(5_000)
+      expect(world.selected.map(({ path }) => keyOf(path))).toEqual(["relay relay-2"])
+      expect(world.selected[0]!.at).toBeLessThan(first + 200)
+    }
+  })
+
   it("does not count a relay at which the peer is not, and finds it when the peer comes", () => {
     const world = begin()
     world.rtt.set(keyOf(SECOND), null)
