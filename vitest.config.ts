@@ -1,10 +1,20 @@
 import { defineConfig } from "vitest/config"
+import { BaseSequencer, type TestSpecification } from "vitest/node"
 
 /** Real threads, sockets and NATs on a machine that others may be using: a try that timed out is told, and made again. */
 const RETRIES = 2
 
+/** The simulations take minutes: begun last, one of them would keep one core waiting for the other. */
+class LongestFirst extends BaseSequencer {
+  override async sort(files: Array<TestSpecification>): Promise<Array<TestSpecification>> {
+    const isLong = ({ moduleId }: TestSpecification) => Number(moduleId.includes("/test/sim/Nodes"))
+    return (await super.sort(files)).sort((a, b) => isLong(b) - isLong(a))
+  }
+}
+
 export default defineConfig({
   test: {
+    sequence: { sequencer: LongestFirst },
     projects: [
       { test: { name: "unit", include: ["test/{unit,property,sim,suite}/**/*.test.ts"], testTimeout: 30_000 } },
       {
@@ -32,8 +42,7 @@ export default defineConfig({
           include: ["test/natlab/**/*.test.ts"],
           retry: RETRIES,
           testTimeout: 300_000,
-          hookTimeout: 120_000,
-          fileParallelism: false
+          hookTimeout: 120_000
         }
       }
     ]

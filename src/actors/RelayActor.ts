@@ -4,6 +4,7 @@
  * here it is said, through the data plane's own socket, because the relay binds the 5-tuple that packets come from.
  */
 import { Clock, Effect, Either, Option, Schema, Stream, SubscriptionRef } from "effect"
+import * as Candidate from "../protocol/Candidate.ts"
 import { tagFromHex } from "../protocol/Frame.ts"
 import * as MappingLifetime from "../protocol/MappingLifetime.ts"
 import { KEEPALIVE_MS, type Output, RelayBinding } from "../protocol/RelayBinding.ts"
@@ -40,10 +41,17 @@ type Message =
   | { readonly _tag: "Close"; readonly session: SessionId }
   | { readonly _tag: "MuxStarted" | "StunStarted" | "OpenLink" }
   | { readonly _tag: "NetworkChanged"; readonly change: NetworkChange }
-  | { readonly _tag: "Keepalive"; readonly gapMs: number }
+  | { readonly _tag: "WaysOut"; readonly ways: WaysOut }
   | { readonly _tag: "LinkEnded"; readonly of: RelayBinding }
   | { readonly _tag: "LinkOpened"; readonly of: RelayBinding; readonly kind: LegKind }
   | { readonly _tag: "Wake" }
+
+/** What the StunActor knows of this host's ways out. */
+interface WaysOut {
+  readonly keepaliveMs: number
+  /** IP versions in which this host has an address. */
+  readonly families: ReadonlyArray<4 | 6>
+}
 
 interface Known {
   readonly info: RelayInfo
@@ -78,9 +86,13 @@ const make = Effect.fnUntraced(function*(config: Config) {
   let credential: Signed | null = null
   /** As the relay saw this node last. Null: not yet, or since a change of this host's own, after which any address is right. */
   let lastMapped: SocketAddr | null = null
-  let keepaliveMs = KEEPALIVE_MS
+  let ways: WaysOut = { keepaliveMs: KEEPALIVE_MS, families: [] }
 
-  const relayAddress = () => relay?.addresses[chosen % Math.max(1, relay.addresses.length)] ?? null
+  const relayAddress = (): SocketAddr | null => {
+    if (relay === null || relay.addresses.length === 0) return null
+    const hosts = Candidate.reachable(relay.hosts, ways.families)
+    return { host: hosts[chosen % hosts.length]!, port: relay.info.udpPort }
+  }
 
   const send = (carrier: Carrier, message: RelayWire.Message) => {
     const to = carrier === "link" ? LINK_ADDRESS : relayAddress()
@@ -259,10 +271,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
       case "NetworkChanged":
         yield* onNetworkChanged(message.change, now)
         break
-      case "Keepalive":
-        keepaliveMs = message.gapMs
-        udp.onKeepalive(keepaliveMs, now)
-        spares.onKeepalive(keepaliveMs, now)
+      case "WaysOut":
+        yield* onWaysOut(message.ways, now)
         break
       case "OpenLink":
         if (link !== null) break
@@ -302,6 +312,17 @@ const make = Effect.fnUntraced(function*(config: Config) {
     else yield* obey("link", link.onNetworkChanged(now))
   })
 
+  /** A host that has left IPv4 for IPv6, or the other way round, asks the relay's other address at once. */
+  const onWaysOut = Effect.fnUntraced(function*(next: WaysOut, now: number) {
+    const before = relayAddress()
+    ways = next
+    udp.onKeepalive(ways.keepaliveMs, now)
+    yield* spares.onWaysOut(ways.keepaliveMs, ways.families, now)
+    if (relayAddress()?.host === before?.host) return
+    chosen = 0
+    yield* obey("udp", udp.onNetworkChanged(now))
+  })
+
   /**
    * New sockets, so a new 5-tuple, and no sessions: those of the data plane before are gone. The first one that this actor hears of
    * is no successor: it may have told its sessions already.
@@ -314,7 +335,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     hasMux = true
     udp = newBinding("udp")
     for (const [session, { tag, ticket }] of tickets) yield* obey("udp", udp.onTicket(session, tag, ticket, now))
-    udp.onKeepalive(keepaliveMs, now)
+    udp.onKeepalive(ways.keepaliveMs, now)
     link = null
     linkKind = null
     lastMapped = null
@@ -338,11 +359,14 @@ const make = Effect.fnUntraced(function*(config: Config) {
       (change) => inbox.post({ _tag: "NetworkChanged", change })
     )
   )
-  const gaps = stun.subscribe((client) => client.Candidates()).pipe(
-    Stream.map(({ lifetime }) => MappingLifetime.keepaliveMs(lifetime ?? null, KEEPALIVE_MS)),
-    Stream.changes
+  const waysOut = stun.subscribe((client) => client.Candidates()).pipe(
+    Stream.map(({ candidates, lifetime }): WaysOut => ({
+      keepaliveMs: MappingLifetime.keepaliveMs(lifetime ?? null, KEEPALIVE_MS),
+      families: Candidate.familiesOf(candidates)
+    })),
+    Stream.changesWith((a, b) => a.keepaliveMs === b.keepaliveMs && a.families.join() === b.families.join())
   )
-  yield* Self.fork(Stream.runForEach(gaps, (gapMs) => inbox.post({ _tag: "Keepalive", gapMs })))
+  yield* Self.fork(Stream.runForEach(waysOut, (next) => inbox.post({ _tag: "WaysOut", ways: next })))
   yield* Self.fork(
     Stream.runForEach(
       mux.subscribe((client) => client.ControlDatagrams({ kind: "relay" })),

@@ -66,6 +66,16 @@ export const familyOf = (host: string): 4 | 6 => host.includes(":") ? 6 : 4
 export const firstOfEach = (addresses: ReadonlyArray<SocketAddr>): ReadonlyArray<SocketAddr> =>
   [4, 6].flatMap((family) => addresses.find(({ host }) => familyOf(host) === family) ?? [])
 
+/** The IP versions in which there is one. */
+export const familiesOf = (list: ReadonlyArray<Candidate>): ReadonlyArray<4 | 6> =>
+  ([4, 6] as const).filter((family) => list.some(({ address }) => familyOf(address.host) === family))
+
+/** Of hosts (literal) those of the given IP versions; all where there is none, since what is known may be wrong. */
+export const reachable = (hosts: ReadonlyArray<string>, families: ReadonlyArray<4 | 6>): ReadonlyArray<string> => {
+  const some = hosts.filter((host) => families.includes(familyOf(host)))
+  return some.length > 0 ? some : hosts
+}
+
 const scratch = new Uint8Array(16)
 
 /** The one spelling of a literal address (RFC 5952), which is the kernel's, too; null for other text. */

@@ -34,7 +34,7 @@ export interface Options {
   readonly sameNat?: boolean
   /** A second NAT before the client's. */
   readonly clientCgn?: Nat
-  /** Public IPv6 at both sites, beside what is translated; their NATs are firewalls there. */
+  /** Public IPv6 at both sites, beside what is translated; their NATs are firewalls there. The relay has both, and a name. */
   readonly v6?: boolean
   /** The nodes have their tokens and wait for `start`. */
   readonly relayOnly?: boolean
@@ -101,6 +101,8 @@ export const LAB_DIR = join(ROOT, "test", "natlab", "lab") // not beside this fi
 const RESOURCE = { name: "intranet", address: "10.50.0.10", port: 8080 }
 const SOCKS5 = "127.0.0.1:1080"
 export const RELAY = "203.0.113.10"
+/** With IPv6: `lab/natlab.sh`. */
+const RELAY_NAME = "relay.natlab"
 /** Its other address. */
 export const RELAY_2 = "203.0.113.11"
 const RELAY2 = "203.0.113.20"
@@ -232,7 +234,7 @@ export const make = Effect.fnUntraced(function*(
 })
 
 /** JSON is YAML, too. */
-const writeConfigs = (dir: string, { carrier = "auto" }: Options) => {
+const writeConfigs = (dir: string, { carrier = "auto", v6 = false }: Options) => {
   const { address, name, port } = RESOURCE
   const node = { carrier, ...(process.env["NATLAB_DEBUG"] === undefined ? {} : { logLevel: "debug" }) }
   const configs = {
@@ -240,8 +242,8 @@ const writeConfigs = (dir: string, { carrier = "auto" }: Options) => {
       role: "relay",
       name: "relay",
       stateDir: "relay",
-      listen: { https: `${RELAY}:443`, udp: `${RELAY}:3478` },
-      advertise: { host: RELAY },
+      listen: v6 ? { https: "[::]:443", udp: "[::]:3478" } : { https: `${RELAY}:443`, udp: `${RELAY}:3478` },
+      advertise: { host: v6 ? RELAY_NAME : RELAY },
       resources: [{ name, address, tcp: [port] }],
       access: [{ clients: ["laptop"], resources: [name] }]
     },

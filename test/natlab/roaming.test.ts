@@ -22,8 +22,11 @@ const untilMore = (file: Lab.Fetching, within: number) =>
   })
 
 /** A download under way by a direct path, through what `change` does, to its last byte. */
-const download = <E>(change: (lab: Lab.Lab, file: Lab.Fetching) => Effect.Effect<void, E>, mostMs = STALL_MS) =>
-  Lab.use({}, (lab) =>
+const download = <E>(
+  change: (lab: Lab.Lab, file: Lab.Fetching) => Effect.Effect<void, E>,
+  { mostMs = STALL_MS, options = {} }: { readonly mostMs?: number; readonly options?: Lab.Options } = {}
+) =>
+  Lab.use(options, (lab) =>
     Effect.gen(function*() {
       const file = yield* lab.begin(`/file?rate=${RATE}`)
       yield* lab.untilPeer(isDirect, "8 seconds")
@@ -81,7 +84,17 @@ describe.skipIf(!Lab.isPossible)("flows that do not notice a move", () => {
         yield* Effect.sleep(PULLED_MS)
         yield* lab.net("link", "client", "on")
         yield* untilMore(file, STALL_MS)
-      }), PULLED_MS + STALL_MS))
+      }), { mostMs: PULLED_MS + STALL_MS }))
+
+  it.scopedLive("the client's network loses IPv4 for IPv6, then the other way round", () =>
+    download((lab, file) =>
+      Effect.gen(function*() {
+        for (const family of ["6", "4"]) {
+          yield* lab.net("family", "client", family)
+          yield* untilMore(file, STALL_MS)
+          yield* lab.untilPeer(isDirect, "8 seconds")
+        }
+      }), { options: { v6: true, before: [["family", "client", "4"]] } }))
 
   it.scopedLive("the relay restarts under a flow that it carries: both sides are bound again soon after", () =>
     Lab.use({}, (lab) =>

@@ -2,7 +2,7 @@ import { RpcTest } from "@effect/rpc"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Either, Layer, Mailbox, Stream, TestClock } from "effect"
 import { generateKeyPairSync } from "node:crypto"
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as RelayActor from "../../src/actors/RelayActor.ts"
@@ -11,15 +11,25 @@ import type { SignalingEvent } from "../../src/actors/RelaySignalingRpcs.ts"
 import * as Self from "../../src/actors/runtime/Self.ts"
 import { Signaling, SignalingRpcs } from "../../src/actors/SignalingRpcs.ts"
 import { StreamMux, StreamMuxRpcs } from "../../src/actors/StreamMuxRpcs.ts"
-import { type ControlDatagram, type NetworkChange, Stun, StunRpcs } from "../../src/actors/StunRpcs.ts"
+import {
+  type ControlDatagram,
+  type LocalCandidates,
+  type NetworkChange,
+  Stun,
+  StunRpcs
+} from "../../src/actors/StunRpcs.ts"
+import * as Candidate from "../../src/protocol/Candidate.ts"
 import * as RelayWire from "../../src/protocol/RelayWire.ts"
 import type { SocketAddr } from "../../src/protocol/SocketAddr.ts"
 import * as Authority from "../../src/services/Authority.ts"
 import * as Enrolment from "../../src/services/Enrolment.ts"
 import * as Keys from "../../src/services/Keys.ts"
+import * as RelayAddresses from "../../src/services/RelayAddresses.ts"
 import * as FakePeers from "./FakePeers.ts"
 
 const RELAY = { host: "192.0.2.1", port: 3478 }
+/** A name that no DNS knows (RFC 6761), so that what the node remembers of it counts. */
+const NAMED = { host: "relay.invalid", addresses: [RELAY.host, "2001:db8::1"] }
 const HOME = { host: "198.51.100.7", port: 40_123 }
 const COOKIE = new Uint8Array(20).fill(0xcc)
 const MARK = new Uint8Array(8).fill(0xaa)
@@ -45,11 +55,13 @@ const enrolled = Effect.gen(function*() {
 const unasked = () => Effect.die("not asked here")
 
 /** The actor, with what it tells the StunActor and what it sends to its relay, which answers unless it is `deaf`. */
-const setup = Effect.gen(function*() {
+const setupAt = Effect.fnUntraced(function*(relayHost: string) {
   const { credential, dir, session, ticket } = yield* enrolled
+  writeFileSync(join(dir, RelayAddresses.FILE), JSON.stringify({ version: 1, ...NAMED }))
   const events = yield* Mailbox.make<SignalingEvent>()
   const incoming = yield* Mailbox.make<ControlDatagram>()
   const changes = yield* Mailbox.make<NetworkChange>()
+  const candidates = yield* Mailbox.make<LocalCandidates>()
   const stunStarts = yield* Mailbox.make<number>()
   const muxStarts = yield* Mailbox.make<number>()
   const seen = {
@@ -57,7 +69,8 @@ const setup = Effect.gen(function*() {
     mappingChanges: 0,
     binds: 0,
     opens: 0,
-    legs: new Array<string>()
+    legs: new Array<string>(),
+    asked: new Array<string>()
   }
   const relay = { deaf: false, mapped: HOME }
   const answer = (from: SocketAddr, message: RelayWire.Message) =>
@@ -65,6 +78,7 @@ const setup = Effect.gen(function*() {
 
   const mux = StreamMuxRpcs.toLayer({
     SendControl: ({ bytes, to }) => {
+      seen.asked.push(to.host)
       const asked = Either.getOrThrow(RelayWire.decode(bytes))
       if (asked._tag === "Bind") seen.binds++
       if (asked._tag === "Open") seen.opens++
@@ -101,7 +115,7 @@ const setup = Effect.gen(function*() {
     SetServers: ({ servers }) => Effect.sync(() => void seen.servers.push(servers)),
     MappingChanged: () => Effect.sync(() => void seen.mappingChanges++),
     NetworkChanges: () => Mailbox.toStream(changes),
-    Candidates: () => Stream.never,
+    Candidates: () => Mailbox.toStream(candidates),
     Discover: unasked,
     NetCheck: unasked,
     SetActiveSessions: unasked
@@ -130,12 +144,19 @@ const setup = Effect.gen(function*() {
     _tag: "Snapshot",
     version: 1,
     serverTime: 0,
-    relay: { host: RELAY.host, httpsPort: 443, udpPort: RELAY.port },
+    relay: { host: relayHost, httpsPort: 443, udpPort: RELAY.port },
     relays: [],
     credential
   })
   const open = client.OpenSession({ session, ticket })
-  return { changes, client, muxStarts, open, relay, seen, snapshot, stunStarts }
+  return { candidates, changes, client, muxStarts, open, relay, seen, snapshot, stunStarts }
+})
+
+const setup = setupAt(RELAY.host)
+
+const at = (host: string): LocalCandidates => ({
+  candidates: [Candidate.make("host", { host, port: 4_000 })],
+  udp: "works"
 })
 
 /** Names are resolved outside the test's clock. */
@@ -214,5 +235,20 @@ describe("RelayActor", () => {
       yield* settled(() => seen.binds === 2)
       yield* Effect.repeatN(TestClock.adjust("1 seconds"), 5)
       assert.strictEqual(seen.opens, opens)
+    }))
+
+  it.scoped("asks the relay's IPv6 address as soon as this host has left IPv4, and the other one when it is back", () =>
+    Effect.gen(function*() {
+      const { candidates, seen, snapshot } = yield* setupAt(NAMED.host)
+      for (const [turn, [host, relay]] of [["10.0.0.1", RELAY.host], ["2001:db8::7", "2001:db8::1"]].entries()) {
+        yield* candidates.offer(at(host!))
+        if (turn === 0) yield* snapshot
+        yield* settled(() => seen.binds === turn + 1)
+        assert.strictEqual(seen.asked.at(-1), relay)
+      }
+      yield* candidates.offer(at("10.0.0.1"))
+      yield* settled(() => seen.binds === 3)
+      assert.deepStrictEqual([...new Set(seen.asked)], NAMED.addresses)
+      assert.strictEqual(seen.asked.at(-1), RELAY.host)
     }))
 })

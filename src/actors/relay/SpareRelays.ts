@@ -3,6 +3,7 @@
  * that two peers have them in common. State of the RelayActor, whose loop calls each of these in turn.
  */
 import { Effect } from "effect"
+import * as Candidate from "../../protocol/Candidate.ts"
 import type { NodeKey } from "../../protocol/NodeKey.ts"
 import { KEEPALIVE_MS, type Output, RelayBinding } from "../../protocol/RelayBinding.ts"
 import type { RelayPoint } from "../../protocol/RelayPoint.ts"
@@ -42,11 +43,12 @@ export const make = ({ identity, mux, tickets }: Options) => {
   const spares = new Map<string, Spare>()
   let credential: Signed | null = null
   let keepaliveMs = KEEPALIVE_MS
+  let families: ReadonlyArray<4 | 6> = []
 
-  const addressOf = ({ chosen, point }: Spare): SocketAddr => ({
-    host: point.addresses[chosen % point.addresses.length] ?? point.addresses[0],
-    port: point.port
-  })
+  const addressOf = ({ chosen, point }: Spare): SocketAddr => {
+    const hosts = Candidate.reachable(point.addresses, families)
+    return { host: hosts[chosen % hosts.length] ?? point.addresses[0], port: point.port }
+  }
 
   const send = (spare: Spare, message: RelayWire.Message) => {
     const to = addressOf(spare)
@@ -167,10 +169,19 @@ export const make = ({ identity, mux, tickets }: Options) => {
       spares.clear()
       for (const point of points) yield* begin(point, now)
     }),
-    onKeepalive: (gapMs: number, now: number) => {
+    /** `gapMs`: between keepalives. `versions`: of IP, in which this host has an address. */
+    onWaysOut: Effect.fnUntraced(function*(gapMs: number, versions: ReadonlyArray<4 | 6>, now: number) {
+      const before = new Map([...spares.values()].map((spare) => [spare, addressOf(spare).host]))
       keepaliveMs = gapMs
-      for (const { binding } of spares.values()) binding.onKeepalive(gapMs, now)
-    },
+      families = versions
+      for (const [spare, host] of before) {
+        spare.binding.onKeepalive(gapMs, now)
+        if (addressOf(spare).host === host) continue
+        spare.chosen = 0
+        yield* tell(spare)
+        yield* obey(spare, spare.binding.onNetworkChanged(now))
+      }
+    }),
     onTick: (now: number) => forEach((binding) => binding.onTick(now))
   } as const
 }

@@ -9,6 +9,7 @@
 #   natlab.sh LAB blackhole sites|relay|relay2 on|off   silently drop all UDP between the two sites, or to and from that relay
 #   natlab.sh LAB roam HOST SITE          move HOST's cable to another site: new address, new NAT, new route
 #   natlab.sh LAB readdr HOST N           another address on the same LAN: N is its last octet
+#   natlab.sh LAB family HOST 4|6|both    which IP versions HOST's network has (with --v6)
 #   natlab.sh LAB rebind SITE [newip]     its NAT reboots: mappings lost, other ports from now on (newip: another WAN address, too)
 #   natlab.sh LAB link HOST down|up       HOST's cable: carrier lost, what is sent vanishes
 #   natlab.sh LAB link HOST off|on        HOST's own interface: address and routes go, sends fail
@@ -25,7 +26,8 @@
 #   Each gateway has three more addresses after its own, for symmetric-pool. With --client-cgn a second NAT, cgn, has cgw's address,
 #   and cgw is 100.64.1.2 behind it.
 #   With --v6 every site also has a public network 2001:db8:SITE:100::/64, not translated: its hosts and gateway have the same last
-#   numbers as in IPv4, and what the NAT's type lets in and out holds there, too. The relay has IPv4 only.
+#   numbers as in IPv4, and what the NAT's type lets in and out holds there, too. The relay is 2001:db8:9::10, and programs on all
+#   hosts know both its addresses by the name relay.natlab.
 #   resource 10.50.0.10 has one cable, to connector, and no default route: what reaches it went through the connector.
 #
 # SITE: client client2 connector.   HOST: inet relay relay2 cgw cgw2 ngw client connector resource (cgn)
@@ -153,6 +155,12 @@ v6_site(){ # SITE: its gateway's two sides, and the way there
   for ns in inet "$g"; do x "$ns" bash -c 'echo 1 >/proc/sys/net/ipv6/conf/all/forwarding'; done
   ip -n "$P-inet" addr add "2001:db8:$i::1/64" dev "w$i" nodad; ip -n "$P-$g" addr add "2001:db8:$i::2/64" dev wan nodad
   ip -n "$P-$g" -6 route add default via "2001:db8:$i::1"; ip -n "$P-inet" -6 route add "2001:db8:$i:100::/64" via "2001:db8:$i::2"; }
+v6_relay(){ # the relay's second address, and its name: `ip netns exec` shows a namespace its own /etc/hosts
+  local n; [[ -e $RUN/v6 ]] || return 0
+  ip -n "$P-inet" addr add 2001:db8:9::1/64 dev relay nodad
+  printf '%s\n' "addr add 2001:db8:9::10/64 dev eth0 nodad" "route add default via 2001:db8:9::1" | ip -n "$P-relay" -batch -
+  for n in relay client connector; do mkdir -p "/etc/netns/$P-$n"
+    printf '%s\n' "127.0.0.1 localhost" "203.0.113.10 relay.natlab" "2001:db8:9::10 relay.natlab" >"/etc/netns/$P-$n/hosts"; done; }
 base(){ # NS FORWARDING: loopback and what the kernel is to do
   x "$1" bash -c "ip link set lo up; cd /proc/sys/net; echo 0 >ipv6/conf/default/accept_ra; echo 0 >ipv6/conf/default/accept_dad
     if [ $2 = 1 ]; then echo 1 >ipv4/ip_forward
@@ -217,6 +225,7 @@ B
   printf '%s\n' "link set eth0 up" "addr add 203.0.113.10/28 dev eth0" "addr add 203.0.113.11/28 dev eth0" "route add default via 203.0.113.1" | ip -n "$P-relay" -batch -
   printf '%s\n' "link set eth0 up" "addr add 203.0.113.20/28 dev eth0" "route add default via 203.0.113.17" | ip -n "$P-relay2" -batch -
   for s in client client2 connector; do site $s; v6_site $s; done
+  v6_relay
   plug client client 10
   if [[ $SAME ]]; then plug connector client 20; else plug connector connector 10; fi
   printf '%s\n' "link set eth1 up" "addr add 10.50.0.2/24 dev eth1" | ip -n "$P-connector" -batch -
@@ -226,7 +235,7 @@ B
 down)
   for f in /run/netns/"$P"-*; do [[ -e $f ]] || continue; n=${f##*/}
     for p in $(ip netns pids "$n" 2>/dev/null); do kill -9 "$p" 2>/dev/null || true; done
-    ip netns del "$n" 2>/dev/null || rm -f "$f"; done
+    ip netns del "$n" 2>/dev/null || rm -f "$f"; rm -rf "/etc/netns/$n"; done
   rm -rf "$RUN" ;;
 ns) echo "$P-$1" ;;
 nat) put "nat.$1" "$2"; apply_nat "$1"
@@ -250,6 +259,10 @@ roam) read -r old n <"$RUN/host.$1"; [[ $old == "$2" ]] && exit 0
   ip -n "$P-${GW[$old]}" link set "p-$1" netns "$P-${GW[$2]}"; put "host.$1" "$2 $n"
   printf '%s\n' "link set p-$1 master br0" "link set p-$1 up" | ip -n "$P-${GW[$2]}" -batch -; addr_host "$1" ;;
 readdr) read -r s _ <"$RUN/host.$1"; put "host.$1" "$s $2"; addr_host "$1" ;;
+family) [[ -e $RUN/v6 ]] || die "family: this lab was made without --v6"
+  addr_host "$1"
+  case $2 in 4) ip -n "$P-$1" -6 addr flush dev eth0 scope global;; 6) ip -n "$P-$1" -4 addr flush dev eth0 scope global;;
+    both) ;; *) die "family $2";; esac ;;
 rebind) s=$1; put "epoch.$s" $(($(get "epoch.$s") + 1))
   if [[ ${2-} == newip ]]; then put "wanip.$s" $((($(get "wanip.$s") + 1) % 4))
     g=${GW[$s]}; [[ ! -e $RUN/cgn.$s ]] || g=cgn
