@@ -7,11 +7,20 @@ import { GuessBudget } from "../protocol/GuessBudget.ts"
 import * as MappingLifetime from "../protocol/MappingLifetime.ts"
 import * as PathGuessing from "../protocol/PathGuessing.ts"
 import { KEEPALIVE_MS, PathMachine } from "../protocol/PathMachine.ts"
+import { MIN_PING_BYTES } from "../protocol/PathMessage.ts"
 import { type Decision, keyOf, viaRelay } from "../protocol/PathRef.ts"
 import type { RelayKind } from "../protocol/PathScore.ts"
 import { PortGuess } from "../protocol/PortGuess.ts"
 import * as Crypto from "../services/Crypto.ts"
-import { type Decided, type PathEvent, PathProber, PathProberRpcs, type SessionPath } from "./PathProberRpcs.ts"
+import {
+  type Decided,
+  type PathEvent,
+  PathProber,
+  PathProberRpcs,
+  type Pinged,
+  PingFailed,
+  type SessionPath
+} from "./PathProberRpcs.ts"
 import * as Actor from "./runtime/Actor.ts"
 import * as Inbox from "./runtime/Inbox.ts"
 import { Peers } from "./runtime/Peers.ts"
@@ -30,6 +39,11 @@ const ORDER_DEADLINE = Duration.seconds(1)
 const SELECT_RETRIES = 2
 /** Decisions that a slow listener may lag behind; then it loses the oldest. */
 const DECIDED_CAPACITY = 256
+/** Of people who ask, `sallyport ping` above all. */
+const PING_DEADLINE = Duration.seconds(2)
+/** That wait for an answer; when there are more the oldest is given up. */
+const MAX_PINGS = 64
+const TX_BYTES = 8
 const TX_PREFIX_BYTES = 4
 const SEED_BYTES = 4
 const GOLDEN = 0x9e3779b9 // steps of this visit all 32-bit numbers
@@ -55,6 +69,7 @@ type Message =
   | { readonly _tag: "NetworkChanged"; readonly lost: NetworkChange["lost"] }
   | { readonly _tag: "Wake"; readonly session: string }
   | { readonly _tag: "Paths"; readonly reply: Inbox.Reply<ReadonlyArray<SessionPath>> }
+  | { readonly _tag: "Ping"; readonly peer: string; readonly reply: Inbox.Reply<Pinged, PingFailed> }
   | { readonly _tag: "Decisions"; readonly session: string; readonly reply: Inbox.Reply<ReadonlyArray<Decision>> }
 
 const make = Effect.gen(function*() {
@@ -65,6 +80,8 @@ const make = Effect.gen(function*() {
   const activity = yield* Mailbox.make<null>({ capacity: 1, strategy: "sliding" }) // the StunActor is told what is so then
   const decided = yield* PubSub.sliding<Decided>(DECIDED_CAPACITY)
   const sessions = new Map<string, Session>()
+  /** Those that somebody waits for, by transaction id. */
+  const pings = new Map<string, Inbox.Reply<Pinged, PingFailed>>()
   const budget = new GuessBudget(yield* nowMs)
   let local: LocalCandidates | null = null
   let leg: RelayKind = "relay-udp"
@@ -176,7 +193,15 @@ const make = Effect.gen(function*() {
         guess.onPing(path)
         return it.onPing(path, now)
       }),
-    Pong: ({ path, rttMs, session, txId }) => run(session, (it, now) => it.onPong(path, txId, rttMs, now)),
+    Pong: ({ path, rttMs, session, txId }) => {
+      const reply = pings.get(txId)
+      const machine = sessions.get(session)?.machine
+      if (reply === undefined || machine === undefined) {
+        return run(session, (it, now) => it.onPong(path, txId, rttMs, now))
+      }
+      pings.delete(txId)
+      return Deferred.succeed(reply, { session, path, rttMs, reason: machine.reason })
+    },
     Heard: ({ path, session }) => run(session, (it, now) => it.onHeard(path, now)),
     Activity: ({ active, session }) =>
       Effect.zipRight(run(session, (it, now) => it.onActivity(active, now)), activity.offer(null)),
@@ -212,6 +237,19 @@ const make = Effect.gen(function*() {
       return forAll((it, now) => it.onOtherRelayBound(viaRelay(name), now))
     }
   }))
+  const ping = Effect.fnUntraced(function*(peer: string, reply: Inbox.Reply<Pinged, PingFailed>) {
+    const [id, session] = [...sessions].findLast(([, it]) => it.peer === peer) ?? []
+    if (id === undefined || session === undefined) return yield* Deferred.fail(reply, noSession(peer))
+    const txId = yield* randomHex(TX_BYTES)
+    const [oldest] = pings.keys()
+    if (pings.size >= MAX_PINGS && oldest !== undefined) pings.delete(oldest)
+    pings.set(txId, reply)
+    yield* outbox.offer({
+      session: id,
+      order: { _tag: "SendPing", path: session.machine.path, txId, padTo: MIN_PING_BYTES }
+    })
+    return yield* run(id, (machine, now) => machine.onAsked(now))
+  })
   const handle: (message: Message) => Effect.Effect<void> = Match.type<Message>().pipe(Match.tagsExhaustive({
     Event: ({ event }) => onEvent(event),
     Reset: () => {
@@ -234,6 +272,7 @@ const make = Effect.gen(function*() {
     },
     Paths: ({ reply }) =>
       Effect.flatMap(clocks, (at) => Deferred.succeed(reply, [...sessions].map(([id, it]) => describe(id, it, at)))),
+    Ping: ({ peer, reply }) => ping(peer, reply),
     Decisions: ({ reply, session }) =>
       Effect.flatMap(clocks, ({ epochMs, now }) => {
         const history = sessions.get(session)?.machine.history ?? []
@@ -283,9 +322,24 @@ const make = Effect.gen(function*() {
     Paths: () => inbox.ask<ReadonlyArray<SessionPath>>((reply) => ({ _tag: "Paths", reply })),
     Decisions: ({ session }) => inbox.ask<ReadonlyArray<Decision>>((reply) => ({ _tag: "Decisions", session, reply })),
     Decided: () => Stream.fromPubSub(decided),
+    Ping: ({ peer }) =>
+      inbox.askWithin<Pinged, PingFailed>(PING_DEADLINE, (reply) => ({ _tag: "Ping", peer, reply })).pipe(
+        Effect.catchTag("TimeoutException", () => unanswered(peer))
+      ),
     NetworkChanged: () => Effect.asVoid(inbox.post({ _tag: "NetworkChanged", lost: [] }))
   })
 })
+
+const noSession = (peer: string) =>
+  new PingFailed({
+    reason: "no_session",
+    message: `there is no session with ${peer}; open a flow to one of its resources first, and see: sallyport status`
+  })
+const unanswered = (peer: string) =>
+  new PingFailed({
+    reason: "unanswered",
+    message: `${peer} did not answer within ${Duration.format(Duration.decode(PING_DEADLINE))}`
+  })
 
 const offer = ({ candidates, lifetime, mapping, udp }: LocalCandidates): Input => (machine, now, guess) => {
   guess.onLocal(mapping ?? null)

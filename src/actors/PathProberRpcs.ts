@@ -164,12 +164,26 @@ export type SessionPath = typeof SessionPath.Type
 export const Decided = Schema.Struct({ session: SessionId, peer: Schema.String, decision: Decision })
 export type Decided = typeof Decided.Type
 
+/** A round trip that was just made. */
+export const Pinged = Schema.Struct({ session: SessionId, path: PathRef, rttMs: Schema.Number, reason: Reason })
+export type Pinged = typeof Pinged.Type
+
+export class PingFailed extends Schema.TaggedError<PingFailed>()("PingFailed", {
+  reason: Schema.Literal("no_session", "unanswered"),
+  message: Schema.String
+}) {}
+
 export class PathProberRpcs extends RpcGroup.make(
   Rpc.make("Paths", { success: Schema.Array(SessionPath) }),
   /** Oldest first; empty for a session that is not known. */
   Rpc.make("Decisions", { payload: { session: SessionId }, success: Schema.Array(Decision) }),
   /** Each as it is made, from now on; those that a slow reader misses are in `Decisions`. */
   Rpc.make("Decided", { success: Decided, stream: true }),
+  /**
+   * One round trip to a peer by the path in use, within 2 s. While somebody asks, better paths are looked for as they are while data
+   * flows.
+   */
+  Rpc.make("Ping", { payload: { peer: Schema.String }, success: Pinged, error: PingFailed }),
   /** This host's network changed in a way that addresses do not show (woken from sleep, rebound sockets): prove all again. */
   Rpc.make("NetworkChanged", {})
 ) {}

@@ -5,19 +5,17 @@ import { join } from "node:path"
 import { Name } from "../protocol/Documents.ts"
 import { NetReport } from "../protocol/NatReport.ts"
 import * as AdminClient from "../services/AdminClient.ts"
-import * as Config from "../services/config/Config.ts"
+import type * as Config from "../services/config/Config.ts"
 import * as HostPort from "../services/config/HostPort.ts"
+import * as Asker from "./Asker.ts"
 import { Backend, type LogFormat } from "./Backend.ts"
-import { CliError, EXIT_USAGE, failure, fromError, usage } from "./CliError.ts"
+import { type CliError, failure, fromError, usage } from "./CliError.ts"
 import * as NetcheckTable from "./NetcheckTable.ts"
 import * as RelayTemplate from "./RelayTemplate.ts"
 import { bytes, colour, table } from "./Table.ts"
 
-const load = (file: string): Effect.Effect<Config.Config, CliError> =>
-  Effect.mapError(Config.load(file), ({ message }) => new CliError({ message, exitCode: EXIT_USAGE, placed: true }))
-
 const loadRelay = (file: string): Effect.Effect<Config.RelayConfig, CliError> =>
-  Effect.flatMap(load(file), (config) =>
+  Effect.flatMap(Asker.load(file), (config) =>
     config.role === "relay"
       ? Effect.succeed(config)
       : usage(
@@ -26,7 +24,7 @@ const loadRelay = (file: string): Effect.Effect<Config.RelayConfig, CliError> =>
 
 export const run = (options: { readonly config: string; readonly logFormat: LogFormat }) =>
   Effect.gen(function*() {
-    const config = yield* load(options.config)
+    const config = yield* Asker.load(options.config)
     const backend = yield* Backend
     yield* backend.run(config, { logFormat: options.logFormat, configFile: options.config })
   })
@@ -159,22 +157,21 @@ const Peer = Schema.Struct({
   bytesIn: Schema.Number,
   bytesOut: Schema.Number
 })
-const OTHER_VERSION = "the running sallyport answers in a way this version does not know; restart it"
 const Status = Schema.Struct({ peers: Schema.Array(Peer) })
 
 export const status = (options: { readonly config: string; readonly json: boolean }) =>
   Effect.gen(function*() {
-    const config = yield* load(options.config)
+    const config = yield* Asker.load(options.config)
     const answer = yield* AdminClient.request(config.admin, "GET", "/v1/status", undefined, {
       configFile: options.config
     }).pipe(
       Effect.mapError(fromError)
     )
     const { peers } = yield* Schema.decodeUnknown(Status)(answer).pipe(
-      Effect.mapError(() => failure(OTHER_VERSION))
+      Effect.mapError(() => failure(Asker.OTHER_VERSION))
     )
     if (options.json) return yield* Console.log(JSON.stringify(answer))
-    yield* Console.log(peers.length === 0 ? "No peers now." : peerTable(peers, hasColours()))
+    yield* Console.log(peers.length === 0 ? "No peers now." : peerTable(peers, Asker.hasColours()))
   })
 
 /** The path is the last but one thing a person looks at, so it has the colour. */
@@ -209,7 +206,7 @@ export const netcheck = (options: {
       return yield* usage("give either --config FILE of a node that runs here, or --relay HOST:PORT")
     }
     const report = config === null ? yield* checkFrom(relay!) : yield* checkOf(config)
-    yield* Console.log(json ? JSON.stringify(report) : NetcheckTable.render(report, hasColours()))
+    yield* Console.log(json ? JSON.stringify(report) : NetcheckTable.render(report, Asker.hasColours()))
   })
 
 const checkFrom = (relay: string) =>
@@ -224,7 +221,7 @@ const checkFrom = (relay: string) =>
 
 const checkOf = (file: string) =>
   Effect.gen(function*() {
-    const config = yield* load(file)
+    const config = yield* Asker.load(file)
     if (config.role === "relay") {
       return yield* usage(
         `${file} is the configuration of a relay, which has nobody to ask; give this command a node's`
@@ -238,7 +235,5 @@ const checkOf = (file: string) =>
         ),
         Effect.mapError(fromError)
       )
-    return yield* Schema.decodeUnknown(NetReport)(answer).pipe(Effect.mapError(() => failure(OTHER_VERSION)))
+    return yield* Schema.decodeUnknown(NetReport)(answer).pipe(Effect.mapError(() => failure(Asker.OTHER_VERSION)))
   })
-
-const hasColours = (): boolean => process.stdout.isTTY && process.env["NO_COLOR"] === undefined

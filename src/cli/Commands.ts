@@ -176,6 +176,58 @@ const path = Command.make("path", {
   Command.withDescription("Show by which paths a peer was reached, from when, and why")
 )
 
+const count = (name: string, most: number, fallback: number, what: string) =>
+  Options.integer(name).pipe(
+    Options.withPseudoName("N"),
+    Options.mapEffect((value) =>
+      value >= 1 && value <= most ? Effect.succeed(value) : invalid(`--${name} takes a number from 1 to ${most}`)
+    ),
+    Options.withDefault(fallback),
+    Options.withDescription(`${what} (default ${fallback})`)
+  )
+
+const trace = Command.make("trace", {
+  config,
+  json,
+  id: Args.text({ name: "flow" }).pipe(
+    Args.optional,
+    Args.withDescription("The beginning of a flow's trace id, as it is shown without one")
+  ),
+  last: count("last", 500, 5, "How many of the last flows"),
+  follow: Options.boolean("follow").pipe(Options.withDescription("Show each flow when it ends, until interrupted"))
+}, ({ id, ...options }) =>
+  Effect.flatMap(
+    Effect.promise(() => import("./Trace.ts")),
+    ({ trace }) => quietly(trace({ ...options, id: Option.getOrNull(id) }))
+  )).pipe(
+    Command.withDescription("Show what was done for the last flows, step by step, with times and threads")
+  )
+
+const ping = Command.make("ping", {
+  config,
+  json,
+  peer: Args.text({ name: "peer" }).pipe(Args.withDescription("The peer's name, as status shows it")),
+  count: count("count", 1000, 10, "At most so many")
+}, (options) => Effect.flatMap(Effect.promise(() => import("./Ping.ts")), ({ ping }) => quietly(ping(options)))).pipe(
+  Command.withDescription("Measure round trips to a peer until it is reached directly; fails when it does not answer")
+)
+
+const bugreport = Command.make("bugreport", {
+  config,
+  json,
+  out: Options.text("out").pipe(
+    Options.withPseudoName("FILE"),
+    Options.optional,
+    Options.withDescription("The file to make (default: sallyport-bugreport-TIME.json.gz)")
+  )
+}, ({ out, ...options }) =>
+  Effect.flatMap(
+    Effect.promise(() => import("./BugReport.ts")),
+    ({ bugreport }) => quietly(bugreport({ ...options, out: Option.getOrNull(out) }))
+  )).pipe(
+    Command.withDescription("Put all that is known of a sallyport into one file to send: no keys, tokens or addresses")
+  )
+
 const doctor = Command.make(
   "doctor",
   { config, json },
@@ -190,5 +242,19 @@ const demo = Command.make("demo", {}, () => Effect.flatMap(actions, (actions) =>
 
 export const root = Command.make("sallyport").pipe(
   Command.withDescription("Reach private resources without opening an inbound port"),
-  Command.withSubcommands([run, relay, token, node, status, path, actorsCommand, doctor, netcheck, demo])
+  Command.withSubcommands([
+    run,
+    relay,
+    token,
+    node,
+    status,
+    ping,
+    path,
+    trace,
+    actorsCommand,
+    doctor,
+    netcheck,
+    bugreport,
+    demo
+  ])
 )

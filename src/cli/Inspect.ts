@@ -1,39 +1,20 @@
 /** Commands that look into a running sallyport: its actors, the paths to a peer, and what is wrong. */
 import { Clock, Console, Effect, Schema } from "effect"
-import * as AdminClient from "../services/AdminClient.ts"
-import * as Config from "../services/config/Config.ts"
 import { Entry, type PathEntry } from "../services/telemetry/Recorder.ts"
-import { CliError, EXIT_USAGE, failure, fromError } from "./CliError.ts"
+import * as Asker from "./Asker.ts"
+import { failure } from "./CliError.ts"
 import * as Doctor from "./Doctor.ts"
 import { TEXT } from "./ReasonText.ts"
 import { bytes, colour, table } from "./Table.ts"
 
-type Options = { readonly config: string; readonly json: boolean }
+export type Options = { readonly config: string; readonly json: boolean }
 
-const OTHER_VERSION = "the running sallyport answers in a way this version does not know; restart it"
 const Recorded = Schema.Struct({ entries: Schema.Array(Entry) })
-
-/** What a running sallyport answers, decoded. */
-const asker = (file: string) =>
-  Effect.map(
-    Effect.mapError(
-      Config.load(file),
-      ({ message }) => new CliError({ message, exitCode: EXIT_USAGE, placed: true })
-    ),
-    ({ admin }) => <A, I>(path: string, schema: Schema.Schema<A, I>): Effect.Effect<A, CliError> =>
-      AdminClient.request(admin, "GET", path, undefined, { configFile: file }).pipe(
-        Effect.mapError(fromError),
-        Effect.flatMap((answer) => Effect.mapError(Schema.decodeUnknown(schema)(answer), () => failure(OTHER_VERSION)))
-      )
-  )
-
-const colours = (): boolean => process.stdout.isTTY && process.env["NO_COLOR"] === undefined
-const timeOf = (epochMs: number): string => new Date(epochMs).toISOString().replace("T", " ").slice(0, 19)
 
 export const actors = ({ config, json }: Options) =>
   Effect.gen(function*() {
-    const ask = yield* asker(config)
-    const threads = yield* ask("/v1/actors", Doctor.Threads)
+    const { get } = yield* Asker.make(config)
+    const threads = yield* get("/v1/actors", Doctor.Threads)
     if (json) return yield* Console.log(JSON.stringify({ threads }))
     const rows = threads.flatMap((thread) => [rowOfThread(thread)].concat(thread.actors.map(rowOfActor)))
     yield* Console.log(
@@ -43,28 +24,28 @@ export const actors = ({ config, json }: Options) =>
 
 const rowOfThread = ({ health, lastError, name, restarts, since, state }: Doctor.Threads[number]): Array<string> => {
   const load = health === null ? "-" : `loop ${health.loopDelayP99Ms.toFixed(1)} ms, ${bytes(health.heapUsedBytes)}`
-  return [name, "", state, String(restarts), timeOf(since), load, firstLine(lastError)]
+  return [name, "", state, String(restarts), Asker.timeOf(since), load, firstLine(lastError)]
 }
 
 const rowOfActor = (actor: Doctor.Threads[number]["actors"][number]): Array<string> => {
   const { lastError, name, queues, restarts, since, state } = actor
   const waiting = queues.map(({ capacity, depth, name }) => `${name} ${depth}/${capacity}`).join(", ")
-  return ["", name, state, String(restarts), timeOf(since), waiting || "-", firstLine(lastError)]
+  return ["", name, state, String(restarts), Asker.timeOf(since), waiting || "-", firstLine(lastError)]
 }
 
 const firstLine = (text: string | null): string => text?.split("\n")[0] ?? "-"
 
 export const path = ({ config, json, peer }: Options & { readonly peer: string }) =>
   Effect.gen(function*() {
-    const ask = yield* asker(config)
-    const { entries } = yield* ask("/v1/recorder", Recorded)
+    const { get } = yield* Asker.make(config)
+    const { entries } = yield* get("/v1/recorder", Recorded)
     const own = entries.filter((entry): entry is PathEntry => entry._tag === "Path" && entry.peer === peer)
     if (own.length === 0) {
       return yield* failure(`nothing is recorded of a peer ${peer}; sallyport status says which peers there are`)
     }
     if (json) return yield* Console.log(JSON.stringify({ peer, entries: own }))
     const rows = own.map(({ at, moved, path, reason, tried }) => [
-      timeOf(at),
+      Asker.timeOf(at),
       moved ? path : `${path} (stays)`,
       tried.map(({ path, rttMs, state }) => `${path} ${rttMs === null ? state : `${rttMs.toFixed(1)} ms`}`).join(", "),
       TEXT[reason]
@@ -75,10 +56,10 @@ export const path = ({ config, json, peer }: Options & { readonly peer: string }
 /** Fails when something is broken, so that scripts can tell. */
 export const doctor = ({ config, json }: Options) =>
   Effect.gen(function*() {
-    const ask = yield* asker(config)
-    const status = yield* ask("/v1/status", Doctor.Status)
-    const threads = yield* ask("/v1/actors", Doctor.Threads)
-    const { entries } = yield* ask("/v1/recorder", Recorded)
+    const { get } = yield* Asker.make(config)
+    const status = yield* get("/v1/status", Doctor.Status)
+    const threads = yield* get("/v1/actors", Doctor.Threads)
+    const { entries } = yield* get("/v1/recorder", Recorded)
     const states = entries.filter((entry) => entry._tag === "State")
     const findings = Doctor.diagnose({ status, threads, states, now: yield* Clock.currentTimeMillis })
     yield* Console.log(json ? JSON.stringify({ findings }) : report(findings))
@@ -87,8 +68,10 @@ export const doctor = ({ config, json }: Options) =>
   })
 
 const report = (findings: ReadonlyArray<Doctor.Finding>): string => {
-  if (findings.length === 0) return colour(colours(), 32, "Nothing is wrong.")
+  if (findings.length === 0) return colour(Asker.hasColours(), 32, "Nothing is wrong.")
   return findings.map(({ remedy, severity, what }) =>
-    `${colour(colours(), severity === "broken" ? 31 : 33, severity.toUpperCase())}  ${what}\n        do: ${remedy}`
+    `${
+      colour(Asker.hasColours(), severity === "broken" ? 31 : 33, severity.toUpperCase())
+    }  ${what}\n        do: ${remedy}`
   ).join("\n")
 }

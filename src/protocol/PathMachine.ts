@@ -295,6 +295,12 @@ export class PathMachine {
     return this.#run(now)
   }
 
+  /** Somebody wants to know how well the peer is reached: better paths are looked for, though nothing flows. */
+  onAsked(now: number): ReadonlyArray<Output> {
+    this.#lastActiveAt = now
+    return this.#run(now)
+  }
+
   /** What port guessing knows of why there is no direct path. */
   onGuess(reason: GuessReason | null, now: number): ReadonlyArray<Output> {
     this.#guess = reason

@@ -45,6 +45,7 @@ export const start = Effect.fnUntraced(function*(config: ForwarderConfig, teleme
     unready: Effect.as(forwarder.ask((client) => client.Stats(), { deadline: "1 second" }), []),
     decisions: Stream.empty,
     netcheck: null,
+    ping: null,
     reload: () => Effect.void
   } satisfies Running
 })

@@ -8,6 +8,7 @@ import { type SessionStatus, StreamMux } from "../actors/StreamMuxRpcs.ts"
 import { Stun } from "../actors/StunRpcs.ts"
 import { NODE_ACTORS, NODE_PLACEMENT } from "../actors/Wiring.ts"
 import * as PathKind from "../protocol/PathKind.ts"
+import type { PathRef } from "../protocol/PathRef.ts"
 import type { ClientConfig, NodeConfig } from "../services/config/Config.ts"
 import type { Settings } from "../services/Telemetry.ts"
 import * as Enrol from "./Enrol.ts"
@@ -86,6 +87,19 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
       ]
     }),
     decisions: prober.subscribe((client) => client.Decided()),
+    ping: Effect.fnUntraced(function*(peer) {
+      const { path, reason, rttMs, session } = yield* prober.ask((client) => client.Ping({ peer }), {
+        deadline: "4 seconds"
+      })
+      const legs = (yield* mux.ask((client) => client.Status())).find((it) => it.session === session)
+      return {
+        peer,
+        rttMs,
+        path: PathKind.of(path, legs?.leg ?? null, legs?.peerLeg ?? null),
+        relay: relayOf(path),
+        reason: config.path === "relay" ? "relay_only" : reason
+      }
+    }),
     netcheck: supervisor.ref(Stun).ask((client) => client.NetCheck(), { deadline: "15 seconds" }),
     reload: (next) =>
       next.role === "client" ? mux.ask((client) => client.SetForwards({ forwards: forwardsOf(next) })) : Effect.void
@@ -97,6 +111,8 @@ const orNull = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A | null> => E
 
 const forwardsOf = (config: ClientConfig) =>
   config.forwards.map(({ listen, port, resource }) => ({ listen, port, resource }))
+
+const relayOf = (path: PathRef): string | null => (path.kind === "relay" ? path.relay ?? null : null)
 
 const peerOf = (
   session: SessionStatus,
@@ -110,7 +126,7 @@ const peerOf = (
   return {
     name: session.peer,
     path,
-    relay: session.path.kind === "relay" ? session.path.relay ?? null : null,
+    relay: relayOf(session.path),
     rttMs: known?.rttMs ?? (session.rttMs > 0 ? session.rttMs : null),
     reason: path === "direct" || path === "relay-udp" ? reason : `${reason} (${legReason})`,
     flows: session.flows,

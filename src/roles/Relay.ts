@@ -54,6 +54,7 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
     unready: Effect.as(Effect.zip(hub.ask((c) => c.Nodes(), BRIEF), forwarder.ask((c) => c.Stats(), BRIEF)), []),
     decisions: Stream.empty,
     netcheck: null,
+    ping: null,
     reload: (next) => next.role === "relay" ? hub.ask((client) => client.SetPolicy(policyOf(next))) : Effect.void
   } satisfies Running
 })

@@ -6,6 +6,7 @@ import { type Config, load } from "../services/config/Config.ts"
 import * as Telemetry from "../services/Telemetry.ts"
 import * as OpenMetrics from "../services/telemetry/OpenMetrics.ts"
 import { Recorder } from "../services/telemetry/Recorder.ts"
+import * as Traces from "../services/telemetry/Traces.ts"
 import * as Forwarder from "./Forwarder.ts"
 import * as Node from "./Node.ts"
 import * as Relay from "./Relay.ts"
@@ -66,6 +67,7 @@ const routes = (started: Deferred.Deferred<Running>, recorder: Recorder): AdminS
   const onFailure = ({ message }: { readonly message: string }) => unavailable(message)
   const onSuccess = (missing: ReadonlyArray<string>) =>
     missing.length === 0 ? Effect.succeed(OK) : unavailable(missing.join("; "))
+  const decodePing = Schema.decodeUnknown(Schema.Struct({ peer: Schema.String }))
   const failed = ({ message }: { readonly message: string }) => new AdminError({ code: "internal", message })
   return {
     "GET /healthz": () => Effect.succeed(OK),
@@ -80,13 +82,35 @@ const routes = (started: Deferred.Deferred<Running>, recorder: Recorder): AdminS
         (families) => new AdminServer.Text(OpenMetrics.render(families), OpenMetrics.CONTENT_TYPE)
       ),
     "GET /v1/recorder": () => Effect.sync(() => ({ entries: recorder.entries() })),
+    "GET /v1/traces": (_, query) =>
+      Effect.flatMap(
+        wantedOf(query),
+        (wanted) =>
+          Effect.map(Effect.flatMap(running, ({ supervisor }) => supervisor.spans), (spans) =>
+            Traces.pick(Traces.group(spans), wanted))
+      ),
+    "POST /v1/ping": (body) =>
+      Effect.gen(function*() {
+        const { peer } = yield* Effect.mapError(decodePing(body), () => badRequest("the body must be {\"peer\": NAME}"))
+        const { ping } = yield* running
+        if (ping === null) return yield* badRequest("a relay has no sessions; ask a node")
+        return yield* Effect.mapError(ping(peer), failed)
+      }),
     "GET /v1/actors": () => Effect.flatMap(running, ({ supervisor }) => supervisor.status)
   }
 }
 
 const OK = new AdminServer.Text("ok\n", "text/plain; charset=utf-8")
 
-const notOfRelay = new AdminError({ code: "bad_request", message: "a relay has nobody to ask; ask a node" })
+const badRequest = (message: string) => new AdminError({ code: "bad_request", message })
+const notOfRelay = badRequest("a relay has nobody to ask; ask a node")
+
+/** `?last=N`, and `?id=` with the beginning of a trace's id. */
+const wantedOf = (query: URLSearchParams) =>
+  Effect.mapError(
+    Schema.decodeUnknown(Traces.Wanted)(Object.fromEntries(query)),
+    () => badRequest(`the query may have last=1 to ${Traces.MAX_LAST}, and id=4 to 32 hex digits`)
+  )
 
 /** A broken file keeps the old state, and the log says why. */
 const reload = (file: string, old: Config, running: Running) =>

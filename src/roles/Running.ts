@@ -1,6 +1,6 @@
 /** What a started role offers to whoever started it, whichever role it is. */
 import type { Effect, Stream } from "effect"
-import type { Decided } from "../actors/PathProberRpcs.ts"
+import type { Decided, PingFailed } from "../actors/PathProberRpcs.ts"
 import type { ActorUnavailable } from "../actors/runtime/ActorRef.ts"
 import type { Supervisor } from "../actors/runtime/Supervisor.ts"
 import type { HubError } from "../actors/SignalingHubRpcs.ts"
@@ -23,6 +23,16 @@ export interface Peer {
   readonly bytesOut: number
 }
 
+/** One round trip, just made. */
+export interface Ping {
+  readonly peer: string
+  readonly rttMs: number
+  readonly path: PathKind
+  /** As in `Peer`. */
+  readonly relay: string | null
+  readonly reason: string
+}
+
 export interface Running {
   readonly supervisor: Supervisor
   /** Names and addresses of what listens, with real ports. */
@@ -35,6 +45,8 @@ export interface Running {
   readonly decisions: Stream.Stream<Decided, ActorUnavailable>
   /** How the network treats UDP; null for a relay, which has nobody to ask. */
   readonly netcheck: Effect.Effect<NetReport, ActorUnavailable | NetCheckFailed> | null
+  /** Null for a relay, which has no sessions of its own. */
+  readonly ping: ((peer: string) => Effect.Effect<Ping, ActorUnavailable | PingFailed>) | null
   /** Takes over what may change while running; the rest of the new configuration waits for a restart. */
   readonly reload: (config: Config) => Effect.Effect<void, ActorUnavailable | HubError | ListenFailed>
 }

@@ -21,8 +21,10 @@ export class Text {
   }
 }
 
-/** A key is a method and a path, such as `GET /v1/status`; `body` is undefined when the request has none. */
-export type Routes<R = never> = Readonly<Record<string, (body: unknown) => Effect.Effect<unknown, AdminError, R>>>
+/** `body` is undefined when the request has none. */
+export type Handler<R = never> = (body: unknown, query: URLSearchParams) => Effect.Effect<unknown, AdminError, R>
+/** A key is a method and a path, such as `GET /v1/status`. */
+export type Routes<R = never> = Readonly<Record<string, Handler<R>>>
 
 /** Largest request body, bytes: a few thousand times a usual one. */
 export const MAX_BODY_BYTES = 64 * 1024
@@ -81,9 +83,10 @@ const respond = <R>(
 ): Effect.Effect<void, never, R> =>
   Effect.gen(function*() {
     yield* admit(request, endpoint)
-    const handle = yield* route(request, routes)
+    const [path = "/", query = ""] = (request.url ?? "/").split("?", 2)
+    const handle = yield* route(request.method ?? "GET", path, routes)
     const body = yield* readBody(request)
-    return yield* handle(body).pipe(Effect.timeoutFail({
+    return yield* handle(body, new URLSearchParams(query)).pipe(Effect.timeoutFail({
       duration: HANDLER_TIMEOUT,
       onTimeout: () =>
         refuse("timed_out", `no answer within ${Duration.format(HANDLER_TIMEOUT)}; see the log of this process`)
@@ -140,9 +143,8 @@ const isOwn = (host: string, { allowRemote, host: own, port }: Extract<AdminEndp
   return bare === own.toLowerCase() || bare === "localhost" || (allowRemote && isIP(bare) !== 0)
 }
 
-const route = <R>(request: IncomingMessage, routes: Routes<R>): Effect.Effect<Routes<R>[string], AdminError> => {
-  const path = (request.url ?? "/").split("?")[0] ?? "/"
-  const key = `${request.method ?? "GET"} ${path}`
+const route = <R>(method: string, path: string, routes: Routes<R>): Effect.Effect<Handler<R>, AdminError> => {
+  const key = `${method} ${path}`
   const handle = Object.hasOwn(routes, key) ? routes[key] : undefined
   if (handle !== undefined) return Effect.succeed(handle)
   const known = Object.keys(routes)

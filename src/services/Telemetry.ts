@@ -1,10 +1,11 @@
-/** Logs to stderr, and logs and spans to an OTLP collector if there is one; the same in main and in every thread. */
+/** Logs to stderr, and logs and spans to an OTLP collector if there is one; the same in main and in every thread, which keep their last spans. */
 import * as OtlpLogger from "@effect/opentelemetry/OtlpLogger"
 import * as OtlpSerialization from "@effect/opentelemetry/OtlpSerialization"
 import * as OtlpTracer from "@effect/opentelemetry/OtlpTracer"
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
 import { Effect, Layer, Logger, LogLevel, Schema } from "effect"
 import { randomInt } from "node:crypto"
+import * as SpanRing from "./telemetry/SpanRing.ts"
 import * as Tracing from "./telemetry/Tracing.ts"
 
 /** Survives a structured clone: threads get it in their `workerData`. */
@@ -26,7 +27,9 @@ export const layer = (settings: Settings, thread: string): Layer.Layer<never> =>
   Layer.mergeAll(
     Logger.replace(Logger.defaultLogger, stderr(settings.format)),
     Logger.minimumLogLevel(LogLevel.fromLiteral(settings.level)),
-    settings.otlp === null ? Layer.setTracer(Tracing.passing) : exporter(settings.otlp, settings, thread)
+    settings.otlp === null
+      ? Layer.unwrapEffect(Effect.map(SpanRing.Spans, (ring) => Layer.setTracer(Tracing.keeping(ring))))
+      : exporter(settings.otlp, settings, thread)
   )
 
 const stderr = (format: Settings["format"]) =>
@@ -37,9 +40,10 @@ const stderr = (format: Settings["format"]) =>
 const exporter = (baseUrl: string, { sample, serviceName }: Settings, thread: string) => {
   const resource = { serviceName, attributes: { "thread.name": thread } }
   const to = (path: string) => ({ url: `${baseUrl.replace(/\/$/, "")}${path}`, resource })
-  const tracer = Effect.map(
+  const tracer = Effect.zipWith(
     OtlpTracer.make(to("/v1/traces")),
-    (inner) => Layer.setTracer(Tracing.sampling(inner, sample, () => randomInt(2 ** 32) / 2 ** 32))
+    SpanRing.Spans,
+    (inner, ring) => Layer.setTracer(Tracing.sampling(inner, sample, () => randomInt(2 ** 32) / 2 ** 32, ring))
   )
   return Layer.merge(Layer.unwrapScoped(tracer), OtlpLogger.layer(to("/v1/logs"))).pipe(
     Layer.provide([FetchHttpClient.layer, OtlpSerialization.layerJson])

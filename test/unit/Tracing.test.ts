@@ -1,12 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Option, type Tracer } from "effect"
+import { CAPACITY, SpanRing } from "../../src/services/telemetry/SpanRing.ts"
+import * as Traces from "../../src/services/telemetry/Traces.ts"
 import * as Tracing from "../../src/services/telemetry/Tracing.ts"
 
 /** Keeps what it is asked to export. */
 const exporter = () => {
   const names: Array<string> = []
-  const inner: Tracer.Tracer = { ...Tracing.passing }
-  const recording = Object.assign(Object.create(Tracing.passing) as Tracer.Tracer, {
+  const inner = Tracing.keeping(new SpanRing())
+  const recording = Object.assign(Object.create(inner) as Tracer.Tracer, {
     span: (...[name, parent, context, links, startTime, kind]: Parameters<Tracer.Tracer["span"]>) => {
       names.push(name)
       const span = inner.span(name, parent, context, links, startTime, kind)
@@ -25,7 +27,7 @@ describe("sampling", () => {
     Effect.gen(function*() {
       const { names, recording } = exporter()
       const chances = [0.24, 0.26]
-      const tracer = Tracing.sampling(recording, 0.25, () => chances.shift() ?? 1)
+      const tracer = Tracing.sampling(recording, 0.25, () => chances.shift() ?? 1, new SpanRing())
       const work = Effect.withSpan(Effect.void, "child")
       yield* Effect.all([begin(work), begin(work), work]).pipe(Effect.provide(Layer.setTracer(tracer)))
       assert.deepStrictEqual(names, ["begin", "child"])
@@ -34,7 +36,7 @@ describe("sampling", () => {
   it.effect("follows what the other end has decided", () =>
     Effect.gen(function*() {
       const { names, recording } = exporter()
-      const tracer = Tracing.sampling(recording, 1, () => 0)
+      const tracer = Tracing.sampling(recording, 1, () => 0, new SpanRing())
       const ids = `00-${"b".repeat(32)}-${"c".repeat(16)}`
       const work = (name: string) => Effect.withSpan(Effect.void, name)
       yield* Effect.all([Tracing.under(`${ids}-01`)(work("yes")), Tracing.under(`${ids}-00`)(work("no"))]).pipe(
@@ -45,21 +47,79 @@ describe("sampling", () => {
 
   it.effect("tells others of a trace that is not exported, so that they do not export their part", () =>
     Effect.gen(function*() {
-      const tracer = Tracing.sampling(exporter().recording, 0, () => 0.5)
+      const tracer = Tracing.sampling(exporter().recording, 0, () => 0.5, new SpanRing())
       const { traceparent } = yield* begin(header).pipe(Effect.provide(Layer.setTracer(tracer)))
       assert.match(traceparent ?? "", /^00-[0-9a-f]{32}-[0-9a-f]{16}-00$/)
       assert.isFalse(Option.getOrThrow(Tracing.parse(traceparent)).sampled)
     }))
 })
 
+const kept = (ring: SpanRing) => ring.read().spans.map(({ name }) => name)
+
 describe("a hop that exports nothing", () => {
-  it.effect("passes on the ids that came, and has none of its own", () =>
-    Effect.gen(function*() {
+  it.effect("passes on the ids that came, since others would miss its own", () => {
+    const ring = new SpanRing()
+    return Effect.gen(function*() {
       const text = `00-${"b".repeat(32)}-${"c".repeat(16)}-01`
-      const inner = Effect.withSpan(header, "inner")
-      assert.deepStrictEqual(yield* Tracing.under(text)(inner), { traceparent: text })
-      assert.deepStrictEqual(yield* begin(inner), {})
-    }).pipe(Effect.provide(Layer.setTracer(Tracing.passing))))
+      assert.deepStrictEqual(yield* Tracing.under(text)(Effect.withSpan(Effect.withSpan(header, "inner"), "outer")), {
+        traceparent: text
+      })
+      const [inner, outer] = ring.read().spans
+      assert.deepStrictEqual([outer?.traceId, outer?.parentSpanId], ["b".repeat(32), "c".repeat(16)])
+      assert.strictEqual(inner?.parentSpanId, outer?.spanId)
+    }).pipe(Effect.provide(Layer.setTracer(Tracing.keeping(ring))))
+  })
+
+  it.effect("keeps what begins with a flow, and nothing that begins by itself", () => {
+    const ring = new SpanRing()
+    return Effect.gen(function*() {
+      const { traceparent } = yield* begin(Effect.withSpan(header, "child"))
+      assert.match(traceparent ?? "", /^00-[0-9a-f]{32}-[0-9a-f]{16}-00$/)
+      yield* Effect.withSpan(header, "timer")
+      assert.deepStrictEqual(kept(ring), ["child", "begin"])
+    }).pipe(Effect.provide(Layer.setTracer(Tracing.keeping(ring))))
+  })
+})
+
+describe("the last spans", () => {
+  it.effect("are kept when they are exported, too, and an event is one that takes no time", () => {
+    const ring = new SpanRing()
+    const { names, recording } = exporter()
+    const work = Effect.annotateCurrentSpan({ "server.address": "intranet", "error.type": "refused" }).pipe(
+      Effect.zipRight(
+        Effect.flatMap(Effect.currentSpan, (span) => Effect.sync(() => span.event("path.switch", 7_000_000n)))
+      ),
+      Effect.zipRight(Effect.fail("no"))
+    )
+    return Effect.gen(function*() {
+      yield* Effect.ignore(begin(work))
+      assert.deepStrictEqual(names, ["begin"])
+      const [event, span] = ring.read().spans
+      assert.deepStrictEqual([event?.name, event?.startMs, event?.durationMs], ["path.switch", 7, 0])
+      assert.strictEqual(event?.parentSpanId, span?.spanId)
+      assert.deepStrictEqual([span?.status, span?.parentSpanId], ["error", null])
+      assert.notProperty(span?.attributes, "server.address")
+    }).pipe(Effect.provide(Layer.setTracer(Tracing.sampling(recording, 1, () => 0, ring))))
+  })
+
+  it.effect("push out the oldest, and what the threads have of a trace is put together", () => {
+    const [one, other] = [new SpanRing(), new SpanRing()]
+    const on = (ring: SpanRing) => Effect.provide(Layer.setTracer(Tracing.keeping(ring)))
+    return Effect.gen(function*() {
+      const { traceparent } = yield* begin(header).pipe(on(one))
+      yield* Tracing.under(traceparent)(Effect.withSpan(Effect.void, "elsewhere")).pipe(on(other))
+      const [trace] = Traces.group({ one: one.read(), other: other.read() }).traces
+      assert.deepStrictEqual(trace?.spans.map(({ name, thread }) => `${name}@${thread}`), [
+        "begin@one",
+        "elsewhere@other"
+      ])
+      assert.strictEqual(trace?.spans[1]?.parentSpanId, trace?.spans[0]?.spanId)
+      for (let turn = 0; turn < CAPACITY + 2; turn++) yield* begin(Effect.void).pipe(on(other))
+      const { dropped, spans } = other.read()
+      assert.deepStrictEqual([spans.length, dropped], [CAPACITY, 3])
+      assert.isFalse(spans.some(({ name }) => name === "elsewhere"))
+    })
+  })
 })
 
 describe("traceparent", () => {

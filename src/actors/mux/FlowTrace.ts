@@ -35,7 +35,6 @@ export interface FlowTraces {
 export const make: Effect.Effect<FlowTraces> = Effect.gen(function*() {
   const tracer = yield* Effect.tracer
   const clock = yield* Effect.clock
-  /** Of flows that are exported. */
   const open = new Map<SessionId, Set<Tracer.Span>>()
   const now = () => clock.unsafeCurrentTimeNanos()
   const child = (name: string, parent: Tracer.Span) =>
@@ -66,7 +65,6 @@ export const make: Effect.Effect<FlowTraces> = Effect.gen(function*() {
         return phase
       },
       joins: (id) => {
-        if (!span.sampled) return
         session = id
         span.attribute("sallyport.session", id)
         const flows = open.get(id) ?? new Set()
@@ -90,11 +88,13 @@ export const make: Effect.Effect<FlowTraces> = Effect.gen(function*() {
     if (flows === undefined) return
     const at = now()
     const about = { "sallyport.path": to, "sallyport.path.reason": reason }
+    for (const span of flows) span.event("path.switch", at, about)
     const links = Array.from(flows, (span): Tracer.SpanLink => ({ _tag: "SpanLink", span, attributes: {} }))
+      .filter(({ span }) => span.sampled)
+    if (links.length === 0) return
     const moved = tracer.span("path.switch", Option.none(), Tracing.ALWAYS, links, at, "internal")
     for (const [key, value] of Object.entries({ ...about, "sallyport.session": session })) moved.attribute(key, value)
     moved.end(at, Exit.void)
-    for (const span of flows) span.event("path.switch", at, about)
   }
   return { begin, onSwitch }
 })

@@ -20,6 +20,7 @@ import {
 } from "effect"
 import { MessageChannel, type MessagePort } from "node:worker_threads"
 import type * as Metrics from "../../services/telemetry/Metrics.ts"
+import * as SpanRing from "../../services/telemetry/SpanRing.ts"
 import { NotStarted } from "./Actor.ts"
 import type { ActorAddress, Any as AnyAddress } from "./ActorAddress.ts"
 import * as ActorRef from "./ActorRef.ts"
@@ -73,6 +74,8 @@ export interface Supervisor {
   readonly status: Effect.Effect<ReadonlyArray<Status.ThreadStatus>>
   /** Of all threads, as they are now; see `RuntimeMetrics` for those that do not answer. */
   readonly metrics: Effect.Effect<ReadonlyArray<Metrics.Family>>
+  /** By thread, main among them, the last spans that ended there; without the threads that do not answer. */
+  readonly spans: Effect.Effect<Readonly<Record<string, SpanRing.Snapshot>>>
   /** The last 64 and what follows; who falls behind by 256 loses the oldest. */
   readonly events: Stream.Stream<Status.Event>
   /** When each actor has been up once. */
@@ -148,6 +151,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     },
     status: Effect.sync(() => [...world.threads.values()].map(threadStatus)),
     metrics: world.metrics.read,
+    spans: readSpans(world),
     events: Stream.fromPubSub(world.events),
     awaitUp: Effect.forEach(world.actors.values(), (it) => Deferred.await(it.firstUp), { discard: true }).pipe(
       Effect.raceFirst(Deferred.await(world.gaveUp))
@@ -197,10 +201,23 @@ const makeWorld = Effect.fnUntraced(function*(options: Options) {
   } satisfies World
 })
 
-const askMetrics = Effect.fnUntraced(function*({ host }: ThreadEntry) {
-  const { client } = yield* Effect.flatMap(Deferred.poll(host), Option.getOrElse(() => Effect.fail("down" as const)))
-  return yield* client.Metrics()
-})
+const hostOf = ({ host }: ThreadEntry) =>
+  Effect.flatMap(Deferred.poll(host), Option.getOrElse(() => Effect.fail("down" as const)))
+
+const askMetrics = (thread: ThreadEntry) => Effect.flatMap(hostOf(thread), ({ client }) => client.Metrics())
+
+const readSpans = ({ threads }: World) =>
+  Effect.gen(function*() {
+    const own = (yield* SpanRing.Spans).read()
+    const asked = yield* Effect.forEach(threads.values(), (thread) =>
+      Effect.flatMap(hostOf(thread), ({ client }) =>
+        client.Spans()).pipe(
+          Effect.timeout(RuntimeMetrics.DEADLINE),
+          Effect.map((snapshot) => [thread.name, snapshot] as const),
+          Effect.option
+        ), { concurrency: "unbounded" })
+    return Object.fromEntries([["main", own] as const, ...asked.flatMap(Option.toArray)])
+  })
 
 const runThread = (world: World, thread: ThreadEntry): Effect.Effect<never> =>
   Effect.gen(function*() {

@@ -2,6 +2,7 @@
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
+import * as SpanRing from "../../services/telemetry/SpanRing.ts"
 import { NotStarted } from "./Actor.ts"
 import { PortSchema } from "./Port.ts"
 
@@ -42,6 +43,8 @@ export class ThreadRpcs extends RpcGroup.make(
   Rpc.make("Health", { success: Health }),
   /** Of the actors on this thread, those that have ended among them as far as they counted. */
   Rpc.make("Metrics", { success: Schema.Array(Metrics.Family) }),
+  /** The last spans that ended on this thread. */
+  Rpc.make("Spans", { success: SpanRing.Snapshot }),
   /** Actors that died by themselves once they were up, after everything of theirs was released. */
   Rpc.make("Deaths", { success: Death, stream: true }),
   /** Flushes telemetry and ends the thread. May not be answered. */

@@ -2,6 +2,7 @@
 import { type Rpc, RpcServer } from "@effect/rpc"
 import { Cause, Deferred, Duration, Effect, ExecutionStrategy, Exit, Fiber, Layer, Mailbox, Scope } from "effect"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
+import * as SpanRing from "../../services/telemetry/SpanRing.ts"
 import { type Actor, type Incarnation, NotStarted } from "./Actor.ts"
 import type { ActorAddress } from "./ActorAddress.ts"
 import * as ActorRef from "./ActorRef.ts"
@@ -174,6 +175,7 @@ const makeHost = Effect.fnUntraced(function*(registry: Registry, shutdown: Defer
       Effect.forEach(hosted.values(), ({ links }) => links.get(peer)?.link.giveUp ?? Effect.void, { discard: true }),
     Health: () => health,
     Metrics: () => Effect.sync(() => Metrics.merge([counted, ...Array.from(sources, (read) => read())])),
+    Spans: () => Effect.map(SpanRing.Spans, (ring) => ring.read()),
     Deaths: () => Mailbox.toStream(deaths),
     Shutdown: () => Effect.asVoid(Deferred.succeed(shutdown, undefined))
   }))

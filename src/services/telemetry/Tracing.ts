@@ -4,8 +4,9 @@
  */
 import { Context, Effect, type Exit, Option, Tracer } from "effect"
 import { randomBytes } from "node:crypto"
+import type { SpanRing } from "./SpanRing.ts"
 
-/** Whether a trace may begin with a span that has no parent: by chance, as config says, or in any case. */
+/** Whether a trace begins with a span that has no parent, and is exported then: by chance, as config says, or in any case. */
 type Beginning = "never" | "by_chance" | "always"
 class Begins extends Context.Reference<Begins>()("sallyport/telemetry/Begins", {
   defaultValue: (): Beginning => "never"
@@ -18,71 +19,105 @@ export const BY_CHANCE = contextOf("by_chance")
 /** For spans that tell of others that are exported already. */
 export const ALWAYS = contextOf("always")
 
-/** Exports a `share` (0 to 1) of the traces that begin here, and what follows on traces that others export. */
-export const sampling = (inner: Tracer.Tracer, share: number, chance: () => number): Tracer.Tracer =>
+/**
+ * Exports a `share` (0 to 1) of the traces that begin here, and what follows on traces that others export. Every span of a trace is
+ * kept in `ring`, exported or not.
+ */
+export const sampling = (
+  inner: Tracer.Tracer,
+  share: number,
+  chance: () => number,
+  ring: SpanRing
+): Tracer.Tracer =>
   Tracer.make({
     context: (run, fiber) => inner.context(run, fiber),
-    span: (name, parent, context, links, startTime, kind, options) => {
+    span: (...asked) => {
+      const [name, parent, context, links, startTime, kind] = asked
       if (Option.isSome(parent)) {
-        return parent.value.sampled
-          ? inner.span(name, parent, context, links, startTime, kind, options)
-          : new Passing(name, parent, context, kind, startTime)
+        return parent.value.sampled ? alsoKept(inner.span(...asked), ring) : new Kept(ring, ...asked)
       }
       const beginning = Context.get(context, Begins)
       const exports = beginning === "always" || (beginning === "by_chance" && chance() < share)
-      if (exports) return inner.span(name, parent, context, links, startTime, kind, options)
-      return new Passing(name, parent, context, kind, startTime, beginning === "never" ? NOTHING : newIds())
+      return exports
+        ? alsoKept(inner.span(...asked), ring)
+        : new Kept(ring, name, parent, context, links, startTime, kind)
     }
   })
 
-/** Exports nothing and begins nothing: a hop that is not there for those who export. */
-export const passing: Tracer.Tracer = Tracer.make({
-  context: (run) => run(),
-  span: (name, parent, context, _, startTime, kind) => new Passing(name, parent, context, kind, startTime)
-})
+/** Exports nothing: a hop that is not there for those who export. */
+export const keeping = (ring: SpanRing): Tracer.Tracer =>
+  Tracer.make({ context: (run) => run(), span: (...asked) => new Kept(ring, ...asked) })
 
-type Ids = { readonly traceId: string; readonly spanId: string }
-const NOTHING: Ids = { traceId: "", spanId: "" }
-const newIds = (): Ids => ({ traceId: randomBytes(16).toString("hex"), spanId: randomBytes(8).toString("hex") })
+const newSpanId = (): string => randomBytes(8).toString("hex")
 
-/** Bears its parent's ids, so that what follows on it follows on its parent. */
-class Passing implements Tracer.Span {
+const alsoKept = (span: Tracer.Span, ring: SpanRing): Tracer.Span => {
+  const { spanId } = span
+  const end = span.end.bind(span)
+  const event = span.event.bind(span)
+  const parentSpanId = Option.getOrNull(Option.map(span.parent, (above) => above.spanId))
+  return Object.assign(span, {
+    end: (endTime: bigint, exit: Exit.Exit<unknown, unknown>) => {
+      ring.onEnd(span, { spanId, parentSpanId }, endTime, exit)
+      end(endTime, exit)
+    },
+    event: (name: string, at: bigint, attributes?: Record<string, unknown>) => {
+      ring.onEvent(span, spanId, name, at, attributes)
+      event(name, at, attributes)
+    }
+  })
+}
+
+/**
+ * Is kept on this thread and exported to nobody. Of a trace that others export it bears its parent's id in what it tells the world, so
+ * that what follows on it follows on its parent; what begins no trace and is of none has no ids, and is not kept.
+ */
+class Kept implements Tracer.Span {
   readonly _tag = "Span"
   readonly traceId: string
   readonly spanId: string
   readonly sampled: boolean
   readonly attributes = new Map<string, unknown>()
-  readonly links: ReadonlyArray<Tracer.SpanLink> = []
+  readonly links: ReadonlyArray<Tracer.SpanLink>
   readonly name: string
   readonly parent: Option.Option<Tracer.AnySpan>
   readonly context: Context.Context<never>
   readonly kind: Tracer.SpanKind
   status: Tracer.SpanStatus
+  readonly #ring: SpanRing
+  readonly #own: string
 
-  constructor(
-    name: string,
-    parent: Option.Option<Tracer.AnySpan>,
-    context: Context.Context<never>,
-    kind: Tracer.SpanKind,
-    startTime: bigint,
-    ids: Ids = Option.getOrElse(parent, () => NOTHING)
-  ) {
+  constructor(ring: SpanRing, ...asked: Parameters<Tracer.Tracer["span"]>) {
+    const [name, parent, context, links, startTime, kind] = asked
+    const above = Option.getOrNull(parent)
+    const isOf = above === null ? Context.get(context, Begins) !== "never" : above.traceId !== ""
     this.name = name
     this.parent = parent
     this.context = context
     this.kind = kind
-    this.traceId = ids.traceId
-    this.spanId = ids.spanId
-    this.sampled = Option.exists(parent, ({ sampled }) => sampled)
+    this.links = links
+    this.sampled = above?.sampled ?? false
+    this.traceId = !isOf ? "" : above?.traceId ?? randomBytes(16).toString("hex")
+    this.#own = isOf ? newSpanId() : ""
+    this.spanId = above !== null && above.sampled ? above.spanId : this.#own
     this.status = { _tag: "Started", startTime }
+    this.#ring = ring
   }
 
   end(endTime: bigint, exit: Exit.Exit<unknown, unknown>): void {
+    if (this.traceId !== "") {
+      const above = Option.getOrNull(this.parent)
+      const parentSpanId = above instanceof Kept ? above.#own : above?.spanId ?? null
+      this.#ring.onEnd(this, { spanId: this.#own, parentSpanId }, endTime, exit)
+    }
     this.status = { _tag: "Ended", startTime: this.status.startTime, endTime, exit }
   }
 
-  attribute(): void {}
-  event(): void {}
+  attribute(key: string, value: unknown): void {
+    if (this.traceId !== "") this.attributes.set(key, value)
+  }
+  event(name: string, at: bigint, attributes?: Record<string, unknown>): void {
+    if (this.traceId !== "") this.#ring.onEvent(this, this.#own, name, at, attributes)
+  }
   addLinks(): void {}
 }
 

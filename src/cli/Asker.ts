@@ -1,0 +1,36 @@
+/** Asks the running sallyport that a configuration file describes, and decodes what it answers. */
+import { Effect, Schema } from "effect"
+import * as AdminClient from "../services/AdminClient.ts"
+import * as Config from "../services/config/Config.ts"
+import { CliError, EXIT_USAGE, failure, fromError } from "./CliError.ts"
+
+export const OTHER_VERSION = "the running sallyport answers in a way this version does not know; restart it"
+
+export interface Asker {
+  readonly config: Config.Config
+  readonly get: <A, I>(path: string, schema: Schema.Schema<A, I>) => Effect.Effect<A, CliError>
+  readonly post: <A, I>(path: string, body: unknown, schema: Schema.Schema<A, I>) => Effect.Effect<A, CliError>
+}
+
+export const load = (file: string): Effect.Effect<Config.Config, CliError> =>
+  Effect.mapError(Config.load(file), ({ message }) => new CliError({ message, exitCode: EXIT_USAGE, placed: true }))
+
+export const make = (file: string): Effect.Effect<Asker, CliError> =>
+  Effect.map(load(file), (config) => {
+    const ask = <A, I>(method: "GET" | "POST", path: string, body: unknown, schema: Schema.Schema<A, I>) =>
+      AdminClient.request(config.admin, method, path, body, { configFile: file }).pipe(
+        Effect.mapError(fromError),
+        Effect.flatMap((answer) => Effect.mapError(Schema.decodeUnknown(schema)(answer), () => failure(OTHER_VERSION)))
+      )
+    return {
+      config,
+      get: (path, schema) => ask("GET", path, undefined, schema),
+      post: (path, body, schema) => ask("POST", path, body, schema)
+    }
+  })
+
+/** Whether somebody looks at it. */
+export const hasColours = (): boolean => process.stdout.isTTY && process.env["NO_COLOR"] === undefined
+
+/** UTC, to the second. */
+export const timeOf = (epochMs: number): string => new Date(epochMs).toISOString().replace("T", " ").slice(0, 19)

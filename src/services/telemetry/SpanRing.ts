@@ -1,0 +1,113 @@
+/**
+ * The last spans that ended on this thread, whether they are exported or not: so that a running process can show what it did a
+ * moment ago. Bounded by number, and each span in size. It holds no address and no name of a host: attributes that might bear one
+ * are left out.
+ */
+import { Context, Exit, Schema, type Tracer } from "effect"
+import { randomBytes } from "node:crypto"
+
+const Ids = Schema.Struct({ traceId: Schema.String, spanId: Schema.String })
+
+export const Ended = Schema.Struct({
+  ...Ids.fields,
+  /** Null: the trace begins with it. It may be another process's. */
+  parentSpanId: Schema.NullOr(Schema.String),
+  name: Schema.String,
+  /** Epoch ms, with a fraction. */
+  startMs: Schema.Number,
+  durationMs: Schema.Number,
+  status: Schema.Literal("ok", "error"),
+  attributes: Schema.Record({ key: Schema.String, value: Schema.Union(Schema.String, Schema.Number, Schema.Boolean) }),
+  links: Schema.Array(Ids)
+})
+export type Ended = typeof Ended.Type
+
+/** `dropped`: so many have been overwritten. */
+export const Snapshot = Schema.Struct({ spans: Schema.Array(Ended), dropped: Schema.Int })
+export type Snapshot = typeof Snapshot.Type
+
+/** Some fifty flows; half a MiB at most. */
+export const CAPACITY = 512
+const MAX_ATTRIBUTES = 16
+const MAX_LINKS = 16
+const MAX_CHARS = 120
+/** What tells of places and people, or is of use to nobody here. */
+const WITHHELD: ReadonlySet<string> = new Set([
+  "server.address",
+  "client.address",
+  "network.peer.address",
+  "exception.message",
+  "code.stacktrace",
+  "requestId"
+])
+
+type SpanIds = { readonly spanId: string; readonly parentSpanId: string | null }
+
+export class SpanRing {
+  readonly #ring: Array<Ended> = []
+  #at = 0
+  #dropped = 0
+
+  /** `ids`: they may be others than those that the span tells the world (`Tracing`). */
+  onEnd(span: Tracer.Span, ids: SpanIds, endTime: bigint, exit: Exit.Exit<unknown, unknown>): void {
+    const { startTime } = span.status
+    this.#push({
+      traceId: span.traceId,
+      ...ids,
+      name: span.name,
+      startMs: Number(startTime) / 1e6,
+      durationMs: Number(endTime - startTime) / 1e6,
+      status: Exit.isSuccess(exit) ? "ok" : "error",
+      attributes: attributesOf(span.attributes),
+      links: span.links.slice(0, MAX_LINKS).map(({ span: { spanId, traceId } }) => ({ traceId, spanId }))
+    })
+  }
+
+  /** Something that takes no time: a span of its own within the one that it happens in, which may last for hours yet. */
+  onEvent(
+    span: Tracer.Span,
+    parentSpanId: string,
+    name: string,
+    at: bigint,
+    attributes: Record<string, unknown> = {}
+  ): void {
+    this.#push({
+      traceId: span.traceId,
+      spanId: randomBytes(8).toString("hex"),
+      parentSpanId,
+      name,
+      startMs: Number(at) / 1e6,
+      durationMs: 0,
+      status: "ok",
+      attributes: attributesOf(new Map(Object.entries(attributes))),
+      links: []
+    })
+  }
+
+  /** In the order in which they ended. */
+  read(): Snapshot {
+    return { spans: [...this.#ring.slice(this.#at), ...this.#ring.slice(0, this.#at)], dropped: this.#dropped }
+  }
+
+  #push(span: Ended): void {
+    if (this.#ring.length < CAPACITY) return void this.#ring.push(span)
+    this.#ring[this.#at] = span
+    this.#at = (this.#at + 1) % CAPACITY
+    this.#dropped++
+  }
+}
+
+/** The thread's own. */
+export class Spans extends Context.Reference<Spans>()("sallyport/telemetry/Spans", {
+  defaultValue: () => new SpanRing()
+}) {}
+
+const attributesOf = (all: ReadonlyMap<string, unknown>): Ended["attributes"] => {
+  const kept: Record<string, string | number | boolean> = {}
+  for (const [key, value] of all) {
+    if (WITHHELD.has(key) || Object.keys(kept).length >= MAX_ATTRIBUTES) continue
+    if (typeof value === "number" || typeof value === "boolean") kept[key] = value
+    else if (typeof value === "string") kept[key] = value.slice(0, MAX_CHARS)
+  }
+  return kept
+}
