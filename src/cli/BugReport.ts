@@ -10,11 +10,10 @@ import { arch, cpus, platform, release, totalmem } from "node:os"
 import { promisify } from "node:util"
 import { gzip } from "node:zlib"
 import pkg from "../../package.json" with { type: "json" }
-import * as Candidate from "../protocol/Candidate.ts"
 import * as AdminClient from "../services/AdminClient.ts"
 import type * as Config from "../services/config/Config.ts"
-import * as HostPort from "../services/config/HostPort.ts"
 import { Entry } from "../services/telemetry/Recorder.ts"
+import * as Redact from "../services/telemetry/Redact.ts"
 import * as Asker from "./Asker.ts"
 import { failure } from "./CliError.ts"
 import * as Doctor from "./Doctor.ts"
@@ -121,19 +120,13 @@ const hostsOf = (config: Config.Config, status: unknown): ReadonlyArray<string> 
   )
 }
 
-const V4 = /(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])/g
 /** 32 bytes in base64url: a node key, which tells who it is. */
 const KEY = /(?<![\w-])[\w-]{43}(?![\w-])/g
-const V6 = /(?<![\w:.])(?=[0-9a-f:]*:[0-9a-f:]*:)[0-9a-f:]{2,39}(?![\w:])/gi
 
-/** Loopback and "any" say nothing of anybody, and stay. */
+/** A word in the place of each address, relay's name and node key; the same one for the same. */
 export const redact = (text: string, hosts: ReadonlyArray<string>, salt: Uint8Array): string => {
   const word = (kind: string, what: string) =>
     `${kind}-${createHash("sha256").update(salt).update(what).digest("hex").slice(0, 6)}`
-  const hide = (kind: string) => (found: string) => {
-    const host = Candidate.canonical(found)
-    return host === null || Candidate.isLoopback(host) || HostPort.isUnspecified(host) ? found : word(kind, host)
-  }
   const named = hosts.reduce((left, host) => left.replaceAll(host, word("host", host)), text)
-  return named.replace(KEY, (key) => word("key", key)).replace(V4, hide("ipv4")).replace(V6, hide("ipv6"))
+  return Redact.addresses(named.replace(KEY, (key) => word("key", key)), word)
 }

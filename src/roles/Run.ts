@@ -38,6 +38,7 @@ export const run = (config: Config, options: Options): Effect.Effect<never, RunF
     yield* AdminServer.make({ listen: config.admin, routes: routes(started, recorder) })
     const running = yield* start(config, telemetry, { localDoor: false })
     yield* Effect.forkScoped(record(running, recorder))
+    yield* Telemetry.exportMetrics(telemetry, running.supervisor.metrics)
     yield* Deferred.succeed(started, running)
     yield* onHangUp(reload(options.configFile, config, running))
     const { name, role } = config

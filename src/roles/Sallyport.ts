@@ -77,6 +77,7 @@ const make = (source: Source, options: Options = {}) =>
     const config = yield* (typeof source === "string" ? load(source) : decode(source, { baseDir }))
     const telemetry = Threads.telemetryOf(config, options.logFormat ?? "json")
     const running = yield* start(config, telemetry, { localDoor: true })
+    yield* Telemetry.exportMetrics(telemetry, running.supervisor.metrics)
     return service(config, running, baseDir)
   }).pipe(Effect.mapError((error) => new RunFailed({ message: error.message })))
 

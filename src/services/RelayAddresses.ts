@@ -38,7 +38,7 @@ export const resolve = Effect.fnUntraced(function*(stateDir: string, host: strin
   )
   if (Option.isNone(asked)) {
     const what = before.length > 0 ? "its last addresses are used" : "check DNS"
-    yield* Effect.logWarning(`the relay's name ${host} cannot be resolved; ${what}`)
+    yield* Effect.logWarning(`the relay's name cannot be resolved; ${what}`).pipe(Effect.annotateLogs({ host }))
     return before
   }
   if (asked.value.join() !== before.join()) {

@@ -1,10 +1,19 @@
-/** Logs to stderr, and logs and spans to an OTLP collector if there is one; the same in main and in every thread, which keep their last spans. */
+/**
+ * Logs to stderr, and logs, spans and metrics to an OTLP collector if there is one; the same in main and in every thread, which keep
+ * their last spans. Metrics are main's alone.
+ */
 import * as OtlpLogger from "@effect/opentelemetry/OtlpLogger"
+import * as OtlpResource from "@effect/opentelemetry/OtlpResource"
 import * as OtlpSerialization from "@effect/opentelemetry/OtlpSerialization"
 import * as OtlpTracer from "@effect/opentelemetry/OtlpTracer"
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
-import { Effect, Layer, Logger, LogLevel, Schema } from "effect"
+import * as HttpBody from "@effect/platform/HttpBody"
+import * as HttpClient from "@effect/platform/HttpClient"
+import { Clock, Duration, Effect, Layer, Logger, LogLevel, Schema } from "effect"
 import { randomInt } from "node:crypto"
+import type * as Metrics from "./telemetry/Metrics.ts"
+import * as OtlpMetrics from "./telemetry/OtlpMetrics.ts"
+import * as Redact from "./telemetry/Redact.ts"
 import * as SpanRing from "./telemetry/SpanRing.ts"
 import * as Tracing from "./telemetry/Tracing.ts"
 
@@ -37,15 +46,61 @@ const stderr = (format: Settings["format"]) =>
     ? Logger.map(Logger.jsonLogger, (line) => void process.stderr.write(`${line}\n`))
     : Logger.prettyLogger({ stderr: true })
 
+const urlOf = (baseUrl: string, path: string): string => `${baseUrl.replace(/\/$/, "")}${path}`
+const resourceOf = (serviceName: string, thread: string) => ({ serviceName, attributes: { "thread.name": thread } })
+
 const exporter = (baseUrl: string, { sample, serviceName }: Settings, thread: string) => {
-  const resource = { serviceName, attributes: { "thread.name": thread } }
-  const to = (path: string) => ({ url: `${baseUrl.replace(/\/$/, "")}${path}`, resource })
+  const to = (path: string) => ({ url: urlOf(baseUrl, path), resource: resourceOf(serviceName, thread) })
   const tracer = Effect.zipWith(
     OtlpTracer.make(to("/v1/traces")),
     SpanRing.Spans,
     (inner, ring) => Layer.setTracer(Tracing.sampling(inner, sample, () => randomInt(2 ** 32) / 2 ** 32, ring))
   )
   return Layer.merge(Layer.unwrapScoped(tracer), OtlpLogger.layer(to("/v1/logs"))).pipe(
-    Layer.provide([FetchHttpClient.layer, OtlpSerialization.layerJson])
+    Layer.provide([FetchHttpClient.layer, withoutAddresses])
   )
 }
+
+/** Nothing leaves that says where anybody is. */
+const encode = (data: unknown) => HttpBody.text(Redact.otlp(data), "application/json")
+const withoutAddresses = Layer.succeed(OtlpSerialization.OtlpSerialization, {
+  traces: encode,
+  metrics: encode,
+  logs: encode
+})
+
+/** A collector that keeps values for a minute shows no gaps. */
+const METRICS_INTERVAL = Duration.seconds(15)
+const METRICS_DEADLINE = Duration.seconds(3)
+/** Whoever stops a process does not wait for a collector that hangs. */
+const LAST_METRICS_DEADLINE = Duration.seconds(1)
+
+/** Sends what `read` answers to the collector, if there is one, as long as the scope lasts, and once more at its end. */
+export const exportMetrics = Effect.fnUntraced(function*(
+  { otlp, serviceName }: Settings,
+  read: Effect.Effect<ReadonlyArray<Metrics.Family>>
+) {
+  if (otlp === null) return
+  const client = HttpClient.withTracerDisabledWhen(yield* HttpClient.HttpClient, () => true)
+  const resource = OtlpResource.make(resourceOf(serviceName, "main"))
+  let failing = false
+  const post = Effect.gen(function*() {
+    const now = yield* Clock.currentTimeMillis
+    const body = encode(OtlpMetrics.render(yield* read, resource, { startedAt: performance.timeOrigin, now }))
+    const { status } = yield* client.post(urlOf(otlp, "/v1/metrics"), { body })
+    if (status >= 300) return yield* Effect.fail(`it answers with status ${status}`)
+    failing = false
+  }).pipe(
+    Effect.scoped,
+    Effect.timeout(METRICS_DEADLINE),
+    Effect.catchAll((error) => {
+      const before = failing
+      failing = true
+      return before
+        ? Effect.void
+        : Effect.logWarning("metrics are not taken by the collector; tried again", String(error))
+    })
+  )
+  yield* Effect.addFinalizer(() => Effect.ignore(Effect.timeout(post, LAST_METRICS_DEADLINE)))
+  yield* Effect.forkScoped(Effect.forever(Effect.delay(post, METRICS_INTERVAL)))
+}, Effect.provide(FetchHttpClient.layer))

@@ -118,9 +118,27 @@ describe("telemetry of three processes", () => {
     for (const secret of [...keys, "sp1_", "127.0.0.1", "::1"]) assert.notInclude(recorded, secret)
   })
 
+  it("exports what a scrape shows, the last of it when it stops", async () => {
+    const scraped = String(await world.ask("client", "/metrics"))
+    const taken = Number(/^sallyport_flow_opens_total\{code="accepted"\} (\d+)$/m.exec(scraped)?.[1])
+    assert.isAtLeast(taken, 1, scraped)
+    await world.program("client").stop()
+    const own = collector.points.filter(({ service }) => service === "sallyport-client")
+    const last = Math.max(...own.map(({ endMs }) => endMs))
+    const points = own.filter(({ endMs }) => endMs === last)
+    const opened = points.filter(({ name }) => name === "sallyport_flow_opens").map(({ value }) => value)
+    assert.deepStrictEqual(opened, [taken])
+    const families = [...scraped.matchAll(/^# TYPE (\S+)/gm)].map(([, name = ""]) => name)
+    const exported = new Set(points.map(({ name }) => name))
+    assert.isAbove(exported.size, 15)
+    assert.includeMembers(families, [...exported])
+    assert.deepStrictEqual(points.find(({ name }) => name === "sallyport_path_bytes")?.unit, "By")
+    assert.isTrue(points.every(({ endMs, startMs }) => startMs < endMs && startMs > Date.now() - 600_000))
+  })
+
   it("has one trace for a flow, across all of them, with a link from a move to another path", async () => {
     const keys = ROLES.flatMap((role) => keysIn(join(world.dir, "state", role)))
-    for (const role of ["client", "connector", "relay"] as const) await world.program(role).stop()
+    for (const role of ["connector", "relay"] as const) await world.program(role).stop()
 
     const flow = collector.spans.find(({ name, traceId }) =>
       name === "flow" && collector.spans.some((span) => span.traceId === traceId && span.name === "SignalingHub.dial")
@@ -182,6 +200,7 @@ describe("telemetry of three processes", () => {
 
     const said = collector.bodies.join("\n")
     for (const secret of [...keys, "sp1_"]) assert.notInclude(said, secret)
+    for (const key of ["server.address", "host", "relay", "remote"]) assert.notInclude(said, `"key":"${key}"`)
   })
 
   it("traces nothing but flows", async () => {

@@ -31,8 +31,49 @@ type Traces = {
   }>
 }
 
+/** A number, or a histogram's count. */
+export interface Point {
+  readonly service: string
+  readonly name: string
+  readonly unit: string
+  readonly labels: Readonly<Record<string, unknown>>
+  readonly value: number
+  /** Epoch ms. */
+  readonly startMs: number
+  readonly endMs: number
+}
+
+type DataPoint = {
+  readonly attributes: KeyValues
+  readonly startTimeUnixNano: string
+  readonly timeUnixNano: string
+  readonly asDouble?: number
+  readonly count?: string
+  readonly bucketCounts?: ReadonlyArray<string>
+  readonly explicitBounds?: ReadonlyArray<number>
+}
+type Data = { readonly dataPoints: ReadonlyArray<DataPoint> }
+type MetricsRequest = {
+  readonly resourceMetrics: ReadonlyArray<{
+    readonly resource: { readonly attributes: KeyValues }
+    readonly scopeMetrics: ReadonlyArray<{
+      readonly metrics: ReadonlyArray<
+        {
+          readonly name: string
+          readonly unit: string
+          readonly sum?: Data
+          readonly gauge?: Data
+          readonly histogram?: Data
+        }
+      >
+    }>
+  }>
+}
+
 export class Collector {
   readonly spans: Array<Span> = []
+  /** Of all exports, in the order in which they came. */
+  readonly points: Array<Point> = []
   /** As they came. */
   readonly bodies: Array<string> = []
   readonly #server: Server
@@ -49,6 +90,7 @@ export class Collector {
       request.setEncoding("utf8").on("data", (part: string) => (body += part))
       request.on("end", () => {
         this.bodies.push(body)
+        if (request.url === "/v1/metrics") this.points.push(...pointsOf(JSON.parse(body) as MetricsRequest))
         if (request.url === "/v1/traces") this.spans.push(...spansOf(JSON.parse(body) as Traces))
         response.setHeader("content-type", "application/json").end("{}")
       })
@@ -81,6 +123,22 @@ const spansOf = ({ resourceSpans }: Traces): ReadonlyArray<Span> =>
       events: span.events.map(({ attributes, name }) => ({ name, attributes: valuesOf(attributes) })),
       links: span.links
     }))
+  })
+
+const pointsOf = ({ resourceMetrics }: MetricsRequest): ReadonlyArray<Point> =>
+  resourceMetrics.flatMap(({ resource, scopeMetrics }) => {
+    const service = String(valuesOf(resource.attributes)["service.name"])
+    return scopeMetrics.flatMap(({ metrics }) => metrics).flatMap(({ gauge, histogram, name, sum, unit }) =>
+      (sum ?? gauge ?? histogram)?.dataPoints.map((point): Point => ({
+        service,
+        name,
+        unit,
+        labels: valuesOf(point.attributes),
+        value: point.asDouble ?? Number(point.count),
+        startMs: Number(BigInt(point.startTimeUnixNano) / 1_000_000n),
+        endMs: Number(BigInt(point.timeUnixNano) / 1_000_000n)
+      })) ?? []
+    )
   })
 
 const valuesOf = (pairs: KeyValues): Readonly<Record<string, unknown>> =>

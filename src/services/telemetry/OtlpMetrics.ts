@@ -1,0 +1,66 @@
+/**
+ * Metrics as OTLP (opentelemetry-proto, metrics/v1): the same families that a scrape shows, under the same names, so that one dashboard
+ * serves both. Sums are cumulative since the process started: of an export that is lost nothing is missing from the next one.
+ */
+import type { Family, Labels } from "./Metrics.ts"
+
+const CUMULATIVE = 2 // AggregationTemporality
+/** UCUM, as OpenTelemetry writes units. */
+const UNITS: Readonly<Record<string, string>> = { bytes: "By", seconds: "s", ratio: "1" }
+
+type Times = { readonly startTimeUnixNano: string; readonly timeUnixNano: string }
+
+/** An ExportMetricsServiceRequest. Times: epoch ms. */
+export const render = (
+  families: ReadonlyArray<Family>,
+  resource: unknown,
+  { now, startedAt }: { readonly startedAt: number; readonly now: number }
+) => {
+  const times = { startTimeUnixNano: nanos(startedAt), timeUnixNano: nanos(now) }
+  return {
+    resourceMetrics: [{
+      resource,
+      scopeMetrics: [{ scope: { name: "sallyport" }, metrics: families.map((family) => metricOf(family, times)) }]
+    }]
+  }
+}
+
+const metricOf = (family: Family, times: Times) => ({
+  name: family.name,
+  description: family.help,
+  unit: UNITS[family.unit] ?? family.unit,
+  ...dataOf(family, times)
+})
+
+const dataOf = (family: Family, times: Times) => {
+  const numbers = (points: ReadonlyArray<{ readonly labels: Labels; readonly value: number }>) =>
+    points.map(({ labels, value }) => ({ attributes: attributesOf(labels), ...times, asDouble: value }))
+  switch (family._tag) {
+    case "Counter":
+      return {
+        sum: { aggregationTemporality: CUMULATIVE, isMonotonic: true, dataPoints: numbers(family.points) }
+      }
+    case "Gauge":
+      return { gauge: { dataPoints: numbers(family.points) } }
+    case "Histogram":
+      return {
+        histogram: {
+          aggregationTemporality: CUMULATIVE,
+          dataPoints: family.points.map(({ counts, labels, sum }) => ({
+            attributes: attributesOf(labels),
+            ...times,
+            count: String(counts.reduce((all, count) => all + count, 0)),
+            sum,
+            bucketCounts: counts.map(String),
+            explicitBounds: family.bounds
+          }))
+        }
+      }
+  }
+}
+
+const attributesOf = (labels: Labels) =>
+  Object.entries(labels).map(([key, stringValue]) => ({ key, value: { stringValue } }))
+
+/** 64 bits, as JSON has them: text. */
+const nanos = (epochMs: number): string => (BigInt(Math.round(epochMs * 1000)) * 1000n).toString()
