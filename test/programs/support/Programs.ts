@@ -171,6 +171,9 @@ export interface Options {
   readonly node?: { readonly path?: "auto" | "relay"; readonly carrier?: "auto" | "webtransport" | "websocket" }
   /** Of all three. */
   readonly telemetry?: { readonly otlp: string; readonly sample?: number }
+  /** Of all three. */
+  readonly logLevel?: "debug" | "info"
+  readonly turn?: NonNullable<Input<"relay">["turn"]>
   /** Starts the relay alone. */
   readonly relayOnly?: boolean
 }
@@ -221,15 +224,17 @@ export class World {
 
   /** Writes `<role>.yaml`; JSON is YAML, too. `changes` replace whole keys of what the world started with. */
   configure<R extends Role>(role: R, changes: Partial<Input<R>>): string {
-    const { access, client, node, resources, telemetry = {} } = this.#options
+    const { access, client, logLevel = "info", node, resources, telemetry = {}, turn } = this.#options
     const { https, socks5, udp } = this.ports
-    const common = { role, stateDir: `state/${role}`, token: { file: `${role}.token` }, telemetry }
+    const common = { role, stateDir: `state/${role}`, token: { file: `${role}.token` }, telemetry, logLevel }
     const files = {
       relay: {
         role,
         name: "relay",
         stateDir: "state/relay",
         telemetry,
+        logLevel,
+        ...(turn && { turn }),
         listen: { https: `127.0.0.1:${https}`, udp: `127.0.0.1:${udp}` },
         advertise: { host: "127.0.0.1" },
         resources,
