@@ -223,6 +223,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       case "Signal": {
         const { event } = message
         if (event._tag === "Snapshot") yield* onSnapshot(event.relay, now)
+        if (event._tag === "BindingsLost") yield* obey("udp", udp.onNetworkChanged(now))
         if (event._tag === "Snapshot" || event._tag === "RelaysChanged") yield* spares.onList(event.relays, now)
         if (event._tag === "Snapshot" || event._tag === "CredentialRenewed") yield* onCredential(event.credential, now)
         break

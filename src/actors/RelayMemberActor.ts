@@ -85,7 +85,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
       if (event._tag === "GoAway") return Deferred.succeed(ended, undefined)
       return event._tag === "Revoked" && event.node !== node.identity.key ? revoke(event.node) : Effect.void
     })
-    yield* Effect.raceFirst(watch, Deferred.await(ended))
+    // Listed anew, this relay is asked by its nodes again, whom a forwarder that started anew does not know.
+    const restarted = Stream.runHead(Stream.drop(forwarder.incarnations, 1))
+    yield* Effect.raceFirst(watch, Effect.raceFirst(Deferred.await(ended), Effect.asVoid(restarted)))
   }).pipe(Effect.scoped)
 
   const onLost = (problem: string) =>

@@ -37,6 +37,8 @@ export const Snapshot = Schema.TaggedStruct("Snapshot", {
 })
 /** Other relays than in the snapshot, or elsewhere. */
 export const RelaysChanged = Schema.TaggedStruct("RelaysChanged", { relays: RelayPoints })
+/** What carries packets at the relay has started anew, and knows no binding: bind again. */
+export const BindingsLost = Schema.TaggedStruct("BindingsLost", {})
 export const CredentialRenewed = Schema.TaggedStruct("CredentialRenewed", { credential: Signed })
 /** A client may reach this connector: answer with `Ready` or `Decline` once the grant is verified. */
 export const Invite = Schema.TaggedStruct("Invite", {
@@ -58,6 +60,7 @@ export const GoAway = Schema.TaggedStruct("GoAway", { reconnectAfterMs: Schema.N
 export const SignalingEvent = Schema.Union(
   Snapshot,
   RelaysChanged,
+  BindingsLost,
   CredentialRenewed,
   Invite,
   GrantReplaced,

@@ -325,6 +325,12 @@ const make = Effect.fnUntraced(function*(config: Config) {
     yield* Effect.logInfo("node removed; its flows are cut").pipe(Effect.annotateLogs({ node }))
   })
 
+  /** A forwarder that starts anew knows no binding and nobody who was removed. Nodes bind again now, not at their next keepalive. */
+  const onForwarderRestart = Effect.gen(function*() {
+    for (const nodeKey of removed.keys()) yield* Effect.ignore(forwarder.ask((client) => client.Revoke({ nodeKey })))
+    for (const node of board.links.keys()) board.send(node, { _tag: "BindingsLost" })
+  })
+
   /** After a change of resources or access: every session gets the grant that it would get now. */
   const regrant = Effect.forEach([...board.sessions.values()], (session) =>
     Effect.gen(function*() {
@@ -389,6 +395,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     authenticate,
     onLink
   })
+  yield* Self.fork(Stream.runForEach(Stream.drop(forwarder.incarnations, 1), () => onForwarderRestart))
   relayInfo.httpsPort = config.advertise.httpsPort || server.port
   yield* Self.fork(Effect.repeat(poll, Schedule.spaced(DIRECTORY_POLL)))
   yield* Self.fork(Effect.repeat(Effect.suspend(() => refreshCredentials), Schedule.spaced(CREDENTIAL_REFRESH)))

@@ -333,6 +333,7 @@ export const make = (options: Options) => {
         return Effect.sync(() => held.get(event.session)?.session.peer.onSealed(event.box, null, 0))
       case "Snapshot":
       case "RelaysChanged":
+      case "BindingsLost":
       case "CredentialRenewed":
       case "GoAway":
         return Effect.void
