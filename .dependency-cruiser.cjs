@@ -23,6 +23,13 @@ module.exports = {
       to: { dependencyTypes: ["core"] }
     },
     {
+      name: "inspector-is-a-page",
+      severity: "error",
+      comment: "src/inspector runs in a browser: nothing of Node, and nothing of the rest",
+      from: { path: "^src/inspector/" },
+      to: { path: "^(src/(?!inspector/)|node:)|^(fs|net|http|path|os|crypto|child_process)$" }
+    },
+    {
       name: "rpcs-without-behaviour",
       severity: "error",
       comment: "whoever calls an actor must not pull the actor in",

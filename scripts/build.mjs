@@ -2,7 +2,7 @@
 // Bundled thread entries boot several times faster than unbundled ones (docs/decisions/0002-bundled-threads.md).
 import { build } from "esbuild"
 import { execFileSync } from "node:child_process"
-import { existsSync, rmSync } from "node:fs"
+import { copyFileSync, existsSync, rmSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
@@ -38,6 +38,23 @@ await build({
       "import { createRequire as __createRequire } from \"node:module\"; const require = __createRequire(import.meta.url);"
   }
 })
+// The inspector's page, for a browser.
+await build({
+  entryPoints: ["Inspector.tsx", "inspector.css"].map((file) => ({
+    in: source(`inspector/${file}`),
+    out: "inspector"
+  })),
+  outdir: `${root}dist/inspector`,
+  bundle: true,
+  minify: true,
+  format: "esm",
+  platform: "browser",
+  target: "es2022",
+  jsx: "automatic",
+  jsxImportSource: "preact",
+  logLevel: "warning"
+})
+copyFileSync(source("inspector/index.html"), `${root}dist/inspector/index.html`)
 if (existsSync(source("index.ts")) && !process.argv.includes("--no-types")) {
   execFileSync(process.execPath, [`${root}node_modules/typescript/bin/tsc`, "-p", `${root}tsconfig.build.json`], {
     stdio: "inherit"

@@ -3,6 +3,7 @@ import { Console, Deferred, Effect, FiberSet, Schema, Stream } from "effect"
 import { AdminError } from "../services/AdminError.ts"
 import * as AdminServer from "../services/AdminServer.ts"
 import { type Config, load } from "../services/config/Config.ts"
+import * as InspectorFiles from "../services/InspectorFiles.ts"
 import * as Telemetry from "../services/Telemetry.ts"
 import * as OpenMetrics from "../services/telemetry/OpenMetrics.ts"
 import { Recorder } from "../services/telemetry/Recorder.ts"
@@ -71,6 +72,8 @@ const routes = (started: Deferred.Deferred<Running>, recorder: Recorder): AdminS
   const decodePing = Schema.decodeUnknown(Schema.Struct({ peer: Schema.String }))
   const failed = ({ message }: { readonly message: string }) => new AdminError({ code: "internal", message })
   return {
+    ...InspectorFiles.routes,
+    "GET /v1/events": () => Effect.succeed(new AdminServer.Events((send) => recorder.listen(send))),
     "GET /healthz": () => Effect.succeed(OK),
     "GET /readyz": () =>
       Effect.flatMap(running, ({ unready }) => Effect.matchEffect(unready, { onFailure, onSuccess })),

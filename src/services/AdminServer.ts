@@ -23,6 +23,15 @@ export class Text {
 
 /** `body` is undefined when the request has none. */
 export type Handler<R = never> = (body: unknown, query: URLSearchParams) => Effect.Effect<unknown, AdminError, R>
+/** An answer that goes on: server-sent events, JSON each, until the client leaves or reads too slowly. */
+export class Events {
+  /** Calls `send` for what there is and what comes; answers with how to stop that. */
+  readonly subscribe: (send: (event: unknown) => void) => () => void
+  constructor(subscribe: Events["subscribe"]) {
+    this.subscribe = subscribe
+  }
+}
+
 /** A key is a method and a path, such as `GET /v1/status`. */
 export type Routes<R = never> = Readonly<Record<string, Handler<R>>>
 
@@ -32,6 +41,13 @@ export const MAX_BODY_BYTES = 64 * 1024
 const HANDLER_TIMEOUT = Duration.seconds(30)
 /** Connections at once; more are closed unanswered. */
 const MAX_CONNECTIONS = 64
+/** Event streams at once, so that forgotten tabs leave room for other requests; more are refused. */
+const MAX_EVENT_STREAMS = 16
+/** What may wait for a slow reader, bytes: twice what a full recorder holds. Above it the stream ends, and the reader asks anew. */
+const MAX_UNREAD_BYTES = 1024 * 1024
+/** The page loads its own files only, runs no inline script, and may not be framed. */
+const CONTENT_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " +
+  "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 /** How long a client may take to send its request, ms. */
 const REQUEST_TIMEOUT_MS = 10_000
 
@@ -120,13 +136,16 @@ const refuse = (code: AdminError["code"], message: string) => new AdminError({ c
 const admit = (request: IncomingMessage, endpoint: AdminEndpoint): Effect.Effect<void, AdminError> => {
   if (endpoint._tag === "Unix") return Effect.void
   const { host, origin } = request.headers
+  const site = request.headers["sec-fetch-site"]
   if (host === undefined || !isOwn(host, endpoint)) {
     return refuse(
       "forbidden",
       `the Host header is not ${HostPort.render(endpoint)} or localhost:${endpoint.port}; use that address`
     )
   }
-  return origin === undefined || origin === `http://${host}`
+  const ownPage = (origin === undefined || origin === `http://${host}`) &&
+    (site === undefined || site === "same-origin" || site === "none")
+  return ownPage
     ? Effect.void
     : refuse(
       "forbidden",
@@ -183,15 +202,44 @@ const parseBody = (body: Buffer, contentType: string): Effect.Effect<unknown, Ad
 
 /** Throws, before anything is sent, when the value cannot be written as JSON. */
 const answer = (response: ServerResponse, status: number, value: unknown): void => {
+  if (value instanceof Events) return stream(response, value)
   const text = value instanceof Text ? value.text : `${JSON.stringify(value ?? null, bigintAsNumber)}\n`
   const contentType = value instanceof Text ? value.contentType : "application/json; charset=utf-8"
   response.writeHead(status, {
     "content-type": contentType,
     "content-length": Buffer.byteLength(text),
-    "cache-control": "no-store",
-    "x-content-type-options": "nosniff"
+    ...HEADERS
   })
   response.end(text)
+}
+
+const HEADERS = {
+  "cache-control": "no-store",
+  "content-security-policy": CONTENT_POLICY,
+  "referrer-policy": "no-referrer",
+  "x-content-type-options": "nosniff"
+}
+
+/** In this process, which has one admin API. */
+let streams = 0
+
+const stream = (response: ServerResponse, { subscribe }: Events): void => {
+  if (response.destroyed) return
+  if (streams >= MAX_EVENT_STREAMS) {
+    const { code, message } = refuse("unavailable", "too many event streams are open; close a page")
+    return answer(response, STATUS[code], { error: { code, message } })
+  }
+  streams++
+  response.writeHead(200, { "content-type": "text/event-stream", ...HEADERS })
+  response.flushHeaders()
+  const stop = subscribe((event) => {
+    if (response.writableLength > MAX_UNREAD_BYTES) response.destroy()
+    else response.write(`data: ${JSON.stringify(event, bigintAsNumber)}\n\n`)
+  })
+  response.once("close", () => {
+    streams--
+    stop()
+  })
 }
 
 const bigintAsNumber = (_: string, value: unknown): unknown => typeof value === "bigint" ? Number(value) : value

@@ -57,6 +57,7 @@ export interface Decided {
 export class Recorder {
   readonly #paths: Array<PathEntry> = []
   readonly #states: Array<StateEntry> = []
+  readonly #listeners = new Set<(entry: Entry) => void>()
   readonly #salt = randomBytes(16)
 
   onDecision({ decision, peer, session }: Decided): void {
@@ -68,13 +69,13 @@ export class Recorder {
       loss,
       costMs
     }))
-    push(this.#paths, { _tag: "Path", at, peer, session, path: this.#word(chosen), reason, moved, tried })
+    this.#keep(this.#paths, { _tag: "Path", at, peer, session, path: this.#word(chosen), reason, moved, tried })
   }
 
   onState({ at, incarnation, kind, message, name, state }: Omit<StateEntry, "_tag">): void {
     const [line = ""] = (message ?? "").split("\n")
     const short = message === null ? null : line.slice(0, MAX_MESSAGE_CHARS)
-    push(this.#states, { _tag: "State", at, kind, name, state, incarnation, message: short })
+    this.#keep(this.#states, { _tag: "State", at, kind, name, state, incarnation, message: short })
   }
 
   /** Oldest first. */
@@ -82,14 +83,22 @@ export class Recorder {
     return [...this.#paths, ...this.#states].toSorted((left, right) => left.at - right.at)
   }
 
+  /** All that is kept, oldest first, then each as it comes; answers with how to stop that. */
+  listen(onEntry: (entry: Entry) => void): () => void {
+    for (const entry of this.entries()) onEntry(entry)
+    this.#listeners.add(onEntry)
+    return () => void this.#listeners.delete(onEntry)
+  }
+
+  #keep<A extends Entry>(ring: Array<A>, entry: A): void {
+    ring.push(entry)
+    if (ring.length > CAPACITY) ring.shift()
+    for (const onEntry of this.#listeners) onEntry(entry)
+  }
+
   #word(path: PathRef): string {
     if (path.kind === "relay") return "relay"
     const hash = createHash("sha256").update(this.#salt).update(keyOf(path)).digest("hex")
     return `direct${path.family}-${hash.slice(0, 4)}`
   }
-}
-
-const push = <A>(ring: Array<A>, entry: A): void => {
-  ring.push(entry)
-  if (ring.length > CAPACITY) ring.shift()
 }

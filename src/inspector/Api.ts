@@ -1,0 +1,67 @@
+/** What the admin API answers, as far as the page shows it; another version may leave things out. Times: epoch ms. */
+export interface Peer {
+  readonly name: string
+  readonly path: string | null
+  readonly rttMs: number | null
+  readonly reason: string
+  readonly flows: number
+  readonly bytesIn: number
+  readonly bytesOut: number
+}
+export interface Actor {
+  readonly name: string
+  readonly state: string
+  readonly restarts: number
+  readonly since: number
+  readonly lastError: string | null
+  readonly queues?: ReadonlyArray<{ readonly name: string; readonly capacity: number; readonly depth: number }>
+}
+export interface Thread extends Actor {
+  readonly health: { readonly loopDelayP99Ms: number; readonly heapUsedBytes: number } | null
+  readonly actors: ReadonlyArray<Actor>
+}
+export interface Status {
+  readonly peers: ReadonlyArray<Peer>
+  readonly nodes?: ReadonlyArray<unknown>
+}
+export interface PathEntry {
+  readonly _tag: "Path"
+  readonly at: number
+  readonly peer: string
+  readonly path: string
+  readonly reason: string
+  readonly moved: boolean
+}
+export interface StateEntry {
+  readonly _tag: "State"
+  readonly at: number
+  readonly kind: string
+  readonly name: string
+  readonly state: string
+  readonly message: string | null
+}
+export type Entry = PathEntry | StateEntry
+export interface Span {
+  readonly spanId: string
+  readonly parentSpanId?: string
+  readonly name: string
+  readonly thread: string
+  readonly startMs: number
+  readonly durationMs: number
+  readonly status: "ok" | "error"
+  readonly attributes: Readonly<Record<string, unknown>>
+}
+export interface Trace {
+  readonly traceId: string
+  readonly startMs: number
+  readonly durationMs: number
+  readonly spans: ReadonlyArray<Span>
+}
+
+/** Fails with words for the reader. */
+export const get = async <A>(path: string): Promise<A> => {
+  const response = await fetch(path, { signal: AbortSignal.timeout(5000) })
+  const answer = await response.json() as { readonly error?: { readonly message: string } }
+  if (!response.ok) throw new Error(answer.error?.message ?? `${path} answered ${response.status}`)
+  return answer as A
+}

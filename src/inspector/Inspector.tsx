@@ -1,0 +1,236 @@
+/** The page: asks each second while it is looked at, and hears of events as they happen. */
+import { render } from "preact"
+import { useEffect, useState } from "preact/hooks"
+import { type Actor, type Entry, get, type PathEntry, type Peer, type Status, type Thread, type Trace } from "./Api.ts"
+import { RttPlot, type Sample } from "./RttPlot.tsx"
+import { bytes, clock, ms, words } from "./Text.ts"
+import { Traces } from "./Waterfall.tsx"
+
+const EVERY_MS = 1000
+/** Five minutes of samples; older ones go. */
+const MAX_SAMPLES = 300
+/** As many as the recorder keeps of both kinds; older ones go. */
+const MAX_ENTRIES = 1024
+const EVENTS_SHOWN = 100
+const TRACES_SHOWN = 20
+
+/** What an answer was, or why there is none; the answer before is kept beside the problem. */
+interface Asked<A> {
+  readonly value: A | null
+  readonly problem: string | null
+}
+
+function usePolled<A>(path: string, onAnswer?: (answer: A) => void): Asked<A> {
+  const [asked, setAsked] = useState<Asked<A>>({ value: null, problem: null })
+  useEffect(() => {
+    let timer: ReturnType<typeof setTimeout> | undefined
+    let over = false
+    const ask = async () => {
+      if (!document.hidden) {
+        try {
+          const value = await get<A>(path)
+          onAnswer?.(value)
+          setAsked({ value, problem: null })
+        } catch (error) {
+          const problem = error instanceof Error ? error.message : String(error)
+          setAsked(({ value }) => ({ value, problem }))
+        }
+      }
+      if (!over) timer = setTimeout(() => void ask(), EVERY_MS)
+    }
+    void ask()
+    return () => {
+      over = true
+      clearTimeout(timer)
+    }
+  }, [path])
+  return asked
+}
+
+/** The recorder's entries, oldest first: those of before, then each as it happens. */
+const useEvents = (): { readonly entries: ReadonlyArray<Entry>; readonly live: boolean } => {
+  const [entries, setEntries] = useState<ReadonlyArray<Entry>>([])
+  const [live, setLive] = useState(false)
+  useEffect(() => {
+    const source = new EventSource("/v1/events")
+    // The server begins each connection with all that it keeps.
+    source.addEventListener("open", () => {
+      setEntries([])
+      setLive(true)
+    })
+    source.addEventListener("error", () => setLive(false))
+    source.addEventListener(
+      "message",
+      ({ data }) => setEntries((before) => [...before, JSON.parse(String(data)) as Entry].slice(-MAX_ENTRIES))
+    )
+    return () => source.close()
+  }, [])
+  return { entries, live }
+}
+
+const App = () => {
+  const [samples, setSamples] = useState<Readonly<Record<string, ReadonlyArray<Sample>>>>({})
+  const status = usePolled<Status>(
+    "/v1/status",
+    ({ peers }) =>
+      setSamples((before) =>
+        Object.fromEntries(peers.map(({ name, rttMs }) => [
+          name,
+          [...(before[name] ?? []), { at: Date.now(), rttMs }].slice(-MAX_SAMPLES)
+        ]))
+      )
+  )
+  const threads = usePolled<ReadonlyArray<Thread>>("/v1/actors")
+  const traces = usePolled<{ readonly traces: ReadonlyArray<Trace> }>(`/v1/traces?last=${TRACES_SHOWN}`)
+  const { entries, live } = useEvents()
+  const paths = entries.filter((entry) => entry._tag === "Path")
+  const peers = status.value?.peers ?? []
+  return (
+    <>
+      <header>
+        <h1>Sallyport</h1>
+        <nav aria-label="Sections">
+          <a href="#peers">Peers</a>
+          <a href="#actors">Actors</a>
+          <a href="#flows">Flows</a>
+          <a href="#events">Events</a>
+        </nav>
+        <p class={live ? "live" : "live off"} role="status">{live ? "live" : "not connected"}</p>
+      </header>
+      <main>
+        <Section id="peers" title="Peers" problem={status.problem}>
+          {peers.length === 0 ? <p class="none">No peers now.</p> : peers.map((peer) => (
+            <PeerCard
+              key={peer.name}
+              peer={peer}
+              samples={samples[peer.name] ?? []}
+              paths={paths.filter((path) => path.peer === peer.name)}
+            />
+          ))}
+        </Section>
+        <Section id="actors" title="Threads and actors" problem={threads.problem}>
+          <ActorTree threads={threads.value ?? []} />
+        </Section>
+        <Section id="flows" title="Flows and their traces" problem={traces.problem}>
+          <Traces traces={traces.value?.traces ?? []} />
+        </Section>
+        <Section id="events" title="Events" problem={null}>
+          <div class="events" role="log" tabIndex={0} aria-label="Events, the newest first">
+            <ol>
+              {entries.slice(-EVENTS_SHOWN).toReversed().map((entry) => (
+                <Event key={`${entry.at} ${textOf(entry)}`} entry={entry} />
+              ))}
+            </ol>
+          </div>
+        </Section>
+      </main>
+    </>
+  )
+}
+
+const Section = ({ children, id, problem, title }: {
+  readonly id: string
+  readonly title: string
+  readonly problem: string | null
+  readonly children: preact.ComponentChildren
+}) => (
+  <section id={id} aria-labelledby={`${id}-title`}>
+    <h2 id={`${id}-title`}>{title}</h2>
+    {problem === null ? null : <p class="problem">{problem}</p>}
+    {children}
+  </section>
+)
+
+const PeerCard = ({ paths, peer, samples }: {
+  readonly peer: Peer
+  readonly samples: ReadonlyArray<Sample>
+  readonly paths: ReadonlyArray<PathEntry>
+}) => (
+  <article class="peer">
+    <h3>
+      {peer.name} <span class={peer.path === "direct" ? "chip good" : "chip"}>{peer.path ?? "no path"}</span>
+    </h3>
+    <p class="why">{words(peer.reason)}</p>
+    <dl>
+      <div>
+        <dt>RTT</dt>
+        <dd>{ms(peer.rttMs)}</dd>
+      </div>
+      <div>
+        <dt>Flows</dt>
+        <dd>{peer.flows}</dd>
+      </div>
+      <div>
+        <dt>In</dt>
+        <dd>{bytes(peer.bytesIn)}</dd>
+      </div>
+      <div>
+        <dt>Out</dt>
+        <dd>{bytes(peer.bytesOut)}</dd>
+      </div>
+    </dl>
+    <RttPlot peer={peer.name} samples={samples} />
+    <h4>Path timeline</h4>
+    <ol class="timeline">
+      {paths.slice(-8).map((path) => (
+        <li key={`${path.at} ${path.reason}`} class={path.path === "relay" ? "" : "good"}>
+          <time>{clock(path.at)}</time> <b>{path.path}</b> {path.moved ? "" : "stays: "}
+          {words(path.reason)}
+        </li>
+      ))}
+    </ol>
+  </article>
+)
+
+const ActorTree = ({ threads }: { readonly threads: ReadonlyArray<Thread> }) => (
+  <ul class="tree">
+    {threads.map((thread) => (
+      <li key={thread.name}>
+        <ActorRow
+          actor={thread}
+          extra={thread.health === null
+            ? ""
+            : `loop ${thread.health.loopDelayP99Ms.toFixed(1)} ms, ${bytes(thread.health.heapUsedBytes)}`}
+        />
+        <ul>
+          {thread.actors.map((actor) => (
+            <li key={actor.name}>
+              <ActorRow actor={actor} extra="" />
+            </li>
+          ))}
+        </ul>
+      </li>
+    ))}
+  </ul>
+)
+
+const ActorRow = ({ actor, extra }: { readonly actor: Actor; readonly extra: string }) => (
+  <div class="actor">
+    <span class="name">{actor.name}</span>
+    <span class={actor.state === "running" ? "chip good" : "chip bad"}>{actor.state}</span>
+    <span class="num">{actor.restarts} {actor.restarts === 1 ? "restart" : "restarts"}</span>
+    <span class="soft">
+      {extra}
+      {(actor.queues ?? []).map(({ capacity, depth, name }) => (
+        <span class="queue" key={name}>
+          {name} <meter min={0} max={capacity} value={depth} aria-label={`${name} mailbox`} /> {depth}/{capacity}
+        </span>
+      ))}
+    </span>
+    {actor.lastError === null ? null : <span class="problem">{actor.lastError.split("\n")[0]}</span>}
+  </div>
+)
+
+const textOf = (entry: Entry): string =>
+  entry._tag === "Path"
+    ? `${entry.peer}: ${entry.path}${entry.moved ? "" : " stays"}, ${words(entry.reason)}`
+    : `${entry.kind} ${entry.name}: ${entry.state}${entry.message === null ? "" : `, ${entry.message}`}`
+
+const Event = ({ entry }: { readonly entry: Entry }) => (
+  <li>
+    <time>{clock(entry.at)}</time> {textOf(entry)}
+  </li>
+)
+
+const place = document.getElementById("app")
+if (place !== null) render(<App />, place)

@@ -1,0 +1,17 @@
+/** Numbers and times as the page writes them. */
+export const bytes = (count: number): string => {
+  const units = ["B", "KiB", "MiB", "GiB"]
+  let at = 0
+  while (count >= 1024 && at < units.length - 1) {
+    count /= 1024
+    at++
+  }
+  return `${at === 0 ? count : count.toFixed(1)} ${units[at]}`
+}
+
+export const ms = (value: number | null): string => value === null ? "–" : `${value.toFixed(value < 10 ? 2 : 1)} ms`
+
+export const clock = (epochMs: number): string => new Date(epochMs).toLocaleTimeString("en-GB")
+
+/** `relay_first (no UDP)` to `relay first (no UDP)`. */
+export const words = (reason: string): string => reason.replaceAll("_", " ")

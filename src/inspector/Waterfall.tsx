@@ -1,0 +1,79 @@
+/** The kept traces, which are the flows of this process, and one of them span by span. */
+import { useState } from "preact/hooks"
+import type { Span, Trace } from "./Api.ts"
+import { clock, ms } from "./Text.ts"
+
+export const Traces = ({ traces }: { readonly traces: ReadonlyArray<Trace> }) => {
+  const [chosen, choose] = useState<string | null>(null)
+  const shown = traces.find(({ traceId }) => traceId === chosen) ?? traces[0]
+  if (shown === undefined) return <p class="none">No flow has been traced yet.</p>
+  return (
+    <div class="flows">
+      <ul class="choices">
+        {traces.map((trace) => (
+          <li key={trace.traceId}>
+            <button type="button" aria-pressed={trace === shown} onClick={() => choose(trace.traceId)}>
+              <span class="mono">{trace.traceId.slice(0, 8)}</span>
+              <span>{targetOf(trace)}</span>
+              <span class="soft">{clock(trace.startMs)}</span>
+              <span class="num">{ms(trace.durationMs)}</span>
+            </button>
+          </li>
+        ))}
+      </ul>
+      <Waterfall trace={shown} />
+    </div>
+  )
+}
+
+const targetOf = ({ spans }: Trace): string => {
+  const attributes = spans.find(({ attributes }) => "server.address" in attributes)?.attributes
+  if (attributes === undefined) return spans[0]?.name ?? ""
+  return `${String(attributes["server.address"])}:${String(attributes["server.port"])}`
+}
+
+const Waterfall = ({ trace }: { readonly trace: Trace }) => {
+  const whole = Math.max(trace.durationMs, 0.001)
+  return (
+    <ol class="waterfall" aria-label={`Spans of trace ${trace.traceId}`}>
+      {inOrder(trace.spans).map(({ depth, span }) => (
+        <li key={span.spanId} class={span.status}>
+          <span class="what" style={{ paddingInlineStart: `${Math.min(depth, 6) * 12}px` }}>
+            {span.name} <span class="soft">{span.thread}</span>
+          </span>
+          <span class="track" aria-hidden="true">
+            <span
+              class="bar"
+              style={{
+                insetInlineStart: `${(100 * (span.startMs - trace.startMs)) / whole}%`,
+                width: `${(100 * span.durationMs) / whole}%`
+              }}
+            />
+          </span>
+          <span class="num">
+            {ms(span.durationMs)}
+            {span.status === "error" ? <b>failed</b> : null}
+          </span>
+        </li>
+      ))}
+    </ol>
+  )
+}
+
+interface Placed {
+  readonly span: Span
+  readonly depth: number
+}
+
+/** Children beneath their parents, each by its start; a span whose parent is elsewhere counts as a root. */
+const inOrder = (spans: ReadonlyArray<Span>): ReadonlyArray<Placed> => {
+  const ids = new Set(spans.map(({ spanId }) => spanId))
+  const beneath = (parent: string | null, depth: number): Array<Placed> =>
+    spans
+      .filter(({ parentSpanId }) =>
+        (parentSpanId !== undefined && ids.has(parentSpanId) ? parentSpanId : null) === parent
+      )
+      .toSorted((a, b) => a.startMs - b.startMs)
+      .flatMap((span) => [{ span, depth }].concat(beneath(span.spanId, depth + 1)))
+  return beneath(null, 0)
+}
