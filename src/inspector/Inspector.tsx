@@ -207,7 +207,7 @@ const ActorTree = ({ threads }: { readonly threads: ReadonlyArray<Thread> }) => 
 const ActorRow = ({ actor, extra }: { readonly actor: Actor; readonly extra: string }) => (
   <div class="actor">
     <span class="name">{actor.name}</span>
-    <span class={actor.state === "running" ? "chip good" : "chip bad"}>{actor.state}</span>
+    <span class={actor.state === "up" ? "chip good" : "chip bad"}>{actor.state}</span>
     <span class="num">{actor.restarts} {actor.restarts === 1 ? "restart" : "restarts"}</span>
     <span class="soft">
       {extra}
