@@ -39,7 +39,12 @@ export type Threads = typeof Threads.Type
 /** As `/v1/status` answers, as far as it matters here. A relay has neither `signaling` nor `leg`, and has `nodes`. */
 export const Status = Schema.Struct({
   peers: Schema.Array(
-    Schema.Struct({ name: Schema.String, path: Schema.NullOr(Schema.String), reason: Schema.String })
+    Schema.Struct({
+      name: Schema.String,
+      path: Schema.NullOr(Schema.String),
+      reason: Schema.String,
+      rttMs: Schema.optional(Schema.NullOr(Schema.Number))
+    })
   ),
   signaling: Schema.optional(
     Schema.NullOr(Schema.Struct({ state: Schema.String, relay: Schema.String, problem: Schema.String }))
@@ -55,6 +60,8 @@ const RECENT_MS = 10 * 60_000
 /** What waits this long in a loop is felt by people. */
 const SLOW_LOOP_MS = 100
 const FULL = 0.8
+/** A round trip by a relay that takes longer is a far relay, or a busy one: half around the world and back is 200 ms. */
+const FAR_MS = 250
 
 export interface Facts {
   readonly status: Status
@@ -66,9 +73,14 @@ export interface Facts {
 
 /** The worst first. */
 export const diagnose = (facts: Facts): ReadonlyArray<Finding> =>
-  [...ofRelayLink(facts.status), ...ofActors(facts), ...ofThreads(facts.threads), ...ofPeers(facts.status)].toSorted(
-    (left, right) => Number(right.severity === "broken") - Number(left.severity === "broken")
-  )
+  [
+    ...ofRelayLink(facts.status),
+    ...ofThreadDeaths(facts),
+    ...ofActors(facts),
+    ...ofThreads(facts.threads),
+    ...ofPeers(facts.status),
+    ...ofSlowRelays(facts.status)
+  ].toSorted((left, right) => Number(right.severity === "broken") - Number(left.severity === "broken"))
 
 const broken = (what: string, remedy: string): Finding => ({ severity: "broken", what, remedy })
 const poor = (what: string, remedy: string): Finding => ({ severity: "poor", what, remedy })
@@ -98,23 +110,36 @@ const ofRelayLink = ({ leg, nodes, signaling }: Status): ReadonlyArray<Finding> 
   return found
 }
 
-const ofActors = ({ now, states, threads }: Facts): ReadonlyArray<Finding> =>
-  threads.flatMap(({ actors }) => actors).flatMap(({ lastError, name, queues, state }) => {
-    const recent = states.filter((entry) =>
-      entry.kind === "actor" && entry.name === name && entry.state === "restarting" && now - entry.at < RECENT_MS
+/** Why it broke down of late, the last time last. */
+const recentDeaths = (kind: StateEntry["kind"], name: string, { now, states }: Facts): ReadonlyArray<StateEntry> =>
+  states.filter((entry) =>
+    entry.kind === kind && entry.name === name && entry.state === "restarting" && now - entry.at < RECENT_MS
+  )
+
+const firstLine = (text: string | null | undefined): string => text?.split("\n")[0] ?? ""
+
+const ofCrashLoop = (what: string, deaths: ReadonlyArray<StateEntry>): ReadonlyArray<Finding> => {
+  if (deaths.length <= MANY_RESTARTS) return []
+  const times = `${deaths.length} times in the last 10 minutes`
+  return [
+    broken(
+      `${what} broke down ${times}: ${firstLine(deaths.at(-1)?.message)}`,
+      "mend what its error names, or report it with the log"
     )
-    const why = (recent.at(-1)?.message ?? lastError ?? "").split("\n")[0] ?? ""
+  ]
+}
+
+const ofActors = (facts: Facts): ReadonlyArray<Finding> =>
+  facts.threads.flatMap(({ actors }) => actors).flatMap(({ lastError, name, queues, state }) => {
+    const deaths = recentDeaths("actor", name, facts)
+    const why = firstLine(deaths.at(-1)?.message ?? lastError)
     if (state !== "up") {
       return [
         broken(`actor ${name} is ${state}: ${why}`, "see the log for its error; restart the process if it stays so")
       ]
     }
-    if (recent.length > MANY_RESTARTS) {
-      const times = `${recent.length} times in the last 10 minutes`
-      return [
-        broken(`actor ${name} broke down ${times}: ${why}`, "mend what its error names, or report it with the log")
-      ]
-    }
+    const loop = ofCrashLoop(`actor ${name}`, deaths)
+    if (loop.length > 0) return loop
     return queues.filter(({ capacity, depth }) => depth > capacity * FULL).map(({ name: queue }) =>
       poor(
         `actor ${name} does not keep up: its queue ${queue} is nearly full`,
@@ -123,6 +148,15 @@ const ofActors = ({ now, states, threads }: Facts): ReadonlyArray<Finding> =>
     )
   })
 
+/** The cause of what its actors suffer: so it is told before them. */
+const ofThreadDeaths = (facts: Facts): ReadonlyArray<Finding> =>
+  facts.threads.flatMap(({ actors, name }) =>
+    ofCrashLoop(
+      `thread ${name} with ${actors.map((actor) => actor.name).join(", ")}`,
+      recentDeaths("thread", name, facts)
+    )
+  )
+
 const ofThreads = (threads: Threads): ReadonlyArray<Finding> =>
   threads.filter(({ health }) => health !== null && health.loopDelayP99Ms > SLOW_LOOP_MS).map(({ health, name }) =>
     poor(
@@ -130,6 +164,17 @@ const ofThreads = (threads: Threads): ReadonlyArray<Finding> =>
       "this machine is too busy: stop what else runs here, or move sallyport"
     )
   )
+
+const ofSlowRelays = ({ peers }: Status): ReadonlyArray<Finding> =>
+  peers.flatMap(({ name, path, rttMs }) => {
+    if (path === null || path === "direct" || (rttMs ?? 0) <= FAR_MS) return []
+    return [
+      poor(
+        `a round trip to ${name} by the relay takes ${Math.round(rttMs ?? 0)} ms: the relay is far away, or busy`,
+        "a relay nearer to both sides helps, and a direct path more"
+      )
+    ]
+  })
 
 const ofPeers = ({ peers }: Status): ReadonlyArray<Finding> =>
   peers.flatMap(({ name, path, reason }) => {

@@ -68,7 +68,7 @@ export interface Fetching {
 export interface Lab {
   readonly start: (role: Role) => Effect.Effect<void, LabFailed, Scope.Scope>
   /** SIGTERM, and waits until the process has ended. */
-  readonly stop: (role: Role) => Effect.Effect<void, LabFailed>
+  readonly stop: (role: Role | "resource") => Effect.Effect<void, LabFailed>
   /** SIGKILL: it says good-bye to nobody. */
   readonly kill: (role: Role) => void
   /** `sallyport ...` on the relay's host, to its end. */

@@ -21,12 +21,12 @@ const healthy: Facts = {
   now: NOW
 }
 const status = (more: Partial<Facts["status"]>): Facts => ({ ...healthy, status: { ...healthy.status, ...more } })
-const death = (at: number) =>
+const death = (at: number, kind: "actor" | "thread" = "actor", name = "streamMux") =>
   ({
     _tag: "State",
     at,
-    kind: "actor",
-    name: "streamMux",
+    kind,
+    name,
     state: "restarting",
     incarnation: 1,
     message: "out of luck"
@@ -70,6 +70,13 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     /let UDP out/
   ],
   [
+    "the relay is far away",
+    status({ peers: [{ name: "office", path: "relay-udp", reason: "probing", rttMs: 412.3 }] }),
+    "poor",
+    /round trip to office by the relay takes 412 ms/,
+    /nearer/
+  ],
+  [
     "a peer has fallen silent",
     status({ peers: [{ name: "office", path: "relay-udp", reason: "nothing_answers" }] }),
     "broken",
@@ -91,6 +98,16 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     { ...healthy, states: [4, 3, 2, 1].map((minutes) => death(NOW - minutes * 60_000)) },
     "broken",
     /streamMux broke down 4 times.*out of luck/,
+    /its error/
+  ],
+  [
+    "a thread keeps dying",
+    {
+      ...healthy,
+      states: [4, 3, 2, 1].map((minutes) => death(NOW - minutes * 60_000, "thread", "data"))
+    },
+    "broken",
+    /thread data with streamMux broke down 4 times.*out of luck/,
     /its error/
   ],
   [
