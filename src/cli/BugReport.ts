@@ -100,7 +100,7 @@ const findings = (
 ): ReadonlyArray<Doctor.Finding> | null =>
   Option.getOrNull(Option.map(
     Option.all({
-      status: Schema.decodeUnknownOption(Doctor.Status)(parts.status),
+      status: Option.some(Option.getOrNull(Schema.decodeUnknownOption(Doctor.Status)(parts.status))),
       threads: Schema.decodeUnknownOption(Doctor.Threads)(parts.actors),
       recorded: Schema.decodeUnknownOption(Recorded)(parts.recorder)
     }),

@@ -64,22 +64,25 @@ const FULL = 0.8
 const FAR_MS = 250
 
 export interface Facts {
-  readonly status: Status
+  /** Null: none could be had. */
+  readonly status: Status | null
   readonly threads: Threads
   readonly states: ReadonlyArray<StateEntry>
   /** Epoch ms. */
   readonly now: number
 }
 
+const NOTHING: Status = { peers: [] }
+
 /** The worst first. */
 export const diagnose = (facts: Facts): ReadonlyArray<Finding> =>
   [
-    ...ofRelayLink(facts.status),
+    ...ofRelayLink(facts.status ?? NOTHING),
     ...ofThreadDeaths(facts),
     ...ofActors(facts),
     ...ofThreads(facts.threads),
-    ...ofPeers(facts.status),
-    ...ofSlowRelays(facts.status)
+    ...ofPeers(facts.status ?? NOTHING),
+    ...ofSlowRelays(facts.status ?? NOTHING)
   ].toSorted((left, right) => Number(right.severity === "broken") - Number(left.severity === "broken"))
 
 const broken = (what: string, remedy: string): Finding => ({ severity: "broken", what, remedy })

@@ -57,8 +57,9 @@ export const path = ({ config, json, peer }: Options & { readonly peer: string }
 export const doctor = ({ config, json }: Options) =>
   Effect.gen(function*() {
     const { get } = yield* Asker.make(config)
-    const status = yield* get("/v1/status", Doctor.Status)
     const threads = yield* get("/v1/actors", Doctor.Threads)
+    // With an actor down there may be no status, and just then somebody asks.
+    const status = yield* Effect.orElseSucceed(get("/v1/status", Doctor.Status), () => null)
     const { entries } = yield* get("/v1/recorder", Recorded)
     const states = entries.filter((entry) => entry._tag === "State")
     const findings = Doctor.diagnose({ status, threads, states, now: yield* Clock.currentTimeMillis })

@@ -22,7 +22,8 @@ export interface Thread extends Actor {
 }
 export interface Status {
   readonly peers: ReadonlyArray<Peer>
-  readonly nodes?: ReadonlyArray<unknown>
+  /** Of a relay: who is signed in. */
+  readonly nodes?: ReadonlyArray<{ readonly name: string; readonly role: string; readonly since: number }>
 }
 export interface PathEntry {
   readonly _tag: "Path"
@@ -43,13 +44,13 @@ export interface StateEntry {
 export type Entry = PathEntry | StateEntry
 export interface Span {
   readonly spanId: string
-  readonly parentSpanId?: string
+  readonly parentSpanId: string | null
   readonly name: string
   readonly thread: string
   readonly startMs: number
   readonly durationMs: number
   readonly status: "ok" | "error"
-  readonly attributes: Readonly<Record<string, unknown>>
+  readonly attributes: Readonly<Record<string, string | number | boolean>>
 }
 export interface Trace {
   readonly traceId: string

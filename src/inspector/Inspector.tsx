@@ -99,6 +99,7 @@ const App = () => {
       </header>
       <main>
         <Section id="peers" title="Peers" problem={status.problem}>
+          <Nodes nodes={status.value?.nodes ?? []} />
           {peers.length === 0 ? <p class="none">No peers now.</p> : peers.map((peer) => (
             <PeerCard
               key={peer.name}
@@ -139,6 +140,17 @@ const Section = ({ children, id, problem, title }: {
     {problem === null ? null : <p class="problem">{problem}</p>}
     {children}
   </section>
+)
+
+/** Of a relay, which has these instead of peers. */
+const Nodes = ({ nodes }: { readonly nodes: NonNullable<Status["nodes"]> }) => (
+  <ul class="nodes">
+    {nodes.map(({ name, role, since }) => (
+      <li key={name}>
+        <b>{name}</b> {role} <span class="soft">since {clock(since)}</span>
+      </li>
+    ))}
+  </ul>
 )
 
 const PeerCard = ({ paths, peer, samples }: {

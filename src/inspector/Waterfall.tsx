@@ -1,7 +1,7 @@
 /** The kept traces, which are the flows of this process, and one of them span by span. */
 import { useState } from "preact/hooks"
 import type { Span, Trace } from "./Api.ts"
-import { clock, ms } from "./Text.ts"
+import { clock, ms, words } from "./Text.ts"
 
 export const Traces = ({ traces }: { readonly traces: ReadonlyArray<Trace> }) => {
   const [chosen, choose] = useState<string | null>(null)
@@ -26,10 +26,17 @@ export const Traces = ({ traces }: { readonly traces: ReadonlyArray<Trace> }) =>
   )
 }
 
+/** The root's port and its error: the names of hosts are kept out of traces. */
 const targetOf = ({ spans }: Trace): string => {
-  const attributes = spans.find(({ attributes }) => "server.address" in attributes)?.attributes
-  if (attributes === undefined) return spans[0]?.name ?? ""
-  return `${String(attributes["server.address"])}:${String(attributes["server.port"])}`
+  const root = spans[0]
+  if (root === undefined) return ""
+  const { "error.type": error, "server.port": port } = root.attributes
+  return [
+    root.name,
+    ...(port === undefined ? [] : [`:${String(port)}`]),
+    ...(error === undefined ? [] : [words(String(error))])
+  ]
+    .join(" ")
 }
 
 const Waterfall = ({ trace }: { readonly trace: Trace }) => {
@@ -70,9 +77,7 @@ const inOrder = (spans: ReadonlyArray<Span>): ReadonlyArray<Placed> => {
   const ids = new Set(spans.map(({ spanId }) => spanId))
   const beneath = (parent: string | null, depth: number): Array<Placed> =>
     spans
-      .filter(({ parentSpanId }) =>
-        (parentSpanId !== undefined && ids.has(parentSpanId) ? parentSpanId : null) === parent
-      )
+      .filter(({ parentSpanId }) => (parentSpanId !== null && ids.has(parentSpanId) ? parentSpanId : null) === parent)
       .toSorted((a, b) => a.startMs - b.startMs)
       .flatMap((span) => [{ span, depth }].concat(beneath(span.spanId, depth + 1)))
   return beneath(null, 0)

@@ -34,6 +34,8 @@ interface Ports {
   readonly udp: number
   readonly resource: number
   readonly socks5: number
+  /** The client's admin API, with the inspector. */
+  readonly admin: number
 }
 
 /** Ends by interruption only (Ctrl-C), or fails. */
@@ -93,6 +95,7 @@ export const demo: Effect.Effect<never, DemoFailed> = Effect.scoped(Effect.gen(f
       `  curl --socks5-hostname 127.0.0.1:${ports.socks5} http://${RESOURCE}:${ports.resource}/`,
       `  curl --socks5-hostname 127.0.0.1:${ports.socks5} http://secret:22/      # not listed: refused`,
       `  ${PROGRAM} status --config ${join(dir, "client.yaml")}`,
+      `  http://127.0.0.1:${ports.admin}/      # in a browser: peers, paths, actors and flows of the client, live`,
       "Ctrl-C stops everything and removes its state.",
       ""
     ].join("\n")
@@ -106,12 +109,12 @@ const rtt = (peer: Peer) => (peer.rttMs === null ? "not measured yet" : `${peer.
 
 /** The ports of the config files where they are free; others (told by their lines) where a second demo runs beside this one. */
 const choosePorts: Effect.Effect<Ports, DemoFailed> = Effect.promise(async () => {
-  const wanted = { https: 18443, udp: 18478, resource: 18080, socks5: 11080 }
+  const wanted = { https: 18443, udp: 18478, resource: 18080, socks5: 11080, admin: 11090 }
   const free = await Promise.all(Object.values(wanted).map((port) => freePort(port)))
-  const [https, udp, resource, socks5] = free.every((port, i) => port === Object.values(wanted)[i])
+  const [https, udp, resource, socks5, admin] = free.every((port, i) => port === Object.values(wanted)[i])
     ? free
-    : await Promise.all([0, 0, 0, 0].map((port) => freePort(port)))
-  return { https: https!, udp: udp!, resource: resource!, socks5: socks5! }
+    : await Promise.all([0, 0, 0, 0, 0].map((port) => freePort(port)))
+  return { https: https!, udp: udp!, resource: resource!, socks5: socks5!, admin: admin! }
 })
 
 /** The port if it can be listened on, else one that the system chose. */
@@ -137,7 +140,10 @@ const workspace = (ports: Ports): Effect.Effect<string, never, Scope.Scope> =>
         [["listen", "udp"], `127.0.0.1:${ports.udp}`],
         [["resources", 0, "tcp"], [ports.resource]]
       ])
-      edit(join(dir, "client.yaml"), [[["socks5"], `127.0.0.1:${ports.socks5}`]])
+      edit(join(dir, "client.yaml"), [
+        [["socks5"], `127.0.0.1:${ports.socks5}`],
+        [["admin"], `127.0.0.1:${ports.admin}`]
+      ])
       return dir
     }),
     (dir) => Effect.sync(() => rmSync(dir, { recursive: true, force: true }))

@@ -14,13 +14,17 @@ describe("the inspector in Chromium", () => {
   let http: Server
   let world: World
   let browser: Browser
+  /** What pages complain of; a broken policy above all. */
+  const problems: Array<string> = []
   let admin: number
   let port: number
 
   const open = async (options: Parameters<Browser["newPage"]>[0] = {}): Promise<Page> => {
     const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, ...options })
     page.setDefaultTimeout(WAIT_MS)
-    await page.goto(`http://127.0.0.1:${admin}/`)
+    page.on("console", (message) => message.type() === "error" && problems.push(message.text()))
+    const answer = await page.goto(`http://127.0.0.1:${admin}/`)
+    assert.match(answer?.headers()["content-security-policy"] ?? "", /^default-src 'none'; script-src 'self'/)
     await page.getByText("live", { exact: true }).waitFor()
     return page
   }
@@ -57,8 +61,6 @@ describe("the inspector in Chromium", () => {
 
   it("shows the actors, and a peer, a flow and events as they come, without loading anew", async () => {
     const page = await open()
-    const problems: Array<string> = []
-    page.on("console", (message) => message.type() === "error" && problems.push(message.text()))
     await page.getByText("signaling", { exact: true }).first().waitFor()
     await page.getByText("No peers now.").waitFor()
     const events = page.getByRole("log")

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { diagnose, type Facts } from "../../src/cli/Doctor.ts"
+import { diagnose, type Facts, type Status } from "../../src/cli/Doctor.ts"
 
 const NOW = 1_800_000_000_000
 const up = { state: "up", incarnation: 1, restarts: 0, since: NOW - 60_000, lastError: null }
@@ -20,7 +20,7 @@ const healthy: Facts = {
   states: [],
   now: NOW
 }
-const status = (more: Partial<Facts["status"]>): Facts => ({ ...healthy, status: { ...healthy.status, ...more } })
+const status = (more: Partial<Status>): Facts => ({ ...healthy, status: { peers: [], ...healthy.status, ...more } })
 const death = (at: number, kind: "actor" | "thread" = "actor", name = "streamMux") =>
   ({
     _tag: "State",
@@ -101,9 +101,10 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     /its error/
   ],
   [
-    "a thread keeps dying",
+    "a thread keeps dying, and nobody answers for the status",
     {
       ...healthy,
+      status: null,
       states: [4, 3, 2, 1].map((minutes) => death(NOW - minutes * 60_000, "thread", "data"))
     },
     "broken",
