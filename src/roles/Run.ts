@@ -8,6 +8,7 @@ import * as Telemetry from "../services/Telemetry.ts"
 import * as OpenMetrics from "../services/telemetry/OpenMetrics.ts"
 import { Recorder } from "../services/telemetry/Recorder.ts"
 import * as Traces from "../services/telemetry/Traces.ts"
+import * as ServiceManager from "../transport/ServiceManager.ts"
 import * as Forwarder from "./Forwarder.ts"
 import * as Node from "./Node.ts"
 import * as Relay from "./Relay.ts"
@@ -41,10 +42,20 @@ export const run = (config: Config, options: Options): Effect.Effect<never, RunF
     yield* Effect.forkScoped(record(running, recorder))
     yield* Telemetry.exportMetrics(telemetry, running.supervisor.metrics)
     yield* Deferred.succeed(started, running)
-    yield* onHangUp(reload(options.configFile, config, running))
+    const manager = ServiceManager.make(process.env)
+    yield* onHangUp(
+      Effect.zipRight(manager.reloading, reload(options.configFile, config, running)).pipe(
+        Effect.ensuring(manager.ready)
+      )
+    )
     const { name, role } = config
     const ready = JSON.stringify({ event: "ready", role, name, listen: running.listen })
     yield* options.logFormat === "json" ? Console.log(ready) : Effect.logInfo(`ready ${JSON.stringify(running.listen)}`)
+    yield* Effect.addFinalizer(() => manager.stopping)
+    yield* manager.watch(
+      Effect.map(running.supervisor.status, (threads) => threads.every(({ state }) => state === "up"))
+    )
+    yield* manager.ready
     return yield* running.supervisor.awaitGiveUp
   }).pipe(
     Effect.scoped,

@@ -1,0 +1,75 @@
+/**
+ * Tells systemd how the service is, by sd_notify(3): ready, reloading, stopping, and a watchdog's ping while it is healthy.
+ * Without `NOTIFY_SOCKET` nothing is told.
+ */
+import { Duration, Effect, Schedule, type Scope } from "effect"
+import { endianness } from "node:os"
+import * as Libc from "./udp/Libc.ts"
+
+const AF_UNIX = 1
+const ABSTRACT = "@"
+/** `sun_path` of unix(7), with the end's NUL. */
+const MAX_PATH_BYTES = 108
+/** Pings for each of the watchdog's periods: one may come late. */
+const PINGS_PER_PERIOD = 3
+
+export interface ServiceManager {
+  readonly ready: Effect.Effect<void>
+  readonly reloading: Effect.Effect<void>
+  readonly stopping: Effect.Effect<void>
+  /** Pings for as long as it is healthy, if systemd asked for that; ends with the scope. */
+  readonly watch: (healthy: Effect.Effect<boolean>) => Effect.Effect<void, never, Scope.Scope>
+}
+
+export type Env = Readonly<Record<string, string | undefined>>
+
+export const make = (env: Env): ServiceManager => {
+  const path = env["NOTIFY_SOCKET"]
+  const tell = (state: () => string) => path === undefined || path === "" ? Effect.void : send(path, state)
+  const every = watchdogOf(env)
+  return {
+    ready: tell(() => "READY=1"),
+    reloading: tell(() => `RELOADING=1\nMONOTONIC_USEC=${process.hrtime.bigint() / 1_000n}`),
+    stopping: tell(() => "STOPPING=1"),
+    watch: (healthy) =>
+      every === null ? Effect.void : Effect.whenEffect(tell(() => "WATCHDOG=1"), healthy).pipe(
+        Effect.repeat(Schedule.spaced(every)),
+        Effect.forkScoped,
+        Effect.asVoid
+      )
+  }
+}
+
+/** Time between pings; null: none is wanted of this process. */
+const watchdogOf = ({ WATCHDOG_PID: pid, WATCHDOG_USEC: usec }: Env): Duration.Duration | null => {
+  const periodMs = Number(usec) / 1_000
+  if (!(periodMs > 0) || (pid !== undefined && pid !== String(process.pid))) return null
+  return Duration.millis(periodMs / PINGS_PER_PERIOD)
+}
+
+/** Never fails: a service manager that does not listen is no reason to stop. */
+const send = (path: string, state: () => string): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const why = sendNow(path, Buffer.from(state()))
+    return why === null ? Effect.void : Effect.logWarning(`systemd was not told: ${why}`)
+  })
+
+const sendNow = (path: string, bytes: Uint8Array): string | null => {
+  const to = sockaddrOf(path)
+  if (to === null) return "NOTIFY_SOCKET is neither a path nor an abstract name of a Unix socket"
+  const libc = Libc.load()
+  if ("unavailable" in libc) return libc.unavailable
+  const fd = libc.socket(AF_UNIX)
+  if (fd < 0) return `socket: errno ${libc.errno()}`
+  const errno = libc.sendTo(fd, bytes, bytes.length, to)
+  libc.close(fd)
+  return errno === 0 ? null : `sendto: errno ${errno}`
+}
+
+/** `struct sockaddr_un`; an abstract name has a NUL before it instead of behind it. */
+const sockaddrOf = (path: string): Uint8Array | null => {
+  const abstract = path.startsWith(ABSTRACT)
+  const name = Buffer.from(abstract ? `\0${path.slice(1)}` : `${path}\0`)
+  if ((!abstract && !path.startsWith("/")) || name.length > MAX_PATH_BYTES) return null
+  return Buffer.concat([endianness() === "LE" ? Buffer.of(AF_UNIX, 0) : Buffer.of(0, AF_UNIX), name])
+}

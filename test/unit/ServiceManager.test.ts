@@ -1,0 +1,70 @@
+/** What systemd would hear, by a receiver that knows nothing of us. */
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { spawn } from "node:child_process"
+import { once } from "node:events"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { createInterface } from "node:readline"
+import { describe } from "vitest"
+import * as ServiceManager from "../../src/transport/ServiceManager.ts"
+
+const RECEIVE = `
+import socket, sys
+receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+receiver.bind(sys.argv[1].replace("@", "\\0", 1) if sys.argv[1][0] == "@" else sys.argv[1])
+print("bound", flush=True)
+while True: print(receiver.recv(4096).decode().replace("\\n", " "), flush=True)
+`
+
+const receiver = (path: string) =>
+  Effect.acquireRelease(
+    Effect.promise(async () => {
+      const child = spawn("python3", ["-c", RECEIVE, path], { stdio: ["ignore", "pipe", "inherit"] })
+      const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+      const next = Effect.promise(async () => String((await lines.next()).value))
+      return { child, next, bound: (await lines.next()).value as string }
+    }),
+    ({ child }) =>
+      Effect.promise(() => {
+        const ended = once(child, "exit")
+        child.kill()
+        return ended
+      })
+  )
+
+describe.skipIf(process.platform !== "linux")("the service manager hears", () => {
+  const folder = Effect.acquireRelease(
+    Effect.sync(() => mkdtempSync(join(tmpdir(), "notify-"))),
+    (dir) => Effect.sync(() => rmSync(dir, { recursive: true }))
+  )
+
+  it.scopedLive.each([["a path"], ["an abstract name"]])("each change, at %s", ([kind]) =>
+    Effect.gen(function*() {
+      const dir = yield* folder
+      const path = kind === "a path" ? join(dir, "notify") : `@${dir}`
+      const { bound, next } = yield* receiver(path)
+      assert.strictEqual(bound, "bound")
+      const manager = ServiceManager.make({ NOTIFY_SOCKET: path })
+      yield* manager.ready
+      assert.strictEqual(yield* next, "READY=1")
+      yield* manager.reloading
+      assert.match(yield* next, /^RELOADING=1 MONOTONIC_USEC=\d+$/)
+      yield* manager.watch(Effect.succeed(true)) // nobody asked for pings
+      yield* manager.stopping
+      assert.strictEqual(yield* next, "STOPPING=1")
+    }))
+
+  it.scopedLive("pings only while it is healthy, and only if this process is meant", () =>
+    Effect.gen(function*() {
+      const path = join(yield* folder, "notify")
+      const { next } = yield* receiver(path)
+      const env = { NOTIFY_SOCKET: path, WATCHDOG_USEC: "60000" }
+      let asked = 0
+      yield* ServiceManager.make({ ...env, WATCHDOG_PID: "1" }).watch(Effect.die("another process is meant"))
+      const { ready, watch } = ServiceManager.make({ ...env, WATCHDOG_PID: String(process.pid) })
+      yield* watch(Effect.zipRight(Effect.when(ready, () => ++asked === 5), Effect.sync(() => asked <= 2)))
+      assert.deepStrictEqual([yield* next, yield* next, yield* next], ["WATCHDOG=1", "WATCHDOG=1", "READY=1"])
+    }))
+})
