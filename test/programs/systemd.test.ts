@@ -9,6 +9,9 @@ import { join } from "node:path"
 import { createInterface } from "node:readline"
 import { describe } from "vitest"
 import * as ServiceManager from "../../src/transport/ServiceManager.ts"
+import { have } from "./support/Programs.ts"
+
+const PYTHON = { program: "/usr/bin/python3", apt: "python3" }
 
 const RECEIVE = `
 import socket, sys
@@ -21,7 +24,7 @@ while True: print(receiver.recv(4096).decode().replace("\\n", " "), flush=True)
 const receiver = (path: string) =>
   Effect.acquireRelease(
     Effect.promise(async () => {
-      const child = spawn("python3", ["-c", RECEIVE, path], { stdio: ["ignore", "pipe", "inherit"] })
+      const child = spawn(PYTHON.program, ["-c", RECEIVE, path], { stdio: ["ignore", "pipe", "inherit"] })
       const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
       const next = Effect.promise(async () => String((await lines.next()).value))
       return { child, next, bound: (await lines.next()).value as string }
@@ -34,7 +37,7 @@ const receiver = (path: string) =>
       })
   )
 
-describe.skipIf(process.platform !== "linux")("the service manager hears", () => {
+describe.skipIf(process.platform !== "linux" || !have(PYTHON))("the service manager hears", () => {
   const folder = Effect.acquireRelease(
     Effect.sync(() => mkdtempSync(join(tmpdir(), "notify-"))),
     (dir) => Effect.sync(() => rmSync(dir, { recursive: true }))
