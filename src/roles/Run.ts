@@ -37,17 +37,18 @@ export const run = (config: Config, options: Options): Effect.Effect<never, RunF
   return Effect.gen(function*() {
     const started = yield* Deferred.make<Running>()
     const recorder = new Recorder()
+    const manager = ServiceManager.make(process.env)
+    yield* onHangUp(
+      Effect.flatMap(Deferred.await(started), (running) =>
+        Effect.ensuring(
+          Effect.zipRight(manager.reloading, reload(options.configFile, config, running)),
+          manager.ready
+        ))
+    )
     yield* AdminServer.make({ listen: config.admin, routes: routes(started, recorder) })
     const running = yield* start(config, telemetry, { localDoor: false })
     yield* Effect.forkScoped(record(running, recorder))
     yield* Telemetry.exportMetrics(telemetry, running.supervisor.metrics)
-    yield* Deferred.succeed(started, running)
-    const manager = ServiceManager.make(process.env)
-    yield* onHangUp(
-      Effect.zipRight(manager.reloading, reload(options.configFile, config, running)).pipe(
-        Effect.ensuring(manager.ready)
-      )
-    )
     const { name, role } = config
     const ready = JSON.stringify({ event: "ready", role, name, listen: running.listen })
     yield* options.logFormat === "json" ? Console.log(ready) : Effect.logInfo(`ready ${JSON.stringify(running.listen)}`)
@@ -56,6 +57,7 @@ export const run = (config: Config, options: Options): Effect.Effect<never, RunF
       Effect.map(running.supervisor.status, (threads) => threads.every(({ state }) => state === "up"))
     )
     yield* manager.ready
+    yield* Deferred.succeed(started, running)
     return yield* running.supervisor.awaitGiveUp
   }).pipe(
     Effect.scoped,

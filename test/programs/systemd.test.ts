@@ -1,6 +1,6 @@
 /** What systemd would hear, by a receiver that knows nothing of us. */
 import { assert, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Schedule } from "effect"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { mkdtempSync, rmSync } from "node:fs"
@@ -9,7 +9,7 @@ import { join } from "node:path"
 import { createInterface } from "node:readline"
 import { describe } from "vitest"
 import * as ServiceManager from "../../src/transport/ServiceManager.ts"
-import { have } from "./support/Programs.ts"
+import { have, World } from "./support/Programs.ts"
 
 const PYTHON = { program: "/usr/bin/python3", apt: "python3" }
 
@@ -69,5 +69,31 @@ describe.skipIf(process.platform !== "linux" || !have(PYTHON))("the service mana
       const { ready, watch } = ServiceManager.make({ ...env, WATCHDOG_PID: String(process.pid) })
       yield* watch(Effect.zipRight(Effect.when(ready, () => ++asked === 5), Effect.sync(() => asked <= 2)))
       assert.deepStrictEqual([yield* next, yield* next, yield* next], ["WATCHDOG=1", "WATCHDOG=1", "READY=1"])
+    }))
+
+  it.scopedLive("a whole relay, from its start through a reload that was asked for meanwhile to its end", () =>
+    Effect.gen(function*() {
+      const path = join(yield* folder, "notify")
+      const { next } = yield* receiver(path)
+      const world = yield* Effect.acquireRelease(
+        Effect.promise(() => World.start({ resources: [], relayOnly: true })),
+        (it) => Effect.promise(() => it.stop())
+      )
+      yield* Effect.promise(() => world.program("relay").stop())
+      const env = { NOTIFY_SOCKET: path, WATCHDOG_USEC: "600000" }
+      const relay = world.launch("relay", world.file("relay"), env)
+      yield* Effect.retry(
+        Effect.tryPromise(() => world.ask("relay", "/healthz")),
+        { schedule: Schedule.spaced("10 millis"), times: 1_000 }
+      )
+      relay.kill("SIGHUP") // it is alive, and has not started yet
+      const said: Array<string> = []
+      while (said.filter((line) => line === "READY=1").length < 2 || said.at(-1) !== "WATCHDOG=1") {
+        said.push(yield* next)
+      }
+      assert.strictEqual(said.findIndex((line) => line.startsWith("RELOADING=1 ")) > said.indexOf("READY=1"), true)
+      const { code } = yield* Effect.promise(() => relay.stop())
+      assert.strictEqual(code, 0)
+      while (said.at(-1) !== "STOPPING=1") said.push(yield* next)
     }))
 })
