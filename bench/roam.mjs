@@ -138,6 +138,7 @@ const random = (seed) => {
 async function main(processes) {
   processes.onEnd(() => net("down"))
   await net("up")
+  await net("readdr", "connector", "20") // both may come to be on one LAN, where two hosts cannot share an address
   const port = await freePort()
   const numbers = processes.start(on("connector"), process.execPath, server("0.0.0.0", port))
   await new Promise((resolve) => numbers.stdout.once("data", resolve))
