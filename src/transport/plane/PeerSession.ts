@@ -24,6 +24,7 @@ import { type QuicEngine, SLOTS } from "../quic/QuicEngine.ts"
 import { CloseCode, type CloseReason, QuicSession, type SlotPath } from "../quic/QuicSession.ts"
 import type { QuicStream } from "../quic/QuicStream.ts"
 import type { Resumption } from "../quic/Resumption.ts"
+import { Consent } from "./Consent.ts"
 import type { Endpoint, PacketRouter } from "./PacketRouter.ts"
 import { addressKey, RELAY_SLOT, Slots } from "./Slots.ts"
 
@@ -86,6 +87,7 @@ export class PeerSession implements Endpoint {
   readonly #options: PeerSessionOptions
   readonly #router: PacketRouter
   readonly #slots = new Slots()
+  readonly #consent = new Consent()
   readonly #pings = new Map<string, { readonly at: number; readonly path: PathRef; readonly padded: boolean }>()
   #seal: ProbeSeal | null = null
   /** Packets that came, by slot. */
@@ -165,9 +167,10 @@ export class PeerSession implements Endpoint {
   }
 
   #transmit(slot: number, buffer: Buffer, length: number, segment: number, count: number): void {
-    this.bytesOut += length
     const path = this.#slots.pathOf(slot)
     if (path === null) return
+    if (path.kind === "direct" && !this.#consent.isGiven(slot, this.#options.now())) return // QUIC takes it for lost
+    this.bytesOut += length
     if (path.kind === "relay") {
       for (let i = 0; i < count; i++) {
         const at = i * segment
@@ -277,6 +280,10 @@ export class PeerSession implements Endpoint {
     if (path.kind === "direct") {
       this.#router.onProved(path.remote.host, path.remote.port)
       this.#admit(path, message.right)
+      const slot = this.#slots.slotOf(keyOf(path))
+      if (slot >= 0 && this.#consent.renew(slot, this.#options.now()) && slot === this.quic.activeSlot) {
+        this.quic.revive()
+      }
     } else if (!isFirstRelay(path)) this.#prove(path)
     this.#onMessage(message.right, path)
   }
