@@ -1,5 +1,8 @@
-/** Entry of every worker thread, bundled by `scripts/build.mjs`. */
+/** Entry of every worker thread and of every child process, bundled by `scripts/build.mjs`. */
+import { isMainThread } from "node:worker_threads"
 import { registry } from "./registry.ts"
+import * as ProcessEntry from "./runtime/ProcessEntry.ts"
 import * as WorkerEntry from "./runtime/WorkerEntry.ts"
 
-WorkerEntry.run(registry)
+if (isMainThread) ProcessEntry.run(registry)
+else WorkerEntry.run(registry)

@@ -3,7 +3,7 @@ import { Cause, Effect, Exit, Fiber, Logger, LogLevel, Option, type Scope, Strea
 import { afterAll, beforeAll } from "vitest"
 import { ActorUnavailable } from "../../src/actors/runtime/ActorRef.ts"
 import * as Bundle from "./runtime/Bundle.ts"
-import { eventually, type Kind, kinds, listen, newChannel, startUp } from "./runtime/Harness.ts"
+import { eventually, type Kind, kinds, newChannel, startUp, told } from "./runtime/Harness.ts"
 import { Echo, EchoFailed, Front, Middle } from "./runtime/TestRpcs.ts"
 
 let bundle: Bundle.Bundle
@@ -218,9 +218,7 @@ describe.each(kinds)("actors, $name", (kind: Kind) => {
   scoped("stop callers before those they use", () =>
     Effect.gen(function*() {
       const channel = newChannel()
-      const { heard } = yield* listen(channel)
       yield* Effect.scoped(startUp(kind, bundle.entry, channel))
-      yield* eventually(Effect.sync(() => heard.length === 3))
-      assert.deepStrictEqual(heard, ["front", "middle answered", "echo"])
+      assert.deepStrictEqual(told(channel), ["front", "middle answered", "echo"])
     }))
 })

@@ -1,11 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Chunk, Effect, Logger, LogLevel, Stream } from "effect"
 import { createHook } from "node:async_hooks"
+import { fork } from "node:child_process"
+import { once } from "node:events"
 import { existsSync } from "node:fs"
 import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll } from "vitest"
+import * as Processes from "../../src/actors/runtime/Processes.ts"
 import * as Threads from "../../src/actors/runtime/Threads.ts"
 import * as Bundle from "./runtime/Bundle.ts"
 import { eventually, kinds, QUIET, start, startBroken, startUp } from "./runtime/Harness.ts"
@@ -21,7 +24,8 @@ afterAll(() => bundle.remove())
 const quiet = Logger.minimumLogLevel(LogLevel.None)
 const spawns = [
   { name: "in-thread", spawn: () => Threads.inThread(registry) },
-  { name: "worker thread", spawn: () => Threads.workers({ entry: bundle.entry, telemetry: QUIET }) }
+  { name: "worker thread", spawn: () => Threads.workers({ entry: bundle.entry, telemetry: QUIET }) },
+  { name: "child process", spawn: () => Processes.processes({ entry: bundle.entry, telemetry: QUIET }) }
 ]
 
 describe.each(spawns)("an actor that does not start, $name", ({ spawn }) => {
@@ -78,6 +82,47 @@ describe("a thread", () => {
       const error = yield* Effect.flip(supervisor.awaitGiveUp)
       assert.include(error.lastError, "memory")
     }).pipe(Effect.provide(quiet)))
+})
+
+describe("a child process", () => {
+  it.scopedLive.each([
+    { what: "whose entry throws", entry: () => bundle.throwing, told: "the process ended with code 1" },
+    { what: "that never answers", entry: () => bundle.hanging, told: "boot deadline" }
+  ])("$what is told and given up, with its actors", ({ entry, told }) =>
+    Effect.gen(function*() {
+      const supervisor = yield* startBroken(Processes.processes({ entry: entry(), telemetry: QUIET }), "layer", {
+        restart: { first: "1 millis", max: "1 millis", forgetAfter: "10 seconds", limit: 1 },
+        deadlines: { boot: told === "boot deadline" ? "300 millis" : "10 seconds" }
+      })
+      assert.include((yield* Effect.flip(supervisor.awaitGiveUp)).lastError, told)
+    }).pipe(Effect.provide(quiet)))
+
+  it.scopedLive("tells by which signal it was killed", () =>
+    Effect.gen(function*() {
+      const child = yield* Processes.processes({ entry: bundle.entry, telemetry: QUIET })("one")
+      yield* child.kill
+      assert.strictEqual(yield* child.ended, "the process ended with SIGKILL")
+    }))
+
+  it("takes no signal of its group for its own, and ends with its parent", async () => {
+    const child = fork(bundle.entry, {
+      execArgv: [],
+      serialization: "advanced",
+      stdio: ["ignore", "ignore", "inherit", "ipc"]
+    })
+    const ended = once(child, "exit")
+    child.send({ thread: "one", telemetry: QUIET })
+    const request = { _tag: "Request", id: "1", tag: "Health", payload: null, headers: [] }
+    for (const signal of ["SIGINT", "SIGTERM"] as const) {
+      child.send({ channel: Processes.CONTROL, message: request, ports: [] })
+      await once(child, "message") // it is up
+      child.kill(signal)
+    }
+    child.send({ channel: Processes.CONTROL, message: request, ports: [] })
+    await once(child, "message")
+    child.disconnect()
+    assert.deepStrictEqual(await ended, [1, null])
+  })
 })
 
 describe("a thread whose event loop hangs", () => {

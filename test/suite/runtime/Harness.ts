@@ -1,5 +1,8 @@
 import { Effect } from "effect"
-import { BroadcastChannel } from "node:worker_threads"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import * as Processes from "../../../src/actors/runtime/Processes.ts"
 import * as Supervisor from "../../../src/actors/runtime/Supervisor.ts"
 import * as Threads from "../../../src/actors/runtime/Threads.ts"
 import * as Telemetry from "../../../src/services/Telemetry.ts"
@@ -20,6 +23,7 @@ export interface Kind {
 
 const one = { one: ["echo", "middle", "front"] }
 const workers = (entry: URL) => Threads.workers({ entry, telemetry: QUIET })
+const processes = (entry: URL) => Processes.processes({ entry, telemetry: QUIET })
 
 export const kinds: ReadonlyArray<Kind> = [
   {
@@ -31,11 +35,21 @@ export const kinds: ReadonlyArray<Kind> = [
     isThread: false
   },
   { name: "one worker thread", placement: one, spawn: workers, echoThread: "one", shared: true, isThread: true },
-  { name: "isolated", placement: "isolated", spawn: workers, echoThread: "echo", shared: false, isThread: true }
+  { name: "isolated", placement: "isolated", spawn: workers, echoThread: "echo", shared: false, isThread: true },
+  {
+    name: "in child processes, and one worker thread",
+    placement: { apart: ["echo"], beside: ["middle"], here: ["front"] },
+    spawn: (entry) => (name) => (name === "here" ? workers : processes)(entry)(name),
+    echoThread: "apart",
+    shared: false,
+    isThread: true
+  }
 ]
 
+const dir = mkdtempSync(join(tmpdir(), "actor-runtime-"))
+process.on("exit", () => rmSync(dir, { recursive: true, force: true }))
 let channels = 0
-export const newChannel = () => `actor-runtime-${process.pid}-${++channels}`
+export const newChannel = () => join(dir, String(++channels))
 
 /** Fast enough for tests; the limit and the shape are the default's. */
 export const restart = { first: "10 millis", max: "100 millis", forgetAfter: "10 seconds", limit: 5 } as const
@@ -73,18 +87,8 @@ export const startBroken = (
     ...options
   })
 
-/** What actors told on the channel, in order. */
-export const listen = (channel: string) =>
-  Effect.acquireRelease(
-    Effect.sync(() => {
-      const heard: Array<string> = []
-      const broadcast = new BroadcastChannel(channel)
-      // oxlint-disable-next-line unicorn/prefer-add-event-listener -- Node 20 types have no other
-      broadcast.onmessage = (event) => void heard.push(String((event as { readonly data: unknown }).data))
-      return { broadcast, heard }
-    }),
-    ({ broadcast }) => Effect.sync(() => broadcast.close())
-  )
+/** What actors have told on the channel, in order. */
+export const told = (channel: string) => readFileSync(channel, "utf8").split("\n").filter((line) => line !== "")
 
 /** Polls until it holds; fails the test by its timeout otherwise. */
 export const eventually = <E, R>(check: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>

@@ -1,5 +1,5 @@
 import { Deferred, Effect, Schedule, Schema, Stream } from "effect"
-import { BroadcastChannel } from "node:worker_threads"
+import { appendFileSync } from "node:fs"
 import * as Actor from "../../../src/actors/runtime/Actor.ts"
 import * as Inbox from "../../../src/actors/runtime/Inbox.ts"
 import { Peers } from "../../../src/actors/runtime/Peers.ts"
@@ -7,16 +7,11 @@ import { Self } from "../../../src/actors/runtime/Self.ts"
 import type { Registry } from "../../../src/actors/runtime/ThreadHost.ts"
 import { Broken, BrokenRpcs, Echo, EchoFailed, EchoRpcs, Front, FrontRpcs, Middle, MiddleRpcs } from "./TestRpcs.ts"
 
-/** Every config names the channel on which the actor tells the test that it was released. */
+/** Every config names the file in which the actor tells the test that it was released; the one thing that reaches out of any placement. */
 const Config = Schema.Struct({ channel: Schema.String })
 type Config = typeof Config.Type
 
-const tell = ({ channel }: Config, message: string) =>
-  Effect.sync(() => {
-    const broadcast = new BroadcastChannel(channel)
-    broadcast.postMessage(message)
-    broadcast.close()
-  })
+const tell = ({ channel }: Config, message: string) => Effect.sync(() => appendFileSync(channel, `${message}\n`))
 
 const traceId = Effect.map(Effect.currentSpan, (span) => span.traceId).pipe(Effect.orElseSucceed(() => "none"))
 

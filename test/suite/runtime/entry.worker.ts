@@ -1,4 +1,7 @@
+import { isMainThread } from "node:worker_threads"
+import * as ProcessEntry from "../../../src/actors/runtime/ProcessEntry.ts"
 import * as WorkerEntry from "../../../src/actors/runtime/WorkerEntry.ts"
 import { registry } from "./TestActors.ts"
 
-WorkerEntry.run(registry)
+if (isMainThread) ProcessEntry.run(registry)
+else WorkerEntry.run(registry)

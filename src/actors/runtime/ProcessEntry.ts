@@ -1,0 +1,30 @@
+/** Runs a thread host as the whole of a child process. */
+import { Cause, Effect, Exit } from "effect"
+import { MessageChannel } from "node:worker_threads"
+import * as Telemetry from "../../services/Telemetry.ts"
+import * as IpcPorts from "./IpcPorts.ts"
+import { type Begin, CONTROL } from "./Processes.ts"
+import * as ThreadHost from "./ThreadHost.ts"
+
+export const run = (registry: ThreadHost.Registry): void => {
+  // A terminal's Ctrl-C and a service manager's stop come to each process of the group; the parent says when this one ends.
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => undefined)
+  process.on("disconnect", () => process.exit(1)) // nobody is left to work for
+  process.once("message", (first) => {
+    const { telemetry, thread } = first as Begin
+    const { port1: control, port2 } = new MessageChannel()
+    const ports = IpcPorts.make("child", { send: (message, done) => void process.send?.(message, done) }, (why) => {
+      process.stderr.write(`process ${thread} failed: ${why}\n`)
+      process.exit(1)
+    })
+    process.on("message", ports.onMessage)
+    ports.open(CONTROL, port2)
+    const fiber = Effect.runFork(
+      ThreadHost.run(registry, control).pipe(Effect.provide(Telemetry.layer(telemetry ?? Telemetry.DEFAULT, thread)))
+    )
+    fiber.addObserver((exit) => {
+      if (Exit.isFailure(exit)) process.stderr.write(`process ${thread} failed: ${Cause.pretty(exit.cause)}\n`)
+      process.exit(Exit.isSuccess(exit) ? 0 : 1)
+    })
+  })
+}

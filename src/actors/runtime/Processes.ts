@@ -1,0 +1,68 @@
+/**
+ * Actors in a child process: for a native library that may take its process down. To the supervisor it is a thread like any other
+ * (`Threads.Spawn`), and to the actors, too; what crosses is copied, never moved.
+ */
+import { Deferred, Effect } from "effect"
+import { type ChildProcess, fork } from "node:child_process"
+import { fileURLToPath } from "node:url"
+import { MessageChannel } from "node:worker_threads"
+import type { Settings } from "../../services/Telemetry.ts"
+import * as IpcPorts from "./IpcPorts.ts"
+import type { Spawn } from "./Threads.ts"
+
+export interface ProcessOptions {
+  /** A bundled file that calls `ProcessEntry.run`. */
+  readonly entry: URL
+  /** Node flags, V8's among them. The parent's own are not passed on. */
+  readonly execArgv?: ReadonlyArray<string>
+  readonly telemetry?: Settings
+}
+
+/** The first message to the child. Not in its arguments or its environment, which others can read. */
+export interface Begin {
+  readonly thread: string
+  readonly telemetry: Settings | undefined
+}
+
+/** The number of the control port. */
+export const CONTROL = 0
+
+export const processes = (options: ProcessOptions): Spawn => (thread) =>
+  Effect.gen(function*() {
+    const ended = yield* Deferred.make<string>()
+    const { port1: control, port2 } = new MessageChannel()
+    const child = yield* Effect.acquireRelease(
+      Effect.try({
+        try: () =>
+          fork(fileURLToPath(options.entry), {
+            execArgv: [...options.execArgv ?? []],
+            serialization: "advanced",
+            stdio: ["ignore", 2, 2, "ipc"] // standard output is the parent's own
+          }),
+        catch: String
+      }),
+      (child) => end(child, Deferred.await(ended))
+    )
+    let why: string | null = null
+    const ports = IpcPorts.make("parent", {
+      send: (message, done) => void child.send(message as Begin, done)
+    }, (reason) => {
+      why = reason
+      child.kill("SIGKILL")
+    })
+    const tell = (reason: string) => {
+      ports.close()
+      Deferred.unsafeDone(ended, Effect.succeed(why ?? reason))
+    }
+    child.on("error", (error) => tell(error.message))
+    child.on("exit", (code, signal) => tell(`the process ended with ${signal ?? `code ${code}`}`))
+    child.on("message", ports.onMessage)
+    const begin: Begin = { thread, telemetry: options.telemetry }
+    child.send(begin)
+    ports.open(CONTROL, port2)
+    return { control, ended: Deferred.await(ended), kill: end(child, Deferred.await(ended)) }
+  })
+
+/** By force: whoever wants its actors' finalizers to run has asked it to shut down before. */
+const end = (child: ChildProcess, ended: Effect.Effect<string>): Effect.Effect<void> =>
+  Effect.zipRight(Effect.sync(() => child.kill("SIGKILL")), Effect.asVoid(ended))
