@@ -179,6 +179,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     Ready: (payload) => Effect.zipRight(answered(payload), withClient((client) => client.Ready(payload))),
     Decline: (payload) => Effect.zipRight(answered(payload), withClient((client) => client.Decline(payload))),
     Renew: (payload) => withClient((client) => client.Renew(payload)),
+    TurnCredentials: () => withClient((client) => client.TurnCredentials()),
     Forward: (payload) => withClient((client) => client.Forward(payload)),
     Events: () =>
       Stream.unwrapScoped(Effect.gen(function*() {

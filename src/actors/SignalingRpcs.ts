@@ -3,7 +3,16 @@ import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import { NodeKey } from "../protocol/NodeKey.ts"
 import { Signed } from "../protocol/Signed.ts"
-import { Dialed, DialRefused, SessionId, SignalingEvent, Target, UnknownSession } from "./RelaySignalingRpcs.ts"
+import {
+  Dialed,
+  DialRefused,
+  NoTurn,
+  SessionId,
+  SignalingEvent,
+  Target,
+  TurnServers,
+  UnknownSession
+} from "./RelaySignalingRpcs.ts"
 import * as ActorAddress from "./runtime/ActorAddress.ts"
 
 /** No relay link now; the actor is reconnecting. `message` says why the last try failed and what to check. */
@@ -33,6 +42,7 @@ export class SignalingRpcs extends RpcGroup.make(
     success: Schema.Struct({ grant: Signed, ticket: Signed }),
     error: Schema.Union(DialRefused, SignalingDown)
   }),
+  Rpc.make("TurnCredentials", { success: TurnServers, error: Schema.Union(NoTurn, SignalingDown) }),
   Rpc.make("Forward", {
     payload: { session: SessionId, box: Schema.Uint8ArrayFromSelf },
     error: Schema.Union(UnknownSession, SignalingDown)

@@ -4,6 +4,7 @@
  * session or a second. There is no inbox: all state is changed by synchronous calls on this one thread, in order of arrival.
  */
 import { Effect, Either, FiberSet, Option, PubSub, Redacted, Schedule, Schema, Stream } from "effect"
+import * as IceSignal from "../protocol/IceSignal.ts"
 import type * as PathMessage from "../protocol/PathMessage.ts"
 import { LARGEST_BYTES } from "../protocol/PathMtu.ts"
 import * as PathReason from "../protocol/PathReason.ts"
@@ -32,7 +33,7 @@ import * as Actor from "./runtime/Actor.ts"
 import { Peers } from "./runtime/Peers.ts"
 import * as Self from "./runtime/Self.ts"
 import { Signaling } from "./SignalingRpcs.ts"
-import { Forward, LINK_ADDRESS, StreamMux, StreamMuxRpcs } from "./StreamMuxRpcs.ts"
+import { Forward, type IceEvent, LINK_ADDRESS, StreamMux, StreamMuxRpcs } from "./StreamMuxRpcs.ts"
 import type { ControlDatagram } from "./StunRpcs.ts"
 
 const Endpoint = Schema.Union(
@@ -58,6 +59,7 @@ export type Config = typeof Config.Type
 /** Path events and control datagrams that a slow reader may lag behind; then it loses the oldest. */
 const EVENTS_CAPACITY = 4096
 const DATAGRAMS_CAPACITY = 256
+const ICE_CAPACITY = 1024
 const TICK = "1 second"
 /** QUIC packets of the largest size, with the longer of our two heads. */
 const SEGMENT_BYTES = LARGEST_BYTES + 8
@@ -71,6 +73,11 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const control = {
     stun: yield* PubSub.sliding<ControlDatagram>(DATAGRAMS_CAPACITY),
     relay: yield* PubSub.sliding<ControlDatagram>(DATAGRAMS_CAPACITY)
+  }
+  const ice = yield* PubSub.sliding<IceEvent>(ICE_CAPACITY)
+  const onIce = (session: SessionId, bytes: Uint8Array | null) => {
+    const signal = bytes === null ? null : IceSignal.decode(bytes)
+    if (bytes === null || signal !== null) ice.unsafeOffer({ session, signal })
   }
   const publish = (event: PathEvent) => {
     if (event._tag === "SessionDown") guesses.sockets.forget(event.session)
@@ -114,6 +121,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     metrics,
     traces,
     authorityKey: node.relay.authorityKey,
+    onIce,
     signaling,
     relay,
     publish: (event) => {
@@ -210,6 +218,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
         ]
         return Stream.concat(Stream.fromIterable(first), Stream.fromQueue(later))
       })),
+    IceEvents: () => Stream.fromPubSub(ice),
+    SendIce: ({ session, signal }) => withSession(session, (it) => it.sendIce(IceSignal.encode(signal))),
+    TagsOf: ({ session }) => Effect.sync(() => sessions.get(session)?.peer.tags ?? null),
     SendPing: ({ padTo, path, session, txId }) => withSession(session, ({ peer }) => peer.sendPing(path, txId, padTo)),
     ...guesses.handlers,
     SendCandidates: ({ list, mapping, seq, session }) =>

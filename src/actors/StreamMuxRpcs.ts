@@ -1,6 +1,7 @@
 /** What other actors and the main thread may ask of the StreamMuxActor, the owner of a node's data plane. No behaviour here. */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
+import { IceSignal } from "../protocol/IceSignal.ts"
 import { PathRef } from "../protocol/PathRef.ts"
 import { SocketAddr } from "../protocol/SocketAddr.ts"
 import { PathDriverRpcs } from "./PathProberRpcs.ts"
@@ -60,6 +61,13 @@ export type Forward = typeof Forward.Type
 /** A listener could not be opened; `message` says which and why. */
 export class ListenFailed extends Schema.TaggedError<ListenFailed>()("ListenFailed", { message: Schema.String }) {}
 
+/** What the peer of a session says to set up a WebRTC connection. `signal` null: the session is over. */
+export const IceEvent = Schema.Struct({ session: SessionId, signal: Schema.NullOr(IceSignal) })
+export type IceEvent = typeof IceEvent.Type
+
+/** By which a session's relayed frames are known: `send` is what this node's own bear, `receive` the peer's. */
+export const Tags = Schema.Struct({ send: Schema.Int, receive: Schema.Int })
+
 export class StreamMuxRpcs extends RpcGroup.make(
   /** Opens the packet link to the relay in this thread; the one before it is closed. Ends when the link ends. */
   Rpc.make("OpenLink", { success: LegKind, error: LinkUnavailable }),
@@ -72,6 +80,12 @@ export class StreamMuxRpcs extends RpcGroup.make(
   Rpc.make("UseRelay", {
     payload: { name: Schema.NonEmptyString, at: Schema.NullOr(SocketAddr), bound: Schema.Boolean }
   }),
+  /** From now on. */
+  Rpc.make("IceEvents", { success: IceEvent, stream: true }),
+  /** On the session's control stream. One that is gone is passed over. */
+  Rpc.make("SendIce", { payload: { session: SessionId, signal: IceSignal } }),
+  /** Null: there is no such session. */
+  Rpc.make("TagsOf", { payload: { session: SessionId }, success: Schema.NullOr(Tags) }),
   Rpc.make("Status", { success: Schema.Array(SessionStatus) }),
   /** Opens what is new and closes what is gone; flows that run go on. All or nothing. */
   Rpc.make("SetForwards", { payload: { forwards: Schema.Array(Forward) }, error: ListenFailed }),

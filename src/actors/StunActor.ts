@@ -295,13 +295,15 @@ const make = Effect.gen(function*() {
   )
   const turn = yield* Effect.makeSemaphore(1) // one check would take ports between the other's
 
+  const askable = inbox.ask<ReadonlyArray<SocketAddr>>((reply) => ({ _tag: "Servers", reply }))
   return StunRpcs.of({
     Candidates: () => Stream.changesWith(Stream.filter(published.changes, Predicate.isNotNull), isSame),
     Discover: ({ server }) =>
       inbox.ask<Mapped, StunTimeout | StunUnavailable>((reply) => ({ _tag: "Discover", server, reply })),
     SetServers: (payload) => Effect.asVoid(inbox.post({ _tag: "SetServers", ...payload })),
+    Servers: () => askable,
     NetCheck: Effect.fnUntraced(function*() {
-      const servers = yield* inbox.ask<ReadonlyArray<SocketAddr>>((reply) => ({ _tag: "Servers", reply }))
+      const servers = yield* askable
       const [first] = servers
       if (first === undefined) return yield* noRelay
       const report = yield* Effect.mapError(

@@ -82,6 +82,8 @@ export class StunRpcs extends RpcGroup.make(
       relayHost: Schema.NullOr(Schema.String)
     }
   }),
+  /** Those that this host can ask now. */
+  Rpc.make("Servers", { success: Schema.Array(SocketAddr) }),
   /** How the network treats UDP, asked of the relay. Takes up to 4 s; those who ask at the same time wait in turn. */
   Rpc.make("NetCheck", { success: NetReport, error: NetCheckFailed }),
   /**

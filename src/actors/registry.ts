@@ -7,6 +7,7 @@ export const registry: Registry = {
   pathProber: () => import("./PathProberActor.ts").then(({ actor }) => actor),
   relay: () => import("./RelayActor.ts").then(({ actor }) => actor),
   streamMux: () => import("./StreamMuxActor.ts").then(({ actor }) => actor),
+  webRtc: () => import("./WebRtcActor.ts").then(({ actor }) => actor),
   signalingHub: () => import("./SignalingHubActor.ts").then(({ actor }) => actor),
   relayMember: () => import("./RelayMemberActor.ts").then(({ actor }) => actor),
   relayForwarder: () => import("./RelayForwarderActor.ts").then(({ actor }) => actor)

@@ -16,6 +16,7 @@ export const TEXT: Readonly<Record<Reason, string>> = {
   direct_proved: "a direct path answers and costs no more",
   direct_faster: "a direct path is clearly faster",
   direct_slower_than_relay: "a direct path answers, but the relay is clearly faster",
+  webrtc_faster: "no direct path answers, and the WebRTC connection that ICE made is faster than the relay",
   relay_faster: "another relay is clearly faster",
   path_blackholed: "the path before went silent",
   path_failed: "the path before broke",

@@ -14,6 +14,7 @@ import {
   type Decision,
   type GuessReason,
   isFirstRelay,
+  isWebRtc,
   keyOf,
   type PathRef,
   type PathSample,
@@ -400,6 +401,8 @@ export class PathMachine {
     const isBetter = isClearlyBetter(cost, against)
     const better = toDirect
       ? "direct_faster" as const
+      : isWebRtc(track.path)
+      ? "webrtc_faster" as const
       : relayed
       ? "relay_faster" as const
       : "direct_slower_than_relay" as const

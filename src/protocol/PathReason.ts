@@ -1,5 +1,5 @@
 /** Why a session's path is what it is: always one answer, from a closed list, from what the machine knows now. */
-import type { GuessReason, PathRef, Reason, Role } from "./PathRef.ts"
+import { type GuessReason, isWebRtc, type PathRef, type Reason, type Role } from "./PathRef.ts"
 import type { PathTrack } from "./PathTrack.ts"
 
 /** For so long a session without any candidates is only young. */
@@ -27,7 +27,8 @@ const IMPROVEMENTS: ReadonlySet<Reason> = new Set([
   "direct_proved",
   "direct_faster",
   "direct_slower_than_relay",
-  "relay_faster"
+  "relay_faster",
+  "webrtc_faster"
 ])
 
 /** The move is for the better; the path that is left still works. */
@@ -38,7 +39,9 @@ export const of = (facts: Facts): Reason => {
   const others = [...facts.tracks].filter((track) => track !== current)
   if (isDown(current) && !others.some((track) => track.state === "proved")) return "nothing_answers"
   if (current.mistrusted) return "network_changed"
-  return current.path.kind === "direct" ? moved : ofRelay(facts, others.filter(({ path }) => path.kind === "direct"))
+  return current.path.kind === "direct" || isWebRtc(current.path)
+    ? moved
+    : ofRelay(facts, others.filter(({ path }) => path.kind === "direct"))
 }
 
 const isDown = (track: PathTrack): boolean => track.state === "silent" || track.state === "failed"

@@ -24,6 +24,11 @@ export const RELAY: PathRef = { kind: "relay" }
 /** By another relay than the nodes' own. */
 export const viaRelay = (name: string): PathRef => ({ kind: "relay", relay: name })
 
+/** By a WebRTC connection between the two nodes, which is to them as another relay is. No relay can have this name. */
+export const WEBRTC_NAME = "(webrtc)"
+export const WEBRTC: PathRef = viaRelay(WEBRTC_NAME)
+export const isWebRtc = (path: PathRef): boolean => path.kind === "relay" && path.relay === WEBRTC_NAME
+
 /** By the nodes' own relay, where each session begins. */
 export const isFirstRelay = (path: PathRef): boolean => path.kind === "relay" && path.relay === undefined
 
@@ -74,6 +79,8 @@ export const Reason = Schema.Literal(
   "direct_slower_than_relay",
   /** Moved to another relay that is clearly faster than the one before. */
   "relay_faster",
+  /** Moved to a WebRTC connection that is clearly faster than the relay: ICE got through where no direct path answers. */
+  "webrtc_faster",
   /** The path in use went silent while this one answers. */
   "path_blackholed",
   /** The kernel or the engine reported the path in use as broken. */

@@ -2,7 +2,7 @@
  * How good a path is, from its probes alone: a flow's own queue must not make an idle path look better, so paths compete on the
  * lowest round trip of the last half minute, and the smoothed one (RFC 6298) only says when an answer is overdue. Times: ms.
  */
-import type { PathRef } from "./PathRef.ts"
+import { isWebRtc, type PathRef } from "./PathRef.ts"
 
 export const BUCKET_MS = 5_000
 /** Lowest round trips are kept for this many buckets. Congestion control empties its queue more often than that. */
@@ -34,6 +34,8 @@ export type RelayKind = "relay-udp" | "relay-h3" | "relay-tcp"
  * lost packet also holds back all behind it.
  */
 const RELAY_BIAS_MS: Record<RelayKind, number> = { "relay-udp": 3, "relay-h3": 5, "relay-tcp": 10 }
+/** Two more processes on the way, and frames in DTLS and SCTP. */
+const WEBRTC_BIAS_MS = 5
 const V4_BIAS_MS = 1 // a translator on the way forgets; of two equal direct paths take the one without
 
 type Bucket = { readonly fromMs: number; minMs: number }
@@ -117,7 +119,7 @@ export class PathScore {
 
 export const biasMs = (path: PathRef, relay: RelayKind): number =>
   path.kind === "relay"
-    ? RELAY_BIAS_MS[path.relay === undefined ? relay : "relay-udp"]
+    ? isWebRtc(path) ? WEBRTC_BIAS_MS : RELAY_BIAS_MS[path.relay === undefined ? relay : "relay-udp"]
     : path.family === 4
     ? V4_BIAS_MS
     : 0

@@ -13,7 +13,8 @@ export const Type = {
   candidates: 5,
   leg: 6,
   switchRequest: 7,
-  goaway: 8
+  goaway: 8,
+  ice: 9
 } as const
 
 /** How relayed packets reach a peer; the same names as path kinds, without `direct`. */
@@ -36,6 +37,8 @@ export type SessionMessage =
   | { readonly _tag: "Switch"; readonly reason: string }
   /** Either way: no new flows; the session ends when the open ones have. */
   | { readonly _tag: "Goaway"; readonly reason: string }
+  /** Either way: see `IceSignal`. */
+  | { readonly _tag: "Ice"; readonly signal: Uint8Array }
 
 export const SECRET_BYTES = 32
 /** The length field allows no more. */
@@ -73,6 +76,8 @@ export const encode = (message: SessionMessage): Uint8Array | null => {
       return text(Type.switchRequest, message.reason)
     case "Goaway":
       return text(Type.goaway, message.reason)
+    case "Ice":
+      return frame(Type.ice, message.signal)
   }
 }
 
@@ -145,6 +150,8 @@ const decode = (type: number, body: Uint8Array): SessionMessage | BadMessage | n
       return withText(body, (reason) => ({ _tag: "Switch", reason }))
     case Type.goaway:
       return withText(body, (reason) => ({ _tag: "Goaway", reason }))
+    case Type.ice:
+      return { _tag: "Ice", signal: body }
     default:
       return null
   }

@@ -6,9 +6,10 @@ import { Relay } from "../actors/RelayRpcs.ts"
 import { Signaling } from "../actors/SignalingRpcs.ts"
 import { type SessionStatus, StreamMux } from "../actors/StreamMuxRpcs.ts"
 import { Stun } from "../actors/StunRpcs.ts"
-import { NODE_ACTORS, NODE_PLACEMENT } from "../actors/Wiring.ts"
+import { WebRtc } from "../actors/WebRtcRpcs.ts"
+import { NODE_ACTORS, NODE_PLACEMENT, WEBRTC_PLACEMENT } from "../actors/Wiring.ts"
 import * as PathKind from "../protocol/PathKind.ts"
-import type { PathRef } from "../protocol/PathRef.ts"
+import { isWebRtc, type PathRef } from "../protocol/PathRef.ts"
 import type { ClientConfig, NodeConfig } from "../services/config/Config.ts"
 import type { Settings } from "../services/Telemetry.ts"
 import * as Enrol from "./Enrol.ts"
@@ -26,12 +27,14 @@ export interface Options {
 export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: Settings, options: Options) {
   const { carrier, role, stateDir } = config
   yield* Enrol.ensure(config)
+  const webRtc = config.webrtc === "auto" && config.path === "auto"
   const supervisor = yield* Threads.start({
     config,
     telemetry,
-    actors: NODE_ACTORS,
-    placement: NODE_PLACEMENT,
+    actors: webRtc ? [...NODE_ACTORS, WebRtc] : NODE_ACTORS,
+    placement: webRtc ? { ...NODE_PLACEMENT, ...WEBRTC_PLACEMENT } : NODE_PLACEMENT,
     configs: {
+      [WebRtc.name]: { role, iceServers: config.iceServers },
       [Signaling.name]: { stateDir, carrier },
       [Relay.name]: { stateDir },
       [Stun.name]: { portMapping: config.path === "auto" ? config.portMapping : "off" },
@@ -112,7 +115,7 @@ const orNull = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A | null> => E
 const forwardsOf = (config: ClientConfig) =>
   config.forwards.map(({ listen, port, resource }) => ({ listen, port, resource }))
 
-const relayOf = (path: PathRef): string | null => (path.kind === "relay" ? path.relay ?? null : null)
+const relayOf = (path: PathRef): string | null => (path.kind === "relay" && !isWebRtc(path) ? path.relay ?? null : null)
 
 const peerOf = (
   session: SessionStatus,
@@ -128,7 +131,7 @@ const peerOf = (
     path,
     relay: relayOf(session.path),
     rttMs: known?.rttMs ?? (session.rttMs > 0 ? session.rttMs : null),
-    reason: path === "direct" || path === "relay-udp" ? reason : `${reason} (${legReason})`,
+    reason: path === "relay-tcp" || path === "relay-h3" ? `${reason} (${legReason})` : reason,
     flows: session.flows,
     bytesIn: session.bytesIn,
     bytesOut: session.bytesOut

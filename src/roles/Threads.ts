@@ -4,10 +4,11 @@ import { existsSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { RelayForwarder } from "../actors/RelayForwarderRpcs.ts"
 import type { Any } from "../actors/runtime/ActorAddress.ts"
+import * as Processes from "../actors/runtime/Processes.ts"
 import * as Supervisor from "../actors/runtime/Supervisor.ts"
 import * as Threads from "../actors/runtime/Threads.ts"
 import { StreamMux } from "../actors/StreamMuxRpcs.ts"
-import { USES } from "../actors/Wiring.ts"
+import { APART, USES } from "../actors/Wiring.ts"
 import type { Config } from "../services/config/Config.ts"
 import type { Settings } from "../services/Telemetry.ts"
 
@@ -52,8 +53,9 @@ export const start = (options: {
   Effect.gen(function*() {
     const { actors, config, configs, placement, telemetry } = options
     const placed = config.placement === "default" ? placement : config.placement
+    const actorsOn = (thread: string) => (placed === "isolated" ? [thread] : placed[thread] ?? [])
     const limitsOf = (thread: string) => {
-      const names = placed === "isolated" ? [thread] : placed[thread] ?? []
+      const names = actorsOn(thread)
       if (names.some((name) => MOVES_PACKETS.has(name))) return PACKET_LIMITS
       return config.role === "relay" ? OTHER_LIMITS : NODE_LIMITS
     }
@@ -64,7 +66,10 @@ export const start = (options: {
         config: configs[address.name] ?? {}
       })),
       placement: placed,
-      spawn: (thread) => Threads.workers({ entry: entry(), resourceLimits: limitsOf(thread), telemetry })(thread)
+      spawn: (thread) =>
+        actorsOn(thread).some((name) => APART.has(name))
+          ? Processes.processes({ entry: entry(), telemetry })(thread)
+          : Threads.workers({ entry: entry(), resourceLimits: limitsOf(thread), telemetry })(thread)
     })
     yield* supervisor.awaitUp
     return supervisor

@@ -42,6 +42,9 @@ export interface Options {
   readonly before?: ReadonlyArray<ReadonlyArray<string>>
   /** A second relay, on a host of its own, joins the first before the nodes start. */
   readonly secondRelay?: boolean
+  /** Keys of both nodes' files, and of the relay's. */
+  readonly nodes?: Readonly<Record<string, unknown>>
+  readonly relay?: Readonly<Record<string, unknown>>
   /** Of both nodes. */
   readonly carrier?: "auto" | "webtransport" | "websocket"
 }
@@ -71,6 +74,8 @@ export interface Lab {
   readonly stop: (role: Role | "resource") => Effect.Effect<void, LabFailed>
   /** SIGKILL: it says good-bye to nobody. */
   readonly kill: (role: Role) => void
+  /** Of a program that runs. */
+  readonly pid: (role: Role) => number
   /** `sallyport ...` on the relay's host, to its end. */
   readonly admin: (...args: ReadonlyArray<string>) => Effect.Effect<string, LabFailed>
   /** The same on the client's host, with the client's configuration. */
@@ -219,6 +224,7 @@ export const make = Effect.fnUntraced(function*(
       const child = programs.get(role)
       return child === undefined ? Effect.fail(new LabFailed({ message: `no ${role} runs` })) : end(child)
     },
+    pid: (role) => programs.get(role)?.pid ?? 0,
     kill: (role) => void programs.get(role)?.kill("SIGKILL"),
     admin,
     client,
@@ -234,9 +240,9 @@ export const make = Effect.fnUntraced(function*(
 })
 
 /** JSON is YAML, too. */
-const writeConfigs = (dir: string, { carrier = "auto", v6 = false }: Options) => {
+const writeConfigs = (dir: string, { carrier = "auto", nodes, relay, v6 = false }: Options) => {
   const { address, name, port } = RESOURCE
-  const node = { carrier, ...(process.env["NATLAB_DEBUG"] === undefined ? {} : { logLevel: "debug" }) }
+  const node = { carrier, ...nodes, ...(process.env["NATLAB_DEBUG"] === undefined ? {} : { logLevel: "debug" }) }
   const configs = {
     relay: {
       role: "relay",
@@ -245,7 +251,8 @@ const writeConfigs = (dir: string, { carrier = "auto", v6 = false }: Options) =>
       listen: v6 ? { https: "[::]:443", udp: "[::]:3478" } : { https: `${RELAY}:443`, udp: `${RELAY}:3478` },
       advertise: { host: v6 ? RELAY_NAME : RELAY },
       resources: [{ name, address, tcp: [port] }],
-      access: [{ clients: ["laptop"], resources: [name] }]
+      access: [{ clients: ["laptop"], resources: [name] }],
+      ...relay
     },
     relay2: {
       role: "relay",

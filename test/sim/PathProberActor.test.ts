@@ -69,6 +69,7 @@ const setup = Effect.gen(function*() {
     Candidates: () => local.changes,
     Discover: () => Effect.die("not asked here"),
     SetServers: () => Effect.void,
+    Servers: () => Effect.succeed([]),
     NetCheck: () => Effect.never,
     SetActiveSessions: ({ count }) => Effect.sync(() => void active.push(count)),
     NetworkChanges: () => Stream.fromPubSub(network),

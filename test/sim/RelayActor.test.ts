@@ -100,6 +100,9 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string) {
     SetForwards: unasked,
     Listeners: unasked,
     PathEvents: () => Stream.never,
+    IceEvents: () => Stream.never,
+    SendIce: unasked,
+    TagsOf: unasked,
     SendPing: unasked,
     SendCandidates: unasked,
     SelectPath: unasked,
@@ -117,6 +120,7 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string) {
     NetworkChanges: () => Mailbox.toStream(changes),
     Candidates: () => Mailbox.toStream(candidates),
     Discover: unasked,
+    Servers: unasked,
     NetCheck: unasked,
     SetActiveSessions: unasked
   })
@@ -126,6 +130,7 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string) {
     Ready: unasked,
     Decline: unasked,
     Renew: unasked,
+    TurnCredentials: unasked,
     Forward: unasked,
     State: unasked,
     AwaitUp: unasked

@@ -56,6 +56,7 @@ const setup = Effect.gen(function*() {
       signaling: refTo("signaling", signaling),
       relay: refTo("relay", relay),
       publish: (event) => void events.push(event),
+      onIce: () => undefined,
       metrics: new MuxMetrics(),
       traces: yield* FlowTrace.make,
       fork: (effect) => void Effect.runFork(effect)

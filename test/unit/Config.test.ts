@@ -120,6 +120,31 @@ describe("values", () => {
     assert.deepStrictEqual([...ACTORS.forwarder].sort(), names(Wiring.FORWARDER_ACTORS))
   })
 
+  it.effect("wants a thread for WebRTC where that is on, and nowhere else", () =>
+    Effect.gen(function*() {
+      const placement = "{control: [signaling, stun, pathProber, relay], data: [streamMux]}"
+      const of = (more: string) =>
+        write(`role: client\nname: a\nstateDir: state\ntoken: {env: TOKEN}\nplacement: ${placement}\n${more}`)
+      assert.strictEqual((yield* Config.load(of("webrtc: off"))).role, "client")
+      assert.strictEqual((yield* Config.load(of("webrtc: auto\npath: relay"))).role, "client")
+      const { message } = yield* Effect.flip(Config.load(of("webrtc: auto")))
+      assert.include(message, "no thread for webRtc")
+    }))
+
+  it.effect("takes ICE servers as their RFCs write them, with credentials for TURN", () =>
+    Effect.gen(function*() {
+      const of = (server: string) =>
+        write(`role: client\nname: a\nstateDir: state\ntoken: {env: TOKEN}\niceServers: ["${server}"]`)
+      const good = ["stun:stun.example.com:3478", "stun:[2001:db8::1]:3478", "turn:user:secret@192.0.2.1:3478"]
+      for (const server of good) assert.strictEqual((yield* Config.load(of(server))).role, "client")
+      for (
+        const server of ["stun.example.com:3478", "turn:192.0.2.1:3478", "stun:host", "turns:user:secret@host:5349"]
+      ) {
+        const { message } = yield* Effect.flip(Config.load(of(server)))
+        assert.include(message, "expected stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT")
+      }
+    }))
+
   it.effect("writes a relay's configuration that loads and is the example", () =>
     Effect.gen(function*() {
       const values = { host: "2001:db8::1", httpsPort: 8443, udpPort: 3479, stateDir: "state" }

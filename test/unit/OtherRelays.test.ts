@@ -1,7 +1,8 @@
 /** Path choice among relays: the first one, where a session begins, and another at which both sides are bound. */
 import { describe, expect, it } from "vitest"
+import * as PathKind from "../../src/protocol/PathKind.ts"
 import { type Output, PathMachine } from "../../src/protocol/PathMachine.ts"
-import { keyOf, type PathRef, RELAY, viaRelay } from "../../src/protocol/PathRef.ts"
+import { keyOf, type PathRef, RELAY, viaRelay, WEBRTC } from "../../src/protocol/PathRef.ts"
 
 const SECOND = viaRelay("relay-2")
 
@@ -112,5 +113,32 @@ describe("path choice among relays", () => {
     world.rtt.set(keyOf(RELAY), null)
     world.runUntil(32_000)
     expect(world.selected.map(({ path }) => keyOf(path))).toEqual(["relay relay-2"])
+  })
+})
+
+describe("a WebRTC connection as a path", () => {
+  it("is taken when it is clearly faster than the relay, and says so; of two alike the relay is kept", () => {
+    const world = begin()
+    world.rtt.set(keyOf(WEBRTC), 38)
+    world.apply(world.machine.onOtherRelayBound(WEBRTC, 0))
+    world.runUntil(10_000)
+    expect(world.selected).toEqual([])
+    world.rtt.set(keyOf(WEBRTC), 20)
+    world.runUntil(20_000)
+    expect(world.selected.map(({ path, reason }) => [keyOf(path), reason])).toEqual([[keyOf(WEBRTC), "webrtc_faster"]])
+    expect(world.machine.reason).toBe("webrtc_faster")
+    expect(PathKind.of(world.machine.path, "relay-tcp", null)).toBe("webrtc")
+  })
+
+  it("is left for the relay when it goes silent", () => {
+    const world = begin()
+    world.rtt.set(keyOf(WEBRTC), 5)
+    world.apply(world.machine.onOtherRelayBound(WEBRTC, 0))
+    world.runUntil(10_000)
+    expect(keyOf(world.machine.path)).toBe(keyOf(WEBRTC))
+    world.rtt.set(keyOf(WEBRTC), null)
+    world.runUntil(11_000)
+    expect(keyOf(world.machine.path)).toBe(keyOf(RELAY))
+    expect(world.selected.at(-1)?.reason).toBe("path_blackholed")
   })
 })

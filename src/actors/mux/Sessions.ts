@@ -54,6 +54,8 @@ export interface Options {
   readonly signaling: ActorRef<RpcsOf<typeof Signaling>>
   readonly relay: ActorRef<RpcsOf<typeof Relay>>
   readonly publish: (event: PathEvent) => void
+  /** From the peer; null: the session is over. */
+  readonly onIce: (session: SessionId, signal: Uint8Array | null) => void
   readonly metrics: MuxMetrics
   readonly traces: FlowTraces
   /** Runs an effect of this actor from a callback of the data plane. */
@@ -85,7 +87,7 @@ interface Target {
 }
 
 export const make = (options: Options) => {
-  const { authorityKey, fork, metrics, node, publish, relay, signaling, ticketKeys, traces } = options
+  const { authorityKey, fork, metrics, node, onIce, publish, relay, signaling, ticketKeys, traces } = options
   const held = new Map<SessionId, Held>()
   const dialling = new Map<string, Deferred.Deferred<FlowSession, Verdict>>()
 
@@ -111,6 +113,7 @@ export const make = (options: Options) => {
       : { code: "unreachable", reason: reason.text }
     Deferred.unsafeDone(it.up, Exit.fail(verdict))
     publish({ _tag: "SessionDown", session: session.id })
+    onIce(session.id, null)
     fork(
       Effect.logInfo("session down").pipe(
         Effect.annotateLogs({ session: session.id, peer: session.peer.peerName, why: reason.text || reason.kind }),
@@ -163,6 +166,7 @@ export const make = (options: Options) => {
       metrics.onPong(PathKind.of(path, node.leg(), held.get(id)?.session.peerLeg ?? null), rttMs)
       publish({ _tag: "Pong", session: id, path, txId, rttMs, observed })
     },
+    onIce: (signal) => onIce(id, signal),
     onHeard: (path) => publish({ _tag: "Heard", session: id, path }),
     onSwitchRequest: (reason) => publish({ _tag: "SwitchRequested", session: id, reason }),
     onPath: (path) => {

@@ -21,7 +21,7 @@ export const check = (kind: Kind, value: unknown, baseDir: string): ReadonlyArra
   return [
     ...adminIsSafe(config),
     ...socketFits(config, baseDir),
-    ...placementIsWhole(kind, config["placement"]),
+    ...placementIsWhole(kind, config),
     ...oneListenerEach(kind, config),
     ...(kind === "relay" || kind === "forwarder"
       ? [
@@ -75,8 +75,10 @@ const socketFits = (config: Mapping, baseDir: string): ReadonlyArray<Finding> =>
   }]
 }
 
-const placementIsWhole = (kind: Kind, placement: unknown): ReadonlyArray<Finding> => {
-  const known: ReadonlyArray<string> = ACTORS[kind === "relay" || kind === "forwarder" ? kind : "node"]
+const placementIsWhole = (kind: Kind, { path, placement, webrtc }: Mapping): ReadonlyArray<Finding> => {
+  const isNode = kind !== "relay" && kind !== "forwarder"
+  const apart = isNode && webrtc === "auto" && path !== "relay" ? ["webRtc"] : []
+  const known: ReadonlyArray<string> = [...ACTORS[isNode ? "node" : kind], ...apart]
   const seen = new Set<string>()
   const findings: Array<Finding> = []
   const remedy = `place each of ${known.join(", ")} once, or write placement: default`

@@ -327,6 +327,15 @@ export const Forwarder = Schema.Struct({
   advertise: Schema.Struct(advertised).annotations(advertiseHint)
 })
 
+/** RFC 7064 and, with credentials as in a URL, RFC 7065. */
+const iceServer = Schema.String.pipe(
+  Schema.pattern(/^(stun:|turn:[^:@\s]+:[^@\s]+@)([^:@\s]+|\[[0-9a-fA-F:.]+\]):\d{1,5}$/),
+  Schema.annotations(Hint.make(
+    "stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT",
+    "write for example stun:stun.example.com:3478; TURN is spoken over UDP only"
+  ))
+)
+
 const node = {
   ...common,
   token: maybe(Token),
@@ -335,6 +344,10 @@ const node = {
   path: orElse(choice("path: auto", "auto", "relay"), "auto"),
   /** Whether to ask the gateway to let peers in at that port. */
   portMapping: orElse(choice("portMapping: auto", "auto", "off"), "auto"),
+  /** Whether WebRTC is tried where no direct path is found. Costs a process. */
+  webrtc: orElse(choice("webrtc: auto", "auto", "off"), "off"),
+  /** For WebRTC, beside the relay's own. */
+  iceServers: orElse(list(iceServer, "STUN and TURN servers", "iceServers: [\"stun:stun.example.com:3478\"]"), []),
   udp: orElse(
     Schema.Struct({ port: orElse(port("the local UDP port, 0 for any", "port: 41641", 0), 0) })
       .annotations(Hint.make("a mapping with port", "write for example udp: {port: 41641}")),

@@ -26,6 +26,8 @@ export interface FlowSessionEvents extends Omit<PeerSessionEvents, "onUp" | "onS
   readonly onDown: (session: FlowSession, reason: CloseReason) => void
   /** Connector: the client asks for a flow. */
   readonly onFlow: ConnectorFlowsOptions["onFlow"]
+  /** As in `IceSignal`. */
+  readonly onIce: (signal: Uint8Array) => void
 }
 
 /** What does not change while the node runs. */
@@ -162,6 +164,11 @@ export class FlowSession {
     if (kind !== null) this.#control?.send({ _tag: "Leg", kind })
   }
 
+  /** As in `IceSignal`. Dropped before the control stream is there. */
+  sendIce(signal: Uint8Array): void {
+    this.#control?.send({ _tag: "Ice", signal })
+  }
+
   /** Client: opens a flow; `done` once, unless the returned function gave it up. Tell `flowEnded` when an accepted one is over. */
   openFlow(
     target: { readonly host: string; readonly port: number; readonly traceparent: string | null },
@@ -232,6 +239,8 @@ export class FlowSession {
       case "Goaway":
         this.#leaving = true
         return
+      case "Ice":
+        return this.#events.onIce(message.signal)
       case "GrantAck":
       case "Candidates": // these travel as sealed path messages, which need no stream
       case "Switch":

@@ -7,7 +7,7 @@
  * message, that it knows the session's secret; a relayed one only from the bound relay, under a tag of a live session.
  */
 import * as Frame from "../../protocol/Frame.ts"
-import { keyOf, type PathRef, viaRelay } from "../../protocol/PathRef.ts"
+import { isWebRtc, keyOf, type PathRef, viaRelay } from "../../protocol/PathRef.ts"
 import { addressKey } from "./Slots.ts"
 import { makeTraffic, type Traffic } from "./Traffic.ts"
 
@@ -39,6 +39,7 @@ interface OtherRelay {
   readonly family: 4 | 6
   readonly address: string
   readonly port: number
+  readonly traffic: Traffic
   /** Before that only its control messages come. */
   readonly bound: boolean
 }
@@ -122,10 +123,12 @@ export class PacketRouter {
   }
 
   /** Frames come from it from now on, and leave by it while this node is `bound` there; null: neither. */
-  useRelay(name: string, at: Omit<OtherRelay, "name" | "key"> | null): void {
+  useRelay(name: string, at: Omit<OtherRelay, "name" | "key" | "traffic"> | null): void {
     const index = this.#relays.findIndex((relay) => relay.name === name)
     if (index >= 0) this.#relays.splice(index, 1)
-    if (at !== null) this.#relays.push({ ...at, name, key: keyOf(viaRelay(name)) })
+    if (at === null) return
+    const path = viaRelay(name)
+    this.#relays.push({ ...at, name, key: keyOf(path), traffic: this.traffic[isWebRtc(path) ? "webrtc" : "relay-udp"] })
   }
 
   /** Those that this node is bound at, beside the first. */
@@ -185,7 +188,7 @@ export class PacketRouter {
       } else {
         const other = this.#relayAt(from.address, from.port)
         if (other !== undefined || this.#isRelay(from.address, from.port)) {
-          this.#onRelayed(bytes, at, at + length, from.address, from.port, this.#relayUdp, other)
+          this.#onRelayed(bytes, at, at + length, from.address, from.port, other?.traffic ?? this.#relayUdp, other)
         } else this.counters.strays++
       }
       at += length
@@ -221,7 +224,7 @@ export class PacketRouter {
   #sendByOther(name: string, bytes: Uint8Array, length: number, segment: number): boolean {
     for (const relay of this.#relays) {
       if (relay.name !== name || !relay.bound) continue
-      count(this.#relayUdp, length, segment)
+      count(relay.traffic, length, segment)
       this.portFor(relay.family)?.sendTrain(bytes, length, segment, relay.port, relay.address)
       return true
     }

@@ -135,6 +135,11 @@ export class PeerSession implements Endpoint {
     this.#router.addTag(options.receiveTag, this)
   }
 
+  /** Of relayed frames, ours and the peer's. */
+  get tags(): { readonly send: number; readonly receive: number } {
+    return { send: this.#options.sendTag, receive: this.#options.receiveTag }
+  }
+
   get up(): boolean {
     return this.#up
   }

@@ -13,6 +13,7 @@ export type TrafficByKind = Readonly<Record<PathKind, Traffic>>
 
 export const makeTraffic = (): TrafficByKind => ({
   direct: new Traffic(),
+  webrtc: new Traffic(),
   "relay-udp": new Traffic(),
   "relay-h3": new Traffic(),
   "relay-tcp": new Traffic()

@@ -7,6 +7,7 @@
 #   natlab.sh LAB ns HOST                 the namespace's name: run things with `ip netns exec`
 #   natlab.sh LAB nat SITE T              another NAT from now on; what was mapped is forgotten
 #   natlab.sh LAB blackhole sites|relay|relay2 on|off   silently drop all UDP between the two sites, or to and from that relay
+#   natlab.sh LAB blackhole probes on|off                between the two sites only what is framed as Sallyport's own (0x30 to 0x3f)
 #   natlab.sh LAB roam HOST SITE          move HOST's cable to another site: new address, new NAT, new route
 #   natlab.sh LAB readdr HOST N           another address on the same LAN: N is its last octet
 #   natlab.sh LAB family HOST 4|6|both    which IP versions HOST's network has (with --v6)
@@ -245,6 +246,7 @@ nat) put "nat.$1" "$2"; apply_nat "$1"
 blackhole)
   case $1 in
     sites) rules=$'iifname { "w1", "w2" } oifname "w3" meta l4proto udp drop\n    iifname "w3" oifname { "w1", "w2" } meta l4proto udp drop';;
+    probes) rules=$'iifname { "w1", "w2" } oifname "w3" meta l4proto udp @th,64,4 3 drop\n    iifname "w3" oifname { "w1", "w2" } meta l4proto udp @th,64,4 3 drop';;
     relay|relay2) rules="iifname \"$1\" meta l4proto udp drop"$'\n'"    oifname \"$1\" meta l4proto udp drop";;
     *) die "blackhole $1";; esac
   if [[ $2 == on ]]; then x inet nft -f - <<R

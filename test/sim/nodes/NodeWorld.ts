@@ -179,6 +179,7 @@ export class NodeWorld {
       Ready: () => Effect.void,
       Decline: () => Effect.void,
       Renew: () => down,
+      TurnCredentials: () => down,
       Forward: () => Effect.void,
       State: () => Effect.die("not asked here"),
       AwaitUp: () => Effect.void

@@ -301,6 +301,9 @@ export class SimPlane {
           for (const { host, port } of to) this.router.portTo(4, host, port)?.send(frame, 0, frame.length, port, host)
         }),
       TellOpened: ({ opened }) => this.#with((session) => session.sendByRelay({ _tag: "Opened", opened })),
+      IceEvents: () => Stream.never,
+      SendIce: () => Effect.void,
+      TagsOf: () => Effect.succeed(null),
       Status: () => Effect.succeed([]),
       SetForwards: () => Effect.void,
       Listeners: () => Effect.succeed({ socks5: null, forwards: [] })

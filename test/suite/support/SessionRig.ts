@@ -112,6 +112,7 @@ export const link = (options: LinkOptions): Link => {
     onPing: ignore,
     onPong: ignore,
     onHeard: ignore,
+    onIce: ignore,
     onSwitchRequest: ignore,
     onPath: ignore
   })

@@ -1,0 +1,261 @@
+/**
+ * Makes WebRTC connections to the peers of sessions that find no direct path of their own, and offers each as one more path: to the
+ * data plane it is another relay, at a port of this host's loopback (`LocalLeg`), and the path prober compares it like any other. The
+ * client begins. Runs in a child process (decision 19), whose end costs these paths and no session.
+ */
+import { Clock, Deferred, Duration, Effect, FiberSet, Match, Option, Redacted, Schema, Stream } from "effect"
+import type { IceServer } from "node-datachannel"
+import type { IceSignal } from "../protocol/IceSignal.ts"
+import { type Reason, Role, WEBRTC_NAME } from "../protocol/PathRef.ts"
+import { IceLink } from "../transport/webrtc/IceLink.ts"
+import { LocalLeg, type Session } from "../transport/webrtc/LocalLeg.ts"
+import { PathProber, type SessionPath } from "./PathProberRpcs.ts"
+import type { SessionId, TurnServers } from "./RelaySignalingRpcs.ts"
+import * as Actor from "./runtime/Actor.ts"
+import * as Inbox from "./runtime/Inbox.ts"
+import { Peers } from "./runtime/Peers.ts"
+import * as Self from "./runtime/Self.ts"
+import { Signaling } from "./SignalingRpcs.ts"
+import { type IceEvent, StreamMux } from "./StreamMuxRpcs.ts"
+import { Stun } from "./StunRpcs.ts"
+import { WebRtc, type WebRtcLink, WebRtcRpcs } from "./WebRtcRpcs.ts"
+
+export const Config = Schema.Struct({
+  role: Role,
+  /** Beside the relay's own: `stun:HOST:PORT` or `turn:USER:PASSWORD@HOST:PORT`. */
+  iceServers: Schema.Array(Schema.String)
+})
+export type Config = typeof Config.Type
+
+const INBOX_CAPACITY = 1024
+/** Connections of one node; a session past these stays with the paths that it has. */
+const MAX_LINKS = 256
+/** A try that has not led to an open channel by then has failed. */
+const CONNECT = Duration.seconds(20)
+/** The next try of a session comes after this long, doubled at each failure. */
+const RETRY_MS = 30_000
+const MAX_RETRY_MS = 600_000
+/** A connection that no session's flows have needed for this long is ended. */
+const UNWANTED_MS = 60_000
+/** How often sessions are looked at, beside each decision about their paths. */
+const LOOK = Duration.seconds(5)
+const BRIEF = { deadline: "2 seconds" } as const
+
+/** Relayed for one of these, a session wants another way. While probes are under way it does not yet. */
+const HOPELESS: ReadonlySet<Reason> = new Set<Reason>([
+  "udp_blocked",
+  "symmetric_both",
+  "guess_exhausted",
+  "guess_unavailable",
+  "probes_unanswered",
+  "no_candidates",
+  "no_common_family"
+])
+
+interface Held {
+  readonly link: IceLink
+  readonly session: Session
+  unwantedSince: number | null
+}
+interface Failures {
+  readonly count: number
+  readonly notBefore: number
+}
+type Message =
+  | { readonly _tag: "Look" }
+  | { readonly _tag: "Ice"; readonly event: IceEvent }
+  | { readonly _tag: "Opened"; readonly session: SessionId; readonly attempt: number }
+  | { readonly _tag: "Closed"; readonly session: SessionId; readonly attempt: number; readonly why: string }
+  /** Another incarnation of the data plane, which knows none of the sessions of the one before. */
+  | { readonly _tag: "Reset" }
+  | { readonly _tag: "Links"; readonly reply: Inbox.Reply<ReadonlyArray<WebRtcLink>> }
+
+const make = Effect.fnUntraced(function*(config: Config) {
+  const mux = yield* Peers.ref(StreamMux)
+  const prober = yield* Peers.ref(PathProber)
+  const signaling = yield* Peers.ref(Signaling)
+  const stun = yield* Peers.ref(Stun)
+  const fork = yield* FiberSet.makeRuntime()
+  const leg = yield* Effect.acquireRelease(Effect.sync(() => new LocalLeg()), (it) => Effect.sync(() => it.close()))
+  const at = yield* Effect.promise(() => leg.bind())
+  const links = new Map<SessionId, Held>()
+  const failures = new Map<SessionId, Failures>()
+  let attempts = yield* Clock.currentTimeMillis // of an incarnation that comes later they are higher
+  let isOffered = false
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      for (const { link } of links.values()) link.close()
+    })
+  )
+
+  const servers = Effect.gen(function*() {
+    const own = yield* Effect.orElseSucceed(stun.ask((it) => it.Servers(), BRIEF), () => [])
+    const turn = yield* Effect.option(signaling.ask((it) => it.TurnCredentials(), BRIEF))
+    return [
+      ...own.slice(0, 1).map(({ host, port }) => `stun:${host.includes(":") ? `[${host}]` : host}:${port}`),
+      ...Option.match(turn, { onNone: () => [], onSome: turnServers }),
+      ...config.iceServers
+    ]
+  })
+  const tell = (session: SessionId, signal: IceSignal) =>
+    void fork(Effect.ignore(mux.ask((it) => it.SendIce({ session, signal }), BRIEF)))
+
+  /** Says to the data plane whether it may send frames here; said anew for each connection, which is when sessions ask for paths. */
+  const offer = (isAnew: boolean) => {
+    const isOpen = [...links.values()].some(({ link }) => link.isOpen)
+    if (isOpen === isOffered && !isAnew) return Effect.void
+    isOffered = isOpen
+    return mux.ask((it) => it.UseRelay({ name: WEBRTC_NAME, at: isOpen ? at : null, bound: isOpen }), BRIEF).pipe(
+      Effect.catchAll((error) => Effect.logWarning("the data plane was not told of WebRTC", error.message))
+    )
+  }
+  const begin = Effect.fnUntraced(function*(session: SessionId, attempt: number) {
+    const tags = yield* mux.ask((it) => it.TagsOf({ session }), BRIEF)
+    if (tags === null || links.size >= MAX_LINKS) return null
+    const link = new IceLink({
+      role: config.role,
+      attempt,
+      servers: yield* servers,
+      onSignal: (signal) => tell(session, signal),
+      onFrame: (frame) => leg.deliver(frames, frame),
+      onOpen: () => void inbox.unsafePost({ _tag: "Opened", session, attempt }),
+      onClosed: (why) => void inbox.unsafePost({ _tag: "Closed", session, attempt, why })
+    })
+    const frames: Session = { sendTag: tags.send, receiveTag: tags.receive, send: (frame) => link.send(frame) }
+    const held: Held = { link, session: frames, unwantedSince: null }
+    links.set(session, held)
+    leg.add(frames)
+    yield* inbox.setTimer(session, CONNECT, { _tag: "Closed", session, attempt, why: "not connected in time" })
+    return held
+  }, Effect.orElseSucceed(() => null))
+
+  const end = Effect.fnUntraced(function*(session: SessionId) {
+    const held = links.get(session)
+    if (held === undefined) return
+    links.delete(session)
+    leg.remove(held.session)
+    held.link.close()
+    yield* inbox.clearTimer(session)
+    yield* offer(false)
+  })
+
+  const onFailed = Effect.fnUntraced(function*(session: SessionId, why: string) {
+    const count = (failures.get(session)?.count ?? 0) + 1
+    const wait = Math.min(RETRY_MS * 2 ** (count - 1), MAX_RETRY_MS)
+    failures.set(session, { count, notBefore: (yield* Clock.currentTimeMillis) + wait })
+    yield* Effect.logInfo("no WebRTC connection").pipe(Effect.annotateLogs({ session, why, triedAgainInMs: wait }))
+  })
+
+  /** Client: which sessions want a connection, and which no longer do. */
+  const look = Effect.gen(function*() {
+    const paths = yield* prober.ask((it) => it.Paths(), BRIEF)
+    const now = yield* Clock.currentTimeMillis
+    for (const path of paths) {
+      const held = links.get(path.session)
+      if (held === undefined) {
+        if (isWanted(path) && now >= (failures.get(path.session)?.notBefore ?? 0)) {
+          yield* begin(path.session, ++attempts)
+        }
+        continue
+      }
+      const isNeeded = path.active && path.path.kind === "relay"
+      held.unwantedSince = isNeeded ? null : held.unwantedSince ?? now
+      if (held.unwantedSince === null || now - held.unwantedSince < UNWANTED_MS) continue
+      tell(path.session, { kind: "end", attempt: held.link.attempt })
+      yield* end(path.session)
+    }
+    for (const session of [...links.keys(), ...failures.keys()]) {
+      if (paths.some((path) => path.session === session)) continue
+      failures.delete(session)
+      yield* end(session)
+    }
+  }).pipe(
+    Effect.catchTag("ActorUnavailable", (error) => Effect.logDebug("WebRTC does not know the paths", error.message))
+  )
+
+  const onSignal = Effect.fnUntraced(function*(session: SessionId, signal: IceSignal) {
+    let held = links.get(session)
+    if (signal.kind === "offer" && config.role === "connector") {
+      if (held !== undefined && held.link.attempt >= signal.attempt) return
+      yield* end(session)
+      held = (yield* begin(session, signal.attempt)) ?? undefined
+    }
+    if (held?.link.attempt === signal.attempt) held.link.onSignal(signal)
+  })
+
+  const handle: (message: Message) => Effect.Effect<void> = Match.type<Message>().pipe(Match.tagsExhaustive({
+    Look: () => config.role === "client" ? look : Effect.void,
+    Ice: ({ event: { session, signal } }) => {
+      if (signal !== null) return onSignal(session, signal)
+      failures.delete(session)
+      return end(session)
+    },
+    Opened: ({ attempt, session }) => {
+      const held = links.get(session)
+      if (held?.link.attempt !== attempt) return Effect.void
+      failures.delete(session)
+      const { local = "?", remote = "?" } = held.link.pair ?? {}
+      return Effect.all([
+        inbox.clearTimer(session),
+        offer(true),
+        Effect.logInfo("WebRTC connection open").pipe(Effect.annotateLogs({ session, local, remote }))
+      ], { discard: true })
+    },
+    Closed: ({ attempt, session, why }) => {
+      const held = links.get(session)
+      if (held?.link.attempt !== attempt) return Effect.void
+      if (why === "not connected in time") tell(session, { kind: "end", attempt })
+      return Effect.zipRight(end(session), onFailed(session, why))
+    },
+    Reset: () =>
+      Effect.suspend(() => {
+        isOffered = false
+        failures.clear()
+        return Effect.forEach([...links.keys()], end, { discard: true })
+      }),
+    Links: ({ reply }) =>
+      Effect.asVoid(Deferred.succeed(
+        reply,
+        Array.from(links, ([session, { link }]) => ({
+          session,
+          open: link.isOpen,
+          local: link.pair?.local ?? null,
+          remote: link.pair?.remote ?? null,
+          dropped: link.dropped
+        }))
+      ))
+  }))
+  const inbox = yield* Inbox.make<Message>({ name: "webRtc", capacity: INBOX_CAPACITY, handle })
+
+  const reset: Message = { _tag: "Reset" }
+  yield* Self.fork(
+    mux.subscribe((it) =>
+      Stream.concat(Stream.succeed(reset), Stream.map(it.IceEvents(), (event): Message => ({ _tag: "Ice", event })))
+    ).pipe(Stream.runForEach(inbox.post))
+  )
+  if (config.role === "client") {
+    const decided = Stream.map(prober.subscribe((it) => it.Decided()), () => null)
+    const sometimes = Stream.map(Stream.tick(LOOK), () => null)
+    yield* Self.fork(Stream.runForEach(Stream.merge(decided, sometimes), () => inbox.post({ _tag: "Look" })))
+  }
+  return WebRtcRpcs.of({ Links: () => inbox.ask<ReadonlyArray<WebRtcLink>>((reply) => ({ _tag: "Links", reply })) })
+})
+
+const isWanted = ({ active, path, reason, role }: SessionPath): boolean =>
+  role === "client" && active && path.kind === "relay" && HOPELESS.has(reason)
+
+/** Over UDP: the ICE agent speaks no TURN over TCP. */
+const turnServers = ({ password, urls, username }: TurnServers): ReadonlyArray<IceServer> =>
+  urls.flatMap((url) => {
+    const [, host, port] = /^turn:(.+):(\d+)\?transport=udp$/.exec(url) ?? []
+    if (host === undefined) return []
+    const hostname = host.replace(/^\[|\]$/g, "")
+    return [{ hostname, port: Number(port), username, password: Redacted.value(password), relayType: "TurnUdp" }]
+  })
+
+export const actor = Actor.make({
+  address: WebRtc,
+  config: Config,
+  uses: [StreamMux, PathProber, Signaling, Stun],
+  layer: (config) => WebRtcRpcs.toLayer(make(config))
+})

@@ -1,0 +1,87 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Schedule } from "effect"
+import { readdirSync, readFileSync } from "node:fs"
+import * as Lab from "./Lab.ts"
+
+/** Bytes a second: the file then takes twenty-one seconds. */
+const RATE = 250_000
+/** Far above what a move takes: another machine may be busy. What was seen is printed. */
+const STALL_MS = 3_000
+
+const until = (what: string, is: () => boolean) =>
+  Effect.suspend(() => (is() ? Effect.void : Effect.fail(new Lab.LabFailed({ message: `not in time: ${what}` })))).pipe(
+    Effect.retry(Schedule.intersect(Schedule.spaced("20 millis"), Schedule.recurs(1_000)))
+  )
+
+const said = (lab: Lab.Lab, role: Lab.Role, words: string): ReadonlyArray<string> =>
+  lab.log(role).filter((line) => line.includes(words))
+
+/** The process in which the client's WebRTC connections are. */
+const childOf = (parent: number): number => {
+  for (const entry of readdirSync("/proc")) {
+    if (!/^\d+$/.test(entry)) continue
+    try {
+      const ppid = Number(/^PPid:\s*(\d+)/m.exec(readFileSync(`/proc/${entry}/status`, "utf8"))?.[1])
+      const command = readFileSync(`/proc/${entry}/cmdline`, "utf8")
+      if (ppid === parent && command.includes("thread.worker")) return Number(entry)
+    } catch { // it has ended meanwhile
+    }
+  }
+  throw new Error(`process ${parent} has no child for WebRTC`)
+}
+
+describe.skipIf(!Lab.isPossible)("WebRTC between nodes whose own probes are dropped", () => {
+  it.scopedLive("carries a flow while the relay is gone, and costs it nothing when its process is killed", () =>
+    Lab.use({
+      clientNat: "port-restricted",
+      connectorNat: "port-restricted",
+      relayOnly: true,
+      nodes: { webrtc: "auto" }
+    }, (lab) =>
+      Effect.gen(function*() {
+        yield* lab.net("blackhole", "probes", "on") // ICE is not framed so
+        yield* Effect.all([lab.start("connector"), lab.start("client")], { concurrency: 2 })
+        const file = yield* lab.begin(`/file?rate=${RATE}`)
+        yield* until("ICE gets through", () => said(lab, "client", "WebRTC connection open").length > 0)
+        process.stderr.write(`${said(lab, "client", "WebRTC connection open")[0]}\n`)
+        yield* Effect.sleep("1 second") // and the path is proved
+        yield* lab.net("blackhole", "relay", "on")
+        const peer = yield* lab.untilPeer(({ path }) => path === "webrtc", "5 seconds")
+        const before = file.bytes()
+        yield* until("bytes come by it", () => file.bytes() > before + RATE)
+        assert.include(["path_blackholed", "peer_request"], peer.reason) // whichever side sees it first
+        yield* lab.net("blackhole", "relay", "off")
+        yield* Effect.sleep("2 seconds") // the relay answers again
+        process.kill(childOf(lab.pid("client")), "SIGKILL")
+        yield* lab.untilPeer(({ path }) => path === "relay-udp", "5 seconds")
+        const { code, sha256, stallMs } = yield* file.done
+        process.stderr.write(`${JSON.stringify({ longestStallMs: Math.round(stallMs) })}\n`)
+        assert.deepStrictEqual([code, sha256], [0, Lab.FILE_SHA256])
+        assert.isBelow(stallMs, STALL_MS)
+      })))
+
+  it.scopedLive("by TURN carries what would go over TCP, where the network lets no UDP to the relay but that", () =>
+    Lab.use(
+      {
+        clientNat: "symmetric",
+        connectorNat: "symmetric",
+        relayOnly: true,
+        nodes: { webrtc: "auto" },
+        relay: { turn: { udp: `${Lab.RELAY}:3480`, publicAddress: Lab.RELAY } }
+      },
+      (lab) =>
+        Effect.gen(function*() {
+          yield* lab.exec("relay", "nft", "add table inet shut")
+          yield* lab.exec("relay", "nft", "add chain inet shut in { type filter hook input priority 0; }")
+          yield* lab.exec("relay", "nft", "add rule inet shut in udp dport 3478 drop")
+          yield* Effect.all([lab.start("connector"), lab.start("client")], { concurrency: 2 })
+          const file = yield* lab.begin(`/file?rate=${RATE}`)
+          const { reason } = yield* lab.untilPeer(({ path }) => path === "webrtc", "20 seconds")
+          assert.strictEqual(reason, "webrtc_faster")
+          assert.include(said(lab, "client", "WebRTC connection open")[0], "\"local\":\"relay\"")
+          const { code, sha256, stallMs } = yield* file.done
+          process.stderr.write(`${JSON.stringify({ longestStallMs: Math.round(stallMs) })}\n`)
+          assert.deepStrictEqual([code, sha256], [0, Lab.FILE_SHA256])
+        })
+    ))
+})
