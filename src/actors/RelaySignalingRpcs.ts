@@ -33,7 +33,9 @@ export const Snapshot = Schema.TaggedStruct("Snapshot", {
   relay: RelayInfo,
   /** Beside it, in the same order for every node. */
   relays: RelayPoints,
-  credential: Signed
+  credential: Signed,
+  /** Whether it takes in what nodes report. */
+  reports: Schema.optionalWith(Schema.Boolean, { exact: true })
 })
 /** Other relays than in the snapshot, or elsewhere. */
 export const RelaysChanged = Schema.TaggedStruct("RelaysChanged", { relays: RelayPoints })
@@ -54,6 +56,8 @@ export const GrantReplaced = Schema.TaggedStruct("GrantReplaced", { session: Ses
 export const Revoked = Schema.TaggedStruct("Revoked", { node: NodeKey })
 /** A sealed path message of the session's other side. */
 export const Sealed = Schema.TaggedStruct("Sealed", { session: SessionId, box: Schema.Uint8ArrayFromSelf })
+/** Asked only of a node that has reported on this link: what its doctor says. Answer with `Findings`. */
+export const Examine = Schema.TaggedStruct("Examine", { question: Schema.String.pipe(Schema.maxLength(32)) })
 /** The relay stops soon; reconnect after this many milliseconds (spread over the nodes by the relay). */
 export const GoAway = Schema.TaggedStruct("GoAway", { reconnectAfterMs: Schema.Number })
 
@@ -66,6 +70,7 @@ export const SignalingEvent = Schema.Union(
   GrantReplaced,
   Revoked,
   Sealed,
+  Examine,
   GoAway
 )
 export type SignalingEvent = typeof SignalingEvent.Type
@@ -92,6 +97,12 @@ export class NoRelay extends Schema.TaggedError<NoRelay>()("NoRelay", { message:
 
 /** This relay offers no TURN, or not to this node. */
 export class NoTurn extends Schema.TaggedError<NoTurn>()("NoTurn", { message: Schema.String }) {}
+
+/** What a node has told of itself is not kept: it is over the limits of `NodeReport`, or the relay cannot read it. */
+export class ReportRefused extends Schema.TaggedError<ReportRefused>()("ReportRefused", {
+  code: Schema.Literal("unknown_node", "too_often", "too_long", "invalid"),
+  message: Schema.String
+}) {}
 
 /** As an ICE agent takes it (RFC 7065 for the addresses). `expiresAt`: epoch seconds. */
 export const TurnServers = Schema.Struct({
@@ -142,6 +153,10 @@ export class RelaySignalingRpcs extends RpcGroup.make(
   Rpc.make("PlaceRelay", { payload: RelayPoint, error: NoRelay }),
   /** For this node's ICE agent. Good for new allocations until `expiresAt`, and 12 hours from issue for those made by then. */
   Rpc.make("TurnCredentials", { success: TurnServers, error: NoTurn }),
+  /** Takes the place of the report before. `text`: `NodeReport.ReportText`. */
+  Rpc.make("Report", { payload: { text: Schema.String }, error: ReportRefused }),
+  /** The answer to `Examine`. `text`: `NodeReport.FindingsText`. */
+  Rpc.make("Findings", { payload: { question: Schema.String, text: Schema.String }, error: ReportRefused }),
   /** Passes a sealed path message to the session's other side, if it is connected; no promise that it arrives. */
   Rpc.make("Forward", {
     payload: {

@@ -16,7 +16,7 @@ import * as Actor from "./runtime/Actor.ts"
 import { Peers } from "./runtime/Peers.ts"
 import * as Self from "./runtime/Self.ts"
 import { Invitations } from "./signaling/Invitations.ts"
-import { Signaling, SignalingDown, SignalingRpcs, type SignalingState } from "./SignalingRpcs.ts"
+import { Signaling, SignalingDown, SignalingRpcs, type SignalingState, type Wanted } from "./SignalingRpcs.ts"
 import { type NetworkChange, Stun } from "./StunRpcs.ts"
 
 export const Config = Schema.Struct({
@@ -174,6 +174,11 @@ const make = Effect.fnUntraced(function*(config: Config) {
       Effect.catchIf(isLinkError, (error) => Effect.fail(new SignalingDown({ message: error.message })))
     )
 
+  const subscription = Effect.gen(function*() {
+    const later = yield* PubSub.subscribe(events)
+    return { first: Option.toArray(yield* SubscriptionRef.get(snapshot)), later }
+  })
+
   return SignalingRpcs.of({
     Dial: (payload) => withClient((client) => client.Dial(payload)),
     Ready: (payload) => Effect.zipRight(answered(payload), withClient((client) => client.Ready(payload))),
@@ -183,11 +188,27 @@ const make = Effect.fnUntraced(function*(config: Config) {
     Forward: (payload) => withClient((client) => client.Forward(payload)),
     Events: () =>
       Stream.unwrapScoped(Effect.gen(function*() {
-        const later = yield* PubSub.subscribe(events)
-        const first = yield* SubscriptionRef.get(snapshot)
-        const before = [...Option.toArray(first), ...invitations.waiting(yield* Clock.currentTimeMillis)]
+        const { first, later } = yield* subscription
+        const before = [...first, ...invitations.waiting(yield* Clock.currentTimeMillis)]
         return Stream.concat(Stream.fromIterable(before), Stream.fromQueue(later))
       })),
+    Wanted: () =>
+      Stream.unwrapScoped(
+        Effect.map(
+          subscription,
+          ({ first, later }) => Stream.concat(Stream.fromIterable<SignalingEvent>(first), Stream.fromQueue(later))
+        )
+      ).pipe(
+        Stream.filterMap((event): Option.Option<Wanted> =>
+          event._tag === "Examine"
+            ? Option.some(event)
+            : event._tag === "Snapshot" && event.reports === true
+            ? Option.some({ _tag: "ReportWanted" })
+            : Option.none()
+        )
+      ),
+    Report: (payload) => withClient((client) => client.Report(payload)),
+    Findings: (payload) => withClient((client) => client.Findings(payload)),
     State: () => Effect.sync(() => state),
     AwaitUp: () => Effect.asVoid(Stream.runHead(Stream.filter(link.changes, Option.isSome)))
   })

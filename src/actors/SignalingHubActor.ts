@@ -32,6 +32,7 @@ import * as LinkServer from "../transport/link/LinkServer.ts"
 import * as RpcOverLink from "../transport/link/RpcOverLink.ts"
 import * as Board from "./hub/Board.ts"
 import { HubMetrics } from "./hub/HubMetrics.ts"
+import * as NetworkDesk from "./hub/NetworkDesk.ts"
 import { bridge } from "./hub/PacketBridge.ts"
 import * as TurnDesk from "./hub/TurnDesk.ts"
 import { RelayForwarder } from "./RelayForwarderRpcs.ts"
@@ -83,6 +84,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const scope = yield* Effect.scope
   const board = Board.make()
   const metrics = new HubMetrics()
+  const network = yield* NetworkDesk.make({ board, directory })
   const self = yield* Self.Self
   yield* self.exposeMetrics(() => metrics.read(board.links.values()))
   const removed = new Map<NodeKey, number>() // until, epoch ms
@@ -131,6 +133,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     }
     const { name, role } = found.value
     board.join(entry)
+    yield* network.onLink(key)
     yield* Effect.logInfo("node connected").pipe(Effect.annotateLogs({ name, role, carrier: link.carrier }))
     yield* rpc.serve(link, key).pipe(Effect.ensuring(Effect.suspend(() => {
       board.leave(entry)
@@ -154,7 +157,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
         serverTime: Math.floor(now / 1000),
         relay: relayInfo,
         relays: yield* Effect.orDie(directory.relays),
-        credential: yield* authority.credential(node)
+        credential: yield* authority.credential(node),
+        reports: true
       }
       const revoked = [...removed].map(([key]): SignalingEvent => ({ _tag: "Revoked", node: key }))
       return Stream.concat(Stream.fromIterable([snapshot, ...revoked]), Mailbox.toStream(link.events))
@@ -302,6 +306,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
     Decline: ({ reason, session }, { headers }) => board.answer(session, nodeOf(headers), Exit.fail(reason)),
     Renew: ({ ticket }, { headers }) => renew(nodeOf(headers), ticket),
     TurnCredentials: (_, { headers }) => turnCredentials(nodeOf(headers)),
+    Report: ({ text }, { headers }) => network.report(nodeOf(headers), text),
+    Findings: ({ question, text }, { headers }) => network.findings(nodeOf(headers), question, text),
     PlaceRelay: (point, { headers }) => placeRelay(nodeOf(headers), point),
     Forward: ({ box, session }, { headers }) =>
       Effect.suspend(() => {
@@ -316,6 +322,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   // ------------------------------------------------------------------------------------------------------ what changes
 
   const revoke = Effect.fnUntraced(function*(node: NodeKey) {
+    network.onRemoved(node)
     removed.set(node, (yield* Clock.currentTimeMillis) + REVOKED_MEMORY_MS)
     for (const key of board.links.keys()) board.send(key, { _tag: "Revoked", node })
     // It has been told, too; a moment to read that, since its peers' good-byes may not reach it through the relay any more.
@@ -425,7 +432,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
           nodeKey: member.key,
           since
         }))
-      )
+      ),
+    Network: () => network.overview,
+    Examine: ({ name }) => network.examine(name)
   })
 })
 

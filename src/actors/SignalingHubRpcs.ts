@@ -3,6 +3,8 @@ import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import { NodeRole, Resource } from "../protocol/Documents.ts"
 import { NodeKey } from "../protocol/NodeKey.ts"
+import { Findings, NodeReport } from "../protocol/NodeReport.ts"
+import { PATH_KINDS } from "../protocol/PathKind.ts"
 import * as ActorAddress from "./runtime/ActorAddress.ts"
 
 /** Who may reach what: names, or `*` for all. */
@@ -25,6 +27,42 @@ export const ConnectedNode = Schema.Struct({
 })
 export type ConnectedNode = typeof ConnectedNode.Type
 
+const Path = Schema.Literal(...PATH_KINDS)
+
+/** How one pair of nodes is joined. */
+export interface Seen {
+  readonly path: typeof Path.Type
+  readonly reason: string
+}
+
+/** Pairs of nodes at one moment (epoch ms), of those that report. */
+export const Sample = Schema.Struct({ at: Schema.Number, direct: Schema.Int, total: Schema.Int })
+export type Sample = typeof Sample.Type
+
+/** All nodes that are enrolled, and what those that consent have reported. Times: epoch ms. */
+export const Network = Schema.Struct({
+  at: Schema.Number,
+  nodes: Schema.Array(Schema.Struct({
+    name: Schema.String,
+    role: NodeRole,
+    network: Schema.NullOr(Schema.String),
+    /** Null: not connected. */
+    since: Schema.NullOr(Schema.Number),
+    reportedAt: Schema.NullOr(Schema.Number),
+    /** Null: nothing since it last signed in. */
+    report: Schema.NullOr(NodeReport)
+  })),
+  /** Pairs now, by path; of the relayed ones by reason. */
+  paths: Schema.partial(Schema.Record({ key: Path, value: Schema.Int })),
+  relayed: Schema.Array(Schema.Struct({ reason: Schema.String, count: Schema.Int })),
+  /** One a minute, the oldest first, for a day at most. */
+  samples: Schema.Array(Sample)
+})
+export type Network = typeof Network.Type
+
+/** There are no findings of this node; `message` says why and what to do. */
+export class ExamineFailed extends Schema.TaggedError<ExamineFailed>()("ExamineFailed", { message: Schema.String }) {}
+
 /** The relay cannot do its work; `message` says what to mend. */
 export class HubError extends Schema.TaggedError<HubError>()("HubError", { message: Schema.String }) {}
 
@@ -33,7 +71,10 @@ export class SignalingHubRpcs extends RpcGroup.make(
   Rpc.make("AwaitListening", { success: Schema.Struct({ https: Schema.Int }) }),
   /** Replaces resources and access rules, and cuts what they no longer permit. */
   Rpc.make("SetPolicy", { payload: Policy, error: HubError }),
-  Rpc.make("Nodes", { success: Schema.Array(ConnectedNode) })
+  Rpc.make("Nodes", { success: Schema.Array(ConnectedNode) }),
+  Rpc.make("Network", { success: Network, error: HubError }),
+  /** What the node's own doctor says now, within 5 seconds. */
+  Rpc.make("Examine", { payload: { name: Schema.String }, success: Findings, error: ExamineFailed })
 ) {}
 
 export const SignalingHub = ActorAddress.make("signalingHub", SignalingHubRpcs)

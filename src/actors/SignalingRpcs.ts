@@ -6,7 +6,9 @@ import { Signed } from "../protocol/Signed.ts"
 import {
   Dialed,
   DialRefused,
+  Examine,
   NoTurn,
+  ReportRefused,
   SessionId,
   SignalingEvent,
   Target,
@@ -29,6 +31,11 @@ export const SignalingState = Schema.Struct({
 })
 export type SignalingState = typeof SignalingState.Type
 
+/** The relay has been reached, perhaps anew, and takes a report. */
+const ReportWanted = Schema.TaggedStruct("ReportWanted", {})
+export const Wanted = Schema.Union(ReportWanted, Examine)
+export type Wanted = typeof Wanted.Type
+
 export class SignalingRpcs extends RpcGroup.make(
   Rpc.make("Dial", {
     payload: { target: Target, exclude: Schema.Array(NodeKey) },
@@ -49,6 +56,13 @@ export class SignalingRpcs extends RpcGroup.make(
   }),
   /** What the relay says, from now on. The last snapshot comes first, as soon as there is one. */
   Rpc.make("Events", { success: SignalingEvent, stream: true }),
+  /** What the relay wants to know of this node, from now on. Whoever asks for it has the operator's consent to answer. */
+  Rpc.make("Wanted", { success: Wanted, stream: true }),
+  Rpc.make("Report", { payload: { text: Schema.String }, error: Schema.Union(ReportRefused, SignalingDown) }),
+  Rpc.make("Findings", {
+    payload: { question: Schema.String, text: Schema.String },
+    error: Schema.Union(ReportRefused, SignalingDown)
+  }),
   Rpc.make("State", { success: SignalingState }),
   /** Answers when the link is up and the first snapshot is here. */
   Rpc.make("AwaitUp", {})

@@ -12,11 +12,11 @@ import { gzip } from "node:zlib"
 import pkg from "../../package.json" with { type: "json" }
 import * as AdminClient from "../services/AdminClient.ts"
 import type * as Config from "../services/config/Config.ts"
+import * as Doctor from "../services/telemetry/Doctor.ts"
 import { Entry } from "../services/telemetry/Recorder.ts"
 import * as Redact from "../services/telemetry/Redact.ts"
 import * as Asker from "./Asker.ts"
 import { failure } from "./CliError.ts"
-import * as Doctor from "./Doctor.ts"
 import type { Options } from "./Inspect.ts"
 
 const TRACES = 50

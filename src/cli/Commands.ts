@@ -230,10 +230,29 @@ const bugreport = Command.make("bugreport", {
 
 const doctor = Command.make(
   "doctor",
-  { config, json },
-  (options) => Effect.flatMap(inspect, ({ doctor }) => quietly(doctor(options)))
+  {
+    config,
+    json,
+    node: Options.text("node").pipe(
+      Options.withPseudoName("NAME"),
+      Options.optional,
+      Options.withDescription(
+        "With a relay's configuration: ask this node, which must consent (telemetry: {report: true})"
+      )
+    )
+  },
+  ({ node, ...options }) =>
+    Effect.flatMap(inspect, ({ doctor }) => quietly(doctor({ ...options, node: Option.getOrNull(node) })))
 ).pipe(
   Command.withDescription("Say what is wrong with a running sallyport and what to do; fails when something is broken")
+)
+
+const network = Command.make(
+  "network",
+  { config: relayConfig, json },
+  (options) => Effect.flatMap(Effect.promise(() => import("./Network.ts")), ({ network }) => quietly(network(options)))
+).pipe(
+  Command.withDescription("Show what the nodes of a relay report: versions, paths, and why they are relayed")
 )
 
 const demo = Command.make("demo", {}, () => Effect.flatMap(actions, (actions) => actions.demo)).pipe(
@@ -253,6 +272,7 @@ export const root = Command.make("sallyport").pipe(
     trace,
     actorsCommand,
     doctor,
+    network,
     netcheck,
     bugreport,
     demo

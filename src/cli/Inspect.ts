@@ -1,10 +1,11 @@
 /** Commands that look into a running sallyport: its actors, the paths to a peer, and what is wrong. */
 import { Clock, Console, Effect, Schema } from "effect"
+import { Findings } from "../protocol/NodeReport.ts"
+import * as Doctor from "../services/telemetry/Doctor.ts"
+import { TEXT } from "../services/telemetry/ReasonText.ts"
 import { Entry, type PathEntry } from "../services/telemetry/Recorder.ts"
 import * as Asker from "./Asker.ts"
-import { failure } from "./CliError.ts"
-import * as Doctor from "./Doctor.ts"
-import { TEXT } from "./ReasonText.ts"
+import { failure, usage } from "./CliError.ts"
 import { bytes, colour, table } from "./Table.ts"
 
 export type Options = { readonly config: string; readonly json: boolean }
@@ -53,8 +54,26 @@ export const path = ({ config, json, peer }: Options & { readonly peer: string }
     yield* Console.log(table([["AT (UTC)", "PATH", "KNOWN THEN", "WHY"], ...rows]))
   })
 
-/** Fails when something is broken, so that scripts can tell. */
-export const doctor = ({ config, json }: Options) =>
+/** Fails when something is broken, so that scripts can tell. `node`: of which the relay is to ask; null: of the process itself. */
+export const doctor = ({ config, json, node }: Options & { readonly node: string | null }) =>
+  Effect.gen(function*() {
+    const findings = yield* node === null ? examined(config) : examinedBy(config, node)
+    yield* Console.log(json ? JSON.stringify({ findings }) : report(findings))
+    const broken = findings.filter(({ severity }) => severity === "broken").length
+    if (broken > 0) return yield* failure(`${broken} ${broken === 1 ? "thing is" : "things are"} broken; see above`)
+  })
+
+const examinedBy = (file: string, node: string) =>
+  Effect.gen(function*() {
+    const { config, post } = yield* Asker.make(file)
+    if (config.role !== "relay") {
+      return yield* usage(`--node is for a relay, and ${file} is the configuration of a ${config.role}; leave it out`)
+    }
+    const { findings } = yield* post("/v1/doctor", { node }, Schema.Struct({ findings: Findings }))
+    return findings
+  })
+
+const examined = (config: string) =>
   Effect.gen(function*() {
     const { get } = yield* Asker.make(config)
     const threads = yield* get("/v1/actors", Doctor.Threads)
@@ -62,10 +81,7 @@ export const doctor = ({ config, json }: Options) =>
     const status = yield* Effect.orElseSucceed(get("/v1/status", Doctor.Status), () => null)
     const { entries } = yield* get("/v1/recorder", Recorded)
     const states = entries.filter((entry) => entry._tag === "State")
-    const findings = Doctor.diagnose({ status, threads, states, now: yield* Clock.currentTimeMillis })
-    yield* Console.log(json ? JSON.stringify({ findings }) : report(findings))
-    const broken = findings.filter(({ severity }) => severity === "broken").length
-    if (broken > 0) return yield* failure(`${broken} ${broken === 1 ? "thing is" : "things are"} broken; see above`)
+    return Doctor.diagnose({ status, threads, states, now: yield* Clock.currentTimeMillis })
   })
 
 const report = (findings: ReadonlyArray<Doctor.Finding>): string => {

@@ -2,10 +2,10 @@
 import { Console, Effect, Either, Schema } from "effect"
 import { PATH_KINDS, type PathKind } from "../protocol/PathKind.ts"
 import { Reason } from "../protocol/PathRef.ts"
+import { TEXT } from "../services/telemetry/ReasonText.ts"
 import * as Asker from "./Asker.ts"
 import { failure } from "./CliError.ts"
 import type { Options } from "./Inspect.ts"
-import { TEXT } from "./ReasonText.ts"
 import { colour } from "./Table.ts"
 
 const GAP = "1 second"

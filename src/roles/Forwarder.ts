@@ -46,6 +46,7 @@ export const start = Effect.fnUntraced(function*(config: ForwarderConfig, teleme
     decisions: Stream.empty,
     netcheck: null,
     ping: null,
+    network: null,
     reload: () => Effect.void
   } satisfies Running
 })

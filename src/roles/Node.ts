@@ -13,6 +13,7 @@ import { isWebRtc, type PathRef } from "../protocol/PathRef.ts"
 import type { ClientConfig, NodeConfig } from "../services/config/Config.ts"
 import type { Settings } from "../services/Telemetry.ts"
 import * as Enrol from "./Enrol.ts"
+import * as Reporting from "./Reporting.ts"
 import type { Peer, Running } from "./Running.ts"
 import * as Threads from "./Threads.ts"
 
@@ -56,7 +57,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
   yield* supervisor.ref(Signaling).ask((client) => client.AwaitUp(), { deadline: "365 days" })
   yield* supervisor.ref(Relay).ask((client) => client.AwaitBound(), { deadline: "365 days" })
   const { forwards, socks5 } = yield* mux.ask((client) => client.Listeners())
-  return {
+  const running = {
     supervisor,
     listen: {
       ...(socks5 === null ? {} : { socks5 }),
@@ -104,9 +105,12 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
       }
     }),
     netcheck: supervisor.ref(Stun).ask((client) => client.NetCheck(), { deadline: "15 seconds" }),
+    network: null,
     reload: (next) =>
       next.role === "client" ? mux.ask((client) => client.SetForwards({ forwards: forwardsOf(next) })) : Effect.void
   } satisfies Running
+  if (config.telemetry.report) yield* Reporting.start(running)
+  return running
 })
 
 const BRIEF = { deadline: "1 second" } as const

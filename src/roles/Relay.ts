@@ -55,6 +55,11 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
     decisions: Stream.empty,
     netcheck: null,
     ping: null,
+    network: {
+      overview: hub.ask((client) => client.Network()),
+      // Longer than the hub gives the node: its own words are the better ones.
+      examine: (name) => hub.ask((client) => client.Examine({ name }), { deadline: "7 seconds" })
+    },
     reload: (next) => next.role === "relay" ? hub.ask((client) => client.SetPolicy(policyOf(next))) : Effect.void
   } satisfies Running
 })

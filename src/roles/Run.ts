@@ -83,6 +83,7 @@ const routes = (started: Deferred.Deferred<Running>, recorder: Recorder): AdminS
   const onSuccess = (missing: ReadonlyArray<string>) =>
     missing.length === 0 ? Effect.succeed(OK) : unavailable(missing.join("; "))
   const decodePing = Schema.decodeUnknown(Schema.Struct({ peer: Schema.String }))
+  const decodeNode = Schema.decodeUnknown(Schema.Struct({ node: Schema.String }))
   const failed = ({ message }: { readonly message: string }) => new AdminError({ code: "internal", message })
   return {
     ...InspectorFiles.routes,
@@ -113,6 +114,18 @@ const routes = (started: Deferred.Deferred<Running>, recorder: Recorder): AdminS
         if (ping === null) return yield* badRequest("a relay has no sessions; ask a node")
         return yield* Effect.mapError(ping(peer), failed)
       }),
+    "GET /v1/network": () =>
+      Effect.flatMap(
+        running,
+        ({ network }) => network === null ? onlyOfRelay : Effect.mapError(network.overview, failed)
+      ),
+    "POST /v1/doctor": (body) =>
+      Effect.gen(function*() {
+        const { node } = yield* Effect.mapError(decodeNode(body), () => badRequest("the body must be {\"node\": NAME}"))
+        const { network } = yield* running
+        if (network === null) return yield* onlyOfRelay
+        return { findings: yield* Effect.mapError(network.examine(node), failed) }
+      }),
     "GET /v1/actors": () => Effect.flatMap(running, ({ supervisor }) => supervisor.status)
   }
 }
@@ -120,6 +133,7 @@ const routes = (started: Deferred.Deferred<Running>, recorder: Recorder): AdminS
 const OK = new AdminServer.Text("ok\n", "text/plain; charset=utf-8")
 
 const badRequest = (message: string) => new AdminError({ code: "bad_request", message })
+const onlyOfRelay = badRequest("only the relay with the directory knows the network; ask it")
 const notOfRelay = badRequest("a relay has nobody to ask; ask a node")
 
 /** `?last=N`, and `?id=` with the beginning of a trace's id. */

@@ -3,10 +3,11 @@ import type { Effect, Stream } from "effect"
 import type { Decided, PingFailed } from "../actors/PathProberRpcs.ts"
 import type { ActorUnavailable } from "../actors/runtime/ActorRef.ts"
 import type { Supervisor } from "../actors/runtime/Supervisor.ts"
-import type { HubError } from "../actors/SignalingHubRpcs.ts"
+import type { ExamineFailed, HubError, Network } from "../actors/SignalingHubRpcs.ts"
 import type { ListenFailed } from "../actors/StreamMuxRpcs.ts"
 import type { NetCheckFailed } from "../actors/StunRpcs.ts"
 import type { NetReport } from "../protocol/NatReport.ts"
+import type { Findings } from "../protocol/NodeReport.ts"
 import type { PathKind } from "../protocol/PathKind.ts"
 import type { Config } from "../services/config/Config.ts"
 
@@ -47,6 +48,11 @@ export interface Running {
   readonly netcheck: Effect.Effect<NetReport, ActorUnavailable | NetCheckFailed> | null
   /** Null for a relay, which has no sessions of its own. */
   readonly ping: ((peer: string) => Effect.Effect<Ping, ActorUnavailable | PingFailed>) | null
+  /** The network as its nodes report it, and what the doctor of a node says; null but for the relay of the directory. */
+  readonly network: {
+    readonly overview: Effect.Effect<Network, ActorUnavailable | HubError>
+    readonly examine: (node: string) => Effect.Effect<Findings, ActorUnavailable | ExamineFailed>
+  } | null
   /** Takes over what may change while running; the rest of the new configuration waits for a restart. */
   readonly reload: (config: Config) => Effect.Effect<void, ActorUnavailable | HubError | ListenFailed>
 }

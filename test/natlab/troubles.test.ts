@@ -1,7 +1,7 @@
 /** Troubles that were made on purpose: what `doctor`, `status` and `path` say of them, and whether it is the cause. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import type * as Doctor from "../../src/cli/Doctor.ts"
+import type * as Doctor from "../../src/services/telemetry/Doctor.ts"
 import * as Lab from "./Lab.ts"
 
 interface Said {

@@ -132,6 +132,9 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string) {
     Renew: unasked,
     TurnCredentials: unasked,
     Forward: unasked,
+    Wanted: () => Stream.empty,
+    Report: unasked,
+    Findings: unasked,
     State: unasked,
     AwaitUp: unasked
   })

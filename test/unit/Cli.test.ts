@@ -86,7 +86,7 @@ describe("usage", () => {
   const USAGE: ReadonlyArray<readonly [args: string, stderr: string]> = [
     [
       "bogus",
-      "Invalid subcommand for sallyport - use one of 'run', 'relay', 'token', 'node', 'status', 'ping', 'path', 'trace', 'actors', 'doctor', 'netcheck', 'bugreport', 'demo'; see sallyport --help"
+      "Invalid subcommand for sallyport - use one of 'run', 'relay', 'token', 'node', 'status', 'ping', 'path', 'trace', 'actors', 'doctor', 'network', 'netcheck', 'bugreport', 'demo'; see sallyport --help"
     ],
     ["run", "Expected to find option: '--config'; see sallyport --help"],
     ["run --confg x", "The flag '--confg' is not recognized. Did you mean '--config'? See sallyport --help"],

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { diagnose, type Facts, type Status } from "../../src/cli/Doctor.ts"
+import { diagnose, type Facts, type Status } from "../../src/services/telemetry/Doctor.ts"
 
 const NOW = 1_800_000_000_000
 const up = { state: "up", incarnation: 1, restarts: 0, since: NOW - 60_000, lastError: null }

@@ -339,6 +339,7 @@ export const make = (options: Options) => {
       case "RelaysChanged":
       case "BindingsLost":
       case "CredentialRenewed":
+      case "Examine":
       case "GoAway":
         return Effect.void
     }

@@ -52,7 +52,10 @@ export type ForwarderConfig = Settled<Omit<typeof Forwarder.Type, "role" | "join
   readonly token: TokenSource
   readonly advertise: { readonly host: string; readonly udp: number }
 }
-type Node<A> = Settled<Omit<A, "token">> & { readonly token: TokenSource | null }
+type Node<A> = Settled<Omit<A, "token">> & {
+  readonly token: TokenSource | null
+  readonly telemetry: { readonly report: boolean }
+}
 export type ConnectorConfig = Node<typeof Connector.Type>
 export type ClientConfig = Node<Omit<typeof Client.Type, "socks5">> & { readonly socks5: HostPort.HostPort | null }
 export type NodeConfig = ConnectorConfig | ClientConfig
@@ -234,11 +237,7 @@ const elsewhere = (kind: Kind) => (key: string): readonly [string, string] | und
 const settle = (file: ConfigFile, baseDir: string): Config => {
   const absolute = (path: string) => resolve(baseDir, path)
   const stateDir = absolute(file.stateDir)
-  const shared = {
-    stateDir,
-    admin: adminOf(file.admin, stateDir, absolute),
-    telemetry: { ...file.telemetry, otlp: file.telemetry.otlp ?? null }
-  }
+  const shared = { stateDir, admin: adminOf(file.admin, stateDir, absolute), telemetry: telemetryOf(file.telemetry) }
   const tokenOf = (token: TokenSource) =>
     Redacted.isRedacted(token) || "env" in token ? token : { file: absolute(token.file) }
   if ("join" in file) {
@@ -253,10 +252,14 @@ const settle = (file: ConfigFile, baseDir: string): Config => {
     return { ...file, ...shared, advertise, tls }
   }
   const token = file.token === undefined ? null : tokenOf(file.token)
-  return file.role === "client"
-    ? { ...file, ...shared, token, socks5: file.socks5 ?? null }
-    : { ...file, ...shared, token }
+  const own = { ...shared, token, telemetry: telemetryOf(file.telemetry) }
+  return file.role === "client" ? { ...file, ...own, socks5: file.socks5 ?? null } : { ...file, ...own }
 }
+
+const telemetryOf = <A extends ConfigFile["telemetry"]>(telemetry: A) => ({
+  ...telemetry,
+  otlp: telemetry.otlp ?? null
+})
 
 const adminOf = (admin: ConfigFile["admin"], stateDir: string, absolute: (path: string) => string): AdminEndpoint => {
   if (admin === undefined) return { _tag: "Unix", path: Checks.defaultSocket(stateDir) }

@@ -134,7 +134,7 @@ const DataThreads = Schema.Int.pipe(
   ))
 )
 
-const Telemetry = Schema.Struct({
+const telemetry = {
   otlp: maybe(Schema.String.pipe(
     Schema.filter((text) => URL.canParse(text) && /^https?:$/.test(new URL(text).protocol)),
     Schema.annotations(Hint.make("an http or https URL", "write for example otlp: http://127.0.0.1:4318"))
@@ -147,8 +147,16 @@ const Telemetry = Schema.Struct({
     ),
     1
   )
-}).annotations(
+}
+const Telemetry = Schema.Struct(telemetry).annotations(
   Hint.make("a mapping with otlp and sample", "write for example telemetry: {otlp: \"http://127.0.0.1:4318\"}")
+)
+const NodeTelemetry = Schema.Struct({
+  ...telemetry,
+  /** Consent: whether the relay is told how this node is, and may ask what its doctor says. */
+  report: orElse(flag("report: true"), false)
+}).annotations(
+  Hint.make("a mapping with otlp, sample and report", "write for example telemetry: {otlp: \"http://127.0.0.1:4318\"}")
 )
 
 const common = {
@@ -338,6 +346,7 @@ const iceServer = Schema.String.pipe(
 
 const node = {
   ...common,
+  telemetry: orElse(NodeTelemetry, { sample: 1, report: false }),
   token: maybe(Token),
   carrier: orElse(choice("carrier: auto", "auto", "webtransport", "websocket"), "auto"),
   /** `relay`: never direct, so that peers do not learn this node's addresses. */

@@ -39,6 +39,7 @@ export interface Options {
   readonly access?: NonNullable<RelayInput["access"]>
   readonly placement?: "default" | "isolated"
   readonly client?: Partial<Extract<ConfigInput, { role: "client" }>>
+  readonly connector?: Partial<Extract<ConfigInput, { role: "connector" }>>
   readonly node?: { readonly carrier?: "auto" | "webtransport" | "websocket" }
   readonly logs?: boolean
   /** Of the relay, so that it has the same one after a restart; 0 unless given: any. */
@@ -95,7 +96,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
       const input = { role, name, stateDir: name, token: Redacted.make(token), placement, ...options.node, ...more }
       return (yield* begin(input)).running
     })
-  const connector = yield* enrolled("connector", "office", "default", {})
+  const connector = yield* enrolled("connector", "office", "default", options.connector ?? {})
   const client = yield* enrolled("client", "laptop", null, { socks5: "127.0.0.1:0", ...options.client })
   const [host = "", port = ""] = (client.listen["socks5"] ?? "").split(":")
   const socks5 = { host, port: Number(port) }

@@ -181,6 +181,9 @@ export class NodeWorld {
       Renew: () => down,
       TurnCredentials: () => down,
       Forward: () => Effect.void,
+      Wanted: () => Stream.empty,
+      Report: () => Effect.void,
+      Findings: () => Effect.void,
       State: () => Effect.die("not asked here"),
       AwaitUp: () => Effect.void
     })

@@ -1,5 +1,5 @@
 /** Reasons for a path, in words, and what would mend it where something can be mended. */
-import type { Reason } from "../protocol/PathRef.ts"
+import type { Reason } from "../../protocol/PathRef.ts"
 
 export const TEXT: Readonly<Record<Reason, string>> = {
   relay_first: "the session is new: the relay works at once, and direct paths are being tried",

@@ -1,15 +1,11 @@
 /** What is wrong with a running sallyport and what to do about it, from what it says of itself. Computes only. */
 import { Schema } from "effect"
-import { Reason } from "../protocol/PathRef.ts"
-import type { StateEntry } from "../services/telemetry/Recorder.ts"
+import type { Findings } from "../../protocol/NodeReport.ts"
+import { Reason } from "../../protocol/PathRef.ts"
 import { REMEDY, TEXT } from "./ReasonText.ts"
+import type { StateEntry } from "./Recorder.ts"
 
-export interface Finding {
-  /** `broken`: something does not work. `poor`: it works, and could be better. */
-  readonly severity: "broken" | "poor"
-  readonly what: string
-  readonly remedy: string
-}
+export type Finding = Findings[number]
 
 const Queue = Schema.Struct({ name: Schema.String, capacity: Schema.Number, depth: Schema.Number })
 const Actor = Schema.Struct({
@@ -85,14 +81,15 @@ export const diagnose = (facts: Facts): ReadonlyArray<Finding> =>
     ...ofSlowRelays(facts.status ?? NOTHING)
   ].toSorted((left, right) => Number(right.severity === "broken") - Number(left.severity === "broken"))
 
-const broken = (what: string, remedy: string): Finding => ({ severity: "broken", what, remedy })
-const poor = (what: string, remedy: string): Finding => ({ severity: "poor", what, remedy })
+const broken = (code: string, what: string, remedy: string): Finding => ({ severity: "broken", code, what, remedy })
+const poor = (code: string, what: string, remedy: string): Finding => ({ severity: "poor", code, what, remedy })
 
 const ofRelayLink = ({ leg, nodes, signaling }: Status): ReadonlyArray<Finding> => {
   const found: Array<Finding> = []
   if (signaling && signaling.state !== "up") {
     found.push(
       broken(
+        signaling.state === "refused" ? "relay_refuses" : "relay_unreachable",
         `the relay ${signaling.relay} is not connected: ${signaling.problem}`,
         signaling.state === "refused"
           ? "enrol this node anew: sallyport token create on the relay, then token in this configuration and an empty stateDir"
@@ -102,13 +99,19 @@ const ofRelayLink = ({ leg, nodes, signaling }: Status): ReadonlyArray<Finding> 
   }
   if (leg && leg.kind === null) {
     found.push(
-      broken(`packets cannot be relayed: ${leg.reason}`, "see that this machine reaches the relay's UDP or HTTPS port")
+      broken(
+        "no_leg",
+        `packets cannot be relayed: ${leg.reason}`,
+        "see that this machine reaches the relay's UDP or HTTPS port"
+      )
     )
   } else if (leg && leg.kind !== "relay-udp") {
-    found.push(poor(`relayed packets travel by TLS, which is slow: ${leg.reason}`, REMEDY.udp_blocked ?? ""))
+    found.push(
+      poor("leg_by_tls", `relayed packets travel by TLS, which is slow: ${leg.reason}`, REMEDY.udp_blocked ?? "")
+    )
   }
   if (nodes?.length === 0) {
-    found.push(poor("no node is connected", "start one, with a token from sallyport token create"))
+    found.push(poor("no_node", "no node is connected", "start one, with a token from sallyport token create"))
   }
   return found
 }
@@ -126,6 +129,7 @@ const ofCrashLoop = (what: string, deaths: ReadonlyArray<StateEntry>): ReadonlyA
   const times = `${deaths.length} times in the last 10 minutes`
   return [
     broken(
+      "crash_loop",
       `${what} broke down ${times}: ${firstLine(deaths.at(-1)?.message)}`,
       "mend what its error names, or report it with the log"
     )
@@ -138,13 +142,18 @@ const ofActors = (facts: Facts): ReadonlyArray<Finding> =>
     const why = firstLine(deaths.at(-1)?.message ?? lastError)
     if (state !== "up") {
       return [
-        broken(`actor ${name} is ${state}: ${why}`, "see the log for its error; restart the process if it stays so")
+        broken(
+          "actor_down",
+          `actor ${name} is ${state}: ${why}`,
+          "see the log for its error; restart the process if it stays so"
+        )
       ]
     }
     const loop = ofCrashLoop(`actor ${name}`, deaths)
     if (loop.length > 0) return loop
     return queues.filter(({ capacity, depth }) => depth > capacity * FULL).map(({ name: queue }) =>
       poor(
+        "queue_full",
         `actor ${name} does not keep up: its queue ${queue} is nearly full`,
         "this machine is too busy, or too small"
       )
@@ -163,6 +172,7 @@ const ofThreadDeaths = (facts: Facts): ReadonlyArray<Finding> =>
 const ofThreads = (threads: Threads): ReadonlyArray<Finding> =>
   threads.filter(({ health }) => health !== null && health.loopDelayP99Ms > SLOW_LOOP_MS).map(({ health, name }) =>
     poor(
+      "thread_late",
       `thread ${name} is late by ${Math.round(health?.loopDelayP99Ms ?? 0)} ms and more`,
       "this machine is too busy: stop what else runs here, or move sallyport"
     )
@@ -173,6 +183,7 @@ const ofSlowRelays = ({ peers }: Status): ReadonlyArray<Finding> =>
     if (path === null || path === "direct" || (rttMs ?? 0) <= FAR_MS) return []
     return [
       poor(
+        "relay_far",
         `a round trip to ${name} by the relay takes ${Math.round(rttMs ?? 0)} ms: the relay is far away, or busy`,
         "a relay nearer to both sides helps, and a direct path more"
       )
@@ -186,5 +197,5 @@ const ofPeers = ({ peers }: Status): ReadonlyArray<Finding> =>
     const remedy = REMEDY[code]
     if (remedy === undefined) return []
     const found = `${name} is reached by ${path ?? "nothing"}: ${TEXT[code]}`
-    return [code === "nothing_answers" ? broken(found, remedy) : poor(found, remedy)]
+    return [code === "nothing_answers" ? broken(code, found, remedy) : poor(code, found, remedy)]
   })

@@ -1,0 +1,118 @@
+/**
+ * What nodes that consent have told of themselves, and how many of their sessions were direct in the last day. In memory only: after
+ * a restart of the relay nodes tell anew. There is one row for each node that has signed in and was not removed since, so the
+ * directory bounds it. Plain state of the SignalingHubActor, changed by synchronous calls only.
+ */
+import { Either, Schema } from "effect"
+import type { NodeKey } from "../../protocol/NodeKey.ts"
+import * as NodeReport from "../../protocol/NodeReport.ts"
+import type { PathKind } from "../../protocol/PathKind.ts"
+import { TokenBucket } from "../../protocol/TokenBucket.ts"
+import { ReportRefused } from "../RelaySignalingRpcs.ts"
+import type { Sample, Seen } from "../SignalingHubRpcs.ts"
+
+/** Reports and answers of one node. It sends at most one in two seconds; what is more is refused, and costs no decoding. */
+const RATE_PER_SECOND = 1
+const BURST = 5
+/** A day, one a minute. The oldest goes. */
+const MAX_SAMPLES = 24 * 60
+
+interface Row {
+  readonly bucket: TokenBucket
+  report: NodeReport.NodeReport | null
+  /** Epoch ms. */
+  reportedAt: number | null
+}
+
+/** `epochMs` is for people, `ms` (monotonic) for limits. */
+export interface Now {
+  readonly epochMs: number
+  readonly ms: number
+}
+
+const refused = (code: ReportRefused["code"], message: string) => Either.left(new ReportRefused({ code, message }))
+
+export class NetworkView {
+  readonly #rows = new Map<NodeKey, Row>()
+  readonly #samples: Array<Sample> = []
+
+  /** Consent is of the process that signs in: what an earlier one has told is forgotten. */
+  onLink(node: NodeKey, now: Now): void {
+    const bucket = this.#rows.get(node)?.bucket ?? new TokenBucket(RATE_PER_SECOND, BURST, now.ms)
+    this.#rows.set(node, { bucket, report: null, reportedAt: null })
+  }
+
+  onRemoved(node: NodeKey): void {
+    this.#rows.delete(node)
+  }
+
+  onReport(node: NodeKey, text: string, now: Now): Either.Either<void, ReportRefused> {
+    return Either.map(this.read(node, text, NodeReport.ReportText, now), (report) => {
+      Object.assign(this.#rows.get(node) ?? {}, { report, reportedAt: now.epochMs })
+    })
+  }
+
+  /** What a node says in text, within its limits. */
+  read<A>(node: NodeKey, text: string, schema: Schema.Schema<A, string>, now: Now): Either.Either<A, ReportRefused> {
+    const row = this.#rows.get(node)
+    if (row === undefined) return refused("unknown_node", "this node has not signed in here, or was removed")
+    if (!row.bucket.take(1, now.ms)) return refused("too_often", "reports come too often; send them more seldom")
+    if (text.length > NodeReport.MAX_CHARS) {
+      return refused("too_long", `a report has at most ${NodeReport.MAX_CHARS} characters`)
+    }
+    return Either.mapLeft(
+      Schema.decodeEither(schema)(text),
+      () =>
+        new ReportRefused({ code: "invalid", message: "this relay cannot read it; run the same version on both sides" })
+    )
+  }
+
+  /** Null: it has not said anything since it signed in. */
+  of(node: NodeKey): { readonly report: NodeReport.NodeReport; readonly at: number } | null {
+    const { report = null, reportedAt = null } = this.#rows.get(node) ?? {}
+    return report === null || reportedAt === null ? null : { report, at: reportedAt }
+  }
+
+  /** `seen`: of the nodes that are connected. Called once a minute. */
+  sample(at: number, seen: ReadonlyArray<Seen>): void {
+    this.#samples.push({ at, direct: seen.filter(({ path }) => path === "direct").length, total: seen.length })
+    if (this.#samples.length > MAX_SAMPLES) this.#samples.shift()
+  }
+
+  /** Oldest first. */
+  get samples(): ReadonlyArray<Sample> {
+    return [...this.#samples]
+  }
+}
+
+export interface Told {
+  readonly name: string
+  readonly role: string
+  readonly report: NodeReport.NodeReport | null
+}
+
+/** How each pair of nodes is joined: by its client's word, which chooses the path, and else by its connector's. */
+export const pairsOf = (nodes: Iterable<Told>): ReadonlyArray<Seen> => {
+  const pairs = new Map<string, Seen>()
+  const connectorsFirst = [...nodes].sort((left, right) =>
+    Number(left.role === "client") - Number(right.role === "client")
+  )
+  for (const { name, report, role } of connectorsFirst) {
+    for (const { name: peer, path, reason } of report?.peers ?? []) {
+      pairs.set(role === "client" ? `${name} ${peer}` : `${peer} ${name}`, { path, reason })
+    }
+  }
+  return [...pairs.values()]
+}
+
+/** Of all pairs, by path; and of those that are relayed, by reason, the most frequent first. */
+export const summaryOf = (pairs: ReadonlyArray<Seen>) => {
+  const paths: Partial<Record<PathKind, number>> = {}
+  const reasons = new Map<string, number>()
+  for (const { path, reason } of pairs) {
+    paths[path] = (paths[path] ?? 0) + 1
+    if (path !== "direct") reasons.set(reason, (reasons.get(reason) ?? 0) + 1)
+  }
+  const relayed = Array.from(reasons, ([reason, count]) => ({ reason, count }))
+  return { paths, relayed: relayed.toSorted((left, right) => right.count - left.count) }
+}

@@ -1,0 +1,78 @@
+/** What the relay knows of its network, as the nodes that consent report it. */
+import { Console, Effect } from "effect"
+import { Network } from "../actors/SignalingHubRpcs.ts"
+import { PATH_KINDS } from "../protocol/PathKind.ts"
+import * as ReasonText from "../services/telemetry/ReasonText.ts"
+import * as Asker from "./Asker.ts"
+import type { Options } from "./Inspect.ts"
+import { colour, table } from "./Table.ts"
+
+type Node = Network["nodes"][number]
+
+export const network = ({ config, json }: Options) =>
+  Effect.gen(function*() {
+    const { get } = yield* Asker.make(config)
+    const answer = yield* get("/v1/network", Network)
+    if (json) return yield* Console.log(JSON.stringify(answer))
+    if (answer.nodes.length === 0) {
+      return yield* Console.log("No node has enrolled yet. Let one with: sallyport token create")
+    }
+    yield* Console.log(render(answer, Asker.hasColours()))
+  })
+
+export const render = (network: Network, colours: boolean): string => {
+  const { nodes, paths, relayed } = network
+  const total = PATH_KINDS.reduce((sum, kind) => sum + (paths[kind] ?? 0), 0)
+  const kinds = PATH_KINDS.toReversed().flatMap((kind) => (paths[kind] ? [`${paths[kind]} ${kind}`] : []))
+  const silent = nodes.filter(({ report, role, since }) => role !== "relay" && since !== null && report === null).length
+  return [
+    table([
+      ["NODE", "ROLE", "STATE", "VERSION", "NODE.JS", "PEERS", "DIRECT", "FLOWS", "REJECTED"],
+      ...nodes.map(rowOf)
+    ]),
+    "",
+    total === 0
+      ? "No paths are reported now."
+      : `Paths: ${kinds.join(", ")}; ${percent(paths.direct ?? 0, total)} direct.`,
+    ...relayed.map(({ count, reason }) => colour(colours, 33, `  ${count} relayed: ${inWords(reason)}`)),
+    ...lastDay(network),
+    ...(silent === 0 ? [] : [`${silent} connected without telemetry: {report: true}, of which nothing is known here.`])
+  ].join("\n")
+}
+
+const rowOf = ({ name, report, role, since }: Node): ReadonlyArray<string> => {
+  const state = since === null ? "away" : "connected"
+  if (report === null) return [name, role, state, "-", "-", "-", "-", "-", "-"]
+  const { accepted = 0, ...rejected } = report.flows
+  const others = Object.entries(rejected).filter(([, count]) => count > 0).map(([code, count]) => `${count} ${code}`)
+  return [
+    name,
+    role,
+    state,
+    report.version,
+    report.runtime,
+    String(report.peersInAll),
+    String(report.peers.filter(({ path }) => path === "direct").length),
+    String(accepted),
+    others.join(", ") || "-"
+  ]
+}
+
+const lastDay = ({ samples }: Network): ReadonlyArray<string> => {
+  const total = samples.reduce((sum, sample) => sum + sample.total, 0)
+  const direct = samples.reduce((sum, sample) => sum + sample.direct, 0)
+  const hours = samples.length / 60
+  return total === 0
+    ? []
+    : [
+      `In the last ${hours < 1 ? `${samples.length} min` : `${Math.round(hours)} h`}: ${percent(direct, total)} direct.`
+    ]
+}
+
+const percent = (part: number, of: number): string => `${Math.round((part / of) * 100)} %`
+
+/** A newer node may have a reason that is not known here. */
+const inWords = (reason: string): string =>
+  Object.hasOwn(ReasonText.TEXT, reason)
+    ? ReasonText.TEXT[reason as keyof typeof ReasonText.TEXT]
+    : reason.replaceAll("_", " ")

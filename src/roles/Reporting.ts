@@ -1,0 +1,128 @@
+/** A node whose operator consents tells its relay how it is, and answers it as its doctor would. Without consent nothing here runs. */
+import { Clock, Effect, Queue, Schedule, Schema, Stream } from "effect"
+import pkg from "../../package.json" with { type: "json" }
+import { Signaling } from "../actors/SignalingRpcs.ts"
+import * as NodeReport from "../protocol/NodeReport.ts"
+import * as Doctor from "../services/telemetry/Doctor.ts"
+import type { Family } from "../services/telemetry/Metrics.ts"
+import { Recorder } from "../services/telemetry/Recorder.ts"
+import * as Redact from "../services/telemetry/Redact.ts"
+import type { Peer, Running } from "./Running.ts"
+
+const EVERY = "30 seconds"
+/** A change is told when it has settled, and the next one no sooner than so long after: two of these between reports. */
+const SETTLED = "1 second"
+
+/** For as long as the scope lasts. */
+export const start = Effect.fnUntraced(
+  function*({ decisions, status, supervisor }: Pick<Running, "decisions" | "status" | "supervisor">) {
+    const signaling = supervisor.ref(Signaling)
+    const recorder = new Recorder()
+    const due = yield* Queue.sliding<void>(1)
+    const nudge = Effect.asVoid(Queue.offer(due, undefined))
+
+    const report = Effect.gen(function*() {
+      const { peers } = yield* status
+      const text = encodeReport(reportOf(peers, recorder, yield* supervisor.metrics, yield* Clock.currentTimeMillis))
+      yield* signaling.ask((client) => client.Report({ text }), { deadline: "10 seconds" })
+    })
+    const examine = Effect.fnUntraced(function*(question: string) {
+      const text = yield* findings({ recorder, status, supervisor })
+      yield* signaling.ask((client) => client.Findings({ question, text }))
+    })
+
+    let told = ""
+    const reporting = Effect.gen(function*() {
+      yield* Queue.take(due)
+      yield* Effect.sleep(SETTLED)
+      yield* Queue.takeAll(due)
+      yield* Effect.catchAll(report, (error) => {
+        const news = error._tag === "ReportRefused" && error.message !== told
+        told = error.message
+        return news
+          ? Effect.logWarning(`the relay does not take what this node reports: ${error.message}`)
+          : Effect.logDebug("not reported to the relay", error.message)
+      })
+      yield* Effect.sleep(SETTLED)
+    })
+    const onWanted = Stream.runForEach(
+      signaling.subscribe((client) => client.Wanted()),
+      (wanted) =>
+        wanted._tag === "ReportWanted"
+          ? nudge
+          : Effect.catchAll(
+            examine(wanted.question),
+            ({ message }) => Effect.logDebug("the relay's question is not answered", message)
+          )
+    )
+    const onDecided = Stream.runForEach(
+      decisions,
+      (decided) => Effect.zipRight(Effect.sync(() => recorder.onDecision(decided)), nudge)
+    )
+    const onState = Stream.runForEach(supervisor.events, (event) => Effect.sync(() => recorder.onState(event)))
+    const ticks = Effect.repeat(nudge, Schedule.spaced(EVERY))
+    for (const part of [Effect.forever(reporting), onWanted, onDecided, onState, ticks]) {
+      yield* Effect.forkScoped(Effect.ignore(part)) // a stream fails only when the supervisor gives its actor up, and says so itself
+    }
+  }
+)
+
+const encodeReport = Schema.encodeSync(NodeReport.ReportText)
+const encodeFindings = Schema.encodeSync(NodeReport.FindingsText)
+
+const reportOf = (
+  peers: ReadonlyArray<Peer>,
+  recorder: Recorder,
+  families: ReadonlyArray<Family>,
+  now: number
+): NodeReport.NodeReport => {
+  const moves = new Map<string, number>()
+  for (const entry of recorder.entries()) {
+    if (entry._tag === "Path" && (entry.moved || !moves.has(entry.peer))) moves.set(entry.peer, entry.at)
+  }
+  return {
+    version: pkg.version,
+    runtime: process.version,
+    platform: `${process.platform}-${process.arch}`,
+    peersInAll: peers.length,
+    peers: peers.slice(0, NodeReport.MAX_PEERS).map(({ name, path, reason, rttMs }) => {
+      const since = moves.get(name)
+      return {
+        name,
+        path,
+        reason: reason.split(" ")[0] ?? "", // what follows may say where the relay is
+        rttMs: rttMs === null ? null : Math.round(rttMs * 10) / 10,
+        pathAgeSeconds: since === undefined ? null : Math.max(0, Math.floor((now - since) / 1000))
+      }
+    }),
+    flows: flowsOf(families)
+  }
+}
+
+const flowsOf = (families: ReadonlyArray<Family>): Record<string, number> => {
+  const opens = families.find(({ name }) => name === "sallyport_flow_opens")
+  if (opens === undefined || opens._tag === "Histogram") return {}
+  return Object.fromEntries(opens.points.map(({ labels, value }) => [labels["code"] ?? "unknown", value]))
+}
+
+const findings = Effect.fnUntraced(
+  function*(
+    { recorder, status, supervisor }: Pick<Running, "status" | "supervisor"> & { readonly recorder: Recorder }
+  ) {
+    const known = yield* Effect.orElseSucceed(Effect.flatMap(status, Schema.decodeUnknown(Doctor.Status)), () => null)
+    const facts = {
+      status: known,
+      threads: yield* supervisor.status,
+      states: recorder.entries().filter((entry) => entry._tag === "State"),
+      now: yield* Clock.currentTimeMillis
+    }
+    const found = Doctor.diagnose(facts).slice(0, NodeReport.MAX_FINDINGS)
+    return encodeFindings(
+      found.map(({ code, remedy, severity, what }) => ({ severity, code, what: clean(what), remedy: clean(remedy) }))
+    )
+  }
+)
+
+/** As the relay takes it: an error's text may hold anything. */
+export const clean = (text: string): string =>
+  Redact.addresses(text, (family) => `(${family})`).replaceAll(/\p{Cc}/gu, " ").slice(0, NodeReport.MAX_TEXT_CHARS)
