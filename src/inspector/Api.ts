@@ -22,8 +22,34 @@ export interface Thread extends Actor {
 }
 export interface Status {
   readonly peers: ReadonlyArray<Peer>
-  /** Of a relay: who is signed in. */
-  readonly nodes?: ReadonlyArray<{ readonly name: string; readonly role: string; readonly since: number }>
+  /** Of a relay only. */
+  readonly nodes?: ReadonlyArray<unknown>
+}
+export interface NetworkNode {
+  readonly name: string
+  readonly role: string
+  /** Null: not connected. */
+  readonly since: number | null
+  readonly report: {
+    readonly version: string
+    readonly runtime: string
+    readonly platform: string
+    readonly peersInAll: number
+    readonly peers: ReadonlyArray<
+      Pick<Peer, "name" | "reason" | "rttMs"> & { readonly path: string; readonly pathAgeSeconds: number | null }
+    >
+    readonly flows: Readonly<Record<string, number>>
+  } | null
+}
+export interface NetworkSample {
+  readonly at: number
+  readonly direct: number
+  readonly total: number
+}
+export interface Finding {
+  readonly severity: "broken" | "poor"
+  readonly what: string
+  readonly remedy: string
 }
 export interface PathEntry {
   readonly _tag: "Path"
@@ -60,8 +86,14 @@ export interface Trace {
 }
 
 /** Fails with words for the reader. */
-export const get = async <A>(path: string): Promise<A> => {
-  const response = await fetch(path, { signal: AbortSignal.timeout(5000) })
+export const get = <A>(path: string): Promise<A> => ask<A>(path, 5000)
+
+/** The same with a question that takes longer to answer. */
+export const post = <A>(path: string, body: unknown): Promise<A> =>
+  ask<A>(path, 10_000, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) })
+
+const ask = async <A>(path: string, withinMs: number, request: RequestInit = {}): Promise<A> => {
+  const response = await fetch(path, { ...request, signal: AbortSignal.timeout(withinMs) })
   const answer = await response.json() as { readonly error?: { readonly message: string } }
   if (!response.ok) throw new Error(answer.error?.message ?? `${path} answered ${response.status}`)
   return answer as A

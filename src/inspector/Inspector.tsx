@@ -1,51 +1,21 @@
 /** The page: asks each second while it is looked at, and hears of events as they happen. */
 import { render } from "preact"
 import { useEffect, useState } from "preact/hooks"
-import { type Actor, type Entry, get, type PathEntry, type Peer, type Status, type Thread, type Trace } from "./Api.ts"
-import { RttPlot, type Sample } from "./RttPlot.tsx"
+import { type Actor, type Entry, type PathEntry, type Peer, type Status, type Thread, type Trace } from "./Api.ts"
+import { Network, type Props as NetworkAnswer } from "./Network.tsx"
+import { Plot, type Sample } from "./Plot.tsx"
+import { usePolled } from "./Polled.ts"
 import { bytes, clock, ms, words } from "./Text.ts"
 import { Traces } from "./Waterfall.tsx"
 
-const EVERY_MS = 1000
+/** Nodes report twice a minute, and a moment after a change. */
+const NETWORK_EVERY_MS = 3000
 /** Five minutes of samples; older ones go. */
 const MAX_SAMPLES = 300
 /** As many as the recorder keeps of both kinds; older ones go. */
 const MAX_ENTRIES = 1024
 const EVENTS_SHOWN = 100
 const TRACES_SHOWN = 20
-
-/** What an answer was, or why there is none; the answer before is kept beside the problem. */
-interface Asked<A> {
-  readonly value: A | null
-  readonly problem: string | null
-}
-
-function usePolled<A>(path: string, onAnswer?: (answer: A) => void): Asked<A> {
-  const [asked, setAsked] = useState<Asked<A>>({ value: null, problem: null })
-  useEffect(() => {
-    let timer: ReturnType<typeof setTimeout> | undefined
-    let over = false
-    const ask = async () => {
-      if (!document.hidden) {
-        try {
-          const value = await get<A>(path)
-          onAnswer?.(value)
-          setAsked({ value, problem: null })
-        } catch (error) {
-          const problem = error instanceof Error ? error.message : String(error)
-          setAsked(({ value }) => ({ value, problem }))
-        }
-      }
-      if (!over) timer = setTimeout(() => void ask(), EVERY_MS)
-    }
-    void ask()
-    return () => {
-      over = true
-      clearTimeout(timer)
-    }
-  }, [path])
-  return asked
-}
 
 /** The recorder's entries, oldest first: those of before, then each as it happens. */
 const useEvents = (): { readonly entries: ReadonlyArray<Entry>; readonly live: boolean } => {
@@ -76,7 +46,7 @@ const App = () => {
       setSamples((before) =>
         Object.fromEntries(peers.map(({ name, rttMs }) => [
           name,
-          [...(before[name] ?? []), { at: Date.now(), rttMs }].slice(-MAX_SAMPLES)
+          [...(before[name] ?? []), { at: Date.now(), value: rttMs }].slice(-MAX_SAMPLES)
         ]))
       )
   )
@@ -85,12 +55,13 @@ const App = () => {
   const { entries, live } = useEvents()
   const paths = entries.filter((entry) => entry._tag === "Path")
   const peers = status.value?.peers ?? []
+  const relay = status.value?.nodes !== undefined
   return (
     <>
       <header>
         <h1>Sallyport</h1>
         <nav aria-label="Sections">
-          <a href="#peers">Peers</a>
+          {relay ? <a href="#network">Network</a> : <a href="#peers">Peers</a>}
           <a href="#actors">Actors</a>
           <a href="#flows">Flows</a>
           <a href="#events">Events</a>
@@ -98,17 +69,18 @@ const App = () => {
         <p class={live ? "live" : "live off"} role="status">{live ? "live" : "not connected"}</p>
       </header>
       <main>
-        <Section id="peers" title="Peers" problem={status.problem}>
-          <Nodes nodes={status.value?.nodes ?? []} />
-          {peers.length === 0 ? <p class="none">No peers now.</p> : peers.map((peer) => (
-            <PeerCard
-              key={peer.name}
-              peer={peer}
-              samples={samples[peer.name] ?? []}
-              paths={paths.filter((path) => path.peer === peer.name)}
-            />
-          ))}
-        </Section>
+        {relay ? <NetworkSection /> : (
+          <Section id="peers" title="Peers" problem={status.problem}>
+            {peers.length === 0 ? <p class="none">No peers now.</p> : peers.map((peer) => (
+              <PeerCard
+                key={peer.name}
+                peer={peer}
+                samples={samples[peer.name] ?? []}
+                paths={paths.filter((path) => path.peer === peer.name)}
+              />
+            ))}
+          </Section>
+        )}
         <Section id="actors" title="Threads and actors" problem={threads.problem}>
           <ActorTree threads={threads.value ?? []} />
         </Section>
@@ -129,6 +101,15 @@ const App = () => {
   )
 }
 
+const NetworkSection = () => {
+  const { problem, value } = usePolled<NetworkAnswer>("/v1/network", undefined, NETWORK_EVERY_MS)
+  return (
+    <Section id="network" title="Network" problem={problem}>
+      {value === null ? null : <Network {...value} />}
+    </Section>
+  )
+}
+
 const Section = ({ children, id, problem, title }: {
   readonly id: string
   readonly title: string
@@ -140,17 +121,6 @@ const Section = ({ children, id, problem, title }: {
     {problem === null ? null : <p class="problem">{problem}</p>}
     {children}
   </section>
-)
-
-/** Of a relay, which has these instead of peers. */
-const Nodes = ({ nodes }: { readonly nodes: NonNullable<Status["nodes"]> }) => (
-  <ul class="nodes">
-    {nodes.map(({ name, role, since }) => (
-      <li key={name}>
-        <b>{name}</b> {role} <span class="soft">since {clock(since)}</span>
-      </li>
-    ))}
-  </ul>
 )
 
 const PeerCard = ({ paths, peer, samples }: {
@@ -181,7 +151,7 @@ const PeerCard = ({ paths, peer, samples }: {
         <dd>{bytes(peer.bytesOut)}</dd>
       </div>
     </dl>
-    <RttPlot peer={peer.name} samples={samples} />
+    <Plot label={`Round trip to ${peer.name}`} samples={samples} unit="ms" />
     <h4>Path timeline</h4>
     <ol class="timeline">
       {paths.slice(-8).map((path) => (

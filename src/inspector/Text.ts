@@ -13,5 +13,12 @@ export const ms = (value: number | null): string => value === null ? "–" : `${
 
 export const clock = (epochMs: number): string => new Date(epochMs).toLocaleTimeString("en-GB")
 
+/** `90` to `1 min`. */
+export const ago = (seconds: number): string => {
+  if (seconds < 60) return `${seconds} s`
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`
+  return seconds < 86_400 ? `${Math.floor(seconds / 3600)} h` : `${Math.floor(seconds / 86_400)} d`
+}
+
 /** `relay_first (no UDP)` to `relay first (no UDP)`. */
 export const words = (reason: string): string => reason.replaceAll("_", " ")

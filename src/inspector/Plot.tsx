@@ -1,16 +1,25 @@
-/** RTT over the time that the page has been open, drawn by uPlot. */
+/** One figure over time, drawn by uPlot. */
 import { useEffect, useRef } from "preact/hooks"
 import UPlot from "uplot"
-import { ms } from "./Text.ts"
 
 export interface Sample {
   readonly at: number
-  readonly rttMs: number | null
+  /** Null: a gap. */
+  readonly value: number | null
+}
+
+export interface Props {
+  /** What it shows, for who cannot see it. */
+  readonly label: string
+  readonly samples: ReadonlyArray<Sample>
+  readonly unit: string
+  /** Where the axis ends; a little above the highest value unless given. */
+  readonly top?: number
 }
 
 const HEIGHT_PX = 110
 
-export const RttPlot = ({ peer, samples }: { readonly peer: string; readonly samples: ReadonlyArray<Sample> }) => {
+export const Plot = ({ label, samples, top, unit }: Props) => {
   const place = useRef<HTMLDivElement>(null)
   const plot = useRef<UPlot | null>(null)
   useEffect(() => {
@@ -20,7 +29,7 @@ export const RttPlot = ({ peer, samples }: { readonly peer: string; readonly sam
     const draw = () => {
       const data = plot.current?.data ?? [[], []]
       plot.current?.destroy()
-      plot.current = new UPlot(optionsOf(element), data, element)
+      plot.current = new UPlot(optionsOf(element, unit, top), data, element)
     }
     draw()
     scheme.addEventListener("change", draw)
@@ -33,15 +42,19 @@ export const RttPlot = ({ peer, samples }: { readonly peer: string; readonly sam
       plot.current = null
     }
   }, [])
-  useEffect(() => plot.current?.setData([samples.map(({ at }) => at / 1000), samples.map(({ rttMs }) => rttMs)]), [
+  useEffect(() => plot.current?.setData([samples.map(({ at }) => at / 1000), samples.map(({ value }) => value)]), [
     samples
   ])
-  const known = samples.flatMap(({ rttMs }) => rttMs === null ? [] : [rttMs])
-  const range = known.length === 0 ? "not measured yet" : `from ${ms(Math.min(...known))} to ${ms(Math.max(...known))}`
-  return <div class="plot" ref={place} role="img" aria-label={`Round trip to ${peer}, ${range}`} />
+  const known = samples.flatMap(({ value }) => value === null ? [] : [value])
+  const range = known.length === 0
+    ? "not measured yet"
+    : `from ${short(Math.min(...known))} to ${short(Math.max(...known))} ${unit}`
+  return <div class="plot" ref={place} role="img" aria-label={`${label}, ${range}`} />
 }
 
-const optionsOf = (element: HTMLElement): UPlot.Options => {
+const short = (value: number): number => Number(value.toFixed(2))
+
+const optionsOf = (element: HTMLElement, unit: string, top?: number): UPlot.Options => {
   const css = getComputedStyle(document.documentElement)
   const colour = (name: string) => css.getPropertyValue(name).trim()
   const axis = { stroke: colour("--soft"), font: "11px system-ui, sans-serif", ticks: { show: false } }
@@ -50,7 +63,7 @@ const optionsOf = (element: HTMLElement): UPlot.Options => {
     height: HEIGHT_PX,
     legend: { show: false },
     cursor: { show: false },
-    scales: { y: { range: (_, __, max) => [0, Math.max(1, max * 1.2)] } },
+    scales: { y: { range: (_, __, max) => [0, top ?? Math.max(1, max * 1.2)] } },
     axes: [
       {
         ...axis,
@@ -59,8 +72,13 @@ const optionsOf = (element: HTMLElement): UPlot.Options => {
         space: 80,
         values: (_, at) => at.map((s) => new Date(s * 1000).toLocaleTimeString("en-GB"))
       },
-      { ...axis, grid: { stroke: colour("--line"), width: 1 }, size: 48, values: (_, at) => at.map((v) => `${v} ms`) }
+      {
+        ...axis,
+        grid: { stroke: colour("--line"), width: 1 },
+        size: 48,
+        values: (_, at) => at.map((v) => `${v} ${unit}`)
+      }
     ],
-    series: [{}, { stroke: colour("--accent"), width: 1.5, spanGaps: false, points: { show: false } }]
+    series: [{}, { stroke: colour("--accent"), width: 1.5, spanGaps: false, points: { size: 3 } }]
   }
 }

@@ -1,0 +1,38 @@
+/** Asks the admin API again and again, while the page is looked at. */
+import { useEffect, useState } from "preact/hooks"
+import { get } from "./Api.ts"
+
+const EVERY_MS = 1000
+
+/** What an answer was, or why there is none; the answer before is kept beside the problem. */
+interface Asked<A> {
+  readonly value: A | null
+  readonly problem: string | null
+}
+
+export function usePolled<A>(path: string, onAnswer?: (answer: A) => void, everyMs = EVERY_MS): Asked<A> {
+  const [asked, setAsked] = useState<Asked<A>>({ value: null, problem: null })
+  useEffect(() => {
+    let timer: ReturnType<typeof setTimeout> | undefined
+    let over = false
+    const ask = async () => {
+      if (!document.hidden) {
+        try {
+          const value = await get<A>(path)
+          onAnswer?.(value)
+          setAsked({ value, problem: null })
+        } catch (error) {
+          const problem = error instanceof Error ? error.message : String(error)
+          setAsked(({ value }) => ({ value, problem }))
+        }
+      }
+      if (!over) timer = setTimeout(() => void ask(), everyMs)
+    }
+    void ask()
+    return () => {
+      over = true
+      clearTimeout(timer)
+    }
+  }, [path])
+  return asked
+}

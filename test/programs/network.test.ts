@@ -1,0 +1,108 @@
+/** The view of the whole network, in a real browser on the relay's admin port and by the command line. `SCREENSHOTS=1` writes docs/inspector/network.png. */
+import { readFileSync, writeFileSync } from "node:fs"
+import { createServer, type Server } from "node:http"
+import type { AddressInfo } from "node:net"
+import { join } from "node:path"
+import { type Browser, chromium, type Page } from "playwright-core"
+import { afterAll, assert, beforeAll, describe, it } from "vitest"
+import { command, freePort, resource, World } from "./support/Programs.ts"
+
+const CHROMIUM = "/usr/bin/chromium"
+const WAIT_MS = 20_000
+const SHOT = new URL("../../docs/inspector/network.png", import.meta.url).pathname
+
+describe("the network on a relay", () => {
+  let http: Server
+  let world: World
+  let browser: Browser
+  const problems: Array<string> = []
+  let admin: number
+  let port: number
+
+  const open = async (options: Parameters<Browser["newPage"]>[0] = {}): Promise<Page> => {
+    const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, ...options })
+    page.setDefaultTimeout(WAIT_MS)
+    page.on("console", (message) => message.type() === "error" && problems.push(message.text()))
+    await page.goto(`http://127.0.0.1:${admin}/`)
+    return page
+  }
+
+  /** A second client, which is never direct; with a flow. */
+  const startPhone = async () => {
+    const socks5 = `127.0.0.1:${await freePort()}`
+    writeFileSync(join(world.dir, "phone.token"), await world.token("client", "phone"))
+    const like = JSON.parse(readFileSync(world.file("client"), "utf8")) as object
+    const phone = { name: "phone", stateDir: "state/phone", token: { file: "phone.token" }, path: "relay", socks5 }
+    const file = join(world.dir, "phone.yaml")
+    writeFileSync(file, JSON.stringify({ ...like, ...phone }))
+    await world.launch("phone", file).ready()
+    await command("curl", ["-sS", "--max-time", "20", "--socks5-hostname", socks5, `http://intranet:${port}/`])
+  }
+
+  beforeAll(async () => {
+    http = createServer((_, response) => response.end("hello\n"))
+    await new Promise<void>((listening) => http.listen(0, "127.0.0.1", listening))
+    port = (http.address() as AddressInfo).port
+    admin = await freePort()
+    world = await World.start({
+      resources: [resource("intranet", port)],
+      access: [{ clients: ["*"], resources: ["*"] }],
+      client: { telemetry: { report: true } }
+    })
+    await world.program("relay").stop()
+    world.configure("relay", { admin: `127.0.0.1:${admin}` })
+    await world.run("relay")
+    browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] })
+  })
+  afterAll(async () => {
+    await browser?.close()
+    await world?.stop()
+    http?.close()
+    http?.closeAllConnections()
+  })
+
+  it("shows nodes, versions and paths as they are reported, and asks a node's doctor", async () => {
+    const page = await open()
+    const nodes = page.getByRole("list", { name: "Nodes" })
+    await nodes.getByText("Reports nothing.").waitFor() // of the connector, which was not asked to
+    await world.curl(`http://intranet:${port}/`)
+    await world.direct()
+    await nodes.getByText("1 peer, 1 flow opened").waitFor()
+    await nodes.getByText("direct", { exact: true }).waitFor()
+    await nodes.getByText(/client, since .*, version \d.*, Node\.js v/).waitFor()
+    await page.getByRole("img", { name: /^Share of direct paths in the last day, from 100 to 100 %/ }).waitFor()
+    await startPhone()
+    await page.getByText("1 relay only", { exact: true }).waitFor()
+    await page.getByRole("img", { name: /^Share of direct paths in the last day, from 50 to 50 %/ }).waitFor()
+    await page.getByRole("button", { name: "Ask the doctor of laptop" }).click()
+    await nodes.getByRole("status").getByText(/Nothing is wrong|is late by/).waitFor()
+    if (process.env["SCREENSHOTS"] !== undefined) await page.screenshot({ path: SHOT, fullPage: true })
+    assert.deepStrictEqual(problems, [])
+  })
+
+  it("fits 360 px, light and dark", async () => {
+    const page = await open({ viewport: { width: 360, height: 740 }, colorScheme: "dark" })
+    await page.getByRole("heading", { name: "laptop connected" }).waitFor()
+    assert.strictEqual(await page.evaluate("document.documentElement.scrollWidth"), 360)
+    const ground = () => page.evaluate("getComputedStyle(document.querySelector('.fleet button')).color")
+    const dark = await ground()
+    await page.emulateMedia({ colorScheme: "light" })
+    assert.notStrictEqual(await ground(), dark)
+  })
+
+  it("is told by the command line, too, and says whom it may not ask", async () => {
+    const shown = String((await world.admin("network")).out)
+    assert.match(shown, /^laptop +client +connected +\d[\d.]+ +v\d[\d.]+ +1 +1 +1 +-$/m)
+    assert.match(shown, /^Paths: 1 direct, 1 relay-udp; 50 % direct\.$/m)
+    assert.match(shown, /^ {2}1 relayed: relay only$/m)
+    assert.match(shown, /^1 connected without telemetry/m)
+    const { findings } = JSON.parse(String((await world.admin("doctor", "--json", "--node", "laptop")).out))
+    assert.isArray(findings)
+    const refused = await world.admin("doctor", "--node", "office")
+    assert.strictEqual(refused.code, 1)
+    assert.match(refused.err, /office does not report/)
+    await world.program("client").stop()
+    const away = await world.admin("doctor", "--node", "laptop")
+    assert.match(away.err, /laptop is not connected/)
+  })
+})
