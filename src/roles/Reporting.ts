@@ -80,12 +80,13 @@ const reportOf = (
   for (const entry of recorder.entries()) {
     if (entry._tag === "Path" && (entry.moved || !moves.has(entry.peer))) moves.set(entry.peer, entry.at)
   }
+  const known = [...new Map(peers.map((peer) => [peer.name, peer])).values()] // of two sessions with one peer the newer
   return {
     version: pkg.version,
     runtime: process.version,
     platform: `${process.platform}-${process.arch}`,
-    peersInAll: peers.length,
-    peers: peers.slice(0, NodeReport.MAX_PEERS).map(({ name, path, reason, rttMs }) => {
+    peersInAll: known.length,
+    peers: known.slice(0, NodeReport.MAX_PEERS).map(({ name, path, reason, rttMs }) => {
       const since = moves.get(name)
       return {
         name,

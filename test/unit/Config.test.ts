@@ -91,6 +91,24 @@ describe("values", () => {
       assert.deepStrictEqual(config.udp, { port: 0 })
     }))
 
+  it.effect("reports to the relay only where a node's file says so", () =>
+    Effect.gen(function*() {
+      const consentOf = (telemetry?: object) =>
+        Effect.map(
+          decode({ ...CLIENT, ...(telemetry && { telemetry }) }),
+          (config) => config.role === "client" && config.telemetry.report
+        )
+      assert.deepStrictEqual(
+        yield* Effect.all([consentOf(), consentOf({ sample: 0.5 }), consentOf({ report: true })]),
+        [false, false, true]
+      )
+      assert.match(
+        (yield* refused({ ...CLIENT, telemetry: { report: "yes" } }))[0]!,
+        /telemetry\.report.*true or false/
+      )
+      assert.match((yield* refused({ ...RELAY, telemetry: { report: true } }))[0]!, /telemetry\.report/)
+    }))
+
   for (const role of ["relay", "connector", "client"]) {
     it.effect(`takes the demo's ${role}`, () =>
       Effect.gen(function*() {
