@@ -13,6 +13,9 @@ import { have, resource, type Role, ROOT, sallyport, World } from "./support/Pro
 const ROLES: ReadonlyArray<Role> = ["relay", "connector", "client"]
 /** Where the package is installed to; another python may be first in PATH. */
 const PYTHON = { program: "/usr/bin/python3", apt: "python3 python3-prometheus-client" }
+/** The OpenTelemetry project's own definitions, where `.ci/run` puts them. */
+const OTLP_PROTO = join(ROOT, "node_modules/.cache/opentelemetry-proto")
+const OTLP_ENV = { ...process.env, PYTHONPATH: OTLP_PROTO }
 const PROMTOOL = { program: "promtool", apt: "prometheus" }
 const RULE_TESTS = "test/fixtures/telemetry/alerts.test.yaml"
 /** Fails on whatever is not OpenMetrics, and prints the names of the families. */
@@ -21,6 +24,13 @@ import sys
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
 print("\\n".join(family.name for family in parse(sys.stdin.read())))
 `
+const haveProto = have(PYTHON) &&
+  spawnSync(PYTHON.program, ["-c", "import opentelemetry.proto.trace.v1.trace_pb2"], { env: OTLP_ENV }).status === 0
+if (!haveProto) {
+  process.stderr.write(
+    `NOT RUN: OTLP read by the official definitions. Install: python3 -m pip install --target ${OTLP_PROTO} opentelemetry-proto==1.45.0\n`
+  )
+}
 const havePython = have(PYTHON) && spawnSync(PYTHON.program, ["-c", "import prometheus_client"]).status === 0
 
 let world: World
@@ -206,5 +216,21 @@ describe("telemetry of three processes", () => {
   it("traces nothing but flows", async () => {
     const begun = collector.spans.filter(({ parentSpanId }) => parentSpanId === undefined).map(({ name }) => name)
     assert.sameMembers([...new Set(begun)], ["flow", "path.switch"])
+  })
+
+  it.skipIf(!haveProto)("is what OpenTelemetry's own definitions say it should be, field by field", () => {
+    const input = JSON.stringify(collector.requests)
+    const read = spawnSync(PYTHON.program, [join(import.meta.dirname, "support/otlp.py")], {
+      input,
+      env: OTLP_ENV,
+      encoding: "utf8"
+    })
+    assert.strictEqual(read.status, 0, read.stderr)
+    const { logs, points, services, spans } = JSON.parse(read.stdout) as Record<string, number | Array<string>>
+    process.stdout.write(`read by opentelemetry-proto: ${read.stdout}`)
+    assert.deepStrictEqual(services, ["sallyport-client", "sallyport-connector", "sallyport-relay"])
+    assert.strictEqual(spans, collector.spans.length)
+    assert.strictEqual(points, collector.points.length)
+    assert.isAbove(Number(logs), 0)
   })
 })

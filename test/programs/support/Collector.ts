@@ -76,6 +76,8 @@ export class Collector {
   readonly points: Array<Point> = []
   /** As they came. */
   readonly bodies: Array<string> = []
+  /** The same, with the path of each. */
+  readonly requests: Array<{ readonly path: string; readonly body: string }> = []
   readonly #server: Server
 
   static async start(): Promise<Collector> {
@@ -90,6 +92,7 @@ export class Collector {
       request.setEncoding("utf8").on("data", (part: string) => (body += part))
       request.on("end", () => {
         this.bodies.push(body)
+        this.requests.push({ path: request.url ?? "", body })
         if (request.url === "/v1/metrics") this.points.push(...pointsOf(JSON.parse(body) as MetricsRequest))
         if (request.url === "/v1/traces") this.spans.push(...spansOf(JSON.parse(body) as Traces))
         response.setHeader("content-type", "application/json").end("{}")
