@@ -124,7 +124,7 @@ const routes = (started: Deferred.Deferred<Running>, recorder: Recorder): AdminS
         const { node } = yield* Effect.mapError(decodeNode(body), () => badRequest("the body must be {\"node\": NAME}"))
         const { network } = yield* running
         if (network === null) return yield* onlyOfRelay
-        return { findings: yield* Effect.mapError(network.examine(node), failed) }
+        return { findings: yield* Effect.catchAll(network.examine(node), onFailure) }
       }),
     "GET /v1/actors": () => Effect.flatMap(running, ({ supervisor }) => supervisor.status)
   }
