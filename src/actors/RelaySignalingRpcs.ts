@@ -4,6 +4,7 @@
  */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
+import { Resource } from "../protocol/Documents.ts"
 import { NodeKey } from "../protocol/NodeKey.ts"
 import { RelayPoint, RelayPoints } from "../protocol/RelayPoint.ts"
 import { Signed } from "../protocol/Signed.ts"
@@ -17,6 +18,8 @@ export const MAX_SEALED_BYTES = 2048
 
 /** The code with which a relay refuses a node that it does not know, or not any more. */
 export const UNKNOWN_NODE = "unknown_node"
+/** The code with which a relay refuses a browser. */
+export const NO_BROWSER = "no_browser"
 
 /** Where a relay is reached, as it advertises itself. `host` is a name or an address; 0 for `udpPort` means: no UDP here. */
 export const RelayInfo = Schema.Struct({
@@ -157,6 +160,8 @@ export class RelaySignalingRpcs extends RpcGroup.make(
   Rpc.make("Report", { payload: { text: Schema.String }, error: ReportRefused }),
   /** The answer to `Examine`. `text`: `NodeReport.FindingsText`. */
   Rpc.make("Findings", { payload: { question: Schema.String, text: Schema.String }, error: ReportRefused }),
+  /** What this client may reach now, in the order of the configuration. */
+  Rpc.make("Resources", { success: Resource, stream: true }),
   /** Passes a sealed path message to the session's other side, if it is connected; no promise that it arrives. */
   Rpc.make("Forward", {
     payload: {

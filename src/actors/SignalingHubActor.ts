@@ -39,6 +39,7 @@ import { RelayForwarder } from "./RelayForwarderRpcs.ts"
 import {
   type Dialed,
   DialRefused,
+  NO_BROWSER,
   NoRelay,
   RelayInfo,
   RelaySignalingRpcs,
@@ -98,6 +99,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     function*(peer: LinkServer.Peer) {
       const key = peer.nodeKey
       const { enrol } = peer
+      if (peer.purpose === "browser" && tls.trust._tag === "Pin") return yield* noBrowser(NEEDS_CA)
       if (enrol !== undefined) {
         yield* directory.enrol({ tokenId: enrol.tokenId, secret: Redacted.make(enrol.secret), nodeKey: key })
       }
@@ -109,6 +111,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
         })
       }
       const { name, network, role } = found.value
+      if (peer.purpose === "browser" && role !== "client") return yield* noBrowser(`${name} is a ${role}`)
       const membership = yield* authority.membership({ nodeKey: key, name, role, network })
       return Signed.toBytes(membership)
     },
@@ -309,6 +312,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
     Report: ({ text }, { headers }) => network.report(nodeOf(headers), text),
     Findings: ({ question, text }, { headers }) => network.findings(nodeOf(headers), question, text),
     PlaceRelay: (point, { headers }) => placeRelay(nodeOf(headers), point),
+    Resources: (_, { headers }) =>
+      Stream.unwrap(Effect.map(Effect.orDie(directory.allResourcesFor(nodeOf(headers), null)), Stream.fromIterable)),
     Forward: ({ box, session }, { headers }) =>
       Effect.suspend(() => {
         const node = nodeOf(headers)
@@ -437,6 +442,11 @@ const make = Effect.fnUntraced(function*(config: Config) {
     Examine: ({ name }) => network.examine(name)
   })
 })
+
+/** A page cannot prove which certificate it saw: it is let in where nodes, too, trust the public authorities, and as a client. */
+const noBrowser = (why: string) =>
+  new LinkServer.LinkRefused({ code: NO_BROWSER, message: `no browser is let in here: ${why}` })
+const NEEDS_CA = "it trusts a certificate of a public authority only; set tls in the relay's configuration"
 
 const isOfRelays = ({ detail, kind }: Directory.AuditEntry): boolean =>
   kind === "relay_placed" || (kind === "node_removed" && detail["role"] === "relay")

@@ -96,5 +96,6 @@ export class Decoder {
   }
 }
 
-const readU32 = (bytes: Uint8Array): number =>
+/** Of the first four bytes. */
+export const readU32 = (bytes: Uint8Array): number =>
   ((bytes[0]! << 24) | (bytes[1]! << 16) | (bytes[2]! << 8) | bytes[3]!) >>> 0

@@ -22,8 +22,10 @@ export const KEY_BYTES = 32
 export const SIGNATURE_BYTES = 64
 const MAX_TEXT_BYTES = 1024
 
-/** What a link is for: calls, or relayed frames. */
-export type Purpose = "signal" | "relay"
+/** What a link is for: calls, or relayed frames; or calls by a page, which signs `UNSEEN_CERT` since no browser shows it more. */
+export type Purpose = "signal" | "relay" | "browser"
+/** In place of the certificate's hash. Of another purpose nobody accepts it, and of this one nothing else. */
+export const UNSEEN_CERT = new Uint8Array(32)
 
 /** Shown once, by a node that is not registered yet. */
 export interface Enrol {
@@ -67,7 +69,7 @@ export interface BadMessage {
 }
 
 const TYPES = { Hello: 1, Challenge: 2, Auth: 3, Welcome: 4, Refused: 5 } as const
-const PURPOSES: ReadonlyArray<Purpose> = ["signal", "relay"] // their numbers on the wire are 1 and 2
+const PURPOSES: ReadonlyArray<Purpose> = ["signal", "relay", "browser"] // their numbers on the wire are 1, 2 and 3
 const HAS_ENROL = 1
 const HAS_NAME = 2
 
@@ -161,7 +163,7 @@ const exactly = (bytes: Uint8Array, length: number): Uint8Array => {
   return bytes
 }
 
-const concat = (parts: ReadonlyArray<Uint8Array>): Uint8Array => {
+export const concat = (parts: ReadonlyArray<Uint8Array>): Uint8Array => {
   const out = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0))
   let at = 0
   for (const part of parts) {

@@ -68,8 +68,8 @@ export class Directory extends Context.Tag("sallyport/services/Directory")<Direc
   readonly authorize: (
     request: DirectoryPolicy.DialRequest
   ) => Asked<DirectoryPolicy.Authorized, DirectoryPolicy.DialError>
-  /** What a grant to a connector of this network says. Empty for a key that is no client. */
-  readonly allResourcesFor: (clientKey: NodeKey, network: string) => Asked<ReadonlyArray<Resource>>
+  /** What a grant to a connector of this network says; null: of all networks. Empty for a key that is no client. */
+  readonly allResourcesFor: (clientKey: NodeKey, network: string | null) => Asked<ReadonlyArray<Resource>>
   /** Id of the last change (of nodes, tokens or policy); 0 before the first. */
   readonly latestAuditId: Asked<number>
   /** Changes after this id, oldest first, at most 1,000: ask again from the last one. */
@@ -116,7 +116,7 @@ const make = Effect.fnUntraced(function*(stateDir: string) {
         const client = yield* DirectoryNodes.findByKey(sql, clientKey)
         if (Option.isNone(client) || client.value.role !== "client") return []
         const allowed = DirectoryPolicy.allowed(yield* policy(sql), client.value.name)
-        return allowed.filter((resource) => resource.network === network)
+        return allowed.filter((resource) => network === null || resource.network === network)
       })),
     latestAuditId: read(DirectoryAudit.latestId),
     changesSince: (auditId) => read((sql) => DirectoryAudit.since(sql, auditId)),

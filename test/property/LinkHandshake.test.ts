@@ -5,7 +5,7 @@ import * as LinkHandshake from "../../src/protocol/LinkHandshake.ts"
 
 const exactly = (length: number) => fc.uint8Array({ minLength: length, maxLength: length })
 const text = fc.string({ unit: "grapheme", maxLength: 60 })
-const purpose = fc.constantFrom<LinkHandshake.Purpose>("signal", "relay")
+const purpose = fc.constantFrom<LinkHandshake.Purpose>("signal", "relay", "browser")
 const enrol = fc.record({ tokenId: text, secret: text, name: text }, { requiredKeys: ["tokenId", "secret"] })
 const message: fc.Arbitrary<LinkHandshake.Message> = fc.oneof(
   fc.record({ _tag: fc.constant("Hello" as const), version: fc.integer({ min: 0, max: 255 }), purpose }),

@@ -2,6 +2,7 @@
 import { Deferred, Effect, Exit, Queue, Stream } from "effect"
 import { randomBytes } from "node:crypto"
 import { describe, expect, it } from "vitest"
+import { UNSEEN_CERT } from "../../src/protocol/LinkHandshake.ts"
 import type { Link } from "../../src/transport/link/Link.ts"
 import { MAX_QUEUED_BYTES, MessageQueue } from "../../src/transport/link/MessageQueue.ts"
 import * as Kit from "./RelayLinkKit.ts"
@@ -179,7 +180,7 @@ describe.each(Kit.CARRIERS)("a relay link over %s", (carrier) => {
         yield* promise(() => link.write(Buffer.from("still here")))
         expect((yield* promise(() => Kit.readBytes(link, 10))).toString()).toBe("still here")
       }
-      const { asClient } = yield* promise(() => import("../../src/transport/link/Handshaking.ts"))
+      const { asClient } = yield* promise(() => import("../../src/transport/link/ClientHandshake.ts"))
       expect(Buffer.from(early.link.serverCertSha256).equals(leaf.sha256)).toBe(true)
       yield* promise(() => asClient(early.link, { purpose: "signal", identity: Kit.makeIdentity() }))
     })))
@@ -228,12 +229,29 @@ describe.each(Kit.CARRIERS)("a relay link over %s", (carrier) => {
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve()
       yield* promise(() => expect(Kit.openRaw(server, carrier, "/elsewhere")).rejects.toMatchObject({ status: 404 }))
-      const { asClient } = yield* promise(() => import("../../src/transport/link/Handshaking.ts"))
+      const { asClient } = yield* promise(() => import("../../src/transport/link/ClientHandshake.ts"))
       const { link } = yield* promise(() => Kit.openRaw(server, carrier, "/relay"))
       yield* promise(() =>
         expect(asClient(link, { purpose: "signal", identity: Kit.makeIdentity() })).rejects.toThrow()
       )
       yield* Kit.connect(server, carrier, { purpose: "relay" })
+    })))
+
+  it("takes a signature without the certificate from a browser, and from nobody else", () =>
+    Kit.run(Effect.gen(function*() {
+      const server = yield* Kit.serve()
+      const { asClient } = yield* promise(() => import("../../src/transport/link/ClientHandshake.ts"))
+      const ask = Effect.fnUntraced(function*(purpose: "browser" | "signal", certSha256: Uint8Array) {
+        const { link } = yield* promise(() => Kit.openRaw(server, carrier, `/${purpose}`))
+        link.serverCertSha256 = certSha256
+        return yield* promise(() =>
+          asClient(link, { purpose, identity: Kit.makeIdentity() }).then(() => "welcome", ({ code }) => code)
+        )
+      })
+      expect(yield* ask("browser", UNSEEN_CERT)).toBe("welcome")
+      expect(yield* ask("signal", server.leaf.sha256)).toBe("welcome")
+      expect(yield* ask("browser", server.leaf.sha256)).toBe("bad_signature")
+      expect(yield* ask("signal", UNSEEN_CERT)).toBe("bad_signature")
     })))
 })
 

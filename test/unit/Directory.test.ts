@@ -234,10 +234,11 @@ describe("access", () => {
         resources,
         access: [{ clients: ["alice"], resources: ["*"] }, { clients: ["*"], resources: ["mail"] }]
       })
-      const names = (key: NodeKey, network: string) =>
+      const names = (key: NodeKey, network: string | null) =>
         Effect.map(directory.allResourcesFor(key, network), (found) => found.map(({ name }) => name))
       assert.deepStrictEqual(yield* names(alice, "office"), ["wiki", "mail"])
       assert.deepStrictEqual(yield* names(alice, "home"), ["cam"])
+      assert.deepStrictEqual(yield* names(alice, null), ["wiki", "mail", "cam"])
       assert.deepStrictEqual(yield* names(bob, "office"), ["mail"])
       assert.deepStrictEqual(yield* names(newKey(), "office"), [])
       const found = yield* directory.authorize({ clientKey: alice, host: "cam", protocol: "tcp", port: 80 })

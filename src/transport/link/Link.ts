@@ -139,7 +139,8 @@ export abstract class CarrierLink implements Link {
     if (this.ended !== undefined) return
     this.ended = { by: "here", code, reason }
     this.finishReading()
-    setTimeout(() => this.finish(), CLOSE_GRACE_MS).unref()
+    const grace: unknown = setTimeout(() => this.finish(), CLOSE_GRACE_MS)
+    if (isTimeout(grace)) grace.unref() // a browser's is a number, and keeps nothing running
     try {
       this.sendClose(code, reason)
     } catch {
@@ -188,6 +189,8 @@ export abstract class CarrierLink implements Link {
     wake?.(undefined)
   }
 }
+
+const isTimeout = (timer: unknown): timer is { readonly unref: () => void } => typeof timer === "object"
 
 /** What a close said about itself: codes below 1000 are the carrier's own, so the connection was lost without a word. */
 export const closedByPeer = (code: number, reason: string): Closed =>

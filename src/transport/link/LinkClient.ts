@@ -2,7 +2,7 @@
 import { Clock, Duration, Effect, Schema, type Scope } from "effect"
 import type { RelayTrust } from "../../protocol/EnrolmentToken.ts"
 import type { Enrol, Purpose } from "../../protocol/LinkHandshake.ts"
-import * as Handshaking from "./Handshaking.ts"
+import * as ClientHandshake from "./ClientHandshake.ts"
 import { type CarrierLink, type Link, LinkEnded } from "./Link.ts"
 import * as TlsDial from "./TlsDial.ts"
 import * as WebSocketCarrier from "./WebSocketCarrier.ts"
@@ -40,7 +40,7 @@ export interface Options {
   /** `auto` takes WebSocket: it is the cheaper one, and crosses proxies. */
   readonly carrier: "auto" | "webtransport" | "websocket"
   readonly purpose: Purpose
-  readonly identity: Handshaking.Identity
+  readonly identity: ClientHandshake.Identity
   readonly enrol?: Enrol | undefined
   /** From the first packet to the Welcome. */
   readonly deadline?: Duration.DurationInput
@@ -89,7 +89,7 @@ const open = async (options: Options, nowMs: number, signal: AbortSignal): Promi
   try {
     const carrier = webTransport ? WebTransportCarrier : WebSocketCarrier
     link = await carrier.open(socket, TlsDial.authorityOf(host, port), `/${purpose}`, certSha256)
-    const welcome = await Handshaking.asClient(link, options)
+    const welcome = await ClientHandshake.asClient(link, options)
     return { link, welcome, localHost }
   } catch (error) {
     link?.destroy("the handshake failed")
@@ -112,7 +112,7 @@ const linkError = (error: unknown, { host, port }: Options): LinkError => {
   if (error instanceof TlsDial.DialFailed) {
     return new LinkError({ reason: error.reason, code: error.code, message: error.message })
   }
-  if (error instanceof Handshaking.RefusedByServer) {
+  if (error instanceof ClientHandshake.RefusedByServer) {
     return new LinkError({ reason: "handshake_refused", code: error.code, message: error.message })
   }
   if (error instanceof WebSocketCarrier.CarrierRefused) {
@@ -125,7 +125,7 @@ const linkError = (error: unknown, { host, port }: Options): LinkError => {
       message: `${where} answered ${error.status}: ${remedy}`
     })
   }
-  if (error instanceof Handshaking.BrokenHandshake) {
+  if (error instanceof ClientHandshake.BrokenHandshake) {
     return new LinkError({
       reason: "protocol",
       message: `${where} does not speak this protocol (${error.message}); run the same version on both sides`

@@ -1,6 +1,8 @@
 /** Takes links at the relay's TLS port, proves who is on the other end of each, and hands it on. */
 import { Deferred, Duration, Effect, FiberSet, Schema, type Scope, Stream } from "effect"
+import { type Purpose, UNSEEN_CERT } from "../../protocol/LinkHandshake.ts"
 import type { Leaf } from "../../services/Pki.ts"
+import { RefusedByServer } from "./ClientHandshake.ts"
 import * as Handshaking from "./Handshaking.ts"
 import { type CarrierLink, CloseCode, type Link } from "./Link.ts"
 import * as LinkPort from "./LinkPort.ts"
@@ -45,7 +47,7 @@ export interface LinkServer {
   readonly stop: (options: { readonly goAwayMs: number }) => Effect.Effect<void>
 }
 
-const PURPOSES: Readonly<Record<string, Handshaking.Claims["purpose"]>> = { "/signal": "signal", "/relay": "relay" }
+const PURPOSES: Readonly<Record<string, Purpose>> = { "/signal": "signal", "/relay": "relay", "/browser": "browser" }
 
 export const make = <R>(options: Options<R>): Effect.Effect<LinkServer, ListenError, R | Scope.Scope> =>
   Effect.gen(function*() {
@@ -94,8 +96,9 @@ const serve = <R>(
   links: Map<CarrierLink, Deferred.Deferred<void>>
 ): Effect.Effect<void, never, R> =>
   Effect.gen(function*() {
+    const purpose = PURPOSES[path] ?? "signal"
     const claims = yield* Effect.tryPromise({
-      try: () => Handshaking.asServer(link, { purpose: PURPOSES[path] ?? "signal", certHashes: hashes }),
+      try: () => Handshaking.asServer(link, { purpose, certHashes: purpose === "browser" ? [UNSEEN_CERT] : hashes }),
       catch: (error) => error
     })
     const peer: Peer = { ...claims, remote: link.remote }
@@ -126,7 +129,7 @@ const serve = <R>(
 const turnAway = (link: CarrierLink, error: unknown): Effect.Effect<void> =>
   Effect.gen(function*() {
     yield* Effect.logDebug("refused a link", error).pipe(Effect.annotateLogs({ remote: link.remote }))
-    if (!(error instanceof LinkRefused) && !(error instanceof Handshaking.RefusedByServer)) {
+    if (!(error instanceof LinkRefused) && !(error instanceof RefusedByServer)) {
       return link.close("no handshake", CloseCode.protocol)
     }
     yield* Effect.ignore(Effect.tryPromise(() => Handshaking.refuse(link, error.code, error.message)))

@@ -1,5 +1,6 @@
 /** Messages on their way out of one link: framed, in order, several to a write when the link is busy, and never more than a bound. */
 import * as LengthPrefix from "../../protocol/LengthPrefix.ts"
+import { concat } from "../../protocol/LinkHandshake.ts"
 import { CloseCode, type Link } from "./Link.ts"
 
 /** Bytes that may wait for one slow peer before its link is cut. It also bounds what one turn of the event loop may say at once. */
@@ -47,7 +48,7 @@ export class MessageQueue {
     await Promise.resolve()
     try {
       while (this.queue.length > 0) {
-        const batch = this.queue.length === 1 ? this.queue[0]! : Buffer.concat(this.queue)
+        const batch = this.queue.length === 1 ? this.queue[0]! : concat(this.queue)
         this.queue = []
         this.queuedBytes -= batch.length // from here on the link counts it
         await this.link.write(batch)

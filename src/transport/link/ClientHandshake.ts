@@ -1,0 +1,80 @@
+/** The client's side of the handshake over a link, and what both sides need for it. Runs in a browser, too: nothing of Node's here. */
+import { Either } from "effect"
+import { encode as framed, HEAD_BYTES, readU32 } from "../../protocol/LengthPrefix.ts"
+import * as LinkHandshake from "../../protocol/LinkHandshake.ts"
+import { type NodeKey, toBytes } from "../../protocol/NodeKey.ts"
+import { type Link, LinkEnded } from "./Link.ts"
+
+/** The peer said something that is no handshake. */
+export class BrokenHandshake extends Error {
+  override readonly name = "BrokenHandshake"
+}
+
+/** The server said no, for a reason that it gave. */
+export class RefusedByServer extends Error {
+  override readonly name = "RefusedByServer"
+  readonly code: string
+  constructor(code: string, message: string) {
+    super(message)
+    this.code = code
+  }
+}
+
+export interface Identity {
+  readonly key: NodeKey
+  /** By promise where WebCrypto holds the key. */
+  readonly sign: (message: Uint8Array) => Uint8Array | Promise<Uint8Array>
+}
+
+/** Answers with the Welcome's bytes. Throws `RefusedByServer`, `BrokenHandshake` or `LinkEnded`. */
+export const asClient = async (
+  link: Link,
+  options: {
+    readonly purpose: LinkHandshake.Purpose
+    readonly identity: Identity
+    readonly enrol?: LinkHandshake.Enrol | undefined
+  }
+): Promise<Uint8Array> => {
+  const { enrol, identity, purpose } = options
+  await say(link, { _tag: "Hello", version: LinkHandshake.VERSION, purpose })
+  const challenge = await hear(link, LinkHandshake.MAX_SERVER_BYTES, "Challenge")
+  const signature = await identity.sign(LinkHandshake.signedBytes(purpose, challenge.nonce, link.serverCertSha256))
+  await say(link, { _tag: "Auth", nodeKey: toBytes(identity.key), signature, ...(enrol !== undefined && { enrol }) })
+  return (await hear(link, LinkHandshake.MAX_SERVER_BYTES, "Welcome")).body
+}
+
+export const say = (link: Link, message: LinkHandshake.Message): Promise<void> =>
+  link.write(framed(LinkHandshake.encode(message)))
+
+type Expected<Tag> = Extract<LinkHandshake.Message, { readonly _tag: Tag }>
+
+export const hear = async <Tag extends LinkHandshake.Message["_tag"]>(
+  link: Link,
+  maxBytes: number,
+  tag: Tag
+): Promise<Expected<Tag>> => {
+  const decoded = LinkHandshake.decode(await readBody(link, maxBytes))
+  if (Either.isLeft(decoded)) throw new BrokenHandshake(decoded.left.problem)
+  const message = decoded.right
+  if (message._tag === "Refused") throw new RefusedByServer(message.code, message.message)
+  if (message._tag !== tag) throw new BrokenHandshake(`${message._tag} where ${tag} was due`)
+  return message as Expected<Tag>
+}
+
+/** One body; what comes after it goes back to the link. */
+const readBody = async (link: Link, maxBytes: number): Promise<Uint8Array> => {
+  let held: Uint8Array = new Uint8Array(0)
+  for (;;) {
+    if (held.length >= HEAD_BYTES) {
+      const size = readU32(held)
+      if (size > maxBytes) throw new BrokenHandshake(`a message of ${size} bytes; at most ${maxBytes}`)
+      if (held.length >= HEAD_BYTES + size) {
+        link.unread(held.subarray(HEAD_BYTES + size))
+        return held.slice(HEAD_BYTES, HEAD_BYTES + size)
+      }
+    }
+    const bytes = await link.read()
+    if (bytes === undefined) throw new LinkEnded((await link.closed).reason)
+    held = held.length === 0 ? bytes : LinkHandshake.concat([held, bytes])
+  }
+}
