@@ -30,6 +30,17 @@ module.exports = {
       to: { path: "^(src/(?!inspector/)|node:)|^(fs|net|http|path|os|crypto|child_process)$" }
     },
     {
+      name: "browser-is-for-pages",
+      severity: "error",
+      comment: "src/browser runs in a browser: what computes, what actors are asked, and the client's side of a link",
+      from: { path: "^src/browser/" },
+      to: {
+        path: "^(src/|node:|fs$|net$|crypto$)",
+        pathNot:
+          "^src/(browser/|protocol/|actors/[^/]*Rpcs[.]ts$|transport/link/(ClientHandshake|Link|RpcOverLink)[.]ts$)"
+      }
+    },
+    {
       name: "rpcs-without-behaviour",
       severity: "error",
       comment: "whoever calls an actor must not pull the actor in",

@@ -1,6 +1,6 @@
 // Bundles the command line, the library and the thread entries into dist/, and writes the library's declarations.
 // Bundled thread entries boot several times faster than unbundled ones (docs/decisions/0002-bundled-threads.md).
-import { build } from "esbuild"
+import { analyzeMetafile, build } from "esbuild"
 import { execFileSync } from "node:child_process"
 import { copyFileSync, existsSync, rmSync } from "node:fs"
 import { fileURLToPath } from "node:url"
@@ -55,8 +55,35 @@ await build({
   logLevel: "warning"
 })
 copyFileSync(source("inspector/index.html"), `${root}dist/inspector/index.html`)
+// The client for pages: an import of Node's would not resolve here.
+const browser = await build({
+  entryPoints: [source("browser/index.ts")],
+  outfile: `${root}dist/browser/index.js`,
+  bundle: true,
+  minify: true,
+  format: "esm",
+  platform: "browser",
+  target: "es2022",
+  logLevel: "warning",
+  metafile: process.argv.includes("--analyze"),
+  plugins: [{
+    name: "no-generators", // for property tests; effect/Schema brings them along, and they are 46 kB
+    setup: ({ onLoad, onResolve }) => {
+      onResolve({ filter: /^fast-check$/ }, ({ path }) => ({ path, namespace: "empty" }))
+      onLoad({ filter: /./, namespace: "empty" }, () => ({ contents: "export {}" }))
+    }
+  }]
+})
+if (browser.metafile) console.log(await analyzeMetafile(browser.metafile))
 if (existsSync(source("index.ts")) && !process.argv.includes("--no-types")) {
   execFileSync(process.execPath, [`${root}node_modules/typescript/bin/tsc`, "-p", `${root}tsconfig.build.json`], {
+    stdio: "inherit"
+  })
+  execFileSync(process.execPath, [
+    `${root}node_modules/typescript/bin/tsc`,
+    "-p",
+    `${root}src/browser/tsconfig.build.json`
+  ], {
     stdio: "inherit"
   })
 }

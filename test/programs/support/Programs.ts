@@ -174,6 +174,7 @@ export interface Options {
   /** Of all three. */
   readonly logLevel?: "debug" | "info"
   readonly turn?: NonNullable<Input<"relay">["turn"]>
+  readonly tls?: NonNullable<Input<"relay">["tls"]>
   /** Starts the relay alone. */
   readonly relayOnly?: boolean
 }
@@ -224,7 +225,7 @@ export class World {
 
   /** Writes `<role>.yaml`; JSON is YAML, too. `changes` replace whole keys of what the world started with. */
   configure<R extends Role>(role: R, changes: Partial<Input<R>>): string {
-    const { access, client, logLevel = "info", node, resources, telemetry = {}, turn } = this.#options
+    const { access, client, logLevel = "info", node, resources, telemetry = {}, tls, turn } = this.#options
     const { https, socks5, udp } = this.ports
     const common = { role, stateDir: `state/${role}`, token: { file: `${role}.token` }, telemetry, logLevel }
     const files = {
@@ -235,6 +236,7 @@ export class World {
         telemetry,
         logLevel,
         ...(turn && { turn }),
+        ...(tls && { tls }),
         listen: { https: `127.0.0.1:${https}`, udp: `127.0.0.1:${udp}` },
         advertise: { host: "127.0.0.1" },
         resources,

@@ -1,0 +1,61 @@
+/** What a page remembers, in IndexedDB: for each authority that it was enrolled at, who it is there and where the relay was. */
+import type { NodeKey } from "../protocol/NodeKey.ts"
+import type { KeyPair } from "./BrowserKey.ts"
+
+/** Keyed by `authorityKey`: nobody can tell that one browser is enrolled at two relays. */
+export interface Identity {
+  readonly authorityKey: NodeKey
+  readonly host: string
+  readonly httpsPort: number
+  readonly keys: KeyPair
+  /** Epoch ms. */
+  readonly usedAt: number
+}
+
+const DATABASE = "sallyport"
+const VERSION = 1
+const IDENTITIES = "identities"
+
+/** The one that was used last. */
+export const last = async (): Promise<Identity | undefined> => {
+  const all = await inStore("readonly", (store) => store.getAll() as IDBRequest<Array<Identity>>)
+  return all.toSorted((left, right) => right.usedAt - left.usedAt)[0]
+}
+
+export const find = (authorityKey: NodeKey): Promise<Identity | undefined> =>
+  inStore("readonly", (store) => store.get(authorityKey) as IDBRequest<Identity | undefined>)
+
+export const save = async (identity: Identity): Promise<void> => {
+  await inStore("readwrite", (store) => store.put(identity))
+}
+
+/** Rejects when there is one already: another page was faster. */
+export const create = async (identity: Identity): Promise<void> => {
+  await inStore("readwrite", (store) => store.add(identity))
+}
+
+const inStore = async <A>(mode: IDBTransactionMode, ask: (store: IDBObjectStore) => IDBRequest<A>): Promise<A> => {
+  const opening = indexedDB.open(DATABASE, VERSION)
+  opening.addEventListener(
+    "upgradeneeded",
+    () => opening.result.createObjectStore(IDENTITIES, { keyPath: "authorityKey" })
+  )
+  const database = await settled(opening)
+  try {
+    const transaction = database.transaction(IDENTITIES, mode, { durability: "strict" })
+    const complete = new Promise<void>((resolve, reject) => {
+      transaction.addEventListener("complete", () => resolve())
+      transaction.addEventListener("abort", () => reject(transaction.error ?? new Error("IndexedDB gave up")))
+    })
+    const [answer] = await Promise.all([settled(ask(transaction.objectStore(IDENTITIES))), complete])
+    return answer
+  } finally {
+    database.close()
+  }
+}
+
+const settled = <A>(request: IDBRequest<A>): Promise<A> =>
+  new Promise((resolve, reject) => {
+    request.addEventListener("success", () => resolve(request.result))
+    request.addEventListener("error", () => reject(request.error ?? new Error("IndexedDB failed")))
+  })

@@ -1,0 +1,74 @@
+/** Sallyport in a page: `sallyport/browser`. Needs a secure context, IndexedDB and Ed25519 in WebCrypto. */
+import { Cause, Effect, Exit, Scope } from "effect"
+import * as Relay from "./Relay.ts"
+
+/** Both ends are included. */
+export interface PortRange {
+  readonly from: number
+  readonly to: number
+}
+
+export interface Resource {
+  readonly name: string
+  /** A host name, an address, a pattern or a CIDR. */
+  readonly address: string
+  readonly tcp: ReadonlyArray<PortRange>
+  readonly udp: ReadonlyArray<PortRange>
+}
+
+/** Why there is no connection; `message` says what to do. */
+export interface ConnectFailed extends Error {
+  readonly _tag: "ConnectFailed"
+  readonly reason: Relay.ConnectFailed["reason"]
+  /** A word of the relay's or of the token's check, or empty. */
+  readonly code: string
+}
+
+export interface Connection {
+  /** As the administrator named this client. */
+  readonly name: string
+  /** This browser's identity at this relay: an Ed25519 public key, base64url. */
+  readonly nodeKey: string
+  /** `host:port`. */
+  readonly relay: string
+  /** What it may reach now. Rejects with `ConnectFailed`. */
+  readonly resources: () => Promise<ReadonlyArray<Resource>>
+  readonly close: () => Promise<void>
+  /** Says why the link to the relay has ended. Never rejects. */
+  readonly closed: Promise<string>
+}
+
+/**
+ * With an enrolment token the browser becomes that client; its key is made here and never leaves. Later calls need no token: they
+ * go to the relay that was used last. One link for each identity: a newer page ends an older one's. Rejects with `ConnectFailed`.
+ */
+export const connect = async (token?: string): Promise<Connection> => {
+  const scope = Effect.runSync(Scope.make())
+  const close = () => Effect.runPromise(Scope.close(scope, Exit.void))
+  try {
+    const relay = await run(Scope.extend(Relay.connect(token), scope))
+    const closed = Effect.runPromise(relay.closed).then(async ({ reason }) => {
+      await close()
+      return reason
+    })
+    return {
+      name: relay.name,
+      nodeKey: relay.nodeKey,
+      relay: relay.relay,
+      resources: async () =>
+        [...await run(relay.resources)].map(({ address, name, tcp, udp }) => ({ name, address, tcp, udp })),
+      close,
+      closed
+    }
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
+
+/** With the error itself, not wrapped. */
+const run = async <A, E>(effect: Effect.Effect<A, E>): Promise<A> => {
+  const exit = await Effect.runPromiseExit(effect)
+  if (Exit.isSuccess(exit)) return exit.value
+  throw Cause.squash(exit.cause)
+}

@@ -1,0 +1,195 @@
+/** `sallyport/browser` in a real browser, at a relay whose certificate an authority of this test's own has issued. */
+// oxlint-disable-next-line import/no-unassigned-import -- before the library, which does not load without it
+import "reflect-metadata"
+import * as x509 from "@peculiar/x509"
+import { Either, Redacted } from "effect"
+import { createHash, webcrypto } from "node:crypto"
+import { once } from "node:events"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { createServer, type Server } from "node:http"
+import type { AddressInfo } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { type BrowserContext, chromium, type Page } from "playwright-core"
+import { afterAll, assert, beforeAll, describe, it } from "vitest"
+import * as EnrolmentToken from "../../src/protocol/EnrolmentToken.ts"
+import { resource, ROOT, World } from "./support/Programs.ts"
+
+const CHROMIUM = "/usr/bin/chromium"
+const P256 = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" }
+const DAY_MS = 86_400_000
+
+/** An authority, and a certificate for 127.0.0.1 under it. */
+const certify = async (dir: string, name: string) => {
+  const make = () => webcrypto.subtle.generateKey(P256, true, ["sign", "verify"])
+  const [authority, leaf] = await Promise.all([make(), make()])
+  const dates = { notBefore: new Date(Date.now() - DAY_MS), notAfter: new Date(Date.now() + 30 * DAY_MS) }
+  const root = await x509.X509CertificateGenerator.createSelfSigned({
+    ...dates,
+    name: `CN=${name}`,
+    keys: authority,
+    signingAlgorithm: P256,
+    serialNumber: "01",
+    extensions: [new x509.BasicConstraintsExtension(true, undefined, true)]
+  })
+  const certificate = await x509.X509CertificateGenerator.create({
+    ...dates,
+    subject: "CN=relay",
+    issuer: root.subject,
+    publicKey: leaf.publicKey,
+    signingKey: authority.privateKey,
+    signingAlgorithm: P256,
+    serialNumber: "02",
+    extensions: [
+      new x509.BasicConstraintsExtension(false, undefined, true),
+      new x509.SubjectAlternativeNameExtension([{ type: "ip", value: "127.0.0.1" }])
+    ]
+  })
+  const key = Buffer.from(await webcrypto.subtle.exportKey("pkcs8", leaf.privateKey)).toString("base64")
+  const files = { cert: join(dir, `${name}.crt`), key: join(dir, `${name}.key`) }
+  writeFileSync(files.cert, `${certificate.toString("pem")}\n${root.toString("pem")}\n`)
+  writeFileSync(files.key, `-----BEGIN PRIVATE KEY-----\n${key}\n-----END PRIVATE KEY-----\n`, { mode: 0o600 })
+  const spki = createHash("sha256").update(new Uint8Array(root.publicKey.rawData)).digest("base64")
+  return { files, spki }
+}
+
+/** More than one message of the link holds. */
+const MANY = 1500
+
+describe("sallyport/browser in Chromium", () => {
+  const dir = mkdtempSync(join(tmpdir(), "sallyport-browser-"))
+  let pages: Server
+  let world: World
+  let browser: BrowserContext
+  /** Trusts the public authorities alone. */
+  let strict: BrowserContext
+  let port: number
+
+  const launch = (name: string, ...args: ReadonlyArray<string>) =>
+    chromium.launchPersistentContext(join(dir, name), {
+      executablePath: CHROMIUM,
+      args: ["--no-sandbox", ...args]
+    })
+  /** A page that has the module as `sallyport`. Each host is an origin, with a memory of its own. */
+  const open = async (host = "127.0.0.1", context = browser): Promise<Page> => {
+    const page = await context.newPage()
+    await page.goto(`http://${host}:${port}/`)
+    await page.evaluate("import('/index.js').then((module) => { globalThis.sallyport = module })")
+    return page
+  }
+  /** `connect(token)` in the page, which keeps the connection as `connection`; the failure, if it is one. */
+  const connect = (page: Page, token?: string) =>
+    page.evaluate<Readonly<Record<string, string>>>(
+      `sallyport.connect(${JSON.stringify(token)}).then((made) => {
+        globalThis.connection = made
+        const { name, nodeKey, relay } = made
+        return { name, nodeKey, relay }
+      }, ({ _tag, code, message, reason }) => ({ _tag, code, message, reason }))`
+    )
+
+  beforeAll(async () => {
+    const { files, spki } = await certify(dir, "office-ca")
+    pages = createServer((request, response) => {
+      const script = request.url === "/index.js"
+      response.writeHead(200, {
+        "content-type": script ? "text/javascript" : "text/html",
+        "content-security-policy": "default-src 'none'; script-src 'self'; connect-src wss:"
+      })
+      response.end(script ? readFileSync(join(ROOT, "dist/browser/index.js")) : "<!doctype html><title>page</title>")
+    })
+    await once(pages.listen(0, "127.0.0.1"), "listening")
+    port = (pages.address() as AddressInfo).port
+    const many = Array.from({ length: MANY }, (_, at) => resource(`printer-${at}`, 631))
+    world = await World.start({
+      relayOnly: true,
+      tls: files,
+      resources: [resource("intranet", 80, 443), resource("payroll", 443), ...many],
+      access: [
+        { clients: ["tab"], resources: ["intranet"] },
+        { clients: ["many"], resources: ["*"] }
+      ]
+    })
+    const trusting = launch("trusting", `--ignore-certificate-errors-spki-list=${spki}`)
+    ;[browser, strict] = await Promise.all([trusting, launch("strict")])
+  })
+  afterAll(async () => {
+    await browser?.close()
+    await strict?.close()
+    await world?.stop()
+    pages?.close()
+    pages?.closeAllConnections()
+    rmSync(dir, { recursive: true, force: true })
+  })
+
+  it("enrols by a token, sees what it may reach, and needs no token again; its key stays in the browser", async () => {
+    const page = await open()
+    assert.include(await connect(page), { _tag: "ConnectFailed", reason: "not_enrolled" })
+    const token = await world.token("client", "tab")
+    const made = await connect(page, token)
+    assert.deepInclude(made, { name: "tab", relay: `127.0.0.1:${world.ports.https}` })
+    const resources = [{
+      name: "intranet",
+      address: "127.0.0.1",
+      tcp: [{ from: 80, to: 80 }, { from: 443, to: 443 }],
+      udp: []
+    }]
+    assert.deepStrictEqual(await page.evaluate("connection.resources()"), resources)
+    assert.include(String((await world.admin("node", "list")).out), "tab")
+
+    const { kept, raw } = await page.evaluate<{ kept: string; raw: string }>(`new Promise((resolve) => {
+      indexedDB.open("sallyport").onsuccess = ({ target }) => {
+        target.result.transaction("identities").objectStore("identities").getAll().onsuccess = async ({ target }) => {
+          const [{ keys, ...kept }] = target.result
+          const raw = await crypto.subtle.exportKey("pkcs8", keys.privateKey).then(() => "out", ({ name }) => name)
+          resolve({ kept: JSON.stringify(kept), raw })
+        }
+      }
+    })`)
+    assert.strictEqual(raw, "InvalidAccessError")
+    assert.notInclude(kept, Redacted.value(Either.getOrThrow(EnrolmentToken.parse(token)).secret))
+    assert.include(kept, "127.0.0.1")
+
+    await page.reload()
+    await page.evaluate("import('/index.js').then((module) => { globalThis.sallyport = module })")
+    assert.deepStrictEqual(await connect(page), made)
+    assert.deepStrictEqual(await connect(page, token), made)
+    await page.close()
+  })
+
+  it("hears that a newer page has taken its place, and that it was removed", async () => {
+    const [first, second] = [await open(), await open()]
+    await connect(first)
+    await connect(second)
+    assert.match(String(await first.evaluate("connection.closed")), /replaced by a newer link/)
+    const removed = second.evaluate("connection.closed")
+    assert.strictEqual((await world.admin("node", "remove", "tab")).code, 0)
+    assert.match(String(await removed), /removed/)
+    assert.include(await connect(second), { reason: "refused", code: "unknown_node" })
+    await Promise.all([first.close(), second.close()])
+  })
+
+  it("sees 1,500 resources, more than one message holds; a token that was used here is of no use elsewhere", async () => {
+    const [page, other] = [await open("localhost"), await open("pages.localhost")]
+    const token = await world.token("client", "many")
+    assert.include(await connect(page, token), { name: "many" })
+    assert.strictEqual(await page.evaluate("connection.resources().then(({ length }) => length)"), MANY + 2)
+    assert.include(await connect(other, token), { reason: "refused", code: "TokenUsed" })
+    await Promise.all([page.close(), other.close()])
+  })
+
+  it("is no connector, and trusts no certificate that the browser does not trust", async () => {
+    const page = await open("nodes.localhost")
+    const asked = await connect(page, await world.token("connector", "office"))
+    assert.include(asked, { reason: "refused", code: "no_browser" })
+    const token = await world.token("client", "phone")
+    const pinned = EnrolmentToken.encode({
+      ...Either.getOrThrow(EnrolmentToken.parse(token)),
+      tls: { _tag: "Pin", key: Either.getOrThrow(EnrolmentToken.parse(token)).authorityKey }
+    })
+    assert.include(await connect(page, pinned), { reason: "bad_token", code: "needs_ca" })
+    assert.include(await connect(page, token.slice(0, -9)), { reason: "bad_token", code: "truncated" })
+    const apart = await open("127.0.0.1", strict)
+    assert.include(await connect(apart, token), { reason: "unreachable" })
+    await Promise.all([page.close(), apart.close()])
+  })
+})
