@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
-import { readdirSync, readFileSync } from "node:fs"
+import { childOf } from "../programs/support/Children.ts"
 import * as Lab from "./Lab.ts"
 
 /** Bytes a second: the file then takes twenty-one seconds. */
@@ -15,20 +15,6 @@ const until = (what: string, is: () => boolean) =>
 
 const said = (lab: Lab.Lab, role: Lab.Role, words: string): ReadonlyArray<string> =>
   lab.log(role).filter((line) => line.includes(words))
-
-/** The process in which the client's WebRTC connections are. */
-const childOf = (parent: number): number => {
-  for (const entry of readdirSync("/proc")) {
-    if (!/^\d+$/.test(entry)) continue
-    try {
-      const ppid = Number(/^PPid:\s*(\d+)/m.exec(readFileSync(`/proc/${entry}/status`, "utf8"))?.[1])
-      const command = readFileSync(`/proc/${entry}/cmdline`, "utf8")
-      if (ppid === parent && command.includes("thread.worker")) return Number(entry)
-    } catch { // it has ended meanwhile
-    }
-  }
-  throw new Error(`process ${parent} has no child for WebRTC`)
-}
 
 describe.skipIf(!Lab.isPossible)("WebRTC between nodes whose own probes are dropped", () => {
   it.scopedLive("carries a flow while the relay is gone, and costs it nothing when its process is killed", () =>
@@ -52,7 +38,7 @@ describe.skipIf(!Lab.isPossible)("WebRTC between nodes whose own probes are drop
         assert.include(["path_blackholed", "peer_request"], peer.reason) // whichever side sees it first
         yield* lab.net("blackhole", "relay", "off")
         yield* Effect.sleep("2 seconds") // the relay answers again
-        process.kill(childOf(lab.pid("client")), "SIGKILL")
+        process.kill(childOf(lab.pid("client"), "thread.worker"), "SIGKILL")
         yield* lab.untilPeer(({ path }) => path === "relay-udp", "5 seconds")
         const { code, sha256, stallMs } = yield* file.done
         process.stderr.write(`${JSON.stringify({ longestStallMs: Math.round(stallMs) })}\n`)

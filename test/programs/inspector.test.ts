@@ -4,6 +4,7 @@ import { createServer, get, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
 import { type Browser, chromium, type Page } from "playwright-core"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"
+import { childOf } from "./support/Children.ts"
 import { freePort, resource, World } from "./support/Programs.ts"
 
 const CHROMIUM = "/usr/bin/chromium"
@@ -86,6 +87,21 @@ describe("the inspector in Chromium", () => {
     assert.includeMembers(met, ["A", "BUTTON", "log"])
   })
 
+  it("shows another trace when its button is pressed by keyboard", async () => {
+    const page = await open()
+    await world.curl(`http://intranet:${port}/`)
+    const pressed = page.locator("button[aria-pressed=true]")
+    const others = page.locator("button[aria-pressed=false]")
+    await others.first().waitFor()
+    const before = await page.getByRole("list", { name: /^Spans of trace/ }).getAttribute("aria-label")
+    await others.first().focus()
+    await page.keyboard.press("Enter")
+    await page.waitForFunction(
+      `document.querySelector("ol.waterfall").getAttribute("aria-label") !== ${JSON.stringify(before)}`
+    )
+    assert.strictEqual(await pressed.count(), 1)
+  })
+
   it("fits 360 px, light and dark", async () => {
     const page = await open({ viewport: { width: 360, height: 740 }, colorScheme: "dark" })
     await page.getByRole("heading", { name: "office direct" }).waitFor()
@@ -118,5 +134,19 @@ describe("the inspector in Chromium", () => {
     await page.getByRole("heading", { name: "office relay-udp" }).waitFor()
     await page.getByText("relay only", { exact: true }).waitFor()
     await shoot(page, "relayed")
+  })
+
+  it("shows a thread that died, from its restart on", async () => {
+    await world.program("client").stop()
+    world.configure("client", { admin: `127.0.0.1:${admin}`, webrtc: "auto" })
+    await world.run("client")
+    const page = await open()
+    const thread = page.getByRole("listitem").filter({ hasText: /^webRtc/ }).first()
+    await thread.getByText("0 restarts").first().waitFor()
+    await world.curl(`http://intranet:${port}/`)
+    process.kill(childOf(world.program("client").pid, "thread.worker"), "SIGKILL")
+    await thread.getByText("1 restart").first().waitFor()
+    await page.getByRole("log").getByText("thread webRtc: restarting").first().waitFor()
+    await shoot(page, "restarting")
   })
 })

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
-import { type Decision, direct, type PathSample, RELAY } from "../../src/protocol/PathRef.ts"
+import { type Decision, direct, type PathSample, RELAY, viaRelay, WEBRTC } from "../../src/protocol/PathRef.ts"
 import { Entry, Recorder } from "../../src/services/telemetry/Recorder.ts"
 
 const address = (host: string) => direct({ host, port: 4242 })
@@ -32,6 +32,14 @@ describe("the flight recorder", () => {
     const text = JSON.stringify(recorder.entries())
     for (const secret of ["192.0.2", "2001:db8", "4242"]) assert.notInclude(text, secret)
     assert.isTrue(Schema.is(Schema.Array(Entry))(JSON.parse(text)))
+  })
+
+  it("tells a WebRTC connection from a relay", () => {
+    const recorder = new Recorder()
+    recorder.onDecision({ session: "s", peer: "p", decision: decision(1, WEBRTC, viaRelay("second")) })
+    const [entry] = recorder.entries()
+    assert(entry?._tag === "Path")
+    assert.deepStrictEqual([entry.path, ...entry.tried.map(({ path }) => path)], ["webrtc", "relay", "webrtc", "relay"])
   })
 
   it("says other words for the same address in another process", () => {

@@ -5,10 +5,10 @@
  */
 import { Schema } from "effect"
 import { createHash, randomBytes } from "node:crypto"
-import { type Decision, keyOf, type PathRef, PathState, Reason } from "../../protocol/PathRef.ts"
+import { type Decision, isWebRtc, keyOf, type PathRef, PathState, Reason } from "../../protocol/PathRef.ts"
 
 const Tried = Schema.Struct({
-  /** `relay`, or `direct4-` and `direct6-` with a word for the address. */
+  /** `relay`, `webrtc`, or `direct4-` and `direct6-` with a word for the address. */
   path: Schema.String,
   state: PathState,
   rttMs: Schema.NullOr(Schema.Number),
@@ -97,7 +97,7 @@ export class Recorder {
   }
 
   #word(path: PathRef): string {
-    if (path.kind === "relay") return "relay"
+    if (path.kind === "relay") return isWebRtc(path) ? "webrtc" : "relay"
     const hash = createHash("sha256").update(this.#salt).update(keyOf(path)).digest("hex")
     return `direct${path.family}-${hash.slice(0, 4)}`
   }

@@ -17,7 +17,7 @@ export const addresses = (text: string, word: (family: Family, host: string) => 
 }
 
 /** Attributes that name hosts by more than their addresses. */
-const WITHHELD: ReadonlySet<string> = new Set([
+export const HOSTS: ReadonlySet<string> = new Set([
   "host",
   "hosts",
   "relay",
@@ -36,5 +36,5 @@ export const otlp = (body: unknown): string =>
   JSON.stringify(body, (key, value: unknown) => {
     if (typeof value === "string") return addresses(value, (family) => `(${family})`)
     if (key !== "attributes" || !Array.isArray(value)) return value
-    return value.filter((one) => !isAttribute(one) || !WITHHELD.has(one.key))
+    return value.filter((one) => !isAttribute(one) || !HOSTS.has(one.key))
   })

@@ -5,6 +5,7 @@
  */
 import { Context, Exit, Schema, type Tracer } from "effect"
 import { randomBytes } from "node:crypto"
+import * as Redact from "./Redact.ts"
 
 const Ids = Schema.Struct({ traceId: Schema.String, spanId: Schema.String })
 
@@ -31,11 +32,9 @@ export const CAPACITY = 512
 const MAX_ATTRIBUTES = 16
 const MAX_LINKS = 16
 const MAX_CHARS = 120
-/** What tells of places and people, or is of use to nobody here. */
+/** What names hosts, what may (an error's text), and what is of use to nobody here. */
 const WITHHELD: ReadonlySet<string> = new Set([
-  "server.address",
-  "client.address",
-  "network.peer.address",
+  ...Redact.HOSTS,
   "exception.message",
   "code.stacktrace",
   "requestId"
