@@ -14,7 +14,7 @@ export const MAX_GAP_MS = 2000
 /** No answer for so long (sends at 0, 100, 300 and 700 ms): UDP is blocked, or the relay is gone. */
 export const UNANSWERED_MS = 1000
 /** How often UDP is tried while it seems blocked: sooner at first, since most blocks are short. */
-export const PROBE_GAPS_MS = [5000, 10_000, 20_000, 30_000] as const
+export const PROBE_GAPS_MS = [1000, 2000, 5000, 10_000, 20_000, 30_000] as const
 /** As long as it is not known how long mappings last here: the oldest NATs forget one after 30 s. */
 export const KEEPALIVE_MS = 20_000
 /** After a refusal that may pass: the first wait, doubled up to the last. */

@@ -66,7 +66,7 @@ describe("RelayBinding", () => {
     assert.strictEqual(told.length, 1)
     assert.strictEqual(binding.phase, "udp_blocked")
     const probes = sends("BindRequest").slice(4).map((one) => one.at)
-    assert.deepStrictEqual(probes.map((at) => Math.round(at / 1000)), [6, 17, 38, 69, 100])
+    assert.deepStrictEqual(probes.map((at) => Math.round(at / 1000)), [2, 5, 11, 22, 43, 74])
   })
 
   it("binds by cookie and signature, and stays bound by a refresh at half life", () => {
@@ -91,9 +91,9 @@ describe("RelayBinding", () => {
   it("returns from a blocked UDP by itself", () => {
     const { bind, binding, note, runTo, tags } = make()
     note(binding.onCredential(true, 0), 0)
-    runTo(6100)
+    runTo(2100)
     assert.strictEqual(binding.phase, "udp_blocked")
-    bind(6110)
+    bind(2110)
     assert.strictEqual(binding.phase, "bound")
     assert.strictEqual(tags().at(-1), "Bound")
   })
