@@ -167,6 +167,7 @@ export class PeerSession implements Endpoint {
     this.#askedAt = Infinity
     this.bytesIn += length
     this.#packetsIn[slot]! += 1
+    this.#consent.onReceived(slot, length)
     this.quic.receive(slot, bytes, offset, length)
     this.quic.schedule()
   }
@@ -174,7 +175,7 @@ export class PeerSession implements Endpoint {
   #transmit(slot: number, buffer: Buffer, length: number, segment: number, count: number): void {
     const path = this.#slots.pathOf(slot)
     if (path === null) return
-    if (path.kind === "direct" && !this.#consent.isGiven(slot, this.#options.now())) return // QUIC takes it for lost
+    if (path.kind === "direct" && !this.#consent.take(slot, length, this.#options.now())) return // QUIC takes it for lost
     this.bytesOut += length
     if (path.kind === "relay") {
       for (let i = 0; i < count; i++) {
@@ -289,6 +290,7 @@ export class PeerSession implements Endpoint {
       if (slot >= 0 && this.#consent.renew(slot, this.#options.now()) && slot === this.quic.activeSlot) {
         this.quic.revive()
       }
+      if (slot >= 0) this.#prompt(slot, path, message.right, bytes.length)
     } else if (!isFirstRelay(path)) this.#prove(path)
     this.#onMessage(message.right, path)
   }
@@ -318,6 +320,7 @@ export class PeerSession implements Endpoint {
 
   /** Another address under a slot, of which QUIC learns nothing. */
   #putUnder(slot: number, path: PathRef & { readonly kind: "direct" }): void {
+    this.#consent.move(this.#slots.slotOf(keyOf(path)), slot)
     const before = this.#slots.repoint(slot, path)
     if (before?.kind === "direct") this.#router.forgetAddress(before.remote.host, before.remote.port, this)
     this.#router.proveAddress(path.remote.host, path.remote.port, this)
@@ -365,6 +368,19 @@ export class PeerSession implements Endpoint {
     }
   }
 
+  /** A sealed message came from the address under this slot: is the peer there? If so, what was held back may leave. */
+  #prompt(slot: number, path: PathRef, message: PathMessage.PathMessage, bytes: number): void {
+    this.#consent.onReceived(slot, bytes)
+    if (message._tag === "Pong" && this.#consent.onPong(slot, Buffer.from(message.txId).toString("hex"))) {
+      if (slot === this.quic.activeSlot) this.quic.revive()
+      return
+    }
+    const question = this.#consent.question(slot)
+    if (question === null) return
+    const txId = Buffer.from(question, "hex")
+    this.#sendMessage(path, { _tag: "Ping", txId, pathId: this.#idOf(path), flags: 0, padTo: 0 })
+  }
+
   /** What goes by this relay gets through again, after a move or a restart of the relay. */
   onRelayBound(relay: PathRef): void {
     if (this.#up && keyOf(this.path) === keyOf(relay)) this.quic.revive()
@@ -396,6 +412,7 @@ export class PeerSession implements Endpoint {
   #prove(path: PathRef): number {
     const { evicted, fresh, slot } = this.#slots.take(path, this.quic.activeSlot)
     if (!fresh) return slot
+    this.#consent.forget(slot)
     if (evicted?.kind === "direct") this.#router.forgetAddress(evicted.remote.host, evicted.remote.port, this)
     if (path.kind === "direct") this.#router.proveAddress(path.remote.host, path.remote.port, this)
     this.quic.pointSlot(slot, this.#slotPath(path))
