@@ -92,7 +92,7 @@ describe("consent to send", () => {
       clock.ahead += CONSENT_MS - 1_000
       const before = sent.questions
       ask()
-      await settled("it was asked and has answered", () => sent.questions === before + 2)
+      await settled("it was asked and has answered", () => sent.questions >= before + 2)
     }
     const before = sent.byConnector
     flow.write("d")
