@@ -1,6 +1,8 @@
 import { X509Certificate } from "node:crypto"
 import { afterEach, describe, expect, it } from "vitest"
+import { NOTICE_BYTES, NOTICE_STREAM } from "../../src/transport/quic/EndNotice.ts"
 import { READ_NOTHING, READ_RESET, WRITE_STOPPED } from "../../src/transport/quic/QuicEngine.ts"
+import { engine } from "../../src/transport/quic/QuicheEngine.ts"
 import { CloseCode } from "../../src/transport/quic/QuicSession.ts"
 import { type QuicStream } from "../../src/transport/quic/QuicStream.ts"
 import { type Identity, join, until, type Wire, type WireOptions } from "../suite/support/MemoryWire.ts"
@@ -349,6 +351,37 @@ describe("QuicSession", () => {
     await pause(200)
     expect(wire.log.closed).toEqual({ client: null, connector: null })
   }, 60_000)
+
+  it("ends a session whose peer takes no notices, before they fill the memory", async () => {
+    const deaf: typeof engine = {
+      open: (options) => {
+        const connection = engine.open(options)
+        const write = connection.write.bind(connection)
+        // Nothing on the notices' stream, so the connector has none to write to.
+        return Object.assign(connection, {
+          write: (stream: number, data: Uint8Array) => stream === NOTICE_STREAM ? data.length : write(stream, data)
+        })
+      }
+    }
+    let opened = 0
+    const onStream = (stream: QuicStream) => {
+      opened += 1
+      collect(stream, Buffer.from("no"))
+      stream.finish()
+    }
+    const wire = await start({ client: { engine: deaf }, onStream })
+    await until("closed", () => {
+      for (let i = 0; i < 64; i += 1) {
+        const stream = wire.client.openStream()
+        if (stream === null) break
+        collect(stream, Buffer.from("x"))
+        stream.finish()
+      }
+      return wire.log.closed.connector !== null
+    }, 20_000)
+    expect(wire.log.closed.connector).toMatchObject({ kind: "local", code: CloseCode.protocol })
+    expect(opened * NOTICE_BYTES).toBeLessThan(300 * 1024)
+  }, 30_000)
 
   it("serves a small writer beside a bulk one at once", async () => {
     const seen = new Map<number, ReturnType<typeof collect>>()

@@ -5,6 +5,8 @@ import { type QuicConnection, READ_NOTHING, READ_RESET, type Role } from "./Quic
 
 /** Notices about streams that have not been seen yet are kept, the latest ones. */
 const MAX_EARLY = 1024
+/** More unsent bytes than this: the peer reads no notices, and every stream that it opens would cost more for ever. */
+const MAX_UNSENT_BYTES = 256 * 1024
 
 export class NoticeStream {
   readonly #connection: QuicConnection
@@ -24,7 +26,13 @@ export class NoticeStream {
     this.#unsent = this.#connector ? Buffer.alloc(0) : EndNotice.HELLO
   }
 
+  /** The peer takes none. */
+  get isStuck(): boolean {
+    return this.#unsent.length > MAX_UNSENT_BYTES
+  }
+
   send(notice: EndNotice.EndNotice): void {
+    if (this.isStuck) return
     this.#unsent = Buffer.concat([this.#unsent, EndNotice.encode(notice)])
   }
 

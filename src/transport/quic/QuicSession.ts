@@ -386,6 +386,7 @@ export class QuicSession {
       if (!this.#notices.receive(told)) this.close(CloseCode.protocol, "not a notice")
     }
     this.#notices.flush()
+    if (this.#notices.isStuck) this.close(CloseCode.protocol, "notices are not read")
   }
 
   /** Nobody wants it: read to the end, so that QUIC can forget the stream. */
