@@ -50,6 +50,8 @@ export const Invite = Schema.TaggedStruct("Invite", {
   session: SessionId,
   grant: Signed,
   ticket: Signed,
+  /** The client is a browser, which has no QUIC of its own. */
+  over: Schema.optionalWith(Schema.Literal("webrtc"), { exact: true }),
   /** W3C Trace Context: of the dial, if it is traced. */
   traceparent: Schema.optionalWith(Schema.String, { exact: true })
 })

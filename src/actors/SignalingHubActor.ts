@@ -130,6 +130,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     const events = yield* Mailbox.make<SignalingEvent>({ capacity: Board.EVENTS_CAPACITY, strategy: "dropping" })
     const entry: Board.Link = {
       member: found.value,
+      isBrowser: peer.purpose === "browser",
       since: yield* Clock.currentTimeMillis,
       events,
       cut: (why) => link.close(why)
@@ -195,7 +196,14 @@ const make = Effect.fnUntraced(function*(config: Config) {
       const answer = yield* Deferred.make<void, string>()
       const expiresAt = (yield* nowSeconds) + SESSION_MEMORY_SECONDS
       board.addSession({ id: names.session, client, connector: connector.key, network, ...names, expiresAt, answer })
-      board.send(connector.key, { _tag: "Invite", session: names.session, grant, ticket, ...yield* Tracing.header })
+      board.send(connector.key, {
+        _tag: "Invite",
+        session: names.session,
+        grant,
+        ticket,
+        ...(board.links.get(client)?.isBrowser === true ? { over: "webrtc" } : {}),
+        ...yield* Tracing.header
+      })
       yield* Effect.timeoutFail(Deferred.await(answer), {
         duration: INVITE_DEADLINE,
         onTimeout: () => "no answer in time"

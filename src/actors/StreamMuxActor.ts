@@ -47,6 +47,8 @@ export const Config = Schema.Struct({
   carrier: Schema.Literal("auto", "webtransport", "websocket"),
   /** False: peers are told no addresses, and theirs are not tried. */
   direct: Schema.Boolean,
+  /** Whether the WebRtcActor runs, which takes browsers. */
+  webRtc: Schema.Boolean,
   /** 0: any free one. */
   udpPort: Schema.Int,
   socks5: Schema.NullOr(Endpoint),
@@ -120,6 +122,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     ticketKeys: new TicketKeys(),
     metrics,
     traces,
+    webRtc: config.webRtc,
     authorityKey: node.relay.authorityKey,
     onIce,
     signaling,

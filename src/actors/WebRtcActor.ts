@@ -1,16 +1,18 @@
 /**
  * Makes WebRTC connections to the peers of sessions that find no direct path of their own, and offers each as one more path: to the
  * data plane it is another relay, at a port of this host's loopback (`LocalLeg`), and the path prober compares it like any other. The
- * client begins. Runs in a child process (decision 19), whose end costs these paths and no session.
+ * client begins. At a connector it also takes the sessions of browsers (`Browsers`). Runs in a child process (decision 19), whose end costs these paths and no session.
  */
 import { Clock, Deferred, Duration, Effect, FiberSet, Match, Option, Redacted, Schema, Stream } from "effect"
 import type { IceServer } from "node-datachannel"
 import type { IceSignal } from "../protocol/IceSignal.ts"
 import { type Reason, Role, WEBRTC_NAME } from "../protocol/PathRef.ts"
+import * as NodeState from "../services/NodeState.ts"
 import { IceLink } from "../transport/webrtc/IceLink.ts"
 import { LocalLeg, type Session } from "../transport/webrtc/LocalLeg.ts"
+import * as FlowTrace from "./mux/FlowTrace.ts"
 import { PathProber, type SessionPath } from "./PathProberRpcs.ts"
-import type { SessionId, TurnServers } from "./RelaySignalingRpcs.ts"
+import type { SessionId, SignalingEvent, TurnServers } from "./RelaySignalingRpcs.ts"
 import * as Actor from "./runtime/Actor.ts"
 import * as Inbox from "./runtime/Inbox.ts"
 import { Peers } from "./runtime/Peers.ts"
@@ -18,9 +20,11 @@ import * as Self from "./runtime/Self.ts"
 import { Signaling } from "./SignalingRpcs.ts"
 import { type IceEvent, StreamMux } from "./StreamMuxRpcs.ts"
 import { Stun } from "./StunRpcs.ts"
-import { WebRtc, type WebRtcLink, WebRtcRpcs } from "./WebRtcRpcs.ts"
+import * as Browsers from "./webrtc/Browsers.ts"
+import { type BrowserPeer, WebRtc, type WebRtcLink, WebRtcRpcs } from "./WebRtcRpcs.ts"
 
 export const Config = Schema.Struct({
+  stateDir: Schema.String,
   role: Role,
   /** Beside the relay's own: `stun:HOST:PORT` or `turn:USER:PASSWORD@HOST:PORT`. */
   iceServers: Schema.Array(Schema.String)
@@ -69,6 +73,10 @@ type Message =
   /** Another incarnation of the data plane, which knows none of the sessions of the one before. */
   | { readonly _tag: "Reset" }
   | { readonly _tag: "Links"; readonly reply: Inbox.Reply<ReadonlyArray<WebRtcLink>> }
+  | { readonly _tag: "Signaled"; readonly event: SignalingEvent }
+  | { readonly _tag: "Tick" }
+  | { readonly _tag: "Browsers"; readonly reply: Inbox.Reply<ReadonlyArray<BrowserPeer>> }
+  | Browsers.Outcome
 
 const make = Effect.fnUntraced(function*(config: Config) {
   const mux = yield* Peers.ref(StreamMux)
@@ -109,6 +117,18 @@ const make = Effect.fnUntraced(function*(config: Config) {
       Effect.catchAll((error) => Effect.logWarning("the data plane was not told of WebRTC", error.message))
     )
   }
+  const browsers = Browsers.make({
+    node: yield* NodeState.load(config.stateDir),
+    signaling,
+    servers,
+    traces: yield* FlowTrace.make,
+    post: (outcome) => void inbox.unsafePost(outcome),
+    fork: (effect) => void fork(effect)
+  })
+  const self = yield* Self.Self
+  yield* self.exposeMetrics(browsers.metrics)
+  yield* Effect.addFinalizer(() => browsers.closeAll)
+
   const begin = Effect.fnUntraced(function*(session: SessionId, attempt: number) {
     const tags = yield* mux.ask((it) => it.TagsOf({ session }), BRIEF)
     if (tags === null || links.size >= MAX_LINKS) return null
@@ -223,7 +243,12 @@ const make = Effect.fnUntraced(function*(config: Config) {
           remote: link.pair?.remote ?? null,
           dropped: link.dropped
         }))
-      ))
+      )),
+    Signaled: ({ event }) => browsers.onEvent(event),
+    BrowserSignal: browsers.onOutcome,
+    BrowserDown: browsers.onOutcome,
+    Tick: () => browsers.tick,
+    Browsers: ({ reply }) => Effect.asVoid(Deferred.succeed(reply, browsers.peers()))
   }))
   const inbox = yield* Inbox.make<Message>({ name: "webRtc", capacity: INBOX_CAPACITY, handle })
 
@@ -238,7 +263,15 @@ const make = Effect.fnUntraced(function*(config: Config) {
     const sometimes = Stream.map(Stream.tick(LOOK), () => null)
     yield* Self.fork(Stream.runForEach(Stream.merge(decided, sometimes), () => inbox.post({ _tag: "Look" })))
   }
-  return WebRtcRpcs.of({ Links: () => inbox.ask<ReadonlyArray<WebRtcLink>>((reply) => ({ _tag: "Links", reply })) })
+  if (config.role === "connector") {
+    const events = signaling.subscribe((it) => it.Events())
+    yield* Self.fork(Stream.runForEach(events, (event) => inbox.post({ _tag: "Signaled", event })))
+    yield* Self.fork(Stream.runForEach(Stream.tick(LOOK), () => inbox.post({ _tag: "Tick" })))
+  }
+  return WebRtcRpcs.of({
+    Links: () => inbox.ask<ReadonlyArray<WebRtcLink>>((reply) => ({ _tag: "Links", reply })),
+    Browsers: () => inbox.ask<ReadonlyArray<BrowserPeer>>((reply) => ({ _tag: "Browsers", reply }))
+  })
 })
 
 const isWanted = ({ active, path, reason, role }: SessionPath): boolean =>

@@ -15,9 +15,24 @@ export const WebRtcLink = Schema.Struct({
 })
 export type WebRtcLink = typeof WebRtcLink.Type
 
+/** A browser that is connected. */
+export const BrowserPeer = Schema.Struct({
+  session: SessionId,
+  name: Schema.String,
+  local: Schema.NullOr(Schema.String),
+  remote: Schema.NullOr(Schema.String),
+  rttMs: Schema.NullOr(Schema.Number),
+  flows: Schema.Int,
+  bytesIn: Schema.Number,
+  bytesOut: Schema.Number
+})
+export type BrowserPeer = typeof BrowserPeer.Type
+
 export class WebRtcRpcs extends RpcGroup.make(
   /** Those that are being made, and those that are. */
-  Rpc.make("Links", { success: Schema.Array(WebRtcLink) })
+  Rpc.make("Links", { success: Schema.Array(WebRtcLink) }),
+  /** Of a connector. */
+  Rpc.make("Browsers", { success: Schema.Array(BrowserPeer) })
 ) {}
 
 export const WebRtc = ActorAddress.make("webRtc", WebRtcRpcs)

@@ -11,6 +11,7 @@ import * as ClientHandshake from "../transport/link/ClientHandshake.ts"
 import * as RpcOverLink from "../transport/link/RpcOverLink.ts"
 import * as BrowserKey from "./BrowserKey.ts"
 import * as BrowserLink from "./BrowserLink.ts"
+import * as Sessions from "./Sessions.ts"
 import * as Store from "./Store.ts"
 
 /**
@@ -47,10 +48,12 @@ export const connect = Effect.fn("Relay.connect")(function*(tokenText: string | 
   yield* remember({ ...identity, usedAt: yield* Clock.currentTimeMillis })
   const protocol = yield* RpcOverLink.makeClient(link)
   const client = yield* RpcClient.make(RelaySignalingRpcs).pipe(Effect.provideService(RpcClient.Protocol, protocol))
+  const sessions = yield* Sessions.make({ client, authorityKey, nodeKey, keys: identity.keys })
   return {
     name: membership.name,
     nodeKey,
     relay: authority,
+    sessions,
     resources: Stream.runCollect(client.Resources()).pipe(
       Effect.mapError(({ message }) => fail("unreachable", message))
     ),

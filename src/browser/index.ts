@@ -1,6 +1,12 @@
 /** Sallyport in a page: `sallyport/browser`. Needs a secure context, IndexedDB and Ed25519 in WebCrypto. */
 import { Cause, Effect, Exit, Scope } from "effect"
+import type { Flow } from "./Flow.ts"
+import * as Http from "./Http.ts"
 import * as Relay from "./Relay.ts"
+import type { OpenFailed as Failure, Peer } from "./Sessions.ts"
+
+export type { Flow } from "./Flow.ts"
+export type { Peer } from "./Sessions.ts"
 
 /** Both ends are included. */
 export interface PortRange {
@@ -24,6 +30,13 @@ export interface ConnectFailed extends Error {
   readonly code: string
 }
 
+/** Why there is no flow; `message` says what to do. */
+export interface OpenFailed extends Error {
+  readonly _tag: "OpenFailed"
+  /** The resource's answer, or why it was not asked. */
+  readonly code: Failure["code"]
+}
+
 export interface Connection {
   /** As the administrator named this client. */
   readonly name: string
@@ -33,6 +46,15 @@ export interface Connection {
   readonly relay: string
   /** What it may reach now. Rejects with `ConnectFailed`. */
   readonly resources: () => Promise<ReadonlyArray<Resource>>
+  /**
+   * A flow to a TCP port of a resource, by its name or an address that it covers; the resource has accepted by then. Rejects with
+   * `OpenFailed`.
+   */
+  readonly openTcp: (host: string, port: number) => Promise<Flow>
+  /** The page's own `fetch`, over a flow: for `http:` URLs. Rejects as that does, and with `OpenFailed`. Follows no redirects. */
+  readonly fetch: (input: string | URL | Request, init?: RequestInit) => Promise<Response>
+  /** The connectors that this page has sessions with, and how bytes get there. */
+  readonly peers: () => Promise<ReadonlyArray<Peer>>
   readonly close: () => Promise<void>
   /** Says why the link to the relay has ended. Never rejects. */
   readonly closed: Promise<string>
@@ -57,6 +79,13 @@ export const connect = async (token?: string): Promise<Connection> => {
       relay: relay.relay,
       resources: async () =>
         [...await run(relay.resources)].map(({ address, name, tcp, udp }) => ({ name, address, tcp, udp })),
+      openTcp: (host, port) => run(relay.sessions.openTcp(host, port)),
+      fetch: async (input, init) => {
+        const request = new Request(input, init)
+        const { host, port } = Http.targetOf(new URL(request.url))
+        return await Http.fetchOver(await run(relay.sessions.openTcp(host, port), request.signal), request)
+      },
+      peers: () => run(relay.sessions.peers),
       close,
       closed
     }
@@ -67,8 +96,9 @@ export const connect = async (token?: string): Promise<Connection> => {
 }
 
 /** With the error itself, not wrapped. */
-const run = async <A, E>(effect: Effect.Effect<A, E>): Promise<A> => {
-  const exit = await Effect.runPromiseExit(effect)
+const run = async <A, E>(effect: Effect.Effect<A, E>, signal?: AbortSignal): Promise<A> => {
+  const exit = await Effect.runPromiseExit(effect, signal === undefined ? {} : { signal })
   if (Exit.isSuccess(exit)) return exit.value
+  signal?.throwIfAborted()
   throw Cause.squash(exit.cause)
 }

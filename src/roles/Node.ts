@@ -6,7 +6,7 @@ import { Relay } from "../actors/RelayRpcs.ts"
 import { Signaling } from "../actors/SignalingRpcs.ts"
 import { type SessionStatus, StreamMux } from "../actors/StreamMuxRpcs.ts"
 import { Stun } from "../actors/StunRpcs.ts"
-import { WebRtc } from "../actors/WebRtcRpcs.ts"
+import { type BrowserPeer, WebRtc } from "../actors/WebRtcRpcs.ts"
 import { NODE_ACTORS, NODE_PLACEMENT, WEBRTC_PLACEMENT } from "../actors/Wiring.ts"
 import * as PathKind from "../protocol/PathKind.ts"
 import { isWebRtc, type PathRef } from "../protocol/PathRef.ts"
@@ -35,7 +35,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
     actors: webRtc ? [...NODE_ACTORS, WebRtc] : NODE_ACTORS,
     placement: webRtc ? { ...NODE_PLACEMENT, ...WEBRTC_PLACEMENT } : NODE_PLACEMENT,
     configs: {
-      [WebRtc.name]: { role, iceServers: config.iceServers },
+      [WebRtc.name]: { stateDir, role, iceServers: config.iceServers },
       [Signaling.name]: { stateDir, carrier },
       [Relay.name]: { stateDir },
       [Stun.name]: { portMapping: config.path === "auto" ? config.portMapping : "off" },
@@ -44,6 +44,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
         role,
         carrier,
         direct: config.path === "auto",
+        webRtc,
         udpPort: config.udp.port,
         socks5: role === "client" ? config.socks5 : null,
         local: options.localDoor ? { path: join(stateDir, LOCAL_DOOR_FILE) } : null,
@@ -73,9 +74,11 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
       const signaling = yield* orNull(supervisor.ref(Signaling).ask((client) => client.State(), BRIEF))
       const leg = yield* orNull(supervisor.ref(Relay).ask((client) => client.State(), BRIEF))
       const legReason = leg?.reason ?? "the relay actor is being restarted"
-      const peers = sessions.filter(({ up }) => up).map((session) =>
-        peerOf(session, paths, legReason, config.path === "relay")
-      )
+      const browsers = webRtc ? yield* orNull(supervisor.ref(WebRtc).ask((client) => client.Browsers(), BRIEF)) : null
+      const peers = [
+        ...sessions.filter(({ up }) => up).map((session) => peerOf(session, paths, legReason, config.path === "relay")),
+        ...(browsers ?? []).map(browserOf)
+      ]
       return { peers, signaling, leg }
     }),
     unready: Effect.gen(function*() {
@@ -120,6 +123,17 @@ const forwardsOf = (config: ClientConfig) =>
   config.forwards.map(({ listen, port, resource }) => ({ listen, port, resource }))
 
 const relayOf = (path: PathRef): string | null => (path.kind === "relay" && !isWebRtc(path) ? path.relay ?? null : null)
+
+const browserOf = ({ bytesIn, bytesOut, flows, local, name, remote, rttMs }: BrowserPeer): Peer => ({
+  name,
+  path: "webrtc",
+  relay: null,
+  rttMs,
+  reason: `browser (${local ?? "?"} to ${remote ?? "?"})`,
+  flows,
+  bytesIn,
+  bytesOut
+})
 
 const peerOf = (
   session: SessionStatus,

@@ -1,11 +1,7 @@
 /** `sallyport/browser` in a real browser, at a relay whose certificate an authority of this test's own has issued. */
-// oxlint-disable-next-line import/no-unassigned-import -- before the library, which does not load without it
-import "reflect-metadata"
-import * as x509 from "@peculiar/x509"
 import { Either, Redacted } from "effect"
-import { createHash, webcrypto } from "node:crypto"
 import { once } from "node:events"
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { createServer, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
@@ -13,45 +9,8 @@ import { join } from "node:path"
 import { type BrowserContext, chromium, type Page } from "playwright-core"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"
 import * as EnrolmentToken from "../../src/protocol/EnrolmentToken.ts"
+import { certify, CHROMIUM } from "./support/Chromium.ts"
 import { resource, ROOT, World } from "./support/Programs.ts"
-
-const CHROMIUM = "/usr/bin/chromium"
-const P256 = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" }
-const DAY_MS = 86_400_000
-
-/** An authority, and a certificate for 127.0.0.1 under it. */
-const certify = async (dir: string, name: string) => {
-  const make = () => webcrypto.subtle.generateKey(P256, true, ["sign", "verify"])
-  const [authority, leaf] = await Promise.all([make(), make()])
-  const dates = { notBefore: new Date(Date.now() - DAY_MS), notAfter: new Date(Date.now() + 30 * DAY_MS) }
-  const root = await x509.X509CertificateGenerator.createSelfSigned({
-    ...dates,
-    name: `CN=${name}`,
-    keys: authority,
-    signingAlgorithm: P256,
-    serialNumber: "01",
-    extensions: [new x509.BasicConstraintsExtension(true, undefined, true)]
-  })
-  const certificate = await x509.X509CertificateGenerator.create({
-    ...dates,
-    subject: "CN=relay",
-    issuer: root.subject,
-    publicKey: leaf.publicKey,
-    signingKey: authority.privateKey,
-    signingAlgorithm: P256,
-    serialNumber: "02",
-    extensions: [
-      new x509.BasicConstraintsExtension(false, undefined, true),
-      new x509.SubjectAlternativeNameExtension([{ type: "ip", value: "127.0.0.1" }])
-    ]
-  })
-  const key = Buffer.from(await webcrypto.subtle.exportKey("pkcs8", leaf.privateKey)).toString("base64")
-  const files = { cert: join(dir, `${name}.crt`), key: join(dir, `${name}.key`) }
-  writeFileSync(files.cert, `${certificate.toString("pem")}\n${root.toString("pem")}\n`)
-  writeFileSync(files.key, `-----BEGIN PRIVATE KEY-----\n${key}\n-----END PRIVATE KEY-----\n`, { mode: 0o600 })
-  const spki = createHash("sha256").update(new Uint8Array(root.publicKey.rawData)).digest("base64")
-  return { files, spki }
-}
 
 /** More than one message of the link holds. */
 const MANY = 1500

@@ -53,6 +53,7 @@ const setup = Effect.gen(function*() {
       node,
       ticketKeys: node.ticketKeys,
       authorityKey: authority.key,
+      webRtc: false,
       signaling: refTo("signaling", signaling),
       relay: refTo("relay", relay),
       publish: (event) => void events.push(event),

@@ -21,6 +21,8 @@ export interface Member {
 
 export interface Link {
   readonly member: Member
+  /** A page, which WebRTC reaches and QUIC does not. */
+  readonly isBrowser: boolean
   /** Epoch ms. */
   readonly since: number
   readonly events: Mailbox.Mailbox<SignalingEvent>

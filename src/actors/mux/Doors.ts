@@ -2,11 +2,11 @@
 import { Effect, type Scope } from "effect"
 import type { Verdict } from "../../protocol/FlowWire.ts"
 import { pump as startPump, type PumpOptions } from "../../transport/flow/FlowPump.ts"
+import type { FlowStream } from "../../transport/flow/FlowStream.ts"
 import { ForwardServer } from "../../transport/flow/ForwardServer.ts"
 import type { ListenAt } from "../../transport/flow/Listener.ts"
 import { Socks5Server } from "../../transport/flow/Socks5Server.ts"
 import { adopt } from "../../transport/flow/TcpReader.ts"
-import type { QuicStream } from "../../transport/quic/QuicStream.ts"
 import { type Forward, ListenFailed } from "../StreamMuxRpcs.ts"
 
 type Watch = Pick<PumpOptions, "onFirst" | "onDone">
@@ -18,7 +18,7 @@ export interface Request {
   /** Aborted when the application leaves before the answer. */
   readonly gone: AbortSignal
   /** False: the application has left, and the stream is the caller's to abort. */
-  readonly begin: (stream: QuicStream, fromStream: Uint8Array, watch: Watch) => boolean
+  readonly begin: (stream: FlowStream, fromStream: Uint8Array, watch: Watch) => boolean
   readonly refuse: (verdict: Verdict) => void
 }
 

@@ -1,7 +1,7 @@
 /** One flow of an application, from its question at a door to its end: a session is obtained, a stream opened, bytes pumped. */
 import { Effect } from "effect"
 import type { Verdict } from "../../protocol/FlowWire.ts"
-import { FLOW_RESET } from "../../transport/flow/FlowPump.ts"
+import { FLOW_RESET } from "../../transport/flow/FlowStream.ts"
 import type { FlowSession } from "../../transport/plane/FlowSession.ts"
 import type { Request } from "./Doors.ts"
 import type { FlowTrace, FlowTraces } from "./FlowTrace.ts"

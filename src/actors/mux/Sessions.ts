@@ -58,6 +58,8 @@ export interface Options {
   readonly onIce: (session: SessionId, signal: Uint8Array | null) => void
   readonly metrics: MuxMetrics
   readonly traces: FlowTraces
+  /** Whether browsers are taken, by another actor. */
+  readonly webRtc: boolean
   /** Runs an effect of this actor from a callback of the data plane. */
   readonly fork: (effect: Effect.Effect<void>) => void
 }
@@ -306,6 +308,7 @@ export const make = (options: Options) => {
         signaling.ask((client) => client.Decline({ session, reason }))
       )
     if (node.role !== "connector") return yield* decline("this node is no connector")
+    if (invite.over === "webrtc") return yield* decline("it takes no browsers; set webrtc: auto in its configuration")
     if (held.size >= MAX_SESSIONS) return yield* decline("no room for another session")
     const documents = open(invite.grant, invite.ticket)
     if (Either.isLeft(documents)) return yield* decline(documents.left)
@@ -323,6 +326,7 @@ export const make = (options: Options) => {
   const onSignal = (event: SignalingEvent): Effect.Effect<void> => {
     switch (event._tag) {
       case "Invite":
+        if (event.over === "webrtc" && options.webRtc) return Effect.void // the WebRtcActor answers
         return Effect.sync(() => fork(Tracing.under(event.traceparent)(onInvite(event))))
       case "GrantReplaced":
         return Effect.sync(() => onGrantReplaced(event.session, event.grant))

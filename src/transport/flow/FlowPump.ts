@@ -2,12 +2,15 @@
 import { Buffer } from "node:buffer"
 import net from "node:net"
 import { type Duplex } from "node:stream"
-import { READ_NOTHING, READ_RESET, WRITE_STOPPED } from "../quic/QuicEngine.ts"
-import { type QuicStream, type StreamHandler } from "../quic/QuicStream.ts"
+import {
+  FLOW_RESET,
+  type FlowStream,
+  READ_NOTHING,
+  READ_RESET,
+  type StreamHandler,
+  WRITE_STOPPED
+} from "./FlowStream.ts"
 import { type Reader } from "./TcpReader.ts"
-
-/** Stream error code of a flow that was cut, by either side. */
-export const FLOW_RESET = 1
 
 export interface FlowOutcome {
   /** Bytes from the socket that the stream took. */
@@ -19,7 +22,7 @@ export interface FlowOutcome {
 }
 
 export interface PumpOptions {
-  readonly stream: QuicStream
+  readonly stream: FlowStream
   /** A paused socket with its reader, or any paused Duplex (made with `allowHalfOpen`). Belongs to the pump from here on. */
   readonly socket: Reader | Duplex
   /** Bytes already read from the stream, first to go to the socket. */
@@ -36,7 +39,7 @@ export interface PumpOptions {
 const HIGH_WATER_BYTES = 1 << 20
 
 export class FlowPump implements StreamHandler {
-  readonly #stream: QuicStream
+  readonly #stream: FlowStream
   readonly #socket: Duplex
   readonly #onFirst: PumpOptions["onFirst"]
   readonly #onDone: (outcome: FlowOutcome) => void

@@ -1,5 +1,4 @@
 /** The beginning of a flow on its stream: the client asks, the connector answers; what follows is for a FlowPump. */
-import { Buffer } from "node:buffer"
 import {
   type BadReason,
   type Decoded,
@@ -10,27 +9,36 @@ import {
   type Open,
   type Verdict
 } from "../../protocol/FlowWire.ts"
-import { READ_NOTHING, READ_RESET, WRITE_STOPPED } from "../quic/QuicEngine.ts"
-import { type QuicSession } from "../quic/QuicSession.ts"
-import { type QuicStream, type StreamHandler } from "../quic/QuicStream.ts"
-import { FLOW_RESET } from "./FlowPump.ts"
+import {
+  FLOW_RESET,
+  type FlowStream,
+  READ_NOTHING,
+  READ_RESET,
+  type StreamHandler,
+  WRITE_STOPPED
+} from "./FlowStream.ts"
 
 /** A dial may take 10 s, and its answer a few round trips over a bad path. */
 export const VERDICT_TIMEOUT_MS = 15_000
 /** The Open is in the first packet of its stream; only losses delay the rest. */
 export const OPEN_TIMEOUT_MS = 10_000
 /** Of application bytes that come right behind an Open or a verdict, this many are taken along at once. */
-const scrap = Buffer.allocUnsafeSlow(16 * 1024)
+const scrap = new Uint8Array(16 * 1024)
 
 export type Answer =
   | {
     readonly _tag: "Accepted"
-    readonly stream: QuicStream
+    readonly stream: FlowStream
     /** The application's first bytes from the far side; the pump wants them as `fromStream`. */
     readonly rest: Uint8Array
   }
   /** The stream is over. */
   | { readonly _tag: "Rejected"; readonly verdict: Verdict }
+
+/** Null: no more of them now. */
+export interface Streams {
+  readonly openStream: () => FlowStream | null
+}
 
 const internal = (reason: string): Answer => ({ _tag: "Rejected", verdict: { code: "internal", reason } })
 
@@ -38,7 +46,7 @@ const internal = (reason: string): Answer => ({ _tag: "Rejected", verdict: { cod
  * Client: opens a flow. `done` is called once, in a later turn or at once. The returned function gives the flow up (the
  * application went away); then `done` is not called any more.
  */
-export const request = (session: QuicSession, open: Open, done: (answer: Answer) => void): () => void => {
+export const request = (session: Streams, open: Open, done: (answer: Answer) => void): () => void => {
   const hello = encodeOpen(open)
   const stream = hello === null ? null : session.openStream()
   if (hello === null || stream === null) {
@@ -88,7 +96,7 @@ const tooMany: Answer = {
 }
 
 export interface Incoming {
-  readonly stream: QuicStream
+  readonly stream: FlowStream
   readonly open: Open
   /** The application's first bytes; the pump wants them as `fromStream`. */
   readonly rest: Uint8Array
@@ -99,7 +107,7 @@ export interface Incoming {
  * `reject` ends it. A stream that does not begin with an Open is reset and `onBad` is told.
  */
 export const accept = (
-  stream: QuicStream,
+  stream: FlowStream,
   onOpen: (incoming: Incoming) => void,
   onBad: (reason: BadReason | "reset" | "ended" | "timed_out") => void = () => {}
 ): void => {
@@ -127,14 +135,14 @@ export const accept = (
 const waiting: StreamHandler = { onReadable: () => {}, onWritable: () => {}, onClosed: () => {} }
 
 /** Connector: says that the resource answered. The verdict is in front of everything that a pump writes after it. */
-export const admit = (stream: QuicStream): Uint8Array => {
+export const admit = (stream: FlowStream): Uint8Array => {
   const bytes = encodeVerdict({ code: "accepted", reason: "" })
   const taken = stream.write(bytes)
   return taken < 0 ? NOTHING : bytes.subarray(taken)
 }
 
 /** Connector: says why not, and ends the stream; what the client still sends is thrown away. */
-export const reject = (stream: QuicStream, verdict: Verdict): void => {
+export const reject = (stream: FlowStream, verdict: Verdict): void => {
   const writer = write(stream, encodeVerdict(verdict), true)
   stream.handler = { onReadable: () => discard(stream), onWritable: writer, onClosed: () => {} }
   writer()
@@ -144,7 +152,7 @@ export const reject = (stream: QuicStream, verdict: Verdict): void => {
 const NOTHING = new Uint8Array(0)
 
 /** Writes all of `bytes` as room comes, then the end if asked to. */
-const write = (stream: QuicStream, bytes: Uint8Array, end = false) => {
+const write = (stream: FlowStream, bytes: Uint8Array, end = false) => {
   let left = bytes
   return () => {
     while (left.length > 0) {
@@ -157,7 +165,7 @@ const write = (stream: QuicStream, bytes: Uint8Array, end = false) => {
   }
 }
 
-const discard = (stream: QuicStream): void => {
+const discard = (stream: FlowStream): void => {
   for (let budget = 64; budget > 0 && !stream.readOver; budget -= 1) {
     if (stream.read(scrap) === READ_NOTHING) return
   }
@@ -165,21 +173,28 @@ const discard = (stream: QuicStream): void => {
 
 /** Feeds a decoder from a stream until it is done; the bytes behind it are handed over as a copy. */
 const collect = <A>(
-  stream: QuicStream,
+  stream: FlowStream,
   decode: (bytes: Uint8Array) => Decoded<A>,
   done: (result: A | BadReason | "reset" | "ended", rest: Uint8Array) => void
 ) => {
-  let kept: Buffer = Buffer.alloc(0)
+  let kept: Uint8Array = NOTHING
   return (): void => {
     for (;;) {
       const got = stream.read(scrap)
       if (got === READ_NOTHING) return
       if (got === READ_RESET) return done("reset", NOTHING)
-      kept = Buffer.concat([kept, scrap.subarray(0, got)])
+      kept = joined(kept, scrap.subarray(0, got))
       const step = decode(kept)
       if (step._tag === "Done") return done(step.value, kept.subarray(step.used))
       if (step._tag === "Bad") return done(step.reason, NOTHING)
       if (stream.readOver) return done("ended", NOTHING)
     }
   }
+}
+
+const joined = (left: Uint8Array, right: Uint8Array): Uint8Array => {
+  const all = new Uint8Array(left.length + right.length)
+  all.set(left)
+  all.set(right, left.length)
+  return all
 }

@@ -4,7 +4,7 @@ import { type Verdict, type VerdictCode } from "../../protocol/FlowWire.ts"
 import * as Dialer from "../flow/Dialer.ts"
 import { type FlowOutcome, pump as startPump } from "../flow/FlowPump.ts"
 import * as FlowStart from "../flow/FlowStart.ts"
-import type { QuicStream } from "../quic/QuicStream.ts"
+import type { FlowStream } from "../flow/FlowStream.ts"
 
 export interface Permit {
   readonly resource: Resource
@@ -38,7 +38,7 @@ export interface ConnectorFlowsOptions {
   /** Whether the session's grant permits this, now. */
   readonly permit: (host: string, port: number) => Permit | VerdictCode
   /** The control stream, once. A second one is refused. */
-  readonly onControl: (stream: QuicStream, early: Uint8Array) => void
+  readonly onControl: (stream: FlowStream, early: Uint8Array) => void
   readonly onFlow: (asked: Asked) => FlowWatch
 }
 
@@ -55,7 +55,7 @@ export class ConnectorFlows {
   }
 
   /** A stream that the client opened. */
-  onStream(stream: QuicStream): void {
+  onStream(stream: FlowStream): void {
     FlowStart.accept(stream, (incoming) => {
       if (incoming.open.kind === "tcp") return this.#onOpen(incoming)
       if (this.#hasControl) return stream.abort(0)

@@ -1,8 +1,7 @@
 /** A session's first stream, on which the two sides keep each other informed (SessionWire). Never ends while the session lives. */
 import * as FlowWire from "../../protocol/FlowWire.ts"
 import * as SessionWire from "../../protocol/SessionWire.ts"
-import { READ_NOTHING, READ_RESET } from "../quic/QuicEngine.ts"
-import type { QuicStream } from "../quic/QuicStream.ts"
+import { type FlowStream, READ_NOTHING, READ_RESET } from "../flow/FlowStream.ts"
 
 /** More unsent bytes than this: the peer reads nothing, and the session is of no use. */
 const MAX_UNSENT_BYTES = 256 * 1024
@@ -16,13 +15,13 @@ export interface ControlEvents {
 }
 
 export class ControlStream {
-  readonly #stream: QuicStream
+  readonly #stream: FlowStream
   readonly #events: ControlEvents
   readonly #decoder = new SessionWire.Decoder()
   #unsent = new Uint8Array(0)
 
   /** `early`: bytes of the stream that were read before. */
-  constructor(stream: QuicStream, events: ControlEvents, early: Uint8Array = new Uint8Array(0)) {
+  constructor(stream: FlowStream, events: ControlEvents, early: Uint8Array = new Uint8Array(0)) {
     this.#stream = stream
     this.#events = events
     stream.handler = {
@@ -34,7 +33,7 @@ export class ControlStream {
   }
 
   /** Client: begins the stream. */
-  static open(stream: QuicStream, events: ControlEvents): ControlStream {
+  static open(stream: FlowStream, events: ControlEvents): ControlStream {
     const control = new ControlStream(stream, events)
     if (OPEN !== null) control.#append(OPEN)
     return control

@@ -6,7 +6,6 @@ import { Either } from "effect"
 import type { Grant, Ticket } from "../../protocol/Documents.ts"
 import type { VerdictCode } from "../../protocol/FlowWire.ts"
 import { tagFromHex } from "../../protocol/Frame.ts"
-import * as GrantCheck from "../../protocol/GrantCheck.ts"
 import { type NodeKey } from "../../protocol/NodeKey.ts"
 import { type PathRef, type Role } from "../../protocol/PathRef.ts"
 import type { LegKind, SessionMessage } from "../../protocol/SessionWire.ts"
@@ -19,6 +18,7 @@ import { ConnectorFlows, type ConnectorFlowsOptions } from "./ConnectorFlows.ts"
 import { ControlStream } from "./ControlStream.ts"
 import type { PacketRouter } from "./PacketRouter.ts"
 import { newSecret, PeerSession, type PeerSessionEvents } from "./PeerSession.ts"
+import { Permission } from "./Permission.ts"
 
 export interface FlowSessionEvents extends Omit<PeerSessionEvents, "onUp" | "onStream" | "onDown"> {
   /** Client: the session takes flows. Connector: it does, and path messages are understood. */
@@ -57,7 +57,7 @@ export class FlowSession {
   readonly #node: NodeContext
   readonly #events: FlowSessionEvents
   readonly #served: ConnectorFlows
-  #grant: Grant
+  readonly #permission: Permission
   #control: ControlStream | null = null
   /** Client: flows that run or are being opened. */
   #asked = 0
@@ -78,10 +78,17 @@ export class FlowSession {
     this.id = ticket.session
     this.#node = node
     this.#events = events
-    this.#grant = grant
+    const isClient = node.role === "client"
+    const peerKey = isClient ? grant.connectorKey : grant.clientKey
+    // The keys that this session's two ends have proved, and the time.
+    this.#permission = new Permission(grant, () => ({
+      clientKey: isClient ? node.key : peerKey,
+      connectorKey: isClient ? peerKey : node.key,
+      nowSeconds: node.nowSeconds()
+    }))
     this.lastFlowAt = node.now()
     this.#served = new ConnectorFlows({
-      permit: (host, port) => this.#permit(host, port),
+      permit: (host, port) => this.#permission.permit(host, port),
       onControl: (stream, early) => {
         this.#control = new ControlStream(stream, this.#controlEvents, early)
         this.tellLeg()
@@ -91,13 +98,12 @@ export class FlowSession {
         return events.onFlow(asked)
       }
     })
-    const isClient = node.role === "client"
     const clientTag = tagFromHex(ticket.clientTag)
     const connectorTag = tagFromHex(ticket.connectorTag)
     this.peer = new PeerSession({
       id: ticket.session,
       role: node.role,
-      peerKey: isClient ? grant.connectorKey : grant.clientKey,
+      peerKey,
       peerName: isClient ? grant.connectorName : grant.clientName,
       sendTag: isClient ? clientTag : connectorTag,
       receiveTag: isClient ? connectorTag : clientTag,
@@ -123,7 +129,7 @@ export class FlowSession {
   }
 
   get grant(): Grant {
-    return this.#grant
+    return this.#permission.grant
   }
 
   get path(): PathRef {
@@ -137,7 +143,7 @@ export class FlowSession {
 
   /** Whether the session's grant names this target, so that no new dial is needed. */
   permits(host: string, port: number): boolean {
-    return !this.#leaving && typeof this.#permit(host, port) !== "string"
+    return !this.#leaving && typeof this.#permission.permit(host, port) !== "string"
   }
 
   /**
@@ -145,18 +151,16 @@ export class FlowSession {
    * The client passes it on; the connector cuts what it no longer permits. False: it is for others.
    */
   setGrant(grant: Grant, signed: Signed.Signed): boolean {
-    if (this.#standing(grant) !== null) return false
-    if (!GrantCheck.isNewer(grant, this.#grant)) return true
-    this.#grant = grant
+    const taken = this.#permission.replace(grant)
+    if (taken !== "taken") return taken === "older"
     if (this.#node.role === "client") this.#control?.send({ _tag: "Grant", signed: Signed.toBytes(signed) })
-    else this.#served.recheck((host, port) => typeof this.#permit(host, port) !== "string")
+    else this.#served.recheck((host, port) => typeof this.#permission.permit(host, port) !== "string")
     return true
   }
 
   /** Why the grant is of no more use; null: it is. */
   standing(): VerdictCode | null {
-    const reason = this.#standing(this.#grant)
-    return reason === null ? null : VERDICT_OF[reason]
+    return this.#permission.standing()
   }
 
   tellLeg(): void {
@@ -260,34 +264,4 @@ export class FlowSession {
     }
     this.#control?.send({ _tag: "GrantAck", id: grant.id })
   }
-
-  #permit(host: string, port: number) {
-    const { grant } = this
-    const verdict = GrantCheck.permits(grant, { host, port, protocol: "tcp", ...this.#parties() })
-    return verdict._tag === "Permitted" ? verdict : VERDICT_OF[verdict.reason]
-  }
-
-  #standing(grant: Grant) {
-    return GrantCheck.stands(grant, this.#parties())
-  }
-
-  /** The keys that this session's two ends have proved, and the time. */
-  #parties() {
-    const { key, nowSeconds, role } = this.#node
-    const peer = this.peer.peerKey as NodeKey
-    return {
-      clientKey: role === "client" ? key : peer,
-      connectorKey: role === "client" ? peer : key,
-      nowSeconds: nowSeconds()
-    }
-  }
-}
-
-const VERDICT_OF: Readonly<Record<GrantCheck.Reason, VerdictCode>> = {
-  expired: "grant_expired",
-  not_yet_valid: "grant_expired",
-  foreign_client: "denied",
-  foreign_connector: "denied",
-  unknown_resource: "name_not_found",
-  port_not_listed: "port_not_listed"
 }

@@ -2,6 +2,8 @@
 
 import type { Resumption } from "./Resumption.ts"
 
+export { READ_NOTHING, READ_RESET, WRITE_STOPPED } from "../flow/FlowStream.ts"
+
 /** A session's paths live in this many fixed slots; a slot is pointed at another path underneath (QUIC never sees a new address). */
 export const SLOTS = 8
 
@@ -28,12 +30,6 @@ export interface EngineOptions {
   readonly resumption?: Resumption
 }
 
-/** `read` has nothing for now. */
-export const READ_NOTHING = -1
-/** `read`: the peer reset the stream, or it is already over. */
-export const READ_RESET = -2
-/** `write`: the peer asked to stop, or the stream is already over. */
-export const WRITE_STOPPED = -1
 /** `write`: the peer's stream limit does not allow this new stream yet. */
 export const WRITE_LIMITED = -2
 

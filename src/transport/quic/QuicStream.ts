@@ -1,15 +1,6 @@
 /** One bidirectional stream of a session, as flows see it. All calls are synchronous; nothing here throws. */
-import { MAX_STREAM_WINDOW, READ_NOTHING, READ_RESET, STREAM_WINDOW, WRITE_STOPPED } from "./QuicEngine.ts"
-
-/** Told by the session, in its turn. A handler may be replaced at any time. */
-export interface StreamHandler {
-  /** Bytes, the end or a reset wait to be read; said again in every turn until they are read. */
-  readonly onReadable: () => void
-  /** There may be room again after a short `write` or an unsuccessful `finish`. */
-  readonly onWritable: () => void
-  /** The session is gone, and the stream with it. */
-  readonly onClosed: () => void
-}
+import { type FlowStream, READ_NOTHING, READ_RESET, type StreamHandler, WRITE_STOPPED } from "../flow/FlowStream.ts"
+import { MAX_STREAM_WINDOW, STREAM_WINDOW } from "./QuicEngine.ts"
 
 /** What a stream needs of its session. */
 export interface StreamOwner {
@@ -40,7 +31,7 @@ const SMALL_BYTES = 16 * 1024
 /** An Open has about a hundred bytes, and its reader never waits. */
 const UNACCEPTED_BYTES = 16 * 1024
 
-export class QuicStream {
+export class QuicStream implements FlowStream {
   readonly id: number
   readonly #owner: StreamOwner
   handler: StreamHandler | null = null

@@ -1,0 +1,246 @@
+/**
+ * A connector's sessions with browsers, from the relay's invitation to their end. What the two ends signal is sealed for them alone
+ * (`SignalSeal`), so that the DTLS fingerprint in it is that of the key which the grant names.
+ */
+import { Clock, Effect, Either } from "effect"
+import type { IceServer } from "node-datachannel"
+import { createPublicKey, diffieHellman, generateKeyPairSync, type KeyObject } from "node:crypto"
+import * as IceSignal from "../../protocol/IceSignal.ts"
+import { toBytes } from "../../protocol/NodeKey.ts"
+import * as SignalSeal from "../../protocol/SignalSeal.ts"
+import * as Authority from "../../services/Authority.ts"
+import * as Crypto from "../../services/Crypto.ts"
+import type { NodeState } from "../../services/NodeState.ts"
+import * as Metrics from "../../services/telemetry/Metrics.ts"
+import type { Asked, FlowWatch } from "../../transport/plane/ConnectorFlows.ts"
+import { BrowserSession } from "../../transport/webrtc/BrowserSession.ts"
+import type { FlowTraces } from "../mux/FlowTrace.ts"
+import type { SessionId, SignalingEvent } from "../RelaySignalingRpcs.ts"
+import type { RpcsOf } from "../runtime/ActorAddress.ts"
+import type { ActorRef } from "../runtime/ActorRef.ts"
+import type { Signaling } from "../SignalingRpcs.ts"
+import type { BrowserPeer } from "../WebRtcRpcs.ts"
+
+/** Sessions of one connector; one more is declined. */
+const MAX_SESSIONS = 256
+/** A browser that has not connected by then has given up. */
+const CONNECT_MS = 30_000
+const BRIEF = { deadline: "2 seconds" } as const
+
+export interface Options {
+  readonly node: NodeState
+  readonly signaling: ActorRef<RpcsOf<typeof Signaling>>
+  readonly servers: Effect.Effect<ReadonlyArray<string | IceServer>>
+  readonly traces: FlowTraces
+  /** Brings what a connection says back into the actor's turn. */
+  readonly post: (message: Outcome) => void
+  readonly fork: (effect: Effect.Effect<void>) => void
+}
+
+export type Outcome =
+  | { readonly _tag: "BrowserSignal"; readonly session: SessionId; readonly signal: IceSignal.IceSignal }
+  | { readonly _tag: "BrowserDown"; readonly session: SessionId; readonly why: string }
+
+type Invite = SignalingEvent & { readonly _tag: "Invite" }
+
+interface Held {
+  readonly name: string
+  readonly parties: SignalSeal.Parties
+  readonly session: BrowserSession
+  readonly since: number
+  seal: SignalSeal.SignalSeal | null
+}
+
+export const make = ({ fork, node, post, servers, signaling, traces }: Options) => {
+  const held = new Map<SessionId, Held>()
+  const verdicts = new Metrics.Counts()
+  let clockOffset = 0 // seconds that the relay's clock is ahead of ours
+  const nowSeconds = () => Math.floor(Date.now() / 1000) + clockOffset
+  const verify = (signed: Parameters<typeof Authority.verify>[1]) =>
+    Either.getOrNull(Authority.verify("grant", signed, node.relay.authorityKey, nowSeconds()))
+
+  const watchFlow = (session: SessionId, { host, port, traceparent }: Asked): FlowWatch => {
+    const about = { "server.address": host, "server.port": port }
+    const trace = traces.begin("flow.serve", "server", traceparent, about)
+    trace.joins(session)
+    trace.phase("flow.dial")
+    return {
+      onVerdict: ({ code }) => {
+        verdicts.add(code)
+        if (code === "accepted") trace.phase("flow.first_byte")
+        else trace.refused(code)
+      },
+      onFirst: () => void trace.phase("flow.transfer"),
+      onDone: trace.done
+    }
+  }
+
+  const end = (id: SessionId, why: string) =>
+    Effect.suspend(() => {
+      const it = held.get(id)
+      if (it === undefined) return Effect.void
+      held.delete(id)
+      it.session.close(why)
+      return Effect.logInfo("browser gone").pipe(Effect.annotateLogs({ session: id, peer: it.name, why }))
+    })
+
+  const onInvite = Effect.fn("WebRtc.onInvite")(function*({ grant, session: id, ticket }: Invite) {
+    const decline = (reason: string) =>
+      Effect.zipRight(
+        Effect.logWarning("browser declined").pipe(Effect.annotateLogs({ session: id, reason })),
+        signaling.ask((it) => it.Decline({ session: id, reason }), BRIEF)
+      )
+    if (held.size >= MAX_SESSIONS) return yield* decline("no room for another browser")
+    const now = nowSeconds()
+    const opened = Either.all({
+      grant: Authority.verify("grant", grant, node.relay.authorityKey, now),
+      ticket: Authority.verify("ticket", ticket, node.relay.authorityKey, now)
+    })
+    if (Either.isLeft(opened)) return yield* decline(opened.left.message)
+    const documents = opened.right
+    const { clientKey, connectorKey } = documents.ticket
+    if (connectorKey !== node.identity.key || documents.grant.connectorKey !== connectorKey) {
+      return yield* decline("the grant is for another node")
+    }
+    if (documents.grant.clientKey !== clientKey) return yield* decline("grant and ticket are for different nodes")
+    if (documents.ticket.session !== id) return yield* decline("the ticket is for another session")
+    if (!held.has(id)) {
+      held.set(id, {
+        name: documents.grant.clientName,
+        parties: { session: id, clientKey, connectorKey },
+        since: yield* Clock.currentTimeMillis,
+        seal: null,
+        session: new BrowserSession({
+          ...documents,
+          key: connectorKey,
+          nowSeconds,
+          openGrant: verify,
+          onSignal: (signal) => post({ _tag: "BrowserSignal", session: id, signal }),
+          onConnected: (pair) =>
+            fork(
+              Effect.logInfo("browser connected").pipe(
+                Effect.annotateLogs({ session: id, peer: documents.grant.clientName, ...pair })
+              )
+            ),
+          onFlow: (asked) => watchFlow(id, asked),
+          onDown: (why) => post({ _tag: "BrowserDown", session: id, why })
+        })
+      })
+    }
+    return yield* signaling.ask((it) => it.Ready({ session: id }), BRIEF)
+  }, Effect.catchAll((error) => Effect.logWarning("a browser's invitation could not be answered", error.message)))
+
+  const forward = (session: SessionId, box: Uint8Array) =>
+    Effect.sync(() => fork(Effect.ignore(signaling.ask((it) => it.Forward({ session, box }), BRIEF))))
+
+  /** The client's key, once in a session; the answer is ours. */
+  const onHello = Effect.fnUntraced(function*(it: Held, { ephemeral, signature }: SignalSeal.Hello) {
+    const { parties } = it
+    const signed = SignalSeal.signedBytes("client", parties, { client: ephemeral, connector: null })
+    if (it.seal !== null || !Crypto.verify(toBytes(parties.clientKey), signed, signature)) return
+    const own = generateKeyPairSync("x25519")
+    const connectorEphemeral = rawOf(own.publicKey)
+    const secret = agree(own.privateKey, ephemeral)
+    if (secret === null) return
+    const agreed = { ...parties, side: "connector", secret, clientEphemeral: ephemeral, connectorEphemeral } as const
+    it.seal = yield* Effect.promise(() => SignalSeal.SignalSeal.make(agreed))
+    const both = { client: ephemeral, connector: connectorEphemeral }
+    const answer = node.identity.sign(SignalSeal.signedBytes("connector", parties, both))
+    yield* forward(parties.session, SignalSeal.encodeHello({ ephemeral: connectorEphemeral, signature: answer }))
+  })
+
+  const onBox = Effect.fnUntraced(function*(it: Held, box: Uint8Array) {
+    const hello = SignalSeal.decodeHello(box)
+    if (hello !== null) return yield* onHello(it, hello)
+    const { seal, session } = it
+    const plain = seal === null ? null : yield* Effect.promise(() => seal.open(box))
+    const signal = plain === null ? null : IceSignal.decode(plain)
+    if (signal === null) return yield* Effect.logDebug("a browser's signal was not understood")
+    session.onSignal(signal, signal.kind === "offer" ? yield* servers : [])
+  })
+
+  return {
+    /** From signaling. */
+    onEvent: (event: SignalingEvent): Effect.Effect<void> => {
+      switch (event._tag) {
+        case "Snapshot":
+          return Effect.sync(() => {
+            clockOffset = event.serverTime - Math.floor(Date.now() / 1000)
+          })
+        case "Invite":
+          return event.over === "webrtc" ? onInvite(event) : Effect.void
+        case "Sealed": {
+          const it = held.get(event.session)
+          return it === undefined ? Effect.void : onBox(it, event.box)
+        }
+        case "GrantReplaced":
+          return Effect.sync(() => {
+            const grant = verify(event.grant)
+            if (grant !== null) held.get(event.session)?.session.setGrant(grant)
+          })
+        case "Revoked":
+          return Effect.forEach(
+            [...held.values()],
+            ({ parties }) =>
+              parties.clientKey === event.node || parties.connectorKey === event.node
+                ? end(parties.session, "the node was removed")
+                : Effect.void,
+            { discard: true }
+          )
+        case "RelaysChanged":
+        case "BindingsLost":
+        case "CredentialRenewed":
+        case "Examine":
+        case "GoAway":
+          return Effect.void
+      }
+    },
+    onOutcome: (outcome: Outcome): Effect.Effect<void> => {
+      if (outcome._tag === "BrowserDown") return end(outcome.session, outcome.why)
+      const { session, signal } = outcome
+      const seal = held.get(session)?.seal
+      if (seal === undefined || seal === null) return Effect.void
+      const sealed = Effect.promise(() => seal.seal(IceSignal.encode(signal)))
+      return Effect.flatMap(sealed, (box) => forward(session, box))
+    },
+    /** Ends what nobody uses or may use. */
+    tick: Effect.suspend(() => {
+      const now = Date.now()
+      return Effect.forEach([...held.values()], ({ parties, session, since }) =>
+        !session.expire()
+          ? end(parties.session, "its grant has expired")
+          : !session.isConnected && now - since >= CONNECT_MS
+          ? end(parties.session, "not connected in time")
+          : Effect.void, { discard: true })
+    }),
+    closeAll: Effect.suspend(() => Effect.forEach([...held.keys()], (id) => end(id, "this connector stops"))),
+    peers: (): ReadonlyArray<BrowserPeer> =>
+      Array.from(held.values(), ({ name, parties, session }) => {
+        const { pair, ...status } = session.status
+        return { ...status, session: parties.session, name, local: pair?.local ?? null, remote: pair?.remote ?? null }
+      }).filter(({ local }) => local !== null),
+    metrics: (): ReadonlyArray<Metrics.Family> => [
+      Metrics.counter(
+        { name: "sallyport_browser_flow_opens", help: "Flows that browsers asked for, by the answer." },
+        verdicts.points("code")
+      ),
+      Metrics.gauge(
+        { name: "sallyport_browser_sessions", help: "Sessions with browsers." },
+        [{ labels: {}, value: held.size }]
+      )
+    ]
+  } as const
+}
+
+const rawOf = (key: KeyObject): Uint8Array =>
+  new Uint8Array(Buffer.from(key.export({ format: "jwk" }).x ?? "", "base64url"))
+
+/** X25519 (RFC 7748); null for a key of small order, with which nothing would be agreed. */
+const agree = (privateKey: KeyObject, raw: Uint8Array): Uint8Array | null => {
+  try {
+    const jwk = { kty: "OKP", crv: "X25519", x: Buffer.from(raw).toString("base64url") }
+    return new Uint8Array(diffieHellman({ privateKey, publicKey: createPublicKey({ key: jwk, format: "jwk" }) }))
+  } catch {
+    return null
+  }
+}

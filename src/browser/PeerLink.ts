@@ -1,0 +1,186 @@
+/** The browser's end of one WebRTC connection with a connector: it offers, and opens one data channel for each stream. */
+import type { IceSignal } from "../protocol/IceSignal.ts"
+import type { FlowStream } from "../transport/flow/FlowStream.ts"
+import { type Channel, ChannelStream, LOW_WATER_BYTES, type Room } from "../transport/webrtc/ChannelStream.ts"
+
+/** Half of the 1,024 ids that browsers have are of this side (RFC 8832, section 6); a few may still be closing. */
+const MAX_STREAMS = 480
+const LABEL = "sallyport/flow"
+/** Where the peer's description says nothing (RFC 8841, section 6.1). */
+const DEFAULT_MESSAGE_BYTES = 65_536
+
+export interface Options {
+  readonly attempt: number
+  readonly iceServers: ReadonlyArray<RTCIceServer>
+  readonly room: Room
+  readonly onSignal: (signal: IceSignal) => void
+  readonly onConnected: () => void
+  /** Once. Its streams are over by then. Not called after `close`. */
+  readonly onClosed: (why: string) => void
+}
+
+/** As the browser's statistics tell it. */
+export interface LinkStats {
+  /** Of the chosen candidates (RFC 8445, section 5.1.1); null: none yet. */
+  readonly local: string | null
+  readonly remote: string | null
+  readonly rttMs: number | null
+  readonly bytesIn: number
+  readonly bytesOut: number
+}
+
+export class PeerLink {
+  readonly #options: Options
+  readonly #peer: RTCPeerConnection
+  readonly #streams = new Set<ChannelStream>()
+  readonly #early: Array<RTCIceCandidateInit> = []
+  #isAnswered = false
+  #isConnected = false
+  #isClosed = false
+
+  constructor(options: Options) {
+    const { attempt, iceServers, onSignal } = options
+    this.#options = options
+    this.#peer = new RTCPeerConnection({ iceServers: [...iceServers] })
+    this.#peer.addEventListener("icecandidate", ({ candidate }) => {
+      if (candidate === null || candidate.candidate === "") return
+      onSignal({ kind: "candidate", attempt, candidate: candidate.candidate, mid: candidate.sdpMid ?? "0" })
+    })
+    this.#peer.addEventListener("connectionstatechange", () => {
+      const { connectionState } = this.#peer
+      if (connectionState === "connected" && !this.#isConnected) {
+        this.#isConnected = true
+        options.onConnected()
+      } else if (connectionState === "failed" || connectionState === "closed") {
+        this.#end(`ICE or DTLS ${connectionState}`)
+      }
+    })
+  }
+
+  /** False also while nothing is heard of the peer, which may be gone. */
+  get isConnected(): boolean {
+    return this.#peer.connectionState === "connected"
+  }
+
+  get hasRoom(): boolean {
+    return !this.#isClosed && this.#streams.size < MAX_STREAMS
+  }
+
+  /** After its first stream, without which there would be nothing to offer. */
+  async offer(): Promise<void> {
+    const { attempt, onSignal } = this.#options
+    const description = await this.#peer.createOffer()
+    onSignal({ kind: "offer", attempt, sdp: description.sdp ?? "" })
+    await this.#peer.setLocalDescription(description) // candidates come after the offer
+  }
+
+  onSignal(signal: IceSignal): void {
+    if (this.#isClosed) return
+    if (signal.kind === "end") return this.#end("the connector ended it")
+    if (signal.kind === "answer") void this.#answer(signal.sdp)
+    else if (signal.kind === "candidate") {
+      const candidate = { candidate: signal.candidate, sdpMid: signal.mid }
+      if (this.#isAnswered) this.#add(candidate)
+      else this.#early.push(candidate)
+    }
+  }
+
+  /** Null: no more of them now. Bytes may be written at once; they leave when the connection is there. */
+  openStream(): FlowStream | null {
+    if (!this.hasRoom) return null
+    const channel = this.#peer.createDataChannel(LABEL)
+    channel.binaryType = "arraybuffer"
+    channel.bufferedAmountLowThreshold = LOW_WATER_BYTES
+    const waiting: Array<Uint8Array> = []
+    const stream: ChannelStream = new ChannelStream({
+      channel: this.#channelOf(channel, waiting),
+      room: this.#options.room,
+      opened: true,
+      onOver: () => this.#streams.delete(stream)
+    })
+    this.#streams.add(stream)
+    channel.addEventListener("open", () => {
+      for (const message of waiting.splice(0)) channel.send(new Uint8Array(message))
+      stream.onDrained()
+    })
+    channel.addEventListener("bufferedamountlow", () => stream.onDrained())
+    channel.addEventListener("message", ({ data }: MessageEvent<unknown>) => {
+      const isUnderstood = data instanceof ArrayBuffer && stream.onMessage(new Uint8Array(data))
+      if (!isUnderstood) this.#end("the connector breaks the protocol of channels")
+    })
+    channel.addEventListener("close", () => stream.onClosed())
+    return stream
+  }
+
+  async stats(): Promise<LinkStats> {
+    const report = this.#isClosed ? new Map<string, unknown>() : await this.#peer.getStats()
+    const all = new Map(report.entries() as Iterable<[string, Stat]>)
+    const transport = [...all.values()].find(({ type }) => type === "transport")
+    const pair = all.get(transport?.selectedCandidatePairId ?? "")
+    return {
+      local: all.get(pair?.localCandidateId ?? "")?.candidateType ?? null,
+      remote: all.get(pair?.remoteCandidateId ?? "")?.candidateType ?? null,
+      rttMs: pair?.currentRoundTripTime === undefined ? null : pair.currentRoundTripTime * 1000,
+      bytesIn: transport?.bytesReceived ?? 0,
+      bytesOut: transport?.bytesSent ?? 0
+    }
+  }
+
+  close(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    for (const stream of this.#streams) stream.onClosed()
+    this.#streams.clear()
+    this.#peer.close()
+  }
+
+  #channelOf(channel: RTCDataChannel, waiting: Array<Uint8Array>): Channel {
+    const peer = this.#peer
+    return {
+      send: (message) => {
+        if (channel.readyState === "connecting") return waiting.push(message) > 0
+        if (channel.readyState !== "open") return false
+        channel.send(new Uint8Array(message))
+        return true
+      },
+      bufferedAmount: () => channel.bufferedAmount,
+      close: () => channel.close(),
+      get maxMessageBytes() {
+        return peer.sctp?.maxMessageSize ?? DEFAULT_MESSAGE_BYTES
+      }
+    }
+  }
+
+  async #answer(sdp: string): Promise<void> {
+    try {
+      await this.#peer.setRemoteDescription({ type: "answer", sdp })
+      this.#isAnswered = true
+      for (const candidate of this.#early.splice(0)) this.#add(candidate)
+    } catch (error) {
+      this.#end(`the connector's answer was refused: ${String(error)}`)
+    }
+  }
+
+  /** One that makes no sense to the browser is one fewer. */
+  #add(candidate: RTCIceCandidateInit): void {
+    this.#peer.addIceCandidate(candidate).catch(() => undefined)
+  }
+
+  #end(why: string): void {
+    if (this.#isClosed) return
+    this.close()
+    this.#options.onClosed(why)
+  }
+}
+
+/** What is read of the entries of `RTCStatsReport`. */
+interface Stat {
+  readonly type: string
+  readonly selectedCandidatePairId?: string
+  readonly localCandidateId?: string
+  readonly remoteCandidateId?: string
+  readonly candidateType?: string
+  readonly currentRoundTripTime?: number
+  readonly bytesReceived?: number
+  readonly bytesSent?: number
+}

@@ -1,0 +1,240 @@
+/**
+ * A session with one connector: the grant that says what may flow, renewed while the page uses it; the WebRTC connections that
+ * carry the flows; and the control stream, which is opened first. What a `FlowSession` is over QUIC.
+ */
+import type { Grant, Ticket } from "../protocol/Documents.ts"
+import type { VerdictCode } from "../protocol/FlowWire.ts"
+import type { IceSignal } from "../protocol/IceSignal.ts"
+import * as Signed from "../protocol/Signed.ts"
+import * as FlowStart from "../transport/flow/FlowStart.ts"
+import { ControlStream } from "../transport/plane/ControlStream.ts"
+import { Permission } from "../transport/plane/Permission.ts"
+import type { Room } from "../transport/webrtc/ChannelStream.ts"
+import { type LinkStats, PeerLink } from "./PeerLink.ts"
+import { Signals } from "./Signals.ts"
+
+/** From the dial to an open connection; ICE itself gives up after about this long. */
+const CONNECT_MS = 20_000
+/** A grant is renewed so long before its end. */
+const RENEW_BEFORE_SECONDS = 150
+/** A session without flows ends after this long. */
+const IDLE_MS = 300_000
+const LOOK_MS = 5_000
+const ROOM_BYTES = 32 * 1024 * 1024
+/** At once, of 480 streams each; the connector takes no more. */
+const MAX_LINKS = 4
+
+export interface Documents {
+  readonly grant: Grant
+  readonly ticket: Ticket
+}
+export interface Renewed {
+  readonly grant: Grant
+  readonly signed: Signed.Signed
+}
+
+export interface Options extends Documents {
+  readonly iceServers: ReadonlyArray<RTCIceServer>
+  readonly sign: (message: Uint8Array) => Promise<Uint8Array>
+  readonly forward: (box: Uint8Array) => void
+  /** Epoch seconds by the relay's clock. */
+  readonly nowSeconds: () => number
+  /** Rejects when there is no grant any more, or not now. */
+  readonly renew: () => Promise<Renewed>
+  /** Once. */
+  readonly onDown: () => void
+}
+
+export class Session {
+  readonly id: string
+  readonly connector: string
+  readonly #options: Options
+  readonly #permission: Permission
+  readonly #links = new Map<number, PeerLink>()
+  readonly #room: Room = { bytes: ROOM_BYTES }
+  readonly #timer: ReturnType<typeof setInterval>
+  #signals: Signals | null = null
+  #control: ControlStream | null = null
+  #attempts = 0
+  #flows = 0
+  #lastFlowAt = performance.now()
+  #isLeaving = false
+  #isRenewing = false
+  #why: string | null = null
+  #onConnected: () => void = () => undefined
+  #onFailed: (why: Error) => void = () => undefined
+
+  private constructor(options: Options) {
+    const { grant, nowSeconds, ticket } = options
+    this.id = ticket.session
+    this.connector = grant.connectorName
+    this.#options = options
+    this.#permission = new Permission(grant, () => ({
+      clientKey: ticket.clientKey,
+      connectorKey: ticket.connectorKey,
+      nowSeconds: nowSeconds()
+    }))
+    this.#timer = setInterval(() => this.#look(), LOOK_MS)
+  }
+
+  /** Connected, or rejected with why not. `use`: where the relay's boxes for it go, from the first moment. */
+  static async open(options: Options, use: (session: Session) => void): Promise<Session> {
+    const session = new Session(options)
+    use(session)
+    const connected = new Promise<void>((resolve, reject) => {
+      session.#onConnected = resolve
+      session.#onFailed = reject
+    })
+    const late = setTimeout(
+      () => session.close("no WebRTC connection in time; this network may let no UDP out"),
+      CONNECT_MS
+    )
+    try {
+      await Promise.all([connected, session.#begin()])
+      return session
+    } catch (error) {
+      session.close(error instanceof Error ? error.message : String(error))
+      throw error
+    } finally {
+      clearTimeout(late)
+    }
+  }
+
+  /** Whether a new flow may be asked for here; of a session that has fallen silent those that run are kept until it ends. */
+  get isConnected(): boolean {
+    return this.#why === null && this.#links.get(1)?.isConnected === true
+  }
+
+  get flows(): number {
+    return this.#flows
+  }
+
+  permits(host: string, port: number): boolean {
+    return this.#why === null && !this.#isLeaving && typeof this.#permission.permit(host, port) !== "string"
+  }
+
+  /** Null: as far as is known here, the connector would say yes. */
+  refusal(host: string, port: number): VerdictCode | null {
+    const permit = this.#permission.permit(host, port)
+    return typeof permit === "string" ? permit : null
+  }
+
+  /** From the relay. */
+  onBox(box: Uint8Array): void {
+    this.#signals?.onBox(box)
+  }
+
+  /** By signaling, from the directory itself, or renewed. The connector has it from there, too, or from here. */
+  setGrant({ grant, signed }: Renewed): void {
+    if (this.#permission.replace(grant) === "taken") {
+      this.#control?.send({ _tag: "Grant", signed: Signed.toBytes(signed) })
+    }
+  }
+
+  /** `done` once, unless the returned function gave it up. Tell `flowEnded` when an accepted one is over. */
+  openFlow(host: string, port: number, done: (answer: FlowStart.Answer) => void): () => void {
+    this.#flows++
+    this.#lastFlowAt = performance.now()
+    const open = { kind: "tcp", resource: "", host, port, traceparent: null } as const
+    const giveUp = FlowStart.request({ openStream: () => this.#openStream() }, open, (answer) => {
+      if (answer._tag === "Rejected") this.flowEnded()
+      done(answer)
+    })
+    return () => {
+      giveUp()
+      this.flowEnded()
+    }
+  }
+
+  flowEnded(): void {
+    this.#flows--
+    this.#lastFlowAt = performance.now()
+  }
+
+  /** Of its connections together; the first one's path. */
+  async stats(): Promise<LinkStats> {
+    const all = await Promise.all([...this.#links.values()].map((link) => link.stats()))
+    const { local = null, remote = null, rttMs = null } = all[0] ?? {}
+    return {
+      local,
+      remote,
+      rttMs,
+      bytesIn: all.reduce((sum, { bytesIn }) => sum + bytesIn, 0),
+      bytesOut: all.reduce((sum, { bytesOut }) => sum + bytesOut, 0)
+    }
+  }
+
+  close(why: string): void {
+    if (this.#why !== null) return
+    this.#why = why
+    clearInterval(this.#timer)
+    for (const attempt of this.#links.keys()) this.#signals?.send({ kind: "end", attempt })
+    for (const link of this.#links.values()) link.close()
+    this.#links.clear()
+    this.#onFailed(new Error(why))
+    this.#options.onDown()
+  }
+
+  async #begin(): Promise<void> {
+    const { forward, sign, ticket } = this.#options
+    this.#signals = await Signals.begin({
+      parties: { session: ticket.session, clientKey: ticket.clientKey, connectorKey: ticket.connectorKey },
+      sign,
+      forward,
+      onSignal: (signal) => this.#links.get(signal.attempt)?.onSignal(signal)
+    })
+    const stream = this.#newLink().openStream()
+    if (stream === null) throw new Error("this browser opens no data channels")
+    this.#control = ControlStream.open(stream, {
+      onMessage: (message) => {
+        if (message._tag === "Goaway") this.#isLeaving = true
+        else if (message._tag === "GrantRefused") this.close(`the connector refused the grant: ${message.reason}`)
+      },
+      onBroken: (why) => this.close(why)
+    })
+  }
+
+  #newLink(): PeerLink {
+    const attempt = ++this.#attempts
+    const link: PeerLink = new PeerLink({
+      attempt,
+      iceServers: this.#options.iceServers,
+      room: this.#room,
+      onSignal: (signal: IceSignal) => this.#signals?.send(signal),
+      onConnected: () => this.#onConnected(),
+      onClosed: (why) => {
+        this.#links.delete(attempt)
+        if (this.#links.size === 0 || attempt === 1) this.close(why) // the control stream is on the first
+      }
+    })
+    this.#links.set(attempt, link)
+    void this.#offer(link)
+    return link
+  }
+
+  async #offer(link: PeerLink): Promise<void> {
+    await this.#signals?.agreed
+    await link.offer()
+  }
+
+  #openStream() {
+    if (this.#why !== null) return null
+    const link = [...this.#links.values()].find(({ hasRoom }) => hasRoom) ??
+      (this.#links.size < MAX_LINKS ? this.#newLink() : undefined)
+    return link?.openStream() ?? null
+  }
+
+  #look(): void {
+    const left = this.#permission.grant.expiresAt - this.#options.nowSeconds()
+    if (this.#flows === 0 && performance.now() - this.#lastFlowAt > IDLE_MS) return this.close("not used any more")
+    if (left <= 0) return this.close("the grant has expired and could not be renewed")
+    if (left > RENEW_BEFORE_SECONDS || this.#isRenewing) return
+    this.#isRenewing = true
+    this.#options.renew().then(
+      (renewed) => this.setGrant(renewed),
+      () => undefined // again at the next look, until the grant's end
+    ).finally(() => {
+      this.#isRenewing = false
+    })
+  }
+}

@@ -1,0 +1,194 @@
+/** The sessions of a page with connectors: each is dialled when a flow needs it, and carries those after it. */
+import type { RpcClient, RpcGroup } from "@effect/rpc"
+import type { RpcClientError } from "@effect/rpc/RpcClientError"
+import { Deferred, Effect, Either, Exit, Redacted, Schema, Stream } from "effect"
+import type { Dialed, RelaySignalingRpcs, SignalingEvent } from "../actors/RelaySignalingRpcs.ts"
+import * as Documents from "../protocol/Documents.ts"
+import { VERDICTS } from "../protocol/FlowWire.ts"
+import type { NodeKey } from "../protocol/NodeKey.ts"
+import * as Signed from "../protocol/Signed.ts"
+import * as BrowserKey from "./BrowserKey.ts"
+import * as Flow from "./Flow.ts"
+import { Session } from "./Session.ts"
+
+/**
+ * The resource's answer (`refused`, `unreachable`, `timed_out`), or why it was not asked: `no_connector` and `connector_declined` are
+ * of the relay, `no_connection` of WebRTC, `relay_gone` of the link.
+ */
+export class OpenFailed extends Schema.TaggedError<OpenFailed>()("OpenFailed", {
+  code: Schema.Literal(
+    ...VERDICTS,
+    "no_connector",
+    "connector_declined",
+    "overloaded",
+    "no_connection",
+    "relay_gone"
+  ),
+  message: Schema.String
+}) {}
+
+export interface Peer {
+  readonly connector: string
+  /** Types of the chosen candidates (RFC 8445, section 5.1.1): `relay` is TURN. Null: none yet. */
+  readonly local: string | null
+  readonly remote: string | null
+  readonly rttMs: number | null
+  readonly flows: number
+  readonly bytesIn: number
+  readonly bytesOut: number
+}
+
+type Client = RpcClient.RpcClient<RpcGroup.Rpcs<typeof RelaySignalingRpcs>, RpcClientError>
+
+export interface Options {
+  readonly client: Client
+  readonly authorityKey: NodeKey
+  readonly nodeKey: NodeKey
+  readonly keys: BrowserKey.KeyPair
+}
+
+const fail = (code: OpenFailed["code"], message: string) => new OpenFailed({ code, message })
+
+/** Sessions end with the scope. */
+export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, nodeKey }: Options) {
+  const sessions = new Map<string, Session>()
+  /** Dials under way, by target. */
+  const dialling = new Map<string, Promise<Session>>()
+  let clockOffset = 0 // seconds that the relay's clock is ahead of ours
+  /** The relay's own, which the first snapshot tells. */
+  const stun = yield* Deferred.make<ReadonlyArray<RTCIceServer>>()
+  const nowSeconds = () => Math.floor(Date.now() / 1000) + clockOffset
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      for (const session of sessions.values()) session.close("this page has ended the connection")
+    })
+  )
+
+  /** What comes from the relay is not believed. */
+  const opened = <K extends Documents.Kind>(kind: K, signed: Signed.Signed) =>
+    Effect.flatMap(
+      Effect.promise(() =>
+        BrowserKey.verify(authorityKey, Signed.signedBytes(kind, signed.payload), signed.signature).catch(() => false)
+      ),
+      (isSigned) => Documents.open(kind, signed, () => isSigned, nowSeconds())
+    ).pipe(Effect.mapError(({ message }) => fail("denied", `the relay's answer is not to be relied on: ${message}`)))
+
+  const onEvent = (event: SignalingEvent): Effect.Effect<void> => {
+    switch (event._tag) {
+      case "Snapshot":
+        return Effect.sync(() => {
+          clockOffset = event.serverTime - Math.floor(Date.now() / 1000)
+          const { host, udpPort } = event.relay
+          const urls = udpPort === 0 ? [] : [`stun:${host.includes(":") ? `[${host}]` : host}:${udpPort}`]
+          Deferred.unsafeDone(stun, Exit.succeed(urls.map((url) => ({ urls: url }))))
+        })
+      case "Sealed":
+        return Effect.sync(() => sessions.get(event.session)?.onBox(event.box))
+      case "GrantReplaced":
+        return opened("grant", event.grant).pipe(
+          Effect.map((grant) => sessions.get(event.session)?.setGrant({ grant, signed: event.grant })),
+          Effect.ignore
+        )
+      case "Invite":
+      case "Revoked":
+      case "RelaysChanged":
+      case "BindingsLost":
+      case "CredentialRenewed":
+      case "Examine":
+      case "GoAway":
+        return Effect.void
+    }
+  }
+  yield* Effect.forkScoped(Effect.ignore(Stream.runForEach(client.Watch(), onEvent)))
+
+  const servers = client.TurnCredentials().pipe(
+    Effect.map(({ password, urls, username }): ReadonlyArray<RTCIceServer> => [
+      { urls: [...urls], username, credential: Redacted.value(password) }
+    ]),
+    Effect.orElseSucceed((): ReadonlyArray<RTCIceServer> => [])
+  )
+
+  const begin = Effect.fnUntraced(function*({ connectorKey, grant, ticket }: Dialed) {
+    const documents = { grant: yield* opened("grant", grant), ticket: yield* opened("ticket", ticket) }
+    for (const document of [documents.grant, documents.ticket]) {
+      if (document.clientKey !== nodeKey || document.connectorKey !== connectorKey) {
+        return yield* fail("denied", "the relay's answer is for others")
+      }
+    }
+    const id = documents.ticket.session
+    let last = ticket
+    const renew = Effect.gen(function*() {
+      const fresh = yield* client.Renew({ ticket: last })
+      last = fresh.ticket
+      return { grant: yield* opened("grant", fresh.grant), signed: fresh.grant }
+    })
+    const iceServers = yield* Effect.zipWith(Deferred.await(stun), servers, (own, turn) => [...own, ...turn])
+    return yield* Effect.tryPromise({
+      try: () =>
+        Session.open({
+          ...documents,
+          iceServers,
+          nowSeconds,
+          sign: (message) => BrowserKey.sign(keys, message),
+          forward: (box) => void Effect.runFork(Effect.ignore(client.Forward({ session: id, box }))),
+          renew: () => Effect.runPromise(renew),
+          onDown: () => sessions.delete(id)
+        }, (session) => sessions.set(id, session)),
+      catch: (error) => fail("no_connection", error instanceof Error ? error.message : String(error))
+    })
+  })
+
+  const dial = (host: string, port: number) =>
+    client.Dial({ target: { host, port, protocol: "tcp" }, exclude: [] }).pipe(
+      Effect.catchTags({
+        DialRefused: ({ code, message }) => Effect.fail(fail(code, message)),
+        RpcClientError: ({ message }) =>
+          Effect.fail(fail("relay_gone", `the link to the relay has ended (${message}); connect again`))
+      }),
+      Effect.flatMap(begin)
+    )
+
+  /** Of those that ask for one target at once, one dials. */
+  const obtain = (host: string, port: number): Effect.Effect<Session, OpenFailed> =>
+    Effect.suspend(() => {
+      const known = [...sessions.values()].find((session) => session.isConnected && session.permits(host, port))
+      if (known !== undefined) return Effect.succeed(known)
+      const target = `${host} ${port}`
+      const under = dialling.get(target) ??
+        Effect.runPromise(Effect.either(dial(host, port))).then(Either.getOrThrowWith((error) => error))
+      dialling.set(target, under)
+      under.catch(() => undefined).finally(() => {
+        if (dialling.get(target) === under) dialling.delete(target)
+      })
+      return Effect.tryPromise({
+        try: () => under,
+        catch: (error) => error instanceof OpenFailed ? error : fail("internal", String(error))
+      })
+    })
+
+  const openTcp = Effect.fnUntraced(function*(host: string, port: number) {
+    const session = yield* obtain(host, port)
+    return yield* Effect.async<Flow.Flow, OpenFailed>((resume) => {
+      const giveUp = session.openFlow(host, port, (answer) => {
+        if (answer._tag === "Rejected") {
+          const { code, reason } = answer.verdict
+          return resume(
+            Effect.fail(fail(code, reason === "" ? `${host}:${port}: ${code}` : `${host}:${port}: ${reason}`))
+          )
+        }
+        const flow = Flow.make(answer.stream, answer.rest)
+        void flow.closed.then(() => session.flowEnded())
+        resume(Effect.succeed(flow))
+      })
+      return Effect.sync(giveUp)
+    })
+  })
+
+  const peers = Effect.promise(() =>
+    Promise.all([...sessions.values()].map(async (session): Promise<Peer> => {
+      const { bytesIn, bytesOut, local, remote, rttMs } = await session.stats()
+      return { connector: session.connector, local, remote, rttMs, flows: session.flows, bytesIn, bytesOut }
+    }))
+  )
+  return { openTcp, peers } as const
+})

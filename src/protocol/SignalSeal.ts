@@ -1,0 +1,139 @@
+/**
+ * How a browser and a connector keep what they signal (`IceSignal`) from the relay that passes it on. No QUIC session does it for
+ * them, so they agree on keys: each sends one ephemeral X25519 key (RFC 7748), signed by its node key, the client first.
+ *
+ *     hello   1 | ephemeral key 32 | Ed25519 signature 64, of `signedBytes`
+ *     sealed  2 | counter u32 | AES-256-GCM of the signal, with the session's name beside it
+ *
+ * The connector signs both ephemeral keys, so a hello of another time answers nothing. Keys: HKDF-SHA256 (RFC 5869) of the agreed
+ * secret, salted with all that was signed; one for each direction. Counters begin at 1 and ascend.
+ */
+// oxlint-disable no-restricted-globals -- WebCrypto is what browsers and Node have in common
+import type { NodeKey } from "./NodeKey.ts"
+
+export const EPHEMERAL_BYTES = 32
+const SIGNATURE_BYTES = 64
+const COUNTER_BYTES = 4
+const Type = { hello: 1, sealed: 2 } as const
+/** Type, counter and tag. */
+export const SEAL_BYTES = 1 + COUNTER_BYTES + 16
+
+export type Side = "client" | "connector"
+
+export interface Parties {
+  /** 32 hex characters. */
+  readonly session: string
+  readonly clientKey: NodeKey
+  readonly connectorKey: NodeKey
+}
+
+export interface Hello {
+  readonly ephemeral: Uint8Array
+  readonly signature: Uint8Array
+}
+
+export interface Ephemerals {
+  readonly client: Uint8Array
+  /** Null: not known yet, to who signs first. */
+  readonly connector: Uint8Array | null
+}
+
+const utf8 = new TextEncoder()
+
+/** What `side` signs with its node key. */
+export const signedBytes = (side: Side, parties: Parties, ephemerals: Ephemerals): Uint8Array =>
+  joined(
+    utf8.encode(`sallyport/signal-seal-${side}/1\0${parties.session}\0${parties.clientKey}\0${parties.connectorKey}\0`),
+    ephemerals.client,
+    ...(side === "connector" && ephemerals.connector !== null ? [ephemerals.connector] : [])
+  )
+
+export const encodeHello = ({ ephemeral, signature }: Hello): Uint8Array =>
+  joined(Uint8Array.of(Type.hello), ephemeral, signature)
+
+/** Null: it is no hello. */
+export const decodeHello = (box: Uint8Array): Hello | null =>
+  box[0] === Type.hello && box.length === 1 + EPHEMERAL_BYTES + SIGNATURE_BYTES
+    ? { ephemeral: box.slice(1, 1 + EPHEMERAL_BYTES), signature: box.slice(1 + EPHEMERAL_BYTES) }
+    : null
+
+interface Agreed extends Parties {
+  readonly side: Side
+  /** Of X25519: 32 bytes. */
+  readonly secret: Uint8Array
+  readonly clientEphemeral: Uint8Array
+  readonly connectorEphemeral: Uint8Array
+}
+
+type Key = Awaited<ReturnType<typeof crypto.subtle.deriveKey>>
+
+/** Both ways of one session, by WebCrypto. Boxes are opened in the order in which they were sealed. */
+export class SignalSeal {
+  readonly #additionalData: Uint8Array<ArrayBuffer>
+  readonly #own: Key
+  readonly #peers: Key
+  #sent = 0
+  #received = 0
+
+  private constructor(session: string, own: Key, peers: Key) {
+    this.#additionalData = utf8.encode(session)
+    this.#own = own
+    this.#peers = peers
+  }
+
+  static async make(agreed: Agreed): Promise<SignalSeal> {
+    const { clientEphemeral, connectorEphemeral, secret, session, side } = agreed
+    const salt = signedBytes("connector", agreed, { client: clientEphemeral, connector: connectorEphemeral })
+    const material = await crypto.subtle.importKey("raw", new Uint8Array(secret), "HKDF", false, ["deriveKey"])
+    const keyOf = (from: Side) =>
+      crypto.subtle.deriveKey(
+        { name: "HKDF", hash: "SHA-256", salt: new Uint8Array(salt), info: utf8.encode(from) },
+        material,
+        { name: "AES-GCM", length: 256 },
+        false,
+        [from === side ? "encrypt" : "decrypt"]
+      )
+    const [own, peers] = await Promise.all([keyOf(side), keyOf(side === "client" ? "connector" : "client")])
+    return new SignalSeal(session, own, peers)
+  }
+
+  async seal(plain: Uint8Array): Promise<Uint8Array> {
+    const counter = ++this.#sent
+    const box = await crypto.subtle.encrypt(this.#with(counter), this.#own, new Uint8Array(plain))
+    const head = new Uint8Array(1 + COUNTER_BYTES)
+    head[0] = Type.sealed
+    new DataView(head.buffer).setUint32(1, counter)
+    return joined(head, new Uint8Array(box))
+  }
+
+  /** Null: not the peer's, or not newer than the last. */
+  async open(box: Uint8Array): Promise<Uint8Array | null> {
+    if (box[0] !== Type.sealed || box.length < SEAL_BYTES) return null
+    const counter = new DataView(box.buffer, box.byteOffset, box.byteLength).getUint32(1)
+    if (counter <= this.#received) return null
+    try {
+      const plain = await crypto.subtle.decrypt(this.#with(counter), this.#peers, box.slice(1 + COUNTER_BYTES))
+      if (counter <= this.#received) return null
+      this.#received = counter
+      return new Uint8Array(plain)
+    } catch {
+      return null
+    }
+  }
+
+  #with(counter: number) {
+    const iv = new Uint8Array(12)
+    new DataView(iv.buffer).setUint32(8, counter)
+    return { name: "AES-GCM", iv, additionalData: this.#additionalData }
+  }
+}
+
+const joined = (...parts: ReadonlyArray<Uint8Array>): Uint8Array => {
+  const all = new Uint8Array(parts.reduce((total, part) => total + part.length, 0))
+  let at = 0
+  for (const part of parts) {
+    all.set(part, at)
+    at += part.length
+  }
+  return all
+}

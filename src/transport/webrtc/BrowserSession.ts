@@ -1,0 +1,159 @@
+/**
+ * The connector's end of a session with a browser: the grant that says what may flow, the WebRTC connections that carry the flows,
+ * and the control stream, which is the first that the browser opens. What a `FlowSession` is over QUIC.
+ */
+import { Either } from "effect"
+import type { IceServer } from "node-datachannel"
+import type { Grant, Ticket } from "../../protocol/Documents.ts"
+import type { IceSignal } from "../../protocol/IceSignal.ts"
+import type { NodeKey } from "../../protocol/NodeKey.ts"
+import type { SessionMessage } from "../../protocol/SessionWire.ts"
+import * as Signed from "../../protocol/Signed.ts"
+import { ConnectorFlows, type ConnectorFlowsOptions } from "../plane/ConnectorFlows.ts"
+import { ControlStream } from "../plane/ControlStream.ts"
+import { Permission } from "../plane/Permission.ts"
+import type { Room } from "./ChannelStream.ts"
+import { FlowLink } from "./FlowLink.ts"
+import type { Pair } from "./IceLink.ts"
+
+/** At once; flows past what one connection holds take another. */
+const MAX_LINKS = 4
+/** Bytes that its flows may hold unread beside their first windows, all together. */
+const ROOM_BYTES = 32 * 1024 * 1024
+
+export interface Options {
+  readonly ticket: Ticket
+  readonly grant: Grant
+  /** This connector's own. */
+  readonly key: NodeKey
+  /** Epoch seconds by the relay's clock. */
+  readonly nowSeconds: () => number
+  /** Null: not signed by the authority, or not valid now. */
+  readonly openGrant: (signed: Signed.Signed) => Grant | null
+  readonly onSignal: (signal: IceSignal) => void
+  readonly onConnected: (pair: Pair | null) => void
+  readonly onFlow: ConnectorFlowsOptions["onFlow"]
+  /** Once: no connection is left, or the browser breaks the protocol. Not called after `close`. */
+  readonly onDown: (why: string) => void
+}
+
+export interface Status {
+  readonly pair: Pair | null
+  readonly rttMs: number | null
+  readonly flows: number
+  readonly bytesIn: number
+  readonly bytesOut: number
+}
+
+export class BrowserSession {
+  readonly id: string
+  readonly clientKey: NodeKey
+  readonly #options: Options
+  readonly #permission: Permission
+  readonly #flows: ConnectorFlows
+  readonly #links = new Map<number, FlowLink>()
+  readonly #room: Room = { bytes: ROOM_BYTES }
+  #control: ControlStream | null = null
+  #isClosed = false
+
+  constructor(options: Options) {
+    const { grant, key, nowSeconds, ticket } = options
+    this.id = ticket.session
+    this.clientKey = grant.clientKey
+    this.#options = options
+    this.#permission = new Permission(grant, () => ({
+      clientKey: grant.clientKey,
+      connectorKey: key,
+      nowSeconds: nowSeconds()
+    }))
+    this.#flows = new ConnectorFlows({
+      permit: (host, port) => this.#permission.permit(host, port),
+      onControl: (stream, early) => {
+        const onMessage = (message: SessionMessage) => this.#onMessage(message)
+        this.#control = new ControlStream(stream, { onMessage, onBroken: (why) => this.#end(why) }, early)
+      },
+      onFlow: options.onFlow
+    })
+  }
+
+  get isConnected(): boolean {
+    return [...this.#links.values()].some((link) => link.isConnected)
+  }
+
+  get status(): Status {
+    const links = [...this.#links.values()]
+    const traffic = links.map((link) => link.traffic)
+    return {
+      pair: links.find(({ pair }) => pair !== null)?.pair ?? null,
+      rttMs: traffic.find(({ rttMs }) => rttMs !== null)?.rttMs ?? null,
+      flows: this.#flows.flows.size,
+      bytesIn: traffic.reduce((sum, { bytesIn }) => sum + bytesIn, 0),
+      bytesOut: traffic.reduce((sum, { bytesOut }) => sum + bytesOut, 0)
+    }
+  }
+
+  /** `servers` are for the connection that an offer begins. */
+  onSignal(signal: IceSignal, servers: ReadonlyArray<string | IceServer>): void {
+    if (this.#isClosed) return
+    if (signal.kind === "offer" && !this.#links.has(signal.attempt) && this.#links.size < MAX_LINKS) {
+      this.#links.set(signal.attempt, this.#newLink(signal.attempt, servers))
+    }
+    this.#links.get(signal.attempt)?.onSignal(signal)
+  }
+
+  /** By signaling, from the directory itself, or from the client. False: it is for others. */
+  setGrant(grant: Grant): boolean {
+    const taken = this.#permission.replace(grant)
+    if (taken === "taken") {
+      this.#flows.recheck((host, port) => typeof this.#permission.permit(host, port) !== "string")
+    }
+    return taken !== "foreign"
+  }
+
+  /** Cuts what the grant, which nobody has renewed, permits no more. False: it permits nothing. */
+  expire(): boolean {
+    if (this.#permission.standing() === null) return true
+    this.#flows.recheck(() => false)
+    return false
+  }
+
+  close(why: string): void {
+    if (this.#isClosed) return
+    this.#control?.send({ _tag: "Goaway", reason: why })
+    this.#isClosed = true
+    for (const flow of this.#flows.flows) flow.abort()
+    for (const link of this.#links.values()) link.close()
+    this.#links.clear()
+  }
+
+  #newLink(attempt: number, servers: ReadonlyArray<string | IceServer>): FlowLink {
+    const link: FlowLink = new FlowLink({
+      attempt,
+      servers,
+      room: this.#room,
+      onSignal: this.#options.onSignal,
+      onConnected: () => this.#options.onConnected(link.pair),
+      onStream: (stream) => this.#flows.onStream(stream),
+      onClosed: (why) => {
+        this.#links.delete(attempt)
+        if (this.#links.size === 0) this.#end(why)
+      }
+    })
+    return link
+  }
+
+  #onMessage(message: SessionMessage): void {
+    if (message._tag !== "Grant") return
+    const signed = Signed.fromBytes(message.signed)
+    const grant = Either.isRight(signed) ? this.#options.openGrant(signed.right) : null
+    if (grant === null) return this.#control?.send({ _tag: "GrantRefused", reason: "not valid here" })
+    if (!this.setGrant(grant)) return this.#control?.send({ _tag: "GrantRefused", reason: "for others" })
+    this.#control?.send({ _tag: "GrantAck", id: grant.id })
+  }
+
+  #end(why: string): void {
+    if (this.#isClosed) return
+    this.close(why)
+    this.#options.onDown(why)
+  }
+}

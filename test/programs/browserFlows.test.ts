@@ -1,0 +1,190 @@
+/** Flows of a page in a real browser: over WebRTC to a connector, and to a resource behind it. */
+import { createHash, randomBytes } from "node:crypto"
+import { once } from "node:events"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { createServer, type Server } from "node:http"
+import net from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { type BrowserContext, chromium, type Page } from "playwright-core"
+import { afterAll, assert, beforeAll, describe, it } from "vitest"
+import { childOf } from "./support/Children.ts"
+import { certify, CHROMIUM } from "./support/Chromium.ts"
+import { freePort, resource, ROOT, World } from "./support/Programs.ts"
+
+const FILE = randomBytes(20 * 1024 * 1024)
+const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex")
+/** In one connection half of the ids are the browser's: these need more than one. */
+const MANY = 1_000
+
+const listening = async (server: net.Server): Promise<number> => {
+  await once(server.listen(0, "127.0.0.1"), "listening")
+  return (server.address() as net.AddressInfo).port
+}
+
+describe("flows of a page in Chromium", () => {
+  const dir = mkdtempSync(join(tmpdir(), "sallyport-flows-"))
+  const servers: Array<net.Server> = []
+  let world: World
+  let browser: BrowserContext
+  let page: Page
+  let ports: { readonly web: number; readonly echo: number; readonly closed: number }
+
+  /** In the page; `connection` is the connection. */
+  const inPage = <A>(script: string) => page.evaluate<A>(`(async () => { ${script} })()`)
+
+  beforeAll(async () => {
+    const { authority, files, spki } = await certify(dir, "office-ca")
+    const web: Server = createServer((request, response) => {
+      if (request.url === "/file") {
+        response.end(FILE)
+        return
+      }
+      const parts: Array<Buffer> = []
+      request.on("data", (part: Buffer) => parts.push(part))
+      request.on("end", () => {
+        const { headers, method, url } = request
+        const said = JSON.stringify({ method, url, host: headers.host, body: sha256(Buffer.concat(parts)) })
+        response.writeHead(request.url === "/missing" ? 404 : 200, { "content-type": "application/json", "x-a": "b" })
+        for (const part of said.match(/.{1,20}/g) ?? []) response.write(part) // chunked
+        response.end()
+      })
+    })
+    const echo = net.createServer({ allowHalfOpen: true }, (socket) => {
+      socket.on("error", () => undefined)
+      socket.pipe(socket) // the end as well, after the last byte
+    })
+    const pages = createServer((request, response) => {
+      const script = request.url === "/index.js"
+      response.writeHead(200, { "content-type": script ? "text/javascript" : "text/html" })
+      response.end(script ? readFileSync(join(ROOT, "dist/browser/index.js")) : "<!doctype html><title>page</title>")
+    })
+    servers.push(web, echo, pages)
+    ports = { web: await listening(web), echo: await listening(echo), closed: await freePort() }
+    const about = resource("intranet", ports.web, ports.echo, ports.closed)
+    world = await World.start({
+      relayOnly: true,
+      tls: files,
+      resources: [about, resource("payroll", 443)],
+      access: [{ clients: ["tab"], resources: ["intranet"] }]
+    })
+    writeFileSync(join(world.dir, "connector.token"), await world.token("connector", "office"))
+    world.configure("connector", { webrtc: "auto" })
+    await world.launch("connector", world.file("connector"), { NODE_EXTRA_CA_CERTS: authority }).ready()
+    browser = await chromium.launchPersistentContext(join(dir, "browser"), {
+      executablePath: CHROMIUM,
+      args: ["--no-sandbox", `--ignore-certificate-errors-spki-list=${spki}`]
+    })
+    page = await browser.newPage()
+    await page.goto(`http://127.0.0.1:${await listening(pages)}/`)
+    const token = await world.token("client", "tab")
+    await inPage(`globalThis.sallyport = await import("/index.js")
+      globalThis.connection = await sallyport.connect(${JSON.stringify(token)})
+      globalThis.hash = async (bytes) => Array.from(new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)),
+        (byte) => byte.toString(16).padStart(2, "0")).join("")`)
+  })
+  afterAll(async () => {
+    await browser?.close()
+    await world?.stop()
+    for (const server of servers) server.close()
+    rmSync(dir, { recursive: true, force: true })
+  })
+
+  it("fetches by name: heads, bodies both ways, and a file of 20 MiB", async () => {
+    const got = await inPage(`const answer = await connection.fetch("http://intranet:${ports.web}/a?b=c", {
+        method: "POST", body: "x".repeat(300000) })
+      return { status: answer.status, type: answer.headers.get("x-a"), body: await answer.json() }`)
+    const body = sha256(Buffer.from("x".repeat(300_000)))
+    const host = `intranet:${ports.web}`
+    assert.deepStrictEqual(got, { status: 200, type: "b", body: { method: "POST", url: "/a?b=c", host, body } })
+    assert.strictEqual(
+      await inPage(`const answer = await connection.fetch("http://intranet:${ports.web}/missing")
+      await answer.text()
+      return answer.status`),
+      404
+    )
+    const file = await inPage<{ readonly hash: string; readonly ms: number }>(`const began = performance.now()
+      const bytes = await (await connection.fetch("http://intranet:${ports.web}/file")).arrayBuffer()
+      return { hash: await hash(bytes), ms: performance.now() - began }`)
+    process.stderr.write(
+      `20 MiB in Chromium by a data channel: ${Math.round(FILE.length * 8 / file.ms / 1000)} Mbit/s\n`
+    )
+    assert.strictEqual(file.hash, sha256(FILE))
+    const [peer] = await inPage<ReadonlyArray<Record<string, unknown>>>("return await connection.peers()")
+    assert.include(peer, { connector: "office", flows: 0 })
+    assert.include(["host", "prflx", "srflx"], peer?.["remote"])
+    const { peers } = await world.status("connector")
+    assert.include(peers.find(({ name }) => name === "tab"), { path: "webrtc", flows: 0 })
+  })
+
+  it("tells the truth about what it may not, and cannot, reach", async () => {
+    const codeOf = (host: string, port: number) =>
+      inPage<string>(`return await connection.openTcp("${host}", ${port}).then(() => "open", ({ code }) => code)`)
+    assert.strictEqual(await codeOf("intranet", ports.closed), "refused")
+    assert.strictEqual(await codeOf("intranet", 1), "port_not_listed")
+    assert.include(["denied", "name_not_found"], await codeOf("payroll", 443))
+    assert.strictEqual(await codeOf("nowhere", 443), "name_not_found")
+    const tls = await inPage<string>(
+      `return await connection.fetch("https://intranet/").catch(({ message }) => message)`
+    )
+    assert.match(tls, /http:/)
+  })
+
+  it("half-closes, and does not run ahead of a reader that waits", async () => {
+    const sent = 32 * 1024 * 1024
+    const got = await inPage<{ readonly taken: number; readonly hash: string; readonly wanted: string }>(`
+      const { readable, writable } = await connection.openTcp("intranet", ${ports.echo})
+      const bytes = new Uint8Array(${sent})
+      for (let at = 0; at < bytes.length; at += 65536) crypto.getRandomValues(bytes.subarray(at, at + 65536))
+      let taken = 0
+      const writing = (async () => {
+        const writer = writable.getWriter()
+        for (let at = 0; at < bytes.length; at += 16384) {
+          await writer.write(bytes.subarray(at, at + 16384))
+          taken = at
+        }
+        await writer.close()
+      })()
+      await new Promise((resolve) => setTimeout(resolve, 1500)) // nobody reads
+      const before = taken
+      const back = await new Response(readable).arrayBuffer()
+      await writing
+      return { taken: before, hash: await hash(back), wanted: await hash(bytes) }`)
+    assert.strictEqual(got.hash, got.wanted)
+    assert.isBelow(got.taken, sent - 4 * 1024 * 1024)
+  })
+
+  it(`has ${MANY} flows at once, each with bytes of its own`, async () => {
+    const right = await inPage<number>(`
+      const one = async (at) => {
+        const { closed, readable, writable } = await connection.openTcp("intranet", ${ports.echo})
+        const writer = writable.getWriter()
+        await writer.write(new TextEncoder().encode("flow " + at))
+        return { at, closed, readable, writer }
+      }
+      const flows = await Promise.all(Array.from({ length: ${MANY} }, (_, at) => one(at)))
+      const ends = await Promise.all(flows.map(async ({ at, closed, readable, writer }) => {
+        await writer.close()
+        const text = await new Response(readable).text()
+        await closed
+        return text === "flow " + at
+      }))
+      return ends.filter((it) => it).length`)
+    assert.strictEqual(right, MANY)
+    const [peer] = await inPage<ReadonlyArray<Record<string, unknown>>>("return await connection.peers()")
+    assert.strictEqual(peer?.["flows"], 0)
+  }, 120_000)
+
+  it("finds its way back when the connector's WebRTC process is killed", async () => {
+    await inPage(`globalThis.flow = await connection.openTcp("intranet", ${ports.echo})`)
+    process.kill(childOf(world.program("connector").pid, "thread.worker"), "SIGKILL")
+    const ms = await inPage<number>(`const began = performance.now()
+      for (;;) {
+        const status = await connection.fetch("http://intranet:${ports.web}/", { signal: AbortSignal.timeout(3000) })
+          .then(({ status }) => status, () => 0)
+        if (status === 200) return performance.now() - began
+      }`)
+    process.stderr.write(`after the connector's WebRTC process was killed, a new flow after ${Math.round(ms)} ms\n`)
+    await inPage("await flow.closed") // its own flows are cut
+  }, 60_000)
+})
