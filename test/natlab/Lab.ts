@@ -45,6 +45,8 @@ export interface Options {
   /** Keys of both nodes' files, and of the relay's. */
   readonly nodes?: Readonly<Record<string, unknown>>
   readonly relay?: Readonly<Record<string, unknown>>
+  /** Of every program's environment. */
+  readonly env?: Readonly<Record<string, string>>
   /** Of both nodes. */
   readonly carrier?: "auto" | "webtransport" | "websocket"
 }
@@ -168,7 +170,9 @@ export const make = Effect.fnUntraced(function*(
       const lines: Array<string> = []
       logs.set(host, lines)
       const child = yield* Effect.acquireRelease(
-        Effect.sync(() => spawn(...on(host, process.execPath, [program, ...args]), { cwd: dir, env: ENV })),
+        Effect.sync(() =>
+          spawn(...on(host, process.execPath, [program, ...args]), { cwd: dir, env: { ...ENV, ...options.env } })
+        ),
         end
       )
       programs.set(host, child)
