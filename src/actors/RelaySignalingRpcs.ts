@@ -61,6 +61,8 @@ export const GrantReplaced = Schema.TaggedStruct("GrantReplaced", { session: Ses
 export const Revoked = Schema.TaggedStruct("Revoked", { node: NodeKey })
 /** A sealed path message of the session's other side. */
 export const Sealed = Schema.TaggedStruct("Sealed", { session: SessionId, box: Schema.Uint8ArrayFromSelf })
+/** Of a browser: the connector's end of this session is gone, with what it was doing. Dial again. */
+export const SessionLost = Schema.TaggedStruct("SessionLost", { session: SessionId })
 /** Asked only of a node that has reported on this link: what its doctor says. Answer with `Findings`. */
 export const Examine = Schema.TaggedStruct("Examine", { question: Schema.String.pipe(Schema.maxLength(32)) })
 /** The relay stops soon; reconnect after this many milliseconds (spread over the nodes by the relay). */
@@ -75,6 +77,7 @@ export const SignalingEvent = Schema.Union(
   GrantReplaced,
   Revoked,
   Sealed,
+  SessionLost,
   Examine,
   GoAway
 )
@@ -148,6 +151,8 @@ export class RelaySignalingRpcs extends RpcGroup.make(
   }),
   Rpc.make("Ready", { payload: { session: SessionId } }),
   Rpc.make("Decline", { payload: { session: SessionId, reason: Schema.String.pipe(Schema.maxLength(200)) } }),
+  /** Of a connector whose sessions with browsers are all gone, as after a crash. They are told, and need not wait to notice. */
+  Rpc.make("BrowsersLost"),
   /** A new grant and ticket for the session of this ticket, which itself says all: a relay that was restarted knows no sessions. */
   Rpc.make("Renew", {
     payload: { ticket: Signed },

@@ -183,6 +183,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     Dial: (payload) => withClient((client) => client.Dial(payload)),
     Ready: (payload) => Effect.zipRight(answered(payload), withClient((client) => client.Ready(payload))),
     Decline: (payload) => Effect.zipRight(answered(payload), withClient((client) => client.Decline(payload))),
+    BrowsersLost: () => withClient((client) => client.BrowsersLost()),
     Renew: (payload) => withClient((client) => client.Renew(payload)),
     TurnCredentials: () => withClient((client) => client.TurnCredentials()),
     Forward: (payload) => withClient((client) => client.Forward(payload)),

@@ -315,6 +315,14 @@ const make = Effect.fnUntraced(function*(config: Config) {
     Dial: ({ exclude, target }, { headers }) => dial(nodeOf(headers), target, exclude),
     Ready: ({ session }, { headers }) => board.answer(session, nodeOf(headers), Exit.void),
     Decline: ({ reason, session }, { headers }) => board.answer(session, nodeOf(headers), Exit.fail(reason)),
+    BrowsersLost: (_, { headers }) =>
+      Effect.sync(() => {
+        const node = nodeOf(headers)
+        for (const { client, connector, id } of board.sessions.values()) {
+          if (connector !== node || board.links.get(client)?.isBrowser !== true) continue
+          board.send(client, { _tag: "SessionLost", session: id }) // one that is only being dialled does not know it yet
+        }
+      }),
     Renew: ({ ticket }, { headers }) => renew(nodeOf(headers), ticket),
     TurnCredentials: (_, { headers }) => turnCredentials(nodeOf(headers)),
     Report: ({ text }, { headers }) => network.report(nodeOf(headers), text),

@@ -44,6 +44,7 @@ export class SignalingRpcs extends RpcGroup.make(
   }),
   Rpc.make("Ready", { payload: { session: SessionId }, error: SignalingDown }),
   Rpc.make("Decline", { payload: { session: SessionId, reason: Schema.String }, error: SignalingDown }),
+  Rpc.make("BrowsersLost", { error: SignalingDown }),
   Rpc.make("Renew", {
     payload: { ticket: Signed },
     success: Schema.Struct({ grant: Signed, ticket: Signed }),

@@ -264,8 +264,13 @@ const make = Effect.fnUntraced(function*(config: Config) {
     yield* Self.fork(Stream.runForEach(Stream.merge(decided, sometimes), () => inbox.post({ _tag: "Look" })))
   }
   if (config.role === "connector") {
-    const events = signaling.subscribe((it) => it.Events())
-    yield* Self.fork(Stream.runForEach(events, (event) => inbox.post({ _tag: "Signaled", event })))
+    // Before the first invitation: what an incarnation before this one had with browsers is gone.
+    const lost = Effect.ignore(signaling.ask((it) => it.BrowsersLost(), { deadline: "10 seconds" }))
+    const events = Stream.runForEach(
+      signaling.subscribe((it) => it.Events()),
+      (event) => inbox.post({ _tag: "Signaled", event })
+    )
+    yield* Self.fork(Effect.zipRight(lost, events))
     yield* Self.fork(Stream.runForEach(Stream.tick(LOOK), () => inbox.post({ _tag: "Tick" })))
   }
   return WebRtcRpcs.of({

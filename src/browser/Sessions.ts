@@ -84,6 +84,8 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
         })
       case "Sealed":
         return Effect.sync(() => sessions.get(event.session)?.onBox(event.box))
+      case "SessionLost":
+        return Effect.sync(() => sessions.get(event.session)?.close("the connector has lost this session"))
       case "GrantReplaced":
         return opened("grant", event.grant).pipe(
           Effect.map((grant) => sessions.get(event.session)?.setGrant({ grant, signed: event.grant })),

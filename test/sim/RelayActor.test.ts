@@ -135,6 +135,7 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string) {
     Wanted: () => Stream.empty,
     Report: unasked,
     Findings: unasked,
+    BrowsersLost: unasked,
     State: unasked,
     AwaitUp: unasked
   })

@@ -340,6 +340,7 @@ export const make = (options: Options) => {
       case "Sealed":
         return Effect.sync(() => held.get(event.session)?.session.peer.onSealed(event.box, null, 0))
       case "Snapshot":
+      case "SessionLost":
       case "RelaysChanged":
       case "BindingsLost":
       case "CredentialRenewed":

@@ -187,6 +187,7 @@ export const make = ({ fork, node, post, servers, signaling, traces }: Options) 
                 : Effect.void,
             { discard: true }
           )
+        case "SessionLost":
         case "RelaysChanged":
         case "BindingsLost":
         case "CredentialRenewed":

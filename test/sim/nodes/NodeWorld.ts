@@ -184,6 +184,7 @@ export class NodeWorld {
       Wanted: () => Stream.empty,
       Report: () => Effect.void,
       Findings: () => Effect.void,
+      BrowsersLost: () => Effect.void,
       State: () => Effect.die("not asked here"),
       AwaitUp: () => Effect.void
     })
