@@ -208,7 +208,7 @@ export class Session {
       }
     })
     this.#links.set(attempt, link)
-    void this.#offer(link)
+    this.#offer(link).catch(() => undefined) // it was closed meanwhile
     return link
   }
 

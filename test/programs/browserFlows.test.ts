@@ -10,7 +10,7 @@ import { type BrowserContext, chromium, type Page } from "playwright-core"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"
 import { childOf } from "./support/Children.ts"
 import { certify, CHROMIUM } from "./support/Chromium.ts"
-import { freePort, resource, ROOT, World } from "./support/Programs.ts"
+import { freePort, resource, ROOT, until, World } from "./support/Programs.ts"
 
 const FILE = randomBytes(20 * 1024 * 1024)
 const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex")
@@ -26,6 +26,7 @@ describe("flows of a page in Chromium", () => {
   const dir = mkdtempSync(join(tmpdir(), "sallyport-flows-"))
   const servers: Array<net.Server> = []
   let world: World
+  let trusted: string
   let browser: BrowserContext
   let page: Page
   let ports: { readonly web: number; readonly echo: number; readonly closed: number }
@@ -60,6 +61,7 @@ describe("flows of a page in Chromium", () => {
       response.end(script ? readFileSync(join(ROOT, "dist/browser/index.js")) : "<!doctype html><title>page</title>")
     })
     servers.push(web, echo, pages)
+    trusted = authority
     ports = { web: await listening(web), echo: await listening(echo), closed: await freePort() }
     const about = resource("intranet", ports.web, ports.echo, ports.closed)
     world = await World.start({
@@ -175,6 +177,23 @@ describe("flows of a page in Chromium", () => {
     assert.strictEqual(peer?.["flows"], 0)
   }, 120_000)
 
+  it("is told what to set where the connector takes no browsers", async () => {
+    const connector = world.program("connector")
+    await connector.stop()
+    world.configure("connector", {})
+    const plain = world.launch("connector", world.file("connector"), { NODE_EXTRA_CA_CERTS: trusted })
+    await plain.ready()
+    const asked = await inPage<Readonly<Record<string, string>>>(
+      `return await connection.openTcp("intranet", ${ports.echo})
+      .then(() => ({ code: "open" }), ({ code, message }) => ({ code, message }))`
+    )
+    assert.strictEqual(asked["code"], "connector_declined")
+    assert.match(String(asked["message"]), /webrtc: auto/)
+    await plain.stop()
+    world.configure("connector", { webrtc: "auto" })
+    await world.launch("connector", world.file("connector"), { NODE_EXTRA_CA_CERTS: trusted }).ready()
+  }, 60_000)
+
   it("finds its way back when the connector's WebRTC process is killed", async () => {
     await inPage(`globalThis.flow = await connection.openTcp("intranet", ${ports.echo})`)
     process.kill(childOf(world.program("connector").pid, "thread.worker"), "SIGKILL")
@@ -186,5 +205,21 @@ describe("flows of a page in Chromium", () => {
       }`)
     process.stderr.write(`after the connector's WebRTC process was killed, a new flow after ${Math.round(ms)} ms\n`)
     await inPage("await flow.closed") // its own flows are cut
+  }, 60_000)
+
+  it("loses its flows at once when its node is removed", async () => {
+    await inPage(`globalThis.flow = await connection.openTcp("intranet", ${ports.echo})
+      globalThis.ended = flow.closed.then(() => performance.now())`)
+    assert.strictEqual((await world.admin("node", "remove", "tab")).code, 0)
+    const removedAt = await inPage<number>("return performance.now()")
+    const ms = await inPage<number>(`return await ended - ${removedAt}`)
+    process.stderr.write(`a page's flow ended ${Math.round(ms)} ms after the command that removed its node\n`)
+    assert.isBelow(ms, 5_000)
+    // The connector has cut it, and did not wait for a page that may not want to.
+    const gone = () => world.program("connector").lines.find((line) => line.includes("browser gone")) ?? null
+    assert.include(await until("the connector ends the session", gone, 5_000), "the node was removed")
+    const asked = await inPage<string>(`return await connection.openTcp("intranet", ${ports.echo})
+      .then(() => "open", ({ code }) => code)`)
+    assert.notStrictEqual(asked, "open")
   }, 60_000)
 })

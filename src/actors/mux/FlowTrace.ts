@@ -3,10 +3,12 @@
  * cut into phases: each begins where the one before it ends.
  */
 import { Effect, Exit, Option, type Tracer } from "effect"
+import type { VerdictCode } from "../../protocol/FlowWire.ts"
 import type { PathKind } from "../../protocol/PathKind.ts"
 import type { Reason } from "../../protocol/PathRef.ts"
 import * as Tracing from "../../services/telemetry/Tracing.ts"
 import type { FlowOutcome } from "../../transport/flow/FlowPump.ts"
+import type { Asked, FlowWatch } from "../../transport/plane/ConnectorFlows.ts"
 import type { SessionId } from "../RelaySignalingRpcs.ts"
 
 export interface FlowTrace {
@@ -30,6 +32,28 @@ export interface FlowTraces {
   ) => FlowTrace
   /** A session's packets go another way: a span with links to the flows that this touches, and an event in each. */
   readonly onSwitch: (session: SessionId, to: PathKind, reason: Reason) => void
+}
+
+/** Connector: one flow of a session, from its Open to its end. */
+export const serve = (
+  traces: FlowTraces,
+  session: SessionId,
+  { host, port, traceparent }: Asked,
+  onVerdict: (code: VerdictCode) => void
+): FlowWatch => {
+  const about = { "server.address": host, "server.port": port }
+  const trace = traces.begin("flow.serve", "server", traceparent, about)
+  trace.joins(session)
+  trace.phase("flow.dial")
+  return {
+    onVerdict: ({ code }) => {
+      onVerdict(code)
+      if (code === "accepted") trace.phase("flow.first_byte")
+      else trace.refused(code)
+    },
+    onFirst: () => void trace.phase("flow.transfer"),
+    onDone: trace.done
+  }
 }
 
 export const make: Effect.Effect<FlowTraces> = Effect.gen(function*() {

@@ -21,7 +21,7 @@ import type { Dialed, DialRefused, SessionId, SignalingEvent } from "../RelaySig
 import type { RpcsOf } from "../runtime/ActorAddress.ts"
 import type { ActorRef, ActorUnavailable } from "../runtime/ActorRef.ts"
 import type { Signaling, SignalingDown } from "../SignalingRpcs.ts"
-import type { FlowTraces } from "./FlowTrace.ts"
+import * as FlowTrace from "./FlowTrace.ts"
 import type { MuxMetrics } from "./MuxMetrics.ts"
 
 /** Sessions of one node; an invitation or a dial past this is refused. */
@@ -57,7 +57,7 @@ export interface Options {
   /** From the peer; null: the session is over. */
   readonly onIce: (session: SessionId, signal: Uint8Array | null) => void
   readonly metrics: MuxMetrics
-  readonly traces: FlowTraces
+  readonly traces: FlowTrace.FlowTraces
   /** Whether browsers are taken, by another actor. */
   readonly webRtc: boolean
   /** Runs an effect of this actor from a callback of the data plane. */
@@ -132,29 +132,16 @@ export const make = (options: Options) => {
     it.wasDirect = true
     metrics.onFirstDirect((node.now() - it.upAt) / 1000)
   }
-  /** Connector: one flow from its Open to its end. */
-  const watchFlow = (id: SessionId, { host, port, traceparent }: Asked): FlowWatch => {
-    const about = { "server.address": host, "server.port": port }
-    const trace = traces.begin("flow.serve", "server", traceparent, about)
-    trace.joins(id)
-    trace.phase("flow.dial")
-    return {
-      onVerdict: ({ code }) => {
-        metrics.onFlow(code, null)
-        if (code === "accepted") trace.phase("flow.first_byte")
-        else trace.refused(code)
-        fork(
-          Effect.logDebug("flow").pipe(Effect.annotateLogs({ session: id, host, port, verdict: code }))
-        )
-      },
-      onFirst: () => void trace.phase("flow.transfer"),
-      onDone: trace.done
-    }
-  }
+  const serve = (id: SessionId, asked: Asked): FlowWatch =>
+    FlowTrace.serve(traces, id, asked, (verdict) => {
+      metrics.onFlow(verdict, null)
+      const { host, port } = asked
+      fork(Effect.logDebug("flow").pipe(Effect.annotateLogs({ session: id, host, port, verdict })))
+    })
   const eventsOf = (id: SessionId): FlowSessionEvents => ({
     onUp,
     onDown,
-    onFlow: (asked) => watchFlow(id, asked),
+    onFlow: (asked) => serve(id, asked),
     onCandidates: (seq, list, mapping) => {
       const event = { _tag: "PeerCandidates" as const, session: id, seq, list, mapping }
       const it = held.get(id)

@@ -12,9 +12,8 @@ import * as Authority from "../../services/Authority.ts"
 import * as Crypto from "../../services/Crypto.ts"
 import type { NodeState } from "../../services/NodeState.ts"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
-import type { Asked, FlowWatch } from "../../transport/plane/ConnectorFlows.ts"
 import { BrowserSession } from "../../transport/webrtc/BrowserSession.ts"
-import type { FlowTraces } from "../mux/FlowTrace.ts"
+import * as FlowTrace from "../mux/FlowTrace.ts"
 import type { SessionId, SignalingEvent } from "../RelaySignalingRpcs.ts"
 import type { RpcsOf } from "../runtime/ActorAddress.ts"
 import type { ActorRef } from "../runtime/ActorRef.ts"
@@ -31,7 +30,7 @@ export interface Options {
   readonly node: NodeState
   readonly signaling: ActorRef<RpcsOf<typeof Signaling>>
   readonly servers: Effect.Effect<ReadonlyArray<string | IceServer>>
-  readonly traces: FlowTraces
+  readonly traces: FlowTrace.FlowTraces
   /** Brings what a connection says back into the actor's turn. */
   readonly post: (message: Outcome) => void
   readonly fork: (effect: Effect.Effect<void>) => void
@@ -58,22 +57,6 @@ export const make = ({ fork, node, post, servers, signaling, traces }: Options) 
   const nowSeconds = () => Math.floor(Date.now() / 1000) + clockOffset
   const verify = (signed: Parameters<typeof Authority.verify>[1]) =>
     Either.getOrNull(Authority.verify("grant", signed, node.relay.authorityKey, nowSeconds()))
-
-  const watchFlow = (session: SessionId, { host, port, traceparent }: Asked): FlowWatch => {
-    const about = { "server.address": host, "server.port": port }
-    const trace = traces.begin("flow.serve", "server", traceparent, about)
-    trace.joins(session)
-    trace.phase("flow.dial")
-    return {
-      onVerdict: ({ code }) => {
-        verdicts.add(code)
-        if (code === "accepted") trace.phase("flow.first_byte")
-        else trace.refused(code)
-      },
-      onFirst: () => void trace.phase("flow.transfer"),
-      onDone: trace.done
-    }
-  }
 
   const end = (id: SessionId, why: string) =>
     Effect.suspend(() => {
@@ -122,7 +105,7 @@ export const make = ({ fork, node, post, servers, signaling, traces }: Options) 
                 Effect.annotateLogs({ session: id, peer: documents.grant.clientName, ...pair })
               )
             ),
-          onFlow: (asked) => watchFlow(id, asked),
+          onFlow: (asked) => FlowTrace.serve(traces, id, asked, (code) => verdicts.add(code)),
           onDown: (why) => post({ _tag: "BrowserDown", session: id, why })
         })
       })
