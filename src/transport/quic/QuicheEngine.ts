@@ -38,6 +38,7 @@ const ACTIVE_ID_LIMIT = SLOTS + 4
 const MAX_DATAGRAMS = 1024
 const ID_BYTES = 16
 const EMPTY = new Uint8Array(0)
+const NO_ROOM = new Uint8Array(1)
 const PROTOCOL_VIOLATION = 0x0a // RFC 9000, section 20.1
 
 /** Addresses that only quiche sees. Short, since each packet carries them through the binding as text. */
@@ -134,7 +135,17 @@ class QuicheConnection implements QuicConnection {
       taken = false
     }
     if (this.#onlyFrom !== null) this.#checkOrigin(this.#onlyFrom)
+    if (this.#resumes) this.#finishHandshake()
     return taken && !this.#foreign
+  }
+
+  /**
+   * Where the connector took no early data, quiche goes on with the handshake only as it sends next, and the packet that it then
+   * writes may hold stream data already: the owner has to see the certificate before. No packet fits into one byte.
+   */
+  #finishHandshake(): void {
+    if (!this.#connection.isEstablished()) this.send(NO_ROOM)
+    this.#resumes = !this.#connection.isEstablished()
   }
 
   /** QUIC has checked that the client's ClientHello names the connection id that its packets bear (RFC 9000, section 7.3). */
