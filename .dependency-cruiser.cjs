@@ -41,6 +41,13 @@ module.exports = {
       }
     },
     {
+      name: "app-is-a-page",
+      severity: "error",
+      comment: "src/app runs in a browser: on what pages may import, and with the inspector's words for numbers",
+      from: { path: "^src/app/" },
+      to: { path: "^(src/|node:)", pathNot: "^src/(app/|browser/index[.]ts$|inspector/Text[.]ts$)" }
+    },
+    {
       name: "rpcs-without-behaviour",
       severity: "error",
       comment: "whoever calls an actor must not pull the actor in",

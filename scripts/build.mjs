@@ -38,13 +38,7 @@ await build({
       "import { createRequire as __createRequire } from \"node:module\"; const require = __createRequire(import.meta.url);"
   }
 })
-// The inspector's page, for a browser.
-await build({
-  entryPoints: ["Inspector.tsx", "inspector.css"].map((file) => ({
-    in: source(`inspector/${file}`),
-    out: "inspector"
-  })),
-  outdir: `${root}dist/inspector`,
+const forBrowsers = {
   bundle: true,
   minify: true,
   format: "esm",
@@ -52,20 +46,7 @@ await build({
   target: "es2022",
   jsx: "automatic",
   jsxImportSource: "preact",
-  logLevel: "warning"
-})
-copyFileSync(source("inspector/index.html"), `${root}dist/inspector/index.html`)
-// The client for pages: an import of Node's would not resolve here.
-const browser = await build({
-  entryPoints: [source("browser/index.ts")],
-  outfile: `${root}dist/browser/index.js`,
-  bundle: true,
-  minify: true,
-  format: "esm",
-  platform: "browser",
-  target: "es2022",
   logLevel: "warning",
-  metafile: process.argv.includes("--analyze"),
   plugins: [{
     name: "no-generators", // for property tests; effect/Schema brings them along, and they are 46 kB
     setup: ({ onLoad, onResolve }) => {
@@ -73,6 +54,22 @@ const browser = await build({
       onLoad({ filter: /./, namespace: "empty" }, () => ({ contents: "export {}" }))
     }
   }]
+}
+// The pages: the inspector's at the admin port, and the one for people at the relay.
+for (const [name, program] of [["inspector", "Inspector.tsx"], ["app", "App.tsx"]]) {
+  await build({
+    ...forBrowsers,
+    entryPoints: [program, `${name}.css`].map((file) => ({ in: source(`${name}/${file}`), out: name })),
+    outdir: `${root}dist/${name}`
+  })
+  copyFileSync(source(`${name}/index.html`), `${root}dist/${name}/index.html`)
+}
+// The client for pages: an import of Node's would not resolve here.
+const browser = await build({
+  ...forBrowsers,
+  entryPoints: [source("browser/index.ts")],
+  outfile: `${root}dist/browser/index.js`,
+  metafile: process.argv.includes("--analyze")
 })
 if (browser.metafile) console.log(await analyzeMetafile(browser.metafile))
 if (existsSync(source("index.ts")) && !process.argv.includes("--no-types")) {

@@ -6,7 +6,7 @@
  */
 import { RpcClient } from "@effect/rpc"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
-import { Clock, Deferred, Duration, Effect, Option, PubSub, Random, Schema, Stream, SubscriptionRef } from "effect"
+import { Clock, Deferred, Duration, Effect, Option, PubSub, Random, Ref, Schema, Stream, SubscriptionRef } from "effect"
 import * as NodeState from "../services/NodeState.ts"
 import * as RelayAddresses from "../services/RelayAddresses.ts"
 import * as LinkClient from "../transport/link/LinkClient.ts"
@@ -38,6 +38,8 @@ const LINK_PATIENCE = Duration.seconds(4)
 
 type Client = RpcClient.FromGroup<typeof RelaySignalingRpcs, RpcClientError>
 type Link = { readonly client: Client }
+/** What a later subscriber is told first, by the relay's clock of then. `at`: when it came, epoch ms by our own. */
+type Known = SignalingEvent & { readonly _tag: "Snapshot" } & { readonly at: number }
 /** Changes of the network that may wait; any of them says "look again". */
 const CHANGES_CAPACITY = 4
 
@@ -47,7 +49,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const link = yield* SubscriptionRef.make(Option.none<Link>())
   const networkChanges = yield* PubSub.sliding<NetworkChange>(CHANGES_CAPACITY)
   const events = yield* PubSub.sliding<SignalingEvent>(EVENTS_CAPACITY)
-  const snapshot = yield* SubscriptionRef.make(Option.none<SignalingEvent & { readonly _tag: "Snapshot" }>())
+  const snapshot = yield* Ref.make(Option.none<Known>())
   const invitations = new Invitations()
   let state: SignalingState = {
     state: "connecting",
@@ -58,14 +60,15 @@ const make = Effect.fnUntraced(function*(config: Config) {
   }
 
   const onEvent = Effect.fnUntraced(function*(event: SignalingEvent) {
-    if (event._tag === "Snapshot") yield* SubscriptionRef.set(snapshot, Option.some(event))
+    const now = yield* Clock.currentTimeMillis
+    if (event._tag === "Snapshot") yield* Ref.set(snapshot, Option.some({ ...event, at: now }))
     if (event._tag === "CredentialRenewed") {
-      yield* SubscriptionRef.update(snapshot, Option.map((last) => ({ ...last, credential: event.credential })))
+      yield* Ref.update(snapshot, Option.map((last) => ({ ...last, credential: event.credential })))
     }
     if (event._tag === "RelaysChanged") {
-      yield* SubscriptionRef.update(snapshot, Option.map((last) => ({ ...last, relays: event.relays })))
+      yield* Ref.update(snapshot, Option.map((last) => ({ ...last, relays: event.relays })))
     }
-    if (event._tag === "Invite") invitations.add(event, yield* Clock.currentTimeMillis)
+    if (event._tag === "Invite") invitations.add(event, now)
     yield* PubSub.publish(events, event)
   })
 
@@ -176,7 +179,12 @@ const make = Effect.fnUntraced(function*(config: Config) {
 
   const subscription = Effect.gen(function*() {
     const later = yield* PubSub.subscribe(events)
-    return { first: Option.toArray(yield* SubscriptionRef.get(snapshot)), later }
+    const now = yield* Clock.currentTimeMillis
+    const first = Option.map(yield* Ref.get(snapshot), ({ at, ...last }): SignalingEvent => ({
+      ...last,
+      serverTime: last.serverTime + Math.floor((now - at) / 1000)
+    }))
+    return { first: Option.toArray(first), later }
   })
 
   return SignalingRpcs.of({

@@ -23,6 +23,7 @@ import { type Ticket } from "../protocol/Documents.ts"
 import type { NodeKey } from "../protocol/NodeKey.ts"
 import type { RelayPoint } from "../protocol/RelayPoint.ts"
 import * as Signed from "../protocol/Signed.ts"
+import * as AppPage from "../services/AppPage.ts"
 import * as Authority from "../services/Authority.ts"
 import * as Directory from "../services/Directory.ts"
 import * as RelayTls from "../services/RelayTls.ts"
@@ -61,6 +62,8 @@ export const Config = Schema.Struct({
   tls: Schema.NullOr(Schema.Struct({ cert: Schema.String, key: Schema.String })),
   /** Whether the forwarder was told to offer TURN. */
   turn: Schema.Boolean,
+  /** Whether people's page is at `/app`. */
+  app: Schema.Boolean,
   policy: Policy
 })
 export type Config = typeof Config.Type
@@ -416,6 +419,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     )
   ).pipe(Self.fork)
   const server = yield* LinkServer.make({
+    pages: config.app ? yield* AppPage.load : () => undefined,
     host: config.https.host,
     port: config.https.port,
     tls: yield* tls.current,

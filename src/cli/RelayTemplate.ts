@@ -70,6 +70,9 @@ access: []
 #   answerShort: false
 #   quotas: {total: 1000, perUser: 16, perAddress: 128, mbitPerUser: 100}
 
+# With tls there is a page for people at https://HOST/app, by which a browser is a client. This takes it away:
+# app: false
+
 # The admin API (sallyport status) is a unix socket in stateDir, or an address of this machine:
 # admin: "127.0.0.1:9300"
 

@@ -32,6 +32,7 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
         advertise: { host: advertise.host, httpsPort: advertise.https, udpPort: advertise.udp },
         tls,
         turn: config.turn !== undefined,
+        app: config.app && tls !== null,
         policy: policyOf(config)
       }
     }

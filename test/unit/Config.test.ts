@@ -59,6 +59,7 @@ describe("values", () => {
         dataThreads: 1,
         telemetry: { otlp: null, sample: 1 },
         logLevel: "info",
+        app: true,
         resources: [{
           name: "web",
           network: "default",

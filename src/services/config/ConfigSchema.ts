@@ -319,6 +319,8 @@ export const Relay = Schema.Struct({
     )
   ),
   turn: maybe(Turn),
+  /** A page for people at `/app`, where there is `tls`: browsers trust no other relay. */
+  app: orElse(flag("app: false"), true),
   resources: orElse(list(Resource, "resources", "resources: [{name: intranet, address: 10.0.0.5, tcp: [80]}]"), []),
   access: orElse(list(Rule, "access rules", "access: [{clients: [alice], resources: [intranet]}]"), [])
 })

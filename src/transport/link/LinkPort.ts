@@ -19,6 +19,8 @@ import * as WebTransportCarrier from "./WebTransportCarrier.ts"
 export interface Page {
   readonly contentType: string
   readonly body: string | Uint8Array
+  /** Besides those that each page has. */
+  readonly headers?: Readonly<Record<string, string>>
 }
 
 export interface Limits {
@@ -68,6 +70,9 @@ export interface Options {
 
 const HEALTHZ: Page = { contentType: "text/plain; charset=utf-8", body: "ok\n" }
 const MAX_HEADER_BYTES = 8192
+/** Pages on their way to slow readers, who get so much longer; those beyond have until the usual deadline. */
+const MAX_SLOW_PAGES = 64
+const PAGE_MS = 30_000
 const RETRY_AFTER_SECONDS = "5"
 
 interface Connection {
@@ -93,6 +98,7 @@ export class LinkPort {
   private acceptWebTransport: Awaited<ReturnType<typeof WebTransportCarrier.makeAcceptor>> | undefined
   private current: Uint8Array
   private halfOpen = 0 // connections in state "linked"
+  private slowPages = 0
   private stopping = false
 
   constructor(options: Options) {
@@ -104,7 +110,8 @@ export class LinkPort {
     this.http2 = this.makeHttp2()
     this.tlsServer = tls.createServer({
       ...secureContext(options.tls),
-      ALPNProtocols: ["h2", "http/1.1"],
+      // A browser offers both, and asks for its WebSocket on the connection that its page came by; here that is HTTP/1.1's.
+      ALPNCallback: ({ protocols }) => ["http/1.1", "h2"].find((known) => protocols.includes(known)),
       handshakeTimeout: 2 * options.limits.handshakeMs, // our own deadline comes first, and counts whom it cuts
       noDelay: true
     })
@@ -190,6 +197,7 @@ export class LinkPort {
     const server = http.createServer({ maxHeaderSize: MAX_HEADER_BYTES, insecureHTTPParser: false })
     server.on("request", (request, response) => {
       const [status, page] = this.pageFor(request.method, request.url)
+      this.allowSlow(this.connections.get(keyOf(request.socket)))
       response.writeHead(status, { ...headersOf(page), connection: "close" })
       response.end(request.method === "HEAD" ? undefined : page.body)
     })
@@ -229,6 +237,16 @@ export class LinkPort {
       stream.end(headers[":method"] === "HEAD" ? undefined : page.body)
     })
     return server
+  }
+
+  private allowSlow(connection: Connection | undefined): void {
+    if (connection === undefined || this.slowPages >= MAX_SLOW_PAGES) return
+    this.slowPages++
+    clearTimeout(connection.deadline)
+    connection.deadline = setTimeout(() => connection.socket.destroy(), PAGE_MS)
+    connection.socket.once("close", () => {
+      this.slowPages--
+    })
   }
 
   private onConnectStream(stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHeaders, path: string): void {
@@ -285,7 +303,8 @@ const secureContext = ({ cert, key }: Leaf) => ({ cert, key: Redacted.value(key)
 const headersOf = (page: Page) => ({
   "content-type": page.contentType,
   "content-length": Buffer.byteLength(page.body),
-  "x-content-type-options": "nosniff"
+  "x-content-type-options": "nosniff",
+  ...page.headers
 })
 
 const shortAnswer = (status: number): string =>

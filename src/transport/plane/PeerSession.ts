@@ -95,7 +95,8 @@ export class PeerSession implements Endpoint {
   /** The last ping by the path in use, and how many packets had come by then. */
   #asked = { txId: "", slot: RELAY_SLOT, packetsIn: 0 }
   #up = false
-  #wanted = RELAY_SLOT
+  /** Client: what packets are to leave by, as soon as QUIC has validated it. */
+  #wanted: PathRef = RELAY
   /** When something was sent that the peer answers at once, with nothing heard since. */
   #askedAt = Infinity
   /** Connector: where the client's paths came from last, by the client's numbers for them. */
@@ -246,14 +247,23 @@ export class PeerSession implements Endpoint {
     if (broken && path.kind === "direct" && this.#isSamePathToPeer(path)) {
       // A migration would wait for the answer to a challenge, and the peer cannot say a word on a path whose window is full of
       // what was lost; and for its QUIC nothing has changed.
-      this.#wanted = this.quic.activeSlot
-      return this.#putUnder(this.#wanted, path)
+      this.#wanted = path
+      return this.#putUnder(this.quic.activeSlot, path)
     }
-    const slot = isFirstRelay(path) ? RELAY_SLOT : this.#prove(path)
-    this.#wanted = slot
+    this.#wanted = path
+    this.#follow()
+  }
+
+  /** A challenge or its answer may be lost, and QUIC gives up after three: the path is asked again whenever it has shown to work. */
+  #follow(): void {
+    const slot = isFirstRelay(this.#wanted) ? RELAY_SLOT : this.#prove(this.#wanted)
     if (slot === this.quic.activeSlot) return
     if (this.quic.isValidated(slot) && this.quic.migrate(slot)) this.#onMoved(slot)
     else this.quic.probeSlot(slot)
+  }
+
+  #isWaitingFor(path: PathRef): boolean {
+    return this.role === "client" && this.#up && keyOf(this.#wanted) === keyOf(path) && keyOf(this.path) !== keyOf(path)
   }
 
   /** Packets that leave by `path` have at most so many bytes from now on. */
@@ -352,7 +362,7 @@ export class PeerSession implements Endpoint {
         if (keyOf(ping.path) === keyOf(this.path)) {
           if (missed >= OUTAGE_MS || isSeenAnew) this.quic.revive()
           else this.quic.onPathAlive()
-        }
+        } else if (this.#isWaitingFor(ping.path)) this.#follow()
         return events.onPong(ping.path, txId, now - ping.at, message.observed)
       }
       case "Candidates": {
@@ -373,6 +383,7 @@ export class PeerSession implements Endpoint {
     this.#consent.onReceived(slot, bytes)
     if (message._tag === "Pong" && this.#consent.onPong(slot, Buffer.from(message.txId).toString("hex"))) {
       if (slot === this.quic.activeSlot) this.quic.revive()
+      else if (this.#isWaitingFor(path)) this.#follow() // the challenge before was more than might leave
       return
     }
     const question = this.#consent.question(slot)
@@ -420,9 +431,8 @@ export class PeerSession implements Endpoint {
   }
 
   #onPathValidated(slot: number): void {
-    if (this.role === "client" && slot === this.#wanted && slot !== this.quic.activeSlot && this.quic.migrate(slot)) {
-      this.#onMoved(slot)
-    }
+    const path = this.#slots.pathOf(slot)
+    if (path !== null && this.#isWaitingFor(path) && this.quic.migrate(slot)) this.#onMoved(slot)
   }
 
   #onMoved(slot: number): void {

@@ -1,0 +1,99 @@
+/**
+ * Keeps this browser's one connection to the relay: it comes back by itself when the link was lost, and of several tabs one holds it,
+ * since a relay has one link for each identity.
+ */
+import { connect, type ConnectFailed, type Connection } from "../browser/index.ts"
+
+export type State =
+  | { readonly _tag: "Connecting" }
+  | { readonly _tag: "Connected"; readonly connection: Connection }
+  /** Tries again by itself after `seconds`. */
+  | { readonly _tag: "Waiting"; readonly problem: string; readonly seconds: number }
+  /** Somebody has to do something: enter a token, for one. `problem` is null at a first visit. */
+  | { readonly _tag: "Stopped"; readonly problem: string | null }
+  /** Another tab holds the connection. */
+  | { readonly _tag: "Elsewhere" }
+
+const LOCK = "sallyport-connection"
+const FIRST_WAIT_SECONDS = 1
+const LONGEST_WAIT_SECONDS = 30
+
+export class Keeper {
+  readonly #onState: (state: State) => void
+  #connection: Connection | null = null
+  /** Of the attempt under way; each new one ends the one before. */
+  #run = 0
+  /** Whether this tab is the one. */
+  #holds = false
+
+  constructor(onState: (state: State) => void) {
+    this.#onState = onState
+  }
+
+  /** Without a token: as whom this browser was last. `takeOver`: from the tab that holds the connection. */
+  async start(token?: string, takeOver = false): Promise<void> {
+    this.#leave()
+    const run = ++this.#run
+    this.#onState({ _tag: "Connecting" })
+    try {
+      const options = takeOver || this.#holds ? { steal: true } : { ifAvailable: true }
+      await navigator.locks.request(LOCK, options, async (lock) => {
+        if (lock === null) return this.#tell(run, { _tag: "Elsewhere" })
+        this.#holds = true
+        await this.#stay(run, token)
+        if (run === this.#run) this.#holds = false
+      })
+    } catch {
+      if (run !== this.#run) return // this very tab did
+      this.#holds = false
+      this.#run += 1
+      this.#leave()
+      this.#onState({ _tag: "Elsewhere" }) // another tab took over
+    }
+  }
+
+  #leave(): void {
+    const connection = this.#connection
+    this.#connection = null
+    connection?.close().catch(() => undefined)
+  }
+
+  #tell(run: number, state: State): void {
+    if (run === this.#run) this.#onState(state)
+  }
+
+  async #stay(run: number, token: string | undefined): Promise<void> {
+    for (let wait = FIRST_WAIT_SECONDS; run === this.#run;) {
+      this.#tell(run, { _tag: "Connecting" })
+      try {
+        const connection = await connect(token)
+        token = undefined // it is used up
+        if (run !== this.#run) return await connection.close()
+        this.#connection = connection
+        this.#tell(run, { _tag: "Connected", connection })
+        wait = FIRST_WAIT_SECONDS
+        await this.#pause(run, await connection.closed, wait)
+      } catch (error) {
+        const { message, reason } = error as ConnectFailed
+        if (reason === "not_enrolled") return this.#tell(run, { _tag: "Stopped", problem: null })
+        if (reason !== "unreachable") return this.#tell(run, { _tag: "Stopped", problem: message })
+        await this.#pause(run, message, wait)
+        wait = Math.min(2 * wait, LONGEST_WAIT_SECONDS)
+      }
+    }
+  }
+
+  /** Somewhat less or more than `seconds`, so that not all pages come at once; less when the network is back. */
+  async #pause(run: number, problem: string, seconds: number): Promise<void> {
+    this.#tell(run, { _tag: "Waiting", problem, seconds })
+    await new Promise<void>((over) => {
+      const go = () => {
+        clearTimeout(timer)
+        removeEventListener("online", go)
+        over()
+      }
+      const timer = setTimeout(go, seconds * (750 + 500 * Math.random()))
+      addEventListener("online", go)
+    })
+  }
+}
