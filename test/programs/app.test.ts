@@ -218,6 +218,9 @@ describe("the relay's page in Chromium", () => {
     await page.getByRole("button", { name: "Use it here" }).click()
     await page.getByText("connected", { exact: true }).waitFor()
     await second.close()
+    // A page that goes takes nothing of the connector with it.
+    const threads = await world.ask("connector", "/v1/actors") as ReadonlyArray<{ name: string; restarts: number }>
+    assert.deepStrictEqual(threads.filter(({ restarts }) => restarts > 0), [])
   })
 
   it("comes back by itself when the relay was away", async () => {

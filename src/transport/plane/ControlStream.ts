@@ -10,7 +10,7 @@ const OPEN = FlowWire.encodeOpen({ kind: "control", resource: "", host: "", port
 
 export interface ControlEvents {
   readonly onMessage: (message: SessionWire.SessionMessage) => void
-  /** The peer broke the protocol, reset the stream or reads nothing. */
+  /** The peer broke the protocol, reset the stream or reads nothing. Once; nothing is sent or heard afterwards. */
   readonly onBroken: (why: string) => void
 }
 
@@ -19,6 +19,7 @@ export class ControlStream {
   readonly #events: ControlEvents
   readonly #decoder = new SessionWire.Decoder()
   #unsent = new Uint8Array(0)
+  #isBroken = false
 
   /** `early`: bytes of the stream that were read before. */
   constructor(stream: FlowStream, events: ControlEvents, early: Uint8Array = new Uint8Array(0)) {
@@ -45,9 +46,17 @@ export class ControlStream {
     if (bytes !== null) this.#append(bytes)
   }
 
+  #break(why: string): void {
+    if (this.#isBroken) return
+    this.#isBroken = true
+    this.#unsent = new Uint8Array(0)
+    this.#events.onBroken(why)
+  }
+
   #append(bytes: Uint8Array): void {
+    if (this.#isBroken) return
     if (this.#unsent.length + bytes.length > MAX_UNSENT_BYTES) {
-      return this.#events.onBroken("the peer reads no control messages")
+      return this.#break("the peer reads no control messages")
     }
     const all = new Uint8Array(this.#unsent.length + bytes.length)
     all.set(this.#unsent)
@@ -59,15 +68,15 @@ export class ControlStream {
   #write(): void {
     if (this.#unsent.length === 0) return
     const taken = this.#stream.write(this.#unsent)
-    if (taken < 0) return this.#events.onBroken("the peer stopped the control stream")
+    if (taken < 0) return this.#break("the peer stopped the control stream")
     this.#unsent = this.#unsent.slice(taken)
   }
 
   #read(): void {
-    for (let budget = 64; budget > 0; budget--) {
+    for (let budget = 64; budget > 0 && !this.#isBroken; budget--) {
       const got = this.#stream.read(scratch)
       if (got === READ_NOTHING) return
-      if (got === READ_RESET || this.#stream.readOver) return this.#events.onBroken("the peer ended the control stream")
+      if (got === READ_RESET || this.#stream.readOver) return this.#break("the peer ended the control stream")
       if (!this.#take(scratch.subarray(0, got))) return
     }
   }
@@ -75,7 +84,7 @@ export class ControlStream {
   #take(bytes: Uint8Array): boolean {
     const step = this.#decoder.push(bytes)
     if (step._tag === "Bad") {
-      this.#events.onBroken(`a bad control message (${step.reason})`)
+      this.#break(`a bad control message (${step.reason})`)
       return false
     }
     for (const message of step.messages) this.#events.onMessage(message)

@@ -119,8 +119,8 @@ export class BrowserSession {
 
   close(why: string): void {
     if (this.#isClosed) return
-    this.#control?.send({ _tag: "Goaway", reason: why })
     this.#isClosed = true
+    this.#control?.send({ _tag: "Goaway", reason: why })
     for (const flow of this.#flows.flows) flow.abort()
     for (const link of this.#links.values()) link.close()
     this.#links.clear()

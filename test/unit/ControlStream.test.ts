@@ -1,0 +1,31 @@
+import { assert, it } from "vitest"
+import { FLOW_RESET, type FlowStream, WRITE_STOPPED } from "../../src/transport/flow/FlowStream.ts"
+import { ControlStream } from "../../src/transport/plane/ControlStream.ts"
+
+/** A stream whose peer has gone. */
+const gone = (): FlowStream => ({
+  handler: null,
+  readOver: true,
+  writeOver: true,
+  read: () => FLOW_RESET,
+  write: () => WRITE_STOPPED,
+  finish: () => true,
+  reset: () => undefined,
+  stop: () => undefined,
+  abort: () => undefined,
+  pause: () => undefined
+})
+
+it("tells once that it is broken, also whoever says a last word then", () => {
+  const told: Array<string> = []
+  const control = new ControlStream(gone(), {
+    onMessage: () => undefined,
+    onBroken: (why) => {
+      told.push(why)
+      control.send({ _tag: "Goaway", reason: why })
+    }
+  })
+  control.send({ _tag: "Leg", kind: "relay-udp" })
+  control.send({ _tag: "Leg", kind: "relay-tcp" })
+  assert.deepStrictEqual(told, ["the peer stopped the control stream"])
+})
