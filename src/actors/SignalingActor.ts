@@ -6,7 +6,7 @@
  */
 import { RpcClient } from "@effect/rpc"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
-import { Clock, Deferred, Duration, Effect, Option, PubSub, Random, Ref, Schema, Stream, SubscriptionRef } from "effect"
+import { Clock, Deferred, Duration, Effect, Option, PubSub, Random, Schema, Stream, SubscriptionRef } from "effect"
 import * as NodeState from "../services/NodeState.ts"
 import * as RelayAddresses from "../services/RelayAddresses.ts"
 import * as LinkClient from "../transport/link/LinkClient.ts"
@@ -16,6 +16,7 @@ import * as Actor from "./runtime/Actor.ts"
 import { Peers } from "./runtime/Peers.ts"
 import * as Self from "./runtime/Self.ts"
 import { Invitations } from "./signaling/Invitations.ts"
+import { LastSnapshot } from "./signaling/LastSnapshot.ts"
 import { Signaling, SignalingDown, SignalingRpcs, type SignalingState, type Wanted } from "./SignalingRpcs.ts"
 import { type NetworkChange, Stun } from "./StunRpcs.ts"
 
@@ -38,8 +39,6 @@ const LINK_PATIENCE = Duration.seconds(4)
 
 type Client = RpcClient.FromGroup<typeof RelaySignalingRpcs, RpcClientError>
 type Link = { readonly client: Client }
-/** What a later subscriber is told first, by the relay's clock of then. `at`: when it came, epoch ms by our own. */
-type Known = SignalingEvent & { readonly _tag: "Snapshot" } & { readonly at: number }
 /** Changes of the network that may wait; any of them says "look again". */
 const CHANGES_CAPACITY = 4
 
@@ -49,7 +48,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const link = yield* SubscriptionRef.make(Option.none<Link>())
   const networkChanges = yield* PubSub.sliding<NetworkChange>(CHANGES_CAPACITY)
   const events = yield* PubSub.sliding<SignalingEvent>(EVENTS_CAPACITY)
-  const snapshot = yield* Ref.make(Option.none<Known>())
+  const snapshot = new LastSnapshot()
   const invitations = new Invitations()
   let state: SignalingState = {
     state: "connecting",
@@ -61,13 +60,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
 
   const onEvent = Effect.fnUntraced(function*(event: SignalingEvent) {
     const now = yield* Clock.currentTimeMillis
-    if (event._tag === "Snapshot") yield* Ref.set(snapshot, Option.some({ ...event, at: now }))
-    if (event._tag === "CredentialRenewed") {
-      yield* Ref.update(snapshot, Option.map((last) => ({ ...last, credential: event.credential })))
-    }
-    if (event._tag === "RelaysChanged") {
-      yield* Ref.update(snapshot, Option.map((last) => ({ ...last, relays: event.relays })))
-    }
+    snapshot.onEvent(event, now)
     if (event._tag === "Invite") invitations.add(event, now)
     yield* PubSub.publish(events, event)
   })
@@ -179,12 +172,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
 
   const subscription = Effect.gen(function*() {
     const later = yield* PubSub.subscribe(events)
-    const now = yield* Clock.currentTimeMillis
-    const first = Option.map(yield* Ref.get(snapshot), ({ at, ...last }): SignalingEvent => ({
-      ...last,
-      serverTime: last.serverTime + Math.floor((now - at) / 1000)
-    }))
-    return { first: Option.toArray(first), later }
+    const first = snapshot.read(yield* Clock.currentTimeMillis)
+    return { first: first === null ? [] : [first], later }
   })
 
   return SignalingRpcs.of({
