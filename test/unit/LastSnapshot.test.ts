@@ -4,7 +4,7 @@ import { LastSnapshot } from "../../src/actors/signaling/LastSnapshot.ts"
 
 const SIGNED = { payload: new Uint8Array(1), signature: new Uint8Array(64) }
 const NEWER = { payload: new Uint8Array(2), signature: new Uint8Array(64) }
-const snapshot = (serverTime: number): SignalingEvent => ({
+const snapshot = (serverTime: number): Extract<SignalingEvent, { readonly _tag: "Snapshot" }> => ({
   _tag: "Snapshot",
   version: 1,
   serverTime,
