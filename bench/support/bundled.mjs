@@ -7,9 +7,9 @@ import { fileURLToPath } from "node:url"
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url))
 
-/** `name`.ts in `bench/`. The bundle lies where the packages are found, as deep below the root as its sources. */
-export async function runBundled(name) {
-  const outfile = join(ROOT, "dist", ".bench", `${name}-${process.pid}.mjs`)
+/** `name`.ts in `bench/`. The bundle lies where the packages are found, as deep below the root as the tests that it takes parts of. */
+export async function runBundled(name, below = ".bench") {
+  const outfile = join(ROOT, "dist", below, `${name}-${process.pid}.mjs`)
   try {
     await build({
       entryPoints: [join(ROOT, "bench", `${name}.ts`)],

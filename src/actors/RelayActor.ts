@@ -15,6 +15,7 @@ import * as Authority from "../services/Authority.ts"
 import * as Crypto from "../services/Crypto.ts"
 import * as NodeState from "../services/NodeState.ts"
 import * as RelayAddresses from "../services/RelayAddresses.ts"
+import * as Metrics from "../services/telemetry/Metrics.ts"
 import * as SpareRelays from "./relay/SpareRelays.ts"
 import { type LegKind, type LegState, Relay, RelayRpcs } from "./RelayRpcs.ts"
 import type { RelayInfo, SessionId, SignalingEvent } from "./RelaySignalingRpcs.ts"
@@ -72,6 +73,20 @@ const make = Effect.fnUntraced(function*(config: Config) {
     mapped: null,
     reason: "waiting for signaling"
   })
+
+  const binds = new Metrics.Counts<Carrier>()
+  const losses = new Metrics.Counts<Carrier>()
+  const self = yield* Self.Self
+  yield* self.exposeMetrics(() => [
+    Metrics.counter(
+      { name: "sallyport_relay_leg_binds", help: "Times that the relay took this node's packets, by carrier." },
+      binds.points("carrier")
+    ),
+    Metrics.counter(
+      { name: "sallyport_relay_leg_losses", help: "Times that the relay fell silent or refused, by carrier." },
+      losses.points("carrier")
+    )
+  ])
 
   const newBinding = (carrier: Carrier) =>
     new RelayBinding({ carrier, newNonce: () => Crypto.randomBytes(RelayWire.NONCE_BYTES) })
@@ -133,11 +148,13 @@ const make = Effect.fnUntraced(function*(config: Config) {
         return send(carrier, { _tag: "Bind", nonce, cookie, signature, credential })
       }
       case "Bound":
+        binds.add(carrier)
         return settle(carrier === "udp" ? "UDP to the relay works" : "UDP to the relay gets no answer", true).pipe(
           Effect.zipRight(carrier === "udp" && link !== null ? closeLink : Effect.void),
           Effect.zipRight(carrier === "udp" ? onMapped(output.mapped) : Effect.void)
         )
       case "Lost":
+        losses.add(carrier)
         return settle(`the ${carrier === "udp" ? "UDP" : "link"} leg was lost: ${output.reason}`).pipe(
           Effect.zipRight(carrier === "link" ? reopenLink : Effect.void)
         )

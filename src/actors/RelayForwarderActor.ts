@@ -16,6 +16,7 @@ import * as TurnCredentials from "../services/TurnCredentials.ts"
 import * as RelayMetrics from "../transport/relay/RelayMetrics.ts"
 import { RelayServer } from "../transport/relay/RelayServer.ts"
 import * as StunSockets from "../transport/relay/StunSockets.ts"
+import * as TurnMetrics from "../transport/turn/TurnMetrics.ts"
 import * as TurnSockets from "../transport/turn/TurnSockets.ts"
 import * as UdpPort from "../transport/udp/UdpPort.ts"
 import { RelayForwarder, RelayForwarderRpcs } from "./RelayForwarderRpcs.ts"
@@ -82,7 +83,6 @@ const make = Effect.fnUntraced(function*(config: Config) {
     onFull: (table) => void fork(Effect.logWarning(`the relay's table of ${table} is full; newcomers are refused`))
   })
   const self = yield* Self.Self
-  yield* self.exposeMetrics(() => RelayMetrics.read(server))
   let { port } = config.udp
   const hosts = hostsOf(config.udp.host)
   const sockets: Array<UdpPort.UdpPort> = []
@@ -107,6 +107,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
   yield* Self.fork(Effect.repeat(Effect.sync(() => server.tick()), Schedule.spaced("1 second")))
 
   const turn = config.turn === null ? null : yield* openTurn(config.turn, onError, epochSeconds)
+  yield* self.exposeMetrics(() => [
+    ...RelayMetrics.read(server),
+    ...(turn === null ? [] : TurnMetrics.read(turn.server))
+  ])
   if (turn !== null) yield* Self.fork(Effect.repeat(Effect.sync(turn.tick), Schedule.spaced("1 second")))
 
   /** Batches go both ways as transferred buffers; what the other side has not taken yet is counted by its acknowledgements. */

@@ -9,6 +9,7 @@ import { RpcClientError } from "@effect/rpc/RpcClientError"
 import { Clock, Deferred, Duration, Effect, Option, PubSub, Random, Schema, Stream, SubscriptionRef } from "effect"
 import * as NodeState from "../services/NodeState.ts"
 import * as RelayAddresses from "../services/RelayAddresses.ts"
+import * as Metrics from "../services/telemetry/Metrics.ts"
 import * as LinkClient from "../transport/link/LinkClient.ts"
 import * as RpcOverLink from "../transport/link/RpcOverLink.ts"
 import { RelaySignalingRpcs, type SessionId, type SignalingEvent, UNKNOWN_NODE } from "./RelaySignalingRpcs.ts"
@@ -50,6 +51,18 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const events = yield* PubSub.sliding<SignalingEvent>(EVENTS_CAPACITY)
   const snapshot = new LastSnapshot()
   const invitations = new Invitations()
+  const connects = new Metrics.Counts<string>()
+  const self = yield* Self.Self
+  yield* self.exposeMetrics(() => [
+    Metrics.counter(
+      { name: "sallyport_signaling_connects", help: "Connections to the relay that were let in, by carrier." },
+      connects.points("carrier")
+    ),
+    Metrics.gauge(
+      { name: "sallyport_signaling_up", help: "1: there is a connection to the relay. 0: it is being sought." },
+      [{ labels: {}, value: Number(state.state === "up") }]
+    )
+  ])
   let state: SignalingState = {
     state: "connecting",
     carrier: null,
@@ -103,6 +116,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
         Effect.as(Option.none<number>())
       )
       state = { ...state, state: "up", carrier: connected.link.carrier, problem: "", connects: state.connects + 1 }
+      connects.add(connected.link.carrier)
       yield* Effect.logInfo("signaling is up").pipe(
         Effect.annotateLogs({ relay: state.relay, carrier: connected.link.carrier })
       )

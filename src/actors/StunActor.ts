@@ -30,6 +30,7 @@ import * as HostPort from "../services/config/HostPort.ts"
 import * as Crypto from "../services/Crypto.ts"
 import * as NetworkWatch from "../services/NetworkWatch.ts"
 import * as PortMapper from "../services/PortMapper.ts"
+import * as Metrics from "../services/telemetry/Metrics.ts"
 import * as LifetimeProbe from "../transport/udp/LifetimeProbe.ts"
 import * as NetCheck from "../transport/udp/NetCheck.ts"
 import * as Actor from "./runtime/Actor.ts"
@@ -132,7 +133,16 @@ const make = Effect.gen(function*() {
         Effect.catchTag("ActorUnavailable", (error) => Effect.logDebug("a STUN request was not sent", error)),
         FiberSet.run(sends)
       )
+  const answers = new Metrics.Counts<"answered" | StunTimeout["_tag"] | StunUnavailable["_tag"]>()
+  const self = yield* Self.Self
+  yield* self.exposeMetrics(() => [
+    Metrics.counter(
+      { name: "sallyport_stun_questions", help: "Questions to STUN servers, by what became of them." },
+      answers.points("result")
+    )
+  ])
   const answer = (asked: Pending, result: Either.Either<Mapped, StunTimeout | StunUnavailable>) => {
+    answers.add(Either.isRight(result) ? "answered" : result.left._tag)
     if (asked.reply !== null) return Effect.asVoid(Deferred.complete(asked.reply, result))
     if (asked.of !== null) {
       if (Either.isRight(result)) gathering.onMappedElsewhere(asked.of, result.right.mapped)

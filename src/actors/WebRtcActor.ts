@@ -8,6 +8,7 @@ import type { IceServer } from "node-datachannel"
 import type { IceSignal } from "../protocol/IceSignal.ts"
 import { type Reason, Role, WEBRTC_NAME } from "../protocol/PathRef.ts"
 import * as NodeState from "../services/NodeState.ts"
+import * as Metrics from "../services/telemetry/Metrics.ts"
 import { IceLink } from "../transport/webrtc/IceLink.ts"
 import { LocalLeg, type Session } from "../transport/webrtc/LocalLeg.ts"
 import * as FlowTrace from "./mux/FlowTrace.ts"
@@ -126,7 +127,18 @@ const make = Effect.fnUntraced(function*(config: Config) {
     fork: (effect) => void fork(effect)
   })
   const self = yield* Self.Self
-  yield* self.exposeMetrics(browsers.metrics)
+  const tries = new Metrics.Counts<"open" | "failed">()
+  yield* self.exposeMetrics(() => [
+    ...browsers.metrics(),
+    Metrics.gauge(
+      { name: "sallyport_webrtc_links", help: "WebRTC connections with nodes, open or being made." },
+      [{ labels: {}, value: links.size }]
+    ),
+    Metrics.counter(
+      { name: "sallyport_webrtc_tries", help: "WebRTC connections that opened, or came to nothing." },
+      tries.points("result")
+    )
+  ])
   yield* Effect.addFinalizer(() => browsers.closeAll)
 
   const begin = Effect.fnUntraced(function*(session: SessionId, attempt: number) {
@@ -160,6 +172,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   })
 
   const onFailed = Effect.fnUntraced(function*(session: SessionId, why: string) {
+    tries.add("failed")
     const count = (failures.get(session)?.count ?? 0) + 1
     const wait = Math.min(RETRY_MS * 2 ** (count - 1), MAX_RETRY_MS)
     failures.set(session, { count, notBefore: (yield* Clock.currentTimeMillis) + wait })
@@ -214,6 +227,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       const held = links.get(session)
       if (held?.link.attempt !== attempt) return Effect.void
       failures.delete(session)
+      tries.add("open")
       const { local = "?", remote = "?" } = held.link.pair ?? {}
       return Effect.all([
         inbox.clearTimer(session),

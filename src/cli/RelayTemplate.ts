@@ -46,7 +46,7 @@ resources: []
 #     network: default
 #     address: intranet.local
 #     tcp: [80, 443, "8000-8100"]
-#     # Only if it may be on the connector's own machine:
+#     # Only if it may be at a loopback address of the connector. Its addresses in a network are reached as any other's:
 #     allowLoopback: false
 
 # Who may reach what; nobody may reach anything that is not listed. "*" means all.

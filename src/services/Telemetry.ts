@@ -13,6 +13,7 @@ import { Clock, Duration, Effect, Layer, Logger, LogLevel, Schema } from "effect
 import { randomInt } from "node:crypto"
 import type * as Metrics from "./telemetry/Metrics.ts"
 import * as OtlpMetrics from "./telemetry/OtlpMetrics.ts"
+import * as Printable from "./telemetry/Printable.ts"
 import * as Redact from "./telemetry/Redact.ts"
 import * as SpanRing from "./telemetry/SpanRing.ts"
 import * as Tracing from "./telemetry/Tracing.ts"
@@ -44,7 +45,7 @@ export const layer = (settings: Settings, thread: string): Layer.Layer<never> =>
 const stderr = (format: Settings["format"]) =>
   format === "json"
     ? Logger.map(Logger.jsonLogger, (line) => void process.stderr.write(`${line}\n`))
-    : Logger.prettyLogger({ stderr: true })
+    : Logger.mapInputOptions(Logger.prettyLogger({ stderr: true }), Printable.entry)
 
 const urlOf = (baseUrl: string, path: string): string => `${baseUrl.replace(/\/$/, "")}${path}`
 const resourceOf = (serviceName: string, thread: string) => ({ serviceName, attributes: { "thread.name": thread } })

@@ -66,6 +66,16 @@ describe("metrics of a flow", () => {
         assert.isAbove(sum(node, "sallyport_path_switches_total", { path: "direct" }), 0, side)
         assert.isAbove(sum(node, "sallyport_actor_message_wait_seconds_count", { actor: "pathProber" }), 0, side)
         assert.strictEqual(sum(node, "sallyport_actor_up"), 5, side)
+        for (const direction of ["receive", "transmit"]) {
+          assert.strictEqual(sum(node, "sallyport_resource_bytes_total", { resource: "echo", direction }), BYTES, side)
+        }
+        assert.strictEqual(sum(node, "sallyport_resource_bytes_total", { resource: "closed" }), 0, side)
+        assert.strictEqual(sum(node, "sallyport_resource_flow_opens_total", { resource: "echo", code: "accepted" }), 1)
+        assert.strictEqual(sum(node, "sallyport_resource_flow_opens_total", { resource: "closed", code: "refused" }), 1)
+        assert.strictEqual(sum(node, "sallyport_signaling_up"), 1, side)
+        assert.strictEqual(sum(node, "sallyport_signaling_connects_total"), 1, side)
+        assert.strictEqual(sum(node, "sallyport_relay_leg_binds_total", { carrier: "udp" }), 1, side)
+        assert.isAbove(sum(node, "sallyport_stun_questions_total", { result: "answered" }), 0, side)
       }
       assert.strictEqual(sum(client, "sallyport_flow_opens_total", { code: "port_not_listed" }), 1)
       assert.strictEqual(sum(client, "sallyport_flow_open_seconds_count"), 1)
@@ -78,18 +88,18 @@ describe("metrics of a flow", () => {
       assert.strictEqual(sum(relay, "sallyport_signaling_dials_total", { code: "port_not_listed" }), 1)
     }))
 
-  it.scopedLive("tell no key, token, address or name of a peer", () =>
+  it.scopedLive("tell no key, token, address or name of a peer or a host", () =>
     Effect.gen(function*() {
       const port = yield* World.serve(echo)
       const world = yield* World.make({
-        resources: [{ name: "secret-thing", address: "127.0.0.1", tcp: [port], allowLoopback: true }]
+        resources: [{ name: "things", address: "127.0.0.0/8", tcp: [port], allowLoopback: true }]
       })
-      yield* roundTrip(yield* world.dial("secret-thing", port), 10)
+      yield* roundTrip(yield* world.dial("127.0.0.1", port), 10)
       yield* world.untilPath("direct")
       const texts = [yield* textOf(world.client), yield* textOf(world.connector), yield* textOf(world.relay)].join("\n")
       const keys = ["laptop", "office", "relay"].flatMap((name) => keysIn(join(world.dir, name)))
       assert.isAbove(keys.length, 10)
-      for (const secret of [...keys, "sp1_", "127.0.0.1", "secret-thing", "laptop", "office"]) {
+      for (const secret of [...keys, "sp1_", "127.0.0.1", "laptop", "office"]) {
         assert.notInclude(texts, secret)
       }
     }))

@@ -9,7 +9,7 @@ import { Socks5Server } from "../../transport/flow/Socks5Server.ts"
 import { adopt } from "../../transport/flow/TcpReader.ts"
 import { type Forward, ListenFailed } from "../StreamMuxRpcs.ts"
 
-type Watch = Pick<PumpOptions, "onFirst" | "onDone">
+type Watch = Pick<PumpOptions, "onFirst" | "onDone" | "meter">
 
 /** A connection that wants to go somewhere. `begin` is called once the resource has accepted; `refuse` otherwise. */
 export interface Request {

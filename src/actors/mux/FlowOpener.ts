@@ -6,6 +6,7 @@ import type { FlowSession } from "../../transport/plane/FlowSession.ts"
 import type { Request } from "./Doors.ts"
 import type { FlowTrace, FlowTraces } from "./FlowTrace.ts"
 import type { MuxMetrics } from "./MuxMetrics.ts"
+import type { ResourceMetrics } from "./ResourceMetrics.ts"
 
 export interface Options {
   readonly obtain: (host: string, port: number) => Effect.Effect<FlowSession, Verdict>
@@ -22,18 +23,21 @@ export const make = ({ metrics, obtain, traces }: Options) => (request: Request)
     const { host, port } = request
     const askedAt = performance.now()
     const trace = traces.begin("flow", "client", null, { "server.address": host, "server.port": port })
-    const told = (code: Verdict["code"]) => metrics.onFlow(code, (performance.now() - askedAt) / 1000)
+    const told = (code: Verdict["code"], resource: string | null) => {
+      metrics.onFlow(code, (performance.now() - askedAt) / 1000)
+      if (resource !== null) metrics.resources.onFlow(resource, code)
+    }
     return obtain(host, port).pipe(
       Effect.withParentSpan(trace.phase("flow.session")),
       Effect.matchEffect({
-        onSuccess: (session) => Effect.sync(() => open(session, request, trace, told)),
+        onSuccess: (session) => Effect.sync(() => open(session, request, trace, metrics.resources, told)),
         onFailure: (verdict) =>
           Effect.zipRight(
             Effect.logInfo("flow refused").pipe(
               Effect.annotateLogs({ host, port, verdict: verdict.code, why: verdict.reason })
             ),
             Effect.sync(() => {
-              told(verdict.code)
+              told(verdict.code, null)
               trace.refused(verdict.code)
               request.refuse(verdict)
             })
@@ -46,10 +50,12 @@ const open = (
   session: FlowSession,
   request: Request,
   trace: FlowTrace,
-  told: (code: Verdict["code"]) => void
+  resources: ResourceMetrics,
+  told: (code: Verdict["code"], resource: string | null) => void
 ): void => {
   const { gone, host, port } = request
   if (gone.aborted) return trace.refused(GONE)
+  const resource = session.resourceOf(host, port)
   trace.joins(session.id)
   trace.phase("flow.open")
   const onAbort = () => {
@@ -58,7 +64,7 @@ const open = (
   }
   const giveUp = session.openFlow({ host, port, traceparent: trace.traceparent }, (answer) => {
     gone.removeEventListener("abort", onAbort)
-    told(answer._tag === "Rejected" ? answer.verdict.code : "accepted")
+    told(answer._tag === "Rejected" ? answer.verdict.code : "accepted", resource)
     if (answer._tag === "Rejected") {
       trace.refused(answer.verdict.code)
       return request.refuse(answer.verdict)
@@ -71,7 +77,8 @@ const open = (
       onDone: (outcome) => {
         trace.done(outcome)
         session.flowEnded()
-      }
+      },
+      ...(resource !== null && { meter: resources.meterOf(resource) })
     })
     if (begun) return
     answer.stream.abort(FLOW_RESET)

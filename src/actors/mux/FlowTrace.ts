@@ -10,6 +10,7 @@ import * as Tracing from "../../services/telemetry/Tracing.ts"
 import type { FlowOutcome } from "../../transport/flow/FlowPump.ts"
 import type { Asked, FlowWatch } from "../../transport/plane/ConnectorFlows.ts"
 import type { SessionId } from "../RelaySignalingRpcs.ts"
+import type { ResourceMetrics } from "./ResourceMetrics.ts"
 
 export interface FlowTrace {
   /** For the other end. */
@@ -38,7 +39,8 @@ export interface FlowTraces {
 export const serve = (
   traces: FlowTraces,
   session: SessionId,
-  { host, port, traceparent }: Asked,
+  { host, port, resource, traceparent }: Asked,
+  resources: ResourceMetrics,
   onVerdict: (code: VerdictCode) => void
 ): FlowWatch => {
   const about = { "server.address": host, "server.port": port }
@@ -48,11 +50,13 @@ export const serve = (
   return {
     onVerdict: ({ code }) => {
       onVerdict(code)
+      if (resource !== null) resources.onFlow(resource, code)
       if (code === "accepted") trace.phase("flow.first_byte")
       else trace.refused(code)
     },
     onFirst: () => void trace.phase("flow.transfer"),
-    onDone: trace.done
+    onDone: trace.done,
+    ...(resource !== null && { meter: resources.meterOf(resource) })
   }
 }
 

@@ -5,6 +5,7 @@ import type { Reason } from "../../protocol/PathRef.ts"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
 import type { FlowSession } from "../../transport/plane/FlowSession.ts"
 import type { PacketRouter } from "../../transport/plane/PacketRouter.ts"
+import { ResourceMetrics } from "./ResourceMetrics.ts"
 
 export interface Options {
   readonly router: PacketRouter
@@ -13,6 +14,7 @@ export interface Options {
 }
 
 export class MuxMetrics {
+  readonly resources = new ResourceMetrics()
   readonly #verdicts = new Metrics.Counts<VerdictCode>()
   readonly #openTimes = new Metrics.Distribution()
   readonly #switches = new Metrics.Counts<`${PathKind.PathKind} ${Reason}`>()
@@ -41,7 +43,7 @@ export class MuxMetrics {
   }
 
   read(options: Options): ReadonlyArray<Metrics.Family> {
-    return [...ofTraffic(options.router), ...ofSessions(options), ...this.#counted()]
+    return [...ofTraffic(options.router), ...ofSessions(options), ...this.#counted(), ...this.resources.read()]
   }
 
   #counted(): ReadonlyArray<Metrics.Family> {

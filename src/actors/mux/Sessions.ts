@@ -133,7 +133,7 @@ export const make = (options: Options) => {
     metrics.onFirstDirect((node.now() - it.upAt) / 1000)
   }
   const serve = (id: SessionId, asked: Asked): FlowWatch =>
-    FlowTrace.serve(traces, id, asked, (verdict) => {
+    FlowTrace.serve(traces, id, asked, metrics.resources, (verdict) => {
       metrics.onFlow(verdict, null)
       const { host, port } = asked
       fork(Effect.logDebug("flow").pipe(Effect.annotateLogs({ session: id, host, port, verdict })))

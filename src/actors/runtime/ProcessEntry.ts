@@ -2,9 +2,18 @@
 import { Cause, Effect, Exit } from "effect"
 import { MessageChannel } from "node:worker_threads"
 import * as Telemetry from "../../services/Telemetry.ts"
+import * as Metrics from "../../services/telemetry/Metrics.ts"
 import * as IpcPorts from "./IpcPorts.ts"
 import { type Begin, CONTROL } from "./Processes.ts"
 import * as ThreadHost from "./ThreadHost.ts"
+
+const memoryOf = (thread: string) => [
+  Metrics.gauge({
+    name: "sallyport_child_process_memory_bytes",
+    unit: "bytes",
+    help: "Resident memory of the process that a thread's actors run in by themselves."
+  }, [{ labels: { thread }, value: process.memoryUsage.rss() }])
+]
 
 export const run = (registry: ThreadHost.Registry): void => {
   // A terminal's Ctrl-C and a service manager's stop come to each process of the group; the parent says when this one ends.
@@ -20,7 +29,9 @@ export const run = (registry: ThreadHost.Registry): void => {
     process.on("message", ports.onMessage)
     ports.open(CONTROL, port2)
     const fiber = Effect.runFork(
-      ThreadHost.run(registry, control).pipe(Effect.provide(Telemetry.layer(telemetry ?? Telemetry.DEFAULT, thread)))
+      ThreadHost.run(registry, control, () => memoryOf(thread)).pipe(
+        Effect.provide(Telemetry.layer(telemetry ?? Telemetry.DEFAULT, thread))
+      )
     )
     fiber.addObserver((exit) => {
       if (Exit.isFailure(exit)) process.stderr.write(`process ${thread} failed: ${Cause.pretty(exit.cause)}\n`)

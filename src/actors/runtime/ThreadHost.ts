@@ -21,10 +21,14 @@ const RELEASE_DEADLINE = Duration.seconds(2)
 /** Deaths that the supervisor has not read yet: one per actor of a thread is the most that can happen. */
 const DEATHS_CAPACITY = 64
 
-/** Serves the control port until `Shutdown`, or until the port closes: a supervisor that is gone leaves nothing running. */
-export const run = Effect.fnUntraced(function*(registry: Registry, control: Port) {
+/** `own`: what is to be told beside the actors' own figures. Serves the control port until `Shutdown`, or until the port closes: a supervisor that is gone leaves nothing running. */
+export const run = Effect.fnUntraced(function*(
+  registry: Registry,
+  control: Port,
+  own: Metrics.Source = () => []
+) {
   const shutdown = yield* Deferred.make<void>()
-  const host = yield* makeHost(registry, shutdown)
+  const host = yield* makeHost(registry, shutdown, own)
   const connection = yield* MessagePortProtocol.makeServer(control)
   yield* RpcServer.make(ThreadRpcs, { concurrency: "unbounded", disableFatalDefects: true, disableTracing: true }).pipe(
     Effect.provideService(RpcServer.Protocol, connection.protocol),
@@ -47,12 +51,16 @@ type Hosted = {
   closing: boolean
 }
 
-const makeHost = Effect.fnUntraced(function*(registry: Registry, shutdown: Deferred.Deferred<void>) {
+const makeHost = Effect.fnUntraced(function*(
+  registry: Registry,
+  shutdown: Deferred.Deferred<void>,
+  own: Metrics.Source
+) {
   const threadScope = yield* Effect.scope
   const hosted = new Map<string, Hosted>()
   const deaths = yield* Mailbox.make<Death>({ capacity: DEATHS_CAPACITY, strategy: "sliding" })
   const health = yield* makeHealth(hosted)
-  const sources = new Set<Metrics.Source>()
+  const sources = new Set([own])
   /** What sources that are gone have counted. */
   let counted: ReadonlyArray<Metrics.Family> = []
   const expose = (source: Metrics.Source) =>

@@ -14,6 +14,7 @@ import type { NodeState } from "../../services/NodeState.ts"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
 import { BrowserSession } from "../../transport/webrtc/BrowserSession.ts"
 import * as FlowTrace from "../mux/FlowTrace.ts"
+import { ResourceMetrics } from "../mux/ResourceMetrics.ts"
 import type { SessionId, SignalingEvent } from "../RelaySignalingRpcs.ts"
 import type { RpcsOf } from "../runtime/ActorAddress.ts"
 import type { ActorRef } from "../runtime/ActorRef.ts"
@@ -53,6 +54,7 @@ interface Held {
 export const make = ({ fork, node, post, servers, signaling, traces }: Options) => {
   const held = new Map<SessionId, Held>()
   const verdicts = new Metrics.Counts()
+  const resources = new ResourceMetrics()
   let clockOffset = 0 // seconds that the relay's clock is ahead of ours
   const nowSeconds = () => Math.floor(Date.now() / 1000) + clockOffset
   const verify = (signed: Parameters<typeof Authority.verify>[1]) =>
@@ -105,7 +107,7 @@ export const make = ({ fork, node, post, servers, signaling, traces }: Options) 
                 Effect.annotateLogs({ session: id, peer: documents.grant.clientName, ...pair })
               )
             ),
-          onFlow: (asked) => FlowTrace.serve(traces, id, asked, (code) => verdicts.add(code)),
+          onFlow: (asked) => FlowTrace.serve(traces, id, asked, resources, (code) => verdicts.add(code)),
           onDown: (why) => post({ _tag: "BrowserDown", session: id, why })
         })
       })
@@ -211,7 +213,8 @@ export const make = ({ fork, node, post, servers, signaling, traces }: Options) 
       Metrics.gauge(
         { name: "sallyport_browser_sessions", help: "Sessions with browsers." },
         [{ labels: {}, value: held.size }]
-      )
+      ),
+      ...resources.read()
     ]
   } as const
 }

@@ -68,6 +68,12 @@ export class Counts<Value extends string> {
   }
 }
 
+/** A point for each of some counts, under its name in snake_case. */
+export const each = (label: string, counts: Readonly<Record<string, number>>): Points =>
+  Object.entries(counts).map(([name, value]) => ({ labels: { [label]: snakeCase(name) }, value }))
+
+const snakeCase = (name: string): string => name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
+
 /** From a fast machine's own loop to a flow that had to wait for a dial: seconds. */
 export const SECONDS: ReadonlyArray<number> = [
   0.0005,

@@ -21,6 +21,12 @@ export interface FlowOutcome {
   readonly how: "ended" | "socket_reset" | "peer_reset" | "session_closed"
 }
 
+/** What flows have moved together, as in `FlowOutcome`; each adds to it while it runs. */
+export interface FlowMeter {
+  sent: number
+  received: number
+}
+
 export interface PumpOptions {
   readonly stream: FlowStream
   /** A paused socket with its reader, or any paused Duplex (made with `allowHalfOpen`). Belongs to the pump from here on. */
@@ -29,6 +35,7 @@ export interface PumpOptions {
   readonly fromStream?: Uint8Array
   /** Bytes already read from the socket, first to go to the stream. */
   readonly fromSocket?: Uint8Array
+  readonly meter?: FlowMeter
   /** The first bytes that way are about to go. May be told again for as long as none of them was taken. */
   readonly onFirst?: (way: "sent" | "received") => void
   /** Once, when both sides are over and the socket is closed. */
@@ -43,6 +50,7 @@ export class FlowPump implements StreamHandler {
   readonly #socket: Duplex
   readonly #onFirst: PumpOptions["onFirst"]
   readonly #onDone: (outcome: FlowOutcome) => void
+  readonly #meter: FlowMeter
   /** Read from the socket, not yet taken by the stream. While it is here the socket is not read. */
   #rest: Buffer | null = null
   /** The socket's end was read. */
@@ -60,6 +68,7 @@ export class FlowPump implements StreamHandler {
     this.#stream = stream
     this.#onDone = options.onDone
     this.#onFirst = options.onFirst
+    this.#meter = options.meter ?? { sent: 0, received: 0 }
     this.#socket = "sink" in socket ? socket.socket : socket
     this.#listen()
     stream.handler = this
@@ -123,6 +132,7 @@ export class FlowPump implements StreamHandler {
   #toSocket(bytes: Buffer, borrowed = false): void {
     if (this.#received === 0) this.#onFirst?.("received")
     this.#received += bytes.length
+    this.#meter.received += bytes.length
     const room = this.#socket.write(bytes)
     const waiting = this.#socket.writableLength
     if (borrowed && waiting > 0) lend(bytes.length)
@@ -142,6 +152,7 @@ export class FlowPump implements StreamHandler {
     const taken = this.#stream.write(bytes)
     if (taken === WRITE_STOPPED) return this.#onStopped()
     this.#sent += taken
+    this.#meter.sent += taken
     if (taken === bytes.length) return true
     this.#rest = Buffer.from(bytes.subarray(taken)) // a copy: the socket reads into the same buffer again
     return false
@@ -158,6 +169,7 @@ export class FlowPump implements StreamHandler {
         return
       }
       this.#sent += taken
+      this.#meter.sent += taken
       this.#rest = taken < rest.length ? rest.subarray(taken) : null
       if (this.#rest !== null) return
       if (!this.#ended) this.#socket.resume()

@@ -2,7 +2,7 @@
 import type { Resource } from "../../protocol/Documents.ts"
 import { type Verdict, type VerdictCode } from "../../protocol/FlowWire.ts"
 import * as Dialer from "../flow/Dialer.ts"
-import { type FlowOutcome, pump as startPump } from "../flow/FlowPump.ts"
+import { type FlowMeter, type FlowOutcome, pump as startPump } from "../flow/FlowPump.ts"
 import * as FlowStart from "../flow/FlowStart.ts"
 import type { FlowStream } from "../flow/FlowStream.ts"
 
@@ -25,11 +25,14 @@ export interface FlowWatch {
   /** The resource's first bytes. */
   readonly onFirst: () => void
   readonly onDone: (outcome: FlowOutcome) => void
+  readonly meter?: FlowMeter
 }
 
 export interface Asked {
   readonly host: string
   readonly port: number
+  /** What the grant calls it; null: the grant lists no such target. */
+  readonly resource: string | null
   /** Ties it to the client's trace. */
   readonly traceparent: string | null
 }
@@ -71,12 +74,13 @@ export class ConnectorFlows {
 
   #onOpen({ open, rest, stream }: FlowStart.Incoming): void {
     const { host, port, traceparent } = open
-    const watch = this.#options.onFlow({ host, port, traceparent })
+    const permit = this.#options.permit(host, port)
+    const resource = typeof permit === "string" ? null : permit.resource.name
+    const watch = this.#options.onFlow({ host, port, resource, traceparent })
     const refuse = (verdict: Verdict) => {
       FlowStart.reject(stream, verdict)
       watch.onVerdict(verdict)
     }
-    const permit = this.#options.permit(host, port)
     if (typeof permit === "string") return refuse({ code: permit, reason: "" })
     if (this.flows.size >= MAX_FLOWS) return refuse({ code: "too_many_flows", reason: "" })
     const dial = new Dialing()
@@ -98,6 +102,7 @@ export class ConnectorFlows {
         socket: result.reader,
         fromStream: rest,
         fromSocket: unsent,
+        ...(watch.meter && { meter: watch.meter }),
         onFirst: (way) => {
           if (way === "sent") watch.onFirst()
         },

@@ -158,6 +158,12 @@ export class FlowSession {
     return true
   }
 
+  /** What the grant calls this target; null: it lists none such. */
+  resourceOf(host: string, port: number): string | null {
+    const permit = this.#permission.permit(host, port)
+    return typeof permit === "string" ? null : permit.resource.name
+  }
+
   /** Why the grant is of no more use; null: it is. */
   standing(): VerdictCode | null {
     return this.#permission.standing()

@@ -7,7 +7,7 @@ export const read = ({ nodes, sessions, stats }: RelayServer): ReadonlyArray<Met
   Metrics.gauge({ name: "sallyport_relay_sessions", help: "Sessions that at least one end has open." }, one(sessions)),
   Metrics.counter(
     { name: "sallyport_relay_bindings", help: "Bindings of nodes, by leg; one that is renewed counts again." },
-    each("leg", stats.bound)
+    Metrics.each("leg", stats.bound)
   ),
   Metrics.counter(
     { name: "sallyport_relay_forwarded_packets", help: "Packets passed on between nodes." },
@@ -19,21 +19,16 @@ export const read = ({ nodes, sessions, stats }: RelayServer): ReadonlyArray<Met
   ),
   Metrics.counter(
     { name: "sallyport_relay_drops", help: "Reads, or runs of frames within one, that went nowhere, by cause." },
-    each("cause", stats.drops)
+    Metrics.each("cause", stats.drops)
   ),
   Metrics.counter(
     { name: "sallyport_relay_refusals", help: "Bindings and sessions refused, by code." },
-    each("code", stats.refused)
+    Metrics.each("code", stats.refused)
   ),
   Metrics.counter(
     { name: "sallyport_relay_answers", help: "Requests answered without a binding, by kind." },
-    each("kind", stats.answered)
+    Metrics.each("kind", stats.answered)
   )
 ]
 
 const one = (value: number) => [{ labels: {}, value }]
-
-const each = (label: string, counts: Readonly<Record<string, number>>) =>
-  Object.entries(counts).map(([name, value]) => ({ labels: { [label]: snakeCase(name) }, value }))
-
-const snakeCase = (name: string): string => name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)

@@ -1,0 +1,59 @@
+/** What flows moved and how they were answered, by resource: the names that administrators gave (decision 21). */
+import type { VerdictCode } from "../../protocol/FlowWire.ts"
+import * as Metrics from "../../services/telemetry/Metrics.ts"
+import type { FlowMeter } from "../../transport/flow/FlowPump.ts"
+
+/** Flows of further ones are counted together, under a name that no resource can have. */
+const MAX_RESOURCES = 256
+const OTHERS = "*"
+
+interface Counted {
+  readonly meter: FlowMeter
+  readonly verdicts: Metrics.Counts<VerdictCode>
+}
+
+export class ResourceMetrics {
+  readonly #counted = new Map<string, Counted>()
+
+  onFlow(resource: string, code: VerdictCode): void {
+    this.#of(resource).verdicts.add(code)
+  }
+
+  /** For the pumps of this resource's flows. */
+  meterOf(resource: string): FlowMeter {
+    return this.#of(resource).meter
+  }
+
+  read(): ReadonlyArray<Metrics.Family> {
+    const all = [...this.#counted]
+    return [
+      Metrics.counter(
+        { name: "sallyport_resource_bytes", unit: "bytes", help: "Bytes of applications, by resource and direction." },
+        all.flatMap(([resource, { meter }]) => this.#directions(resource, meter))
+      ),
+      Metrics.counter(
+        { name: "sallyport_resource_flow_opens", help: "Flows that were asked for, by resource and answer." },
+        all.flatMap(([resource, { verdicts }]) =>
+          verdicts.points("code").map(({ labels, value }) => ({ labels: { ...labels, resource }, value }))
+        )
+      )
+    ]
+  }
+
+  /** `transmit` is toward the peer, as in `sallyport_path_bytes`. */
+  #directions(resource: string, { received, sent }: FlowMeter) {
+    return [
+      { labels: { resource, direction: "receive" }, value: received },
+      { labels: { resource, direction: "transmit" }, value: sent }
+    ]
+  }
+
+  #of(resource: string): Counted {
+    const known = this.#counted.get(resource)
+    if (known !== undefined) return known
+    if (this.#counted.size >= MAX_RESOURCES && resource !== OTHERS) return this.#of(OTHERS)
+    const made: Counted = { meter: { sent: 0, received: 0 }, verdicts: new Metrics.Counts() }
+    this.#counted.set(resource, made)
+    return made
+  }
+}
