@@ -34,6 +34,8 @@ const DRAIN_MS = 3_000
 const MAX_PINGS = 256
 /** A ping that was overtaken by the answer to a later one after this long: the path was gone for a while, and is back. */
 const OUTAGE_MS = 250
+/** A path that was chosen, and that QUIC has not validated, is asked again no sooner. */
+const FOLLOW_MS = 300
 /** Paths of which something is remembered: the peer's view of this node, the packet size. */
 const MAX_SEEN = 16
 
@@ -97,6 +99,8 @@ export class PeerSession implements Endpoint {
   #up = false
   /** Client: what packets are to leave by, as soon as QUIC has validated it. */
   #wanted: PathRef = RELAY
+  /** When QUIC was last told to use it. */
+  #followedAt = -Infinity
   /** When something was sent that the peer answers at once, with nothing heard since. */
   #askedAt = Infinity
   /** Connector: where the client's paths came from last, by the client's numbers for them. */
@@ -256,6 +260,7 @@ export class PeerSession implements Endpoint {
 
   /** A challenge or its answer may be lost, and QUIC gives up after three: the path is asked again whenever it has shown to work. */
   #follow(): void {
+    this.#followedAt = this.#options.now()
     const slot = isFirstRelay(this.#wanted) ? RELAY_SLOT : this.#prove(this.#wanted)
     if (slot === this.quic.activeSlot) return
     if (this.quic.isValidated(slot) && this.quic.migrate(slot)) this.#onMoved(slot)
@@ -362,7 +367,7 @@ export class PeerSession implements Endpoint {
         if (keyOf(ping.path) === keyOf(this.path)) {
           if (missed >= OUTAGE_MS || isSeenAnew) this.quic.revive()
           else this.quic.onPathAlive()
-        } else if (this.#isWaitingFor(ping.path)) this.#follow()
+        } else if (this.#isWaitingFor(ping.path) && now - this.#followedAt >= FOLLOW_MS) this.#follow()
         return events.onPong(ping.path, txId, now - ping.at, message.observed)
       }
       case "Candidates": {

@@ -40,7 +40,7 @@ interface Sent {
   readonly at: number
 }
 interface Challenge {
-  readonly token: number
+  readonly tokens: ReadonlyArray<number>
   sentAt: number
   tries: number
 }
@@ -168,8 +168,8 @@ class Connection implements QuicConnection {
         this.#responses.push({ slot, token: frame.token })
         return
       case "response":
-        for (const [probed, { token }] of this.#challenges) {
-          if (token !== frame.token) continue
+        for (const [probed, { tokens }] of this.#challenges) {
+          if (!tokens.includes(frame.token)) continue // of any challenge (RFC 9000, section 8.2.3)
           this.#challenges.delete(probed)
           this.#validated.add(probed)
           this.#events.push({ _tag: "Validated", slot: probed })
@@ -193,7 +193,7 @@ class Connection implements QuicConnection {
       if (challenge.sentAt + this.#pto() * 2 ** challenge.tries > this.#now()) continue
       if (challenge.tries++ >= CHALLENGES) this.#challenges.delete(slot)
       challenge.sentAt = this.#now()
-      return this.#emit(into, slot, [{ t: "challenge", token: challenge.token }], false)
+      return this.#emit(into, slot, [{ t: "challenge", token: challenge.tokens.at(-1) ?? 0 }], false)
     }
     if (this.#closing !== null) {
       const frame = this.#closing
@@ -330,7 +330,8 @@ class Connection implements QuicConnection {
   }
 
   readonly probe = (slot: number): boolean => {
-    this.#challenges.set(slot, { token: this.#next++, sentAt: -Infinity, tries: 0 })
+    const before = this.#challenges.get(slot)?.tokens ?? []
+    this.#challenges.set(slot, { tokens: [...before, this.#next++], sentAt: -Infinity, tries: 0 })
     return true
   }
   readonly migrate = (slot: number): boolean => {
