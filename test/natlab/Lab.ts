@@ -13,7 +13,11 @@ import { fileURLToPath } from "node:url"
 import type { Peer } from "../../src/roles/Running.ts"
 
 /** Some part of the lab did not do what it was asked; `message` says which, with its last words. */
-export class LabFailed extends Data.TaggedError("LabFailed")<{ readonly message: string }> {}
+export class LabFailed extends Data.TaggedError("LabFailed")<{
+  readonly message: string
+  /** What a command had printed that ended with another code than 0. */
+  readonly out?: string
+}> {}
 
 export type Nat =
   | "none"
@@ -336,7 +340,8 @@ export const output = (command: string, args: ReadonlyArray<string>): Effect.Eff
     let problem = ""
     child.stdout.on("data", (bytes) => (out += String(bytes)))
     child.stderr.on("data", (bytes) => (problem += String(bytes)))
-    const failed = (why: string) => resume(Effect.fail(new LabFailed({ message: `${args.join(" ")}: ${why.trim()}` })))
+    const failed = (why: string) =>
+      resume(Effect.fail(new LabFailed({ message: `${args.join(" ")}: ${why.trim()}`, out })))
     child.once("error", ({ message }) => failed(message))
     child.once("close", (code) => (code === 0 ? resume(Effect.succeed(out)) : failed(problem)))
   })

@@ -1,8 +1,16 @@
 /** Troubles that were made on purpose: what `doctor`, `status` and `path` say of them, and whether it is the cause. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Schedule } from "effect"
+import { join } from "node:path"
 import type * as Doctor from "../../src/services/telemetry/Doctor.ts"
+import { childOf } from "../programs/support/Children.ts"
 import * as Lab from "./Lab.ts"
+
+/** The relay as nodes know it, and how long each datagram takes to get there. */
+const FAR_PORT = 3490
+const FAR_MS = 80
+/** More than doctor takes for an accident. */
+const DEATHS = 5
 
 interface Said {
   readonly findings: ReadonlyArray<Doctor.Finding>
@@ -11,9 +19,15 @@ interface Said {
   readonly path: string
 }
 
+/** Its exit code says whether something is broken. */
+const doctor = (lab: Lab.Lab) =>
+  lab.client("doctor", "--json").pipe(
+    Effect.catchAll(({ out = "" }) => Effect.succeed(out)),
+    Effect.map((text) => (JSON.parse(text) as Pick<Said, "findings">).findings)
+  )
 const said = (lab: Lab.Lab): Effect.Effect<Said, Lab.LabFailed> =>
   Effect.gen(function*() {
-    const { findings } = JSON.parse(yield* lab.client("doctor", "--json")) as Pick<Said, "findings">
+    const findings = yield* doctor(lab)
     const { entries } = JSON.parse(yield* lab.client("path", "office", "--json")) as {
       readonly entries: ReadonlyArray<Said>
     }
@@ -42,6 +56,46 @@ describe.skipIf(!Lab.isPossible)("troubles between real NATs", () => {
         const told = yield* said(lab)
         assert.deepStrictEqual(what(told).map((text) => /both networks give every destination/.test(text)), [true])
         assert.deepStrictEqual([told.path, told.reason], ["relay", "symmetric_both"])
+      })))
+
+  it.scopedLive("a relay far away: doctor says so, and that a nearer one helps", () =>
+    Lab.use({
+      relayOnly: true,
+      nodes: { path: "relay" },
+      relay: { advertise: { host: Lab.RELAY, udp: FAR_PORT } }
+    }, (lab) =>
+      Effect.gen(function*() {
+        const far = join(Lab.LAB_DIR, "far.mjs")
+        const run = lab.exec("relay", process.execPath, far, Lab.RELAY, String(FAR_PORT), "3478", String(FAR_MS))
+        yield* Effect.forkScoped(run)
+        yield* Effect.all([lab.start("connector"), lab.start("client")], { concurrency: 2 })
+        yield* lab.fetch("/")
+        const { path } = yield* lab.untilPeer(({ rttMs }) => (rttMs ?? 0) > 4 * FAR_MS, "15 seconds")
+        assert.strictEqual(path, "relay-udp")
+        const [found, ...others] = yield* doctor(lab)
+        assert.deepStrictEqual([found?.code, others], ["relay_far", []])
+        assert.match(found?.what ?? "", /^a round trip to office by the relay takes 3\d\d ms/)
+      })))
+
+  it.scopedLive("an actor that dies again and again: doctor names its thread and what it died of, flows go on", () =>
+    Lab.use({ nodes: { webrtc: "auto" } }, (lab) =>
+      Effect.gen(function*() {
+        yield* lab.fetch("/")
+        const flow = yield* lab.begin("/file?rate=500000")
+        for (let time = 0; time < DEATHS; time++) {
+          const child = yield* Effect.retry(
+            Effect.try(() => childOf(lab.pid("client"), "thread.worker")),
+            { times: 100, schedule: Schedule.spaced("100 millis") }
+          )
+          yield* Effect.sync(() => process.kill(child, "SIGKILL"))
+          yield* Effect.sleep("300 millis")
+        }
+        const found = yield* doctor(lab)
+        process.stderr.write(`${JSON.stringify(found)}\n`)
+        assert.strictEqual(found[0]?.code, "crash_loop")
+        assert.match(found[0]?.what ?? "", /thread webRtc with webRtc broke down \d times .*SIGKILL/)
+        const { code, sha256 } = yield* flow.done
+        assert.deepStrictEqual([code, sha256], [0, Lab.FILE_SHA256])
       })))
 
   it.scopedLive("the resource refuses: the trace says so, and doctor blames neither path nor relay", () =>

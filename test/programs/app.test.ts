@@ -10,7 +10,7 @@ import { join } from "node:path"
 import { type BrowserContext, chromium, type Page } from "playwright-core"
 import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
 import { certify, CHROMIUM } from "./support/Chromium.ts"
-import { freePort, resource, World } from "./support/Programs.ts"
+import { freePort, resource, until, World } from "./support/Programs.ts"
 
 const WAIT_MS = 20_000
 const SHOTS = new URL("../../docs/app/", import.meta.url).pathname
@@ -228,6 +228,10 @@ describe("the relay's page in Chromium", () => {
     await page.getByText("not connected", { exact: true }).waitFor()
     await world.run("relay")
     await page.getByText("connected", { exact: true }).waitFor()
+    await until("the connector is back, too", async () => {
+      const { nodes } = await world.ask("relay", "/v1/status") as { readonly nodes: ReadonlyArray<{ name: string }> }
+      return nodes.find(({ name }) => name === "office") ?? null
+    }, WAIT_MS)
     await ask(page, `intranet:${port}/nothing`, "Open")
     await page.getByText("404 Not Found").waitFor()
   })
