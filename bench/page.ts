@@ -1,7 +1,7 @@
 /** A page's download beside a node's; bundled and run by `page.mjs`. All on loopback: what differs is the two protocols' work. */
 import { randomBytes } from "node:crypto"
 import { once } from "node:events"
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { createServer } from "node:http"
 import type { AddressInfo, Server } from "node:net"
 import { cpus, loadavg, tmpdir } from "node:os"
@@ -40,13 +40,9 @@ const world = await World.start({
 const load = loadavg()
 const samples: { readonly webrtc: Array<number>; readonly quic: Array<number> } = { webrtc: [], quic: [] }
 try {
-  for (
-    const [role, name, changes] of [["connector", "office", { webrtc: "auto" }], ["client", "laptop", {}]] as const
-  ) {
-    writeFileSync(join(world.dir, `${role}.token`), await world.token(role, name))
-    world.configure(role, changes)
-    await world.launch(role, world.file(role), { NODE_EXTRA_CA_CERTS: authority }).ready()
-  }
+  const trusting = { NODE_EXTRA_CA_CERTS: authority }
+  await world.enrol("connector", "office", { webrtc: "auto" }, trusting)
+  await world.enrol("client", "laptop", {}, trusting)
   const browser = await chromium.launchPersistentContext(join(dir, "browser"), {
     executablePath: CHROMIUM,
     args: ["--no-sandbox", `--ignore-certificate-errors-spki-list=${spki}`]

@@ -133,7 +133,7 @@ const make = Effect.gen(function*() {
         Effect.catchTag("ActorUnavailable", (error) => Effect.logDebug("a STUN request was not sent", error)),
         FiberSet.run(sends)
       )
-  const answers = new Metrics.Counts<"answered" | StunTimeout["_tag"] | StunUnavailable["_tag"]>()
+  const answers = new Metrics.Counts<"answered" | "timed_out" | "not_asked">()
   const self = yield* Self.Self
   yield* self.exposeMetrics(() => [
     Metrics.counter(
@@ -142,7 +142,7 @@ const make = Effect.gen(function*() {
     )
   ])
   const answer = (asked: Pending, result: Either.Either<Mapped, StunTimeout | StunUnavailable>) => {
-    answers.add(Either.isRight(result) ? "answered" : result.left._tag)
+    answers.add(Either.isRight(result) ? "answered" : result.left._tag === "StunTimeout" ? "timed_out" : "not_asked")
     if (asked.reply !== null) return Effect.asVoid(Deferred.complete(asked.reply, result))
     if (asked.of !== null) {
       if (Either.isRight(result)) gathering.onMappedElsewhere(asked.of, result.right.mapped)

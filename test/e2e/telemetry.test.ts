@@ -5,7 +5,7 @@ import type { Socket } from "node:net"
 import { join } from "node:path"
 import type { Running } from "../../src/roles/Running.ts"
 import * as OpenMetrics from "../../src/services/telemetry/OpenMetrics.ts"
-import { parse, type Sample } from "../unit/support/OpenMetricsParser.ts"
+import { parse, sum } from "../unit/support/OpenMetricsParser.ts"
 import { keysIn } from "./support/Secrets.ts"
 import * as World from "./support/World.ts"
 
@@ -14,11 +14,6 @@ const echo = (socket: Socket) => void socket.pipe(socket)
 
 const textOf = ({ supervisor }: Running) => Effect.map(supervisor.metrics, OpenMetrics.render)
 const scrape = (running: Running) => Effect.map(textOf(running), parse)
-const sum = (samples: ReadonlyArray<Sample>, name: string, labels: Readonly<Record<string, string>> = {}) =>
-  samples
-    .filter((sample) => sample.name === name)
-    .filter((sample) => Object.entries(labels).every(([label, text]) => sample.labels[label] === text))
-    .reduce((total, { value }) => total + value, 0)
 
 /** Sends, and waits until as much is back. */
 const roundTrip = (socket: Socket, bytes: number) =>

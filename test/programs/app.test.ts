@@ -1,7 +1,7 @@
 /** The relay's page for people, in a real browser. `SCREENSHOTS=1` writes docs/app anew. */
 import { createHash, randomBytes } from "node:crypto"
 import { once } from "node:events"
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { createServer, type Server } from "node:http"
 import { get } from "node:https"
 import type { AddressInfo } from "node:net"
@@ -105,9 +105,7 @@ describe("the relay's page in Chromium", () => {
       resources: [resource("intranet", port, closed)],
       access: [{ clients: ["tab"], resources: ["intranet"] }]
     })
-    writeFileSync(join(world.dir, "connector.token"), await world.token("connector", "office"))
-    world.configure("connector", { webrtc: "auto" })
-    await world.launch("connector", world.file("connector"), { NODE_EXTRA_CA_CERTS: authority }).ready()
+    await world.enrol("connector", "office", { webrtc: "auto" }, { NODE_EXTRA_CA_CERTS: authority })
     browser = await chromium.launchPersistentContext(join(dir, "browser"), {
       executablePath: CHROMIUM,
       viewport: { width: 1280, height: 860 },

@@ -1,13 +1,14 @@
 /** Flows of a page in a real browser: over WebRTC to a connector, and to a resource behind it. */
 import { createHash, randomBytes } from "node:crypto"
 import { once } from "node:events"
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { createServer, type Server } from "node:http"
 import net from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { type BrowserContext, chromium, type Page } from "playwright-core"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"
+import { parse, sum } from "../unit/support/OpenMetricsParser.ts"
 import { childOf } from "./support/Children.ts"
 import { certify, CHROMIUM } from "./support/Chromium.ts"
 import { freePort, resource, ROOT, until, World } from "./support/Programs.ts"
@@ -70,9 +71,7 @@ describe("flows of a page in Chromium", () => {
       resources: [about, resource("payroll", 443)],
       access: [{ clients: ["tab"], resources: ["intranet"] }]
     })
-    writeFileSync(join(world.dir, "connector.token"), await world.token("connector", "office"))
-    world.configure("connector", { webrtc: "auto" })
-    await world.launch("connector", world.file("connector"), { NODE_EXTRA_CA_CERTS: authority }).ready()
+    await world.enrol("connector", "office", { webrtc: "auto" }, { NODE_EXTRA_CA_CERTS: authority })
     browser = await chromium.launchPersistentContext(join(dir, "browser"), {
       executablePath: CHROMIUM,
       args: ["--no-sandbox", `--ignore-certificate-errors-spki-list=${spki}`]
@@ -117,6 +116,12 @@ describe("flows of a page in Chromium", () => {
     assert.include(["host", "prflx", "srflx"], peer?.["remote"])
     const { peers } = await world.status("connector")
     assert.include(peers.find(({ name }) => name === "tab"), { path: "webrtc", flows: 0 })
+    const metrics = parse(String(await world.ask("connector", "/metrics")))
+    const sent = sum(metrics, "sallyport_resource_bytes_total", { resource: "intranet", direction: "transmit" })
+    assert.isAbove(sent, FILE.length)
+    assert.isBelow(sent, FILE.length + 10_000)
+    assert.strictEqual(sum(metrics, "sallyport_browser_sessions"), 1)
+    assert.isAbove(sum(metrics, "sallyport_child_process_memory_bytes", { thread: "webRtc" }), 20 * 1024 * 1024)
   })
 
   it("tells the truth about what it may not, and cannot, reach", async () => {

@@ -14,10 +14,12 @@ import type { Running } from "../../src/roles/Running.ts"
 import { decode, type RelayConfig } from "../../src/services/config/Config.ts"
 import * as Directory from "../../src/services/Directory.ts"
 import { layerNodeIdentity, NodeIdentity } from "../../src/services/Keys.ts"
+import * as OpenMetrics from "../../src/services/telemetry/OpenMetrics.ts"
 import * as LinkClient from "../../src/transport/link/LinkClient.ts"
 import * as RpcOverLink from "../../src/transport/link/RpcOverLink.ts"
 import * as World from "../e2e/support/World.ts"
 import * as TurnWorld from "../suite/support/TurnWorld.ts"
+import { parse, sum } from "../unit/support/OpenMetricsParser.ts"
 
 interface Ran {
   readonly code: number | null
@@ -184,6 +186,11 @@ describe("credentials by signaling, of a relay as it runs", () => {
       const peer = yield* echo
       const ask = uclient([...signedIn(login, Number(ports[0])), ...peerAt(peer.port), ...load(5)])
       assert.deepStrictEqual(totals((yield* ask).output), { sent: 10, received: 10 })
+      const metrics = parse(OpenMetrics.render(yield* relay.supervisor.metrics))
+      assert.isAtLeast(sum(metrics, "sallyport_turn_allocations_made_total"), 2)
+      assert.strictEqual(sum(metrics, "sallyport_turn_packets_total", { direction: "to_peers" }), 10)
+      assert.isAtLeast(sum(metrics, "sallyport_turn_bytes_total", { direction: "to_clients" }), 10 * 1000)
+      assert.isAtLeast(sum(metrics, "sallyport_turn_refusals_total", { code: "401" }), 2)
       yield* Effect.flatMap(Directory.Directory, (directory) => directory.removeNode("laptop")).pipe(
         Effect.provide(Directory.layer({ stateDir: config.stateDir }))
       )

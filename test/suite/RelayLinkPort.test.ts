@@ -242,6 +242,41 @@ describe("the relay's port", () => {
       expect((yield* promise(() => get(port, "/healthz", "POST"))).status).toBe(405)
     })))
 
+  it("gives a slow reader of a page longer than a stranger who says nothing", () =>
+    Kit.run(Effect.gen(function*() {
+      const page = { contentType: "text/plain", body: Buffer.alloc(32 * 1024 * 1024, "x") }
+      const { port, stats } = yield* Kit.serve({ limits: { handshakeMs: 500 }, pages: () => page })
+      const read = () =>
+        new Promise<number>((resolve, reject) => {
+          https.get({ host: "127.0.0.1", port, path: "/", rejectUnauthorized: false, agent: false }, (response) => {
+            let bytes = 0
+            response.on("data", (part: Buffer) => (bytes += part.length)).on("end", () => resolve(bytes))
+            response.on("error", reject).pause()
+            setTimeout(() => response.resume(), 1500)
+          }).on("error", reject)
+        })
+      const silent = net.connect(port, "127.0.0.1").on("error", () => {})
+      expect(yield* promise(read)).toBe(page.body.length)
+      expect(silent.destroyed).toBe(true)
+      expect(stats().refused.late).toBe(1)
+    })))
+
+  it("chooses HTTP/1.1 for whoever offers both, as browsers do, whose WebSocket goes by that", () =>
+    Kit.run(Effect.gen(function*() {
+      const { port } = yield* Kit.serve()
+      const chosen = (ALPNProtocols: Array<string>) =>
+        promise(() =>
+          new Promise<string | false | null>((resolve, reject) => {
+            const socket = tls.connect({ port, host: "127.0.0.1", rejectUnauthorized: false, ALPNProtocols }, () => {
+              resolve(socket.alpnProtocol)
+              socket.destroy()
+            }).on("error", reject)
+          })
+        )
+      expect(yield* chosen(["h2", "http/1.1"])).toBe("http/1.1")
+      expect(yield* chosen(["h2"])).toBe("h2")
+    })))
+
   it("speaks TLS 1.3 only, also after its certificate was renewed", () =>
     Kit.run(Effect.gen(function*() {
       const authority = Kit.makeAuthority()

@@ -27,7 +27,7 @@ export interface Limits {
   /** Connections on which nobody has proved who they are: half-open links, and twice that in sockets. */
   readonly strangers: number
   readonly links: number
-  /** ms from TCP accept to an authenticated link, or to the end of a page. */
+  /** ms from TCP accept to an authenticated link, or to the request for a page. */
   readonly handshakeMs: number
   /** New connections a second from one /24 or /56, and how many at once. Above it: reset before TLS. */
   readonly acceptsPerSecond: number
@@ -77,6 +77,8 @@ const RETRY_AFTER_SECONDS = "5"
 
 interface Connection {
   readonly socket: Socket
+  /** A page is on its way, and has its longer deadline. */
+  isSlow: boolean
   deadline: NodeJS.Timeout | undefined
   /** Of a stranger, `linked` once its only link was asked for. */
   state: "stranger" | "linked" | "welcome"
@@ -174,7 +176,7 @@ export class LinkPort {
       refused.late++
       socket.destroy()
     }, limits.handshakeMs)
-    const connection: Connection = { socket, deadline, state: "stranger" }
+    const connection: Connection = { socket, isSlow: false, deadline, state: "stranger" }
     this.connections.set(key, connection)
     this.stats.connections = this.connections.size
     socket.once("close", () => {
@@ -240,10 +242,14 @@ export class LinkPort {
   }
 
   private allowSlow(connection: Connection | undefined): void {
-    if (connection === undefined || this.slowPages >= MAX_SLOW_PAGES) return
+    if (connection === undefined || connection.isSlow || this.slowPages >= MAX_SLOW_PAGES) return
+    connection.isSlow = true
     this.slowPages++
     clearTimeout(connection.deadline)
-    connection.deadline = setTimeout(() => connection.socket.destroy(), PAGE_MS)
+    connection.deadline = setTimeout(() => {
+      this.stats.refused.late++
+      connection.socket.destroy()
+    }, PAGE_MS)
     connection.socket.once("close", () => {
       this.slowPages--
     })

@@ -215,12 +215,18 @@ export class World {
   }
 
   async #startNodes(): Promise<void> {
-    const enrolled = async (role: "connector" | "client", name: string) => {
-      writeFileSync(join(this.dir, `${role}.token`), await this.token(role, name))
-      this.configure(role, {})
-      await this.run(role)
-    }
-    await Promise.all([enrolled("connector", "office"), enrolled("client", "laptop")])
+    await Promise.all([this.enrol("connector", "office"), this.enrol("client", "laptop")])
+  }
+
+  /** Starts a node that was not there before. `changes` as for `configure`. */
+  async enrol<R extends "connector" | "client">(
+    role: R,
+    name: string,
+    changes: Partial<Input<R>> = {},
+    env: Readonly<Record<string, string>> = {}
+  ): Promise<void> {
+    writeFileSync(join(this.dir, `${role}.token`), await this.token(role, name))
+    await this.launch(role, this.configure(role, changes), env).ready()
   }
 
   /** Writes `<role>.yaml`; JSON is YAML, too. `changes` replace whole keys of what the world started with. */

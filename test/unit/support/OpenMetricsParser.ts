@@ -80,3 +80,10 @@ const checkFamily = ({ name, samples, type }: Family): void => {
 /** Of all labels but the bound. */
 const keyOf = (labels: Sample["labels"]): string =>
   Object.keys(labels).filter((label) => label !== "le").toSorted().map((label) => `${label}=${labels[label]}`).join()
+
+/** Of the samples with this name, and these labels among theirs. */
+export const sum = (samples: ReadonlyArray<Sample>, name: string, labels: Sample["labels"] = {}): number =>
+  samples
+    .filter((sample) => sample.name === name)
+    .filter((sample) => Object.entries(labels).every(([label, text]) => sample.labels[label] === text))
+    .reduce((total, { value }) => total + value, 0)
