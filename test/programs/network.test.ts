@@ -65,6 +65,7 @@ describe("the network on a relay", () => {
     const page = await open()
     const nodes = page.getByRole("list", { name: "Nodes" })
     await nodes.getByRole("listitem").filter({ hasText: "office" }).getByText("Reports nothing.").waitFor() // it was not asked to
+    await page.getByRole("heading", { name: "laptop connected" }).waitFor() // again, after the relay's start
     await world.curl(`http://intranet:${port}/`)
     await world.direct()
     await nodes.getByText("1 peer, 1 flow opened").waitFor()

@@ -4,25 +4,41 @@ import { monitorEventLoopDelay, performance } from "node:perf_hooks"
 import type { Health } from "./ThreadContract.ts"
 
 const RESOLUTION_MS = 20
+/** Of these readings at least, and of twice as many at most, is the percentile: one late moment is none. */
+const READINGS = 10
 
-/** Each reading is about the time since the one before. */
+/** Read it once a second. The largest delay and the share are about the time since the reading before. */
 export const make: Effect.Effect<Effect.Effect<Omit<Health, "actors">>, never, Scope.Scope> = Effect.gen(function*() {
-  const delay = yield* Effect.acquireRelease(
-    Effect.sync(() => monitorEventLoopDelay({ resolution: RESOLUTION_MS })),
-    (delay) => Effect.sync(() => delay.disable())
-  )
-  delay.enable()
+  const latest = yield* watch
+  let [older, newer] = [yield* watch, yield* watch]
+  let readings = 0
   let utilization = performance.eventLoopUtilization()
   return Effect.sync(() => {
     const now = performance.eventLoopUtilization()
     const health = {
-      loopDelayP99Ms: Math.max(0, delay.percentile(99) / 1e6 - RESOLUTION_MS),
-      loopDelayMaxMs: Math.max(0, delay.max / 1e6 - RESOLUTION_MS),
+      loopDelayP99Ms: lateness(older.percentile(99)),
+      loopDelayMaxMs: lateness(latest.max),
       loopUtilization: performance.eventLoopUtilization(now, utilization).utilization,
       heapUsedBytes: process.memoryUsage().heapUsed
     }
     utilization = now
-    delay.reset()
+    latest.reset()
+    readings++
+    if (readings % READINGS === 0) {
+      older.reset()
+      ;[older, newer] = [newer, older]
+    }
     return health
   })
 })
+
+const watch = Effect.acquireRelease(
+  Effect.sync(() => {
+    const delay = monitorEventLoopDelay({ resolution: RESOLUTION_MS })
+    delay.enable()
+    return delay
+  }),
+  (delay) => Effect.sync(() => delay.disable())
+)
+
+const lateness = (nanoseconds: number): number => Math.max(0, nanoseconds / 1e6 - RESOLUTION_MS)

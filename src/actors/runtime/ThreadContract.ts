@@ -15,7 +15,7 @@ export type Death = typeof Death.Type
 export const QueueDepth = Schema.Struct({ name: Schema.String, capacity: Schema.Int, depth: Schema.Int })
 
 export const Health = Schema.Struct({
-  /** 99th percentile and largest since the last call: how much later than due the event loop ran a timer, ms. */
+  /** How much later than due the event loop ran a timer, ms: 99th percentile of the last 10 to 20 reports, largest since the last one. */
   loopDelayP99Ms: Schema.Number,
   loopDelayMaxMs: Schema.Number,
   /** Share of the time since the last call that the event loop was busy, 0 to 1. */
