@@ -458,7 +458,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
           since
         }))
       ),
-    Network: () => network.overview,
+    Network: network.overview,
     Examine: ({ name }) => network.examine(name)
   })
 })

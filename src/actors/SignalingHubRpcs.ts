@@ -39,9 +39,29 @@ export interface Seen {
 export const Sample = Schema.Struct({ at: Schema.Number, direct: Schema.Int, total: Schema.Int })
 export type Sample = typeof Sample.Type
 
+/** Nodes in one answer: a report is up to 16 KiB, and an answer is written at one go. */
+export const MAX_NODES = 200
+/** Which nodes: those with `find` in their names, whatever the case, by name, after the one called `after`. */
+export const Wanted = Schema.Struct({
+  find: Schema.String,
+  after: Schema.String,
+  limit: Schema.Int.pipe(Schema.between(1, MAX_NODES))
+})
+export type Wanted = typeof Wanted.Type
+
 const networkWith = (report: Schema.Schema<NodeReport>) =>
   Schema.Struct({
     at: Schema.Number,
+    /** Of all that are enrolled. `silent`: connected, and reporting nothing. `found`: by `find`. */
+    counts: Schema.Struct({
+      enrolled: Schema.Int,
+      connected: Schema.Int,
+      reporting: Schema.Int,
+      silent: Schema.Int,
+      found: Schema.Int
+    }),
+    /** What to give as `after` for the nodes that follow; null: there are none. */
+    next: Schema.NullOr(Schema.String),
     nodes: Schema.Array(Schema.Struct({
       name: Schema.String,
       role: NodeRole,
@@ -59,7 +79,7 @@ const networkWith = (report: Schema.Schema<NodeReport>) =>
     samples: Schema.Array(Sample)
   })
 
-/** All nodes that are enrolled, and what those that consent have reported. Times: epoch ms. */
+/** The nodes that are enrolled, and what those that consent have reported. Times: epoch ms. */
 export const Network = networkWith(NodeReport)
 export type Network = typeof Network.Type
 
@@ -78,7 +98,7 @@ export class SignalingHubRpcs extends RpcGroup.make(
   /** Replaces resources and access rules, and cuts what they no longer permit. */
   Rpc.make("SetPolicy", { payload: Policy, error: HubError }),
   Rpc.make("Nodes", { success: Schema.Array(ConnectedNode) }),
-  Rpc.make("Network", { success: networkWith(Checked), error: HubError }),
+  Rpc.make("Network", { payload: Wanted, success: networkWith(Checked), error: HubError }),
   /** What the node's own doctor says now, within 5 seconds. */
   Rpc.make("Examine", { payload: { name: Schema.String }, success: Findings, error: ExamineFailed })
 ) {}

@@ -249,7 +249,14 @@ const doctor = Command.make(
 
 const network = Command.make(
   "network",
-  { config: relayConfig, json },
+  {
+    config: relayConfig,
+    json,
+    find: Options.text("find").pipe(
+      Options.withDefault(""),
+      Options.withDescription("Only nodes with this in their names; paths are those of all")
+    )
+  },
   (options) => Effect.flatMap(Effect.promise(() => import("./Network.ts")), ({ network }) => quietly(network(options)))
 ).pipe(
   Command.withDescription("Show what the nodes of a relay report: versions, paths, and why they are relayed")

@@ -4,27 +4,38 @@ import { Network } from "../actors/SignalingHubRpcs.ts"
 import { PATH_KINDS } from "../protocol/PathKind.ts"
 import * as ReasonText from "../services/telemetry/ReasonText.ts"
 import * as Asker from "./Asker.ts"
+import { failure } from "./CliError.ts"
 import type { Options } from "./Inspect.ts"
 import { colour, table } from "./Table.ts"
 
 type Node = Network["nodes"][number]
 
-export const network = ({ config, json }: Options) =>
+export const network = ({ config, find, json }: Options & {
+  /** A part of names, whatever the case; empty: all. */
+  readonly find: string
+}) =>
   Effect.gen(function*() {
     const { get } = yield* Asker.make(config)
-    const answer = yield* get("/v1/network", Network)
+    const page = (after: string) => get(`/v1/network?${new URLSearchParams({ find, after }).toString()}`, Network)
+    let answer = yield* page("")
+    while (answer.next !== null) {
+      const more = yield* page(answer.next)
+      answer = { ...more, nodes: answer.nodes.concat(more.nodes) }
+    }
     if (json) return yield* Console.log(JSON.stringify(answer))
-    if (answer.nodes.length === 0) {
+    if (answer.counts.enrolled === 0) {
       return yield* Console.log("No node has enrolled yet. Let one with: sallyport token create")
+    }
+    if (answer.nodes.length === 0) {
+      return yield* failure(`none of ${answer.counts.enrolled} nodes has ${find} in its name`)
     }
     yield* Console.log(render(answer, Asker.hasColours()))
   })
 
 export const render = (network: Network, colours: boolean): string => {
-  const { nodes, paths, relayed } = network
+  const { counts: { silent }, nodes, paths, relayed } = network
   const total = PATH_KINDS.reduce((sum, kind) => sum + (paths[kind] ?? 0), 0)
   const kinds = PATH_KINDS.toReversed().flatMap((kind) => (paths[kind] ? [`${paths[kind]} ${kind}`] : []))
-  const silent = nodes.filter(({ report, role, since }) => role !== "relay" && since !== null && report === null).length
   return [
     table([
       ["NODE", "ROLE", "STATE", "VERSION", "NODE.JS", "PEERS", "DIRECT", "FLOWS", "REJECTED"],

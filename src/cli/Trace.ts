@@ -1,6 +1,6 @@
 /** What a running sallyport did for its last flows, step by step. */
 import { Console, Effect } from "effect"
-import { Traces } from "../services/telemetry/Traces.ts"
+import { type Trace, Traces } from "../services/telemetry/Traces.ts"
 import * as Asker from "./Asker.ts"
 import { failure, usage } from "./CliError.ts"
 import type { Options } from "./Inspect.ts"
@@ -33,24 +33,30 @@ export const trace = ({ config, follow, id, json, last }: Options & {
     return yield* Console.log(shown.join("\n\n"))
   })
 
-/** Each trace when it has been still for a second, so that it is shown once and whole. Until it is interrupted. */
+/**
+ * Each trace when it has been still for a second: once and whole where it ends at once, and again when more has happened in a flow that
+ * stays open. Until it is interrupted.
+ */
 const following = (get: Asker.Asker["get"], json: boolean) => {
   const path = `/v1/traces?last=${FOLLOWED}`
   return Effect.gen(function*() {
-    /** Of each trace that is still kept: how many spans it had, and whether it was shown. */
-    let known = new Map(
-      (yield* get(path, Traces)).traces.map((one) => [one.traceId, { spans: one.spans.length, shown: true }])
-    )
+    /** Of each trace that is still kept: what had happened in it, and whether that was shown. */
+    let known = new Map((yield* get(path, Traces)).traces.map((one) => [one.traceId, { sum: sumOf(one), shown: true }]))
     return yield* Effect.forever(Effect.gen(function*() {
       yield* Effect.sleep(GAP)
       const now: typeof known = new Map()
       for (const one of (yield* get(path, Traces)).traces.toReversed()) {
+        const sum = sumOf(one)
         const before = known.get(one.traceId)
-        const isNew = before?.shown !== true && before?.spans === one.spans.length
-        now.set(one.traceId, { spans: one.spans.length, shown: isNew || before?.shown === true })
+        const isStill = before?.sum === sum
+        const isNew = isStill && !before.shown
+        now.set(one.traceId, { sum, shown: isStill })
         if (isNew) yield* Console.log(json ? JSON.stringify(one) : `${TraceTable.render(one, Asker.hasColours())}\n`)
       }
       known = now
     }))
   })
 }
+
+/** Another one when a span began or ended. */
+const sumOf = ({ spans }: Trace): string => `${spans.length} ${spans.filter(({ status }) => status === "open").length}`

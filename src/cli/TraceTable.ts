@@ -10,12 +10,12 @@ const BOLD = 1
 
 export const render = (trace: Trace, colours: boolean): string => {
   const failed = trace.spans.some(({ status }) => status === "error")
-  const head = `${trace.traceId}  ${Asker.timeOf(trace.startMs)} UTC  ${ms(trace.durationMs)}${
-    failed ? "  failed" : ""
-  }`
+  const isOpen = trace.spans.some(({ status }) => status === "open")
+  const state = `${failed ? "  failed" : ""}${isOpen ? "  goes on" : ""}`
+  const head = `${trace.traceId}  ${Asker.timeOf(trace.startMs)} UTC  ${ms(trace.durationMs)}${state}`
   const rows = nested(trace.spans).map(({ depth, span }) => [
     `+${ms(span.startMs - trace.startMs)}`,
-    ms(span.durationMs),
+    `${ms(span.durationMs)}${span.status === "open" ? " .." : ""}`,
     bar(span, trace),
     `${"  ".repeat(depth)}${span.name}`,
     span.thread,

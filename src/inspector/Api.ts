@@ -75,7 +75,7 @@ export interface Span {
   readonly thread: string
   readonly startMs: number
   readonly durationMs: number
-  readonly status: "ok" | "error"
+  readonly status: "open" | "ok" | "error"
   readonly attributes: Readonly<Record<string, string | number | boolean>>
 }
 export interface Trace {

@@ -2,7 +2,7 @@
 import { render } from "preact"
 import { useEffect, useState } from "preact/hooks"
 import { type Actor, type Entry, type PathEntry, type Peer, type Status, type Thread, type Trace } from "./Api.ts"
-import { Network, type Props as NetworkAnswer } from "./Network.tsx"
+import { Network, type NetworkAnswer } from "./Network.tsx"
 import { Plot, type Sample } from "./Plot.tsx"
 import { usePolled } from "./Polled.ts"
 import { bytes, clock, ms, words } from "./Text.ts"
@@ -15,6 +15,9 @@ const MAX_SAMPLES = 300
 /** As many as the recorder keeps of both kinds; older ones go. */
 const MAX_ENTRIES = 1024
 const EVENTS_SHOWN = 100
+/** At first, and as many as the relay gives at once. */
+const NODES_SHOWN = 24
+const MAX_NODES = 200
 const TRACES_SHOWN = 20
 
 /** The recorder's entries, oldest first: those of before, then each as it happens. */
@@ -102,10 +105,19 @@ const App = () => {
 }
 
 const NetworkSection = () => {
-  const { problem, value } = usePolled<NetworkAnswer>("/v1/network", undefined, NETWORK_EVERY_MS)
+  const [{ find, limit }, setWanted] = useState({ find: "", limit: NODES_SHOWN })
+  const query = new URLSearchParams({ find, limit: String(limit) })
+  const { problem, value } = usePolled<NetworkAnswer>(`/v1/network?${query.toString()}`, undefined, NETWORK_EVERY_MS)
   return (
     <Section id="network" title="Network" problem={problem}>
-      {value === null ? null : <Network {...value} />}
+      {value === null ? null : (
+        <Network
+          {...value}
+          find={find}
+          onFind={(find) => setWanted({ find, limit: NODES_SHOWN })}
+          onMore={limit < MAX_NODES ? () => setWanted({ find, limit: MAX_NODES }) : null}
+        />
+      )}
     </Section>
   )
 }

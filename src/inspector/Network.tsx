@@ -7,7 +7,14 @@ import { ago, clock, ms, words } from "./Text.ts"
 /** Of more nodes than this the peers are folded. */
 const UNFOLDED = 8
 
-export interface Props {
+export interface NetworkAnswer {
+  /** Of all; `found`: by what is sought. */
+  readonly counts: {
+    readonly enrolled: number
+    readonly connected: number
+    readonly reporting: number
+    readonly found: number
+  }
   readonly nodes: ReadonlyArray<NetworkNode>
   readonly paths: Readonly<Record<string, number>>
   readonly relayed: ReadonlyArray<{ readonly reason: string; readonly count: number }>
@@ -16,17 +23,22 @@ export interface Props {
   readonly at: number
 }
 
-export const Network = ({ at, nodes, paths, relayed, samples }: Props) => {
+export interface Props extends NetworkAnswer {
+  readonly find: string
+  readonly onFind: (part: string) => void
+  /** Null: more cannot be shown. */
+  readonly onMore: (() => void) | null
+}
+
+export const Network = ({ at, counts, find, nodes, onFind, onMore, paths, relayed, samples }: Props) => {
   const total = Object.values(paths).reduce((sum, count) => sum + count, 0)
   const direct = paths["direct"] ?? 0
   const known = [...samples, { at, direct, total }].map((one) => ({ at: one.at, value: percent(one) }))
   return (
     <>
       <dl>
-        <Figure name="Connected">{nodes.filter(({ since }) => since !== null).length} of {nodes.length}</Figure>
-        <Figure name="Reporting">
-          {nodes.filter(({ report, since }) => since !== null && report !== null).length}
-        </Figure>
+        <Figure name="Connected">{counts.connected} of {counts.enrolled}</Figure>
+        <Figure name="Reporting">{counts.reporting}</Figure>
         <Figure name="Paths">{total}</Figure>
         {Object.entries(paths).map(([path, count]) => <Figure key={path} name={path}>{count}</Figure>)}
       </dl>
@@ -54,11 +66,27 @@ export const Network = ({ at, nodes, paths, relayed, samples }: Props) => {
         </div>
       </div>
       <h3>Nodes</h3>
-      {nodes.length === 0 ? <p class="none">No node has enrolled yet.</p> : (
+      {counts.enrolled <= UNFOLDED ? null : (
+        <p class="finder">
+          <input
+            type="search"
+            aria-label="Find nodes by name"
+            placeholder="Find by name"
+            maxLength={63}
+            value={find}
+            onInput={({ currentTarget }) => onFind(currentTarget.value.trim())}
+          />{" "}
+          <span class="soft" role="status">{nodes.length} of {counts.found} shown</span>
+        </p>
+      )}
+      {counts.enrolled === 0 ? <p class="none">No node has enrolled yet.</p> : (
         <ul class="fleet" aria-label="Nodes">
-          {nodes.map((node) => <NodeCard key={node.name} node={node} open={nodes.length <= UNFOLDED} />)}
+          {nodes.map((node) => <NodeCard key={node.name} node={node} open={counts.enrolled <= UNFOLDED} />)}
         </ul>
       )}
+      {nodes.length >= counts.found ? null : onMore === null
+        ? <p class="soft">Find the others by their names.</p>
+        : <button type="button" onClick={onMore}>Show more</button>}
     </>
   )
 }

@@ -60,6 +60,7 @@ const Waterfall = ({ trace }: { readonly trace: Trace }) => {
           <span class="num">
             {ms(span.durationMs)}
             {span.status === "error" ? <b>failed</b> : null}
+            {span.status === "open" ? <span class="soft">and goes on</span> : null}
           </span>
         </li>
       ))}

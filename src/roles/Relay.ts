@@ -57,7 +57,7 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
     netcheck: null,
     ping: null,
     network: {
-      overview: hub.ask((client) => client.Network()),
+      overview: (wanted) => hub.ask((client) => client.Network(wanted)),
       // Longer than the hub gives the node: its own words are the better ones.
       examine: (name) => hub.ask((client) => client.Examine({ name }), { deadline: "7 seconds" })
     },

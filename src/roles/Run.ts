@@ -1,5 +1,6 @@
 /** One process of one role, from its configuration to its end: what `sallyport run` does. */
 import { Console, Deferred, Effect, FiberSet, Schema, Stream } from "effect"
+import { MAX_NODES, Wanted } from "../actors/SignalingHubRpcs.ts"
 import { AdminError } from "../services/AdminError.ts"
 import * as AdminServer from "../services/AdminServer.ts"
 import { type Config, load } from "../services/config/Config.ts"
@@ -114,10 +115,10 @@ const routes = (started: Deferred.Deferred<Running>, recorder: Recorder): AdminS
         if (ping === null) return yield* badRequest("a relay has no sessions; ask a node")
         return yield* Effect.mapError(ping(peer), failed)
       }),
-    "GET /v1/network": () =>
+    "GET /v1/network": (_, query) =>
       Effect.flatMap(
-        running,
-        ({ network }) => network === null ? onlyOfRelay : Effect.mapError(network.overview, failed)
+        Effect.zip(nodesWantedOf(query), running),
+        ([wanted, { network }]) => network === null ? onlyOfRelay : Effect.mapError(network.overview(wanted), failed)
       ),
     "POST /v1/doctor": (body) =>
       Effect.gen(function*() {
@@ -141,6 +142,17 @@ const wantedOf = (query: URLSearchParams) =>
   Effect.mapError(
     Schema.decodeUnknown(Traces.Wanted)(Object.fromEntries(query)),
     () => badRequest(`the query may have last=1 to ${Traces.MAX_LAST}, and id=4 to 32 hex digits`)
+  )
+
+const NodesQuery = Schema.Struct({
+  find: Schema.optionalWith(Schema.String, { default: () => "" }),
+  after: Schema.optionalWith(Schema.String, { default: () => "" }),
+  limit: Schema.optionalWith(Schema.compose(Schema.NumberFromString, Wanted.fields.limit), { default: () => MAX_NODES })
+})
+const nodesWantedOf = (query: URLSearchParams) =>
+  Effect.mapError(
+    Schema.decodeUnknown(NodesQuery)(Object.fromEntries(query)),
+    () => badRequest(`the query may have find=PART, after=NAME and limit=1 to ${MAX_NODES}`)
   )
 
 /** A broken file keeps the old state, and the log says why. */

@@ -3,7 +3,7 @@ import type { Effect, Stream } from "effect"
 import type { Decided, PingFailed } from "../actors/PathProberRpcs.ts"
 import type { ActorUnavailable } from "../actors/runtime/ActorRef.ts"
 import type { Supervisor } from "../actors/runtime/Supervisor.ts"
-import type { ExamineFailed, HubError, Network } from "../actors/SignalingHubRpcs.ts"
+import type { ExamineFailed, HubError, Network, Wanted } from "../actors/SignalingHubRpcs.ts"
 import type { ListenFailed } from "../actors/StreamMuxRpcs.ts"
 import type { NetCheckFailed } from "../actors/StunRpcs.ts"
 import type { NetReport } from "../protocol/NatReport.ts"
@@ -50,7 +50,7 @@ export interface Running {
   readonly ping: ((peer: string) => Effect.Effect<Ping, ActorUnavailable | PingFailed>) | null
   /** The network as its nodes report it, and what the doctor of a node says; null but for the relay of the directory. */
   readonly network: {
-    readonly overview: Effect.Effect<Network, ActorUnavailable | HubError>
+    readonly overview: (wanted: Wanted) => Effect.Effect<Network, ActorUnavailable | HubError>
     readonly examine: (node: string) => Effect.Effect<Findings, ActorUnavailable | ExamineFailed>
   } | null
   /** Takes over what may change while running; the rest of the new configuration waits for a restart. */

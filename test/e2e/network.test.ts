@@ -2,14 +2,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import pkg from "../../package.json" with { type: "json" }
-import type { Network } from "../../src/actors/SignalingHubRpcs.ts"
+import { MAX_NODES, type Network } from "../../src/actors/SignalingHubRpcs.ts"
 import { Reason } from "../../src/protocol/PathRef.ts"
 import * as Directory from "../../src/services/Directory.ts"
 import * as World from "./support/World.ts"
 
 /** Asks the relay again until it knows what is asked for. */
 const until = (world: World.World, what: string, holds: (network: Network) => boolean) =>
-  (world.relay.network?.overview ?? Effect.die("no relay")).pipe(
+  (world.relay.network?.overview({ find: "", after: "", limit: MAX_NODES }) ?? Effect.die("no relay")).pipe(
     Effect.filterOrFail(holds, (network) => new Error(`${what}: ${JSON.stringify(network)}`)),
     Effect.retry({ schedule: World.spaced, times: 1800 })
   )

@@ -70,6 +70,23 @@ describe("sallyport trace", () => {
     assert.match(String(out), /\+0\.0 ms +[\d.]+ ms +=+ +flow +data/)
   })
 
+  it("shows a flow that is open from its beginning, and says that it goes on", async () => {
+    const socket = await world.dial("echo", port)
+    socket.write("still here")
+    await once(socket, "data")
+    const { traces: [flow] } = await tracesOf("client", "--last", "1")
+    const root = flow?.spans.find(({ parentSpanId }) => parentSpanId === null)
+    assert.deepStrictEqual([root?.name, root?.status], ["flow", "open"])
+    assert.deepStrictEqual(flow?.spans.find(({ name }) => name === "flow.transfer")?.status, "open")
+    const shown = await ask("client", "trace", flow?.traceId ?? "")
+    assert.match(String(shown.out), /^[0-9a-f]{32} .* goes on\n/)
+    assert.match(String(shown.out), / \.\. +=+ +flow +data/)
+    socket.resume().end()
+    await once(socket, "close")
+    const { traces: [over] } = await tracesOf("client", flow?.traceId ?? "")
+    assert.deepStrictEqual(over?.spans.filter(({ status }) => status === "open"), [])
+  })
+
   it("says what it has not, and what it cannot understand", async () => {
     const missing = await ask("client", "trace", "0123456789abcdef")
     assert.strictEqual(missing.code, 1)

@@ -5,6 +5,8 @@ import type { AddressInfo } from "node:net"
 import { join } from "node:path"
 import { type Browser, chromium, type Page } from "playwright-core"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"
+import { pageOf } from "../../src/actors/hub/NetworkView.ts"
+import { MAX_NODES } from "../../src/actors/SignalingHubRpcs.ts"
 import { command, freePort, resource, World } from "./support/Programs.ts"
 
 const CHROMIUM = "/usr/bin/chromium"
@@ -82,6 +84,38 @@ describe("the network on a relay", () => {
       await page.screenshot({ path: SHOT, fullPage: true })
     }
     assert.deepStrictEqual(problems, [])
+  })
+
+  it("shows the first of many nodes, more of them when asked, and those that are sought", async () => {
+    const page = await browser.newPage({ viewport: { width: 1280, height: 900 } })
+    page.setDefaultTimeout(WAIT_MS)
+    const some = Array.from({ length: MAX_NODES + 30 }, (_, index) => ({
+      name: `node-${String(index).padStart(3, "0")}`,
+      role: "client" as const,
+      network: null,
+      since: index % 10 === 0 ? null : Date.now(),
+      reportedAt: null,
+      report: null
+    }))
+    await page.route("**/v1/network?*", (route) => {
+      const { searchParams: query } = new URL(route.request().url())
+      const wanted = { find: query.get("find") ?? "", after: "", limit: Number(query.get("limit")) }
+      const answer = { at: Date.now(), ...pageOf(some, wanted), paths: {}, relayed: [], samples: [] }
+      return route.fulfill({ json: answer })
+    })
+    await page.goto(`http://127.0.0.1:${admin}/`)
+    const nodes = page.getByRole("list", { name: "Nodes" }).getByRole("listitem")
+    await page.getByText("24 of 230 shown").waitFor()
+    await page.getByText("207 of 230", { exact: true }).waitFor()
+    if (process.env["SCREENSHOTS"] !== undefined) await page.screenshot({ path: "/tmp/many.png", fullPage: true })
+    await page.getByRole("button", { name: "Show more" }).click()
+    await page.getByText("200 of 230 shown").waitFor()
+    await page.getByText("Find the others by their names.").waitFor()
+    await page.getByRole("searchbox", { name: "Find nodes by name" }).fill("NODE-22")
+    await page.getByText("10 of 10 shown").waitFor()
+    await nodes.first().getByRole("heading", { name: "node-220 away" }).waitFor()
+    assert.strictEqual(await nodes.count(), 10)
+    await page.close()
   })
 
   it("fits 360 px, light and dark", async () => {

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Scope } from "effect"
+import { Deferred, Effect, Exit, Schedule, Scope } from "effect"
 import { spawn } from "node:child_process"
 import { existsSync, lstatSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs"
-import { createServer, type IncomingHttpHeaders, request as httpRequest } from "node:http"
+import { createServer, type IncomingHttpHeaders, type IncomingMessage, request as httpRequest } from "node:http"
 import { createServer as createTcpServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -18,12 +18,29 @@ let sockets = 0
 const unix = () => ({ _tag: "Unix", path: join(dir, `${sockets++}.sock`) }) as const
 const LOOPBACK = { _tag: "Tcp", host: "127.0.0.1", port: 0, allowRemote: false } as const
 
+const FLOOD = 256
+const EVENT_CHARS = 65_536
+
 const routes: AdminServer.Routes = {
   "GET /v1/status": () => Effect.succeed({ peers: [], sent: 12n }),
   "POST /v1/echo": (body) => Effect.succeed(body),
   "POST /v1/missing": () => new AdminError({ code: "not_found", message: "no such node" }),
   "GET /v1/bug": () => Effect.die(new Error("a secret detail")),
   "GET /metrics": () => Effect.succeed(new AdminServer.Text("up 1\n", "text/plain; version=0.0.4")),
+  "GET /v1/events": () =>
+    Effect.succeed(
+      new AdminServer.Events((send) => {
+        send({ n: 1n })
+        return () => undefined
+      })
+    ),
+  "GET /v1/flood": () =>
+    Effect.succeed(
+      new AdminServer.Events((send) => {
+        for (let sent = 0; sent < FLOOD; sent++) send("x".repeat(EVENT_CHARS))
+        return () => undefined
+      })
+    ),
   "GET /v1/circle": () => {
     const circle: Record<string, unknown> = {}
     circle["self"] = circle
@@ -61,6 +78,48 @@ const startTcp = Effect.gen(function*() {
   const { endpoint } = yield* AdminServer.make({ listen: LOOPBACK, routes })
   assert(endpoint._tag === "Tcp")
   return endpoint.port
+})
+
+describe("events", () => {
+  /** Its head, or what it was refused with; open until it is destroyed. */
+  const open = (port: number, path = "/v1/events") =>
+    Effect.async<IncomingMessage>((resume) => {
+      httpRequest({ host: "127.0.0.1", port, path, agent: false }, (it) => resume(Effect.succeed(it)))
+        .end()
+    })
+  const textOf = (response: IncomingMessage) => Effect.promise(async () => (await response.toArray()).join(""))
+
+  it.scopedLive("come to sixteen readers; one more is told to close a page, and has room when one leaves", () =>
+    Effect.gen(function*() {
+      const port = yield* startTcp
+      const readers = yield* Effect.all(Array.from({ length: 16 }, () => open(port)))
+      assert.deepStrictEqual(new Set(readers.map(({ statusCode }) => statusCode)), new Set([200]))
+      const [first] = readers
+      const seen = yield* Effect.async<string>((resume) => {
+        first?.once("data", (chunk) => resume(Effect.succeed(String(chunk))))
+      })
+      assert.strictEqual(seen, "data: {\"n\":1}\n\n")
+      const refused = yield* open(port)
+      assert.strictEqual(refused.statusCode, 503)
+      assert.match(yield* textOf(refused), /too many event streams are open; close a page/)
+      first?.destroy()
+      yield* open(port).pipe(
+        Effect.filterOrFail(({ statusCode }) => statusCode === 200),
+        Effect.retry({ schedule: Schedule.spaced("20 millis"), times: 100 })
+      )
+    }))
+
+  it.scopedLive("end for a reader who leaves a mebibyte unread", () =>
+    Effect.gen(function*() {
+      const port = yield* startTcp
+      const reader = yield* open(port, "/v1/flood")
+      const read = yield* Effect.async<number>((resume) => {
+        let bytes = 0
+        reader.on("data", (chunk: Buffer) => bytes += chunk.length)
+        reader.on("error", () => resume(Effect.sync(() => bytes)))
+      })
+      assert.isBelow(read, FLOOD * EVENT_CHARS)
+    }))
 })
 
 describe("answers", () => {

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Either } from "effect"
-import { NetworkView, type Now, pairsOf, summaryOf } from "../../src/actors/hub/NetworkView.ts"
+import { NetworkView, type Now, pageOf, pairsOf, summaryOf } from "../../src/actors/hub/NetworkView.ts"
 import type { NodeKey } from "../../src/protocol/NodeKey.ts"
 import * as NodeReport from "../../src/protocol/NodeReport.ts"
 import { clean } from "../../src/roles/Reporting.ts"
@@ -137,5 +137,42 @@ describe("the network", () => {
     for (let minute = 0; minute < 1500; minute++) view.sample(minute, pairs)
     assert.strictEqual(view.samples.length, 1440)
     assert.deepStrictEqual([view.samples[0], view.samples.at(-1)?.at], [{ at: 60, direct: 1, total: 2 }, 1499])
+  })
+})
+
+describe("a page of nodes", () => {
+  const row = (
+    name: string,
+    since: number | null,
+    told: NodeReport.NodeReport | null,
+    role: "client" | "relay" = "client"
+  ) => ({ name, role, since, report: told })
+  const all = [
+    row("phone-2", 5, null),
+    row("Phone-1", 5, report()),
+    row("office", null, null),
+    row("relay-2", 5, null, "relay")
+  ]
+  const page = (wanted: Partial<Parameters<typeof pageOf>[1]>) => {
+    const { counts, next, nodes } = pageOf(all, { find: "", after: "", limit: 10, ...wanted })
+    return { counts, next, names: nodes.map(({ name }) => name) }
+  }
+
+  it("has those that are found, by name, and figures of all", () => {
+    assert.deepStrictEqual(page({}), {
+      counts: { enrolled: 4, connected: 3, reporting: 1, silent: 1, found: 4 },
+      next: null,
+      names: ["Phone-1", "office", "phone-2", "relay-2"]
+    })
+    assert.deepStrictEqual(page({ find: "PHONE" }).names, ["Phone-1", "phone-2"])
+    assert.deepStrictEqual(page({ find: "PHONE" }).counts.enrolled, 4)
+    assert.deepStrictEqual([page({ find: "x" }).names, page({ find: "x" }).counts.found], [[], 0])
+  })
+
+  it("goes on after the last one, to the end and no further", () => {
+    const first = page({ limit: 3 })
+    assert.deepStrictEqual([first.names.length, first.next], [3, "phone-2"])
+    assert.deepStrictEqual(page({ limit: 3, after: "phone-2" }), { ...first, names: ["relay-2"], next: null })
+    assert.isNull(page({ limit: 4 }).next)
   })
 })

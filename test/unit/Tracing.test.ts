@@ -1,8 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Option, type Tracer } from "effect"
+import { Effect, Exit, Layer, Option, type Tracer } from "effect"
 import { CAPACITY, SpanRing } from "../../src/services/telemetry/SpanRing.ts"
 import * as Traces from "../../src/services/telemetry/Traces.ts"
 import * as Tracing from "../../src/services/telemetry/Tracing.ts"
+
+const NOW = 9_000_000n
 
 /** Keeps what it is asked to export. */
 const exporter = () => {
@@ -54,7 +56,7 @@ describe("sampling", () => {
     }))
 })
 
-const kept = (ring: SpanRing) => ring.read().spans.map(({ name }) => name)
+const kept = (ring: SpanRing) => ring.read(NOW).spans.map(({ name }) => name)
 
 describe("a hop that exports nothing", () => {
   it.effect("passes on the ids that came, since others would miss its own", () => {
@@ -64,7 +66,7 @@ describe("a hop that exports nothing", () => {
       assert.deepStrictEqual(yield* Tracing.under(text)(Effect.withSpan(Effect.withSpan(header, "inner"), "outer")), {
         traceparent: text
       })
-      const [inner, outer] = ring.read().spans
+      const [inner, outer] = ring.read(NOW).spans
       assert.deepStrictEqual([outer?.traceId, outer?.parentSpanId], ["b".repeat(32), "c".repeat(16)])
       assert.strictEqual(inner?.parentSpanId, outer?.spanId)
     }).pipe(Effect.provide(Layer.setTracer(Tracing.keeping(ring))))
@@ -94,12 +96,40 @@ describe("the last spans", () => {
     return Effect.gen(function*() {
       yield* Effect.ignore(begin(work))
       assert.deepStrictEqual(names, ["begin"])
-      const [event, span] = ring.read().spans
+      const [event, span] = ring.read(NOW).spans
       assert.deepStrictEqual([event?.name, event?.startMs, event?.durationMs], ["path.switch", 7, 0])
       assert.strictEqual(event?.parentSpanId, span?.spanId)
       assert.deepStrictEqual([span?.status, span?.parentSpanId], ["error", null])
       assert.notProperty(span?.attributes, "server.address")
     }).pipe(Effect.provide(Layer.setTracer(Tracing.sampling(recording, 1, () => 0, ring))))
+  })
+
+  it.effect("show what is open, with what is known of it so far, until it ends", () => {
+    const ring = new SpanRing()
+    const rows = () => ring.read(NOW).spans.map(({ durationMs, name, status }) => [name, status, durationMs])
+    const work = Effect.gen(function*() {
+      yield* Effect.annotateCurrentSpan({ "server.address": "intranet", "server.port": 80 })
+      yield* Effect.withSpan(Effect.void, "dial")
+      assert.deepStrictEqual(rows(), [["dial", "ok", 0], ["begin", "open", 9]])
+      assert.deepStrictEqual(ring.read(NOW).spans[1]?.attributes, { "server.port": 80 })
+    })
+    return Effect.gen(function*() {
+      yield* begin(work)
+      assert.deepStrictEqual(rows(), [["dial", "ok", 0], ["begin", "ok", 0]])
+    }).pipe(Effect.provide(Layer.setTracer(Tracing.keeping(ring))))
+  })
+
+  it.effect("of those that are open, leave out the ones that have been so for longest", () => {
+    const ring = new SpanRing()
+    const tracer = Tracing.keeping(ring)
+    const open = (name: string) => tracer.span(name, Option.none(), Tracing.BY_CHANCE, [], 0n, "internal")
+    const first = open("first")
+    for (let turn = 0; turn < CAPACITY; turn++) open("later")
+    const { dropped, spans } = ring.read(NOW)
+    assert.deepStrictEqual([spans.length, dropped, spans.some(({ name }) => name === "first")], [CAPACITY, 1, false])
+    first.end(1n, Exit.void)
+    assert.isTrue(ring.read(NOW).spans.some(({ name, status }) => name === "first" && status === "ok"))
+    return Effect.void
   })
 
   it.effect("push out the oldest, and what the threads have of a trace is put together", () => {
@@ -108,14 +138,14 @@ describe("the last spans", () => {
     return Effect.gen(function*() {
       const { traceparent } = yield* begin(header).pipe(on(one))
       yield* Tracing.under(traceparent)(Effect.withSpan(Effect.void, "elsewhere")).pipe(on(other))
-      const [trace] = Traces.group({ one: one.read(), other: other.read() }).traces
+      const [trace] = Traces.group({ one: one.read(NOW), other: other.read(NOW) }).traces
       assert.deepStrictEqual(trace?.spans.map(({ name, thread }) => `${name}@${thread}`), [
         "begin@one",
         "elsewhere@other"
       ])
       assert.strictEqual(trace?.spans[1]?.parentSpanId, trace?.spans[0]?.spanId)
       for (let turn = 0; turn < CAPACITY + 2; turn++) yield* begin(Effect.void).pipe(on(other))
-      const { dropped, spans } = other.read()
+      const { dropped, spans } = other.read(NOW)
       assert.deepStrictEqual([spans.length, dropped], [CAPACITY, 3])
       assert.isFalse(spans.some(({ name }) => name === "elsewhere"))
     })

@@ -5,9 +5,9 @@ import * as NodeReport from "../../protocol/NodeReport.ts"
 import * as Crypto from "../../services/Crypto.ts"
 import type * as Directory from "../../services/Directory.ts"
 import * as Self from "../runtime/Self.ts"
-import { ExamineFailed, HubError } from "../SignalingHubRpcs.ts"
+import { ExamineFailed, HubError, type Wanted } from "../SignalingHubRpcs.ts"
 import type * as Board from "./Board.ts"
-import { NetworkView, type Now, pairsOf, summaryOf } from "./NetworkView.ts"
+import { NetworkView, type Now, pageOf, pairsOf, summaryOf } from "./NetworkView.ts"
 
 const SAMPLE_EVERY = "1 minute"
 const ANSWER_DEADLINE = Duration.seconds(5)
@@ -35,7 +35,7 @@ export const make = Effect.fnUntraced(function*({ board, directory }: Options) {
       Array.from(board.links.values(), ({ member }) => ({ ...member, report: view.of(member.key)?.report ?? null }))
     )
 
-  const overview = Effect.gen(function*() {
+  const overview = Effect.fn("NetworkDesk.overview")(function*(wanted: Wanted) {
     const { epochMs } = yield* now
     const enrolled = yield* directory.listNodes
     const nodes = enrolled.map(({ key, name, network, role }) => {
@@ -43,8 +43,8 @@ export const make = Effect.fnUntraced(function*({ board, directory }: Options) {
       const since = board.links.get(key)?.since ?? null
       return { name, role, network, since, reportedAt: told?.at ?? null, report: told?.report ?? null }
     })
-    return { at: epochMs, nodes, ...summaryOf(pairs()), samples: view.samples }
-  }).pipe(Effect.mapError(({ message }) => new HubError({ message })))
+    return { at: epochMs, ...pageOf(nodes, wanted), ...summaryOf(pairs()), samples: view.samples }
+  }, Effect.mapError(({ message }) => new HubError({ message })))
 
   const examine = Effect.fn("NetworkDesk.examine")(function*(name: string) {
     const fail = (message: string) => new ExamineFailed({ message })

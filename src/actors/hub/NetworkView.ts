@@ -9,7 +9,7 @@ import * as NodeReport from "../../protocol/NodeReport.ts"
 import type { PathKind } from "../../protocol/PathKind.ts"
 import { TokenBucket } from "../../protocol/TokenBucket.ts"
 import { ReportRefused } from "../RelaySignalingRpcs.ts"
-import type { Sample, Seen } from "../SignalingHubRpcs.ts"
+import type { Network, Sample, Seen, Wanted } from "../SignalingHubRpcs.ts"
 
 /** Reports and answers of one node. It sends at most one in two seconds; what is more is refused, and costs no decoding. */
 const RATE_PER_SECOND = 1
@@ -82,6 +82,27 @@ export class NetworkView {
   /** Oldest first. */
   get samples(): ReadonlyArray<Sample> {
     return [...this.#samples]
+  }
+}
+
+/** Those that are wanted, and how many there are in all. */
+export const pageOf = <
+  N extends Pick<Network["nodes"][number], "name" | "report" | "role" | "since">
+>(all: ReadonlyArray<N>, { after, find, limit }: Wanted) => {
+  const connected = all.filter(({ since }) => since !== null)
+  const found = all.filter(({ name }) => name.toLowerCase().includes(find.toLowerCase()))
+  const following = found.filter(({ name }) => name > after).sort((a, b) => (a.name < b.name ? -1 : 1))
+  const nodes = following.slice(0, limit)
+  return {
+    counts: {
+      enrolled: all.length,
+      connected: connected.length,
+      reporting: connected.filter(({ report }) => report !== null).length,
+      silent: connected.filter(({ report, role }) => report === null && role !== "relay").length,
+      found: found.length
+    },
+    next: following.length > limit ? nodes.at(-1)?.name ?? null : null,
+    nodes
   }
 }
 

@@ -208,7 +208,7 @@ const askMetrics = (thread: ThreadEntry) => Effect.flatMap(hostOf(thread), ({ cl
 
 const readSpans = ({ threads }: World) =>
   Effect.gen(function*() {
-    const own = (yield* SpanRing.Spans).read()
+    const own = yield* SpanRing.read
     const asked = yield* Effect.forEach(threads.values(), (thread) =>
       Effect.flatMap(hostOf(thread), ({ client }) =>
         client.Spans()).pipe(

@@ -183,7 +183,7 @@ const makeHost = Effect.fnUntraced(function*(
       Effect.forEach(hosted.values(), ({ links }) => links.get(peer)?.link.giveUp ?? Effect.void, { discard: true }),
     Health: () => health,
     Metrics: () => Effect.sync(() => Metrics.merge([counted, ...Array.from(sources, (read) => read())])),
-    Spans: () => Effect.map(SpanRing.Spans, (ring) => ring.read()),
+    Spans: () => SpanRing.read,
     Deaths: () => Mailbox.toStream(deaths),
     Shutdown: () => Effect.asVoid(Deferred.succeed(shutdown, undefined))
   }))

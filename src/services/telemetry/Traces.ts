@@ -1,8 +1,8 @@
 /** What the threads of a process have kept of each trace, put together. */
 import { Schema } from "effect"
-import { Ended, type Snapshot } from "./SpanRing.ts"
+import { Kept, type Snapshot } from "./SpanRing.ts"
 
-const { traceId: _, ...fields } = Ended.fields
+const { traceId: _, ...fields } = Kept.fields
 export const Span = Schema.Struct({ ...fields, thread: Schema.String })
 export type Span = typeof Span.Type
 

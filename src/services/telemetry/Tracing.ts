@@ -54,10 +54,11 @@ const alsoKept = (span: Tracer.Span, ring: SpanRing): Tracer.Span => {
   const { spanId } = span
   const end = span.end.bind(span)
   const event = span.event.bind(span)
-  const parentSpanId = Option.getOrNull(Option.map(span.parent, (above) => above.spanId))
+  const ids = { spanId, parentSpanId: Option.getOrNull(Option.map(span.parent, (above) => above.spanId)) }
+  ring.onStart(span, ids)
   return Object.assign(span, {
     end: (endTime: bigint, exit: Exit.Exit<unknown, unknown>) => {
-      ring.onEnd(span, { spanId, parentSpanId }, endTime, exit)
+      ring.onEnd(span, ids, endTime, exit)
       end(endTime, exit)
     },
     event: (name: string, at: bigint, attributes?: Record<string, unknown>) => {
@@ -101,14 +102,11 @@ class Kept implements Tracer.Span {
     this.spanId = above !== null && above.sampled ? above.spanId : this.#own
     this.status = { _tag: "Started", startTime }
     this.#ring = ring
+    if (isOf) ring.onStart(this, this.#ids())
   }
 
   end(endTime: bigint, exit: Exit.Exit<unknown, unknown>): void {
-    if (this.traceId !== "") {
-      const above = Option.getOrNull(this.parent)
-      const parentSpanId = above instanceof Kept ? above.#own : above?.spanId ?? null
-      this.#ring.onEnd(this, { spanId: this.#own, parentSpanId }, endTime, exit)
-    }
+    if (this.traceId !== "") this.#ring.onEnd(this, this.#ids(), endTime, exit)
     this.status = { _tag: "Ended", startTime: this.status.startTime, endTime, exit }
   }
 
@@ -119,6 +117,11 @@ class Kept implements Tracer.Span {
     if (this.traceId !== "") this.#ring.onEvent(this, this.#own, name, at, attributes)
   }
   addLinks(): void {}
+
+  #ids() {
+    const above = Option.getOrNull(this.parent)
+    return { spanId: this.#own, parentSpanId: above instanceof Kept ? above.#own : above?.spanId ?? null }
+  }
 }
 
 const TRACEPARENT = /^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$/
