@@ -140,7 +140,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     AttachLink: ({ kind, nodeKey, port: link }) =>
       Effect.sync(() => attach(nodeKey, kind, link as unknown as MessagePort)),
     Revoke: ({ nodeKey }) => Effect.sync(() => server.revoke(nodeKey)),
-    RevokeTurn: ({ name }) => Effect.sync(() => turn?.server.revoke(name)),
+    RevokeTurn: ({ at, name }) => Effect.sync(() => turn?.server.revoke(name, at)),
     Stats: () => Effect.sync(() => flat(turn === null ? server.stats : { ...server.stats, turn: turn.server.stats }))
   })
 })

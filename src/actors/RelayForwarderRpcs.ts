@@ -23,8 +23,8 @@ export class RelayForwarderRpcs extends RpcGroup.make(
   }),
   /** Its binding and its sessions end now. */
   Rpc.make("Revoke", { payload: { nodeKey: NodeKey } }),
-  /** Its allocations end, and its credentials of until now are refused. TURN knows nodes by their names. */
-  Rpc.make("RevokeTurn", { payload: { name: Schema.String } }),
+  /** Its allocations end, and its credentials of until `at` (epoch seconds) are refused. TURN knows nodes by their names. */
+  Rpc.make("RevokeTurn", { payload: { name: Schema.String, at: Schema.Int } }),
   Rpc.make("Stats", { success: ForwarderStats })
 ) {}
 

@@ -34,7 +34,9 @@ import * as RpcOverLink from "../transport/link/RpcOverLink.ts"
 import * as Board from "./hub/Board.ts"
 import { HubMetrics } from "./hub/HubMetrics.ts"
 import * as NetworkDesk from "./hub/NetworkDesk.ts"
+import { NodeRates } from "./hub/NodeRates.ts"
 import { bridge } from "./hub/PacketBridge.ts"
+import * as RemovedNodes from "./hub/RemovedNodes.ts"
 import * as TurnDesk from "./hub/TurnDesk.ts"
 import { RelayForwarder } from "./RelayForwarderRpcs.ts"
 import {
@@ -77,8 +79,6 @@ const REVOKED_GRACE = "300 millis"
 const CREDENTIAL_REFRESH = "4 minutes"
 /** Nodes are told to come back within this time, spread evenly, when the relay stops. */
 const GO_AWAY_SPREAD_MS = 2_000
-/** Removed nodes that a connector is told again when it reconnects: grants live no longer than this either. */
-const REVOKED_MEMORY_MS = 10 * 60_000
 
 const make = Effect.fnUntraced(function*(config: Config) {
   const directory = yield* Directory.Directory
@@ -91,7 +91,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const network = yield* NetworkDesk.make({ board, directory })
   const self = yield* Self.Self
   yield* self.exposeMetrics(() => metrics.read(board.links.values()))
-  const removed = new Map<NodeKey, number>() // until, epoch ms
+  const rates = new NodeRates()
+  const removed = RemovedNodes.make({ directory, forwarder })
   const udp = yield* forwarder.ask((client) => client.AwaitListening(), { deadline: "10 seconds" })
   yield* directory.replacePolicy(config.policy)
   const relayInfo = { ...config.advertise, udpPort: config.advertise.udpPort || udp.udp }
@@ -104,7 +105,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
       const { enrol } = peer
       if (peer.purpose === "browser" && tls.trust._tag === "Pin") return yield* noBrowser(NEEDS_CA)
       if (enrol !== undefined) {
-        yield* directory.enrol({ tokenId: enrol.tokenId, secret: Redacted.make(enrol.secret), nodeKey: key })
+        const { secret, tokenId } = enrol
+        const onlyAs = peer.purpose === "browser" ? "client" : null
+        yield* directory.enrol({ tokenId, secret: Redacted.make(secret), nodeKey: key, onlyAs })
       }
       const found = yield* directory.findNode(key)
       if (Option.isNone(found)) {
@@ -167,7 +170,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
         credential: yield* authority.credential(node),
         reports: true
       }
-      const revoked = [...removed].map(([key]): SignalingEvent => ({ _tag: "Revoked", node: key }))
+      const revoked = yield* Effect.orDie(removed.events)
       return Stream.concat(Stream.fromIterable([snapshot, ...revoked]), Mailbox.toStream(link.events))
     }))
 
@@ -231,6 +234,12 @@ const make = Effect.fnUntraced(function*(config: Config) {
         return yield* new DialRefused({
           code: "no_connector",
           message: `no connector of network ${network} is connected; start one`
+        })
+      }
+      if (!rates.mayDial(node, yield* monotonicMs)) {
+        return yield* new DialRefused({
+          code: "overloaded",
+          message: "this client asks for sessions too often; wait some seconds"
         })
       }
       let last = ""
@@ -334,12 +343,14 @@ const make = Effect.fnUntraced(function*(config: Config) {
     Resources: (_, { headers }) =>
       Stream.unwrap(Effect.map(Effect.orDie(directory.allResourcesFor(nodeOf(headers), null)), Stream.fromIterable)),
     Forward: ({ box, session }, { headers }) =>
-      Effect.suspend(() => {
+      Effect.gen(function*() {
         const node = nodeOf(headers)
         const known = board.sessionOf(session, node)
-        if (known === undefined) return Effect.fail(new UnknownSession({ session }))
+        if (known === undefined) return yield* new UnknownSession({ session })
+        const passes = rates.mayForward(node, yield* monotonicMs)
+        metrics.onMessage(passes)
+        if (!passes) return
         board.send(known.client === node ? known.connector : known.client, { _tag: "Sealed", session, box })
-        return Effect.void
       })
   })
 
@@ -347,7 +358,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
 
   const revoke = Effect.fnUntraced(function*(node: NodeKey) {
     network.onRemoved(node)
-    removed.set(node, (yield* Clock.currentTimeMillis) + REVOKED_MEMORY_MS)
+    rates.onRemoved(node)
     for (const key of board.links.keys()) board.send(key, { _tag: "Revoked", node })
     // It has been told, too; a moment to read that, since its peers' good-byes may not reach it through the relay any more.
     const link = board.links.get(node)
@@ -356,9 +367,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
     yield* Effect.logInfo("node removed; its flows are cut").pipe(Effect.annotateLogs({ node }))
   })
 
-  /** A forwarder that starts anew knows no binding and nobody who was removed. Nodes bind again now, not at their next keepalive. */
+  /** Nodes bind again now, not at their next keepalive. */
   const onForwarderRestart = Effect.gen(function*() {
-    for (const nodeKey of removed.keys()) yield* Effect.ignore(forwarder.ask((client) => client.Revoke({ nodeKey })))
+    yield* removed.tellForwarder
     for (const node of board.links.keys()) board.send(node, { _tag: "BindingsLost" })
   })
 
@@ -377,17 +388,17 @@ const make = Effect.fnUntraced(function*(config: Config) {
     }).pipe(Effect.ignore), { discard: true })
 
   let seen = yield* directory.latestAuditId
+  yield* removed.tellForwarder
   const poll = Effect.gen(function*() {
     const now = yield* Clock.currentTimeMillis
-    for (const [key, until] of removed) if (until <= now) removed.delete(key)
     board.expire(Math.floor(now / 1000))
     if ((yield* directory.latestAuditId) === seen) return
     const changes = yield* directory.changesSince(seen)
     seen = changes.at(-1)?.id ?? seen
-    for (const { kind, nodeKey, nodeName } of changes) {
+    for (const { at, kind, nodeKey, nodeName } of changes) {
       if (kind !== "node_removed") continue
       if (nodeKey !== null) yield* revoke(nodeKey as NodeKey)
-      if (nodeName !== null) yield* Effect.ignore(forwarder.ask((client) => client.RevokeTurn({ name: nodeName })))
+      if (nodeName !== null) yield* Effect.ignore(forwarder.ask((client) => client.RevokeTurn({ name: nodeName, at })))
     }
     if (changes.some(isOfRelays)) yield* tellRelays
     if (changes.some(({ kind }) => kind === "policy_replaced")) yield* Effect.suspend(() => regrant)
@@ -474,6 +485,7 @@ const isOfRelays = ({ detail, kind }: Directory.AuditEntry): boolean =>
 /** As long as the ticket lives; a renewal brings it back. */
 const SESSION_MEMORY_SECONDS = 3600
 
+const monotonicMs = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos / 1_000_000n))
 const nowSeconds = Effect.map(Clock.currentTimeMillis, (ms) => Math.floor(ms / 1000))
 
 /** Set by the server from the proof in the handshake. */

@@ -61,6 +61,8 @@ export class Directory extends Context.Tag("sallyport/services/Directory")<Direc
   readonly placeRelay: (key: NodeKey, point: RelayPoint) => Asked<boolean>
   /** For good: its key stays refused, its name is free. None: there was no such node. */
   readonly removeNode: (name: string) => Asked<Option.Option<DirectoryNodes.NodeRecord>>
+  /** Nodes that were removed since then (epoch seconds), the newest first, at most 10,000. */
+  readonly removedSince: (at: number) => Asked<ReadonlyArray<DirectoryNodes.RemovedNode>>
   /** The configuration is the truth: what it does not say is gone. Answers whether anything differed. */
   readonly replacePolicy: (policy: DirectoryPolicy.Policy) => Asked<boolean>
   readonly resources: Asked<ReadonlyArray<Resource>>
@@ -102,6 +104,7 @@ const make = Effect.fnUntraced(function*(stateDir: string) {
   return Directory.of({
     createToken: (token) => write((sql) => DirectoryNodes.createToken(sql, token)),
     enrol: (request) => Effect.flatMap(write((sql) => DirectoryNodes.enrol(sql, request)), (verdict) => verdict),
+    removedSince: (at) => read((sql) => DirectoryNodes.removedSince(sql, at)),
     findNode: (key) => read((sql) => DirectoryNodes.findByKey(sql, key)),
     listNodes: read(DirectoryNodes.list),
     connectorsOf: (network) => read((sql) => DirectoryNodes.connectorsOf(sql, network)),

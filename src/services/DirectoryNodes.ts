@@ -37,6 +37,8 @@ export interface EnrolRequest {
   readonly secret: Redacted.Redacted
   /** The caller has seen proof that the node holds it. */
   readonly nodeKey: NodeKey
+  /** What it can be; a token for another role is refused, and not used up. Null: whatever the token says. */
+  readonly onlyAs: NodeRole | null
 }
 
 /** There is no such token, or its secret is another: not told apart. */
@@ -53,8 +55,27 @@ export class AlreadyEnrolled extends Schema.TaggedError<AlreadyEnrolled>()("Alre
   message: Schema.String
 }) {}
 
-export type EnrolError = TokenUnknown | TokenExpired | TokenUsed | NameTaken | NodeRemoved | AlreadyEnrolled
+/** The token is for another role than the one who asks can have. It can still be used. */
+export class TokenForOther extends Schema.TaggedError<TokenForOther>()("TokenForOther", { message: Schema.String }) {}
 
+export type EnrolError =
+  | TokenUnknown
+  | TokenExpired
+  | TokenUsed
+  | TokenForOther
+  | NameTaken
+  | NodeRemoved
+  | AlreadyEnrolled
+
+export interface RemovedNode {
+  readonly key: NodeKey
+  readonly name: string
+  /** Epoch seconds. */
+  readonly removedAt: number
+}
+
+/** Longest answer of `removedSince`, rows. */
+const MAX_REMOVED = 10_000
 /** Stands for "no end". */
 const MAX_TTL_SECONDS = 10 * 365 * 86_400
 /** Tokens are forgotten this long after they expired, seconds; until then the node that used one may ask again. */
@@ -84,22 +105,22 @@ export const createToken = Effect.fnUntraced(function*(sql: SqlClient.SqlClient,
 
 /** A refusal comes as a value, since the transaction that records it must be kept. */
 export const enrol = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, request: EnrolRequest) {
-  const { nodeKey, secret, tokenId } = request
+  const { secret, tokenId } = request
   const token = yield* findToken(sql, tokenId, Redacted.value(secret))
   if (token === undefined) return Either.left<EnrolError>(unknownToken())
-  const verdict: Either.Either<"new" | "again", EnrolError> = yield* judge(sql, token, nodeKey)
+  const verdict: Either.Either<"new" | "again", EnrolError> = yield* judge(sql, token, request)
   if (Either.isLeft(verdict)) {
     yield* DirectoryAudit.append(sql, {
       kind: "enrol_refused",
       nodeName: token.name,
-      nodeKey,
+      nodeKey: request.nodeKey,
       detail: { token: token.id, reason: verdict.left._tag }
     })
   } else if (verdict.right === "new") {
-    yield* register(sql, token, nodeKey)
+    yield* register(sql, token, request.nodeKey)
   }
   const { name, network, role } = token
-  return Either.map(verdict, (): Omit<Membership, "issuedAt"> => ({ nodeKey, name, role, network }))
+  return Either.map(verdict, (): Omit<Membership, "issuedAt"> => ({ nodeKey: request.nodeKey, name, role, network }))
 })
 
 /** Finds nobody who was removed. */
@@ -111,6 +132,14 @@ export const findByKey = (sql: SqlClient.SqlClient, key: NodeKey) =>
 
 export const list = (sql: SqlClient.SqlClient) =>
   Effect.map(sql<NodeRow>`SELECT * FROM nodes WHERE removed_at IS NULL ORDER BY name`, (rows) => rows.map(fromRow))
+
+/** Since then, epoch seconds; the newest first. */
+export const removedSince = (sql: SqlClient.SqlClient, at: number) =>
+  Effect.map(
+    sql<NodeRow & { removed_at: number }>`SELECT * FROM nodes
+      WHERE removed_at >= ${at} ORDER BY removed_at DESC LIMIT ${MAX_REMOVED}`,
+    (rows) => rows.map((row): RemovedNode => ({ key: row.key, name: row.name, removedAt: row.removed_at }))
+  )
 
 export const connectorsOf = (sql: SqlClient.SqlClient, network: string) =>
   Effect.map(
@@ -169,10 +198,12 @@ const findToken = (sql: SqlClient.SqlClient, id: string, secret: string) =>
   )
 
 /** `again`: the same key has enrolled with this token, and its answer was lost. */
-const judge = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, token: TokenRow, nodeKey: NodeKey) {
+const judge = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, token: TokenRow, request: EnrolRequest) {
+  const { nodeKey, onlyAs } = request
   const [known] = yield* sql<NodeRow>`SELECT * FROM nodes WHERE key = ${nodeKey}`
   if (token.used_by !== null && token.used_by !== nodeKey) return Either.left(usedToken())
   if (known !== undefined && known.removed_at !== null) return Either.left(removed(known.name))
+  if (onlyAs !== null && token.role !== onlyAs) return Either.left(forOther(token, onlyAs))
   if (token.used_by === nodeKey) return Either.right("again" as const)
   if (token.expires_at <= (yield* nowSeconds)) return Either.left(expiredToken(token.name))
   if (known !== undefined) {
@@ -201,6 +232,11 @@ const expiredToken = (name: string) =>
 const usedToken = () =>
   new TokenUsed({
     message: `another node has used this token; if none of yours did, remove that node at the relay; else ${create}`
+  })
+const forOther = ({ name, role }: TokenRow, wanted: NodeRole) =>
+  new TokenForOther({
+    message:
+      `this token is for the ${role} ${name}, which can still use it; here a ${wanted} is wanted: ${create} --role ${wanted}`
   })
 const nameTaken = (name: string) =>
   new NameTaken({

@@ -1,7 +1,7 @@
 /** The relay's TURN as other people's clients use it: coturn's `turnutils_uclient`, and libjuice inside node-datachannel. */
 import { RpcClient } from "@effect/rpc"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Redacted } from "effect"
+import { Effect, Exit, Redacted, Scope } from "effect"
 import { spawn } from "node:child_process"
 import { createSocket } from "node:dgram"
 import { statSync } from "node:fs"
@@ -20,6 +20,7 @@ import * as RpcOverLink from "../../src/transport/link/RpcOverLink.ts"
 import * as World from "../e2e/support/World.ts"
 import * as TurnWorld from "../suite/support/TurnWorld.ts"
 import { parse, sum } from "../unit/support/OpenMetricsParser.ts"
+import { freePort } from "./support/Programs.ts"
 
 interface Ran {
   readonly code: number | null
@@ -158,10 +159,17 @@ describe("credentials by signaling, of a relay as it runs", () => {
         stateDir: "relay",
         listen: { https: "127.0.0.1:0", udp: "127.0.0.1:0" },
         advertise: { host: TurnWorld.HOST },
-        turn: { udp: "127.0.0.1:0", tcp: "127.0.0.1:0", publicAddress: TurnWorld.HOST, allowPeers: [TurnWorld.HOST] }
+        turn: {
+          udp: `127.0.0.1:${yield* Effect.promise(freePort)}`,
+          tcp: "127.0.0.1:0",
+          publicAddress: TurnWorld.HOST,
+          allowPeers: [TurnWorld.HOST]
+        }
       }, { baseDir: dir })) as RelayConfig
       const telemetry = { format: "json", level: "None", otlp: null, sample: 1, serviceName: "test" } as const
-      const relay: Running = yield* Run.start(config, telemetry, { localDoor: false })
+      const life = yield* Scope.make()
+      const start: Effect.Effect<Running, unknown, Scope.Scope> = Run.start(config, telemetry, { localDoor: false })
+      const relay: Running = yield* Scope.extend(start, life)
       assert.strictEqual(statSync(join(config.stateDir, "turn.key")).mode & 0o777, 0o600)
       const https = Number(relay.listen["https"]?.split(":").at(-1))
       const token = Redacted.make(yield* World.createToken(config, https, "client", "laptop", null))
@@ -197,5 +205,8 @@ describe("credentials by signaling, of a relay as it runs", () => {
       // The relay looks at its directory a few times a second.
       const refused = yield* ask.pipe(Effect.repeat({ until: ({ code }) => code !== 0, times: 10 }))
       assert.match(refused.output, /Cannot complete Allocation/)
+      yield* Scope.close(life, Exit.void)
+      yield* start
+      assert.match((yield* ask).output, /Cannot complete Allocation/, "a relay that starts anew has forgotten nobody")
     }))
 })

@@ -59,7 +59,7 @@ it.live("makes a relay, lets a node in, lists it and removes it, beside a direct
       assert.strictEqual(token.tls._tag, "Pin")
 
       const { publicKey } = yield* Keys.loadOrCreate(join(dir, "node.key"))
-      yield* running.enrol({ tokenId: token.id, secret: token.secret, nodeKey: publicKey })
+      yield* running.enrol({ tokenId: token.id, secret: token.secret, nodeKey: publicKey, onlyAs: null })
       const listed = yield* cli("node", "list", "--config", file, "--json")
       const [row] = JSON.parse(listed.stdout).nodes
       assert.deepInclude(row, { name: "office", role: "connector", network: "hq", nodeKey: publicKey })

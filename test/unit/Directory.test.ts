@@ -36,7 +36,7 @@ const enrol = Effect.fnUntraced(function*(
   const directory = yield* Directory.Directory
   const token = yield* directory.createToken({ role, name, network, ttl: Duration.hours(1) })
   const nodeKey = newKey()
-  const fields = yield* directory.enrol({ tokenId: token.id, secret: token.secret, nodeKey })
+  const fields = yield* directory.enrol({ tokenId: token.id, secret: token.secret, nodeKey, onlyAs: null })
   return { token, nodeKey, fields }
 })
 const resource = (name: string, over: Partial<Resource> = {}): Resource => ({
@@ -58,7 +58,8 @@ describe("enrolment", () => {
       const directory = yield* Directory.Directory
       const { fields, nodeKey, token } = yield* enrol("office-1", "connector", "office")
       assert.deepStrictEqual(fields, { nodeKey, name: "office-1", role: "connector", network: "office" })
-      const ask = (nodeKey: NodeKey) => directory.enrol({ tokenId: token.id, secret: token.secret, nodeKey })
+      const ask = (nodeKey: NodeKey) =>
+        directory.enrol({ tokenId: token.id, secret: token.secret, nodeKey, onlyAs: null })
       assert.deepStrictEqual(yield* ask(nodeKey), fields)
       assert.strictEqual(yield* tagOf(ask(newKey())), "TokenUsed")
       yield* TestClock.adjust("2 hours") // a retry may come after the token's end, a stranger still learns no more
@@ -85,7 +86,7 @@ describe("enrolment", () => {
         ttl: Duration.minutes(10)
       })
       const ask = (tokenId: string, secret: Redacted.Redacted) =>
-        directory.enrol({ tokenId, secret, nodeKey: newKey() })
+        directory.enrol({ tokenId, secret, nodeKey: newKey(), onlyAs: null })
       assert.strictEqual(yield* tagOf(ask("0000000000000000", token.secret)), "TokenUnknown")
       assert.strictEqual(yield* tagOf(ask(token.id, other.secret)), "TokenUnknown")
       assert.strictEqual(yield* tagOf(ask(token.id, Redacted.make(""))), "TokenUnknown")
@@ -104,9 +105,9 @@ describe("enrolment", () => {
       const token = yield* directory.createToken({ role: "relay", name: "relay-2", network: null, ttl })
       const late = yield* directory.createToken({ role: "relay", name: "relay-3", network: null, ttl })
       const nodeKey = newKey()
-      yield* directory.enrol({ tokenId: token.id, secret: token.secret, nodeKey })
+      yield* directory.enrol({ tokenId: token.id, secret: token.secret, nodeKey, onlyAs: null })
       yield* TestClock.adjust("10 minutes")
-      const tooLate = directory.enrol({ tokenId: late.id, secret: late.secret, nodeKey: newKey() })
+      const tooLate = directory.enrol({ tokenId: late.id, secret: late.secret, nodeKey: newKey(), onlyAs: null })
       assert.strictEqual(yield* tagOf(tooLate), "TokenExpired")
       assert.deepStrictEqual(yield* directory.relays, [])
       const point = { name: "relay-2", addresses: ["203.0.113.20"], port: 3478 } as const
@@ -130,7 +131,7 @@ describe("enrolment", () => {
       const [first, second, third] = [yield* create("alice"), yield* create("alice"), yield* create("bob")]
       const nodeKey = newKey()
       const ask = (token: Directory.CreatedToken, nodeKey: NodeKey) =>
-        directory.enrol({ tokenId: token.id, secret: token.secret, nodeKey })
+        directory.enrol({ tokenId: token.id, secret: token.secret, nodeKey, onlyAs: null })
       yield* ask(first, nodeKey)
       assert.strictEqual(yield* tagOf(ask(second, newKey())), "NameTaken")
       assert.strictEqual(yield* tagOf(ask(third, nodeKey)), "AlreadyEnrolled")
@@ -149,7 +150,7 @@ describe("enrolment", () => {
       assert.isTrue(Option.isNone(yield* directory.findNode(nodeKey)))
       assert.isTrue(Option.isNone(yield* directory.removeNode("alice")))
       assert.strictEqual(
-        yield* tagOf(directory.enrol({ tokenId: token.id, secret: token.secret, nodeKey })),
+        yield* tagOf(directory.enrol({ tokenId: token.id, secret: token.secret, nodeKey, onlyAs: null })),
         "NodeRemoved"
       )
       const again = yield* directory.createToken({
@@ -158,9 +159,43 @@ describe("enrolment", () => {
         network: null,
         ttl: Duration.hours(1)
       })
-      const ask = (nodeKey: NodeKey) => directory.enrol({ tokenId: again.id, secret: again.secret, nodeKey })
+      const ask = (nodeKey: NodeKey) =>
+        directory.enrol({ tokenId: again.id, secret: again.secret, nodeKey, onlyAs: null })
       assert.strictEqual(yield* tagOf(ask(nodeKey)), "NodeRemoved")
       assert.strictEqual(yield* tagOf(ask(newKey())), "ok")
+    })
+  )
+
+  test(
+    "tells who was removed since when, the newest first",
+    Effect.gen(function*() {
+      const directory = yield* Directory.Directory
+      const { nodeKey } = yield* enrol("alice")
+      yield* enrol("bob")
+      yield* TestClock.adjust("1 hour")
+      yield* directory.removeNode("alice")
+      const at = 3600
+      assert.deepStrictEqual(yield* directory.removedSince(at), [{ key: nodeKey, name: "alice", removedAt: at }])
+      yield* TestClock.adjust("1 minute")
+      yield* directory.removeNode("bob")
+      assert.deepStrictEqual((yield* directory.removedSince(0)).map(({ name }) => name), ["bob", "alice"])
+      assert.deepStrictEqual((yield* directory.removedSince(at + 1)).map(({ name }) => name), ["bob"])
+      assert.deepStrictEqual(yield* directory.removedSince(at + 61), [])
+    })
+  )
+
+  test(
+    "leaves a token for another role as it is when only one role is possible",
+    Effect.gen(function*() {
+      const directory = yield* Directory.Directory
+      const ttl = Duration.hours(1)
+      const token = yield* directory.createToken({ role: "connector", name: "office", network: "office", ttl })
+      const ask = (onlyAs: "client" | null) =>
+        directory.enrol({ tokenId: token.id, secret: token.secret, nodeKey: newKey(), onlyAs })
+      const { message } = yield* Effect.flip(ask("client"))
+      assert.match(message, /for the connector office.*a client is wanted.*--role client/)
+      assert.strictEqual(yield* tagOf(ask(null)), "ok")
+      assert.strictEqual(yield* tagOf(ask(null)), "TokenUsed")
     })
   )
 
@@ -172,7 +207,7 @@ describe("enrolment", () => {
         const { nodeKey, token } = yield* enrol("alice")
         const secret = Redacted.value(token.secret)
         const failure = yield* Effect.exit(
-          directory.enrol({ tokenId: token.id, secret: token.secret, nodeKey: newKey() })
+          directory.enrol({ tokenId: token.id, secret: token.secret, nodeKey: newKey(), onlyAs: null })
         )
         const audit = yield* directory.auditLog(100)
         const shown = [

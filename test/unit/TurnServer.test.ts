@@ -234,7 +234,7 @@ describe("TurnServer, who asks", () => {
     const world = new World()
     const client = world.client()
     const { port } = await client.allocate()
-    world.server.revoke("alice")
+    world.server.revoke("alice", world.epoch)
     assert.deepStrictEqual([world.server.allocations, world.arrive.has(port)], [0, false])
     assert.strictEqual(await client.ask(allocate, { transport: Turn.UDP }), 401)
     world.nowMs = 1000

@@ -6,9 +6,14 @@ import type { Link } from "./Board.ts"
 
 export class HubMetrics {
   readonly #dials = new Metrics.Counts<DialCode | "accepted">()
+  readonly #messages = new Metrics.Counts<"passed" | "too_often">()
 
   onDial(code: DialCode | "accepted"): void {
     this.#dials.add(code)
+  }
+
+  onMessage(passes: boolean): void {
+    this.#messages.add(passes ? "passed" : "too_often")
   }
 
   read(links: Iterable<Link>): ReadonlyArray<Metrics.Family> {
@@ -23,6 +28,13 @@ export class HubMetrics {
       Metrics.counter(
         { name: "sallyport_signaling_dials", help: "Sessions that clients asked for, by the answer." },
         this.#dials.points("code")
+      ),
+      Metrics.counter(
+        {
+          name: "sallyport_signaling_messages",
+          help: "Sealed messages of nodes for each other, passed on or dropped as too many."
+        },
+        this.#messages.points("outcome")
       )
     ]
   }

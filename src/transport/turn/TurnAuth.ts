@@ -69,10 +69,10 @@ export class TurnAuth {
     return { _tag: "Known", asker: { client, username, userId: user.name }, signer }
   }
 
-  /** What was issued to this node until now is refused. */
-  revoke(name: string): void {
-    const now = this.#options.epochSeconds()
-    this.#revoked.set(name, { issuedBy: now, until: now + TurnCredentials.KEEP_SECONDS })
+  /** What was issued to this node until `at` (epoch seconds) is refused. */
+  revoke(name: string, at: number): void {
+    if (at < (this.#revoked.get(name)?.issuedBy ?? 0)) return
+    this.#revoked.set(name, { issuedBy: at, until: at + TurnCredentials.KEEP_SECONDS })
   }
 
   tick(): void {

@@ -105,8 +105,8 @@ export class TurnServer {
   }
 
   /** The node's allocations end, and its credentials are refused from now on. */
-  revoke(name: string): void {
-    this.#options.auth.revoke(name)
+  revoke(name: string, at: number): void {
+    this.#options.auth.revoke(name, at)
     for (const allocation of this.#table.endUser(name)) this.#release(allocation)
   }
 

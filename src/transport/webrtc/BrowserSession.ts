@@ -9,6 +9,7 @@ import type { IceSignal } from "../../protocol/IceSignal.ts"
 import type { NodeKey } from "../../protocol/NodeKey.ts"
 import type { SessionMessage } from "../../protocol/SessionWire.ts"
 import * as Signed from "../../protocol/Signed.ts"
+import { TokenBucket } from "../../protocol/TokenBucket.ts"
 import { ConnectorFlows, type ConnectorFlowsOptions } from "../plane/ConnectorFlows.ts"
 import { ControlStream } from "../plane/ControlStream.ts"
 import { Permission } from "../plane/Permission.ts"
@@ -18,6 +19,9 @@ import type { Pair } from "./IceLink.ts"
 
 /** At once; flows past what one connection holds take another. */
 const MAX_LINKS = 4
+/** Connections that a browser may begin: each costs sockets and a gathering of candidates. It needs one, or four at once. */
+const OFFERS_PER_SECOND = 0.5
+const OFFERS_BURST = 12
 /** Bytes that its flows may hold unread beside their first windows, all together. */
 const ROOM_BYTES = 32 * 1024 * 1024
 
@@ -52,6 +56,7 @@ export class BrowserSession {
   readonly #permission: Permission
   readonly #flows: ConnectorFlows
   readonly #links = new Map<number, FlowLink>()
+  readonly #offers = new TokenBucket(OFFERS_PER_SECOND, OFFERS_BURST, performance.now())
   readonly #room: Room = { bytes: ROOM_BYTES }
   #control: ControlStream | null = null
   #isClosed = false
@@ -95,7 +100,8 @@ export class BrowserSession {
   /** `servers` are for the connection that an offer begins. */
   onSignal(signal: IceSignal, servers: ReadonlyArray<string | IceServer>): void {
     if (this.#isClosed) return
-    if (signal.kind === "offer" && !this.#links.has(signal.attempt) && this.#links.size < MAX_LINKS) {
+    const isNew = signal.kind === "offer" && !this.#links.has(signal.attempt)
+    if (isNew && this.#links.size < MAX_LINKS && this.#offers.take(1, performance.now())) {
       this.#links.set(signal.attempt, this.#newLink(signal.attempt, servers))
     }
     this.#links.get(signal.attempt)?.onSignal(signal)

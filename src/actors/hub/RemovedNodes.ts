@@ -1,0 +1,43 @@
+/**
+ * Nodes that were removed while something that was signed for them is still in force. The directory remembers them, so neither a
+ * restart of the relay nor of its forwarder, nor a removal while the relay was down, lets one in.
+ */
+import { Clock, Effect } from "effect"
+import type * as Directory from "../../services/Directory.ts"
+import * as TurnCredentials from "../../services/TurnCredentials.ts"
+import { REVOKED_MS } from "../../transport/relay/RelayServer.ts"
+import type { RelayForwarder } from "../RelayForwarderRpcs.ts"
+import type { SignalingEvent } from "../RelaySignalingRpcs.ts"
+import type { RpcsOf } from "../runtime/ActorAddress.ts"
+import type { ActorRef } from "../runtime/ActorRef.ts"
+
+const REVOKED_SECONDS = REVOKED_MS / 1000
+
+export interface Options {
+  readonly directory: typeof Directory.Directory.Service
+  readonly forwarder: ActorRef<RpcsOf<typeof RelayForwarder>>
+}
+
+export const make = ({ directory, forwarder }: Options) => {
+  const since = (seconds: number) =>
+    Effect.flatMap(Clock.currentTimeMillis, (ms) => directory.removedSince(Math.floor(ms / 1000) - seconds))
+  return {
+    /** For a node that connects, since it may have missed them. */
+    events: Effect.map(
+      since(REVOKED_SECONDS),
+      (nodes) => nodes.map(({ key }): SignalingEvent => ({ _tag: "Revoked", node: key }))
+    ),
+    /** To be done whenever the forwarder has started: it knows none of them. */
+    tellForwarder: Effect.gen(function*() {
+      const ofRelay = new Set((yield* since(REVOKED_SECONDS)).map(({ key }) => key))
+      for (const { key, name, removedAt } of yield* since(TurnCredentials.KEEP_SECONDS)) {
+        yield* forwarder.ask((client) => client.RevokeTurn({ name, at: removedAt }))
+        if (ofRelay.has(key)) yield* forwarder.ask((client) => client.Revoke({ nodeKey: key }))
+      }
+    }).pipe(
+      Effect.catchAll(({ message }) =>
+        Effect.logError("removed nodes may still be forwarded for; restart this relay", message)
+      )
+    )
+  } as const
+}
