@@ -59,7 +59,9 @@ type Session = {
 }
 /** Answers with what `machine` did. */
 type Input = (machine: PathMachine, now: number, guess: PortGuess) => ReadonlyArray<PathGuessing.Output>
-type Order = Exclude<PathGuessing.Output, { readonly _tag: "Wake" | "Decided" }>
+type Order =
+  | Exclude<PathGuessing.Output, { readonly _tag: "Wake" | "Decided" }>
+  | { readonly _tag: "Keep"; readonly reason: Decision["reason"] }
 type Letter = { readonly session: string; readonly order: Order }
 type Message =
   | { readonly _tag: "Event"; readonly event: PathEvent }
@@ -98,6 +100,8 @@ const make = Effect.gen(function*() {
           return it.SendCandidates({ session, seq: order.seq, list: order.list, mapping: order.mapping })
         case "Select":
           return it.SelectPath({ session, path: order.path, reason: order.reason })
+        case "Keep":
+          return it.KeepPath({ session, reason: order.reason })
         case "SetPacketSize":
           return it.SetPacketSize({ session, path: order.path, bytes: order.bytes })
         case "RequestSwitch":
@@ -132,10 +136,14 @@ const make = Effect.gen(function*() {
       const now = yield* nowMs
       const before = guess.reason
       for (const output of PathGuessing.follow(machine, guess, input(machine, now, guess), now)) {
+        if (output._tag === "Wake") {
+          yield* wake(id, session, output.at, now)
+          continue
+        }
         if (output._tag === "Decided") yield* tell(id, session.peer, output.decision, now)
-        else if (output._tag === "Wake") yield* wake(id, session, output.at, now)
-        else if (!(yield* outbox.offer({ session: id, order: output }))) {
-          yield* Effect.logWarning("order dropped", output._tag)
+        const order = output._tag === "Decided" ? keepOf(output.decision) : output
+        if (order !== null && !(yield* outbox.offer({ session: id, order }))) {
+          yield* Effect.logWarning("order dropped", order._tag)
         }
       }
       if (guess.reason !== before) {
@@ -359,6 +367,9 @@ const describe = (session: string, { machine, peer }: Session, at: Clocks): Sess
   tried: machine.samples(at.now),
   decisions: machine.decisions
 })
+
+/** A move is an order of its own. */
+const keepOf = ({ moved, reason }: Decision): Order | null => (moved ? null : { _tag: "Keep", reason })
 
 const dated = ({ atMs, chosen, moved, paths, reason }: Decision, epochOffsetMs: number): Decision => ({
   atMs: atMs + epochOffsetMs,

@@ -133,6 +133,8 @@ export class PathDriverRpcs extends RpcGroup.make(
   Rpc.make("TellOpened", { payload: { session: SessionId, opened: Opened } }),
   /** Client only: from now on packets go this way. The old path goes on receiving. */
   Rpc.make("SelectPath", { payload: { session: SessionId, path: PathRef, reason: Reason } }),
+  /** Packets go on as they go: why, for whoever looks at the flows. */
+  Rpc.make("KeepPath", { payload: { session: SessionId, reason: Reason } }),
   /** QUIC packets that leave by `path` have at most so many bytes from now on; see `PathMtu`. */
   Rpc.make("SetPacketSize", {
     payload: { session: SessionId, path: PathRef, bytes: Schema.Int.pipe(Schema.between(BASE_BYTES, LARGEST_BYTES)) }

@@ -122,6 +122,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     ticketKeys: new TicketKeys(),
     metrics,
     traces,
+    direct: config.direct,
     webRtc: config.webRtc,
     authorityKey: node.relay.authorityKey,
     onIce,
@@ -157,7 +158,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     onRequest: (request) => void fork(flowOpener(request))
   })
 
-  const flowOpener = FlowOpener.make({ obtain: sessions.obtain, metrics, traces })
+  const flowOpener = FlowOpener.make({ obtain: sessions.obtain, routeOf: sessions.routeOf, metrics, traces })
 
   const onSignal = (event: SignalingEvent) => {
     if (event._tag === "Snapshot") clockOffset = event.serverTime - wallSeconds()
@@ -245,6 +246,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
           Effect.annotateLogs({ session, path: path.kind === "direct" ? path.kind : keyOf(path), reason })
         )
       ),
+    KeepPath: ({ reason, session }) => Effect.sync(() => sessions.onKept(session, reason)),
     SetPacketSize: ({ bytes, path, session }) => withSession(session, ({ peer }) => peer.setPacketSize(path, bytes)),
     RequestSwitch: ({ reason, session }) =>
       withSession(session, ({ peer }) => peer.sendOnAllPaths({ _tag: "Switch", reason })),

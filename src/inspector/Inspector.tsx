@@ -74,14 +74,16 @@ const App = () => {
       <main>
         {relay ? <NetworkSection /> : (
           <Section id="peers" title="Peers" problem={status.problem}>
-            {peers.length === 0 ? <p class="none">No peers now.</p> : peers.map((peer) => (
-              <PeerCard
-                key={peer.name}
-                peer={peer}
-                samples={samples[peer.name] ?? []}
-                paths={paths.filter((path) => path.peer === peer.name)}
-              />
-            ))}
+            {status.value === null ? <p class="none">Asking …</p> : peers.length === 0
+              ? <p class="none">No peers now.</p>
+              : peers.map((peer) => (
+                <PeerCard
+                  key={peer.name}
+                  peer={peer}
+                  samples={samples[peer.name] ?? []}
+                  paths={paths.filter((path) => path.peer === peer.name)}
+                />
+              ))}
           </Section>
         )}
         <Section id="actors" title="Threads and actors" problem={threads.problem}>

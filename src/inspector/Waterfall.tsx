@@ -21,7 +21,10 @@ export const Traces = ({ traces }: { readonly traces: ReadonlyArray<Trace> }) =>
           </li>
         ))}
       </ul>
-      <Waterfall trace={shown} />
+      <div>
+        <p class="why">{routeOf(shown)}</p>
+        <Waterfall trace={shown} />
+      </div>
     </div>
   )
 }
@@ -37,6 +40,12 @@ const targetOf = ({ spans }: Trace): string => {
     ...(error === undefined ? [] : [words(String(error))])
   ]
     .join(" ")
+}
+
+/** Which way its packets went in the end, and why. */
+const routeOf = ({ spans }: Trace): string => {
+  const { "sallyport.path": path, "sallyport.path.reason": reason } = spans[0]?.attributes ?? {}
+  return path === undefined ? "" : `by ${path}: ${words(String(reason))}`
 }
 
 const Waterfall = ({ trace }: { readonly trace: Trace }) => {
@@ -58,8 +67,7 @@ const Waterfall = ({ trace }: { readonly trace: Trace }) => {
             />
           </span>
           <span class="num">
-            {ms(span.durationMs)}
-            {span.status === "error" ? <b>failed</b> : null}
+            {ms(span.durationMs)} {span.status === "error" ? <b>failed</b> : null}
             {span.status === "open" ? <span class="soft">and goes on</span> : null}
           </span>
         </li>

@@ -65,18 +65,21 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
       ...Object.fromEntries(forwards.map((address, index) => [`forward${index + 1}`, address]))
     },
     status: Effect.gen(function*() {
-      const sessions = yield* mux.ask((client) => client.Status())
-      const paths = yield* Effect.orElseSucceed(
-        prober.ask((client) => client.Paths(), BRIEF),
-        () => []
-      )
-      // Peers are worth telling also while a control actor is being restarted.
-      const signaling = yield* orNull(supervisor.ref(Signaling).ask((client) => client.State(), BRIEF))
-      const leg = yield* orNull(supervisor.ref(Relay).ask((client) => client.State(), BRIEF))
+      // Peers are worth telling also while another actor is being restarted.
+      const { browsers, leg, paths, sessions, signaling } = yield* Effect.all({
+        sessions: mux.ask((client) => client.Status()),
+        paths: orNull(prober.ask((client) => client.Paths(), BRIEF)),
+        signaling: orNull(supervisor.ref(Signaling).ask((client) => client.State(), BRIEF)),
+        leg: orNull(supervisor.ref(Relay).ask((client) => client.State(), BRIEF)),
+        browsers: webRtc
+          ? orNull(supervisor.ref(WebRtc).ask((client) => client.Browsers(), BRIEF))
+          : Effect.succeed(null)
+      }, { concurrency: "unbounded" })
       const legReason = leg?.reason ?? "the relay actor is being restarted"
-      const browsers = webRtc ? yield* orNull(supervisor.ref(WebRtc).ask((client) => client.Browsers(), BRIEF)) : null
       const peers = [
-        ...sessions.filter(({ up }) => up).map((session) => peerOf(session, paths, legReason, config.path === "relay")),
+        ...sessions.filter(({ up }) => up).map((session) =>
+          peerOf(session, paths ?? [], legReason, config.path === "relay")
+        ),
         ...(browsers ?? []).map(browserOf)
       ]
       return { peers, signaling, leg }

@@ -3,12 +3,15 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import { join } from "node:path"
 import type * as Doctor from "../../src/services/telemetry/Doctor.ts"
+import type { Traces } from "../../src/services/telemetry/Traces.ts"
 import { childOf } from "../programs/support/Children.ts"
 import * as Lab from "./Lab.ts"
+import * as LabPage from "./LabPage.ts"
 
 /** The relay as nodes know it, and how long each datagram takes to get there. */
 const FAR_PORT = 3490
 const FAR_MS = 80
+const nodes = { admin: LabPage.ADMIN }
 const BUSY = "thread_late"
 /** More than doctor takes for an accident. */
 const DEATHS = 5
@@ -35,11 +38,20 @@ const said = (lab: Lab.Lab): Effect.Effect<Said, Lab.LabFailed> =>
     const last = entries.at(-1)
     return { findings, path: last?.path ?? "", reason: last?.reason ?? "" }
   })
+/** Whether the inspector shows all of these within some seconds, and what the trace of the last flow says of its path. */
+const seen = (lab: Lab.Lab, ...texts: ReadonlyArray<string | RegExp>) =>
+  Effect.gen(function*() {
+    const page = yield* LabPage.open(lab)
+    for (const text of texts) yield* Effect.promise(() => page.getByText(text).first().waitFor())
+    const { traces: [trace] } = JSON.parse(yield* lab.client("trace", "--last", "1", "--json")) as Traces
+    const { "sallyport.path": path, "sallyport.path.reason": reason } = trace?.spans[0]?.attributes ?? {}
+    return { path, reason, spans: trace?.spans ?? [] }
+  })
 const what = ({ findings }: Said) => findings.map(({ what }) => what)
 
-describe.skipIf(!Lab.isPossible)("troubles between real NATs", () => {
+describe.skipIf(!LabPage.isPossible)("troubles between real NATs", () => {
   it.scopedLive("UDP blocked: doctor says so of the leg and of the peer, and what to open", () =>
-    Lab.use({ clientNat: "udp-blocked" }, (lab) =>
+    Lab.use({ clientNat: "udp-blocked", nodes }, (lab) =>
       Effect.gen(function*() {
         yield* lab.fetch("/")
         yield* lab.untilPeer(({ reason }) => reason.includes("udp_blocked"), "15 seconds")
@@ -47,22 +59,28 @@ describe.skipIf(!Lab.isPossible)("troubles between real NATs", () => {
         assert.isTrue(what(told).some((text) => text.includes("lets no UDP through")))
         assert.isTrue(told.findings.every(({ remedy }) => remedy.startsWith("let UDP out")))
         assert.deepStrictEqual([told.path, told.reason], ["relay", "udp_blocked"])
+        yield* lab.fetch("/")
+        const { path, reason } = yield* seen(lab, /^udp blocked \(/, "by relay-tcp: udp blocked")
+        assert.deepStrictEqual([path, reason], ["relay-tcp", "udp_blocked"])
       })))
 
   it.scopedLive("symmetric at both ends: doctor names both, and what to do at one side", () =>
-    Lab.use({ clientNat: "symmetric", connectorNat: "symmetric" }, (lab) =>
+    Lab.use({ clientNat: "symmetric", connectorNat: "symmetric", nodes }, (lab) =>
       Effect.gen(function*() {
         yield* lab.fetch("/")
         yield* lab.untilPeer(({ reason }) => reason === "symmetric_both", "20 seconds")
         const told = yield* said(lab)
         assert.deepStrictEqual(what(told).map((text) => /both networks give every destination/.test(text)), [true])
         assert.deepStrictEqual([told.path, told.reason], ["relay", "symmetric_both"])
+        yield* lab.fetch("/")
+        const { path, reason } = yield* seen(lab, "symmetric both", "by relay-udp: symmetric both")
+        assert.deepStrictEqual([path, reason], ["relay-udp", "symmetric_both"])
       })))
 
   it.scopedLive("a relay far away: doctor says so, and that a nearer one helps", () =>
     Lab.use({
       relayOnly: true,
-      nodes: { path: "relay" },
+      nodes: { ...nodes, path: "relay" },
       relay: { advertise: { host: Lab.RELAY, udp: FAR_PORT } }
     }, (lab) =>
       Effect.gen(function*() {
@@ -76,10 +94,14 @@ describe.skipIf(!Lab.isPossible)("troubles between real NATs", () => {
         const [found, ...others] = yield* doctor(lab)
         assert.deepStrictEqual([found?.code, others], ["relay_far", []])
         assert.match(found?.what ?? "", /^a round trip to office by the relay takes 3\d\d ms/)
+        const trace = yield* seen(lab, "relay only", "by relay-udp: relay only", /^3\d\d\.\d ms$/)
+        assert.deepStrictEqual([trace.path, trace.reason], ["relay-udp", "relay_only"])
+        const opening = trace.spans.find(({ name }) => name === "flow.open")
+        assert.isAtLeast(opening?.durationMs ?? 0, 4 * FAR_MS) // one round trip is the most of it
       })))
 
   it.scopedLive("an actor that dies again and again: doctor names its thread and what it died of, flows go on", () =>
-    Lab.use({ nodes: { webrtc: "auto" } }, (lab) =>
+    Lab.use({ nodes: { ...nodes, webrtc: "auto" } }, (lab) =>
       Effect.gen(function*() {
         yield* lab.fetch("/")
         const flow = yield* lab.begin("/file?rate=500000")
@@ -95,21 +117,24 @@ describe.skipIf(!Lab.isPossible)("troubles between real NATs", () => {
         process.stderr.write(`${JSON.stringify(found)}\n`)
         assert.strictEqual(found[0]?.code, "crash_loop")
         assert.match(found[0]?.what ?? "", /thread webRtc with webRtc broke down \d times .*SIGKILL/)
+        const restarted = "thread webRtc: restarting, the process ended with SIGKILL"
+        const trace = yield* seen(lab, restarted, "5 restarts", "the process ended with SIGKILL", "office")
+        assert.isTrue(trace.spans.every(({ status }) => status !== "error"))
         const { code, sha256 } = yield* flow.done
         assert.deepStrictEqual([code, sha256], [0, Lab.FILE_SHA256])
       })))
 
   it.scopedLive("the resource refuses: the trace says so, and doctor blames neither path nor relay", () =>
-    Lab.use({}, (lab) =>
+    Lab.use({ nodes }, (lab) =>
       Effect.gen(function*() {
         yield* lab.fetch("/")
         yield* lab.untilPeer(({ path }) => path === "direct", "10 seconds")
         yield* lab.stop("resource")
         const { code } = yield* lab.fetch("/")
         assert.notStrictEqual(code, 0)
-        const told = yield* said(lab)
-        const trace = yield* lab.client("trace", "--last", "3", "--json")
-        assert.deepStrictEqual(told.findings, [])
-        assert.match(trace, /refused/)
+        assert.deepStrictEqual((yield* said(lab)).findings, [])
+        const trace = yield* seen(lab, "flow :8080 refused", /^by direct: direct/)
+        assert.strictEqual(trace.path, "direct")
+        assert.strictEqual(trace.spans[0]?.attributes["error.type"], "refused")
       })))
 })

@@ -59,6 +59,9 @@ describe("sallyport trace", () => {
     const rootless = flow.spans.filter(({ parentSpanId }) => parentSpanId === null || !ids.has(parentSpanId))
     assert.deepStrictEqual(rootless.map(({ name }) => name), ["flow"])
     assert.isAbove(flow.durationMs, 0)
+    const [root] = flow.spans
+    assert.strictEqual(root?.attributes["sallyport.path"], "direct")
+    assert.match(String(root?.attributes["sallyport.path.reason"]), /^direct_/)
 
     for (const [role, name] of [["connector", "flow.serve"], ["relay", "SignalingHub.dial"]] as const) {
       const { traces } = await tracesOf(role, flow.traceId.slice(0, 8))

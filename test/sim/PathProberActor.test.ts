@@ -53,6 +53,7 @@ const setup = Effect.gen(function*() {
       yield* events.offer({ _tag: "CandidatesAcked", session, seq })
     }),
     SetPacketSize: () => Effect.void,
+    KeepPath: () => Effect.void,
     SelectPath: Effect.fnUntraced(function*({ path, reason }) {
       calls.push({ call: "SelectPath", atMs: yield* nowMs, path, reason })
     }),

@@ -105,6 +105,7 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string) {
     TagsOf: unasked,
     SendPing: unasked,
     SendCandidates: unasked,
+    KeepPath: unasked,
     SelectPath: unasked,
     SetPacketSize: unasked,
     SampleGuess: unasked,

@@ -3,8 +3,9 @@ import { Effect } from "effect"
 import type { Verdict } from "../../protocol/FlowWire.ts"
 import { FLOW_RESET } from "../../transport/flow/FlowStream.ts"
 import type { FlowSession } from "../../transport/plane/FlowSession.ts"
+import type { SessionId } from "../RelaySignalingRpcs.ts"
 import type { Request } from "./Doors.ts"
-import type { FlowTrace, FlowTraces } from "./FlowTrace.ts"
+import type { FlowTrace, FlowTraces, Route } from "./FlowTrace.ts"
 import type { MuxMetrics } from "./MuxMetrics.ts"
 import type { ResourceMetrics } from "./ResourceMetrics.ts"
 
@@ -12,13 +13,14 @@ export interface Options {
   readonly obtain: (host: string, port: number) => Effect.Effect<FlowSession, Verdict>
   readonly metrics: MuxMetrics
   readonly traces: FlowTraces
+  readonly routeOf: (session: SessionId) => Route | null
 }
 
 /** How a trace says that the application left before the answer. */
 const GONE = "gone"
 
 /** Ends once the flow is asked for; the rest happens in callbacks of the data plane. */
-export const make = ({ metrics, obtain, traces }: Options) => (request: Request): Effect.Effect<void> =>
+export const make = ({ metrics, obtain, routeOf, traces }: Options) => (request: Request): Effect.Effect<void> =>
   Effect.suspend(() => {
     const { host, port } = request
     const askedAt = performance.now()
@@ -30,7 +32,12 @@ export const make = ({ metrics, obtain, traces }: Options) => (request: Request)
     return obtain(host, port).pipe(
       Effect.withParentSpan(trace.phase("flow.session")),
       Effect.matchEffect({
-        onSuccess: (session) => Effect.sync(() => open(session, request, trace, metrics.resources, told)),
+        onSuccess: (session) =>
+          Effect.sync(() => {
+            if (request.gone.aborted) return trace.refused(GONE)
+            trace.joins(session.id, routeOf(session.id))
+            open(session, request, trace, metrics.resources, told)
+          }),
         onFailure: (verdict) =>
           Effect.zipRight(
             Effect.logInfo("flow refused").pipe(
@@ -54,9 +61,7 @@ const open = (
   told: (code: Verdict["code"], resource: string | null) => void
 ): void => {
   const { gone, host, port } = request
-  if (gone.aborted) return trace.refused(GONE)
   const resource = session.resourceOf(host, port)
-  trace.joins(session.id)
   trace.phase("flow.open")
   const onAbort = () => {
     giveUp()

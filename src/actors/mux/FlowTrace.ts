@@ -5,20 +5,25 @@
 import { Effect, Exit, Option, type Tracer } from "effect"
 import type { VerdictCode } from "../../protocol/FlowWire.ts"
 import type { PathKind } from "../../protocol/PathKind.ts"
-import type { Reason } from "../../protocol/PathRef.ts"
 import * as Tracing from "../../services/telemetry/Tracing.ts"
 import type { FlowOutcome } from "../../transport/flow/FlowPump.ts"
 import type { Asked, FlowWatch } from "../../transport/plane/ConnectorFlows.ts"
 import type { SessionId } from "../RelaySignalingRpcs.ts"
 import type { ResourceMetrics } from "./ResourceMetrics.ts"
 
+/** How the packets of a flow's session travel, and why so. */
+export interface Route {
+  readonly kind: PathKind
+  readonly why: string
+}
+
 export interface FlowTrace {
   /** For the other end. */
   readonly traceparent: string | null
   /** Ends the phase before. Answers with the span of the new one. */
   readonly phase: (name: string) => Tracer.Span
-  /** From now on moves of this session are told as events of the flow. */
-  readonly joins: (session: SessionId) => void
+  /** From now on moves of this session are told as events of the flow, and what it goes by in its attributes. */
+  readonly joins: (session: SessionId, route: Route | null) => void
   /** Was not opened: `code` says why. */
   readonly refused: (code: string) => void
   readonly done: (outcome: FlowOutcome) => void
@@ -32,20 +37,23 @@ export interface FlowTraces {
     attributes: Readonly<Record<string, string | number>>
   ) => FlowTrace
   /** A session's packets go another way: a span with links to the flows that this touches, and an event in each. */
-  readonly onSwitch: (session: SessionId, to: PathKind, reason: Reason) => void
+  readonly onSwitch: (session: SessionId, to: Route) => void
+  /** They go on as they do, for this reason. */
+  readonly onKept: (session: SessionId, route: Route) => void
 }
 
 /** Connector: one flow of a session, from its Open to its end. */
 export const serve = (
   traces: FlowTraces,
   session: SessionId,
+  route: Route | null,
   { host, port, resource, traceparent }: Asked,
   resources: ResourceMetrics,
   onVerdict: (code: VerdictCode) => void
 ): FlowWatch => {
   const about = { "server.address": host, "server.port": port }
   const trace = traces.begin("flow.serve", "server", traceparent, about)
-  trace.joins(session)
+  trace.joins(session, route)
   trace.phase("flow.dial")
   return {
     onVerdict: ({ code }) => {
@@ -92,8 +100,9 @@ export const make: Effect.Effect<FlowTraces> = Effect.gen(function*() {
         phase = child(name, span)
         return phase
       },
-      joins: (id) => {
+      joins: (id, route) => {
         session = id
+        if (route !== null) mark(span, route)
         span.attribute("sallyport.session", id)
         const flows = open.get(id) ?? new Set()
         open.set(id, flows.add(span))
@@ -111,12 +120,18 @@ export const make: Effect.Effect<FlowTraces> = Effect.gen(function*() {
     }
   }
 
-  const onSwitch: FlowTraces["onSwitch"] = (session, to, reason) => {
+  const onKept: FlowTraces["onKept"] = (session, route) => {
+    for (const span of open.get(session) ?? []) mark(span, route)
+  }
+  const onSwitch: FlowTraces["onSwitch"] = (session, to) => {
     const flows = open.get(session)
     if (flows === undefined) return
     const at = now()
-    const about = { "sallyport.path": to, "sallyport.path.reason": reason }
-    for (const span of flows) span.event("path.switch", at, about)
+    const about = aboutOf(to)
+    for (const span of flows) {
+      mark(span, to)
+      span.event("path.switch", at, about)
+    }
     const links = Array.from(flows, (span): Tracer.SpanLink => ({ _tag: "SpanLink", span, attributes: {} }))
       .filter(({ span }) => span.sampled)
     if (links.length === 0) return
@@ -124,5 +139,12 @@ export const make: Effect.Effect<FlowTraces> = Effect.gen(function*() {
     for (const [key, value] of Object.entries({ ...about, "sallyport.session": session })) moved.attribute(key, value)
     moved.end(at, Exit.void)
   }
-  return { begin, onSwitch }
+  return { begin, onKept, onSwitch }
 })
+
+const aboutOf = ({ kind, why }: Route) => ({ "sallyport.path": kind, "sallyport.path.reason": why })
+
+/** The last word stays: by which path the flow went in the end. */
+const mark = (span: Tracer.Span, route: Route): void => {
+  for (const [key, value] of Object.entries(aboutOf(route))) span.attribute(key, value)
+}

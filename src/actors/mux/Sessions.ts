@@ -58,6 +58,8 @@ export interface Options {
   readonly onIce: (session: SessionId, signal: Uint8Array | null) => void
   readonly metrics: MuxMetrics
   readonly traces: FlowTrace.FlowTraces
+  /** Whether direct paths are allowed. */
+  readonly direct: boolean
   /** Whether browsers are taken, by another actor. */
   readonly webRtc: boolean
   /** Runs an effect of this actor from a callback of the data plane. */
@@ -76,8 +78,9 @@ interface Held {
   /** Client: what it was dialled for, or last used for. */
   target: Target | null
   redialAt: number
-  /** Why packets go by the path that they go by. */
+  /** Why packets were last sent another way, and why they go as they go. */
   selected: Reason
+  why: string
   /** The peer's newest list, for a prober that starts anew: the peer, whose list was acknowledged, does not send it again. */
   candidates: (PathEvent & { readonly _tag: "PeerCandidates" }) | null
   wasDirect: boolean
@@ -124,16 +127,20 @@ export const make = (options: Options) => {
     )
   }
   const kindOf = ({ path, peerLeg }: FlowSession) => PathKind.of(path, node.leg(), peerLeg)
+  const routeOf = (id: SessionId): FlowTrace.Route | null => {
+    const it = held.get(id)
+    return it === undefined ? null : { kind: kindOf(it.session), why: it.why }
+  }
   const onMoved = (it: Held, path: PathRef) => {
     const kind = PathKind.of(path, node.leg(), it.session.peerLeg)
     metrics.onSwitch(kind, it.selected)
-    traces.onSwitch(it.session.id, kind, it.selected)
+    traces.onSwitch(it.session.id, { kind, why: it.selected })
     if (kind !== "direct" || it.wasDirect) return
     it.wasDirect = true
     metrics.onFirstDirect((node.now() - it.upAt) / 1000)
   }
   const serve = (id: SessionId, asked: Asked): FlowWatch =>
-    FlowTrace.serve(traces, id, asked, metrics.resources, (verdict) => {
+    FlowTrace.serve(traces, id, routeOf(id), asked, metrics.resources, (verdict) => {
       metrics.onFlow(verdict, null)
       const { host, port } = asked
       fork(Effect.logDebug("flow").pipe(Effect.annotateLogs({ session: id, host, port, verdict })))
@@ -200,6 +207,7 @@ export const make = (options: Options) => {
       active: true,
       target,
       selected,
+      why: options.direct ? selected : "relay_only",
       candidates: null,
       wasDirect: false,
       ...times
@@ -407,10 +415,17 @@ export const make = (options: Options) => {
     tick,
     snapshot,
     kindOf,
+    routeOf,
     /** Client: why the next move of this session happens. */
     onSelected: (id: SessionId, reason: Reason) => {
       const it = held.get(id)
-      if (it !== undefined) it.selected = reason
+      if (it !== undefined) it.selected = it.why = reason
+    },
+    onKept: (id: SessionId, why: Reason) => {
+      const it = held.get(id)
+      if (it === undefined || !options.direct) return
+      it.why = why
+      traces.onKept(id, { kind: kindOf(it.session), why })
     },
     get: (id: SessionId) => held.get(id)?.session,
     all: () => [...held.values()].map(({ session }) => session),

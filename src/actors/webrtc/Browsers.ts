@@ -25,6 +25,7 @@ import type { BrowserPeer } from "../WebRtcRpcs.ts"
 const MAX_SESSIONS = 256
 /** A browser that has not connected by then has given up. */
 const CONNECT_MS = 30_000
+const BROWSER: FlowTrace.Route = { kind: "webrtc", why: "browser" }
 const BRIEF = { deadline: "2 seconds" } as const
 
 export interface Options {
@@ -107,7 +108,7 @@ export const make = ({ fork, node, post, servers, signaling, traces }: Options) 
                 Effect.annotateLogs({ session: id, peer: documents.grant.clientName, ...pair })
               )
             ),
-          onFlow: (asked) => FlowTrace.serve(traces, id, asked, resources, (code) => verdicts.add(code)),
+          onFlow: (asked) => FlowTrace.serve(traces, id, BROWSER, asked, resources, (code) => verdicts.add(code)),
           onDown: (why) => post({ _tag: "BrowserDown", session: id, why })
         })
       })

@@ -281,6 +281,7 @@ export class SimPlane {
           session.sendOnAllPaths(message)
           if (box !== null) this.#options.forward(box)
         }),
+      KeepPath: () => Effect.void,
       SelectPath: ({ path, reason }) => this.#with((session) => session.select(path, !isImprovement(reason))),
       SetPacketSize: ({ bytes, path }) => this.#with((session) => session.setPacketSize(path, bytes)),
       RequestSwitch: ({ reason }) => this.#with((session) => session.sendOnAllPaths({ _tag: "Switch", reason })),
