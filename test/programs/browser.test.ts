@@ -139,7 +139,7 @@ describe("sallyport/browser in Chromium", () => {
   it("is no connector, and trusts no certificate that the browser does not trust", async () => {
     const page = await open("nodes.localhost")
     const asked = await connect(page, await world.token("connector", "office"))
-    assert.include(asked, { reason: "refused", code: "no_browser" })
+    assert.include(asked, { reason: "refused", code: "TokenForOther" })
     const token = await world.token("client", "phone")
     const pinned = EnrolmentToken.encode({
       ...Either.getOrThrow(EnrolmentToken.parse(token)),
