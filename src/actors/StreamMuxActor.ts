@@ -151,14 +151,13 @@ const make = Effect.fnUntraced(function*(config: Config) {
     carrier: config.carrier,
     onFrame: (frame) => router.onLinkFrames(frame)
   })
+  const flowOpener = yield* FlowOpener.make({ obtain: sessions.obtain, routeOf: sessions.routeOf, metrics, traces })
   const doors = yield* Doors.make({
     socks5: config.socks5,
     local: config.local,
     forwards: config.forwards,
     onRequest: (request) => void fork(flowOpener(request))
   })
-
-  const flowOpener = FlowOpener.make({ obtain: sessions.obtain, routeOf: sessions.routeOf, metrics, traces })
 
   const onSignal = (event: SignalingEvent) => {
     if (event._tag === "Snapshot") clockOffset = event.serverTime - wallSeconds()

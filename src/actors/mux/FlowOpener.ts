@@ -1,5 +1,5 @@
 /** One flow of an application, from its question at a door to its end: a session is obtained, a stream opened, bytes pumped. */
-import { Effect } from "effect"
+import { Effect, RateLimiter } from "effect"
 import type { Verdict } from "../../protocol/FlowWire.ts"
 import { FLOW_RESET } from "../../transport/flow/FlowStream.ts"
 import type { FlowSession } from "../../transport/plane/FlowSession.ts"
@@ -19,39 +19,45 @@ export interface Options {
 /** How a trace says that the application left before the answer. */
 const GONE = "gone"
 
+/** Hundreds may be asked for at once, a whole burst when a session comes up: the flows that are open go on meanwhile. */
+const OPENS = { limit: 4, interval: "1 millis" } as const
+
 /** Ends once the flow is asked for; the rest happens in callbacks of the data plane. */
-export const make = ({ metrics, obtain, routeOf, traces }: Options) => (request: Request): Effect.Effect<void> =>
-  Effect.suspend(() => {
-    const { host, port } = request
-    const askedAt = performance.now()
-    const trace = traces.begin("flow", "client", null, { "server.address": host, "server.port": port })
-    const told = (code: Verdict["code"], resource: string | null) => {
-      metrics.onFlow(code, (performance.now() - askedAt) / 1000)
-      if (resource !== null) metrics.resources.onFlow(resource, code)
-    }
-    return obtain(host, port).pipe(
-      Effect.withParentSpan(trace.phase("flow.session")),
-      Effect.matchEffect({
-        onSuccess: (session) =>
-          Effect.sync(() => {
-            if (request.gone.aborted) return trace.refused(GONE)
-            trace.joins(session.id, routeOf(session.id))
-            open(session, request, trace, metrics.resources, told)
-          }),
-        onFailure: (verdict) =>
-          Effect.zipRight(
-            Effect.logInfo("flow refused").pipe(
-              Effect.annotateLogs({ host, port, verdict: verdict.code, why: verdict.reason })
-            ),
+export const make = Effect.fnUntraced(function*({ metrics, obtain, routeOf, traces }: Options) {
+  const spread = yield* RateLimiter.make({ ...OPENS, algorithm: "fixed-window" })
+  return (request: Request): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      const { host, port } = request
+      const askedAt = performance.now()
+      const trace = traces.begin("flow", "client", null, { "server.address": host, "server.port": port })
+      const told = (code: Verdict["code"], resource: string | null) => {
+        metrics.onFlow(code, (performance.now() - askedAt) / 1000)
+        if (resource !== null) metrics.resources.onFlow(resource, code)
+      }
+      return Effect.zipLeft(obtain(host, port), spread(Effect.void)).pipe(
+        Effect.withParentSpan(trace.phase("flow.session")),
+        Effect.matchEffect({
+          onSuccess: (session) =>
             Effect.sync(() => {
-              told(verdict.code, null)
-              trace.refused(verdict.code)
-              request.refuse(verdict)
-            })
-          )
-      })
-    )
-  })
+              if (request.gone.aborted) return trace.refused(GONE)
+              trace.joins(session.id, routeOf(session.id))
+              open(session, request, trace, metrics.resources, told)
+            }),
+          onFailure: (verdict) =>
+            Effect.zipRight(
+              Effect.logInfo("flow refused").pipe(
+                Effect.annotateLogs({ host, port, verdict: verdict.code, why: verdict.reason })
+              ),
+              Effect.sync(() => {
+                told(verdict.code, null)
+                trace.refused(verdict.code)
+                request.refuse(verdict)
+              })
+            )
+        })
+      )
+    })
+})
 
 const open = (
   session: FlowSession,

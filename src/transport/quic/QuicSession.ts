@@ -23,8 +23,8 @@ export const HANDSHAKE_TIMEOUT_MS = 8_000
 const CLOSE_PACKETS = 16
 const CLOSE_PACKETS_PER_TURN = 2
 const DRAIN_MS = 1000 // the peer's late packets are answered for so long
-/** Streams opened but not yet allowed by the peer's limit; past this `openStream` refuses. */
-const MAX_WAITING_STREAMS = 256
+/** Streams opened of which nothing could be written yet, since others fill the window; past this `openStream` refuses. */
+const MAX_WAITING_STREAMS = 1024
 /** While several streams wait for room, what one of them may take before the next one's turn; less when many wait. */
 const QUANTUM_BYTES = 16 * 1024
 const CROWDED_QUANTUM_BYTES = 4 * 1024
