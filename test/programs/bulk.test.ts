@@ -81,7 +81,8 @@ describe.each(
     return { bytes, digest: hash.digest("hex"), paused }
   }
 
-  it("arrives whole at a reader that pauses, and no process keeps it in memory", async () => {
+  // When V8 collects is chance, and a peak may hold garbage; what is truly kept is kept each time.
+  it("arrives whole at a reader that pauses, and no process keeps it in memory", { retry: 2 }, async () => {
     await download(Infinity)
     if (path === "auto") await world.direct()
     wanted = total
