@@ -191,7 +191,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
   /** In a fiber of its own: a link takes up to ten seconds, and this actor has other things to do. */
   const openLink = (of: RelayBinding) =>
     Effect.gen(function*() {
-      const kind = yield* mux.ask((client) => client.OpenLink(), { deadline: "12 seconds" })
+      const http3 = relay?.info.http3 === true
+      const kind = yield* mux.ask((client) => client.OpenLink({ http3 }), { deadline: "12 seconds" })
       yield* inbox.post({ _tag: "LinkOpened", of, kind })
       yield* mux.ask((client) => client.LinkEnded(), { deadline: "1 day" })
     }).pipe(

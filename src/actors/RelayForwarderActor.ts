@@ -1,11 +1,9 @@
 /**
  * The relay's packet plane: its UDP sockets, and the links that other threads hand over. `RelayServer` does the work in the
- * sockets' callbacks; here it is given sockets, links and news. One socket for each local address, because an answer must
- * leave from the address that was asked, and a wildcard socket would let the kernel choose.
+ * sockets' callbacks; here it is given sockets, links and news.
  */
 import { Effect, FiberSet, Schedule, Schema } from "effect"
 import { isIPv6 } from "node:net"
-import { networkInterfaces } from "node:os"
 import type { MessagePort } from "node:worker_threads"
 import { NodeKey, toBytes } from "../protocol/NodeKey.ts"
 import { LARGEST_BYTES } from "../protocol/PathMtu.ts"
@@ -18,6 +16,7 @@ import { RelayServer } from "../transport/relay/RelayServer.ts"
 import * as StunSockets from "../transport/relay/StunSockets.ts"
 import * as TurnMetrics from "../transport/turn/TurnMetrics.ts"
 import * as TurnSockets from "../transport/turn/TurnSockets.ts"
+import * as LocalHosts from "../transport/udp/LocalHosts.ts"
 import * as UdpPort from "../transport/udp/UdpPort.ts"
 import { RelayForwarder, RelayForwarderRpcs } from "./RelayForwarderRpcs.ts"
 import * as Actor from "./runtime/Actor.ts"
@@ -56,17 +55,6 @@ export const Config = Schema.Struct({
 })
 export type Config = typeof Config.Type
 
-/** Unspecified addresses stand for every address that this machine has when the relay starts. */
-const hostsOf = (host: string): ReadonlyArray<string> => {
-  if (!isUnspecified(host)) return [host]
-  return Object.values(networkInterfaces()).flatMap((addresses) =>
-    (addresses ?? []).filter(({ address, family }) =>
-      (host.includes(":") || family === "IPv4") && !address.startsWith("fe80:")
-    )
-      .map(({ address }) => address)
-  )
-}
-
 const make = Effect.fnUntraced(function*(config: Config) {
   const authority = toBytes(config.authorityKey)
   const fork = yield* FiberSet.makeRuntime()
@@ -84,7 +72,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   })
   const self = yield* Self.Self
   let { port } = config.udp
-  const hosts = hostsOf(config.udp.host)
+  const hosts = LocalHosts.of(config.udp.host)
   const sockets: Array<UdpPort.UdpPort> = []
   const onError = (cause: Error) => void fork(Effect.logError("a UDP socket of the relay failed", cause))
   for (const [index, host] of hosts.entries()) {
@@ -157,7 +145,7 @@ const openTurn = Effect.fnUntraced(function*(
   return yield* TurnSockets.open({
     ...rest,
     secret: yield* TurnCredentials.loadOrCreate(stateDir),
-    udp: udp === null ? [] : hostsOf(udp.host).map((host) => ({ host, port: udp.port })),
+    udp: udp === null ? [] : LocalHosts.of(udp.host).map((host) => ({ host, port: udp.port })),
     tcp,
     relayHost,
     limits: { ...TurnAllocations.DEFAULT_LIMITS, ...quotas },

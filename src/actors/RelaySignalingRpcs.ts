@@ -25,7 +25,9 @@ export const NO_BROWSER = "no_browser"
 export const RelayInfo = Schema.Struct({
   host: Schema.NonEmptyString,
   httpsPort: Schema.Int,
-  udpPort: Schema.Int
+  udpPort: Schema.Int,
+  /** Whether it takes links over HTTP/3, at the UDP port of the same number as HTTPS. */
+  http3: Schema.optionalWith(Schema.Boolean, { exact: true })
 })
 export type RelayInfo = typeof RelayInfo.Type
 

@@ -59,6 +59,8 @@ import { HubError, Policy, SignalingHub, SignalingHubRpcs } from "./SignalingHub
 export const Config = Schema.Struct({
   stateDir: Schema.String,
   https: Schema.Struct({ host: Schema.String, port: Schema.Int }),
+  /** The path of a socket by which links come that another process has taken over HTTP/3; null: none do. */
+  gate: Schema.NullOr(Schema.String),
   /** As nodes are told; 0 for a port stands for the one that was bound. */
   advertise: RelayInfo,
   tls: Schema.NullOr(Schema.Struct({ cert: Schema.String, key: Schema.String })),
@@ -433,6 +435,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     pages: config.app ? yield* AppPage.load : () => undefined,
     host: config.https.host,
     port: config.https.port,
+    gate: config.gate ?? undefined,
     tls: yield* tls.current,
     tlsChanges: tls.changes,
     authenticate,

@@ -185,7 +185,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
         else router.portFor(family)?.send(bytes, 0, bytes.length, to.port, to.host)
       }),
     ControlDatagrams: ({ kind }) => Stream.fromPubSub(control[kind]),
-    OpenLink: () => link.open,
+    OpenLink: ({ http3 }) => link.open(http3),
     CloseLink: () => link.close,
     LinkEnded: () => link.ended,
     UseLeg: ({ leg: choice }) =>

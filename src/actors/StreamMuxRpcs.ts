@@ -69,8 +69,8 @@ export type IceEvent = typeof IceEvent.Type
 export const Tags = Schema.Struct({ send: Schema.Int, receive: Schema.Int })
 
 export class StreamMuxRpcs extends RpcGroup.make(
-  /** Opens the packet link to the relay in this thread; the one before it is closed. Ends when the link ends. */
-  Rpc.make("OpenLink", { success: LegKind, error: LinkUnavailable }),
+  /** Opens the packet link to the relay in this thread; the one before it is closed. `http3`: whether the relay takes those. */
+  Rpc.make("OpenLink", { payload: { http3: Schema.Boolean }, success: LegKind, error: LinkUnavailable }),
   Rpc.make("CloseLink", {}),
   /** Answers when the link that is open ends. */
   Rpc.make("LinkEnded", {}),

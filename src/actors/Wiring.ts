@@ -1,4 +1,5 @@
 /** Which actors a process of each kind is made of, whom each calls, and on which thread each runs unless config says otherwise. */
+import { Http3 } from "./Http3Rpcs.ts"
 import { PathProber } from "./PathProberRpcs.ts"
 import { RelayForwarder } from "./RelayForwarderRpcs.ts"
 import { RelayMember } from "./RelayMemberRpcs.ts"
@@ -19,6 +20,7 @@ export const USES: Readonly<Record<string, ReadonlyArray<Any>>> = {
   [StreamMux.name]: [Signaling, Relay],
   [WebRtc.name]: [StreamMux, PathProber, Signaling, Stun],
   [SignalingHub.name]: [RelayForwarder],
+  [Http3.name]: [SignalingHub],
   [RelayMember.name]: [RelayForwarder],
   [RelayForwarder.name]: []
 }
@@ -28,8 +30,8 @@ export const RELAY_ACTORS: ReadonlyArray<Any> = [SignalingHub, RelayForwarder]
 /** Of a relay that has joined another one. */
 export const FORWARDER_ACTORS: ReadonlyArray<Any> = [RelayMember, RelayForwarder]
 
-/** Runs in a child process, whose native library may end it: see `Processes`. */
-export const APART: ReadonlySet<string> = new Set([WebRtc.name])
+/** Run in child processes, since their native libraries may end or stop them (see `Processes`); a process lives without them. */
+export const APART: ReadonlySet<string> = new Set([WebRtc.name, Http3.name])
 
 /** A thread costs memory and boot time, so: one for decisions and one for packets. */
 export const NODE_PLACEMENT = {
@@ -39,4 +41,6 @@ export const NODE_PLACEMENT = {
 /** Beside those, where config asks for it. */
 export const WEBRTC_PLACEMENT = { webRtc: [WebRtc.name] }
 export const RELAY_PLACEMENT = { control: [SignalingHub.name], relay: [RelayForwarder.name] }
+/** Beside those, where config asks for it. */
+export const HTTP3_PLACEMENT = { http3: [Http3.name] }
 export const FORWARDER_PLACEMENT = { control: [RelayMember.name], relay: [RelayForwarder.name] }

@@ -8,6 +8,7 @@ export const registry: Registry = {
   relay: () => import("./RelayActor.ts").then(({ actor }) => actor),
   streamMux: () => import("./StreamMuxActor.ts").then(({ actor }) => actor),
   webRtc: () => import("./WebRtcActor.ts").then(({ actor }) => actor),
+  http3: () => import("./Http3Actor.ts").then(({ actor }) => actor),
   signalingHub: () => import("./SignalingHubActor.ts").then(({ actor }) => actor),
   relayMember: () => import("./RelayMemberActor.ts").then(({ actor }) => actor),
   relayForwarder: () => import("./RelayForwarderActor.ts").then(({ actor }) => actor)

@@ -73,6 +73,10 @@ access: []
 # With tls there is a page for people at https://HOST/app, by which a browser is a client. This takes it away:
 # app: false
 
+# Links also over HTTP/3 (QUIC), at the UDP port of HTTPS's number, which is to be open, too: for networks that let nothing but web
+# traffic through, where it carries packets better than TCP, and for browsers. In a process of its own:
+# http3: true
+
 # The admin API (sallyport status) is a unix socket in stateDir, or an address of this machine:
 # admin: "127.0.0.1:9300"
 

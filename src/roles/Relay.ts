@@ -1,8 +1,10 @@
 /** The relay role: keys and directory, the hub that nodes sign in at, the forwarder of their packets. */
 import { Effect, Stream } from "effect"
+import { join } from "node:path"
+import { Http3 } from "../actors/Http3Rpcs.ts"
 import { RelayForwarder } from "../actors/RelayForwarderRpcs.ts"
 import { SignalingHub } from "../actors/SignalingHubRpcs.ts"
-import { RELAY_ACTORS, RELAY_PLACEMENT } from "../actors/Wiring.ts"
+import { HTTP3_PLACEMENT, RELAY_ACTORS, RELAY_PLACEMENT } from "../actors/Wiring.ts"
 import type { RelayConfig } from "../services/config/Config.ts"
 import * as HostPort from "../services/config/HostPort.ts"
 import * as RelayKeys from "../services/RelayKeys.ts"
@@ -10,14 +12,18 @@ import type { Settings } from "../services/Telemetry.ts"
 import type { Running } from "./Running.ts"
 import * as Threads from "./Threads.ts"
 
+/** The hub's socket for links that came over HTTP/3, in the state directory. */
+const HTTP3_GATE_FILE = "http3.sock"
+
 export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry: Settings) {
   const keys = yield* RelayKeys.ensure(config.stateDir)
-  const { advertise, listen, tls } = config
+  const { advertise, http3, listen, stateDir, tls } = config
+  const gate = join(stateDir, HTTP3_GATE_FILE)
   const supervisor = yield* Threads.start({
     config,
     telemetry,
-    actors: RELAY_ACTORS,
-    placement: RELAY_PLACEMENT,
+    actors: http3 ? [...RELAY_ACTORS, Http3] : RELAY_ACTORS,
+    placement: http3 ? { ...RELAY_PLACEMENT, ...HTTP3_PLACEMENT } : RELAY_PLACEMENT,
     configs: {
       [RelayForwarder.name]: {
         authorityKey: keys.authorityKey,
@@ -26,10 +32,12 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
         stunAlternate: listen.stunAlternate ?? null,
         turn: turnOf(config)
       },
+      [Http3.name]: { stateDir, host: listen.https.host, gate, advertised: advertise.host, tls },
       [SignalingHub.name]: {
-        stateDir: config.stateDir,
+        stateDir,
         https: listen.https,
-        advertise: { host: advertise.host, httpsPort: advertise.https, udpPort: advertise.udp },
+        gate: http3 ? gate : null,
+        advertise: { host: advertise.host, httpsPort: advertise.https, udpPort: advertise.udp, http3 },
         tls,
         turn: config.turn !== undefined,
         app: config.app && tls !== null,
@@ -41,10 +49,12 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
   const forwarder = supervisor.ref(RelayForwarder)
   const { https } = yield* hub.ask((client) => client.AwaitListening(), { deadline: "20 seconds" })
   const { udp } = yield* forwarder.ask((client) => client.AwaitListening(), { deadline: "20 seconds" })
+  const quic = http3 ? yield* supervisor.ref(Http3).ask((client) => client.AwaitListening(), BRIEF) : null
   return {
     supervisor,
     listen: {
       https: HostPort.render({ ...listen.https, port: https }),
+      ...(quic === null ? {} : { http3: HostPort.render({ ...listen.https, port: quic.http3 }) }),
       udp: HostPort.render({ ...listen.udp, port: udp })
     },
     status: Effect.gen(function*() {

@@ -63,7 +63,8 @@ export const start = (options: {
       actors: actors.map((address) => ({
         address,
         uses: USES[address.name] ?? [],
-        config: configs[address.name] ?? {}
+        config: configs[address.name] ?? {},
+        optional: APART.has(address.name)
       })),
       placement: placed,
       spawn: (thread) =>

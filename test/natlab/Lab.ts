@@ -30,6 +30,7 @@ export type Nat =
   | "symmetric-pool"
   | "udp-blocked"
   | "tcp443"
+  | "web443"
 export type Role = "relay" | "relay2" | "connector" | "client"
 export interface Options {
   readonly clientNat?: Nat

@@ -4,8 +4,10 @@
  */
 import type { Nat } from "./Lab.ts"
 
+/** To peers a network that lets web traffic through is as one that lets TCP through. */
+type NatSide = Exclude<Nat, "web443">
 /** `cgn`: port-restricted twice, at the client. `same-nat`: both on one LAN. `v6-firewall`: symmetric in IPv4, a firewall in IPv6. */
-export type Side = Nat | "cgn" | "same-nat" | "v6-firewall"
+export type Side = NatSide | "cgn" | "same-nat" | "v6-firewall"
 export interface Pair {
   readonly client: Side
   readonly connector: Side
@@ -37,7 +39,7 @@ const BEHAVIOUR: Readonly<Record<Side, Behaviour | null>> = {
   "v6-firewall": { mapping: "one", filtering: "by-port" }
 }
 const sides = Object.keys(BEHAVIOUR) as ReadonlyArray<Side>
-const isNat = (side: Side): side is Nat => side !== "cgn" && side !== "same-nat" && side !== "v6-firewall"
+const isNat = (side: Side): side is NatSide => side !== "cgn" && side !== "same-nat" && side !== "v6-firewall"
 const nats = sides.filter(isNat)
 
 /**

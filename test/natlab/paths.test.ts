@@ -51,6 +51,18 @@ describe.skipIf(!Lab.isPossible)("paths between real NATs", () => {
         assert.strictEqual(peer.path, "relay-tcp")
       })))
 
+  it.scopedLive("only web traffic leaves the client's network: relayed over HTTP/3, where the relay has it", () =>
+    Lab.use({ clientNat: "web443", relay: { http3: true } }, (lab) =>
+      Effect.gen(function*() {
+        const first = yield* lab.fetch("/")
+        assert.deepStrictEqual([first.code, String(first.body)], [0, HELLO])
+        assert.isBelow(first.ms, AT_ONCE_MS)
+        const file = yield* lab.fetch("/file")
+        assert.strictEqual(file.sha256, Lab.FILE_SHA256)
+        const peer = yield* lab.untilPeer(({ reason }) => reason.includes("udp_blocked"), "15 seconds")
+        assert.strictEqual(peer.path, "relay-h3")
+      })))
+
   it.scopedLive("symmetric on both sides: stays with the relay, says why, and works", () =>
     Lab.use({ clientNat: "symmetric", connectorNat: "symmetric" }, (lab) =>
       Effect.gen(function*() {

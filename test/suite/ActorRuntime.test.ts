@@ -3,7 +3,7 @@ import { Cause, Effect, Exit, Fiber, Logger, LogLevel, Option, type Scope, Strea
 import { afterAll, beforeAll } from "vitest"
 import { ActorUnavailable } from "../../src/actors/runtime/ActorRef.ts"
 import * as Bundle from "./runtime/Bundle.ts"
-import { eventually, type Kind, kinds, newChannel, startUp, told } from "./runtime/Harness.ts"
+import { eventually, type Kind, kinds, newChannel, start, startUp, told } from "./runtime/Harness.ts"
 import { Echo, EchoFailed, Front, Middle } from "./runtime/TestRpcs.ts"
 
 let bundle: Bundle.Bundle
@@ -211,6 +211,22 @@ describe.each(kinds)("actors, $name", (kind: Kind) => {
         assert.strictEqual((yield* Effect.flip(echo.ask((client) => client.Echo({ n: 1 })))).reason, "gave_up")
         yield* eventually(Effect.map(middle.ask((client) => client.AskEcho({ n: 1 })), (it) => it === "gave_up"))
         assert.isBelow(performance.now() - from, 2000)
+        yield* middle.ask((client) => client.Bump())
+      })
+  )
+
+  scoped(
+    "never give up one that is optional once it has been up, however often it and its thread die",
+    () =>
+      Effect.gen(function*() {
+        const supervisor = yield* start(kind, bundle.entry, newChannel(), {}, { optional: true })
+        yield* supervisor.awaitUp
+        const [echo, middle] = [supervisor.ref(Echo), supervisor.ref(Middle)]
+        for (let death = 0; death <= 7; death++) {
+          if (death % 2 === 0 && kind.isThread) yield* supervisor.kill(kind.echoThread)
+          else yield* Effect.flip(echo.ask((client) => client.LoopDies()))
+          yield* eventually(Effect.isSuccess(echo.ask((client) => client.Echo({ n: 1 }))))
+        }
         yield* middle.ask((client) => client.Bump())
       })
   )

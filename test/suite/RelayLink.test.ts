@@ -22,7 +22,7 @@ describe.each(Kit.CARRIERS)("a relay link over %s", (carrier) => {
       const server = yield* Kit.serve()
       const { link, welcome } = yield* Kit.connect(server, carrier)
       expect(Buffer.from(welcome).toString()).toBe("{}")
-      expect(link.carrier).toBe(carrier === "websocket" ? "websocket" : "webtransport-h2")
+      expect(link.carrier).toBe(carrier === "webtransport" ? "webtransport-h2" : carrier)
       expect(Buffer.from(link.serverCertSha256).equals(server.leaf.sha256)).toBe(true)
       const sent = randomBytes(8_000_000)
       const received = Kit.readBytes(link, sent.length)

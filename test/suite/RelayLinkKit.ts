@@ -1,10 +1,16 @@
 /** Servers, clients and certificates for the relay link's tests, all in this process and on loopback. */
-import { Effect, type Scope, Stream } from "effect"
+import { Effect, PubSub, type Scope, Stream } from "effect"
 import { generateKeyPairSync, type KeyObject } from "node:crypto"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import type { TLSSocket } from "node:tls"
 import { fromBytes, type NodeKey } from "../../src/protocol/NodeKey.ts"
 import * as Crypto from "../../src/services/Crypto.ts"
 import * as Pki from "../../src/services/Pki.ts"
-import type { Link } from "../../src/transport/link/Link.ts"
+import * as Http3Client from "../../src/transport/http3/Http3Client.ts"
+import * as Http3Front from "../../src/transport/http3/Http3Front.ts"
+import type { CarrierLink, Link } from "../../src/transport/link/Link.ts"
 import * as LinkClient from "../../src/transport/link/LinkClient.ts"
 import type { Limits } from "../../src/transport/link/LinkPort.ts"
 import * as LinkServer from "../../src/transport/link/LinkServer.ts"
@@ -12,8 +18,9 @@ import * as TlsDial from "../../src/transport/link/TlsDial.ts"
 import * as WebSocketCarrier from "../../src/transport/link/WebSocketCarrier.ts"
 import * as WebTransportCarrier from "../../src/transport/link/WebTransportCarrier.ts"
 
-export type CarrierName = "websocket" | "webtransport"
-export const CARRIERS: ReadonlyArray<CarrierName> = ["websocket", "webtransport"]
+/** `webtransport` is over HTTP/2. */
+export type CarrierName = "websocket" | "webtransport" | "webtransport-h3"
+export const CARRIERS: ReadonlyArray<CarrierName> = ["websocket", "webtransport", "webtransport-h3"]
 
 export interface Authority {
   readonly privateKey: KeyObject
@@ -52,17 +59,38 @@ export interface ServerSetup {
 export const serve = Effect.fnUntraced(function*(setup: ServerSetup = {}) {
   const authority = setup.authority ?? makeAuthority()
   const leaf = setup.leaf ?? (yield* issue(authority))
+  const dir = yield* Effect.acquireRelease(
+    Effect.sync(() => mkdtempSync(join(tmpdir(), "sallyport-link-"))),
+    (dir) => Effect.sync(() => rmSync(dir, { recursive: true }))
+  )
+  const gate = join(dir, "http3.sock")
+  const leaves = yield* PubSub.unbounded<Pki.Leaf>()
   const server = yield* LinkServer.make({
     host: "127.0.0.1",
     port: 0,
+    gate,
     tls: leaf,
-    tlsChanges: setup.changes ?? Stream.empty,
+    tlsChanges: Stream.fromPubSub(leaves),
     authenticate: setup.authenticate ?? (() => Effect.succeed(new TextEncoder().encode("{}"))),
     onLink: setup.onLink ?? echo,
     limits: { ...LIMITS, ...setup.limits },
     ...(setup.pages !== undefined && { pages: setup.pages })
   })
-  return { ...server, authority, leaf }
+  const front = yield* Http3Front.make({
+    host: "127.0.0.1",
+    port: server.port,
+    certificate: leaf,
+    changes: Stream.fromPubSub(leaves),
+    gate,
+    limits: { acceptsPerSecond: 100_000, acceptBurst: 100_000 },
+    onError: (cause) => {
+      throw cause
+    }
+  })
+  if (setup.changes !== undefined) {
+    yield* Effect.forkScoped(Effect.delay(Stream.runForEach(setup.changes, (next) => leaves.publish(next)), 20))
+  }
+  return { ...server, authority, leaf, http3: front.listener }
 })
 export type Served = Effect.Effect.Success<ReturnType<typeof serve>>
 
@@ -75,7 +103,8 @@ export const connect = (
     host: "127.0.0.1",
     port: server.port,
     trust: { _tag: "Pin", key: server.authority.pin },
-    carrier,
+    carrier: carrier === "websocket" ? "websocket" : "webtransport",
+    http3: carrier === "webtransport-h3",
     purpose: "signal",
     identity: makeIdentity(),
     ...more
@@ -111,14 +140,19 @@ export const within = async (ms: number, check: () => boolean): Promise<boolean>
 }
 
 /** A link on which no handshake was said: for peers that misbehave. The certificate is checked against `authority`. */
-export const openRaw = async (server: Pick<Served, "port" | "authority">, carrier: CarrierName, path = "/signal") => {
-  const { certSha256, socket } = await TlsDial.dial({
-    host: "127.0.0.1",
-    port: server.port,
-    trust: { _tag: "Pin", key: server.authority.pin },
-    alpn: carrier === "webtransport" ? "h2" : "http/1.1",
-    nowMs: Date.now()
-  }, new AbortController().signal)
+export const openRaw = async (
+  server: Pick<Served, "port" | "authority">,
+  carrier: CarrierName,
+  path = "/signal"
+): Promise<{ readonly link: CarrierLink; readonly socket: TLSSocket | null }> => {
+  const { port } = server
+  const at = { host: "127.0.0.1", port, trust: { _tag: "Pin", key: server.authority.pin }, nowMs: Date.now() } as const
+  const { signal } = new AbortController()
+  if (carrier === "webtransport-h3") {
+    return { link: (await Http3Client.open({ ...at, path }, signal)).link, socket: null }
+  }
+  const alpn = carrier === "webtransport" ? "h2" : "http/1.1"
+  const { certSha256, socket } = await TlsDial.dial({ ...at, alpn }, signal)
   const open = carrier === "webtransport" ? WebTransportCarrier.open : WebSocketCarrier.open
-  return { link: await open(socket, `127.0.0.1:${server.port}`, path, certSha256), socket }
+  return { link: await open(socket, `127.0.0.1:${port}`, path, certSha256), socket }
 }

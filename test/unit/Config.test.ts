@@ -59,6 +59,7 @@ describe("values", () => {
         dataThreads: 1,
         telemetry: { otlp: null, sample: 1 },
         logLevel: "info",
+        http3: false,
         app: true,
         resources: [{
           name: "web",

@@ -10,8 +10,8 @@ import type { LegKind } from "../RelayRpcs.ts"
 import { LinkUnavailable } from "../StreamMuxRpcs.ts"
 
 export interface PacketLink {
-  /** Opens a link; the one before it is closed. */
-  readonly open: Effect.Effect<LegKind, LinkUnavailable>
+  /** Opens a link; the one before it is closed. `http3`: whether the relay takes those. */
+  readonly open: (http3: boolean) => Effect.Effect<LegKind, LinkUnavailable>
   readonly close: Effect.Effect<void>
   /** When the link that is open now ends; at once where none is open. */
   readonly ended: Effect.Effect<void>
@@ -42,7 +42,7 @@ export const make = Effect.fnUntraced(function*(options: {
     return open === null ? Effect.void : Scope.close(open.scope, Exit.void)
   })
 
-  const open = Effect.gen(function*() {
+  const open = Effect.fnUntraced(function*(http3: boolean) {
     yield* close
     const scope = yield* Scope.fork(parent, ExecutionStrategy.sequential)
     const ended = yield* Deferred.make<void>()
@@ -52,6 +52,7 @@ export const make = Effect.fnUntraced(function*(options: {
       port: node.relay.httpsPort,
       trust: node.relay.tls,
       carrier: options.carrier,
+      http3,
       purpose: "relay",
       identity: node.identity
     }).pipe(
@@ -64,7 +65,7 @@ export const make = Effect.fnUntraced(function*(options: {
     current = { scope, ended, leg: { kind, send: (bytes) => sendEach(frames, bytes) } }
     void link.closed.then(() => Deferred.unsafeDone(ended, Effect.void))
     return kind
-  }).pipe(Effect.uninterruptible)
+  }, Effect.uninterruptible)
 
   return {
     open,

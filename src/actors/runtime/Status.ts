@@ -42,6 +42,7 @@ export type Entry = {
   since: number
   sinceMonotonicMs: number
   lastError: string | null
+  isOptional: boolean
 }
 
 export const newEntry = (kind: Entry["kind"], name: string): Entry => ({
@@ -53,7 +54,8 @@ export const newEntry = (kind: Entry["kind"], name: string): Entry => ({
   restarts: 0,
   since: 0,
   sinceMonotonicMs: 0,
-  lastError: null
+  lastError: null,
+  isOptional: false
 })
 
 /** What threads and actors have in common in the status. */

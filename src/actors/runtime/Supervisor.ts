@@ -39,6 +39,11 @@ export interface ActorSpec {
   readonly uses: ReadonlyArray<AnyAddress>
   /** Encoded; the actor decodes it. Each incarnation gets the same. */
   readonly config: unknown
+  /**
+   * The process does its main work without it: once it has been up, it is never given up, however often it dies, and so is its thread
+   * where all of the thread's actors are so.
+   */
+  readonly optional?: boolean
 }
 
 export interface Deadlines {
@@ -90,6 +95,8 @@ const HEALTH_INTERVAL = Duration.seconds(1)
 const PORT_CLOSED_GRACE = Duration.seconds(1)
 const EVENTS_CAPACITY = 256
 const EVENTS_REPLAY = 64
+/** Between the restarts of what is optional and keeps dying. */
+const OPTIONAL_MAX = Duration.seconds(30)
 
 type Host = {
   readonly client: ActorRef.Client<RpcGroup.Rpcs<typeof ThreadRpcs>>
@@ -180,11 +187,13 @@ const makeWorld = Effect.fnUntraced(function*(options: Options) {
         firstUp: yield* Deferred.make<void>(),
         main: yield* ActorRef.make(spec.address as ActorAddress<Rpc.Any>),
         loaded: null,
-        died: yield* Deferred.make<string>()
+        died: yield* Deferred.make<string>(),
+        isOptional: spec.optional === true
       }
       thread.actors.push(actor)
       actors.set(actor.name, actor)
     }
+    thread.isOptional = thread.actors.every(({ isOptional }) => isOptional)
   }
   const metrics = yield* RuntimeMetrics.make([...threads.values()], askMetrics)
   yield* Effect.forkScoped(Effect.forever(Effect.delay(metrics.sampleMain, HEALTH_INTERVAL)))
@@ -369,7 +378,10 @@ const connect = (
 /** Waits for the next try; for ever, once that is given up. */
 const backOff = Effect.fnUntraced(function*(world: World, entry: ThreadEntry | ActorEntry, why: string) {
   const upMs = entry.state === "up" ? (yield* monotonicMs) - entry.sinceMonotonicMs : 0
-  const next = Restart.next(world.policy, entry.row, upMs, yield* Random.next)
+  const actors = "actors" in entry ? entry.actors : [entry]
+  const wasUp = (yield* Effect.forEach(actors, ({ firstUp }) => Deferred.isDone(firstUp))).every((isDone) => isDone)
+  const policy = entry.isOptional && wasUp ? { ...world.policy, max: OPTIONAL_MAX, limit: Infinity } : world.policy
+  const next = Restart.next(policy, entry.row, upMs, yield* Random.next)
   if (next._tag === "Restart") {
     entry.row = next.row
     entry.restarts++
@@ -377,7 +389,6 @@ const backOff = Effect.fnUntraced(function*(world: World, entry: ThreadEntry | A
     return yield* Effect.sleep(next.delayMs)
   }
   yield* mark(world, entry, "gave_up", why)
-  const actors = "actors" in entry ? entry.actors : [entry]
   for (const actor of actors) {
     if (actor !== entry) yield* mark(world, actor, "gave_up", why)
     yield* actor.main.link.giveUp

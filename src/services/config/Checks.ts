@@ -27,6 +27,7 @@ export const check = (kind: Kind, value: unknown, baseDir: string): ReadonlyArra
       ? [
         ...advertiseIsReachable(config),
         ...alternateDiffers(config),
+        ...http3HasItsPort(config),
         ...namesAreSingle(config),
         ...resourcesHavePorts(config),
         ...accessNamesExist(config)
@@ -75,9 +76,13 @@ const socketFits = (config: Mapping, baseDir: string): ReadonlyArray<Finding> =>
   }]
 }
 
-const placementIsWhole = (kind: Kind, { path, placement, webrtc }: Mapping): ReadonlyArray<Finding> => {
+const placementIsWhole = (kind: Kind, { http3, path, placement, webrtc }: Mapping): ReadonlyArray<Finding> => {
   const isNode = kind !== "relay" && kind !== "forwarder"
-  const apart = isNode && webrtc === "auto" && path !== "relay" ? ["webRtc"] : []
+  const apart = isNode && webrtc === "auto" && path !== "relay"
+    ? ["webRtc"]
+    : kind === "relay" && http3 === true
+    ? ["http3"]
+    : []
   const known: ReadonlyArray<string> = [...ACTORS[isNode ? "node" : kind], ...apart]
   const seen = new Set<string>()
   const findings: Array<Finding> = []
@@ -168,6 +173,28 @@ const alternateDiffers = (config: Mapping): ReadonlyArray<Finding> => {
       `found port ${other.port}`,
       "a port of its own, other than that of listen.udp",
       `write for example stunAlternate: "${HostPort.render({ ...other, port: port + 1 })}"`
+    )
+  }]
+}
+
+/** HTTP/3 is at the UDP port of HTTPS's number. */
+const http3HasItsPort = (config: Mapping): ReadonlyArray<Finding> => {
+  const { https, stunAlternate, udp } = mapping(config["listen"])
+  const at = parsed(https)
+  if (config["http3"] !== true || at === undefined || at.port === 0) return []
+  const others = [["listen.udp", udp], ["listen.stunAlternate", stunAlternate], [
+    "turn.udp",
+    mapping(config["turn"])["udp"]
+  ]]
+  const taker = others.find(([, other]) => clash(parsed(other), at))
+  if (taker === undefined) return []
+  return [{
+    path: ["http3"],
+    at: "value",
+    message: sentence(
+      `UDP port ${at.port} is taken by ${String(taker[0])}`,
+      "the UDP port of the same number as listen.https to be free for HTTP/3",
+      `choose another port for ${String(taker[0])}, or leave http3 out`
     )
   }]
 }

@@ -318,6 +318,8 @@ export const Relay = Schema.Struct({
       Hint.make("a mapping with cert and key", "write for example tls: {cert: fullchain.pem, key: privkey.pem}")
     )
   ),
+  /** Whether links are also taken over HTTP/3, at the UDP port of the same number as HTTPS. Costs a process. */
+  http3: orElse(flag("http3: true"), false),
   turn: maybe(Turn),
   /** A page for people at `/app`, where there is `tls`: browsers trust no other relay. */
   app: orElse(flag("app: false"), true),

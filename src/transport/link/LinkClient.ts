@@ -5,6 +5,7 @@ import type { Enrol, Purpose } from "../../protocol/LinkHandshake.ts"
 import * as ClientHandshake from "./ClientHandshake.ts"
 import { type CarrierLink, type Link, LinkEnded } from "./Link.ts"
 import * as TlsDial from "./TlsDial.ts"
+import * as Ways from "./Ways.ts"
 import * as WebSocketCarrier from "./WebSocketCarrier.ts"
 import * as WebTransportCarrier from "./WebTransportCarrier.ts"
 
@@ -37,8 +38,13 @@ export interface Options {
   /** What the name meant last, for a time when no DNS answers. */
   readonly lastAddresses?: ReadonlyArray<string>
   readonly trust: RelayTrust
-  /** `auto` takes WebSocket: it is the cheaper one, and crosses proxies. */
+  /**
+   * `webtransport`: over HTTP/3 where the relay answers by that, else over HTTP/2. `auto` takes WebSocket, which is cheaper and crosses
+   * proxies; but for packets HTTP/3 first, where the relay has it.
+   */
   readonly carrier: "auto" | "webtransport" | "websocket"
+  /** Whether the relay is known to have HTTP/3; undefined: not known. */
+  readonly http3?: boolean | undefined
   readonly purpose: Purpose
   readonly identity: ClientHandshake.Identity
   readonly enrol?: Enrol | undefined
@@ -75,29 +81,68 @@ export const connect = (options: Options): Effect.Effect<Connected, LinkError, S
     )
   )
 
+/** A carrier that answers later than this is not waited for alone. */
+const HEAD_START_MS = 300
+
+type Opened = Omit<Connected, "welcome"> & { readonly link: CarrierLink }
+
 const open = async (options: Options, nowMs: number, signal: AbortSignal): Promise<Connected> => {
-  const { host, lastAddresses, port, purpose, trust } = options
-  const webTransport = options.carrier === "webtransport"
-  const proxy = options.proxy ?? TlsDial.proxyFor(host, process.env)
-  const alpn = webTransport ? "h2" as const : "http/1.1" as const
+  const proxy = options.proxy ?? TlsDial.proxyFor(options.host, process.env)
+  const overTcp = options.carrier === "webtransport" ? WEBTRANSPORT : WEBSOCKET
+  const tcp = (signal: AbortSignal) => openTcp({ ...options, proxy }, overTcp, nowMs, signal)
+  const http3 = (signal: AbortSignal) => openHttp3(options, nowMs, signal)
+  const ways = isHttp3Wanted(options) && proxy === undefined ? [http3, tcp] : [tcp]
+  const discard = ({ link }: Opened) => link.destroy("another carrier was faster")
+  const { link, localHost } = await Ways.firstOf(ways.map((open) => ({ open, discard })), HEAD_START_MS, signal)
+  const abort = () => link.destroy("given up")
+  signal.addEventListener("abort", abort, { once: true })
+  try {
+    const welcome = await ClientHandshake.asClient(link, options)
+    return { link, welcome, localHost }
+  } catch (error) {
+    link.destroy("the handshake failed")
+    throw error
+  } finally {
+    signal.removeEventListener("abort", abort)
+  }
+}
+
+const isHttp3Wanted = ({ carrier, http3, purpose }: Options): boolean =>
+  (carrier === "webtransport" && http3 !== false) || (carrier === "auto" && purpose === "relay" && http3 === true)
+
+const WEBSOCKET = { alpn: "http/1.1", open: WebSocketCarrier.open } as const
+const WEBTRANSPORT = { alpn: "h2", open: WebTransportCarrier.open } as const
+
+const openTcp = async (
+  { host, lastAddresses, port, proxy, purpose, trust }: Options,
+  carrier: typeof WEBSOCKET | typeof WEBTRANSPORT,
+  nowMs: number,
+  signal: AbortSignal
+): Promise<Opened> => {
+  const { alpn } = carrier
   const { certSha256, socket } = await TlsDial.dial({ host, lastAddresses, port, trust, alpn, proxy, nowMs }, signal)
   const localHost = (socket.localAddress ?? "").replace(/^::ffff:/, "")
   const abort = () => void socket.destroy()
   signal.addEventListener("abort", abort, { once: true })
   if (signal.aborted) abort()
-  let link: CarrierLink | undefined
   try {
-    const carrier = webTransport ? WebTransportCarrier : WebSocketCarrier
-    link = await carrier.open(socket, TlsDial.authorityOf(host, port), `/${purpose}`, certSha256)
-    const welcome = await ClientHandshake.asClient(link, options)
-    return { link, welcome, localHost }
+    return { link: await carrier.open(socket, TlsDial.authorityOf(host, port), `/${purpose}`, certSha256), localHost }
   } catch (error) {
-    link?.destroy("the handshake failed")
     socket.destroy()
     throw error
   } finally {
     signal.removeEventListener("abort", abort)
   }
+}
+
+/** Loaded where it is wanted: QUIC is a native library, and most nodes' signaling does without. */
+const openHttp3 = async (
+  { host, lastAddresses, port, purpose, trust }: Options,
+  nowMs: number,
+  signal: AbortSignal
+): Promise<Opened> => {
+  const Http3Client = await import("../http3/Http3Client.ts")
+  return Http3Client.open({ host, lastAddresses, port, trust, path: `/${purpose}`, nowMs }, signal)
 }
 
 const timedOut = ({ host, port }: Options) =>

@@ -1,13 +1,15 @@
 /**
- * The one TLS port of a relay: links over both carriers, `/healthz`, pages, and bounds on what strangers may cost. HTTP/1.1 and
+ * The one TLS port of a relay: links over both of its carriers, `/healthz`, pages, and bounds on what strangers may cost. HTTP/1.1 and
  * HTTP/2 are told apart by ALPN and served by listeners that never listen themselves. Every connection is cut at its deadline
- * unless it has become an authenticated link by then, whatever it did or did not send.
+ * unless it has become an authenticated link by then, whatever it did or did not send. Links over HTTP/3, which another process
+ * takes, come by a socket of this machine (`http3/Gateway`).
  */
 import { Redacted } from "effect"
 import { randomInt } from "node:crypto"
+import { chmodSync, rmSync } from "node:fs"
 import * as http from "node:http"
 import * as http2 from "node:http2"
-import type { AddressInfo, Socket } from "node:net"
+import { type AddressInfo, createServer, type ListenOptions, type Server, type Socket } from "node:net"
 import * as tls from "node:tls"
 import * as IpBytes from "../../protocol/IpBytes.ts"
 import { PrefixBuckets } from "../../protocol/TokenBucket.ts"
@@ -63,6 +65,8 @@ export interface Options {
   readonly port: number
   readonly tls: Leaf
   readonly paths: ReadonlyArray<string>
+  /** Where the gateway for HTTP/3 connects: the path of a socket. In a folder of this process's own. */
+  readonly gate?: string | undefined
   readonly pages?: ((path: string) => Page | undefined) | undefined
   readonly limits: Limits
   readonly onLink: (stranger: Stranger) => void
@@ -93,7 +97,11 @@ export class LinkPort {
   private readonly tlsServer: tls.Server
   private readonly http1: http.Server
   private readonly http2: http2.Http2Server
+  private readonly gate: Server
   private readonly connections = new Map<string, Connection>()
+  /** Of those, the gateway's; what it says of them is believed. */
+  private readonly gated = new WeakMap<object, Connection>()
+  private gateways = 0
   private readonly buckets: PrefixBuckets
   private readonly ip = new Uint8Array(16)
   private readonly acceptWebSocket = WebSocketCarrier.makeAcceptor()
@@ -120,6 +128,7 @@ export class LinkPort {
     this.tlsServer.on("connection", (socket) => this.onTcp(socket))
     this.tlsServer.on("secureConnection", (socket) => this.onTls(socket))
     this.tlsServer.on("tlsClientError", (_, socket) => socket.destroy())
+    this.gate = createServer((socket) => this.onGateway(socket))
   }
 
   /** Rejects with the system's error when the port can't be had. */
@@ -128,14 +137,13 @@ export class LinkPort {
       secureContext(this.options.tls),
       this.options.paths
     )
-    await new Promise<void>((resolve, reject) => {
-      this.tlsServer.once("error", reject)
-      this.tlsServer.listen({ port: this.options.port, host: this.options.host, backlog: 511 }, () => {
-        this.tlsServer.off("error", reject)
-        this.tlsServer.on("error", () => {}) // accept errors (EMFILE) pass by themselves
-        resolve()
-      })
-    })
+    await listening(this.tlsServer, { port: this.options.port, host: this.options.host, backlog: 511 })
+    const { gate } = this.options
+    if (gate !== undefined) {
+      rmSync(gate, { force: true }) // of a process that died
+      await listening(this.gate, { path: gate })
+      chmodSync(gate, 0o600)
+    }
     return (this.tlsServer.address() as AddressInfo).port
   }
 
@@ -149,6 +157,7 @@ export class LinkPort {
   stopAccepting(): void {
     this.stopping = true
     if (this.tlsServer.listening) this.tlsServer.close()
+    if (this.gate.listening) this.gate.close()
     for (const connection of this.connections.values()) if (connection.state === "stranger") connection.socket.destroy()
   }
 
@@ -171,11 +180,20 @@ export class LinkPort {
       refused.sockets++
       return void socket.destroy()
     }
-    const key = keyOf(socket)
+    this.track(keyOf(socket), socket)
+  }
+
+  private onGateway(socket: Socket): void {
+    socket.on("error", () => {})
+    this.gated.set(socket, this.track(`gateway|${this.gateways++}`, socket))
+    this.http1.emit("connection", socket)
+  }
+
+  private track(key: string, socket: Socket): Connection {
     const deadline = setTimeout(() => {
-      refused.late++
+      this.stats.refused.late++
       socket.destroy()
-    }, limits.handshakeMs)
+    }, this.options.limits.handshakeMs)
     const connection: Connection = { socket, isSlow: false, deadline, state: "stranger" }
     this.connections.set(key, connection)
     this.stats.connections = this.connections.size
@@ -186,6 +204,7 @@ export class LinkPort {
       if (connection.state === "welcome") this.stats.links--
       if (connection.state === "linked") this.halfOpen--
     })
+    return connection
   }
 
   private onTls(socket: tls.TLSSocket): void {
@@ -204,18 +223,20 @@ export class LinkPort {
       response.end(request.method === "HEAD" ? undefined : page.body)
     })
     server.on("upgrade", (request, socket, head) => {
-      const connection = this.connections.get(keyOf(request.socket))
+      const gated = this.gated.get(request.socket)
+      const connection = gated ?? this.connections.get(keyOf(request.socket))
       const path = request.url ?? ""
       const status = this.admit(connection, path)
       if (connection === undefined || status !== 200) return void socket.end(shortAnswer(status))
-      this.acceptWebSocket(
-        request,
-        socket,
-        head,
-        keyOf(request.socket).replace("|", ":"),
-        this.current,
-        (link) => this.introduce(connection, link, path)
-      )
+      const [remote, cert, carrier] = gated === undefined
+        ? [keyOf(request.socket).replace("|", ":"), this.current, "websocket"] as const
+        : [
+          textOf(request, WebSocketCarrier.REMOTE_HEADER),
+          Buffer.from(textOf(request, WebSocketCarrier.CERT_HEADER), "hex"),
+          "webtransport-h3"
+        ] as const
+      const onLink = (link: CarrierLink) => this.introduce(connection, link, path)
+      this.acceptWebSocket(request, socket, head, remote, cert, carrier, onLink)
     })
     server.on("clientError", (_, socket) => socket.destroy())
     server.on("connect", (_, socket) => socket.destroy())
@@ -302,6 +323,21 @@ export class LinkPort {
     const page = path === "/healthz" && !this.stopping ? HEALTHZ : this.options.pages?.(path)
     return page === undefined ? [404, { contentType: "text/plain", body: "not found\n" }] : [200, page]
   }
+}
+
+const listening = (server: Server, where: ListenOptions): Promise<void> =>
+  new Promise((resolve, reject) => {
+    server.once("error", reject)
+    server.listen(where, () => {
+      server.off("error", reject)
+      server.on("error", () => {}) // accept errors (EMFILE) pass by themselves
+      resolve()
+    })
+  })
+
+const textOf = (request: http.IncomingMessage, header: string): string => {
+  const value = request.headers[header]
+  return typeof value === "string" ? value : ""
 }
 
 const secureContext = ({ cert, key }: Leaf) => ({ cert, key: Redacted.value(key), minVersion: "TLSv1.3" as const })

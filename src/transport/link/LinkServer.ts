@@ -36,6 +36,8 @@ export interface Options<R> {
   readonly authenticate: (peer: Peer) => Effect.Effect<Uint8Array, LinkRefused, R>
   /** Owns the link until it returns: the link is closed then. Interrupted when the link ends. */
   readonly onLink: (link: Link, peer: Peer) => Effect.Effect<void, never, R>
+  /** Where the gateway for HTTP/3 connects: the path of a socket, in a folder of this process's own. */
+  readonly gate?: string | undefined
   readonly pages?: (path: string) => LinkPort.Page | undefined
   readonly limits?: Partial<LinkPort.Limits>
 }
@@ -59,6 +61,7 @@ export const make = <R>(options: Options<R>): Effect.Effect<LinkServer, ListenEr
       port: options.port,
       tls: options.tls,
       paths: Object.keys(PURPOSES),
+      gate: options.gate,
       pages: options.pages,
       limits: { ...LinkPort.DEFAULT_LIMITS, ...options.limits },
       onLink: (stranger) => void fork(serve(options, stranger, hashes, links))
@@ -97,8 +100,9 @@ const serve = <R>(
 ): Effect.Effect<void, never, R> =>
   Effect.gen(function*() {
     const purpose = PURPOSES[path] ?? "signal"
+    const shown = link.carrier === "webtransport-h3" ? [link.serverCertSha256] : hashes
     const claims = yield* Effect.tryPromise({
-      try: () => Handshaking.asServer(link, { purpose, certHashes: purpose === "browser" ? [UNSEEN_CERT] : hashes }),
+      try: () => Handshaking.asServer(link, { purpose, certHashes: purpose === "browser" ? [UNSEEN_CERT] : shown }),
       catch: (error) => error
     })
     const peer: Peer = { ...claims, remote: link.remote }
@@ -136,8 +140,13 @@ const turnAway = (link: CarrierLink, error: unknown): Effect.Effect<void> =>
     link.close(error.code, CloseCode.policy)
   })
 
-const listenError = <R>({ host, port }: Options<R>, cause: unknown): ListenError => {
-  const code = (cause as NodeJS.ErrnoException).code ?? ""
+const listenError = <R>({ gate, host, port }: Options<R>, cause: unknown): ListenError => {
+  const { code = "", path } = cause as NodeJS.ErrnoException
+  if (gate !== undefined && (path === gate || code === "ENAMETOOLONG")) {
+    const message =
+      `cannot make the socket ${gate} (${code}); choose another stateDir, with a path of at most 80 characters`
+    return new ListenError({ code, message })
+  }
   return new ListenError({
     code,
     message: `cannot listen on ${host}:${port} (${code || String(cause)}); choose another port, or stop what uses it`

@@ -3,7 +3,7 @@ import type { IncomingMessage } from "node:http"
 import type { Duplex } from "node:stream"
 import type { TLSSocket } from "node:tls"
 import { WebSocket, WebSocketServer } from "ws"
-import { CarrierLink, CloseCode, closedByPeer } from "./Link.ts"
+import { type Carrier, CarrierLink, CloseCode, closedByPeer } from "./Link.ts"
 
 /** Largest message, bytes: refused at its head, before its body is kept. Longer writes are split. */
 const MAX_MESSAGE_BYTES = 128 * 1024
@@ -16,6 +16,10 @@ const OPTIONS = {
   skipUTF8Validation: true
 } as const
 
+/** What the gateway for HTTP/3 says of those whom it connects: where they come from, and which certificate they were shown (hex). */
+export const REMOTE_HEADER = "x-sallyport-remote"
+export const CERT_HEADER = "x-sallyport-cert"
+
 /** The server answered, but not with a link. `status` is HTTP's. */
 export class CarrierRefused extends Error {
   override readonly name = "CarrierRefused"
@@ -27,13 +31,14 @@ export class CarrierRefused extends Error {
 }
 
 class WebSocketLink extends CarrierLink {
-  readonly carrier = "websocket"
+  readonly carrier: Carrier
   private readonly ws: WebSocket
   private lastError = ""
 
-  constructor(ws: WebSocket, remote: string, serverCertSha256: Uint8Array) {
+  constructor(ws: WebSocket, remote: string, serverCertSha256: Uint8Array, carrier: Carrier = "websocket") {
     super(remote, serverCertSha256)
     this.ws = ws
+    this.carrier = carrier
     ws.on("error", (error) => {
       this.lastError = error.message // a close follows
     })
@@ -78,7 +83,10 @@ class WebSocketLink extends CarrierLink {
   }
 }
 
-/** `accept` calls back with the link, or never, when the request was no good: it has been answered then. */
+/**
+ * `accept` calls back with the link, or never, when the request was no good: it has been answered then. `carrier`: what the client
+ * came by, where that was not this.
+ */
 export const makeAcceptor = () => {
   const server = new WebSocketServer({ noServer: true, clientTracking: false, ...OPTIONS })
   return (
@@ -87,9 +95,15 @@ export const makeAcceptor = () => {
     head: Buffer,
     remote: string,
     serverCertSha256: Uint8Array,
+    carrier: Carrier,
     onLink: (link: CarrierLink) => void
   ): void =>
-    server.handleUpgrade(request, socket, head, (ws) => onLink(new WebSocketLink(ws, remote, serverCertSha256)))
+    server.handleUpgrade(
+      request,
+      socket,
+      head,
+      (ws) => onLink(new WebSocketLink(ws, remote, serverCertSha256, carrier))
+    )
 }
 
 /** Owns `socket` from now on. Rejects with `CarrierRefused`, or with what the socket says. */

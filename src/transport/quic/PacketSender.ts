@@ -25,10 +25,13 @@ interface Slot {
   readonly tail: SlotTail
 }
 
+/** Of a session's options, what sending needs. */
+export type SenderOptions = Pick<SessionOptions, "now" | "path" | "ring" | "slot" | "transmit">
+
 const clampPacket = (bytes: number) => Math.max(MIN_PACKET, Math.min(LARGEST_PACKET, bytes))
 
 export class PacketSender {
-  readonly #options: SessionOptions
+  readonly #options: SenderOptions
   readonly #connection: QuicConnection
   readonly #ring: SendRing
   readonly #slots: Array<Slot | undefined> = Array.from({ length: SLOTS })
@@ -40,7 +43,7 @@ export class PacketSender {
   /** The slots that packets left by before, and until when: several moves in a row may each have swallowed something. */
   readonly #left = new Map<number, number>()
 
-  constructor(options: SessionOptions, connection: QuicConnection) {
+  constructor(options: SenderOptions, connection: QuicConnection) {
     this.#options = options
     this.#connection = connection
     this.#ring = options.ring ?? sharedRing

@@ -48,6 +48,8 @@ export interface Options {
   readonly onError: (cause: Error) => void
   /** Default: unless SALLYPORT_UDP_OFFLOAD=0. */
   readonly offload?: boolean
+  /** False: each message is one datagram, which need not carry its own length. Default: the kernel may join them. */
+  readonly joined?: boolean
   /** Datagrams too large for the way are dropped instead of cut (Linux with offload). For sockets that search their MTU. */
   readonly dontFragment?: boolean
 }
@@ -298,7 +300,7 @@ const openNative = (options: Options): Native | null => {
     throw failed(options, nameOf(errno))
   }
   // Older kernels know neither option: the descriptor still serves, one datagram at a time.
-  libc.setOption(fd, Libc.UDP_GRO, 1)
+  if (options.joined !== false) libc.setOption(fd, Libc.UDP_GRO, 1)
   const segmenting = libc.setOption(fd, Libc.UDP_SEGMENT, options.segment) === 0
   if (segmenting) libc.setOption(fd, Libc.UDP_SEGMENT, 0)
   return { libc, fd, segmenting }

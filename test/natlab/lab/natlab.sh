@@ -42,6 +42,7 @@
 #        symmetric-pool  as symmetric, and each flow takes one of 4 public addresses
 #        udp-blocked     port-restricted, and all UDP dropped
 #        tcp443          port-restricted, and only TCP to port 443 leaves
+#        web443          port-restricted, and only TCP and UDP to port 443 leave
 set -euo pipefail
 export PATH=$PATH:/usr/sbin:/sbin
 LAB=${1:?lab name}; CMD=${2:?command}; shift 2
@@ -100,7 +101,7 @@ ruleset(){ # TYPE PUBLIC LAN EPOCH -> ruleset of a gateway, on stdout
   case $type in
     none) fwd=accept;;
     firewall) ;;
-    port-restricted|udp-blocked|tcp443) nat=$(masq "$lan" "$4");;
+    port-restricted|udp-blocked|tcp443|web443) nat=$(masq "$lan" "$4");;
     symmetric) nat="oifname \"wan\" ip saddr $lan.0/24 masquerade fully-random";;
     symmetric-pool) nat="oifname \"wan\" ip saddr $lan.0/24 meta l4proto { tcp, udp } snat to $2-${2%.*}.$(( ${2##*.}+3 )):1024-65535 fully-random
     oifname \"wan\" ip saddr $lan.0/24 masquerade";;
@@ -110,6 +111,7 @@ ruleset(){ # TYPE PUBLIC LAN EPOCH -> ruleset of a gateway, on stdout
   case $type in
     udp-blocked) fw='meta l4proto udp drop';;
     tcp443) fw=$'iifname "br0" meta l4proto != { tcp, icmp, icmpv6 } drop\n    iifname "br0" tcp dport != 443 drop';;
+    web443) fw=$'iifname "br0" meta l4proto != { tcp, udp, icmp, icmpv6 } drop\n    iifname "br0" tcp dport != 443 drop\n    iifname "br0" udp dport != 443 drop';;
   esac
   cat <<R
 flush ruleset

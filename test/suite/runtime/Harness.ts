@@ -54,12 +54,19 @@ export const newChannel = () => join(dir, String(++channels))
 /** Fast enough for tests; the limit and the shape are the default's. */
 export const restart = { first: "10 millis", max: "100 millis", forgetAfter: "10 seconds", limit: 5 } as const
 
-export const start = (kind: Kind, entry: URL, channel = newChannel(), deadlines = {}) =>
+/** `more`: of every actor. */
+export const start = (
+  kind: Kind,
+  entry: URL,
+  channel = newChannel(),
+  deadlines = {},
+  more: Pick<Supervisor.ActorSpec, "optional"> = {}
+) =>
   Supervisor.make({
     actors: [
-      { address: Echo, uses: [], config: { channel } },
-      { address: Middle, uses: [Echo], config: { channel } },
-      { address: Front, uses: [Middle], config: { channel } }
+      { address: Echo, uses: [], config: { channel }, ...more },
+      { address: Middle, uses: [Echo], config: { channel }, ...more },
+      { address: Front, uses: [Middle], config: { channel }, ...more }
     ],
     placement: kind.placement,
     spawn: kind.spawn(entry),

@@ -1,0 +1,55 @@
+/**
+ * HTTP/3 at the relay: takes WebTransport sessions at the UDP port of the HTTPS port's number, and hands each on to the hub. Runs in a
+ * child process (decision 26): whoever finds a way to stop or crash the QUIC library, which anybody's packets reach here, stops this.
+ */
+import { Effect, FiberSet, Layer, Schema, Stream } from "effect"
+import * as RelayTls from "../services/RelayTls.ts"
+import * as Http3Front from "../transport/http3/Http3Front.ts"
+import * as Http3Metrics from "../transport/http3/Http3Metrics.ts"
+import { Http3, Http3Rpcs } from "./Http3Rpcs.ts"
+import * as Actor from "./runtime/Actor.ts"
+import { Peers } from "./runtime/Peers.ts"
+import * as Self from "./runtime/Self.ts"
+import { SignalingHub } from "./SignalingHubRpcs.ts"
+
+export const Config = Schema.Struct({
+  stateDir: Schema.String,
+  /** Of the HTTPS port, whose number is asked of the hub. */
+  host: Schema.String,
+  /** The path of the hub's socket. */
+  gate: Schema.String,
+  /** What nodes connect to, and the operator's certificate: as for the HTTPS port. */
+  advertised: Schema.String,
+  tls: Schema.NullOr(Schema.Struct({ cert: Schema.String, key: Schema.String }))
+})
+export type Config = typeof Config.Type
+
+const make = Effect.fnUntraced(function*({ gate, host }: Config) {
+  const tls = yield* RelayTls.RelayTls
+  const hub = yield* Peers.ref(SignalingHub)
+  const self = yield* Self.Self
+  const fork = yield* FiberSet.makeRuntime()
+  const { https } = yield* hub.ask((client) => client.AwaitListening(), { deadline: "20 seconds" })
+  const front = yield* Http3Front.make({
+    host,
+    port: https,
+    certificate: yield* tls.current,
+    changes: Stream.drop(tls.changes, 1),
+    gate,
+    onError: (cause) => void fork(Effect.logError("a UDP socket of HTTP/3 failed", cause))
+  })
+  yield* self.exposeMetrics(() => Http3Metrics.read(front.listener))
+  return Http3Rpcs.of({ AwaitListening: () => Effect.succeed({ http3: front.port }) })
+})
+
+export const actor = Actor.make({
+  address: Http3,
+  config: Config,
+  uses: [SignalingHub],
+  layer: (config) => {
+    const { advertised, stateDir, tls } = config
+    return Http3Rpcs.toLayer(make(config)).pipe(
+      Layer.provide(RelayTls.layer({ stateDir, host: advertised, tls }))
+    )
+  }
+})

@@ -1,0 +1,449 @@
+/**
+ * HTTP/3 (RFC 9114) on one QUIC connection, as far as a relay link needs it: one WebTransport session (draft-ietf-webtrans-http3) of
+ * one stream, which the client opens, and its datagrams (RFC 9297). Every other request is answered 404, or 429 where there is a
+ * session already; other streams are not taken. The peer may be anybody: what is kept of it is bounded, and what it must not do
+ * ends the connection.
+ */
+import { Either } from "effect"
+import * as Http3 from "../../protocol/Http3.ts"
+import * as Qpack from "../../protocol/Qpack.ts"
+import * as Varint from "../../protocol/Varint.ts"
+import type { SenderOptions } from "../quic/PacketSender.ts"
+import { type QuicConnection, READ_NOTHING, READ_RESET } from "../quic/QuicEngine.ts"
+import { OutStream } from "./OutStream.ts"
+import { QuicDriver } from "./QuicDriver.ts"
+import { UniStreams } from "./UniStreams.ts"
+
+const { ErrorCode, FrameType, Setting } = Http3
+
+/** Of a request's or an answer's header section, and of any other frame or capsule that is kept whole. */
+const MAX_FRAME_BYTES = 8192
+/** How a stream begins is told in so few bytes. */
+const MAX_HEAD_BYTES = 16
+/** The session's end leaves so long after its stream's, whose last bytes it would otherwise overtake: browsers drop what they have not read. */
+const CLOSE_AFTER_END_MS = 200
+/** How long the end of a session waits for the end of its stream, or the other way round. */
+const END_PATIENCE_MS = 1000
+/** Read in one go. */
+const scratch = Buffer.allocUnsafeSlow(64 * 1024)
+
+export interface SessionClosed {
+  readonly code: number
+  readonly reason: string
+}
+
+export interface Events {
+  /** Once, when the handshake is over. False: no word is said to this peer, whose certificate is not the right one. */
+  readonly onEstablished: () => boolean
+  /** Server: somebody wants a session. Answer with `answer`, now or later. */
+  readonly onRequest: (request: Http3.Request) => void
+  /** Client: the server's answer. With 200 the session is open. */
+  readonly onStatus: (status: number) => void
+  /** Bytes of the session's stream, the callee's to keep. */
+  readonly onBytes: (bytes: Uint8Array) => void
+  /** Valid during the call. */
+  readonly onDatagram: (bytes: Uint8Array) => void
+  /** QUIC has taken bytes that waited. */
+  readonly onDrain: () => void
+  /** Once: what the peer said of the end of the session; null: the connection was lost, or the peer ended only the stream. */
+  readonly onEnd: (closed: SessionClosed | null) => void
+  /** Once, the last of all. */
+  readonly onGone: () => void
+}
+
+export interface Options {
+  readonly role: "client" | "server"
+  readonly quic: QuicConnection
+  readonly transmit: SenderOptions["transmit"]
+  /** ms, monotonic. */
+  readonly now: () => number
+  readonly events: Events
+}
+
+interface Incoming {
+  head: Uint8Array
+  /** Of a request; null: not known yet what it is. */
+  frames: Http3.FrameReader | null
+}
+
+const SETTINGS: Readonly<Record<number, number>> = {
+  [Setting.qpackMaxTableCapacity]: 0,
+  [Setting.qpackBlockedStreams]: 0,
+  [Setting.maxFieldSectionSize]: MAX_FRAME_BYTES,
+  [Setting.enableConnectProtocol]: 1,
+  [Setting.h3Datagram]: 1,
+  [Setting.h3DatagramDraft04]: 1,
+  [Setting.enableWebTransportDraft02]: 1,
+  [Setting.webTransportMaxSessionsDraft07]: 1
+}
+/** A client's streams: its request, and that of its session. */
+const REQUEST = 0
+const CLIENT_STREAM = 4
+
+export class Http3Connection {
+  readonly driver: QuicDriver
+  readonly #options: Options
+  readonly #quic: QuicConnection
+  readonly #uni: UniStreams
+  readonly #incoming = new Map<number, Incoming>()
+  readonly #answers = new Map<number, OutStream>()
+  readonly #capsules = new Http3.CapsuleReader(MAX_FRAME_BYTES)
+  /** The stream of the request for the session, once there is one. */
+  #session: number | null = null
+  #isOpen = false
+  #streamId = -1
+  #stream: OutStream | null = null
+  #streamEnded = false
+  #paused = false
+  #began = false
+  #closing: SessionClosed | null = null
+  #heard: SessionClosed | null = null
+  #over = false
+  #datagramHead: Uint8Array = new Uint8Array(0)
+  readonly #timers = new Set<NodeJS.Timeout>()
+
+  constructor(options: Options) {
+    this.#options = options
+    this.#quic = options.quic
+    this.driver = new QuicDriver({
+      ...options,
+      serve: () => this.#serve(),
+      onClosed: () => this.#finish(null),
+      onGone: () => {
+        for (const timer of this.#timers) clearTimeout(timer)
+        options.events.onGone()
+      }
+    })
+    this.#uni = new UniStreams({
+      quic: this.#quic,
+      isClient: options.role === "client",
+      settings: SETTINGS,
+      maxFrameBytes: MAX_FRAME_BYTES,
+      onFault: (fault) => this.#fault(fault)
+    })
+  }
+
+  /** The session was answered with 200. */
+  get isOpen(): boolean {
+    return this.#isOpen
+  }
+
+  /** Of the session's stream: bytes that QUIC has not taken. */
+  get bufferedBytes(): number {
+    return this.#stream?.bufferedBytes ?? 0
+  }
+
+  /** Client: asks for the session as soon as the handshake is over and the server has said that it knows such. */
+  request(authority: string, path: string): void {
+    const fields = [
+      [":method", "CONNECT"],
+      [":protocol", "webtransport"],
+      [":scheme", "https"],
+      [":authority", authority],
+      [":path", path],
+      ["sec-webtransport-http3-draft02", "1"]
+    ] as const
+    const ask = () => {
+      this.#session = REQUEST
+      this.#answer(REQUEST, Http3.frame(FrameType.headers, Qpack.encode(fields)), false)
+    }
+    this.#uni.onSettings((settings) => {
+      const knows = settings.get(Setting.enableConnectProtocol) === 1 &&
+        (settings.has(Setting.webTransportMaxSessionsDraft07) || settings.has(Setting.enableWebTransportDraft02))
+      if (knows) ask()
+      else this.driver.close(ErrorCode.settings, "no WebTransport here")
+    })
+  }
+
+  /** Server: the answer to `onRequest`. */
+  answer(status: number, headers: ReadonlyArray<readonly [string, string]> = []): void {
+    if (this.#session === null || this.#isOpen) return
+    const isOpen = status === 200
+    this.#respond(this.#session, status, [...headers, ...(isOpen ? DRAFT : [])], !isOpen)
+    if (isOpen) this.#open()
+    else this.#later(END_PATIENCE_MS, () => this.driver.close(ErrorCode.noError, ""))
+  }
+
+  /** On the session's stream. `done`: whether QUIC has taken it. */
+  write(bytes: Uint8Array, done?: (left: boolean) => void): void {
+    if (this.#stream === null || this.driver.isClosed) return done?.(false)
+    this.#stream.push(bytes, done)
+    this.driver.schedule()
+  }
+
+  /** False: too long for a packet, or too many wait. A copy is taken. */
+  sendDatagram(bytes: Uint8Array): boolean {
+    if (!this.#isOpen || this.driver.isClosed) return false
+    const head = this.#datagramHead
+    const datagram = new Uint8Array(head.length + bytes.length)
+    datagram.set(head)
+    datagram.set(bytes, head.length)
+    const sent = this.#quic.sendDatagram(datagram)
+    if (sent) {
+      this.driver.meter.wrote(datagram.length)
+      this.driver.schedule()
+    }
+    return sent
+  }
+
+  /** Nothing of the session's stream is read until `resume`; its window then tells the peer to wait. */
+  pause(): void {
+    this.#paused = true
+  }
+
+  resume(): void {
+    this.#paused = false
+    this.driver.schedule()
+  }
+
+  /** Ends the session once what was written has left. The connection is the caller's to close, or the peer's. */
+  end(closed: SessionClosed): void {
+    if (this.#closing !== null || this.#over) return
+    this.#closing = closed
+    this.resume() // else the peer's own end is never read
+    this.#stream?.end()
+    if (this.#stream === null) this.#sayClose(closed)
+    this.driver.schedule()
+  }
+
+  #serve(): void {
+    if (!this.#began) {
+      this.#began = true
+      if (!this.#options.events.onEstablished()) return this.driver.close(ErrorCode.noError, "")
+      this.#uni.begin()
+    }
+    for (const id of this.#quic.readable()) {
+      if (this.driver.isClosed) return
+      if ((id & 2) !== 0) this.#uni.serve(id, this.driver.meter)
+      else this.#serveBidi(id)
+    }
+    this.#serveDatagrams()
+    this.#flush()
+  }
+
+  #flush(): void {
+    for (const answer of this.#answers.values()) this.#flushOne(answer)
+    const stream = this.#stream
+    if (stream === null) return
+    const written = this.#flushOne(stream)
+    if (written > 0) this.#options.events.onDrain()
+    if (this.#closing !== null && stream.isOver) {
+      const closed = this.#closing
+      this.#stream = null
+      this.#later(CLOSE_AFTER_END_MS, () => this.#sayClose(closed))
+    }
+  }
+
+  #flushOne(stream: OutStream): number {
+    const written = stream.flush(this.#quic)
+    if (written > 0) this.driver.meter.wrote(written)
+    return written
+  }
+
+  #sayClose({ code, reason }: SessionClosed): void {
+    if (this.#session === null) return
+    this.#answer(this.#session, Http3.frame(FrameType.data, Http3.encodeClose(code, reason)), true)
+  }
+
+  #serveDatagrams(): void {
+    for (let data = this.#quic.receiveDatagram(); data !== null; data = this.#quic.receiveDatagram()) {
+      this.driver.meter.read(data.length)
+      const head = Varint.read(data, 0)
+      if (head === null || !this.#isOpen || head.value * 4 !== this.#session) continue
+      this.#options.events.onDatagram(data.subarray(head.end))
+    }
+  }
+
+  /** Of the one stream of the session, or of a request, or of what is to become either. */
+  #serveBidi(id: number): void {
+    if (this.#streamId === id) return this.#streamEnded ? undefined : this.#readStream(id)
+    let incoming = this.#incoming.get(id)
+    if (incoming === undefined) {
+      incoming = { head: new Uint8Array(0), frames: this.#options.role === "client" ? newFrames() : null }
+      this.#incoming.set(id, incoming)
+    }
+    for (;;) {
+      const got = this.#quic.read(id, scratch)
+      if (got === READ_NOTHING) return
+      const finished = got === READ_RESET || this.#quic.readFinished()
+      if (got > 0) {
+        this.driver.meter.read(got)
+        const bytes = Uint8Array.from(scratch.subarray(0, got))
+        if (incoming.frames === null) {
+          this.#onHead(id, incoming, bytes)
+          if (this.#streamId === id) return this.#readStream(id, finished)
+        } else this.#onFrames(id, incoming.frames, bytes)
+      }
+      if (this.driver.isClosed) return
+      if (finished) return this.#onRequestEnd(id)
+    }
+  }
+
+  #onHead(id: number, incoming: Incoming, bytes: Uint8Array): void {
+    const held = concat(incoming.head, bytes)
+    const head = Http3.bidiHead(held)
+    if (head === null) {
+      incoming.head = held
+      if (held.length > MAX_HEAD_BYTES) this.#close(ErrorCode.frame, "a stream that begins with nothing")
+      return
+    }
+    if (head._tag === "Request") {
+      incoming.frames = newFrames()
+      return this.#onFrames(id, incoming.frames, held)
+    }
+    this.#incoming.delete(id)
+    if (!this.#isOpen || head.session !== this.#session || this.#streamId !== -1) {
+      return this.#close(ErrorCode.bufferedStreamRejected, "one session of one stream")
+    }
+    this.#streamId = id
+    this.#stream = new OutStream(id)
+    if (head.end < held.length) this.#options.events.onBytes(held.subarray(head.end))
+  }
+
+  #readStream(id: number, isOver = false): void {
+    let finished = isOver
+    while (!finished && !this.#paused) {
+      const got = this.#quic.read(id, scratch)
+      if (got === READ_NOTHING) return
+      finished = got === READ_RESET || this.#quic.readFinished()
+      if (got > 0) {
+        this.driver.meter.read(got)
+        this.driver.schedule() // the peer gets new credit
+        this.#options.events.onBytes(Uint8Array.from(scratch.subarray(0, got)))
+      }
+    }
+    if (finished) this.#onStreamEnd()
+  }
+
+  #onStreamEnd(): void {
+    this.#streamEnded = true
+    if (this.#heard !== null) this.#finish(this.#heard)
+    else this.#later(END_PATIENCE_MS, () => this.#finish(null))
+  }
+
+  #onFrames(id: number, reader: Http3.FrameReader, bytes: Uint8Array): void {
+    const frames = reader.push(bytes)
+    if (Either.isLeft(frames)) return this.#fault(frames.left)
+    for (const { payload, type } of frames.right) {
+      if (type === FrameType.headers) this.#onHeaders(id, payload)
+      else if (type === FrameType.data) this.#onData(id, payload)
+      else this.#close(ErrorCode.frameUnexpected, `frame ${type} in a request`)
+      if (this.driver.isClosed) return
+    }
+  }
+
+  #onHeaders(id: number, payload: Uint8Array): void {
+    const fields = Qpack.decode(payload, MAX_FRAME_BYTES)
+    if (Either.isLeft(fields)) return this.#fault(fields.left)
+    if (this.#options.role === "client") return this.#onResponse(id, fields.right)
+    if (this.#answers.has(id) || this.#session === id) return // trailers
+    const request = Http3.toRequest(fields.right)
+    if (Either.isLeft(request)) return this.#fault(request.left)
+    const { method, protocol } = request.right
+    if (method !== "CONNECT" || protocol !== "webtransport") return this.#respond(id, 404, [], true)
+    if (this.#session !== null) return this.#respond(id, 429, [], true)
+    this.#session = id
+    this.#options.events.onRequest(request.right)
+  }
+
+  #onResponse(id: number, fields: ReadonlyArray<readonly [string, string]>): void {
+    if (id !== REQUEST || this.#isOpen) return
+    const status = Http3.statusOf(fields)
+    if (Either.isLeft(status)) return this.#fault(status.left)
+    if (status.right < 200) return
+    if (status.right === 200) {
+      this.#open()
+      this.#streamId = CLIENT_STREAM
+      this.#stream = new OutStream(CLIENT_STREAM)
+      this.#stream.push(Http3.webTransportHead(REQUEST))
+    }
+    this.#options.events.onStatus(status.right)
+  }
+
+  #onData(id: number, payload: Uint8Array): void {
+    if (id !== this.#session || !this.#isOpen) return
+    const capsules = this.#capsules.push(payload)
+    if (Either.isLeft(capsules)) return this.#fault(capsules.left)
+    for (const { payload, type } of capsules.right) {
+      if (type !== Http3.Capsule.closeSession) continue
+      const closed = Http3.decodeClose(payload)
+      if (closed === null) return this.#close(ErrorCode.message, "a close that says nothing")
+      this.#onSessionEnd(closed)
+    }
+  }
+
+  /** The stream of a request is over: that of the session ends the session. */
+  #onRequestEnd(id: number): void {
+    this.#incoming.delete(id)
+    if (id === this.#session && this.#isOpen) this.#onSessionEnd(this.#heard ?? { code: 0, reason: "" })
+    else if (id === this.#session) this.#finish(null)
+  }
+
+  #onSessionEnd(closed: SessionClosed): void {
+    if (this.#heard !== null) return
+    this.#heard = closed
+    if (this.#streamEnded || this.#streamId === -1) this.#finish(closed)
+    else this.#later(END_PATIENCE_MS, () => this.#finish(closed))
+  }
+
+  #open(): void {
+    this.#isOpen = true
+    this.#datagramHead = Varint.encode((this.#session ?? 0) / 4)
+  }
+
+  #respond(id: number, status: number, headers: ReadonlyArray<readonly [string, string]>, isLast: boolean): void {
+    const fields = [[":status", `${status}`], ...headers] as ReadonlyArray<readonly [string, string]>
+    this.#answer(id, Http3.frame(FrameType.headers, Qpack.encode(fields)), isLast)
+    if (isLast) this.#quic.stop(id, ErrorCode.noError)
+  }
+
+  #answer(id: number, frame: Uint8Array, isLast: boolean): void {
+    let answer = this.#answers.get(id)
+    if (answer === undefined) {
+      if (this.#answers.size >= MAX_ANSWERS) return this.#close(ErrorCode.excessiveLoad, "too many requests")
+      answer = new OutStream(id)
+      this.#answers.set(id, answer)
+    }
+    answer.push(frame)
+    if (isLast) answer.end()
+    this.driver.schedule()
+  }
+
+  #finish(closed: SessionClosed | null): void {
+    if (this.#over) return
+    this.#over = true
+    this.#stream?.fail()
+    this.#options.events.onEnd(closed)
+  }
+
+  #fault({ code, message }: Http3.Http3Fault): void {
+    this.#close(code, message)
+  }
+
+  #close(code: number, message: string): void {
+    this.driver.close(code, message)
+  }
+
+  #later(ms: number, act: () => void): void {
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer)
+      act()
+    }, ms)
+    this.#timers.add(timer)
+  }
+}
+
+/** Requests answered on one connection, which is for one link: far more than a browser makes. */
+const MAX_ANSWERS = 32
+/** Browsers of 2022 to 2024 look for it. */
+const DRAFT = [["sec-webtransport-http3-draft", "draft02"]] as const
+
+const newFrames = () => new Http3.FrameReader(MAX_FRAME_BYTES)
+
+const concat = (a: Uint8Array, b: Uint8Array): Uint8Array => {
+  if (a.length === 0) return b
+  const all = new Uint8Array(a.length + b.length)
+  all.set(a)
+  all.set(b, a.length)
+  return all
+}

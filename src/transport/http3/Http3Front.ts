@@ -1,0 +1,65 @@
+/** HTTP/3 at a relay: its sockets, its connections, and for each session the way to the process that serves links. */
+import { Effect, Redacted, Stream } from "effect"
+import { isIPv6 } from "node:net"
+import type { Leaf } from "../../services/Pki.ts"
+import * as LocalHosts from "../udp/LocalHosts.ts"
+import * as UdpPort from "../udp/UdpPort.ts"
+import * as Gateway from "./Gateway.ts"
+import * as Http3Listener from "./Http3Listener.ts"
+import { MAX_PACKET } from "./QuicheHttp3.ts"
+
+export interface Options {
+  readonly host: string
+  /** 0: any free one (one address only). */
+  readonly port: number
+  readonly certificate: Leaf
+  /** Each later one. */
+  readonly changes: Stream.Stream<Leaf>
+  /** The path of the socket of the process that serves links. */
+  readonly gate: string
+  readonly limits?: Partial<Http3Listener.Limits>
+  readonly onError: (cause: Error) => void
+}
+
+export interface Front {
+  readonly port: number
+  readonly listener: Http3Listener.Http3Listener
+}
+
+/** Serves until the scope ends. */
+export const make = Effect.fnUntraced(function*(options: Options) {
+  const listener = new Http3Listener.Http3Listener({
+    limits: { ...Http3Listener.DEFAULT_LIMITS, ...options.limits },
+    certificate: shown(options.certificate),
+    onConnection: (newcomer) =>
+      Gateway.makeEvents({
+        socketPath: options.gate,
+        newcomer,
+        onOpen: () => listener.welcome(newcomer.connection),
+        onGone: () => {}
+      })
+  })
+  let { port } = options
+  for (const host of LocalHosts.of(options.host)) {
+    const socket: UdpPort.UdpPort = yield* UdpPort.openScoped({
+      host,
+      port,
+      family: isIPv6(host) ? 6 : 4,
+      segment: MAX_PACKET,
+      joined: false, // QUIC's packets do not tell where they end
+      onMessage: (bytes, from) => listener.onDatagram(socket, bytes, from.address, from.port),
+      onError: options.onError
+    })
+    port = socket.address().port
+  }
+  yield* Effect.addFinalizer(() => Effect.zipRight(Effect.sync(() => listener.close()), Effect.sleep(GOOD_BYE)))
+  yield* Effect.forkScoped(
+    Stream.runForEach(options.changes, (next) => Effect.sync(() => listener.updateCertificate(shown(next))))
+  )
+  return { port, listener } satisfies Front
+})
+
+/** For the last packets to leave. */
+const GOOD_BYE = "50 millis"
+
+const shown = ({ cert, key, sha256 }: Leaf): Http3Listener.Shown => ({ cert, key: Redacted.value(key), sha256 })

@@ -1,0 +1,52 @@
+/** A relay link over WebTransport on HTTP/3, as its client has it. */
+import * as Http3 from "../../protocol/Http3.ts"
+import { CarrierLink, closedByPeer, LinkEnded } from "../link/Link.ts"
+import type { Http3Connection, SessionClosed } from "./Http3Connection.ts"
+
+export class Http3Link extends CarrierLink {
+  readonly carrier = "webtransport-h3"
+  readonly #connection: Http3Connection
+  readonly #release: () => void
+
+  /** `release`: the socket is of no more use soon. */
+  constructor(connection: Http3Connection, remote: string, serverCertSha256: Uint8Array, release: () => void) {
+    super(remote, serverCertSha256)
+    this.#connection = connection
+    this.#release = release
+  }
+
+  onBytes(bytes: Uint8Array): void {
+    this.deliver(bytes)
+  }
+
+  onEnd(closed: SessionClosed | null): void {
+    this.finish(closed === null ? undefined : closedByPeer(closed.code, closed.reason))
+  }
+
+  bufferedBytes(): number {
+    return this.#connection.bufferedBytes
+  }
+
+  protected send(bytes: Uint8Array): Promise<void> {
+    return new Promise((resolve, reject) =>
+      this.#connection.write(bytes, (left) => left ? resolve() : reject(new LinkEnded("the link has ended")))
+    )
+  }
+
+  protected sendClose(code: number, reason: string): void {
+    this.#connection.end({ code, reason })
+  }
+
+  protected destroySocket(): void {
+    this.#connection.driver.close(Http3.ErrorCode.noError, "")
+    this.#release()
+  }
+
+  protected pause(): void {
+    this.#connection.pause()
+  }
+
+  protected resume(): void {
+    this.#connection.resume()
+  }
+}

@@ -1,0 +1,59 @@
+/** Several ways to one end, tried one after the other without waiting for those that say nothing (after RFC 8305). Runs in a browser, too. */
+
+export interface Way<A> {
+  readonly open: (signal: AbortSignal) => Promise<A>
+  /** What this way has opened after another one had won. */
+  readonly discard: (opened: A) => void
+}
+
+/**
+ * The first way begins at once, each later one when the way before it has failed, or has been at it for `headStartMs`. The first to
+ * succeed wins, and the others are given up. Rejects with what the last one says when all have failed.
+ */
+export const firstOf = <A>(ways: ReadonlyArray<Way<A>>, headStartMs: number, signal: AbortSignal): Promise<A> =>
+  new Promise((resolve, reject) => {
+    const controllers: Array<AbortController> = []
+    let isOver = false
+    let failed = 0
+    let begun = 0
+    let lastError: unknown = new Error("there is no way")
+    let timer: ReturnType<typeof setTimeout> | undefined
+    const finish = (winner: AbortController | null) => {
+      isOver = true
+      clearTimeout(timer)
+      for (const other of controllers) if (other !== winner) other.abort()
+      signal.removeEventListener("abort", onAbort)
+    }
+    const onAbort = () => {
+      if (isOver) return
+      finish(null)
+      reject(new Error("given up"))
+    }
+    const begin = () => {
+      clearTimeout(timer)
+      const at = begun++
+      const way = ways[at]
+      if (way === undefined) return
+      const controller = new AbortController()
+      controllers.push(controller)
+      way.open(controller.signal).then((opened) => {
+        if (isOver) return way.discard(opened)
+        finish(controller)
+        resolve(opened)
+      }, (error: unknown) => {
+        if (isOver) return
+        failed++
+        if (at === ways.length - 1) lastError = error
+        if (failed === ways.length) {
+          finish(null)
+          return reject(lastError)
+        }
+        if (at === begun - 1) begin()
+      })
+      if (begun < ways.length) timer = setTimeout(begin, headStartMs)
+    }
+    if (signal.aborted) return onAbort()
+    signal.addEventListener("abort", onAbort, { once: true })
+    if (ways.length === 0) return reject(lastError)
+    begin()
+  })

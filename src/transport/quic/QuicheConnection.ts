@@ -1,0 +1,344 @@
+/** One connection of Cloudflare's quiche, through the prebuilt native binding, whoever made it and with what configuration. */
+import native, { type Connection, type PathStats, type RecvInfo } from "@infisical/quic/dist/native/index.js"
+import { Buffer } from "node:buffer"
+import { randomBytes } from "node:crypto"
+import {
+  type ConnectionFault,
+  type ConnectionStats,
+  type PathEvent,
+  type QuicConnection,
+  READ_NOTHING,
+  READ_RESET,
+  type Role,
+  SLOTS,
+  WRITE_LIMITED,
+  WRITE_STOPPED
+} from "./QuicEngine.ts"
+
+export const ID_BYTES = 16
+const EMPTY = new Uint8Array(0)
+const NO_ROOM = new Uint8Array(1)
+const PROTOCOL_VIOLATION = 0x0a // RFC 9000, section 20.1
+
+/** Addresses that only quiche sees. Short, since each packet carries them through the binding as text. */
+const HOSTS: Record<Role, string> = { client: "::1", connector: "::2" }
+const addressesOf = (role: Role) => Array.from({ length: SLOTS }, (_, slot) => ({ host: HOSTS[role], port: slot + 1 }))
+
+const makeArrivals = (role: Role): ReadonlyArray<RecvInfo> => {
+  const remote = addressesOf(role === "client" ? "connector" : "client")
+  return addressesOf(role).map((to, slot) => ({ from: remote[slot] ?? to, to }))
+}
+/** By role and slot, from where to where the packets come that a connection receives. */
+export const ARRIVALS: Readonly<Record<Role, ReadonlyArray<RecvInfo>>> = {
+  client: makeArrivals("client"),
+  connector: makeArrivals("connector")
+}
+
+const messageOf = (error: unknown) => error instanceof Error ? error.message : String(error)
+
+/** Who gives a connection the ids that its peer may address it by, and hears which of them are of no use any more. */
+export interface ConnectionIds {
+  readonly next: () => Uint8Array
+  readonly retired: (id: Uint8Array) => void
+}
+
+const RANDOM_IDS: ConnectionIds = { next: () => randomBytes(ID_BYTES), retired: () => undefined }
+
+export interface Parts {
+  readonly role: Role
+  /** Made with the addresses of `ARRIVALS[role][slot]`. */
+  readonly connection: Connection
+  readonly slot: number
+  /** Connector: the only connection id that a client may begin with; null: any. */
+  readonly onlyFrom?: Uint8Array | null
+  /** Client: a saved session was given. */
+  readonly resumes?: boolean
+  readonly ids?: ConnectionIds
+}
+
+export class QuicheConnection implements QuicConnection {
+  readonly #connection: Connection
+  readonly #arrivals: ReadonlyArray<RecvInfo>
+  readonly #client: boolean
+  readonly #ids: ConnectionIds
+  /** Null once a client has begun. */
+  #onlyFrom: Uint8Array | null
+  /** The first flight was made for another session. */
+  #foreign = false
+  #sendSlot: number
+  #finished = false
+  #resumes: boolean
+
+  constructor({ connection, ids = RANDOM_IDS, onlyFrom = null, resumes = false, role, slot }: Parts) {
+    this.#connection = connection
+    this.#arrivals = ARRIVALS[role]
+    this.#client = role === "client"
+    this.#ids = ids
+    this.#onlyFrom = onlyFrom
+    this.#resumes = resumes
+    this.#sendSlot = slot
+  }
+
+  #arrival(slot: number): RecvInfo {
+    const info = this.#arrivals[slot]
+    if (info === undefined) throw new RangeError(`slot ${slot} is not one of ${SLOTS}`)
+    return info
+  }
+
+  receive(slot: number, packet: Uint8Array): boolean {
+    if (this.#foreign) return false
+    let taken = true
+    try {
+      this.#connection.recv(packet, this.#arrival(slot))
+    } catch {
+      taken = false
+    }
+    if (this.#onlyFrom !== null) this.#checkOrigin(this.#onlyFrom)
+    if (this.#resumes) this.#finishHandshake()
+    return taken && !this.#foreign
+  }
+
+  /**
+   * Where the connector took no early data, quiche goes on with the handshake only as it sends next, and the packet that it then
+   * writes may hold stream data already: the owner has to see the certificate before. No packet fits into one byte.
+   */
+  #finishHandshake(): void {
+    if (!this.#connection.isEstablished()) this.send(NO_ROOM)
+    this.#resumes = !this.#connection.isEstablished()
+  }
+
+  /** QUIC has checked that the client's ClientHello names the connection id that its packets bear (RFC 9000, section 7.3). */
+  #checkOrigin(expected: Uint8Array): void {
+    const origin = this.#connection.destinationId()
+    if (origin.length === 0) return // no packet could be opened yet
+    this.#onlyFrom = null
+    if (Buffer.compare(origin, expected) === 0) return
+    this.#foreign = true
+    this.#end(false, PROTOCOL_VIOLATION, "a handshake for another session")
+  }
+
+  send(into: Uint8Array): number {
+    try {
+      const sent = this.#connection.send(into)
+      if (sent === null) return 0
+      this.#sendSlot = sent[1].from.port - 1
+      return sent[0]
+    } catch {
+      return 0 // the connection has ended with a fault; `isClosed` and `fault` tell
+    }
+  }
+
+  sendSlot(): number {
+    return this.#sendSlot
+  }
+
+  timeoutMs(): number | null {
+    return this.#connection.timeout()
+  }
+
+  onTimeout(): void {
+    this.#connection.onTimeout()
+  }
+
+  isEstablished(): boolean {
+    return !this.#foreign && this.#connection.isEstablished()
+  }
+
+  isEarly(): boolean {
+    if (this.#foreign || this.#connection.isEstablished()) return false
+    return this.#client ? this.#resumes : this.#connection.isInEarlyData()
+  }
+
+  savedSession(): Uint8Array | null {
+    return this.#connection.session()
+  }
+
+  isClosed(): boolean {
+    return this.#connection.isClosed()
+  }
+
+  isTimedOut(): boolean {
+    return this.#connection.isTimedOut()
+  }
+
+  peerCertificate(): Uint8Array | null {
+    return this.#connection.peerCertChain()?.[0] ?? null
+  }
+
+  fault(): ConnectionFault | null {
+    const error = this.#connection.peerError() ?? this.#connection.localError()
+    if (error === null) return null
+    return { application: error.isApp, code: error.errorCode, reason: Buffer.from(error.reason).toString("utf8") }
+  }
+
+  close(code: number, reason: string): void {
+    this.#end(true, code, reason)
+  }
+
+  #end(application: boolean, code: number, reason: string): void {
+    try {
+      this.#connection.close(application, code, Buffer.from(reason.slice(0, 200)))
+    } catch {
+      // already closing
+    }
+  }
+
+  readable(): Iterable<number> {
+    return this.#connection.readable() as Iterable<number>
+  }
+
+  read(stream: number, into: Uint8Array): number {
+    this.#finished = false
+    try {
+      const got = this.#connection.streamRecv(stream, into)
+      if (got === null) return READ_NOTHING
+      this.#finished = got[1]
+      return got[0]
+    } catch {
+      return READ_RESET // StreamReset(code), or InvalidStreamState when both sides are already over
+    }
+  }
+
+  readFinished(): boolean {
+    return this.#finished
+  }
+
+  write(stream: number, data: Uint8Array): number {
+    try {
+      return this.#connection.streamSend(stream, data, false) ?? 0
+    } catch (error) {
+      return messageOf(error).startsWith("StreamLimit") ? WRITE_LIMITED : WRITE_STOPPED
+    }
+  }
+
+  isForgotten(stream: number): boolean {
+    try {
+      this.#connection.streamCapacity(stream)
+      return false
+    } catch {
+      return true // InvalidStreamState, or StreamStopped
+    }
+  }
+
+  finish(stream: number): boolean {
+    try {
+      return this.#connection.streamSend(stream, EMPTY, true) !== null
+    } catch (error) {
+      return !messageOf(error).startsWith("StreamLimit") // else stopped by the peer: nothing is left to end
+    }
+  }
+
+  reset(stream: number, code: number): void {
+    this.#shutdown(stream, native.Shutdown.Write, code)
+  }
+
+  stop(stream: number, code: number): void {
+    this.#shutdown(stream, native.Shutdown.Read, code)
+  }
+
+  #shutdown(stream: number, direction: Parameters<Connection["streamShutdown"]>[1], code: number) {
+    try {
+      this.#connection.streamShutdown(stream, direction, code)
+    } catch {
+      // that side is already over
+    }
+  }
+
+  anyWritable(): boolean {
+    return this.#connection.writable()[Symbol.iterator]().next().done !== true
+  }
+
+  streamsLeft(): number {
+    return this.#connection.peerStreamsLeftBidi()
+  }
+
+  sendDatagram(data: Uint8Array): boolean {
+    try {
+      return this.#connection.dgramSend(data) !== null
+    } catch {
+      return false
+    }
+  }
+
+  receiveDatagram(): Uint8Array | null {
+    try {
+      return this.#connection.dgramRecvVec()
+    } catch {
+      return null
+    }
+  }
+
+  ping(): void {
+    try {
+      this.#connection.sendAckEliciting()
+    } catch {
+      // closing
+    }
+  }
+
+  probe(slot: number): boolean {
+    return this.#onPath(slot, (local, remote) => this.#connection.probePath(local, remote))
+  }
+
+  migrate(slot: number): boolean {
+    return this.#onPath(slot, (local, remote) => this.#connection.migrate(local, remote))
+  }
+
+  #onPath(slot: number, act: (local: RecvInfo["to"], remote: RecvInfo["from"]) => number): boolean {
+    const { from, to } = this.#arrival(slot)
+    try {
+      act(to, from)
+      return true
+    } catch {
+      return false // OutOfIdentifiers until the peer sent new ids, or InvalidState
+    }
+  }
+
+  isValidated(slot: number): boolean {
+    const { from, to } = this.#arrival(slot)
+    try {
+      return this.#connection.isPathValidated(to, from)
+    } catch {
+      return false // no such path yet
+    }
+  }
+
+  replenishIds(): void {
+    for (let id = this.#connection.retiredScidNext(); id !== null; id = this.#connection.retiredScidNext()) {
+      this.#ids.retired(id) // quiche keeps them until they are fetched
+    }
+    try {
+      while (this.#connection.sourceCidsLeft() > 0) {
+        this.#connection.newSourceCid(this.#ids.next(), randomBytes(16).readBigUInt64BE(0), false)
+      }
+    } catch {
+      // as many as the peer keeps
+    }
+  }
+
+  nextPathEvent(): PathEvent | null {
+    for (
+      let event = this.#connection.pathEventNext();
+      event as unknown !== null;
+      event = this.#connection.pathEventNext()
+    ) {
+      if (event.type === "Validated") return { _tag: "Validated", slot: event.local.port - 1 }
+      if (event.type === "PeerMigrated") return { _tag: "PeerMigrated", slot: event.new.port - 1 }
+    }
+    return null
+  }
+
+  stats(): ConnectionStats {
+    const all = this.#connection.stats()
+    const active: PathStats | undefined = this.#connection.pathStats().find((path) => path.active)
+    return {
+      packetsReceived: all.recv,
+      packetsSent: all.sent,
+      packetsLost: all.lost,
+      bytesReceived: all.recvBytes,
+      bytesSent: all.sentBytes,
+      rttMs: active?.rtt ?? 0,
+      cwndBytes: active?.cwnd ?? 0
+    }
+  }
+}
