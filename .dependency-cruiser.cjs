@@ -37,7 +37,7 @@ module.exports = {
       to: {
         path: "^(src/|node:|fs$|net$|crypto$)",
         pathNot:
-          "^src/(browser/|protocol/|actors/[^/]*Rpcs[.]ts$|transport/link/(ClientHandshake|Link|RpcOverLink)[.]ts$|transport/flow/Flow(Start|Stream)[.]ts$|transport/plane/(ControlStream|Permission)[.]ts$|transport/webrtc/ChannelStream[.]ts$)"
+          "^src/(browser/|protocol/|actors/[^/]*Rpcs[.]ts$|transport/link/(ClientHandshake|Link|RpcOverLink|Ways)[.]ts$|transport/flow/Flow(Start|Stream)[.]ts$|transport/plane/(ControlStream|Permission)[.]ts$|transport/webrtc/ChannelStream[.]ts$)"
       }
     },
     {

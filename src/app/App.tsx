@@ -18,7 +18,9 @@ const App = () => {
     <>
       <header>
         <h1>Sallyport</h1>
-        {state._tag === "Connected" ? <p>{state.connection.name} at {state.connection.relay}</p> : null}
+        {state._tag === "Connected"
+          ? <p>{state.connection.name} at {state.connection.relay}{BY[state.connection.carrier]}</p>
+          : null}
         <p class={state._tag === "Connected" ? "live" : "live off"} role="status">{LIVE[state._tag]}</p>
       </header>
       <main>
@@ -205,6 +207,8 @@ const Fact = ({ name, value }: { readonly name: string; readonly value: string }
     <dd>{value}</dd>
   </div>
 )
+
+const BY = { webtransport: ", by WebTransport", websocket: ", by WebSocket" } as const
 
 const isRelayed = ({ local, remote }: Peer) => local === "relay" || remote === "relay"
 const pathOf = (peer: Peer) => peer.local === null ? "connecting" : isRelayed(peer) ? "relayed by TURN" : "direct"

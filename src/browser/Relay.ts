@@ -8,11 +8,14 @@ import type { Enrol } from "../protocol/LinkHandshake.ts"
 import type { NodeKey } from "../protocol/NodeKey.ts"
 import * as Signed from "../protocol/Signed.ts"
 import * as ClientHandshake from "../transport/link/ClientHandshake.ts"
+import type { CarrierLink } from "../transport/link/Link.ts"
 import * as RpcOverLink from "../transport/link/RpcOverLink.ts"
+import * as Ways from "../transport/link/Ways.ts"
 import * as BrowserKey from "./BrowserKey.ts"
-import * as BrowserLink from "./BrowserLink.ts"
 import * as Sessions from "./Sessions.ts"
 import * as Store from "./Store.ts"
+import * as WebSocketLink from "./WebSocketLink.ts"
+import * as WebTransportLink from "./WebTransportLink.ts"
 
 /**
  * `bad_token`: cannot be used, here or at all. `not_enrolled`: no token was given, and none was used here before.
@@ -53,6 +56,7 @@ export const connect = Effect.fn("Relay.connect")(function*(tokenText: string | 
     name: membership.name,
     nodeKey,
     relay: authority,
+    carrier: link.carrier === "websocket" ? "websocket" as const : "webtransport" as const,
     sessions,
     resources: Stream.runCollect(client.Resources()).pipe(
       Effect.mapError(({ message }) => fail("unreachable", message))
@@ -65,13 +69,27 @@ const open = (authority: string) =>
   Effect.uninterruptibleMask((restore) =>
     restore(
       Effect.tryPromise({
-        try: (signal) => BrowserLink.open(`wss://${authority}/browser`, signal),
+        try: (signal) => Ways.firstOf(waysTo(authority), HEAD_START_MS, signal),
         catch: () => unreachable(authority)
       }).pipe(Effect.timeoutFail({ duration: DEADLINE, onTimeout: () => unreachable(authority) }))
     ).pipe(
       Effect.tap((link) => Effect.addFinalizer(() => Effect.sync(() => link.close("this page has ended the link"))))
     )
   )
+
+/** Longer than a handshake takes on an ordinary path; a relay without HTTP/3 mostly says so at once. */
+const HEAD_START_MS = 300
+
+/** By WebTransport where the browser and the relay have it: it moves with the browser from network to network. */
+const waysTo = (authority: string): ReadonlyArray<Ways.Way<CarrierLink>> => {
+  const discard = (link: CarrierLink) => link.destroy("another carrier was faster")
+  return [
+    ...(WebTransportLink.isKnown()
+      ? [{ open: (signal: AbortSignal) => WebTransportLink.open(`https://${authority}/browser`, signal), discard }]
+      : []),
+    { open: (signal: AbortSignal) => WebSocketLink.open(`wss://${authority}/browser`, signal), discard }
+  ]
+}
 
 const remembered = Effect.gen(function*() {
   const identity = yield* attempt(() => Store.last(), noStore)

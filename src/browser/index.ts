@@ -44,6 +44,8 @@ export interface Connection {
   readonly nodeKey: string
   /** `host:port`. */
   readonly relay: string
+  /** What the link to the relay travels by: WebTransport where the relay has HTTP/3 and this browser reaches it so. */
+  readonly carrier: "webtransport" | "websocket"
   /** What it may reach now. Rejects with `ConnectFailed`. */
   readonly resources: () => Promise<ReadonlyArray<Resource>>
   /**
@@ -77,6 +79,7 @@ export const connect = async (token?: string): Promise<Connection> => {
       name: relay.name,
       nodeKey: relay.nodeKey,
       relay: relay.relay,
+      carrier: relay.carrier,
       resources: async () =>
         [...await run(relay.resources)].map(({ address, name, tcp, udp }) => ({ name, address, tcp, udp })),
       openTcp: (host, port) => run(relay.sessions.openTcp(host, port)),

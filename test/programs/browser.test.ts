@@ -9,13 +9,16 @@ import { join } from "node:path"
 import { type BrowserContext, chromium, type Page } from "playwright-core"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"
 import * as EnrolmentToken from "../../src/protocol/EnrolmentToken.ts"
-import { certify, CHROMIUM } from "./support/Chromium.ts"
+import { certify, CHROMIUM, trust } from "./support/Chromium.ts"
 import { resource, ROOT, World } from "./support/Programs.ts"
 
 /** More than one message of the link holds. */
 const MANY = 1500
 
-describe("sallyport/browser in Chromium", () => {
+describe.each([
+  { carrier: "websocket", http3: false },
+  { carrier: "webtransport", http3: true }
+])("sallyport/browser in Chromium, by $carrier", ({ carrier, http3 }) => {
   const dir = mkdtempSync(join(tmpdir(), "sallyport-browser-"))
   let pages: Server
   let world: World
@@ -41,8 +44,8 @@ describe("sallyport/browser in Chromium", () => {
     page.evaluate<Readonly<Record<string, string>>>(
       `sallyport.connect(${JSON.stringify(token)}).then((made) => {
         globalThis.connection = made
-        const { name, nodeKey, relay } = made
-        return { name, nodeKey, relay }
+        const { carrier, name, nodeKey, relay } = made
+        return { carrier, name, nodeKey, relay }
       }, ({ _tag, code, message, reason }) => ({ _tag, code, message, reason }))`
     )
 
@@ -52,7 +55,7 @@ describe("sallyport/browser in Chromium", () => {
       const script = request.url === "/index.js"
       response.writeHead(200, {
         "content-type": script ? "text/javascript" : "text/html",
-        "content-security-policy": "default-src 'none'; script-src 'self'; connect-src wss:"
+        "content-security-policy": "default-src 'none'; script-src 'self'; connect-src wss: https:"
       })
       response.end(script ? readFileSync(join(ROOT, "dist/browser/index.js")) : "<!doctype html><title>page</title>")
     })
@@ -62,13 +65,14 @@ describe("sallyport/browser in Chromium", () => {
     world = await World.start({
       relayOnly: true,
       tls: files,
+      http3,
       resources: [resource("intranet", 80, 443), resource("payroll", 443), ...many],
       access: [
         { clients: ["tab"], resources: ["intranet"] },
         { clients: ["many"], resources: ["*"] }
       ]
     })
-    const trusting = launch("trusting", `--ignore-certificate-errors-spki-list=${spki}`)
+    const trusting = launch("trusting", ...trust(spki))
     ;[browser, strict] = await Promise.all([trusting, launch("strict")])
   })
   afterAll(async () => {
@@ -85,7 +89,7 @@ describe("sallyport/browser in Chromium", () => {
     assert.include(await connect(page), { _tag: "ConnectFailed", reason: "not_enrolled" })
     const token = await world.token("client", "tab")
     const made = await connect(page, token)
-    assert.deepInclude(made, { name: "tab", relay: `127.0.0.1:${world.ports.https}` })
+    assert.deepInclude(made, { carrier, name: "tab", relay: `127.0.0.1:${world.ports.https}` })
     const resources = [{
       name: "intranet",
       address: "127.0.0.1",

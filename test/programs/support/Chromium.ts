@@ -10,6 +10,11 @@ export const CHROMIUM = "/usr/bin/chromium"
 const P256 = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" }
 const DAY_MS = 86_400_000
 
+/** Arguments for a Chromium that trusts an authority of a test's own, by its key, over TLS and over QUIC. */
+export const trust = (
+  spki: string
+) => [`--ignore-certificate-errors-spki-list=${spki}`, "--webtransport-developer-mode"]
+
 /** An authority, and a certificate for one address under it. `authority`: the file of its own certificate. */
 export const certify = async (dir: string, name: string, address = "127.0.0.1") => {
   const make = () => webcrypto.subtle.generateKey(P256, true, ["sign", "verify"])

@@ -175,6 +175,7 @@ export interface Options {
   readonly logLevel?: "debug" | "info"
   readonly turn?: NonNullable<Input<"relay">["turn"]>
   readonly tls?: NonNullable<Input<"relay">["tls"]>
+  readonly http3?: boolean
   /** Starts the relay alone. */
   readonly relayOnly?: boolean
 }
@@ -231,7 +232,8 @@ export class World {
 
   /** Writes `<role>.yaml`; JSON is YAML, too. `changes` replace whole keys of what the world started with. */
   configure<R extends Role>(role: R, changes: Partial<Input<R>>): string {
-    const { access, client, logLevel = "info", node, resources, telemetry = {}, tls, turn } = this.#options
+    const { access, client, http3 = false, logLevel = "info", node, resources, telemetry = {}, tls, turn } =
+      this.#options
     const { https, socks5, udp } = this.ports
     const common = { role, stateDir: `state/${role}`, token: { file: `${role}.token` }, telemetry, logLevel }
     const files = {
@@ -241,6 +243,7 @@ export class World {
         stateDir: "state/relay",
         telemetry,
         logLevel,
+        http3,
         ...(turn && { turn }),
         ...(tls && { tls }),
         listen: { https: `127.0.0.1:${https}`, udp: `127.0.0.1:${udp}` },

@@ -7,7 +7,7 @@ const MAX_MESSAGE_BYTES = 128 * 1024
 /** Codes below are the protocol's own, and no page may send them but this one (WebSockets, "close"). */
 const FIRST_OWN_CODE = 3000
 
-class BrowserLink extends CarrierLink {
+class WebSocketLink extends CarrierLink {
   readonly carrier = "websocket"
   private readonly ws: WebSocket
 
@@ -54,7 +54,7 @@ export const open = (url: string, signal: AbortSignal): Promise<CarrierLink> =>
   new Promise((resolve, reject) => {
     const ws = new WebSocket(url)
     ws.binaryType = "arraybuffer"
-    const link = new BrowserLink(ws) // now, not on "open": the relay may speak in the same moment
+    const link = new WebSocketLink(ws) // now, not on "open": the relay may speak in the same moment
     signal.addEventListener("abort", () => link.destroy("given up"), { once: true })
     ws.addEventListener("open", () => resolve(link))
     ws.addEventListener("close", () => reject(new Error("closed before it was open")))
