@@ -59,13 +59,16 @@ describe("FrameReader", () => {
   })
 })
 
-describe.each(Kit.CARRIERS)("relayed frames over %s", (carrier) => {
-  const pair = Effect.gen(function*() {
+const pairOver = (carrier: Kit.CarrierName) =>
+  Effect.gen(function*() {
     const links = yield* Queue.unbounded<Link>()
     const server = yield* Kit.serve({ onLink: (link) => Effect.zipRight(links.offer(link), Effect.never) })
     const { link: client } = yield* Kit.connect(server, carrier, { purpose: "relay" })
     return { client, server: yield* links.take }
   })
+
+describe.each(["websocket", "webtransport"] as const)("relayed frames over the stream of %s", (carrier) => {
+  const pair = pairOver(carrier)
 
   it("arrive whole and in order, both ways", () =>
     Kit.run(Effect.gen(function*() {
@@ -119,6 +122,76 @@ describe.each(Kit.CARRIERS)("relayed frames over %s", (carrier) => {
       expect(yield* Effect.promise(() => client.closed)).toMatchObject({ by: "peer", code: 1002 })
     })))
 })
+
+describe("relayed frames over the datagrams of HTTP/3", () => {
+  const pair = pairOver("webtransport-h3")
+
+  it("go by the stream until the largest is seen to get through, and by datagrams then; none is lost or doubled", () =>
+    Kit.run(Effect.gen(function*() {
+      const { client, server } = yield* pair
+      const got = new Set<string>()
+      const back = new RelayLinkFrames(server, (frame) => void back.send(frame))
+      const frames = new RelayLinkFrames(client, (frame) => {
+        expect(got.has(hex(frame))).toBe(false)
+        got.add(hex(frame))
+      })
+      const sent: Array<string> = []
+      for (let i = 1; i <= 2000; i++) {
+        const frame = frameOf(i, new Uint8Array((i * 37) % 1201).fill(i))
+        sent.push(hex(frame))
+        expect(frames.send(frame)).toBe(true)
+        if (i === 1000) expect(yield* Effect.promise(() => Kit.within(3000, () => isReady(client)))).toBe(true)
+        if (i % 50 === 0) yield* Effect.promise(() => Kit.sleep(4))
+      }
+      expect(yield* Effect.promise(() => Kit.within(8000, () => got.size === sent.length))).toBe(true)
+      expect([...got].sort()).toEqual(sent.sort())
+      expect(isReady(server)).toBe(true)
+    })))
+
+  it("are no longer than fits, but for the relay's own messages", () =>
+    Kit.run(Effect.gen(function*() {
+      const { client, server } = yield* pair
+      const got: Array<number> = []
+      void new RelayLinkFrames(server, (frame) => got.push(frame.length))
+      const frames = new RelayLinkFrames(client, () => {})
+      for (const wait of [false, true]) {
+        if (wait) expect(yield* Effect.promise(() => Kit.within(3000, () => isReady(client)))).toBe(true)
+        expect(frames.send(frameOf(7, new Uint8Array(1201)))).toBe(false)
+        expect(frames.send(frameOf(7, new Uint8Array(1200)))).toBe(true)
+        expect(frames.send(frameOf(0, new Uint8Array(3000)))).toBe(true)
+      }
+      expect(yield* Effect.promise(() => Kit.within(3000, () => got.length === 4))).toBe(true)
+      expect(got.sort((a, b) => a - b)).toEqual([1208, 1208, 3008, 3008])
+    })))
+
+  it("are dropped where they find no room, with bounded memory, and flow again afterwards", () =>
+    Kit.run(Effect.gen(function*() {
+      const { client, server } = yield* pair
+      let received = 0
+      void new RelayLinkFrames(server, () => received++)
+      const frames = new RelayLinkFrames(client, () => {})
+      expect(yield* Effect.promise(() => Kit.within(3000, () => isReady(client)))).toBe(true)
+      const frame = frameOf(7, new Uint8Array(1200))
+      const before = process.memoryUsage()
+      for (let i = 0; i < 60_000; i++) { // 72 MB in an instant
+        frames.send(frame)
+        if (i % 5000 === 0) yield* Effect.promise(() => Kit.sleep(0))
+      }
+      const after = process.memoryUsage()
+      expect(after.arrayBuffers + after.external - before.arrayBuffers - before.external).toBeLessThan(32 * 1024 * 1024)
+      yield* Effect.promise(() => Kit.sleep(500))
+      expect(received).toBeGreaterThan(100)
+      expect(received).toBeLessThan(59_000)
+      const soFar = received
+      for (let i = 0; i < 20; i++) {
+        frames.send(frame)
+        yield* Effect.promise(() => Kit.sleep(10))
+      }
+      expect(yield* Effect.promise(() => Kit.within(3000, () => received >= soFar + 20))).toBe(true)
+    })))
+})
+
+const isReady = (link: Link) => link.datagrams?.isReady === true
 
 describe("MsgPackCheck", () => {
   const parser = RpcSerialization.makeMsgPack({ useRecords: false }).unsafeMake()

@@ -4,9 +4,11 @@
  */
 import { connect } from "node:net"
 import { WebSocket } from "ws"
+import * as Frame from "../../protocol/Frame.ts"
 import { ErrorCode, type Request } from "../../protocol/Http3.ts"
 import { type Closed, closedByPeer } from "../link/Link.ts"
 import { CERT_HEADER, REMOTE_HEADER } from "../link/WebSocketCarrier.ts"
+import { eachFrame, PROBE } from "./FrameDatagrams.ts"
 import type { Events, SessionClosed } from "./Http3Connection.ts"
 import type { Newcomer } from "./Http3Listener.ts"
 
@@ -15,6 +17,8 @@ const HIGH_WATER_BYTES = 256 * 1024
 const LOW_WATER_BYTES = 64 * 1024
 /** Longest message that the other process takes. */
 const MAX_MESSAGE_BYTES = 128 * 1024
+/** Datagrams are dropped while so much waits for the other process. */
+const MAX_BACKLOG_BYTES = 1024 * 1024
 /** After the end of a session was said, the peer has so long to end the connection. */
 const CLOSE_GRACE_MS = 1500
 /** Nobody serves links now: RFC 9110, section 15.6.3. */
@@ -34,6 +38,8 @@ export const makeEvents = (options: Options): Events => {
   let ws: WebSocket | null = null
   let hasPaused = false
   let isOver = false
+  /** Datagrams on their way to the other process, in one message for each turn of the event loop. */
+  let batch: Array<Uint8Array> = []
 
   const onBytes = (bytes: Uint8Array) => {
     if (ws === null) return
@@ -49,7 +55,18 @@ export const makeEvents = (options: Options): Events => {
     hasPaused = false
     connection.resume()
   }
-  const onMessage = (bytes: Buffer) => {
+  const onDatagram = (bytes: Uint8Array) => {
+    if (bytes[0] === PROBE) return void connection.sendDatagram(bytes)
+    if (ws === null || ws.bufferedAmount > MAX_BACKLOG_BYTES || Frame.lengthAt(bytes, 0) !== bytes.length) return
+    if (batch.push(Uint8Array.from(bytes)) === 1) setImmediate(sendBatch)
+  }
+  const sendBatch = () => {
+    const frames = Buffer.concat(batch)
+    batch = []
+    if (ws?.readyState === WebSocket.OPEN) ws.send(frames, { binary: false })
+  }
+  const onMessage = (bytes: Buffer, isBinary: boolean) => {
+    if (!isBinary) return eachFrame(bytes, (frame) => void connection.sendDatagram(frame))
     connection.write(bytes)
     if (connection.bufferedBytes >= HIGH_WATER_BYTES) ws?.pause()
   }
@@ -106,7 +123,7 @@ export const makeEvents = (options: Options): Events => {
     onRequest,
     onStatus: () => {},
     onBytes,
-    onDatagram: () => {},
+    onDatagram,
     onDrain,
     onEnd,
     onGone: options.onGone

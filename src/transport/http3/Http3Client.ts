@@ -32,6 +32,8 @@ export interface Opened {
   readonly localHost: string
 }
 
+/** Links of this path carry relayed frames (`LinkServer`). */
+const RELAY_PATH = "/relay"
 const BUFFER_BYTES = 4 * 1024 * 1024
 /** The end of the connection has been told by then. */
 const SOCKET_LINGER_MS = 500
@@ -90,9 +92,13 @@ const openAt = async (target: Target, address: string, signal: AbortSignal): Pro
           return true
         },
         onRequest: ignore,
-        onStatus: (status) => status === 200 ? resolve({ link: made, localHost }) : fail(new CarrierRefused(status)),
+        onStatus: (status) => {
+          if (status !== 200) return fail(new CarrierRefused(status))
+          made.datagrams?.start()
+          resolve({ link: made, localHost })
+        },
         onBytes: (bytes) => made.onBytes(bytes),
-        onDatagram: ignore,
+        onDatagram: (bytes) => made.datagrams?.onDatagram(bytes),
         onDrain: ignore,
         onEnd: (closed) => {
           why = quic.fault()?.reason || why
@@ -103,7 +109,7 @@ const openAt = async (target: Target, address: string, signal: AbortSignal): Pro
       }
     })
     const remote = `${isIPv6(address) ? `[${address}]` : address}:${target.port}`
-    const made = new Http3Link(connection, remote, new Uint8Array(0), () => {
+    const made = new Http3Link(connection, remote, target.path === RELAY_PATH, () => {
       setTimeout(() => close(socket), SOCKET_LINGER_MS).unref()
     })
     link = made

@@ -1,18 +1,21 @@
 /** A relay link over WebTransport on HTTP/3, as its client has it. */
 import * as Http3 from "../../protocol/Http3.ts"
 import { CarrierLink, closedByPeer, LinkEnded } from "../link/Link.ts"
+import { FrameDatagrams } from "./FrameDatagrams.ts"
 import type { Http3Connection, SessionClosed } from "./Http3Connection.ts"
 
 export class Http3Link extends CarrierLink {
   readonly carrier = "webtransport-h3"
   readonly #connection: Http3Connection
   readonly #release: () => void
+  readonly datagrams: FrameDatagrams | undefined
 
-  /** `release`: the socket is of no more use soon. */
-  constructor(connection: Http3Connection, remote: string, serverCertSha256: Uint8Array, release: () => void) {
-    super(remote, serverCertSha256)
+  /** `carriesFrames`: it is for relayed packets. `release`: the socket is of no more use soon. */
+  constructor(connection: Http3Connection, remote: string, carriesFrames: boolean, release: () => void) {
+    super(remote, new Uint8Array(0))
     this.#connection = connection
     this.#release = release
+    this.datagrams = carriesFrames ? new FrameDatagrams(connection) : undefined
   }
 
   onBytes(bytes: Uint8Array): void {
@@ -38,6 +41,7 @@ export class Http3Link extends CarrierLink {
   }
 
   protected destroySocket(): void {
+    this.datagrams?.stop()
     this.#connection.driver.close(Http3.ErrorCode.noError, "")
     this.#release()
   }

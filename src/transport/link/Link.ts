@@ -23,8 +23,25 @@ export interface Closed {
   readonly reason: string
 }
 
+/** A QUIC packet of 1,200 bytes, which every path carries, in a relayed frame: fits into one packet of `http3/QuicheHttp3`. */
+export const MAX_DATAGRAM_FRAME_BYTES = 1208
+
+/** Beside the pipe: what may be lost, and holds nothing else up when it is. Whole relayed frames, back to back. */
+export interface Datagrams {
+  /** Of one frame. A longer one finds no way by this carrier, so that peers find out what fits. */
+  readonly maxFrameBytes: number
+  /** Frames of the largest size have been seen to get through both ways. Until then frames travel by the pipe. */
+  readonly isReady: boolean
+  /** Takes a copy. What finds no room is dropped. */
+  readonly send: (frames: Uint8Array) => void
+  /** Set by whoever reads them; `frames` is valid until it returns. */
+  onFrames: ((frames: Uint8Array) => void) | undefined
+}
+
 export interface Link {
   readonly carrier: Carrier
+  /** Of a link of purpose "relay", where the carrier has them. */
+  readonly datagrams?: Datagrams | undefined
   /** `address:port`, for logs. */
   readonly remote: string
   /** SHA-256 of the server's leaf certificate (DER): on a client what its socket saw, on a server what the client signed. */

@@ -1,8 +1,9 @@
 /**
  * Relayed frames over a link of purpose "relay". Each frame carries its own length, so the stream is cut by that. Hot path: no
- * Effect, no promise for a frame; frames of one turn of the event loop leave in one write.
+ * Effect, no promise for a frame; frames of one turn of the event loop leave in one write. Where the carrier has datagrams, the frames
+ * of sessions go by those, and only the relay's own messages by the stream.
  */
-import { MAX_FRAME_BYTES, RELAYED_HEAD_BYTES } from "../../protocol/Frame.ts"
+import { CONTROL_TAG, MAX_FRAME_BYTES, RELAYED_HEAD_BYTES, tagAt } from "../../protocol/Frame.ts"
 import { CloseCode, type Link } from "./Link.ts"
 
 /** Bytes that wait in this process above which frames are dropped, as a full router queue would. */
@@ -79,6 +80,7 @@ export interface Counters {
 export class RelayLinkFrames {
   readonly counters: Counters = { sent: 0, received: 0, dropped: 0 }
   private readonly link: Link
+  private readonly maxFrameBytes: number
   private batch: Buffer = Buffer.alloc(0)
   private batchLength = 0
   private flushing = false
@@ -86,11 +88,13 @@ export class RelayLinkFrames {
   /** Reads the link from now on. `onFrame` gets a view that is valid until it returns; a stream of anything else closes the link. */
   constructor(link: Link, onFrame: (frame: Uint8Array) => void) {
     this.link = link
-    const reader = new FrameReader((frame) => {
+    this.maxFrameBytes = link.datagrams?.maxFrameBytes ?? MAX_FRAME_BYTES
+    const take = (frame: Uint8Array) => {
       this.counters.received++
       onFrame(frame)
-    })
-    void this.read(reader)
+    }
+    void this.read(new FrameReader(take))
+    if (link.datagrams !== undefined) link.datagrams.onFrames = (frames) => void new FrameReader(take).push(frames)
   }
 
   /**
@@ -98,12 +102,18 @@ export class RelayLinkFrames {
    * of this turn of the event loop.
    */
   send(frame: Uint8Array): boolean {
+    const isControl = tagAt(frame, 0) === CONTROL_TAG
     if (
-      frame.length > MAX_FRAME_BYTES || this.link.isClosed() ||
+      frame.length > (isControl ? MAX_FRAME_BYTES : this.maxFrameBytes) || this.link.isClosed() ||
       this.batchLength + frame.length + this.link.bufferedBytes() > MAX_BACKLOG_BYTES
     ) {
       this.counters.dropped++
       return false
+    }
+    this.counters.sent++
+    if (isControl && this.link.datagrams !== undefined) {
+      this.write(Uint8Array.from(frame)) // of any size, and never lost
+      return true
     }
     if (this.batchLength + frame.length > this.batch.length) {
       this.flush()
@@ -111,7 +121,6 @@ export class RelayLinkFrames {
     }
     this.batch.set(frame, this.batchLength)
     this.batchLength += frame.length
-    this.counters.sent++
     if (!this.flushing) {
       this.flushing = true
       setImmediate(() => {
@@ -126,10 +135,15 @@ export class RelayLinkFrames {
   flush(): void {
     if (this.batchLength === 0) return
     const bytes = this.batch.subarray(0, this.batchLength)
-    // The link keeps what it was given: the next batch goes behind it, or into a new buffer.
-    this.batch = this.batch.subarray(this.batchLength)
-    if (this.batch.length < MAX_FRAME_BYTES) this.batch = Buffer.alloc(0)
     this.batchLength = 0
+    if (this.link.datagrams?.isReady === true) return this.link.datagrams.send(bytes)
+    // The link keeps what it was given: the next batch goes behind it, or into a new buffer.
+    this.batch = this.batch.subarray(bytes.length)
+    if (this.batch.length < MAX_FRAME_BYTES) this.batch = Buffer.alloc(0)
+    this.write(bytes)
+  }
+
+  private write(bytes: Uint8Array): void {
     this.link.write(bytes).catch(() => this.link.destroy("a write failed"))
   }
 

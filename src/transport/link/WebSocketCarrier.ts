@@ -3,7 +3,7 @@ import type { IncomingMessage } from "node:http"
 import type { Duplex } from "node:stream"
 import type { TLSSocket } from "node:tls"
 import { WebSocket, WebSocketServer } from "ws"
-import { type Carrier, CarrierLink, CloseCode, closedByPeer } from "./Link.ts"
+import { type Carrier, CarrierLink, CloseCode, closedByPeer, type Datagrams, MAX_DATAGRAM_FRAME_BYTES } from "./Link.ts"
 
 /** Largest message, bytes: refused at its head, before its body is kept. Longer writes are split. */
 const MAX_MESSAGE_BYTES = 128 * 1024
@@ -30,15 +30,39 @@ export class CarrierRefused extends Error {
   }
 }
 
+/** What the gateway for HTTP/3 passes on of a session's datagrams, and takes for it, as text messages: WebSocket's other kind. */
+class GatewayDatagrams implements Datagrams {
+  readonly maxFrameBytes = MAX_DATAGRAM_FRAME_BYTES
+  onFrames: ((frames: Uint8Array) => void) | undefined
+  isReady = false
+  private readonly ws: WebSocket
+
+  constructor(ws: WebSocket) {
+    this.ws = ws
+  }
+
+  send(frames: Uint8Array): void {
+    this.ws.send(Uint8Array.from(frames), { binary: false })
+  }
+
+  /** A node sends them once it has seen that they get through, both ways. */
+  receive(frames: Buffer): void {
+    this.isReady = true
+    this.onFrames?.(frames)
+  }
+}
+
 class WebSocketLink extends CarrierLink {
   readonly carrier: Carrier
   private readonly ws: WebSocket
   private lastError = ""
+  readonly datagrams: GatewayDatagrams | undefined
 
   constructor(ws: WebSocket, remote: string, serverCertSha256: Uint8Array, carrier: Carrier = "websocket") {
     super(remote, serverCertSha256)
     this.ws = ws
     this.carrier = carrier
+    this.datagrams = carrier === "webtransport-h3" ? new GatewayDatagrams(ws) : undefined
     ws.on("error", (error) => {
       this.lastError = error.message // a close follows
     })
@@ -48,6 +72,7 @@ class WebSocketLink extends CarrierLink {
     })
     ws.on("message", (data, isBinary) => {
       if (isBinary) this.deliver(data as Buffer) // `binaryType` is nodebuffer
+      else if (this.datagrams !== undefined) this.datagrams.receive(data as Buffer)
       else this.close("text message on a binary link", CloseCode.protocol)
     })
   }

@@ -1,0 +1,63 @@
+/**
+ * Relayed frames as WebTransport datagrams (RFC 9297), as a node has them. Before frames go by them, a probe of the largest size goes
+ * to the relay and back, since QUIC's own handshake says nothing of packets longer than 1,200 bytes (RFC 9000, section 14).
+ */
+import * as Frame from "../../protocol/Frame.ts"
+import { type Datagrams, MAX_DATAGRAM_FRAME_BYTES } from "../link/Link.ts"
+import type { Http3Connection } from "./Http3Connection.ts"
+
+/** No frame begins so. The relay sends such a datagram back as it is. */
+export const PROBE = 0
+/** After so long without its echo the next probe follows, so often. */
+const PROBE_MS = 250
+const MAX_PROBES = 20
+
+/** Calls back with each whole frame; what comes after something else is lost. */
+export const eachFrame = (frames: Uint8Array, use: (frame: Uint8Array) => void): void => {
+  for (let at = 0; at < frames.length;) {
+    const length = Frame.lengthAt(frames, at)
+    if (length === 0) return
+    use(frames.subarray(at, at + length))
+    at += length
+  }
+}
+
+export class FrameDatagrams implements Datagrams {
+  readonly maxFrameBytes = MAX_DATAGRAM_FRAME_BYTES
+  onFrames: ((frames: Uint8Array) => void) | undefined
+  #isReady = false
+  #probes = 0
+  #timer: NodeJS.Timeout | undefined
+  readonly #connection: Http3Connection
+
+  constructor(connection: Http3Connection) {
+    this.#connection = connection
+  }
+
+  get isReady(): boolean {
+    return this.#isReady
+  }
+
+  /** To be called once the session is open. */
+  start(): void {
+    if (this.#isReady || this.#probes === MAX_PROBES || this.#connection.driver.isClosed) return
+    this.#probes += 1
+    this.#connection.sendDatagram(new Uint8Array(MAX_DATAGRAM_FRAME_BYTES)) // PROBE first, as all of it
+    this.#timer = setTimeout(() => this.start(), PROBE_MS)
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer)
+  }
+
+  send(frames: Uint8Array): void {
+    eachFrame(frames, (frame) => this.#connection.sendDatagram(frame))
+  }
+
+  onDatagram(bytes: Uint8Array): void {
+    if (bytes[0] === PROBE) {
+      this.#isReady ||= bytes.length === MAX_DATAGRAM_FRAME_BYTES
+      if (this.#isReady) this.stop()
+    } else this.onFrames?.(bytes)
+  }
+}
