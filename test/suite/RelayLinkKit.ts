@@ -10,6 +10,7 @@ import * as Crypto from "../../src/services/Crypto.ts"
 import * as Pki from "../../src/services/Pki.ts"
 import * as Http3Client from "../../src/transport/http3/Http3Client.ts"
 import * as Http3Front from "../../src/transport/http3/Http3Front.ts"
+import type { Limits as Http3Limits } from "../../src/transport/http3/Http3Listener.ts"
 import type { CarrierLink, Link } from "../../src/transport/link/Link.ts"
 import * as LinkClient from "../../src/transport/link/LinkClient.ts"
 import type { Limits } from "../../src/transport/link/LinkPort.ts"
@@ -51,6 +52,7 @@ export interface ServerSetup {
   readonly leaf?: Pki.Leaf
   readonly changes?: Stream.Stream<Pki.Leaf>
   readonly limits?: Partial<Limits>
+  readonly http3?: Partial<Http3Limits>
   readonly onLink?: (link: Link, peer: LinkServer.Peer) => Effect.Effect<void>
   readonly authenticate?: (peer: LinkServer.Peer) => Effect.Effect<Uint8Array, LinkServer.LinkRefused>
   readonly pages?: LinkServer.Options<never>["pages"]
@@ -82,7 +84,7 @@ export const serve = Effect.fnUntraced(function*(setup: ServerSetup = {}) {
     certificate: leaf,
     changes: Stream.fromPubSub(leaves),
     gate,
-    limits: { acceptsPerSecond: 100_000, acceptBurst: 100_000 },
+    limits: { acceptsPerSecond: 100_000, acceptBurst: 100_000, ...setup.http3 },
     onError: (cause) => {
       throw cause
     }

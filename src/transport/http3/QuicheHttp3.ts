@@ -2,6 +2,7 @@
 import native, { type Config } from "@infisical/quic/dist/native/index.js"
 import { Buffer } from "node:buffer"
 import { randomBytes } from "node:crypto"
+import { SLOTS } from "../quic/QuicEngine.ts"
 import { ARRIVALS, type ConnectionIds, ID_BYTES, QuicheConnection } from "../quic/QuicheConnection.ts"
 
 const ALPN = "h3"
@@ -19,6 +20,8 @@ const MAX_STREAM_WINDOW = 2 * 1024 * 1024
 /** All of a connection's streams: see `QuicheEngine` on why it is no narrower. */
 const CONNECTION_WINDOW = 2 ** 60
 const MAX_DATAGRAMS = 512
+/** One for each path that a connection may have, and some to spare. */
+const ACTIVE_ID_LIMIT = SLOTS + 4
 const SLOT = 0
 
 /** PEM: a chain, the leaf first, and its key. */
@@ -59,7 +62,7 @@ const configured = (config: Config): Config => {
   config.setMaxStreamWindow(MAX_STREAM_WINDOW)
   config.setInitialMaxStreamsBidi(MAX_BIDI)
   config.setInitialMaxStreamsUni(MAX_UNI)
-  config.setActiveConnectionIdLimit(4)
+  config.setActiveConnectionIdLimit(ACTIVE_ID_LIMIT)
   config.setCcAlgorithm(native.CongestionControlAlgorithm.CUBIC)
   config.enablePacing(true) // see `QuicheEngine`
   config.enableDgram(true, MAX_DATAGRAMS, MAX_DATAGRAMS)
