@@ -3,7 +3,7 @@
  * link (TCP or HTTP/3) where it does not, and back to UDP as soon as it answers. `RelayBinding` decides what to say and when;
  * here it is said, through the data plane's own socket, because the relay binds the 5-tuple that packets come from.
  */
-import { Clock, Effect, Either, Option, Schema, Stream, SubscriptionRef } from "effect"
+import { Clock, Duration, Effect, Either, Option, Schema, Stream, SubscriptionRef } from "effect"
 import * as Candidate from "../protocol/Candidate.ts"
 import { tagFromHex } from "../protocol/Frame.ts"
 import * as MappingLifetime from "../protocol/MappingLifetime.ts"
@@ -31,7 +31,9 @@ export const Config = Schema.Struct({ stateDir: Schema.String })
 export type Config = typeof Config.Type
 
 const INBOX_CAPACITY = 512 // full: askers and the readers of events wait
-const RETRY_LINK = "3 seconds"
+const RETRY_LINK = Duration.seconds(3)
+/** A link that was bound for so long and then ended is replaced at once: what was at its other end has ended. */
+const SERVED_MS = 500
 const WAKE = "wake"
 
 type Carrier = "udp" | "link"
@@ -95,6 +97,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   let udp = newBinding("udp")
   let link: RelayBinding | null = null // while a link is open or being opened
   let linkKind: LegKind | null = null
+  let linkOpenedAt = Infinity
   let relay: Known | null = null
   let chosen = 0 // of the relay's addresses
   let hasMux = false
@@ -302,14 +305,12 @@ const make = Effect.fnUntraced(function*(config: Config) {
       case "LinkOpened":
         if (message.of !== link) break
         linkKind = message.kind
+        linkOpenedAt = now
         yield* settle("UDP to the relay gets no answer")
         break
       case "LinkEnded":
         if (message.of !== link) break
-        link.onLinkClosed()
-        link = null
-        yield* settle("the link to the relay ended")
-        if (udp.phase !== "bound") yield* inbox.setTimer("link", RETRY_LINK, { _tag: "OpenLink" })
+        yield* onLinkEnded(link, now)
         break
       case "Wake":
         yield* obey("udp", udp.onTick(now))
@@ -318,6 +319,15 @@ const make = Effect.fnUntraced(function*(config: Config) {
     }
     const at = Math.min(udp.wakeAt, link?.wakeAt ?? Infinity, spares.wakeAt)
     if (at < Infinity) yield* inbox.setTimer(WAKE, Math.max(1, at - (yield* nowMs)), { _tag: "Wake" })
+  })
+
+  const onLinkEnded = Effect.fnUntraced(function*(ended: RelayBinding, now: number) {
+    const hasServed = ended.phase === "bound" && now - linkOpenedAt >= SERVED_MS
+    ended.onLinkClosed()
+    link = null
+    yield* settle("the link to the relay ended")
+    if (udp.phase === "bound") return
+    yield* inbox.setTimer("link", hasServed ? Duration.zero : RETRY_LINK, { _tag: "OpenLink" })
   })
 
   /** A link by an address that is gone will never say so itself. What the relay's translators know is asked anew at once. */

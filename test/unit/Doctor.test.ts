@@ -56,6 +56,13 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     /let UDP out/
   ],
   [
+    "only web traffic reaches the relay",
+    status({ leg: { kind: "relay-h3", reason: "no answer by UDP" } }),
+    "poor",
+    /by HTTP\/3.*no answer by UDP/,
+    /let UDP out/
+  ],
+  [
     "both ends are behind symmetric translators",
     status({ peers: [{ name: "office", path: "relay-udp", reason: "probes_unanswered" }] }),
     "poor",

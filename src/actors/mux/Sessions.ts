@@ -352,12 +352,15 @@ export const make = (options: Options) => {
     if (session !== undefined && Either.isRight(opened)) session.setGrant(opened.right, signed)
   }
 
-  /** A peer that has started anew does not know its old sessions, and cannot tell: it says nothing by them. */
+  /**
+   * A peer that has started anew does not know its old sessions, and cannot tell: it says nothing by them. A newer one that is silent,
+   * too, shows nothing of that; one that was resumed is up before anybody has answered.
+   */
   const isSuperseded = (it: Held, now: number) =>
     isSilent(it.session) &&
     [...held.values()].some((other) =>
       other.session.peer.peerKey === it.session.peer.peerKey && other.upAt > it.upAt &&
-      now - other.upAt >= SUPERSEDED_MS
+      now - other.upAt >= SUPERSEDED_MS && !isSilent(other.session)
     )
 
   const tick = Effect.sync(() => {

@@ -105,10 +105,12 @@ const ofRelayLink = ({ leg, nodes, signaling }: Status): ReadonlyArray<Finding> 
         "see that this machine reaches the relay's UDP or HTTPS port"
       )
     )
+  } else if (leg?.kind === "relay-h3") {
+    const what = `relayed packets travel by HTTP/3, which costs more than UDP alone: ${leg.reason}`
+    found.push(poor("leg_by_http3", what, REMEDY.udp_blocked ?? ""))
   } else if (leg && leg.kind !== "relay-udp") {
-    found.push(
-      poor("leg_by_tls", `relayed packets travel by TLS, which is slow: ${leg.reason}`, REMEDY.udp_blocked ?? "")
-    )
+    const remedy = `${REMEDY.udp_blocked}; or, where web traffic gets out, set http3: true at the relay`
+    found.push(poor("leg_by_tls", `relayed packets travel by TLS, which is slow: ${leg.reason}`, remedy))
   }
   if (nodes?.length === 0) {
     found.push(poor("no_node", "no node is connected", "start one, with a token from sallyport token create"))

@@ -107,6 +107,7 @@ export class Http3Connection {
     this.#quic = options.quic
     this.driver = new QuicDriver({
       ...options,
+      isImpatient: options.role === "client",
       serve: () => this.#serve(),
       onClosed: () => this.#finish(null),
       onGone: () => {

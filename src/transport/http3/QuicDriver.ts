@@ -6,6 +6,8 @@ import { MAX_PACKET } from "./QuicheHttp3.ts"
 
 /** Keeps translators' mappings and both idle timers alive. */
 const KEEPALIVE_MS = 15_000
+/** An answer that has not come after so long is asked for, and after as long again the peer is dead. */
+const SILENCE_MS = 1_000
 /** RFC 9114, section 8.1: H3_EXCESSIVE_LOAD. */
 const EXCESSIVE_LOAD = 0x107
 /** All of a connection's paths are alike. */
@@ -18,6 +20,8 @@ export interface Options {
   readonly now: () => number
   /** In each turn once the handshake is over: reads and writes streams. */
   readonly serve: () => void
+  /** Whether a peer that answers nothing for 2 s is given up; else it is after the idle timeout. */
+  readonly isImpatient?: boolean
   /** Once. `fault` null: nothing came any more, or the handshake failed without a word. */
   readonly onClosed: (fault: ConnectionFault | null) => void
   /** Once, after `onClosed`: the peer has been told, and no packet is of use any more. */
@@ -32,6 +36,9 @@ export class QuicDriver {
   readonly #keepalive: NodeJS.Timeout
   #timer: NodeJS.Timeout | null = null
   #timerAt = Infinity
+  /** Of a peer that is to answer: since the first packet that left after the last one that came. */
+  #silentSince = Infinity
+  #silence: NodeJS.Timeout | null = null
   #due = false
   #established = false
   #closed = false
@@ -41,7 +48,11 @@ export class QuicDriver {
     this.#options = options
     this.#quic = options.quic
     this.meter = new FloodMeter(options.now())
-    this.#sender = new PacketSender({ ...options, slot: 0, path: PATH }, options.quic)
+    const transmit: Options["transmit"] = (...train) => {
+      if (options.isImpatient === true) this.#awaitAnswer()
+      options.transmit(...train)
+    }
+    this.#sender = new PacketSender({ ...options, transmit, slot: 0, path: PATH }, options.quic)
     this.#keepalive = setInterval(() => {
       this.#quic.ping()
       this.schedule()
@@ -60,6 +71,7 @@ export class QuicDriver {
   receive(slot: number, packet: Uint8Array): void {
     if (this.#gone) return
     if (!this.#sender.has(slot)) this.#sender.point(slot, PATH)
+    this.#silentSince = Infinity
     this.meter.received(packet.length)
     this.#quic.receive(slot, packet)
     this.schedule()
@@ -119,8 +131,30 @@ export class QuicDriver {
     this.#options.onClosed(fault)
   }
 
+  #awaitAnswer(): void {
+    const now = this.#options.now()
+    if (this.#silentSince > now) this.#silentSince = now
+    this.#silence ??= setTimeout(this.#onSilence, SILENCE_MS)
+  }
+
+  /** What left last may have been an acknowledgement, which nobody answers: so an answer is asked for first. */
+  readonly #onSilence = (): void => {
+    this.#silence = null
+    if (this.#gone || this.#silentSince === Infinity) return
+    const silentMs = this.#options.now() - this.#silentSince
+    if (silentMs >= 2 * SILENCE_MS) {
+      this.#end(null)
+      return this.#leave()
+    }
+    this.#silence = setTimeout(this.#onSilence, SILENCE_MS)
+    if (silentMs < SILENCE_MS - 1) return
+    this.#quic.ping()
+    this.schedule()
+  }
+
   #leave(): void {
     this.#gone = true
+    if (this.#silence !== null) clearTimeout(this.#silence)
     if (this.#timer !== null) clearTimeout(this.#timer)
     this.#options.onGone()
   }

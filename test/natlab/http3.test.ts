@@ -1,0 +1,41 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { childOf } from "../programs/support/Children.ts"
+import * as Lab from "./Lab.ts"
+
+/** Bytes a second: the file then takes twenty-one seconds. */
+const RATE = 250_000
+/** Far above what a move takes: the machine may be busy. What was seen is printed. */
+const STALL_MS = 6_000
+
+const relayedBy = (lab: Lab.Lab, path: string) => lab.untilPeer((peer) => peer.path === path, "15 seconds")
+
+describe.skipIf(!Lab.isPossible)("HTTP/3, where only web traffic leaves the client's network", () => {
+  it.scopedLive("costs no flow when its process at the relay is killed", () =>
+    Lab.use({ clientNat: "web443", relay: { http3: true } }, (lab) =>
+      Effect.gen(function*() {
+        const file = yield* lab.begin(`/file?rate=${RATE}`)
+        yield* relayedBy(lab, "relay-h3")
+        process.kill(childOf(lab.pid("relay"), "thread.worker"), "SIGKILL")
+        const { code, sha256, stallMs } = yield* file.done
+        process.stderr.write(`${JSON.stringify({ killed: "http3", longestStallMs: Math.round(stallMs) })}\n`)
+        assert.deepStrictEqual([code, sha256], [0, Lab.FILE_SHA256])
+        assert.isBelow(stallMs, STALL_MS)
+        assert.isTrue(lab.log("relay").some((line) => line.includes("http3") && line.includes("SIGKILL")))
+      })))
+
+  it.scopedLive("costs no flow when its process hangs, and that is ended and started again", () =>
+    Lab.use({ clientNat: "web443", relay: { http3: true } }, (lab) =>
+      Effect.gen(function*() {
+        const file = yield* lab.begin(`/file?rate=${RATE}`)
+        yield* relayedBy(lab, "relay-h3")
+        const before = childOf(lab.pid("relay"), "thread.worker")
+        process.kill(before, "SIGSTOP") // as a library that never returns would be
+        yield* relayedBy(lab, "relay-tcp")
+        const { code, sha256, stallMs } = yield* file.done
+        process.stderr.write(`${JSON.stringify({ hangs: "http3", longestStallMs: Math.round(stallMs) })}\n`)
+        assert.deepStrictEqual([code, sha256], [0, Lab.FILE_SHA256])
+        assert.isBelow(stallMs, STALL_MS)
+        assert.notStrictEqual(childOf(lab.pid("relay"), "thread.worker"), before)
+      })))
+})
