@@ -65,11 +65,16 @@ async function main(processes) {
   await lose(Number(values.loss))
   const pids = sallyport.pids.flatMap((pid) => [pid, ...childrenOf(pid)])
   const all = []
+  let now = "symmetric"
   for (let round = 0; round < Number(values.rounds); round++) {
     for (const [kind, nat] of Object.entries(WAYS)) {
-      await net("nat", "client", nat)
-      // A session without flows has no path to tell of.
-      await measure(traffic, { flows: 1, pids: [], seconds: 1, target: sallyport.target, up: false }).catch(() => {})
+      if (now !== nat) await net("nat", "client", nat)
+      now = nat
+      // A session without flows has no path to tell of; one that was cut off may take a while to be there again.
+      for (let tries = 20; tries > 0; tries--) {
+        const tried = measure(traffic, { flows: 1, pids: [], seconds: 1, target: sallyport.target, up: false })
+        if (await tried.then(() => true, () => false)) break
+      }
       await until(() => sallyport.path(), kind, "the path", MOVE_TRIES)
       const moved = await measure(traffic, { flows: 1, pids, seconds, target: sallyport.target, up: false })
       await until(() => sallyport.path(), kind, "the path, afterwards", 1)

@@ -2,7 +2,6 @@
 import type { Config } from "@infisical/quic/dist/native/index.js"
 import { Either } from "effect"
 import { X509Certificate } from "node:crypto"
-import { createSocket, type Socket } from "node:dgram"
 import * as dns from "node:dns"
 import { readFileSync } from "node:fs"
 import { isIP, isIPv6 } from "node:net"
@@ -11,6 +10,7 @@ import type { RelayTrust } from "../../protocol/EnrolmentToken.ts"
 import * as Crypto from "../../services/Crypto.ts"
 import * as Pki from "../../services/Pki.ts"
 import { CarrierRefused } from "../link/WebSocketCarrier.ts"
+import * as UdpPort from "../udp/UdpPort.ts"
 import { Http3Connection } from "./Http3Connection.ts"
 import { Http3Link } from "./Http3Link.ts"
 import * as QuicheHttp3 from "./QuicheHttp3.ts"
@@ -34,7 +34,6 @@ export interface Opened {
 
 /** Links of this path carry relayed frames (`LinkServer`). */
 const RELAY_PATH = "/relay"
-const BUFFER_BYTES = 4 * 1024 * 1024
 /** The end of the connection has been told by then. */
 const SOCKET_LINGER_MS = 500
 
@@ -62,24 +61,21 @@ const addressesOf = async ({ host, lastAddresses = [] }: Target): Promise<Readon
   }
 }
 
-const openAt = async (target: Target, address: string, signal: AbortSignal): Promise<Opened> => {
-  const socket = await connected(address, target.port, signal)
-  const localHost = socket.address().address
-  return new Promise<Opened>((resolve, reject) => {
+const openAt = (target: Target, address: string, signal: AbortSignal): Promise<Opened> =>
+  new Promise<Opened>((resolve, reject) => {
     const quic = QuicheHttp3.connect(configFor(target.trust), isIP(target.host) === 0 ? target.host : null)
-    let link: Http3Link | undefined
+    const { port } = target
+    let socket: UdpPort.UdpPort | undefined
     let why = "nothing answers"
     const fail = (error: unknown) => {
       reject(error)
-      link?.destroy("it could not be opened")
+      link.destroy("it could not be opened")
     }
     const connection = new Http3Connection({
       role: "client",
       quic,
       now: () => performance.now(),
-      transmit: (_slot, buffer, length, segment) => {
-        for (let at = 0; at < length; at += segment) socket.send(buffer, at, Math.min(segment, length - at), ignore)
-      },
+      transmit: (_slot, buffer, length, segment) => socket?.sendTrain(buffer, length, segment, port, address),
       events: {
         onEstablished: () => {
           const der = quic.peerCertificate()
@@ -88,72 +84,49 @@ const openAt = async (target: Target, address: string, signal: AbortSignal): Pro
             fail(new Error(problem ?? ""))
             return false
           }
-          made.serverCertSha256 = Crypto.sha256(der)
+          link.serverCertSha256 = Crypto.sha256(der)
           return true
         },
         onRequest: ignore,
         onStatus: (status) => {
           if (status !== 200) return fail(new CarrierRefused(status))
-          made.datagrams?.start()
-          resolve({ link: made, localHost })
+          link.datagrams?.start()
+          resolve({ link, localHost: socket?.address().host ?? "" })
         },
-        onBytes: (bytes) => made.onBytes(bytes),
-        onDatagram: (bytes) => made.datagrams?.onDatagram(bytes),
+        onBytes: (bytes) => link.onBytes(bytes),
+        onDatagram: (bytes) => link.datagrams?.onDatagram(bytes),
         onDrain: ignore,
         onEnd: (closed) => {
           why = quic.fault()?.reason || why
-          made.onEnd(closed)
+          link.onEnd(closed)
           reject(new Error(why))
         },
-        onGone: () => close(socket)
+        onGone: () => socket?.close()
       }
     })
-    const remote = `${isIPv6(address) ? `[${address}]` : address}:${target.port}`
-    const made = new Http3Link(connection, remote, target.path === RELAY_PATH, () => {
-      setTimeout(() => close(socket), SOCKET_LINGER_MS).unref()
+    const remote = `${isIPv6(address) ? `[${address}]` : address}:${port}`
+    const link = new Http3Link(connection, remote, target.path === RELAY_PATH, () => {
+      setTimeout(() => socket?.close(), SOCKET_LINGER_MS).unref()
     })
-    link = made
-    socket.on("message", (packet) => connection.driver.receive(0, packet))
-    socket.on("error", (error) => fail(error)) // the port is closed, or there is no way to it
     signal.addEventListener("abort", () => fail(new Error("given up")), { once: true })
-    connection.request(
-      isIPv6(target.host) ? `[${target.host}]:${target.port}` : `${target.host}:${target.port}`,
-      target.path
-    )
-    connection.driver.schedule()
+    UdpPort.open({
+      host: isIPv6(address) ? "::" : "0.0.0.0",
+      port: 0,
+      family: isIPv6(address) ? 6 : 4,
+      segment: QuicheHttp3.MAX_PACKET,
+      joined: false, // QUIC's packets do not tell where they end
+      peer: { host: address, port },
+      onMessage: (packet) => connection.driver.receive(0, packet),
+      onError: fail // the port is closed, or there is no way to it
+    }).then((opened) => {
+      if (link.isClosed()) return opened.close()
+      socket = opened
+      connection.request(isIPv6(target.host) ? `[${target.host}]:${port}` : `${target.host}:${port}`, target.path)
+      connection.driver.schedule()
+    }, fail)
   })
-}
 
 const ignore = () => {}
-
-const close = (socket: Socket): void => {
-  try {
-    socket.close()
-  } catch {
-    // closed already
-  }
-}
-
-/** Connected, so that the system tells when nobody listens there. */
-const connected = (address: string, port: number, signal: AbortSignal): Promise<Socket> =>
-  new Promise((resolve, reject) => {
-    const socket = createSocket({
-      type: isIPv6(address) ? "udp6" : "udp4",
-      recvBufferSize: BUFFER_BYTES,
-      sendBufferSize: BUFFER_BYTES,
-      lookup: (host, _options, done) => done(null, host, isIP(host))
-    })
-    socket.once("error", (error) => {
-      close(socket)
-      reject(error)
-    })
-    socket.connect(port, address, () => {
-      socket.removeAllListeners("error")
-      if (!signal.aborted) return resolve(socket)
-      close(socket)
-      reject(new Error("given up"))
-    })
-  })
 
 /** What is wrong with the certificate; null: nothing. Its chain was looked at by TLS where authorities are trusted. */
 const problemOf = ({ host, nowMs, trust }: Target, der: Uint8Array): string | null => {

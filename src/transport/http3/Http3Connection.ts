@@ -8,10 +8,11 @@ import { Either } from "effect"
 import * as Http3 from "../../protocol/Http3.ts"
 import * as Qpack from "../../protocol/Qpack.ts"
 import * as Varint from "../../protocol/Varint.ts"
-import type { SenderOptions } from "../quic/PacketSender.ts"
 import { type QuicConnection, READ_NOTHING, READ_RESET } from "../quic/QuicEngine.ts"
 import { OutStream } from "./OutStream.ts"
 import { QuicDriver } from "./QuicDriver.ts"
+import { MAX_PACKET } from "./QuicheHttp3.ts"
+import type { Transmit } from "./TrainSender.ts"
 import { UniStreams } from "./UniStreams.ts"
 
 const { ErrorCode, FrameType, Setting } = Http3
@@ -26,6 +27,8 @@ const CLOSE_AFTER_END_MS = 200
 const END_PATIENCE_MS = 1000
 /** Read in one go. */
 const scratch = Buffer.allocUnsafeSlow(64 * 1024)
+/** A datagram that is being sent. */
+const outgoing = Buffer.allocUnsafeSlow(MAX_PACKET)
 
 export interface SessionClosed {
   readonly code: number
@@ -54,7 +57,7 @@ export interface Events {
 export interface Options {
   readonly role: "client" | "server"
   readonly quic: QuicConnection
-  readonly transmit: SenderOptions["transmit"]
+  readonly transmit: Transmit
   /** ms, monotonic. */
   readonly now: () => number
   readonly events: Events
@@ -176,9 +179,11 @@ export class Http3Connection {
   sendDatagram(bytes: Uint8Array): boolean {
     if (!this.#isOpen || this.driver.isClosed) return false
     const head = this.#datagramHead
-    const datagram = new Uint8Array(head.length + bytes.length)
-    datagram.set(head)
-    datagram.set(bytes, head.length)
+    const length = head.length + bytes.length
+    if (length > outgoing.length) return false
+    outgoing.set(head)
+    outgoing.set(bytes, head.length)
+    const datagram = outgoing.subarray(0, length) // of which QUIC takes a copy
     const sent = this.#quic.sendDatagram(datagram)
     if (sent) {
       this.driver.meter.wrote(datagram.length)

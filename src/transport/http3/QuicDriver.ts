@@ -1,8 +1,7 @@
 /** Drives one QUIC connection: packets in and out, its timer and its end. What its streams say is the owner's. */
 import { FloodMeter } from "../quic/FloodMeter.ts"
-import { MAX_TRAINS_PER_TURN, PacketSender, type SenderOptions } from "../quic/PacketSender.ts"
 import type { ConnectionFault, QuicConnection } from "../quic/QuicEngine.ts"
-import { MAX_PACKET } from "./QuicheHttp3.ts"
+import { TrainSender, type Transmit } from "./TrainSender.ts"
 
 /** Keeps translators' mappings and both idle timers alive. */
 const KEEPALIVE_MS = 15_000
@@ -10,12 +9,10 @@ const KEEPALIVE_MS = 15_000
 const SILENCE_MS = 1_000
 /** RFC 9114, section 8.1: H3_EXCESSIVE_LOAD. */
 const EXCESSIVE_LOAD = 0x107
-/** All of a connection's paths are alike. */
-const PATH = { headBytes: 0, maxPacket: MAX_PACKET }
 
 export interface Options {
   readonly quic: QuicConnection
-  readonly transmit: SenderOptions["transmit"]
+  readonly transmit: Transmit
   /** ms, monotonic. */
   readonly now: () => number
   /** In each turn once the handshake is over: reads and writes streams. */
@@ -32,7 +29,7 @@ export class QuicDriver {
   readonly meter: FloodMeter
   readonly #options: Options
   readonly #quic: QuicConnection
-  readonly #sender: PacketSender
+  readonly #sender: TrainSender
   readonly #keepalive: NodeJS.Timeout
   #timer: NodeJS.Timeout | null = null
   #timerAt = Infinity
@@ -48,11 +45,10 @@ export class QuicDriver {
     this.#options = options
     this.#quic = options.quic
     this.meter = new FloodMeter(options.now())
-    const transmit: Options["transmit"] = (...train) => {
+    this.#sender = new TrainSender(options.quic, (slot, buffer, length, segment) => {
       if (options.isImpatient === true) this.#awaitAnswer()
-      options.transmit(...train)
-    }
-    this.#sender = new PacketSender({ ...options, transmit, slot: 0, path: PATH }, options.quic)
+      options.transmit(slot, buffer, length, segment)
+    })
     this.#keepalive = setInterval(() => {
       this.#quic.ping()
       this.schedule()
@@ -70,7 +66,6 @@ export class QuicDriver {
 
   receive(slot: number, packet: Uint8Array): void {
     if (this.#gone) return
-    if (!this.#sender.has(slot)) this.#sender.point(slot, PATH)
     this.#silentSince = Infinity
     this.meter.received(packet.length)
     this.#quic.receive(slot, packet)
@@ -98,7 +93,7 @@ export class QuicDriver {
     const now = this.#options.now()
     if (!this.#closed) this.#serve(now)
     this.#watch()
-    if (this.#sender.flush(now) === MAX_TRAINS_PER_TURN) this.schedule()
+    if (this.#sender.flush(now)) this.schedule()
     if (this.#quic.isClosed()) this.#leave()
     else this.#armTimer(now)
   }
@@ -110,9 +105,7 @@ export class QuicDriver {
       this.#sender.onEstablished()
     }
     this.#quic.replenishIds()
-    for (let event = this.#quic.nextPathEvent(); event !== null; event = this.#quic.nextPathEvent()) {
-      if (event._tag === "PeerMigrated") this.#sender.switchTo(event.slot)
-    }
+    while (this.#quic.nextPathEvent() !== null) { /* each packet says itself by which path it leaves */ }
     this.#options.serve()
     if (this.meter.exhausted(now) && this.meter.convicts(this.#quic.stats().packetsReceived)) {
       this.close(EXCESSIVE_LOAD, "packets without progress")

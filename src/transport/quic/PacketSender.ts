@@ -25,13 +25,10 @@ interface Slot {
   readonly tail: SlotTail
 }
 
-/** Of a session's options, what sending needs. */
-export type SenderOptions = Pick<SessionOptions, "now" | "path" | "ring" | "slot" | "transmit">
-
 const clampPacket = (bytes: number) => Math.max(MIN_PACKET, Math.min(LARGEST_PACKET, bytes))
 
 export class PacketSender {
-  readonly #options: SenderOptions
+  readonly #options: SessionOptions
   readonly #connection: QuicConnection
   readonly #ring: SendRing
   readonly #slots: Array<Slot | undefined> = Array.from({ length: SLOTS })
@@ -43,7 +40,7 @@ export class PacketSender {
   /** The slots that packets left by before, and until when: several moves in a row may each have swallowed something. */
   readonly #left = new Map<number, number>()
 
-  constructor(options: SenderOptions, connection: QuicConnection) {
+  constructor(options: SessionOptions, connection: QuicConnection) {
     this.#options = options
     this.#connection = connection
     this.#ring = options.ring ?? sharedRing

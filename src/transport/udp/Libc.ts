@@ -27,6 +27,8 @@ export interface Libc {
   readonly socket: (family: number) => number
   /** 0, or the errno. */
   readonly bind: (fd: number, sockaddr: Uint8Array) => number
+  /** To receive from there only, and to be told when nobody listens. 0, or the errno. */
+  readonly connect: (fd: number, sockaddr: Uint8Array) => number
   readonly close: (fd: number) => void
   /** 0, or the errno. */
   readonly setOption: (fd: number, option: readonly [level: number, name: number], value: number) => number
@@ -63,6 +65,7 @@ const wrap = (koffi: Koffi): Libc => {
   const lib = koffi.load(null)
   const socket = lib.func("int socket(int, int, int)")
   const bind = lib.func("int bind(int, const void *, uint32_t)")
+  const connect = lib.func("int connect(int, const void *, uint32_t)")
   const close = lib.func("int close(int)")
   const setsockopt = lib.func("int setsockopt(int, int, int, const void *, uint32_t)")
   const sendto = lib.func("intptr_t sendto(int, const void *, uintptr_t, int, const void *, uint32_t)")
@@ -72,6 +75,7 @@ const wrap = (koffi: Koffi): Libc => {
     errno,
     socket: (family) => socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0),
     bind: (fd, sockaddr) => bind(fd, sockaddr, sockaddr.length) === 0 ? 0 : errno(),
+    connect: (fd, sockaddr) => connect(fd, sockaddr, sockaddr.length) === 0 ? 0 : errno(),
     close: (fd) => void close(fd),
     setOption: (fd, option, value) => {
       int[0] = value

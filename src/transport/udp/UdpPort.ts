@@ -48,6 +48,8 @@ export interface Options {
   readonly onError: (cause: Error) => void
   /** Default: unless SALLYPORT_UDP_OFFLOAD=0. */
   readonly offload?: boolean
+  /** The only one to talk to: of nobody else anything comes, and the system tells by `onError` when nobody listens there. */
+  readonly peer?: SocketAddr
   /** False: each message is one datagram, which need not carry its own length. Default: the kernel may join them. */
   readonly joined?: boolean
   /** Datagrams too large for the way are dropped instead of cut (Linux with offload). For sockets that search their MTU. */
@@ -77,6 +79,8 @@ export class UdpPort {
   readonly #socket: Socket
   readonly #libc: Libc.Libc | null
   readonly #fd: number
+  /** In node:dgram's eyes, which then refuses to be told where to. */
+  readonly #isConnected: boolean
   readonly #destinations: Sockaddr.Destinations
   #segment = 0 // what the kernel's UDP_SEGMENT is now; 0 is off
   #segmenting: boolean
@@ -89,7 +93,13 @@ export class UdpPort {
   }
 
   /** @see {@link open} */
-  constructor(socket: Socket, family: 4 | 6, native: { libc: Libc.Libc; fd: number; segmenting: boolean } | null) {
+  constructor(
+    socket: Socket,
+    family: 4 | 6,
+    native: { libc: Libc.Libc; fd: number; segmenting: boolean } | null,
+    isConnected = false
+  ) {
+    this.#isConnected = isConnected
     this.#socket = socket
     this.family = family
     this.#libc = native?.libc ?? null
@@ -212,7 +222,8 @@ export class UdpPort {
 
   #viaDgram(bytes: Uint8Array, offset: number, length: number, port: number, address: string): void {
     try {
-      this.#socket.send(bytes, offset, length, port, address, this.#onSent)
+      if (this.#isConnected) this.#socket.send(bytes, offset, length, this.#onSent)
+      else this.#socket.send(bytes, offset, length, port, address, this.#onSent)
       this.counters.packets++
       this.counters.bytes += length
     } catch (cause) {
@@ -243,10 +254,12 @@ export const open = async (options: Options): Promise<UdpPort> => {
   try {
     await new Promise<void>((resolve, reject) => {
       socket.once("error", reject)
-      socket.bind(where, () => {
+      const onOpen = () => {
         socket.off("error", reject)
         resolve()
-      })
+      }
+      const { peer } = options
+      socket.bind(where, () => native === null && peer ? socket.connect(peer.port, peer.host, onOpen) : onOpen())
     })
   } catch (cause) {
     native?.libc.close(native.fd)
@@ -260,7 +273,7 @@ export const open = async (options: Options): Promise<UdpPort> => {
   enlarge(socket, native)
   socket.on("message", options.onMessage)
   socket.on("error", options.onError)
-  return new UdpPort(socket, family, native)
+  return new UdpPort(socket, family, native, native === null && options.peer !== undefined)
 }
 
 /** Closes the socket with the scope. Why offload is missing is logged once for each thread, at debug. */
@@ -294,7 +307,7 @@ const openNative = (options: Options): Native | null => {
   if (options.dontFragment === true) {
     libc.setOption(fd, options.family === 4 ? Libc.IP_MTU_DISCOVER : Libc.IPV6_MTU_DISCOVER, Libc.PMTUDISC_PROBE)
   }
-  const errno = libc.bind(fd, sockaddr)
+  const errno = libc.bind(fd, sockaddr) || connectTo(libc, fd, options)
   if (errno !== 0) {
     libc.close(fd)
     throw failed(options, nameOf(errno))
@@ -304,6 +317,12 @@ const openNative = (options: Options): Native | null => {
   const segmenting = libc.setOption(fd, Libc.UDP_SEGMENT, options.segment) === 0
   if (segmenting) libc.setOption(fd, Libc.UDP_SEGMENT, 0)
   return { libc, fd, segmenting }
+}
+
+const connectTo = (libc: Libc.Libc, fd: number, { family, peer }: Options): number => {
+  if (peer === undefined) return 0
+  const sockaddr = Sockaddr.make(peer.host, peer.port, family)
+  return sockaddr === null ? EINVAL : libc.connect(fd, sockaddr)
 }
 
 /** Best effort: the system's limit (net.core.rmem_max) holds unless we run with CAP_NET_ADMIN. */
