@@ -6,6 +6,7 @@ import { afterEach, describe, expect, it } from "vitest"
 import * as Http3 from "../../src/protocol/Http3.ts"
 import * as Qpack from "../../src/protocol/Qpack.ts"
 import * as Varint from "../../src/protocol/Varint.ts"
+import * as QuicheHttp3 from "../../src/transport/http3/QuicheHttp3.ts"
 import type { Link } from "../../src/transport/link/Link.ts"
 import * as Kit from "./RelayLinkKit.ts"
 import * as RawHttp3 from "./support/RawHttp3.ts"
@@ -167,7 +168,106 @@ const initialLike = (version: number) =>
     randomBytes(1174)
   ])
 
+describe("a session", () => {
+  it.each([
+    ["a scheme that is no web's", ":x", "x"],
+    ["a path that is none", "relay", "https"]
+  ])("is not had by %s, and the relay goes on", (_, path, scheme) =>
+    Kit.run(Effect.gen(function*() {
+      const server = yield* Kit.serve()
+      const raw = yield* rawTo(server)
+      raw.say(
+        0,
+        headers([":method", "CONNECT"], [":protocol", "webtransport"], [":scheme", scheme], [":authority", "a"], [
+          ":path",
+          path
+        ])
+      )
+      yield* promise(() => Promise.race([raw.closed, Kit.within(3000, () => statuses(raw, 0).length > 0)]))
+      expect(statuses(raw, 0)).not.toContain("200")
+      const { link } = yield* Kit.connect(server, "webtransport-h3")
+      yield* echoes(link)
+    })))
+
+  it.each([
+    [2000, "a code that WebSocket lacks", 1000, "a code that WebSocket lacks"],
+    [999_999, "another", 1000, "another"],
+    [1000, "\u20ac".repeat(100), 1000, "\u20ac".repeat(41)],
+    [3999, "ours", 3999, "ours"]
+  ])(
+    "may end with any code and reason: %s %s",
+    (code, reason, heardCode, heardReason) =>
+      Kit.run(Effect.gen(function*() {
+        const links = yield* Queue.unbounded<Link>()
+        const server = yield* Kit.serve({ onLink: (link) => Effect.zipRight(links.offer(link), Effect.never) })
+        const { link: client } = yield* Kit.connect(server, "webtransport-h3")
+        const link = yield* links.take
+        client.close(reason, code)
+        expect(yield* promise(() => link.closed)).toEqual({ by: "peer", code: heardCode, reason: heardReason })
+        const { link: other } = yield* Kit.connect(server, "webtransport-h3")
+        const back = yield* links.take
+        back.close(reason, code)
+        expect(yield* promise(() => other.closed)).toEqual({ by: "peer", code: heardCode, reason: heardReason })
+      }))
+  )
+
+  it("ends when its peer takes nothing in, for the hub, too", () =>
+    Kit.run(Effect.gen(function*() {
+      const links = yield* Queue.unbounded<Link>()
+      const server = yield* Kit.serve({
+        http3: { stuckMs: 500 },
+        onLink: (link) => Effect.zipRight(links.offer(link), Effect.never)
+      })
+      yield* Kit.connect(server, "webtransport-h3") // never read
+      const link = yield* links.take
+      const writing = promise(async () => {
+        for (let i = 0; i < 200; i++) await link.write(new Uint8Array(64 * 1024))
+      }).pipe(Effect.exit)
+      yield* Effect.timeout(writing, "8 seconds")
+      expect(yield* promise(() => link.closed)).toMatchObject({ by: "network" })
+      expect(yield* promise(() => Kit.within(3000, () => server.http3.stats.connections === 0))).toBe(true)
+    })))
+
+  it("is ended by frames that say nothing, and by any others without end", () =>
+    Kit.run(Effect.gen(function*() {
+      const server = yield* Kit.serve()
+      for (
+        const [stream, frame] of [[0, Http3.frame(FrameType.data, new Uint8Array(0))], [
+          2,
+          Http3.frame(0x21, randomBytes(9))
+        ]] as const
+      ) {
+        const raw = yield* sessionAt(server)
+        const many = Buffer.concat(Array.from({ length: 20_000 }, () => frame)).subarray(0, 40_000)
+        for (let i = 0; i < 4 && !raw.isClosed(); i++) {
+          raw.say(stream, many.subarray(0, many.length - many.length % frame.length))
+          yield* promise(() => Kit.sleep(100))
+        }
+        expect(yield* promise(() => Promise.race([raw.closed, Kit.sleep(3000)]))).toMatchObject({
+          code: ErrorCode.excessiveLoad
+        })
+      }
+    })))
+})
+
 describe("strangers", () => {
+  it("draw no more than three times what they send, until they answer", () =>
+    Kit.run(Effect.gen(function*() {
+      const server = yield* Kit.serve({ http3: { handshakeMs: 2000 } })
+      const socket = createSocket("udp4")
+      let received = 0
+      socket.on("message", ({ length }) => (received += length))
+      const quic = QuicheHttp3.connect(QuicheHttp3.clientConfig(null), "localhost")
+      const hello = Buffer.alloc(1500)
+      const length = quic.send(hello)
+      socket.send(hello.subarray(0, length), server.port, "127.0.0.1")
+      yield* promise(() => Kit.sleep(3000))
+      expect(received).toBeGreaterThan(length / 2)
+      expect(received).toBeLessThanOrEqual(3 * length)
+      expect(server.http3.stats).toMatchObject({ connections: 0, strangers: 0, refused: { late: 1 } })
+      socket.close()
+    })))
+
   it("do no harm with 20,000 datagrams of garbage, many of them like QUIC's", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve()
@@ -232,12 +332,16 @@ const translator = (port: number) => {
     )
   }
   rebind()
+  let last = Buffer.alloc(0)
   inside.on("message", (packet, from) => {
     client = from
+    last = packet
     outsides.at(-1)!.send(packet, port, "127.0.0.1")
   })
   return {
     rebind,
+    /** The client's last packet. */
+    last: () => last,
     listen: () => new Promise<number>((resolve) => inside.bind(0, "127.0.0.1", () => resolve(inside.address().port))),
     close: () => {
       for (const socket of [inside, ...outsides]) socket.close()
@@ -246,6 +350,26 @@ const translator = (port: number) => {
 }
 
 describe("a link", () => {
+  it("keeps its ways for its client, whoever else sends packets that look like its own", () =>
+    Kit.run(Effect.gen(function*() {
+      const server = yield* Kit.serve()
+      const nat = translator(server.port)
+      yield* Effect.addFinalizer(() => Effect.sync(nat.close))
+      const port = yield* promise(nat.listen)
+      const { link } = yield* Kit.connect({ port, authority: server.authority }, "webtransport-h3")
+      yield* echoes(link)
+      for (let i = 0; i < 10; i++) {
+        const other = createSocket("udp4")
+        const forged = Buffer.concat([nat.last().subarray(0, 17), randomBytes(60)])
+        yield* promise(() => new Promise((resolve) => other.send(forged, server.port, "127.0.0.1", resolve)))
+        yield* promise(() => Kit.sleep(20))
+        other.close()
+      }
+      nat.rebind()
+      yield* echoes(link, "still here")
+      expect(server.http3.stats).toMatchObject({ connections: 1 })
+    })))
+
   it("lives on when its client appears at another address, seven times", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve()

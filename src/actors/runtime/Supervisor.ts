@@ -193,7 +193,7 @@ const makeWorld = Effect.fnUntraced(function*(options: Options) {
       thread.actors.push(actor)
       actors.set(actor.name, actor)
     }
-    thread.isOptional = thread.actors.every(({ isOptional }) => isOptional)
+    thread.isOptional = thread.actors.length > 0 && thread.actors.every(({ isOptional }) => isOptional)
   }
   const metrics = yield* RuntimeMetrics.make([...threads.values()], askMetrics)
   yield* Effect.forkScoped(Effect.forever(Effect.delay(metrics.sampleMain, HEALTH_INTERVAL)))

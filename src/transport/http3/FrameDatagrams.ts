@@ -50,8 +50,12 @@ export class FrameDatagrams implements Datagrams {
     clearTimeout(this.#timer)
   }
 
-  send(frames: Uint8Array): void {
-    eachFrame(frames, (frame) => this.#connection.sendDatagram(frame))
+  send(frames: Uint8Array): number {
+    let dropped = 0
+    eachFrame(frames, (frame) => {
+      if (!this.#connection.sendDatagram(frame)) dropped += 1
+    })
+    return dropped
   }
 
   onDatagram(bytes: Uint8Array): void {

@@ -6,11 +6,11 @@ import { connect } from "node:net"
 import { WebSocket } from "ws"
 import * as Frame from "../../protocol/Frame.ts"
 import { ErrorCode, type Request } from "../../protocol/Http3.ts"
-import { type Closed, closedByPeer } from "../link/Link.ts"
+import { type Closed, closedByPeer, sendable } from "../link/Link.ts"
 import { CERT_HEADER, REMOTE_HEADER } from "../link/WebSocketCarrier.ts"
 import { eachFrame, PROBE } from "./FrameDatagrams.ts"
-import type { Events, SessionClosed } from "./Http3Connection.ts"
-import type { Newcomer } from "./Http3Listener.ts"
+import type { SessionClosed } from "./Http3Connection.ts"
+import type { Handlers, Newcomer } from "./Http3Listener.ts"
 
 /** Bytes on their way to the other process at which the peer is told to wait, and at which it may go on; and the other way round. */
 const HIGH_WATER_BYTES = 256 * 1024
@@ -21,111 +21,147 @@ const MAX_MESSAGE_BYTES = 128 * 1024
 const MAX_BACKLOG_BYTES = 1024 * 1024
 /** After the end of a session was said, the peer has so long to end the connection. */
 const CLOSE_GRACE_MS = 1500
-/** Nobody serves links now: RFC 9110, section 15.6.3. */
+/** RFC 9110, section 15: no such path, and nobody serves links now. */
+const NOT_FOUND = 404
 const BAD_GATEWAY = 502
 
-export interface Options {
-  /** The path of the other process's socket. */
-  readonly socketPath: string
-  readonly newcomer: Newcomer
-  /** The session is open. */
-  readonly onOpen: () => void
-  readonly onGone: () => void
-}
-
-export const makeEvents = (options: Options): Events => {
-  const { certSha256, connection, remote } = options.newcomer
-  let ws: WebSocket | null = null
-  let hasPaused = false
-  let isOver = false
+export class Gateway {
+  readonly handlers: Handlers
+  readonly #newcomer: Newcomer
+  readonly #socketPath: string
+  readonly #stuckMs: number
+  #ws: WebSocket | null = null
+  /** The peer was told to wait. */
+  #isHeld = false
+  #isOver = false
+  #stuck: NodeJS.Timeout | undefined
   /** Datagrams on their way to the other process, in one message for each turn of the event loop. */
-  let batch: Array<Uint8Array> = []
+  #batch: Array<Uint8Array> = []
 
-  const onBytes = (bytes: Uint8Array) => {
-    if (ws === null) return
-    for (let at = 0; at < bytes.length; at += MAX_MESSAGE_BYTES) {
-      ws.send(bytes.subarray(at, at + MAX_MESSAGE_BYTES), onSent)
+  /** `socketPath`: of the other process. A peer that takes nothing in for `stuckMs` is cut: that process cannot reach it any more. */
+  constructor(newcomer: Newcomer, socketPath: string, stuckMs: number) {
+    this.#newcomer = newcomer
+    this.#stuckMs = stuckMs
+    this.#socketPath = socketPath
+    this.handlers = {
+      onRequest: (request) => this.#onRequest(request),
+      onBytes: (bytes) => this.#onBytes(bytes),
+      onDatagram: (bytes) => this.#onDatagram(bytes),
+      onDrain: () => this.#onDrain(),
+      onEnd: (closed) => this.#onEnd(closed)
     }
-    if (hasPaused || ws.bufferedAmount < HIGH_WATER_BYTES) return
-    hasPaused = true
-    connection.pause()
   }
-  const onSent = () => {
-    if (!hasPaused || ws === null || ws.bufferedAmount > LOW_WATER_BYTES) return
-    hasPaused = false
-    connection.resume()
-  }
-  const onDatagram = (bytes: Uint8Array) => {
-    if (bytes[0] === PROBE) return void connection.sendDatagram(bytes)
-    if (ws === null || ws.bufferedAmount > MAX_BACKLOG_BYTES || Frame.lengthAt(bytes, 0) !== bytes.length) return
-    if (batch.push(Uint8Array.from(bytes)) === 1) setImmediate(sendBatch)
-  }
-  const sendBatch = () => {
-    const frames = Buffer.concat(batch)
-    batch = []
-    if (ws?.readyState === WebSocket.OPEN) ws.send(frames, { binary: false })
-  }
-  const onMessage = (bytes: Buffer, isBinary: boolean) => {
-    if (!isBinary) return eachFrame(bytes, (frame) => void connection.sendDatagram(frame))
-    connection.write(bytes)
-    if (connection.bufferedBytes >= HIGH_WATER_BYTES) ws?.pause()
-  }
-  const onDrain = () => {
-    if (ws?.isPaused === true && connection.bufferedBytes <= LOW_WATER_BYTES) ws.resume()
-  }
-  /** The other process ends the link; without a word, where it died. */
-  const onLinkEnd = ({ by, code, reason }: Closed) => {
-    if (isOver) return
-    isOver = true
-    if (by === "network") return connection.driver.close(ErrorCode.noError, "")
-    connection.end({ code, reason })
-    setTimeout(() => connection.driver.close(ErrorCode.noError, ""), CLOSE_GRACE_MS).unref()
-  }
-  /** The peer does. */
-  const onEnd = (closed: SessionClosed | null) => {
-    const isFirst = !isOver
-    isOver = true
-    connection.driver.close(ErrorCode.noError, "")
-    if (ws === null || !isFirst) return ws?.terminate()
-    const told = closed === null ? null : closedByPeer(closed.code, closed.reason)
-    if (told === null || told.by === "network" || ws.readyState !== WebSocket.OPEN) return ws.terminate()
-    ws.resume()
-    ws.close(told.code, told.reason.slice(0, 100))
-  }
-  const onRequest = ({ path }: Request) => {
-    const socket = new WebSocket(`ws://relay${path}`, {
-      createConnection: () => connect(options.socketPath),
+
+  #onRequest({ path, scheme }: Request): void {
+    const { certSha256, connection, remote, welcome } = this.#newcomer
+    if (scheme !== "https" || !path.startsWith("/")) return connection.answer(NOT_FOUND)
+    const ws = new WebSocket(`ws://relay${path}`, {
+      createConnection: () => connect(this.#socketPath),
       headers: { [REMOTE_HEADER]: remote, [CERT_HEADER]: Buffer.from(certSha256).toString("hex") },
       perMessageDeflate: false,
       maxPayload: MAX_MESSAGE_BYTES,
       skipUTF8Validation: true,
       generateMask: (mask) => void mask.fill(0)
     })
-    socket.once("open", () => {
-      ws = socket
-      options.onOpen()
+    this.#ws = ws
+    ws.once("open", () => {
+      if (this.#isOver) return
+      welcome()
       connection.answer(200)
     })
-    socket.once("unexpected-response", (_request, response) => {
+    ws.once("unexpected-response", (_request, response) => {
       const retryAfter = response.headers["retry-after"]
-      connection.answer(
-        response.statusCode ?? BAD_GATEWAY,
-        retryAfter === undefined ? [] : [["retry-after", retryAfter]]
-      )
-      response.destroy()
+      const headers = retryAfter === undefined ? [] : [["retry-after", retryAfter] as const]
+      connection.answer(response.statusCode ?? BAD_GATEWAY, headers)
+      ws.terminate()
     })
-    socket.on("error", () => connection.answer(BAD_GATEWAY)) // a close follows where it was open
-    socket.on("message", onMessage)
-    socket.on("close", (code, reason) => onLinkEnd(closedByPeer(code, reason.toString())))
+    let wasOpen = false
+    ws.once("open", () => (wasOpen = true))
+    ws.on("error", () => connection.answer(BAD_GATEWAY)) // passed over where another answer was given
+    ws.on("message", (bytes: Buffer, isBinary: boolean) => this.#onMessage(bytes, isBinary))
+    ws.on("close", (code, reason) => wasOpen && this.#onLinkEnd(closedByPeer(code, reason.toString())))
   }
-  return {
-    onEstablished: () => true,
-    onRequest,
-    onStatus: () => {},
-    onBytes,
-    onDatagram,
-    onDrain,
-    onEnd,
-    onGone: options.onGone
+
+  #onBytes(bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length; at += MAX_MESSAGE_BYTES) {
+      this.#send(bytes.subarray(at, at + MAX_MESSAGE_BYTES), true)
+    }
+    if (this.#isHeld || this.#waiting() < HIGH_WATER_BYTES) return
+    this.#isHeld = true
+    this.#newcomer.connection.pause()
+  }
+
+  #send(bytes: Uint8Array, binary: boolean): void {
+    if (this.#ws?.readyState === WebSocket.OPEN) this.#ws.send(bytes, { binary }, this.#onSent)
+  }
+
+  readonly #onSent = (): void => {
+    if (!this.#isHeld || this.#waiting() > LOW_WATER_BYTES) return
+    this.#isHeld = false
+    this.#newcomer.connection.resume()
+  }
+
+  #waiting(): number {
+    return this.#ws?.bufferedAmount ?? 0
+  }
+
+  #onDatagram(bytes: Uint8Array): void {
+    if (bytes[0] === PROBE) return void this.#newcomer.connection.sendDatagram(bytes)
+    if (this.#waiting() > MAX_BACKLOG_BYTES || Frame.lengthAt(bytes, 0) !== bytes.length) return
+    if (this.#batch.push(Uint8Array.from(bytes)) === 1) setImmediate(() => this.#sendBatch())
+  }
+
+  #sendBatch(): void {
+    const frames = Buffer.concat(this.#batch)
+    this.#batch = []
+    this.#send(frames, false)
+  }
+
+  #onMessage(bytes: Buffer, isBinary: boolean): void {
+    const { connection } = this.#newcomer
+    if (!isBinary) return eachFrame(bytes, (frame) => void connection.sendDatagram(frame))
+    connection.write(bytes)
+    if (connection.bufferedBytes < HIGH_WATER_BYTES || this.#ws?.isPaused === true) return
+    this.#ws?.pause()
+    this.#awaitRoom()
+  }
+
+  #awaitRoom(): void {
+    clearTimeout(this.#stuck)
+    const cut = () => this.#newcomer.connection.driver.close(ErrorCode.excessiveLoad, "too slow")
+    this.#stuck = setTimeout(cut, this.#stuckMs)
+  }
+
+  #onDrain(): void {
+    if (this.#ws?.isPaused !== true) return
+    if (this.#newcomer.connection.bufferedBytes > LOW_WATER_BYTES) return this.#awaitRoom() // slow, and still there
+    clearTimeout(this.#stuck)
+    this.#ws.resume()
+  }
+
+  /** The other process ends the link; without a word, where it died. */
+  #onLinkEnd({ by, code, reason }: Closed): void {
+    const { connection } = this.#newcomer
+    if (this.#isOver) return
+    this.#isOver = true
+    clearTimeout(this.#stuck)
+    if (by === "network") return connection.driver.close(ErrorCode.noError, "")
+    connection.end({ code, reason })
+    setTimeout(() => connection.driver.close(ErrorCode.noError, ""), CLOSE_GRACE_MS).unref()
+  }
+
+  /** The peer does. */
+  #onEnd(closed: SessionClosed | null): void {
+    const isFirst = !this.#isOver
+    const ws = this.#ws
+    this.#isOver = true
+    clearTimeout(this.#stuck)
+    this.#newcomer.connection.driver.close(ErrorCode.noError, "")
+    if (ws === null) return
+    if (!isFirst || closed === null || ws.readyState !== WebSocket.OPEN) return ws.terminate()
+    if (closedByPeer(closed.code, closed.reason).by === "network") return ws.terminate()
+    const [code, reason] = sendable(closed.code, closed.reason)
+    ws.resume()
+    ws.close(code, Buffer.from(reason))
   }
 }

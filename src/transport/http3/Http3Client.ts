@@ -9,7 +9,9 @@ import * as tls from "node:tls"
 import type { RelayTrust } from "../../protocol/EnrolmentToken.ts"
 import * as Crypto from "../../services/Crypto.ts"
 import * as Pki from "../../services/Pki.ts"
+import { authorityOf } from "../link/TlsDial.ts"
 import { CarrierRefused } from "../link/WebSocketCarrier.ts"
+import type { QuicheConnection } from "../quic/QuicheConnection.ts"
 import * as UdpPort from "../udp/UdpPort.ts"
 import { Http3Connection } from "./Http3Connection.ts"
 import { Http3Link } from "./Http3Link.ts"
@@ -34,8 +36,12 @@ export interface Opened {
 
 /** Links of this path carry relayed frames (`LinkServer`). */
 const RELAY_PATH = "/relay"
+/** RFC 9000, section 20.1: what follows is TLS's alert (RFC 8446, section 6). */
+const CRYPTO_ERROR = 0x100
 /** The end of the connection has been told by then. */
 const SOCKET_LINGER_MS = 500
+
+const ignore = () => {}
 
 /** Rejects with an `Error` whose message says why, or `CarrierRefused`. An abort leaves nothing open. */
 export const open = async (target: Target, signal: AbortSignal): Promise<Opened> => {
@@ -61,72 +67,117 @@ const addressesOf = async ({ host, lastAddresses = [] }: Target): Promise<Readon
   }
 }
 
-const openAt = (target: Target, address: string, signal: AbortSignal): Promise<Opened> =>
-  new Promise<Opened>((resolve, reject) => {
-    const quic = QuicheHttp3.connect(configFor(target.trust), isIP(target.host) === 0 ? target.host : null)
-    const { port } = target
-    let socket: UdpPort.UdpPort | undefined
-    let why = "nothing answers"
-    const fail = (error: unknown) => {
-      reject(error)
-      link.destroy("it could not be opened")
-    }
-    const connection = new Http3Connection({
+const openAt = async (target: Target, address: string, signal: AbortSignal): Promise<Opened> => {
+  const attempt = new Attempt(target, address)
+  signal.addEventListener("abort", () => attempt.fail(new Error("given up")), { once: true })
+  try {
+    attempt.begin(await attempt.bind())
+  } catch (error) {
+    attempt.fail(error)
+  }
+  return attempt.opened
+}
+
+/** One connection from its socket to its open session. */
+class Attempt {
+  readonly opened: Promise<Opened>
+  readonly #target: Target
+  readonly #address: string
+  readonly #quic: QuicheConnection
+  readonly #connection: Http3Connection
+  readonly #link: Http3Link
+  #socket: UdpPort.UdpPort | undefined
+  #resolve: (opened: Opened) => void = ignore
+  #reject: (error: unknown) => void = ignore
+
+  constructor(target: Target, address: string) {
+    this.#target = target
+    this.#address = address
+    this.opened = new Promise((resolve, reject) => {
+      this.#resolve = resolve
+      this.#reject = reject
+    })
+    this.opened.catch(ignore) // it may fail before anybody waits for it
+    this.#quic = QuicheHttp3.connect(configFor(target.trust), isIP(target.host) === 0 ? target.host : null)
+    this.#connection = new Http3Connection({
       role: "client",
-      quic,
+      quic: this.#quic,
       now: () => performance.now(),
-      transmit: (_slot, buffer, length, segment) => socket?.sendTrain(buffer, length, segment, port, address),
-      events: {
-        onEstablished: () => {
-          const der = quic.peerCertificate()
-          const problem = der === null ? "the relay showed no certificate" : problemOf(target, der)
-          if (problem !== null || der === null) {
-            fail(new Error(problem ?? ""))
-            return false
-          }
-          link.serverCertSha256 = Crypto.sha256(der)
-          return true
-        },
-        onRequest: ignore,
-        onStatus: (status) => {
-          if (status !== 200) return fail(new CarrierRefused(status))
-          link.datagrams?.start()
-          resolve({ link, localHost: socket?.address().host ?? "" })
-        },
-        onBytes: (bytes) => link.onBytes(bytes),
-        onDatagram: (bytes) => link.datagrams?.onDatagram(bytes),
-        onDrain: ignore,
-        onEnd: (closed) => {
-          why = quic.fault()?.reason || why
-          link.onEnd(closed)
-          reject(new Error(why))
-        },
-        onGone: () => socket?.close()
-      }
+      transmit: (_slot, buffer, length, segment) =>
+        this.#socket?.sendTrain(buffer, length, segment, target.port, address)
     })
-    const remote = `${isIPv6(address) ? `[${address}]` : address}:${port}`
-    const link = new Http3Link(connection, remote, target.path === RELAY_PATH, () => {
-      setTimeout(() => socket?.close(), SOCKET_LINGER_MS).unref()
+    const remote = authorityOf(address, target.port)
+    this.#link = new Http3Link(this.#connection, remote, target.path === RELAY_PATH, () => {
+      setTimeout(() => this.#socket?.close(), SOCKET_LINGER_MS).unref()
     })
-    signal.addEventListener("abort", () => fail(new Error("given up")), { once: true })
-    UdpPort.open({
-      host: isIPv6(address) ? "::" : "0.0.0.0",
+    this.#connection.attach({
+      onEstablished: () => this.#onEstablished(),
+      onRequest: ignore,
+      onStatus: (status) => this.#onStatus(status),
+      onBytes: (bytes) => this.#link.onBytes(bytes),
+      onDatagram: (bytes) => this.#link.datagrams?.onDatagram(bytes),
+      onDrain: ignore,
+      onEnd: (closed) => {
+        this.#link.onEnd(closed)
+        this.#reject(new Error(whyOf(this.#quic)))
+      },
+      onGone: () => this.#socket?.close()
+    })
+  }
+
+  bind(): Promise<UdpPort.UdpPort> {
+    const isV6 = isIPv6(this.#address)
+    return UdpPort.open({
+      host: isV6 ? "::" : "0.0.0.0",
       port: 0,
-      family: isIPv6(address) ? 6 : 4,
+      family: isV6 ? 6 : 4,
       segment: QuicheHttp3.MAX_PACKET,
       joined: false, // QUIC's packets do not tell where they end
-      peer: { host: address, port },
-      onMessage: (packet) => connection.driver.receive(0, packet),
-      onError: fail // the port is closed, or there is no way to it
-    }).then((opened) => {
-      if (link.isClosed()) return opened.close()
-      socket = opened
-      connection.request(isIPv6(target.host) ? `[${target.host}]:${port}` : `${target.host}:${port}`, target.path)
-      connection.driver.schedule()
-    }, fail)
-  })
+      peer: { host: this.#address, port: this.#target.port },
+      onMessage: (packet) => this.#connection.driver.receive(0, packet),
+      onError: (error) => this.fail(error) // the port is closed, or there is no way to it
+    })
+  }
 
-const ignore = () => {}
+  begin(socket: UdpPort.UdpPort): void {
+    if (this.#link.isClosed()) return socket.close()
+    this.#socket = socket
+    const { host, path, port } = this.#target
+    this.#connection.request(authorityOf(host, port), path)
+    this.#connection.driver.schedule()
+  }
+
+  fail(error: unknown): void {
+    this.#reject(error)
+    this.#link.destroy("it could not be opened, or there is no way to the relay any more")
+  }
+
+  #onEstablished(): boolean {
+    const der = this.#quic.peerCertificate()
+    const problem = der === null ? "the relay showed no certificate" : problemOf(this.#target, der)
+    if (problem !== null || der === null) {
+      this.fail(new Error(problem ?? ""))
+      return false
+    }
+    this.#link.serverCertSha256 = Crypto.sha256(der)
+    return true
+  }
+
+  #onStatus(status: number): void {
+    if (status !== 200) return this.fail(new CarrierRefused(status))
+    this.#link.datagrams?.start()
+    this.#resolve({ link: this.#link, localHost: this.#socket?.address().host ?? "" })
+  }
+}
+
+const whyOf = (quic: QuicheConnection): string => {
+  const fault = quic.fault()
+  if (fault === null) return "nothing answers"
+  const isTls = !fault.application && fault.code >= CRYPTO_ERROR && fault.code <= CRYPTO_ERROR + 0xff
+  return isTls
+    ? `TLS failed with alert ${fault.code - CRYPTO_ERROR}`
+    : fault.reason || `QUIC failed with code ${fault.code}`
+}
 
 /** What is wrong with the certificate; null: nothing. Its chain was looked at by TLS where authorities are trusted. */
 const problemOf = ({ host, nowMs, trust }: Target, der: Uint8Array): string | null => {

@@ -19,6 +19,8 @@ const { ErrorCode, FrameType, Setting } = Http3
 
 /** Of a request's or an answer's header section, and of any other frame or capsule that is kept whole. */
 const MAX_FRAME_BYTES = 8192
+/** On all streams but the session's: far more than a browser says, and little enough to be parsed in vain. */
+const MAX_SAID_BYTES = 64 * 1024
 /** How a stream begins is told in so few bytes. */
 const MAX_HEAD_BYTES = 16
 /** The session's end leaves so long after its stream's, whose last bytes it would otherwise overtake: browsers drop what they have not read. */
@@ -60,7 +62,17 @@ export interface Options {
   readonly transmit: Transmit
   /** ms, monotonic. */
   readonly now: () => number
-  readonly events: Events
+}
+
+const NOBODY: Events = {
+  onEstablished: () => false,
+  onRequest: () => {},
+  onStatus: () => {},
+  onBytes: () => {},
+  onDatagram: () => {},
+  onDrain: () => {},
+  onEnd: () => {},
+  onGone: () => {}
 }
 
 interface Incoming {
@@ -88,11 +100,15 @@ export class Http3Connection {
   readonly #options: Options
   readonly #quic: QuicConnection
   readonly #uni: UniStreams
+  #events = NOBODY
+  /** Bytes that came on other streams than the session's. */
+  #said = 0
   readonly #incoming = new Map<number, Incoming>()
   readonly #answers = new Map<number, OutStream>()
   readonly #capsules = new Http3.CapsuleReader(MAX_FRAME_BYTES)
   /** The stream of the request for the session, once there is one. */
   #session: number | null = null
+  #isAnswered = false
   #isOpen = false
   #streamId = -1
   #stream: OutStream | null = null
@@ -110,12 +126,11 @@ export class Http3Connection {
     this.#quic = options.quic
     this.driver = new QuicDriver({
       ...options,
-      isImpatient: options.role === "client",
       serve: () => this.#serve(),
       onClosed: () => this.#finish(null),
       onGone: () => {
         for (const timer of this.#timers) clearTimeout(timer)
-        options.events.onGone()
+        this.#events.onGone()
       }
     })
     this.#uni = new UniStreams({
@@ -123,13 +138,14 @@ export class Http3Connection {
       isClient: options.role === "client",
       settings: SETTINGS,
       maxFrameBytes: MAX_FRAME_BYTES,
+      onBytes: (bytes) => this.#onSaid(bytes),
       onFault: (fault) => this.#fault(fault)
     })
   }
 
-  /** The session was answered with 200. */
-  get isOpen(): boolean {
-    return this.#isOpen
+  /** To be called before the first packet comes. */
+  attach(events: Events): void {
+    this.#events = events
   }
 
   /** Of the session's stream: bytes that QUIC has not taken. */
@@ -159,10 +175,11 @@ export class Http3Connection {
     })
   }
 
-  /** Server: the answer to `onRequest`. */
+  /** Server: the answer to `onRequest`. Only the first one counts. */
   answer(status: number, headers: ReadonlyArray<readonly [string, string]> = []): void {
-    if (this.#session === null || this.#isOpen) return
+    if (this.#session === null || this.#isAnswered) return
     const isOpen = status === 200
+    this.#isAnswered = true
     this.#respond(this.#session, status, [...headers, ...(isOpen ? DRAFT : [])], !isOpen)
     if (isOpen) this.#open()
     else this.#later(END_PATIENCE_MS, () => this.driver.close(ErrorCode.noError, ""))
@@ -215,12 +232,12 @@ export class Http3Connection {
   #serve(): void {
     if (!this.#began) {
       this.#began = true
-      if (!this.#options.events.onEstablished()) return this.driver.close(ErrorCode.noError, "")
+      if (!this.#events.onEstablished()) return this.driver.close(ErrorCode.noError, "")
       this.#uni.begin()
     }
     for (const id of this.#quic.readable()) {
       if (this.driver.isClosed) return
-      if ((id & 2) !== 0) this.#uni.serve(id, this.driver.meter)
+      if ((id & 2) !== 0) this.#uni.serve(id)
       else this.#serveBidi(id)
     }
     this.#serveDatagrams()
@@ -232,7 +249,8 @@ export class Http3Connection {
     const stream = this.#stream
     if (stream === null) return
     const written = this.#flushOne(stream)
-    if (written > 0) this.#options.events.onDrain()
+    if (written < 0) return this.#onStreamEnd() // the peer reads no more of it
+    if (written > 0) this.#events.onDrain()
     if (this.#closing !== null && stream.isOver) {
       const closed = this.#closing
       this.#stream = null
@@ -256,7 +274,7 @@ export class Http3Connection {
       this.driver.meter.read(data.length)
       const head = Varint.read(data, 0)
       if (head === null || !this.#isOpen || head.value * 4 !== this.#session) continue
-      this.#options.events.onDatagram(data.subarray(head.end))
+      this.#events.onDatagram(data.subarray(head.end))
     }
   }
 
@@ -273,16 +291,21 @@ export class Http3Connection {
       if (got === READ_NOTHING) return
       const finished = got === READ_RESET || this.#quic.readFinished()
       if (got > 0) {
-        this.driver.meter.read(got)
         const bytes = Uint8Array.from(scratch.subarray(0, got))
-        if (incoming.frames === null) {
-          this.#onHead(id, incoming, bytes)
-          if (this.#streamId === id) return this.#readStream(id, finished)
-        } else this.#onFrames(id, incoming.frames, bytes)
+        if (incoming.frames === null) this.#onHead(id, incoming, bytes)
+        else this.#onFrames(id, incoming.frames, bytes)
+        if (this.#streamId === id) return this.#readStream(id, finished)
+        this.#onSaid(got)
       }
       if (this.driver.isClosed) return
       if (finished) return this.#onRequestEnd(id)
     }
+  }
+
+  #onSaid(bytes: number): void {
+    this.driver.meter.read(bytes)
+    this.#said += bytes
+    if (this.#said > MAX_SAID_BYTES) this.#close(ErrorCode.excessiveLoad, "too much beside the session")
   }
 
   #onHead(id: number, incoming: Incoming, bytes: Uint8Array): void {
@@ -303,7 +326,8 @@ export class Http3Connection {
     }
     this.#streamId = id
     this.#stream = new OutStream(id)
-    if (head.end < held.length) this.#options.events.onBytes(held.subarray(head.end))
+    this.driver.meter.read(bytes.length)
+    if (head.end < held.length) this.#events.onBytes(held.subarray(head.end))
   }
 
   #readStream(id: number, isOver = false): void {
@@ -315,7 +339,7 @@ export class Http3Connection {
       if (got > 0) {
         this.driver.meter.read(got)
         this.driver.schedule() // the peer gets new credit
-        this.#options.events.onBytes(Uint8Array.from(scratch.subarray(0, got)))
+        this.#events.onBytes(Uint8Array.from(scratch.subarray(0, got)))
       }
     }
     if (finished) this.#onStreamEnd()
@@ -349,7 +373,7 @@ export class Http3Connection {
     if (method !== "CONNECT" || protocol !== "webtransport") return this.#respond(id, 404, [], true)
     if (this.#session !== null) return this.#respond(id, 429, [], true)
     this.#session = id
-    this.#options.events.onRequest(request.right)
+    this.#events.onRequest(request.right)
   }
 
   #onResponse(id: number, fields: ReadonlyArray<readonly [string, string]>): void {
@@ -363,7 +387,7 @@ export class Http3Connection {
       this.#stream = new OutStream(CLIENT_STREAM)
       this.#stream.push(Http3.webTransportHead(REQUEST))
     }
-    this.#options.events.onStatus(status.right)
+    this.#events.onStatus(status.right)
   }
 
   #onData(id: number, payload: Uint8Array): void {
@@ -419,7 +443,7 @@ export class Http3Connection {
     if (this.#over) return
     this.#over = true
     this.#stream?.fail()
-    this.#options.events.onEnd(closed)
+    this.#events.onEnd(closed)
   }
 
   #fault({ code, message }: Http3.Http3Fault): void {

@@ -4,7 +4,7 @@ import { isIPv6 } from "node:net"
 import type { Leaf } from "../../services/Pki.ts"
 import * as LocalHosts from "../udp/LocalHosts.ts"
 import * as UdpPort from "../udp/UdpPort.ts"
-import * as Gateway from "./Gateway.ts"
+import { Gateway } from "./Gateway.ts"
 import * as Http3Listener from "./Http3Listener.ts"
 import { MAX_PACKET } from "./QuicheHttp3.ts"
 
@@ -28,16 +28,11 @@ export interface Front {
 
 /** Serves until the scope ends. */
 export const make = Effect.fnUntraced(function*(options: Options) {
+  const limits = { ...Http3Listener.DEFAULT_LIMITS, ...options.limits }
   const listener = new Http3Listener.Http3Listener({
-    limits: { ...Http3Listener.DEFAULT_LIMITS, ...options.limits },
+    limits,
     certificate: shown(options.certificate),
-    onConnection: (newcomer) =>
-      Gateway.makeEvents({
-        socketPath: options.gate,
-        newcomer,
-        onOpen: () => listener.welcome(newcomer.connection),
-        onGone: () => {}
-      })
+    onConnection: (newcomer) => new Gateway(newcomer, options.gate, limits.stuckMs).handlers
   })
   let { port } = options
   for (const host of LocalHosts.of(options.host)) {

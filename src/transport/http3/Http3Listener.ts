@@ -3,7 +3,8 @@
  * what strangers may cost. A connection survives a change of its peer's address (RFC 9000, section 9).
  */
 import native, { type Config, type Header } from "@infisical/quic/dist/native/index.js"
-import { createHmac, randomBytes, randomInt, timingSafeEqual } from "node:crypto"
+import { randomBytes, randomInt } from "node:crypto"
+import { ErrorCode } from "../../protocol/Http3.ts"
 import * as IpBytes from "../../protocol/IpBytes.ts"
 import { PrefixBuckets } from "../../protocol/TokenBucket.ts"
 import { SLOTS } from "../quic/QuicEngine.ts"
@@ -11,6 +12,8 @@ import { ID_BYTES, type QuicheConnection } from "../quic/QuicheConnection.ts"
 import type { UdpPort } from "../udp/UdpPort.ts"
 import { type Events, Http3Connection } from "./Http3Connection.ts"
 import * as QuicheHttp3 from "./QuicheHttp3.ts"
+import { RetryTokens } from "./RetryTokens.ts"
+import type { Transmit } from "./TrainSender.ts"
 
 export interface Limits {
   readonly connections: number
@@ -21,6 +24,8 @@ export interface Limits {
   /** New connections a second from one /24 or /56, and how many at once. */
   readonly acceptsPerSecond: number
   readonly acceptBurst: number
+  /** ms that a peer may take nothing in, while the process that serves links waits for it. */
+  readonly stuckMs: number
 }
 
 export const DEFAULT_LIMITS: Limits = {
@@ -28,7 +33,8 @@ export const DEFAULT_LIMITS: Limits = {
   strangers: 256,
   handshakeMs: 5000,
   acceptsPerSecond: 20,
-  acceptBurst: 200
+  acceptBurst: 200,
+  stuckMs: 10_000
 }
 
 export interface Stats {
@@ -48,13 +54,17 @@ export interface Newcomer {
   readonly remote: string
   /** Of the certificate that it is shown. */
   readonly certSha256: Uint8Array
+  /** Its session is open: its deadline is lifted, and its place among the strangers free again. */
+  readonly welcome: () => void
 }
+
+/** What becomes of its session. */
+export type Handlers = Omit<Events, "onEstablished" | "onGone" | "onStatus">
 
 export interface Options {
   readonly limits: Limits
   readonly certificate: Shown
-  /** The handlers of a connection, which is being made. */
-  readonly onConnection: (newcomer: Newcomer) => Events
+  readonly onConnection: (newcomer: Newcomer) => Handlers
 }
 
 export interface Shown extends QuicheHttp3.Certificate {
@@ -69,6 +79,7 @@ interface From {
 
 interface Entry {
   readonly h3: Http3Connection
+  readonly quic: QuicheConnection
   readonly keys: Set<string>
   /** By slot; the peer's addresses. */
   readonly paths: Array<From>
@@ -81,10 +92,9 @@ const QUIC_VERSION = 1
 const MIN_INITIAL_BYTES = 1200
 /** With so many strangers, newcomers are asked to prove their address before anything is kept of them (RFC 9000, section 8.1.2). */
 const RETRY_ABOVE = 64
-const TOKEN_LIFE_MS = 10_000
-const TOKEN_HEAD_BYTES = 8
-const MAC_BYTES = 16
 const MAX_PACKET_BYTES = 1500
+
+const nameOf = ({ host, port }: From): string => host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`
 
 const keyOf = (id: Uint8Array): string => Buffer.from(id.buffer, id.byteOffset, id.byteLength).toString("latin1")
 
@@ -95,7 +105,7 @@ export class Http3Listener {
   readonly #entries = new Set<Entry>()
   readonly #buckets: PrefixBuckets
   readonly #ip = new Uint8Array(16)
-  readonly #secret = randomBytes(32)
+  readonly #tokens = new RetryTokens()
   readonly #out = Buffer.allocUnsafeSlow(MAX_PACKET_BYTES)
   #config: Config
   #shown: Shown
@@ -118,7 +128,7 @@ export class Http3Listener {
   /** No newcomers any more, and good-bye to those that there are. */
   close(): void {
     this.#stopped = true
-    for (const { h3 } of this.#entries) h3.driver.close(NO_ERROR, "the relay stops")
+    for (const { h3 } of this.#entries) h3.driver.close(ErrorCode.noError, "the relay stops")
   }
 
   onDatagram(socket: UdpPort, bytes: Buffer, host: string, port: number): void {
@@ -135,9 +145,17 @@ export class Http3Listener {
     if (!this.#stopped && bytes.length >= MIN_INITIAL_BYTES) this.#onNewcomer(header, bytes, { socket, host, port })
   }
 
-  #deliver(entry: Entry, bytes: Buffer, socket: UdpPort, host: string, port: number): void {
-    const slot = slotOf(entry, socket, host, port)
-    if (slot !== -1) entry.h3.driver.receive(slot, bytes)
+  /**
+   * A slot keeps its address for good, since QUIC asks for no proof of an address under a slot that has proved one; and only a packet that
+   * QUIC could open gets one, or whoever has seen an id could use them up. Who moves more often than there are slots connects anew.
+   */
+  #deliver({ h3, paths, quic }: Entry, bytes: Buffer, socket: UdpPort, host: string, port: number): void {
+    const known = paths.findIndex((path) => path.port === port && path.host === host && path.socket === socket)
+    if (known !== -1) return h3.driver.receive(known, bytes)
+    if (paths.length === SLOTS) return
+    const { packetsReceived } = quic.stats()
+    h3.driver.receive(paths.push({ socket, host, port }) - 1, bytes)
+    if (quic.stats().packetsReceived === packetsReceived) paths.pop()
   }
 
   #onNewcomer(header: Header, bytes: Buffer, from: From): void {
@@ -151,99 +169,67 @@ export class Http3Listener {
     if (header.ty !== native.quiche.Type.Initial) return
     const { connections, strangers } = this.#options.limits
     if (this.stats.strangers >= strangers || this.stats.connections >= connections) return void refused.full++
-    const originalId = header.token === undefined ? null : this.#provedBy(header.token, from, dcid)
+    // After a Retry the client's packets bear the id that this side has chosen.
+    const originalId = header.token === undefined || dcid.length !== ID_BYTES
+      ? null
+      : this.#tokens.check(header.token, nameOf(from), performance.now())
     if (originalId === null && this.stats.strangers >= RETRY_ABOVE) return this.#retry(header, from)
     this.#accept(bytes, from, dcid, originalId)
   }
 
   #accept(bytes: Buffer, from: From, dcid: Uint8Array, originalId: Uint8Array | null): void {
     const keys = new Set<string>()
+    const learn = (id: Uint8Array) => {
+      keys.add(keyOf(id))
+      this.#byId.set(keyOf(id), entry)
+      return id
+    }
+    const forget = (id: Uint8Array) => {
+      keys.delete(keyOf(id))
+      this.#byId.delete(keyOf(id))
+    }
     const id = originalId === null ? randomBytes(ID_BYTES) : Buffer.from(dcid)
-    let entry: Entry | undefined
-    const learn = (known: Uint8Array) => {
-      const key = keyOf(known)
-      keys.add(key)
-      if (entry !== undefined) this.#byId.set(key, entry)
-    }
-    const forget = (known: Uint8Array) => {
-      const key = keyOf(known)
-      keys.delete(key)
-      this.#byId.delete(key)
-    }
-    const ids = {
-      next: () => {
-        const next = randomBytes(ID_BYTES)
-        learn(next)
-        return next
-      },
-      retired: forget
-    }
+    const ids = { next: () => learn(randomBytes(ID_BYTES)), retired: forget }
     const quic = QuicheHttp3.accept(this.#config, { id, originalId, ids })
-    const h3 = this.#connect(quic, from, () => entry)
-    const deadline = setTimeout(() => this.#cut(entry), this.#options.limits.handshakeMs)
-    entry = {
-      h3,
-      keys,
-      paths: [from],
-      isStranger: true,
-      deadline
+    const paths = [from]
+    const transmit: Transmit = (slot, buffer, length, segment) => {
+      const to = paths[slot]
+      to?.socket.sendTrain(buffer, length, segment, to.port, to.host)
     }
-    learn(id)
-    learn(dcid) // until the client knows the other one
+    const h3 = new Http3Connection({ role: "server", quic, now: () => performance.now(), transmit })
+    const deadline = setTimeout(() => {
+      this.stats.refused.late++
+      h3.driver.drop(ErrorCode.noError, "too late")
+    }, this.#options.limits.handshakeMs)
+    const entry: Entry = { h3, quic, keys, paths, isStranger: true, deadline }
     this.#entries.add(entry)
     this.stats.connections++
     this.stats.strangers++
+    learn(id)
+    learn(dcid) // until the client knows the other one
+    const handlers = this.#options.onConnection({
+      connection: h3,
+      remote: nameOf(from),
+      certSha256: this.#shown.sha256,
+      welcome: () => this.#welcome(entry)
+    })
+    const onEstablished = () => {
+      if (originalId === null) forget(dcid)
+      return true
+    }
+    h3.attach({ ...handlers, onEstablished, onStatus: () => {}, onGone: () => this.#forget(entry) })
     h3.driver.receive(0, bytes)
   }
 
-  #connect(quic: QuicheConnection, from: From, entry: () => Entry | undefined): Http3Connection {
-    let events: Events | undefined
-    const tell = () => events!
-    const h3 = new Http3Connection({
-      role: "server",
-      quic,
-      now: () => performance.now(),
-      transmit: (slot, buffer, length, segment) => {
-        const to = entry()?.paths[slot]
-        to?.socket.sendTrain(buffer, length, segment, to.port, to.host)
-      },
-      events: {
-        onEstablished: () => tell().onEstablished(),
-        onRequest: (request) => tell().onRequest(request),
-        onStatus: () => {},
-        onBytes: (bytes) => tell().onBytes(bytes),
-        onDatagram: (bytes) => tell().onDatagram(bytes),
-        onDrain: () => tell().onDrain(),
-        onEnd: (closed) => tell().onEnd(closed),
-        onGone: () => {
-          this.#forget(entry())
-          tell().onGone()
-        }
-      }
-    })
-    const remote = from.host.includes(":") ? `[${from.host}]:${from.port}` : `${from.host}:${from.port}`
-    events = this.#options.onConnection({ connection: h3, remote, certSha256: this.#shown.sha256 })
-    return h3
+  #welcome(entry: Entry): void {
+    if (!entry.isStranger || !this.#entries.has(entry)) return
+    entry.isStranger = false
+    this.stats.strangers--
+    clearTimeout(entry.deadline)
   }
 
-  /** Its session is open: it is no stranger any more. */
-  welcome(h3: Http3Connection): void {
-    for (const entry of this.#entries) {
-      if (entry.h3 !== h3 || !entry.isStranger) continue
-      entry.isStranger = false
-      this.stats.strangers--
-      clearTimeout(entry.deadline)
-    }
-  }
-
-  #cut(entry: Entry | undefined): void {
-    if (entry === undefined) return
-    this.stats.refused.late++
-    entry.h3.driver.close(NO_ERROR, "too late")
-  }
-
-  #forget(entry: Entry | undefined): void {
-    if (entry === undefined || !this.#entries.delete(entry)) return
+  #forget(entry: Entry): void {
+    if (!this.#entries.delete(entry)) return
     clearTimeout(entry.deadline)
     for (const key of entry.keys) this.#byId.delete(key)
     this.stats.connections--
@@ -252,39 +238,14 @@ export class Http3Listener {
 
   #retry({ dcid, scid, version }: Header, from: From): void {
     this.stats.retries++
-    const token = this.#tokenFor(from, dcid)
+    const token = this.#tokens.make(nameOf(from), dcid, performance.now())
     this.#send(from, native.quiche.retry(scid, dcid, randomBytes(ID_BYTES), token, version, this.#out))
-  }
-
-  /** What a client that had a Retry shows, with the id that it began with: both bound to its address. */
-  #tokenFor(from: From, originalId: Uint8Array): Buffer {
-    const head = Buffer.alloc(TOKEN_HEAD_BYTES)
-    head.writeDoubleBE(performance.now() + TOKEN_LIFE_MS)
-    return Buffer.concat([head, this.#mac(from, head, originalId), originalId])
-  }
-
-  /** The id that the client began with; null: no token of ours for this address, or one that is too old. */
-  #provedBy(token: Uint8Array, from: From, dcid: Uint8Array): Buffer | null {
-    const bytes = Buffer.from(token)
-    if (bytes.length <= TOKEN_HEAD_BYTES + MAC_BYTES || dcid.length !== ID_BYTES) return null
-    const head = bytes.subarray(0, TOKEN_HEAD_BYTES)
-    const originalId = bytes.subarray(TOKEN_HEAD_BYTES + MAC_BYTES)
-    const mac = bytes.subarray(TOKEN_HEAD_BYTES, TOKEN_HEAD_BYTES + MAC_BYTES)
-    if (!timingSafeEqual(mac, this.#mac(from, head, originalId))) return null
-    return performance.now() < head.readDoubleBE() ? originalId : null
-  }
-
-  #mac({ host, port }: From, head: Uint8Array, originalId: Uint8Array): Buffer {
-    return createHmac("sha256", this.#secret).update(head).update(`${host}|${port}|`).update(originalId).digest()
-      .subarray(0, MAC_BYTES)
   }
 
   #send({ host, port, socket }: From, length: number): void {
     socket.send(Uint8Array.from(this.#out.subarray(0, length)), 0, length, port, host)
   }
 }
-
-const NO_ERROR = 0x100
 
 /** Null: not QUIC. */
 const headerOf = (bytes: Uint8Array): Header | null => {
@@ -293,13 +254,4 @@ const headerOf = (bytes: Uint8Array): Header | null => {
   } catch {
     return null
   }
-}
-
-/**
- * The slot of the path by which a packet came; -1: it is dropped. A slot keeps its address for good, since QUIC asks for no proof of
- * an address under a slot that has proved one: who moves more often than there are slots connects anew.
- */
-const slotOf = ({ paths }: Entry, socket: UdpPort, host: string, port: number): number => {
-  const known = paths.findIndex((path) => path.port === port && path.host === host && path.socket === socket)
-  return known !== -1 || paths.length === SLOTS ? known : paths.push({ socket, host, port }) - 1
 }

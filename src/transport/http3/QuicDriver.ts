@@ -1,4 +1,5 @@
 /** Drives one QUIC connection: packets in and out, its timer and its end. What its streams say is the owner's. */
+import { ErrorCode } from "../../protocol/Http3.ts"
 import { FloodMeter } from "../quic/FloodMeter.ts"
 import type { ConnectionFault, QuicConnection } from "../quic/QuicEngine.ts"
 import { TrainSender, type Transmit } from "./TrainSender.ts"
@@ -7,8 +8,6 @@ import { TrainSender, type Transmit } from "./TrainSender.ts"
 const KEEPALIVE_MS = 15_000
 /** An answer that has not come after so long is asked for, and after as long again the peer is dead. */
 const SILENCE_MS = 1_000
-/** RFC 9114, section 8.1: H3_EXCESSIVE_LOAD. */
-const EXCESSIVE_LOAD = 0x107
 
 export interface Options {
   readonly quic: QuicConnection
@@ -17,8 +16,11 @@ export interface Options {
   readonly now: () => number
   /** In each turn once the handshake is over: reads and writes streams. */
   readonly serve: () => void
-  /** Whether a peer that answers nothing for 2 s is given up; else it is after the idle timeout. */
-  readonly isImpatient?: boolean
+  /**
+   * A client sends a handshake's packets again early, and gives up a peer that answers nothing for 2 s. A server does neither: before
+   * it has heard from an address twice it sends no more than three times what came from there (RFC 9000, section 8.1).
+   */
+  readonly role: "client" | "server"
   /** Once. `fault` null: nothing came any more, or the handshake failed without a word. */
   readonly onClosed: (fault: ConnectionFault | null) => void
   /** Once, after `onClosed`: the peer has been told, and no packet is of use any more. */
@@ -45,8 +47,8 @@ export class QuicDriver {
     this.#options = options
     this.#quic = options.quic
     this.meter = new FloodMeter(options.now())
-    this.#sender = new TrainSender(options.quic, (slot, buffer, length, segment) => {
-      if (options.isImpatient === true) this.#awaitAnswer()
+    this.#sender = new TrainSender(options.quic, options.role === "client", (slot, buffer, length, segment) => {
+      if (options.role === "client") this.#awaitAnswer()
       options.transmit(slot, buffer, length, segment)
     })
     this.#keepalive = setInterval(() => {
@@ -54,10 +56,6 @@ export class QuicDriver {
       this.schedule()
     }, KEEPALIVE_MS)
     this.#keepalive.unref()
-  }
-
-  get isEstablished(): boolean {
-    return this.#established
   }
 
   get isClosed(): boolean {
@@ -87,6 +85,13 @@ export class QuicDriver {
     this.schedule()
   }
 
+  /** Without a word to a peer that has not proved that it is there. */
+  drop(code: number, reason: string): void {
+    if (this.#established) return this.close(code, reason)
+    this.#end(null)
+    this.#leave()
+  }
+
   readonly #turn = (): void => {
     this.#due = false
     if (this.#gone) return
@@ -108,7 +113,7 @@ export class QuicDriver {
     while (this.#quic.nextPathEvent() !== null) { /* each packet says itself by which path it leaves */ }
     this.#options.serve()
     if (this.meter.exhausted(now) && this.meter.convicts(this.#quic.stats().packetsReceived)) {
-      this.close(EXCESSIVE_LOAD, "packets without progress")
+      this.close(ErrorCode.excessiveLoad, "packets without progress")
     }
   }
 
@@ -146,6 +151,7 @@ export class QuicDriver {
   }
 
   #leave(): void {
+    if (this.#gone) return
     this.#gone = true
     if (this.#silence !== null) clearTimeout(this.#silence)
     if (this.#timer !== null) clearTimeout(this.#timer)

@@ -22,11 +22,13 @@ export class TrainSender {
   readonly #quic: QuicConnection
   readonly #transmit: Transmit
   /** Null once the handshake is over. */
-  #flight: HandshakeFlight | null = new HandshakeFlight()
+  #flight: HandshakeFlight | null
 
-  constructor(quic: QuicConnection, transmit: Transmit) {
+  /** `repeats`: a handshake's packets, while nobody answers. */
+  constructor(quic: QuicConnection, repeats: boolean, transmit: Transmit) {
     this.#quic = quic
     this.#transmit = transmit
+    this.#flight = repeats ? new HandshakeFlight() : null
   }
 
   onEstablished(): void {

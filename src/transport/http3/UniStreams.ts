@@ -3,7 +3,6 @@ import { Either } from "effect"
 import * as Http3 from "../../protocol/Http3.ts"
 import * as Qpack from "../../protocol/Qpack.ts"
 import * as Varint from "../../protocol/Varint.ts"
-import type { FloodMeter } from "../quic/FloodMeter.ts"
 import { type QuicConnection, READ_NOTHING, READ_RESET } from "../quic/QuicEngine.ts"
 
 const { ErrorCode, FrameType, StreamType } = Http3
@@ -17,6 +16,8 @@ export interface Options {
   readonly isClient: boolean
   readonly settings: Readonly<Record<number, number>>
   readonly maxFrameBytes: number
+  /** So many were read. */
+  readonly onBytes: (bytes: number) => void
   /** Ends the connection. */
   readonly onFault: (fault: Http3.Http3Fault) => void
 }
@@ -57,13 +58,13 @@ export class UniStreams {
   }
 
   /** Reads what a stream of the peer's has. */
-  serve(id: number, meter: FloodMeter): void {
+  serve(id: number): void {
     const { quic } = this.#options
     for (;;) {
       const got = quic.read(id, scratch)
       if (got === READ_NOTHING) return
       if (got > 0) {
-        meter.read(got)
+        this.#options.onBytes(got)
         if (!this.#onBytes(id, Uint8Array.from(scratch.subarray(0, got)))) return
       }
       if (got === READ_RESET || quic.readFinished()) return this.#onEnd(id)

@@ -32,8 +32,8 @@ export interface Datagrams {
   readonly maxFrameBytes: number
   /** Frames of the largest size have been seen to get through both ways. Until then frames travel by the pipe. */
   readonly isReady: boolean
-  /** Takes a copy. What finds no room is dropped. */
-  readonly send: (frames: Uint8Array) => void
+  /** Takes a copy. What finds no room is dropped: so many, as far as is known here. */
+  readonly send: (frames: Uint8Array) => number
   /** Set by whoever reads them; `frames` is valid until it returns. */
   onFrames: ((frames: Uint8Array) => void) | undefined
 }
@@ -69,6 +69,18 @@ const HIGH_WATER_BYTES = 256 * 1024
 const LOW_WATER_BYTES = 64 * 1024
 /** How long a good-bye may take. */
 const CLOSE_GRACE_MS = 1000
+/** RFC 6455, section 5.5: 125 bytes with the code. */
+const MAX_REASON_BYTES = 123
+
+/** What WebSocket can say of an end: a code that may be sent (RFC 6455, section 7.4) and a reason that fits. */
+export const sendable = (code: number, reason: string): readonly [code: number, reason: Uint8Array] => {
+  const isCode = (code >= 1000 && code <= 1014 && code !== 1004 && code !== 1005 && code !== 1006) ||
+    (code >= 3000 && code <= 4999)
+  const bytes = new TextEncoder().encode(reason)
+  let length = Math.min(bytes.length, MAX_REASON_BYTES)
+  while (length > 0 && length < bytes.length && (bytes[length]! & 0xc0) === 0x80) length-- // no half of a character
+  return [isCode ? code : CloseCode.normal, bytes.subarray(0, length)]
+}
 
 export class LinkEnded extends Error {
   override readonly name = "LinkEnded"

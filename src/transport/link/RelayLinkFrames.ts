@@ -136,7 +136,12 @@ export class RelayLinkFrames {
     if (this.batchLength === 0) return
     const bytes = this.batch.subarray(0, this.batchLength)
     this.batchLength = 0
-    if (this.link.datagrams?.isReady === true) return this.link.datagrams.send(bytes)
+    if (this.link.datagrams?.isReady === true) {
+      const dropped = this.link.datagrams.send(bytes)
+      this.counters.dropped += dropped
+      this.counters.sent -= dropped
+      return
+    }
     // The link keeps what it was given: the next batch goes behind it, or into a new buffer.
     this.batch = this.batch.subarray(bytes.length)
     if (this.batch.length < MAX_FRAME_BYTES) this.batch = Buffer.alloc(0)

@@ -34,23 +34,29 @@ export const firstOf = <A>(ways: ReadonlyArray<Way<A>>, headStartMs: number, sig
       const at = begun++
       const way = ways[at]
       if (way === undefined) return
+      void attempt(at, way)
+      if (begun < ways.length) timer = setTimeout(begin, headStartMs)
+    }
+    const attempt = async (at: number, way: Way<A>): Promise<void> => {
       const controller = new AbortController()
       controllers.push(controller)
-      way.open(controller.signal).then((opened) => {
-        if (isOver) return way.discard(opened)
-        finish(controller)
-        resolve(opened)
-      }, (error: unknown) => {
-        if (isOver) return
-        failed++
-        if (at === ways.length - 1) lastError = error
-        if (failed === ways.length) {
-          finish(null)
-          return reject(lastError)
-        }
-        if (at === begun - 1) begin()
-      })
-      if (begun < ways.length) timer = setTimeout(begin, headStartMs)
+      let opened: A
+      try {
+        opened = await way.open(controller.signal)
+      } catch (error) {
+        return onFailed(at, error)
+      }
+      if (isOver) return way.discard(opened)
+      finish(controller)
+      resolve(opened)
+    }
+    const onFailed = (at: number, error: unknown) => {
+      if (isOver) return
+      failed++
+      if (at === ways.length - 1) lastError = error
+      if (failed < ways.length) return at === begun - 1 ? begin() : undefined
+      finish(null)
+      reject(lastError)
     }
     if (signal.aborted) return onAbort()
     signal.addEventListener("abort", onAbort, { once: true })

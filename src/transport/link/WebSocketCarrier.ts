@@ -3,7 +3,15 @@ import type { IncomingMessage } from "node:http"
 import type { Duplex } from "node:stream"
 import type { TLSSocket } from "node:tls"
 import { WebSocket, WebSocketServer } from "ws"
-import { type Carrier, CarrierLink, CloseCode, closedByPeer, type Datagrams, MAX_DATAGRAM_FRAME_BYTES } from "./Link.ts"
+import {
+  type Carrier,
+  CarrierLink,
+  CloseCode,
+  closedByPeer,
+  type Datagrams,
+  MAX_DATAGRAM_FRAME_BYTES,
+  sendable
+} from "./Link.ts"
 
 /** Largest message, bytes: refused at its head, before its body is kept. Longer writes are split. */
 const MAX_MESSAGE_BYTES = 128 * 1024
@@ -41,8 +49,9 @@ class GatewayDatagrams implements Datagrams {
     this.ws = ws
   }
 
-  send(frames: Uint8Array): void {
+  send(frames: Uint8Array): number {
     this.ws.send(Uint8Array.from(frames), { binary: false })
+    return 0
   }
 
   /** A node sends them once it has seen that they get through, both ways. */
@@ -92,7 +101,8 @@ class WebSocketLink extends CarrierLink {
 
   protected sendClose(code: number, reason: string): void {
     this.ws.resume() // else the peer's answer is never read
-    this.ws.close(code, reason.slice(0, 100))
+    const [sent, said] = sendable(code, reason)
+    this.ws.close(sent, Buffer.from(said))
   }
 
   protected destroySocket(): void {

@@ -30,6 +30,7 @@ export const open = (port: number): RawHttp3 => {
   const established = new Promise<void>((resolve) => (onEstablished = resolve))
   const closed = new Promise<ConnectionFault | null>((resolve) => (onClosed = resolve))
   const driver = new QuicDriver({
+    role: "client",
     quic,
     now: () => performance.now(),
     transmit: (_slot, buffer, length, segment) => {
