@@ -1,7 +1,8 @@
 // Bundles the command line, the library and the thread entries into dist/, and writes the library's declarations.
 // Bundled thread entries boot several times faster than unbundled ones (docs/decisions/0002-bundled-threads.md).
 import { analyzeMetafile, build } from "esbuild"
-import { execFileSync } from "node:child_process"
+import { spawn } from "node:child_process"
+import { once } from "node:events"
 import { copyFileSync, existsSync, rmSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 
@@ -10,6 +11,15 @@ const source = (path) => `${root}src/${path}`
 const entries = { index: "index.ts", "cli/main": "cli/main.ts", "actors/thread.worker": "actors/thread.worker.ts" }
 
 rmSync(`${root}dist`, { recursive: true, force: true })
+/** The library's declarations: a compiler that runs beside the bundler. */
+const declarations = async (project) => {
+  const tsc = spawn(process.execPath, [`${root}node_modules/typescript/bin/tsc`, "-p", project], { stdio: "inherit" })
+  const [code] = await once(tsc, "exit")
+  if (code !== 0) process.exit(1)
+}
+const declared = existsSync(source("index.ts")) && !process.argv.includes("--no-types")
+  ? declarations(`${root}tsconfig.build.json`).then(() => declarations(`${root}src/browser/tsconfig.build.json`))
+  : undefined
 await build({
   entryPoints: Object.fromEntries(
     Object.entries(entries).map(([name, path]) => [name, source(path)]).filter(([, path]) => existsSync(path))
@@ -72,15 +82,4 @@ const browser = await build({
   metafile: process.argv.includes("--analyze")
 })
 if (browser.metafile) console.log(await analyzeMetafile(browser.metafile))
-if (existsSync(source("index.ts")) && !process.argv.includes("--no-types")) {
-  execFileSync(process.execPath, [`${root}node_modules/typescript/bin/tsc`, "-p", `${root}tsconfig.build.json`], {
-    stdio: "inherit"
-  })
-  execFileSync(process.execPath, [
-    `${root}node_modules/typescript/bin/tsc`,
-    "-p",
-    `${root}src/browser/tsconfig.build.json`
-  ], {
-    stdio: "inherit"
-  })
-}
+await declared
