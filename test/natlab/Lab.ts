@@ -11,6 +11,8 @@ import { join } from "node:path"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 import type { Peer } from "../../src/roles/Running.ts"
+import * as AdminClient from "../../src/services/AdminClient.ts"
+import { load } from "../../src/services/config/Config.ts"
 
 /** Some part of the lab did not do what it was asked; `message` says which, with its last words. */
 export class LabFailed extends Data.TaggedError("LabFailed")<{
@@ -90,7 +92,7 @@ export interface Lab {
   /** Begins a request by name through the client's SOCKS5 listener. */
   readonly begin: (path: string) => Effect.Effect<Fetching, never, Scope.Scope>
   readonly fetch: (path: string) => Effect.Effect<Fetched>
-  /** The client's only peer, as `sallyport status --json` tells it. */
+  /** The client's only peer, as its admin API tells it, and `sallyport status --json`. */
   readonly peer: Effect.Effect<Peer, LabFailed>
   readonly untilPeer: (is: (peer: Peer) => boolean, within: Duration.DurationInput) => Effect.Effect<Peer, LabFailed>
   /** Of `lab/natlab.sh`. */
@@ -119,6 +121,8 @@ const RELAY_NAME = "relay.natlab"
 export const RELAY_2 = "203.0.113.11"
 const RELAY2 = "203.0.113.20"
 const READY_DEADLINE = Duration.seconds(30)
+/** What was just done to a network is no news to its nodes after this: they do not tell what was before. */
+const NOTICED_AFTER = Duration.millis(500)
 const LINES_KEPT = 400
 const LINES_SHOWN = 40
 export const ENV = { ...process.env, PATH: `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin` }
@@ -221,12 +225,18 @@ export const make = Effect.fnUntraced(function*(
       SOCKS5,
       `http://${RESOURCE.name}:${RESOURCE.port}${path}`
     ]))
-  const peer = client("status", "--json").pipe(Effect.flatMap((text) => {
-    const [found] = (JSON.parse(text) as { readonly peers: ReadonlyArray<Peer> }).peers
+  const status = Effect.gen(function*() {
+    const { admin } = yield* load(join(dir, "client.json"))
+    // A socket of the file system, which the lab's hosts share: asking takes no process.
+    if (admin._tag === "Unix") return yield* AdminClient.request(admin, "GET", "/v1/status")
+    return JSON.parse(yield* client("status", "--json")) as unknown
+  }).pipe(Effect.mapError(({ message }) => new LabFailed({ message })))
+  const peer = Effect.flatMap(status, (told) => {
+    const [found] = (told as { readonly peers: ReadonlyArray<Peer> }).peers
     return found === undefined
       ? Effect.fail(new LabFailed({ message: "the client has no peer" }))
       : Effect.succeed(found)
-  }))
+  })
   return {
     start,
     stop: (role) => {
@@ -300,6 +310,7 @@ const untilPeer = (
     Effect.tap((found) => void (last = `${found.path}: ${found.reason}`)),
     Effect.filterOrFail(is, () => new LabFailed({ message: "not yet" })),
     Effect.retry(Schedule.spaced("100 millis")),
+    Effect.delay(NOTICED_AFTER),
     Effect.timeoutFail({
       duration: within,
       onTimeout: () =>

@@ -46,8 +46,11 @@ const natOf = (side: NatPairs.Side): Lab.Nat =>
 
 /** A round of probes takes eight seconds; its end is the reason of those that stay relayed. */
 const SETTLED_DEADLINE = Duration.seconds(20)
-/** Asking takes a process, which a path that is about to be found would feel. */
-const ASK_EVERY = Duration.seconds(3)
+/** Before that, a reason may be one of the beginning. */
+const ASK_AFTER = Duration.seconds(3)
+const ASK_EVERY = Duration.millis(200)
+/** The log tells a path before the status does; and one that was just found may be left once more. */
+const TOLD_AFTER = Duration.seconds(1)
 const TRIAL_DEADLINE = Duration.seconds(60)
 const UNSETTLED: ReadonlySet<string> = new Set(["", "probing", "relay_first"])
 /** Whether it says why a path is what it is, rather than that this is still open. A relayed one may bear a remark behind it. */
@@ -79,7 +82,7 @@ const attempt = (lab: Lab.Lab, pair: NatPairs.Pair): Effect.Effect<Found, Lab.La
 
     const first = yield* got(lab, "/")
     yield* Effect.scoped(Effect.zipRight(lab.begin("/drip"), untilSettled(lab))) // paths are compared while data flows
-    const peer = yield* lab.peer
+    const peer = yield* Effect.delay(lab.peer, TOLD_AFTER)
     const before = yield* lab.relayBytes
     yield* got(lab, "/file")
     const relayBytesPerByte = ((yield* lab.relayBytes) - before) / Lab.FILE_BYTES
@@ -116,7 +119,7 @@ const untilSettled = (lab: Lab.Lab) => {
   const reasoned = lab.peer.pipe(
     Effect.filterOrFail(({ path, reason }) => path === "direct" || isReason(reason), () => "not yet"),
     Effect.retry(Schedule.spaced(ASK_EVERY)),
-    Effect.delay(ASK_EVERY)
+    Effect.delay(ASK_AFTER)
   )
   return Effect.ignore(Effect.timeout(Effect.raceFirst(direct, reasoned), SETTLED_DEADLINE))
 }
