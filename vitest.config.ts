@@ -4,10 +4,12 @@ import { BaseSequencer, type TestSpecification } from "vitest/node"
 /** Real threads, sockets and NATs on a machine that others may be using: a try that timed out is told, and made again. */
 const RETRIES = 2
 
-/** The simulations take minutes: begun last, one of them would keep one core waiting for the other. */
+/** These take minutes: begun last, one of them would keep one core waiting for the other. */
+const LONG = ["/test/sim/Nodes", "/test/natlab/lifetime"]
+
 class LongestFirst extends BaseSequencer {
   override async sort(files: Array<TestSpecification>): Promise<Array<TestSpecification>> {
-    const isLong = ({ moduleId }: TestSpecification) => Number(moduleId.includes("/test/sim/Nodes"))
+    const isLong = ({ moduleId }: TestSpecification) => Number(LONG.some((part) => moduleId.includes(part)))
     return (await super.sort(files)).sort((a, b) => isLong(b) - isLong(a))
   }
 }
@@ -15,6 +17,8 @@ class LongestFirst extends BaseSequencer {
 export default defineConfig({
   test: {
     sequence: { sequencer: LongestFirst },
+    // The simulations make much that is gone at once: with V8's own 16 MiB for it a fifth of their time is its collection.
+    poolOptions: { forks: { execArgv: ["--max-semi-space-size=64"] } },
     projects: [
       { test: { name: "unit", include: ["test/{unit,property,sim,suite}/**/*.test.ts"], testTimeout: 30_000 } },
       {
