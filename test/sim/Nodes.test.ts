@@ -12,10 +12,10 @@ import { ANSWERED_MS, play } from "./nodes/NodeRun.ts"
 import { VirtualTime } from "./nodes/VirtualTime.ts"
 import { type Kept, type Outcome, type Scenario, scenario } from "./world/Scenario.ts"
 
-const RUNS = Number(process.env["SALLYPORT_SIM_NODE_RUNS"] ?? 500)
+const RUNS = Number(process.env["SALLYPORT_SIM_NODE_RUNS"] ?? 300)
 const SEED = Number(process.env["SALLYPORT_SIM_SEED"] ?? 1)
 const MAX_EVENTS = 3
-/** Of idle time: with more of it the 500 scenarios would take too long. */
+/** Of idle time: with more of it the scenarios would take too long. */
 const LONGEST_MS = 8_000
 
 const kept = JSON.parse(readFileSync(new URL("kept-nodes.json", import.meta.url), "utf8")) as ReadonlyArray<Kept>
