@@ -14,6 +14,9 @@ class LongestFirst extends BaseSequencer {
   }
 }
 
+/** What takes a process's memory and stalls must have the machine to itself: after the others, one at a time. */
+const MEASURED = ["test/programs/{bulk,garbage}.test.ts"]
+
 export default defineConfig({
   test: {
     sequence: { sequencer: LongestFirst },
@@ -35,9 +38,18 @@ export default defineConfig({
         test: {
           name: "programs",
           include: ["test/programs/**/*.test.ts"],
+          exclude: MEASURED,
+          testTimeout: 180_000,
+          hookTimeout: 60_000
+        }
+      },
+      {
+        test: {
+          name: "measured",
+          include: MEASURED,
           testTimeout: 180_000,
           hookTimeout: 60_000,
-          fileParallelism: false
+          poolOptions: { forks: { singleFork: true } }
         }
       },
       {
