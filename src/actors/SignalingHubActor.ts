@@ -432,7 +432,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     )
   ).pipe(Self.fork)
   const server = yield* LinkServer.make({
-    pages: config.app ? yield* AppPage.load : () => undefined,
+    pages: config.app ? yield* AppPage.load({ http3: config.gate !== null }) : () => undefined,
     host: config.https.host,
     port: config.https.port,
     gate: config.gate ?? undefined,

@@ -18,6 +18,9 @@ const LOCK = "sallyport-connection"
 const FIRST_WAIT_SECONDS = 1
 const LONGEST_WAIT_SECONDS = 30
 
+/** The relay that gave this page says so. */
+const hasHttp3 = () => document.querySelector<HTMLMetaElement>("meta[name=http3]")?.content === "yes"
+
 export class Keeper {
   readonly #onState: (state: State) => void
   #connection: Connection | null = null
@@ -66,7 +69,7 @@ export class Keeper {
     for (let wait = FIRST_WAIT_SECONDS; run === this.#run;) {
       this.#tell(run, { _tag: "Connecting" })
       try {
-        const connection = await connect(token)
+        const connection = await connect(token, { webTransport: hasHttp3() })
         token = undefined // it is used up
         if (run !== this.#run) return await connection.close()
         this.#connection = connection

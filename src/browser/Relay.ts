@@ -32,12 +32,12 @@ export class ConnectFailed extends Schema.TaggedError<ConnectFailed>()("ConnectF
 const DEADLINE = Duration.seconds(10)
 
 /** Ends with the scope. */
-export const connect = Effect.fn("Relay.connect")(function*(tokenText: string | undefined) {
+export const connect = Effect.fn("Relay.connect")(function*(tokenText: string | undefined, webTransport: boolean) {
   const { enrol, identity } = yield* tokenText === undefined ? remembered : fromToken(tokenText)
   const { authorityKey, host, httpsPort } = identity
   const nodeKey = yield* attempt(() => BrowserKey.nodeKeyOf(identity.keys), broken)
   const authority = host.includes(":") ? `[${host}]:${httpsPort}` : `${host}:${httpsPort}`
-  const link = yield* open(authority)
+  const link = yield* open(authority, webTransport)
   const welcome = yield* Effect.tryPromise({
     try: () =>
       ClientHandshake.asClient(link, {
@@ -65,11 +65,11 @@ export const connect = Effect.fn("Relay.connect")(function*(tokenText: string | 
   }
 })
 
-const open = (authority: string) =>
+const open = (authority: string, webTransport: boolean) =>
   Effect.uninterruptibleMask((restore) =>
     restore(
       Effect.tryPromise({
-        try: (signal) => Ways.firstOf(waysTo(authority), HEAD_START_MS, signal),
+        try: (signal) => Ways.firstOf(waysTo(authority, webTransport), HEAD_START_MS, signal),
         catch: () => unreachable(authority)
       }).pipe(Effect.timeoutFail({ duration: DEADLINE, onTimeout: () => unreachable(authority) }))
     ).pipe(
@@ -81,10 +81,10 @@ const open = (authority: string) =>
 const HEAD_START_MS = 300
 
 /** By WebTransport where the browser and the relay have it: it moves with the browser from network to network. */
-const waysTo = (authority: string): ReadonlyArray<Ways.Way<CarrierLink>> => {
+const waysTo = (authority: string, webTransport: boolean): ReadonlyArray<Ways.Way<CarrierLink>> => {
   const discard = (link: CarrierLink) => link.destroy("another carrier was faster")
   return [
-    ...(WebTransportLink.isKnown()
+    ...(webTransport && WebTransportLink.isKnown()
       ? [{ open: (signal: AbortSignal) => WebTransportLink.open(`https://${authority}/browser`, signal), discard }]
       : []),
     { open: (signal: AbortSignal) => WebSocketLink.open(`wss://${authority}/browser`, signal), discard }

@@ -37,6 +37,11 @@ export interface OpenFailed extends Error {
   readonly code: Failure["code"]
 }
 
+export interface Options {
+  /** False: WebSocket only. A browser complains on its console of a relay without HTTP/3; the connection is had all the same. */
+  readonly webTransport?: boolean
+}
+
 export interface Connection {
   /** As the administrator named this client. */
   readonly name: string
@@ -66,11 +71,11 @@ export interface Connection {
  * With an enrolment token the browser becomes that client; its key is made here and never leaves. Later calls need no token: they
  * go to the relay that was used last. One link for each identity: a newer page ends an older one's. Rejects with `ConnectFailed`.
  */
-export const connect = async (token?: string): Promise<Connection> => {
+export const connect = async (token?: string, { webTransport = true }: Options = {}): Promise<Connection> => {
   const scope = Effect.runSync(Scope.make())
   const close = () => Effect.runPromise(Scope.close(scope, Exit.void))
   try {
-    const relay = await run(Scope.extend(Relay.connect(token), scope))
+    const relay = await run(Scope.extend(Relay.connect(token, webTransport), scope))
     const closed = Effect.runPromise(relay.closed).then(async ({ reason }) => {
       await close()
       return reason

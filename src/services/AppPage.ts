@@ -28,18 +28,28 @@ const FILES: Readonly<Record<string, { readonly contentType: string; readonly fi
 
 const pack = promisify(gzip)
 
-/** What is at a path; read and compressed once, held in memory (a quarter of a megabyte). */
-export const load = Effect.forEach(
-  Object.entries(FILES),
-  ([path, { contentType, file }]) =>
-    BuiltFile.read(`app/${file}`).pipe(
-      Effect.flatMap((bytes) => Effect.promise(() => pack(bytes))),
-      Effect.map((body) => [path, { contentType, body, headers: HEADERS }] as const)
-    )
-).pipe(
-  Effect.catchAll(({ message }) => Effect.as(Effect.logWarning(`no page at /app: ${message}`), [])),
-  Effect.map((pages) => {
-    const at = new Map(pages)
-    return (path: string) => at.get(path)
-  })
-)
+/** Told in the page: a browser that tried in vain would complain on its console. */
+const WITHOUT_HTTP3 = "<meta name=\"http3\" content=\"no\">"
+const WITH_HTTP3 = "<meta name=\"http3\" content=\"yes\">"
+
+/** What is at a path; read and compressed once, held in memory (a quarter of a megabyte). `http3`: whether this relay has it. */
+export const load = ({ http3 }: { readonly http3: boolean }) =>
+  Effect.forEach(
+    Object.entries(FILES),
+    ([path, { contentType, file }]) =>
+      BuiltFile.read(`app/${file}`).pipe(
+        Effect.map((bytes) =>
+          http3 && file === PAGE.file
+            ? Buffer.from(Buffer.from(bytes).toString().replace(WITHOUT_HTTP3, WITH_HTTP3))
+            : bytes
+        ),
+        Effect.flatMap((bytes) => Effect.promise(() => pack(bytes))),
+        Effect.map((body) => [path, { contentType, body, headers: HEADERS }] as const)
+      )
+  ).pipe(
+    Effect.catchAll(({ message }) => Effect.as(Effect.logWarning(`no page at /app: ${message}`), [])),
+    Effect.map((pages) => {
+      const at = new Map(pages)
+      return (path: string) => at.get(path)
+    })
+  )

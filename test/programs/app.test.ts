@@ -9,7 +9,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { type BrowserContext, chromium, type Page } from "playwright-core"
 import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
-import { certify, CHROMIUM } from "./support/Chromium.ts"
+import { certify, CHROMIUM, trust } from "./support/Chromium.ts"
 import { freePort, resource, until, World } from "./support/Programs.ts"
 
 const WAIT_MS = 20_000
@@ -102,6 +102,7 @@ describe("the relay's page in Chromium", () => {
     world = await World.start({
       relayOnly: true,
       tls: files,
+      http3: true,
       resources: [resource("intranet", port, closed)],
       access: [{ clients: ["tab"], resources: ["intranet"] }]
     })
@@ -109,7 +110,7 @@ describe("the relay's page in Chromium", () => {
     browser = await chromium.launchPersistentContext(join(dir, "browser"), {
       executablePath: CHROMIUM,
       viewport: { width: 1280, height: 860 },
-      args: ["--no-sandbox", `--ignore-certificate-errors-spki-list=${spki}`]
+      args: ["--no-sandbox", ...trust(spki)]
     })
     page = await open()
   })
@@ -139,7 +140,7 @@ describe("the relay's page in Chromium", () => {
     assert.notInclude(String(audit.out), "branch")
     await token.fill(await world.token("client", "tab"))
     await page.getByRole("button", { name: "Connect" }).click()
-    await page.getByText(`tab at 127.0.0.1:${world.ports.https}`).waitFor()
+    await page.getByText(`tab at 127.0.0.1:${world.ports.https}, by WebTransport`).waitFor()
     await page.getByText("connected", { exact: true }).waitFor()
   })
 
@@ -259,7 +260,8 @@ describe("the relay's page in Chromium", () => {
     }
     assert.includeMembers(met, ["Look again", String(port), "address", "Open", "Download"])
     // What a still is made from, before it is one; and the relay that was away.
-    const refused = (text: string) => /base URI|inline event handler|WebSocket|ERR_CONNECTION_REFUSED/.test(text)
+    const refused = (text: string) =>
+      /base URI|inline event handler|WebSocket|ERR_CONNECTION_REFUSED|Failed to establish a connection/.test(text)
     assert.deepStrictEqual(problems.filter((text) => !refused(text)), [])
   })
 

@@ -147,7 +147,12 @@ export class Gateway {
     clearTimeout(this.#stuck)
     if (by === "network") return connection.driver.close(ErrorCode.noError, "")
     connection.end({ code, reason })
-    setTimeout(() => connection.driver.close(ErrorCode.noError, ""), CLOSE_GRACE_MS).unref()
+    this.#closeLater()
+  }
+
+  /** The connection is the peer's to end: a browser that hears of both at once tells its page that the connection was lost. */
+  #closeLater(): void {
+    setTimeout(() => this.#newcomer.connection.driver.close(ErrorCode.noError, ""), CLOSE_GRACE_MS).unref()
   }
 
   /** The peer does. */
@@ -156,7 +161,8 @@ export class Gateway {
     const ws = this.#ws
     this.#isOver = true
     clearTimeout(this.#stuck)
-    this.#newcomer.connection.driver.close(ErrorCode.noError, "")
+    if (closed === null) this.#newcomer.connection.driver.close(ErrorCode.noError, "")
+    else this.#closeLater()
     if (ws === null) return
     if (!isFirst || closed === null || ws.readyState !== WebSocket.OPEN) return ws.terminate()
     if (closedByPeer(closed.code, closed.reason).by === "network") return ws.terminate()
