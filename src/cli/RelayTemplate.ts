@@ -74,7 +74,7 @@ access: []
 # app: false
 
 # Links also over HTTP/3 (QUIC), at the UDP port of HTTPS's number, which is to be open, too: for networks that let nothing but web
-# traffic through, where it carries packets better than TCP, and for browsers. In a process of its own:
+# traffic through, where a lost packet then holds up no others, and for browsers. Costs processor time, and a process:
 # http3: true
 
 # The admin API (sallyport status) is a unix socket in stateDir, or an address of this machine:
