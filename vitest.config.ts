@@ -39,6 +39,7 @@ export default defineConfig({
           name: "programs",
           include: ["test/programs/**/*.test.ts"],
           exclude: MEASURED,
+          retry: RETRIES,
           testTimeout: 180_000,
           hookTimeout: 60_000
         }
