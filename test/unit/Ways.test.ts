@@ -20,7 +20,7 @@ const way = (name: string, ms: number, outcome: "opens" | "fails", log: Array<st
 })
 
 const race = async (run: (log: Array<string>, signal: AbortSignal, abort: () => void) => Promise<string>) => {
-  vi.useFakeTimers({ now: 0 })
+  vi.useFakeTimers({ now: 0, toFake: ["setTimeout", "clearTimeout", "Date"] })
   try {
     const log: Array<string> = []
     const controller = new AbortController()
@@ -28,7 +28,7 @@ const race = async (run: (log: Array<string>, signal: AbortSignal, abort: () => 
       (won) => `${won} wins`,
       ({ message }) => `${message} is told`
     )
-    await vi.runAllTimersAsync()
+    await vi.advanceTimersByTimeAsync(2_000)
     return [...log, await result]
   } finally {
     vi.useRealTimers()
