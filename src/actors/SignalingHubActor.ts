@@ -108,8 +108,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
       if (peer.purpose === "browser" && tls.trust._tag === "Pin") return yield* noBrowser(NEEDS_CA)
       if (enrol !== undefined) {
         const { secret, tokenId } = enrol
-        const onlyAs = peer.purpose === "browser" ? "client" : null
-        yield* directory.enrol({ tokenId, secret: Redacted.make(secret), nodeKey: key, onlyAs })
+        const onlyAs = peer.purpose === "browser" ? "client" : enrol.role ?? null
+        const onlyNamed = enrol.name ?? null
+        yield* directory.enrol({ tokenId, secret: Redacted.make(secret), nodeKey: key, onlyAs, onlyNamed })
       }
       const found = yield* directory.findNode(key)
       if (Option.isNone(found)) {

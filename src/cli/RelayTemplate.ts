@@ -52,7 +52,7 @@ resources: []
 # Who may reach what; nobody may reach anything that is not listed. "*" means all.
 access: []
 # access:
-#   - clients: [alice]
+#   - clients: [laptop]
 #     resources: [intranet]
 #   - clients: ["*"]
 #     resources: [intranet]

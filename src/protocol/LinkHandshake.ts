@@ -27,11 +27,14 @@ export type Purpose = "signal" | "relay" | "browser"
 /** In place of the certificate's hash. Of another purpose nobody accepts it, and of this one nothing else. */
 export const UNSEEN_CERT = new Uint8Array(32)
 
-/** Shown once, by a node that is not registered yet. */
+/** Sent once, by a node that is not registered yet. */
 export interface Enrol {
   readonly tokenId: string
   readonly secret: string
+  /** The name that the node's configuration gives it. The relay refuses a token that is for another name. */
   readonly name?: string
+  /** The role of the node. The relay refuses a token that is for another role. */
+  readonly role?: string
 }
 
 export interface Hello {
@@ -72,6 +75,8 @@ const TYPES = { Hello: 1, Challenge: 2, Auth: 3, Welcome: 4, Refused: 5 } as con
 const PURPOSES: ReadonlyArray<Purpose> = ["signal", "relay", "browser"] // their numbers on the wire are 1, 2 and 3
 const HAS_ENROL = 1
 const HAS_NAME = 2
+const HAS_ROLE = 4
+const ENROL_FLAGS = HAS_ENROL | HAS_NAME | HAS_ROLE
 
 const utf8 = new TextEncoder()
 
@@ -139,16 +144,27 @@ const readAuth = (reader: Reader): Auth => {
   const auth = { _tag: "Auth" as const, nodeKey: reader.bytes(KEY_BYTES), signature: reader.bytes(SIGNATURE_BYTES) }
   const flags = reader.byte()
   if (flags === 0) return auth
-  if (flags !== HAS_ENROL && flags !== (HAS_ENROL | HAS_NAME)) reader.fail(`unknown flags ${flags}`)
-  const enrol = { tokenId: reader.text(), secret: reader.text() }
-  return { ...auth, enrol: (flags & HAS_NAME) === 0 ? enrol : { ...enrol, name: reader.text() } }
+  if ((flags & HAS_ENROL) === 0 || (flags & ~ENROL_FLAGS) !== 0) reader.fail(`unknown flags ${flags}`)
+  const enrol = {
+    tokenId: reader.text(),
+    secret: reader.text(),
+    ...((flags & HAS_NAME) !== 0 && { name: reader.text() }),
+    ...((flags & HAS_ROLE) !== 0 && { role: reader.text() })
+  }
+  return { ...auth, enrol }
 }
 
 const enrolParts = (enrol: Enrol | undefined): Array<Uint8Array> => {
   if (enrol === undefined) return [Uint8Array.of(0)]
-  const both = [...textParts(enrol.tokenId), ...textParts(enrol.secret)]
-  if (enrol.name === undefined) return [Uint8Array.of(HAS_ENROL), ...both]
-  return [Uint8Array.of(HAS_ENROL | HAS_NAME), ...both, ...textParts(enrol.name)]
+  const { name, role, secret, tokenId } = enrol
+  const flags = HAS_ENROL | (name === undefined ? 0 : HAS_NAME) | (role === undefined ? 0 : HAS_ROLE)
+  return [
+    Uint8Array.of(flags),
+    ...textParts(tokenId),
+    ...textParts(secret),
+    ...(name === undefined ? [] : textParts(name)),
+    ...(role === undefined ? [] : textParts(role))
+  ]
 }
 
 /** u16 length and UTF-8. */

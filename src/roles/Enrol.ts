@@ -54,7 +54,7 @@ export const ensure = Effect.fn("Enrol.ensure")(function*(config: Newcomer) {
           carrier,
           purpose: "signal",
           identity,
-          enrol: { tokenId: token.id, secret: Redacted.value(token.secret) }
+          enrol: { tokenId: token.id, secret: Redacted.value(token.secret), name, role }
         }),
         (connected) => connected.welcome
       )).pipe(

@@ -37,8 +37,10 @@ export interface EnrolRequest {
   readonly secret: Redacted.Redacted
   /** The caller has seen proof that the node holds it. */
   readonly nodeKey: NodeKey
-  /** What it can be; a token for another role is refused, and not used up. Null: whatever the token says. */
-  readonly onlyAs: NodeRole | null
+  /** The role of whoever asks. A token for another role is refused and stays usable. `null` takes what the token says. */
+  readonly onlyAs: string | null
+  /** The name of whoever asks. A token for another name is refused and stays usable. `null` takes what the token says. */
+  readonly onlyNamed?: string | null
 }
 
 /** There is no such token, or its secret is another: not told apart. */
@@ -55,7 +57,7 @@ export class AlreadyEnrolled extends Schema.TaggedError<AlreadyEnrolled>()("Alre
   message: Schema.String
 }) {}
 
-/** The token is for another role than the one who asks can have. It can still be used. */
+/** The token is for another role or another name than that of whoever asks. It can still be used. */
 export class TokenForOther extends Schema.TaggedError<TokenForOther>()("TokenForOther", { message: Schema.String }) {}
 
 export type EnrolError =
@@ -199,11 +201,12 @@ const findToken = (sql: SqlClient.SqlClient, id: string, secret: string) =>
 
 /** `again`: the same key has enrolled with this token, and its answer was lost. */
 const judge = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, token: TokenRow, request: EnrolRequest) {
-  const { nodeKey, onlyAs } = request
+  const { nodeKey, onlyAs, onlyNamed = null } = request
   const [known] = yield* sql<NodeRow>`SELECT * FROM nodes WHERE key = ${nodeKey}`
   if (token.used_by !== null && token.used_by !== nodeKey) return Either.left(usedToken())
   if (known !== undefined && known.removed_at !== null) return Either.left(removed(known.name))
-  if (onlyAs !== null && token.role !== onlyAs) return Either.left(forOther(token, onlyAs))
+  if (onlyAs !== null && token.role !== onlyAs) return Either.left(forOtherRole(token, onlyAs))
+  if (onlyNamed !== null && token.name !== onlyNamed) return Either.left(forOtherName(token, onlyNamed))
   if (token.used_by === nodeKey) return Either.right("again" as const)
   if (token.expires_at <= (yield* nowSeconds)) return Either.left(expiredToken(token.name))
   if (known !== undefined) {
@@ -233,11 +236,18 @@ const usedToken = () =>
   new TokenUsed({
     message: `another node has used this token; if none of yours did, remove that node at the relay; else ${create}`
   })
-const forOther = ({ name, role }: TokenRow, wanted: NodeRole) =>
+const forOtherRole = ({ name, role }: TokenRow, wanted: string) =>
   new TokenForOther({
-    message:
-      `this token is for the ${role} ${name}, which can still use it; here a ${wanted} is wanted: ${create} --role ${wanted}`
+    message: `this token is for the ${role} ${name}, which can still use it, and not for a ${cut(wanted)}; ` +
+      `${create} --role ${cut(wanted)}`
   })
+const forOtherName = ({ name, role }: TokenRow, wanted: string) =>
+  new TokenForOther({
+    message: `this token is for a ${role} named ${name}, which can still use it, and the configuration says ` +
+      `name: ${cut(wanted)}; write name: ${name}, or ${create} --name ${cut(wanted)}`
+  })
+/** A stranger's text as far as a message repeats it. */
+const cut = (text: string) => text.replaceAll(/[^\w.-]/g, "?").slice(0, 253)
 const nameTaken = (name: string) =>
   new NameTaken({
     message:

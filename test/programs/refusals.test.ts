@@ -66,6 +66,19 @@ describe("what cannot work", () => {
     assert.match(late.err, /expired/)
   })
 
+  it("refuses a token for another role or name, which stays usable", async () => {
+    const token = (await world.token("connector", "branch")).trim()
+    const wrongRole = await start("branch", { token })
+    assert.deepStrictEqual([wrongRole.code, isPlain(wrongRole.err)], [EXIT_FAILURE, true], wrongRole.err)
+    assert.match(wrongRole.err, /for the connector branch.*--role client/)
+    const wrongName = await start("alice", { role: "connector", socks5: undefined, token })
+    assert.deepStrictEqual([wrongName.code, isPlain(wrongName.err)], [EXIT_FAILURE, true], wrongName.err)
+    assert.match(wrongName.err, /write name: branch/)
+    const file = join(world.dir, "branch-connector.yaml")
+    writeFileSync(file, JSON.stringify({ role: "connector", name: "branch", stateDir: "state/branch", token }))
+    await world.launch("branch", file).ready()
+  })
+
   it("refuses an enrolment under another key, and one for another role or name", async () => {
     const state = (name: string) => join(world.dir, "state", name)
     for (const name of ["thief", "stranger"]) mkdirSync(state(name), { recursive: true, mode: 0o700 })

@@ -6,7 +6,9 @@ import * as LinkHandshake from "../../src/protocol/LinkHandshake.ts"
 const exactly = (length: number) => fc.uint8Array({ minLength: length, maxLength: length })
 const text = fc.string({ unit: "grapheme", maxLength: 60 })
 const purpose = fc.constantFrom<LinkHandshake.Purpose>("signal", "relay", "browser")
-const enrol = fc.record({ tokenId: text, secret: text, name: text }, { requiredKeys: ["tokenId", "secret"] })
+const enrol = fc.record({ tokenId: text, secret: text, name: text, role: text }, {
+  requiredKeys: ["tokenId", "secret"]
+})
 const message: fc.Arbitrary<LinkHandshake.Message> = fc.oneof(
   fc.record({ _tag: fc.constant("Hello" as const), version: fc.integer({ min: 0, max: 255 }), purpose }),
   fc.record({ _tag: fc.constant("Challenge" as const), nonce: exactly(32) }),
@@ -70,7 +72,7 @@ describe("LinkHandshake", () => {
       _tag: "Auth",
       nodeKey: new Uint8Array(32),
       signature: new Uint8Array(64),
-      enrol: { tokenId: long, secret: long, name: long }
+      enrol: { tokenId: long, secret: long, name: long, role: "connector" }
     })
     expect(bytes.length).toBeLessThanOrEqual(LinkHandshake.MAX_CLIENT_BYTES)
     expect(() => LinkHandshake.encode({ _tag: "Refused", code: "x", message: "y".repeat(1025) })).toThrow(RangeError)

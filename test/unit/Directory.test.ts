@@ -70,6 +70,31 @@ describe("enrolment", () => {
   )
 
   test(
+    "refuses a token for another role or name, and leaves it usable",
+    Effect.gen(function*() {
+      const directory = yield* Directory.Directory
+      const token = yield* directory.createToken({
+        role: "connector",
+        name: "office",
+        network: "office",
+        ttl: Duration.hours(1)
+      })
+      const nodeKey = newKey()
+      const ask = (onlyAs: string, onlyNamed: string) =>
+        directory.enrol({ tokenId: token.id, secret: token.secret, nodeKey, onlyAs, onlyNamed })
+      const role = yield* Effect.flip(ask("client", "office"))
+      assert.strictEqual(role._tag, "TokenForOther")
+      assert.match(role.message, /for the connector office.*not for a client.*--role client/)
+      const name = yield* Effect.flip(ask("connector", "alice"))
+      assert.strictEqual(name._tag, "TokenForOther")
+      assert.match(name.message, /connector named office.*name: alice; write name: office.*--name alice/)
+      assert.deepStrictEqual(yield* directory.listNodes, [])
+      assert.strictEqual(yield* tagOf(ask("connector", "office")), "ok")
+      assert.strictEqual((yield* Effect.flip(ask("connector", "alice")))._tag, "TokenForOther")
+    })
+  )
+
+  test(
     "refuses unknown tokens and wrong secrets alike, and expired ones",
     Effect.gen(function*() {
       const directory = yield* Directory.Directory
@@ -193,7 +218,7 @@ describe("enrolment", () => {
       const ask = (onlyAs: "client" | null) =>
         directory.enrol({ tokenId: token.id, secret: token.secret, nodeKey: newKey(), onlyAs })
       const { message } = yield* Effect.flip(ask("client"))
-      assert.match(message, /for the connector office.*a client is wanted.*--role client/)
+      assert.match(message, /for the connector office.*not for a client.*--role client/)
       assert.strictEqual(yield* tagOf(ask(null)), "ok")
       assert.strictEqual(yield* tagOf(ask(null)), "TokenUsed")
     })
