@@ -364,6 +364,7 @@ const describe = (session: string, { machine, peer }: Session, at: Clocks): Sess
   rttMs: machine.rttMs(at.now),
   since: at.epochMs - at.now + machine.since,
   active: machine.active,
+  seeking: machine.isSeeking(at.now),
   tried: machine.samples(at.now),
   decisions: machine.decisions
 })

@@ -155,7 +155,10 @@ export const SessionPath = Schema.Struct({
   rttMs: Schema.NullOr(Schema.Number),
   /** Epoch ms when this path was taken. */
   since: Schema.Number,
+  /** Whether a flow is open, or moved bytes in the last second or so. */
   active: Schema.Boolean,
+  /** Whether better paths are looked for: while a flow is open, and for a minute after the last one. */
+  seeking: Schema.Boolean,
   /** Every path that was tried or is about to be. */
   tried: Schema.Array(PathSample),
   /** Decisions made so far, of which `Decisions` holds the last 64. */

@@ -293,8 +293,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
   })
 })
 
-const isWanted = ({ active, path, reason, role }: SessionPath): boolean =>
-  role === "client" && active && path.kind === "relay" && HOPELESS.has(reason)
+const isWanted = ({ path, reason, role, seeking }: SessionPath): boolean =>
+  role === "client" && seeking && path.kind === "relay" && HOPELESS.has(reason)
 
 /** Over UDP: the ICE agent speaks no TURN over TCP. */
 const turnServers = ({ password, urls, username }: TurnServers): ReadonlyArray<IceServer> =>

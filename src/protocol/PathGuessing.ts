@@ -14,7 +14,7 @@ export const follow = (
   const facts: PortGuess.Facts = {
     relayed: machine.path.kind === "relay",
     direct: machine.hasDirect,
-    active: machine.active
+    seeking: machine.isSeeking(now)
   }
   const wanted = guess.step(facts, now)
   const explained = guess.reason === machine.guess ? [] : machine.onGuess(guess.reason, now)

@@ -46,7 +46,7 @@ const AFTER_CLIENT = 1.1
 const MEASURE_PINGS = 3
 /** How often direct paths are looked for again while relayed. */
 export const REPROBE_MS = 30_000
-/** ... and for how long after the last flow. */
+/** How long after its last flow a session still looks for a direct path. */
 export const SEEK_MS = 60_000
 /** A peer's probe starts a spent pair's round anew at most this often. */
 const REVIVE_MS = 5_000
@@ -157,6 +157,10 @@ export class PathMachine {
   }
   get active(): boolean {
     return this.#active
+  }
+  /** Whether a direct path is looked for: while a flow is open, and for `SEEK_MS` after the last one. */
+  isSeeking(now: number): boolean {
+    return this.#active || now - this.#lastActiveAt <= SEEK_MS
   }
   /** Oldest first, at most `MAX_HISTORY`. */
   get history(): ReadonlyArray<Decision> {
@@ -347,7 +351,7 @@ export class PathMachine {
     this.#reprobe(now)
     this.#ping(now)
     this.#size(now)
-    if (this.#offer.dueAt(this.#isSeeking(now)) <= now) {
+    if (this.#offer.dueAt(this.isSeeking(now)) <= now) {
       this.#offer.onSentAgain(now)
       this.#tellCandidates()
     }
@@ -476,12 +480,8 @@ export class PathMachine {
 
   // ------------------------------------------------------------------------------------------------------------- probing
 
-  #isSeeking(now: number): boolean {
-    return this.#active || now - this.#lastActiveAt <= SEEK_MS
-  }
-
   #reprobe(now: number): void {
-    if (this.#table.current.path.kind !== "relay" || !this.#isSeeking(now)) return
+    if (this.#table.current.path.kind !== "relay" || !this.isSeeking(now)) return
     for (const track of this.#table.tracks()) {
       if (track.isIdleDirect && now - track.roundAt >= REPROBE_MS) track.startRound(now, BUDGET_AGAIN)
     }
@@ -550,9 +550,9 @@ export class PathMachine {
     if (track.mistrusted && track.unansweredSince === null) return 0
     if (isSuspect(track, now) && (current || this.#active)) return SUSPECT_GAP_MS
     if (!current && (isSuspect(this.#table.current, now) || this.#leave !== null)) return RESCUE_GAP_MS
-    if (track.score.samples + track.inFlight < MEASURE_PINGS && this.#isSeeking(now)) return SUSPECT_GAP_MS
+    if (track.score.samples + track.inFlight < MEASURE_PINGS && this.isSeeking(now)) return SUSPECT_GAP_MS
     if (this.#active) return current || track === standby ? BUSY_GAP_MS : SPARE_GAP_MS
-    if (this.#table.current.path.kind === "relay" && this.#isSeeking(now)) return SPARE_GAP_MS // is the direct one the better one now?
+    if (this.#table.current.path.kind === "relay" && this.isSeeking(now)) return SPARE_GAP_MS // is the direct one the better one now?
     return current && track.path.kind === "direct" ? this.#keepaliveGap(track) : null
   }
 
@@ -566,11 +566,11 @@ export class PathMachine {
 
   #wakeAt(now: number): number | null {
     const standby = this.#standby(now)
-    let at = this.#offer.dueAt(this.#isSeeking(now))
+    let at = this.#offer.dueAt(this.isSeeking(now))
     if (this.#reason === "relay_first") at = Math.min(at, this.#startedAt + PathReason.YOUNG_MS)
     const { mtu, state } = this.#table.current
     at = Math.min(at, mtu.lostAt(), this.#active && state === "proved" ? mtu.dueAt() : Infinity)
-    const reprobes = this.#table.current.path.kind === "relay" && this.#isSeeking(now)
+    const reprobes = this.#table.current.path.kind === "relay" && this.isSeeking(now)
     for (const track of this.#table.tracks()) {
       const gap = this.#upkeepGap(track, standby, now)
       if (gap !== null) at = Math.min(at, track.lastPingAt + gap)

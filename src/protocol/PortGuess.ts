@@ -11,8 +11,9 @@
  * is close to (1 - m/N)^K: 1,500 probes fail once in 414 attempts, half of all attempts need 175. (With repeats, by the formula
  * usual for this, (1 - K/N)^m: once in 389.) The idea is Tailscale's: D. Anderson, "How NAT traversal works", 2020.
  *
- * Never more than `MAX_PROBES` in an attempt, never beyond `GuessBudget`, only while the relay carries the session and it is in
- * use, and only to what the peer has told in sealed messages. Times: ms, monotonic.
+ * An attempt sends at most `MAX_PROBES`, stays within `GuessBudget`, and probes only addresses that the peer has told in sealed
+ * messages. It runs while the relay carries the session and a direct path is sought: while flows are open, and for
+ * `PathMachine.SEEK_MS` after the last one. Times: ms, monotonic.
  */
 import * as Candidate from "./Candidate.ts"
 import type { GuessBudget } from "./GuessBudget.ts"
@@ -77,8 +78,8 @@ export type Facts = {
   readonly relayed: boolean
   /** Some direct path answers. */
   readonly direct: boolean
-  /** Flows are open, or were a moment ago. */
-  readonly active: boolean
+  /** Whether the session still looks for a direct path: `PathMachine.isSeeking`. */
+  readonly seeking: boolean
 }
 
 type Phase =
@@ -184,7 +185,7 @@ export class PortGuess {
   step(facts: Facts, now: number): ReadonlyArray<Output> {
     if (this.#phase._tag !== "Idle") {
       if (this.#proved || facts.direct) return this.#end(now, "hit")
-      if (!facts.relayed || !facts.active) return this.#end(now, "stopped")
+      if (!facts.relayed || !facts.seeking) return this.#end(now, "stopped")
     }
     switch (this.#phase._tag) {
       case "Idle":
@@ -217,10 +218,10 @@ export class PortGuess {
     }
   }
 
-  #begin({ active, direct, relayed }: Facts, now: number): ReadonlyArray<Output> {
+  #begin({ direct, relayed, seeking }: Facts, now: number): ReadonlyArray<Output> {
     const asked = this.#heard
     this.#heard = null
-    const free = relayed && !direct && active
+    const free = relayed && !direct && seeking
     if (direct) this.#outcome = null
     if (asked !== null && free && this.#local !== "varies" && this.#mayBegin(now)) return this.#guess(asked, now)
     const hard = this.#local === "varies" && this.#peer === "steady" && this.#target !== null
@@ -294,7 +295,7 @@ export class PortGuess {
       : this.#peerHosts.map((host) => ({ host, port: GuessOrder.MIN_PORT }))
     const order = GuessOrder.of(seen, opened.delta, this.#nextSeed())
     this.#start({ _tag: "Guessing", order, sent: 0, until: now + GUESS_MS })
-    return this.step({ relayed: true, direct: false, active: true }, now)
+    return this.step({ relayed: true, direct: false, seeking: true }, now)
   }
 
   #guessing(phase: Extract<Phase, { _tag: "Guessing" }>, now: number): ReadonlyArray<Output> {

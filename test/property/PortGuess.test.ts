@@ -23,7 +23,7 @@ const command = fc.oneof(
   fc.record({ is: fc.constant("refused" as const), count: fc.integer({ min: 1, max: 10 }) }),
   fc.record({ is: fc.constant("ping" as const), remote: address }),
   fc.record({ is: fc.constant("network" as const) }),
-  fc.record({ is: fc.constant("facts" as const), relayed: fc.boolean(), direct: fc.boolean(), active: fc.boolean() })
+  fc.record({ is: fc.constant("facts" as const), relayed: fc.boolean(), direct: fc.boolean(), seeking: fc.boolean() })
 )
 const input = fc.record({
   who: fc.integer({ min: 0, max: 2 }),
@@ -39,7 +39,7 @@ it("no input makes a node spend more than its budgets, or probe what it was not 
       let now = 0
       const sides = Array.from({ length: 3 }, () => ({
         guess: new PortGuess({ budget, nextSeed: () => ++seed }),
-        facts: { relayed: true, direct: false, active: true },
+        facts: { relayed: true, direct: false, seeking: true },
         told: new Set<string>(),
         guessed: 0,
         opened: 0,
@@ -68,7 +68,7 @@ it("no input makes a node spend more than its budgets, or probe what it was not 
         expect(side.guessed).toBeLessThanOrEqual(MAX_PROBES)
         expect(side.opened).toBeLessThanOrEqual(SOCKETS)
         expect(sides.filter(({ open }) => open).length).toBeLessThanOrEqual(1)
-        if (!side.facts.relayed || !side.facts.active || side.facts.direct) {
+        if (!side.facts.relayed || !side.facts.seeking || side.facts.direct) {
           expect(side.guess.reason).not.toBe("guessing")
         }
       }

@@ -32,12 +32,18 @@ interface Result {
   /** Sends to guessed ports, or from guess sockets, that left in the busiest second of one node. */
   readonly busiest: number
 }
-const run = (
-  { client, connector, loss = 0, seed }: { client: Nat; connector: Nat; seed: number; loss?: number },
-  untilMs: number
-): Result => {
+interface Setup {
+  readonly client: Nat
+  readonly connector: Nat
+  readonly seed: number
+  readonly loss?: number
+  /** When the only flow ends; left out, it lasts. */
+  readonly flowMs?: number
+}
+const run = ({ client, connector, flowMs, loss = 0, seed }: Setup, untilMs: number): Result => {
   const world = new PairWorld({ client: { nat: client, delayMs: 5 }, connector: { nat: connector, delayMs: 5 }, seed })
   world.loss = loss
+  if (flowMs !== undefined) world.time.at(flowMs, () => world.idle(10 * untilMs))
   let ms: number | null = null
   while (world.time.now < untilMs) {
     world.time.runUntil(world.time.now + STEP_MS)
@@ -56,6 +62,10 @@ const run = (
     busiest: Math.max(0, ...busiest.flat())
   }
 }
+
+/** A request and its answer. */
+const SHORT_MS = 300
+const SHORT_SEEDS = 40
 
 const many = (client: Nat, connector: Nat, loss = 0) => {
   // Of the rarer misses there must be enough to tell 0.4 % from 1 %.
@@ -99,6 +109,18 @@ describe("a translator with random ports, another that filters by port", () => {
       expect(figures.success).toBeGreaterThanOrEqual(0.99)
       expect(figures.ms.p50).toBeLessThanOrEqual(4_000)
       expect(figures.ms.p99).toBeLessThanOrEqual(15_000)
+    }
+  )
+
+  it.each([["client", hard, restricted], ["connector", restricted, hard]])(
+    "become direct after a short flow: symmetric is the %s",
+    (_, client, connector) => {
+      const all = Array.from(
+        { length: SHORT_SEEDS },
+        (_, seed) => run({ client, connector, seed, flowMs: SHORT_MS }, WITHIN_MS)
+      )
+      holds(all)
+      expect(all.map(({ ms }) => ms).filter((ms) => ms === null)).toEqual([])
     }
   )
 

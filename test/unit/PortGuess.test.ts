@@ -17,7 +17,7 @@ import {
 
 const EASY = { host: "198.51.100.1", port: 4001 }
 const HARD = "203.0.113.2"
-const RELAYED = { relayed: true, direct: false, active: true }
+const RELAYED = { relayed: true, direct: false, seeking: true }
 const seen = [5_000, 41_000, 12_000, 60_000].map((port) => ({ host: HARD, port }))
 const opened: Opened = { attempt: 7, seen, delta: null }
 
@@ -131,8 +131,8 @@ describe("the side whose ports vary", () => {
     expect(runUntil(guess, 0, 60_000)).toEqual([])
   })
 
-  it("does nothing while the relay does not carry the session, a direct path answers, or nothing flows", () => {
-    for (const change of [{ relayed: false }, { direct: true }, { active: false }]) {
+  it("does nothing while the relay does not carry the session, a direct path answers, or none is sought", () => {
+    for (const change of [{ relayed: false }, { direct: true }, { seeking: false }]) {
       expect(runUntil(hardSide(), 0, 60_000, { ...RELAYED, ...change })).toEqual([])
     }
   })

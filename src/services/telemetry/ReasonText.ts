@@ -12,7 +12,8 @@ export const TEXT: Readonly<Record<Reason, string>> = {
   guess_exhausted: "relayed: the ports of a translator were guessed as often as is allowed, and none answered",
   guess_unavailable: "relayed: ports could be guessed, but this host gives too few sockets",
   probing: "relayed while direct paths are being tried",
-  probes_unanswered: "no direct path answers: both networks translate addresses, or a firewall drops UDP",
+  probes_unanswered:
+    "no direct path answers: each address that the other side offered was probed, and no answer came back through the NATs and firewalls between",
   direct_proved: "a direct path answers and costs no more",
   direct_faster: "a direct path is clearly faster",
   direct_slower_than_relay: "a direct path answers, but the relay is clearly faster",
