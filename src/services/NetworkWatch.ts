@@ -3,10 +3,10 @@
  * seen by looking ten times a second where it cannot; also told: that the host was asleep, after which nothing is as it was.
  */
 import { Clock, Context, Effect, Layer, Mailbox, Option, Schedule, type Stream, SubscriptionRef } from "effect"
-import { spawn } from "node:child_process"
 import { createSocket } from "node:dgram"
 import * as Os from "node:os"
 import * as Candidate from "../protocol/Candidate.ts"
+import * as TiedChild from "./TiedChild.ts"
 
 /** One literal address on one interface. */
 export type InterfaceAddress = {
@@ -192,14 +192,14 @@ const outwardOf = (family: 4 | 6): Effect.Effect<string | null> =>
     socket.connect(9, family === 4 ? "192.0.2.1" : "2001:db8::1")
   })
 
-/** Each line of the system's own monitor is a hint. Where there is none, only looking is left. */
+/** Treats each line of `ip monitor` as a hint. Without that program changes are still found by polling. */
 const ipMonitor = (look: () => void): Effect.Effect<never> =>
-  Effect.async<"ended" | "absent">((resume) => {
-    const child = spawn("ip", ["-o", "monitor", "link", "address", "route"], { stdio: ["ignore", "pipe", "ignore"] })
-    child.stdout.on("data", look)
-    child.once("error", () => resume(Effect.succeed("absent")))
-    child.once("exit", () => resume(Effect.succeed("ended")))
-    return Effect.sync(() => void child.kill())
+  Effect.async<TiedChild.How>((resume) => {
+    const end = TiedChild.start("ip", ["-o", "monitor", "link", "address", "route"], {
+      onOutput: look,
+      onEnd: (how) => resume(Effect.succeed(how))
+    })
+    return Effect.sync(end)
   }).pipe(
     Effect.repeat(Schedule.spaced(MONITOR_RETRY).pipe(Schedule.whileInput((how: string) => how === "ended"))),
     Effect.zipRight(Effect.logDebug("no ip monitor here: changes of the network are seen by looking")),
