@@ -1,7 +1,7 @@
 /** What each command does: checks its options, asks the backend, prints. Everything printed goes to stdout. */
 import { Console, Duration, Effect, Either, Schema } from "effect"
-import { mkdir, open, stat } from "node:fs/promises"
-import { join } from "node:path"
+import { mkdir, open, readdir } from "node:fs/promises"
+import { join, resolve } from "node:path"
 import { Name } from "../protocol/Documents.ts"
 import { NetReport } from "../protocol/NatReport.ts"
 import * as AdminClient from "../services/AdminClient.ts"
@@ -36,6 +36,8 @@ export const relayInit = (options: {
   readonly host: string
   readonly httpsPort: number
   readonly udpPort: number
+  /** `null` for `state` in `dir`. */
+  readonly stateDir: string | null
 }) =>
   Effect.gen(function*() {
     const { dir, host, httpsPort, udpPort } = options
@@ -47,9 +49,9 @@ export const relayInit = (options: {
     }
     const backend = yield* Backend
     const file = join(dir, "relay.yaml")
-    const stateDir = join(dir, "state")
+    const stateDir = options.stateDir === null ? join(dir, STATE_FOLDER) : resolve(options.stateDir)
     for (const path of [file, stateDir]) {
-      if (yield* exists(path)) {
+      if (yield* isInTheWay(path)) {
         return yield* failure(
           `${path} exists and nothing was changed; choose another --dir, or go on with: sallyport run --config ${file}`
         )
@@ -57,7 +59,10 @@ export const relayInit = (options: {
     }
     yield* io(() => mkdir(dir, { recursive: true }))
     yield* backend.makeRelayKeys(stateDir)
-    yield* writeNew(file, RelayTemplate.render({ host, httpsPort, udpPort, stateDir: "state" }))
+    yield* writeNew(
+      file,
+      RelayTemplate.render({ host, httpsPort, udpPort, stateDir: options.stateDir === null ? STATE_FOLDER : stateDir })
+    )
     yield* Console.log(
       `Made ${file} and the keys in ${stateDir}.\n` +
         `Next: add resources and access rules to ${file}, then\n` +
@@ -69,8 +74,17 @@ export const relayInit = (options: {
 const io = <A>(evaluate: () => Promise<A>) =>
   Effect.mapError(Effect.tryPromise(evaluate), ({ error }) => fromError(error))
 
-const exists = (path: string) =>
-  Effect.tryPromise(() => stat(path)).pipe(Effect.as(true), Effect.orElseSucceed(() => false))
+/** Where a new relay has its keys, in the folder of its configuration. */
+const STATE_FOLDER = "state"
+
+/** Whether the path is taken. An empty folder is not: a service manager may have made it. */
+const isInTheWay = (path: string) =>
+  Effect.tryPromise(() => readdir(path)).pipe(
+    Effect.map((entries) => entries.length > 0),
+    Effect.catchAll(({ error }) =>
+      Effect.succeed(error instanceof Error && "code" in error && error.code === "ENOTDIR")
+    )
+  )
 
 const writeNew = (path: string, text: string) =>
   Effect.scoped(Effect.gen(function*() {

@@ -68,11 +68,22 @@ const relayInit = Command.make("init", {
     Options.withPseudoName("HOST"),
     Options.withDescription("The public host name or IP address of the relay")
   ),
+  stateDir: Options.text("state-dir").pipe(
+    Options.withPseudoName("DIR"),
+    Options.optional,
+    Options.withDescription(
+      "The folder for the keys (default: state in --dir); the systemd unit wants /var/lib/sallyport"
+    )
+  ),
   httpsPort: port("https-port", 443, "TCP port for HTTPS"),
   udpPort: port("udp-port", 3478, "UDP port")
-}, (options) => Effect.flatMap(actions, (actions) => quietly(actions.relayInit(options)))).pipe(
-  Command.withDescription("Make the keys and a commented configuration for a new relay; overwrites nothing")
-)
+}, ({ stateDir, ...options }) =>
+  Effect.flatMap(
+    actions,
+    (actions) => quietly(actions.relayInit({ ...options, stateDir: Option.getOrNull(stateDir) }))
+  )).pipe(
+    Command.withDescription("Make the keys and a commented configuration for a new relay; overwrites nothing")
+  )
 const relay = Command.make("relay").pipe(
   Command.withDescription("Set up a relay"),
   Command.withSubcommands([relayInit])

@@ -12,8 +12,6 @@ const colours = process.stdout.isTTY && process.env["NO_COLOR"] === undefined
 
 const say = (text: string) => process.stderr.write(`sallyport: ${text}\n`)
 
-process.stdout.on("error", () => process.exit(0)) // whoever read our output has left
-process.stderr.on("error", () => {})
 process.on("uncaughtException", (error) => {
   say(`internal error: ${error instanceof Error ? error.message : String(error)}; please report it`)
   process.exit(EXIT_FAILURE)
@@ -26,6 +24,13 @@ const COMMANDS = new Set(["run", "relay", "token", "node", "status", "path", "ac
 /** `run` and `demo` only end by a signal, so that is how they succeed. */
 const command = args.find((arg) => COMMANDS.has(arg))
 const endsBySignal = command === "run" || command === "demo"
+
+// Whoever read an answer has left, as `head` does. A service goes on: it must not end, and least of all as if all were well,
+// because its log cannot be written.
+process.stdout.on("error", () => {
+  if (!endsBySignal) process.exit(0)
+})
+process.stderr.on("error", () => {})
 
 fiber.addObserver((exit) => {
   const code = Exit.isSuccess(exit) ? exit.value : EXIT_INTERRUPTED

@@ -11,7 +11,7 @@ import { SqlClient, SqlError } from "@effect/sql"
 import { LibsqlClient } from "@effect/sql-libsql"
 import { Effect, Exit, Schedule, Schema, Scope } from "effect"
 import { randomBytes } from "node:crypto"
-import { readFile, rm } from "node:fs/promises"
+import { chmod, readFile, rm } from "node:fs/promises"
 import { pathToFileURL } from "node:url"
 import * as DirectoryMigrations from "./DirectoryMigrations.ts"
 import * as StateFile from "./StateFile.ts"
@@ -116,7 +116,7 @@ const migrate = (sql: SqlClient.SqlClient) =>
  */
 const createFile = Effect.fnUntraced(function*(path: string) {
   const unusable = Effect.mapError(({ code }: StateFile.StateFileError) => failed(path, "unusable", code))
-  if (yield* unusable(StateFile.exists(path))) return
+  if (yield* unusable(StateFile.exists(path))) return yield* closeToOthers(path)
   const draft = `${path}.${randomBytes(6).toString("hex")}.tmp`
   yield* unusable(StateFile.create(draft, ""))
   const bytes = Effect.scoped(Effect.gen(function*() {
@@ -130,6 +130,12 @@ const createFile = Effect.fnUntraced(function*(path: string) {
   const made = yield* Effect.ensuring(Effect.mapError(bytes, (error) => classify(path, error)), remove)
   yield* unusable(StateFile.create(path, made))
 })
+
+/** Takes away the rights that a volume's `fsGroup` or a restored backup gave to others. Leaves the modes if it may not set them. */
+const closeToOthers = (path: string) =>
+  Effect.forEach(["", "-wal", "-shm"], (end) => Effect.ignore(Effect.tryPromise(() => chmod(path + end, 0o600))), {
+    discard: true
+  })
 
 const whenFree = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.retry(effect, {

@@ -1,7 +1,7 @@
 /** Small private files in a state folder: mode 0600, written whole or not at all, also when two processes race or power fails. */
 import { Effect, Option, Schema } from "effect"
 import { randomBytes } from "node:crypto"
-import { link, mkdir, open, rename, rm, stat } from "node:fs/promises"
+import { type FileHandle, link, mkdir, open, rename, rm, stat } from "node:fs/promises"
 import { dirname } from "node:path"
 
 /** `code` is the system's, such as EACCES. */
@@ -13,7 +13,7 @@ export class StateFileError extends Schema.TaggedError<StateFileError>()("StateF
 
 export interface Found {
   readonly text: string
-  /** Whether other users may read or change it. Always false on Windows, which has no modes. */
+  /** Whether other users may read or change the file. Always `false` on Windows, which has no modes. */
   readonly exposed: boolean
   /** Permission bits, octal, for messages. */
   readonly mode: string
@@ -22,7 +22,13 @@ export interface Found {
 /** Longest file that is read, bytes: far above any of ours. */
 const MAX_FILE_BYTES = 1024 * 1024
 
-/** None: there is no such file. */
+const GROUP_BITS = 0o070
+const OTHER_BITS = 0o007
+
+/**
+ * The file's text, or `None` if there is no such file. A file that only its group may use besides its owner gets mode 0600
+ * again: Kubernetes opens every file of a volume to `fsGroup`, and nobody in the pod could undo that by hand.
+ */
 export const read = (path: string): Effect.Effect<Option.Option<Found>, StateFileError> =>
   Effect.scoped(Effect.gen(function*() {
     // The mode is asked of the open file, so that it is the mode of what is read.
@@ -30,8 +36,9 @@ export const read = (path: string): Effect.Effect<Option.Option<Found>, StateFil
       attempt(path, () => open(path, "r")),
       (file) => Effect.promise(() => file.close())
     )
-    const { mode, size } = yield* attempt(path, () => file.stat())
+    const { mode: found, size } = yield* attempt(path, () => file.stat())
     if (size > MAX_FILE_BYTES) return yield* failWith(path, "EFBIG")
+    const mode = yield* withoutGroup(path, file, found)
     const text = yield* attempt(path, () => file.readFile("utf8"))
     return Option.some({
       text,
@@ -55,6 +62,18 @@ export const exists = (path: string): Effect.Effect<boolean, StateFileError> =>
   Effect.as(attempt(path, () => stat(path)), true).pipe(
     Effect.catchIf(({ code }) => code === "ENOENT", () => Effect.succeed(false))
   )
+
+/** The mode after the group's rights were taken away. The same mode if there is no need, or if this user may not do that. */
+const withoutGroup = (path: string, file: FileHandle, mode: number): Effect.Effect<number> => {
+  const isForGroupOnly = (mode & GROUP_BITS) !== 0 && (mode & OTHER_BITS) === 0
+  if (process.platform === "win32" || !isForGroupOnly) return Effect.succeed(mode)
+  const mended = mode & ~GROUP_BITS
+  return Effect.tryPromise(() => file.chmod(mended & 0o777)).pipe(
+    Effect.zipRight(Effect.logWarning("the file's group had access to it; its mode is 0600 again")),
+    Effect.annotateLogs({ path }),
+    Effect.match({ onFailure: () => mode, onSuccess: () => mended })
+  )
+}
 
 const makeFolder = (path: string): Effect.Effect<void, StateFileError> =>
   Effect.asVoid(attempt(path, () => mkdir(path, { recursive: true, mode: 0o700 })))

@@ -3,13 +3,13 @@ import { assert, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
-import { mkdtempSync, rmSync } from "node:fs"
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
 import { describe } from "vitest"
 import * as ServiceManager from "../../src/transport/ServiceManager.ts"
-import { have, World } from "./support/Programs.ts"
+import { command, have, PROGRAM, Program, ROOT, sallyport, World } from "./support/Programs.ts"
 
 const PYTHON = { program: "/usr/bin/python3", apt: "python3" }
 
@@ -96,4 +96,49 @@ describe.skipIf(process.platform !== "linux" || !have(PYTHON))("the service mana
       assert.strictEqual(code, 0)
       while (said.at(-1) !== "STOPPING=1") said.push(yield* next)
     }))
+})
+
+const ANALYZE = { program: "systemd-analyze", apt: "systemd" }
+const HEADERS = "/usr/include/x86_64-linux-gnu/asm/unistd_64.h"
+const UNIT = join(ROOT, "config", "sallyport.service")
+
+describe.skipIf(process.platform !== "linux" || !have(PYTHON, ANALYZE))("the unit", () => {
+  it("leaves an exposure of at most 2.0", async () => {
+    const { code, out } = await command("systemd-analyze", ["security", "--offline=true", "--threshold=20", UNIT])
+    assert.strictEqual(code, 0, String(out))
+  })
+
+  it.skipIf(!existsSync(HEADERS))("runs the relay that relay init made, under its filters", async () => {
+    const dir = mkdtempSync(join(tmpdir(), "unit-"))
+    const [etc, state] = [join(dir, "etc"), join(dir, "state")]
+    const ports = ["--https-port", "28443", "--udp-port", "23478"]
+    const made = await sallyport(["relay", "init", "--host", "127.0.0.1", "--dir", etc, "--state-dir", state, ...ports])
+    assert.strictEqual(made.code, 0, made.err)
+    const file = /^Environment=SALLYPORT_CONFIG=(.*)$/m.exec(readFileSync(UNIT, "utf8"))?.[1]
+    assert.strictEqual(file, "/etc/sallyport/relay.yaml")
+    const args = [
+      join(ROOT, "test/programs/support/unit.py"),
+      UNIT,
+      PROGRAM,
+      "run",
+      "--config",
+      join(etc, "relay.yaml")
+    ]
+    const relay = new Program(PYTHON.program, [...args, "--log-format", "json"])
+    try {
+      await relay.ready()
+      assert.match(readFileSync(`/proc/${relay.pid}/status`, "utf8"), /^Seccomp:\s+2$/m)
+      for (const name of readdirSync(state)) assert.strictEqual(statSync(join(state, name)).mode & 0o077, 0, name)
+    } finally {
+      const { code } = await relay.stop()
+      rmSync(dir, { recursive: true })
+      assert.strictEqual(code, 0)
+    }
+  })
+
+  it("is not started again for what starting again does not mend", async () => {
+    const status = Number(/^RestartPreventExitStatus=(.*)$/m.exec(readFileSync(UNIT, "utf8"))?.[1])
+    const { code } = await sallyport(["run", "--config", "/nonexistent.yaml"])
+    assert.strictEqual(code, status)
+  })
 })

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { type Console, Duration, Effect, Layer } from "effect"
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll } from "vitest"
@@ -197,6 +197,21 @@ describe("commands", () => {
       assert.deepStrictEqual(second.asked, [])
       assert.strictEqual(readFileSync(join(made, "relay.yaml"), "utf8"), before)
       assert.deepStrictEqual(readdirSync(made), ["relay.yaml"])
+    }))
+
+  it.effect("relay init takes an empty state folder elsewhere, and no other", () =>
+    Effect.gen(function*() {
+      const state = join(dir, "elsewhere")
+      mkdirSync(state)
+      const args = (to: string) => ["relay", "init", "--dir", to, "--host", "relay.example.com", "--state-dir", state]
+      const first = yield* cli(args(join(dir, "apart")))
+      assert.strictEqual(first.code, 0)
+      assert.deepStrictEqual(first.asked, [state])
+      assert.strictEqual((yield* Config.load(join(dir, "apart", "relay.yaml"))).stateDir, state)
+      writeFileSync(join(state, "authority.key"), "")
+      const second = yield* cli(args(join(dir, "apart-2")))
+      assert.strictEqual(second.code, 1)
+      assert.include(second.stderr, `${state} exists and nothing was changed`)
     }))
 
   it.effect("token create prints the token alone", () =>

@@ -36,11 +36,22 @@ describe("key files", () => {
       assert.strictEqual(new Set(keys.map(({ publicKey }) => publicKey)).size, 1)
     }))
 
-  it.scoped("are refused when others can read or write them, with the command that helps", () =>
+  it.scoped("lose the rights of their group, as volumes of Kubernetes give them", () =>
+    Effect.gen(function*() {
+      const path = join(yield* folder, "node.key")
+      const { publicKey } = yield* Keys.loadOrCreate(path)
+      for (const mode of [0o640, 0o660, 0o620]) {
+        yield* Effect.promise(() => chmod(path, mode))
+        assert.strictEqual((yield* Keys.load(path)).publicKey, publicKey)
+        assert.strictEqual(yield* modeOf(path), 0o600)
+      }
+    }))
+
+  it.scoped("are refused when everybody can read or write them, with the command that helps", () =>
     Effect.gen(function*() {
       const path = join(yield* folder, "node.key")
       yield* Keys.loadOrCreate(path)
-      for (const mode of [0o640, 0o604, 0o620, 0o644]) {
+      for (const mode of [0o604, 0o602, 0o644, 0o666]) {
         yield* Effect.promise(() => chmod(path, mode))
         const error = yield* Effect.flip(Keys.loadOrCreate(path))
         assert.strictEqual(error.reason, "exposed")
