@@ -24,6 +24,7 @@ import * as FlowTrace from "./mux/FlowTrace.ts"
 import * as Guesses from "./mux/Guesses.ts"
 import { MuxMetrics } from "./mux/MuxMetrics.ts"
 import * as PacketLink from "./mux/PacketLink.ts"
+import { Refusals, type Refused } from "./mux/Refusals.ts"
 import * as Sessions from "./mux/Sessions.ts"
 import * as Sockets from "./mux/Sockets.ts"
 import type { PathEvent } from "./PathProberRpcs.ts"
@@ -117,9 +118,12 @@ const make = Effect.fnUntraced(function*(config: Config) {
   }
   const metrics = new MuxMetrics()
   const traces = yield* FlowTrace.make
+  const refusals = new Refusals()
+  const onRefused = (refused: Refused) => void fork(refusals.onRefused(refused, clock.unsafeCurrentTimeMillis()))
   const sessions = Sessions.make({
     node: context,
     ticketKeys: new TicketKeys(),
+    onRefused,
     metrics,
     traces,
     direct: config.direct,
@@ -151,7 +155,13 @@ const make = Effect.fnUntraced(function*(config: Config) {
     carrier: config.carrier,
     onFrame: (frame) => router.onLinkFrames(frame)
   })
-  const flowOpener = yield* FlowOpener.make({ obtain: sessions.obtain, routeOf: sessions.routeOf, metrics, traces })
+  const flowOpener = yield* FlowOpener.make({
+    obtain: sessions.obtain,
+    routeOf: sessions.routeOf,
+    onRefused: ({ host, port }, peer, verdict) => onRefused({ host, port, peer, verdict }),
+    metrics,
+    traces
+  })
   const doors = yield* Doors.make({
     socks5: config.socks5,
     local: config.local,
@@ -265,6 +275,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
           bytesOut: session.peer.bytesOut
         }))
       ),
+    Refusals: () => Effect.sync(() => refusals.recent(clock.unsafeCurrentTimeMillis())),
     SetForwards: ({ forwards }) => doors.setForwards(forwards),
     Listeners: () => Effect.sync(doors.addresses)
   })

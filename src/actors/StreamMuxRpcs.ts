@@ -1,6 +1,7 @@
 /** What other actors and the main thread may ask of the StreamMuxActor, the owner of a node's data plane. No behaviour here. */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
+import { VERDICTS } from "../protocol/FlowWire.ts"
 import { IceSignal } from "../protocol/IceSignal.ts"
 import { PathRef } from "../protocol/PathRef.ts"
 import { SocketAddr } from "../protocol/SocketAddr.ts"
@@ -61,6 +62,22 @@ export type Forward = typeof Forward.Type
 /** A listener could not be opened; `message` says which and why. */
 export class ListenFailed extends Schema.TaggedError<ListenFailed>()("ListenFailed", { message: Schema.String }) {}
 
+/** Flows that were refused alike of late, counted together. */
+export const Refusal = Schema.Struct({
+  /** What the application asked for. */
+  host: Schema.String,
+  port: Schema.Int,
+  /** The node at the other end. `null` if the flow never had a session. */
+  peer: Schema.NullOr(Schema.String),
+  code: Schema.Literal(...VERDICTS),
+  /** A sentence for people; may be empty. */
+  why: Schema.String,
+  count: Schema.Int,
+  /** When it last happened, epoch ms. */
+  at: Schema.Number
+})
+export type Refusal = typeof Refusal.Type
+
 /** What the peer of a session says to set up a WebRTC connection. `signal` null: the session is over. */
 export const IceEvent = Schema.Struct({ session: SessionId, signal: Schema.NullOr(IceSignal) })
 export type IceEvent = typeof IceEvent.Type
@@ -87,6 +104,8 @@ export class StreamMuxRpcs extends RpcGroup.make(
   /** Null: there is no such session. */
   Rpc.make("TagsOf", { payload: { session: SessionId }, success: Schema.NullOr(Tags) }),
   Rpc.make("Status", { success: Schema.Array(SessionStatus) }),
+  /** The last 10 minutes' refused flows, the newest first. */
+  Rpc.make("Refusals", { success: Schema.Array(Refusal) }),
   /** Opens what is new and closes what is gone; flows that run go on. All or nothing. */
   Rpc.make("SetForwards", { payload: { forwards: Schema.Array(Forward) }, error: ListenFailed }),
   Rpc.make("Listeners", { success: Listeners })

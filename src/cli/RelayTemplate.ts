@@ -46,7 +46,8 @@ resources: []
 #     network: default
 #     address: intranet.local
 #     tcp: [80, 443, "8000-8100"]
-#     # Only if it may be at a loopback address of the connector. Its addresses in a network are reached as any other's:
+#     # Set it to true if the resource is at a loopback address of the connector's host (127.0.0.1, or 127.0.1.1 for its own
+#     # name on Debian). Link-local, multicast and cloud metadata addresses are never reached.
 #     allowLoopback: false
 
 # Who may reach what; nobody may reach anything that is not listed. "*" means all.

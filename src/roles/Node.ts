@@ -66,8 +66,9 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
     },
     status: Effect.gen(function*() {
       // Peers are worth telling also while another actor is being restarted.
-      const { browsers, leg, paths, sessions, signaling } = yield* Effect.all({
+      const { browsers, leg, paths, refusals, sessions, signaling } = yield* Effect.all({
         sessions: mux.ask((client) => client.Status()),
+        refusals: orNull(mux.ask((client) => client.Refusals(), BRIEF)),
         paths: orNull(prober.ask((client) => client.Paths(), BRIEF)),
         signaling: orNull(supervisor.ref(Signaling).ask((client) => client.State(), BRIEF)),
         leg: orNull(supervisor.ref(Relay).ask((client) => client.State(), BRIEF)),
@@ -82,7 +83,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
         ),
         ...(browsers ?? []).map(browserOf)
       ]
-      return { peers, signaling, leg }
+      return { peers, signaling, leg, refusals: refusals ?? [] }
     }),
     unready: Effect.gen(function*() {
       const signaling = yield* supervisor.ref(Signaling).ask((client) => client.State(), BRIEF)

@@ -124,7 +124,7 @@ describe.skipIf(!LabPage.isPossible)("troubles between real NATs", () => {
         assert.deepStrictEqual([code, sha256], [0, Lab.FILE_SHA256])
       })))
 
-  it.scopedLive("the resource refuses: the trace says so, and doctor blames neither path nor relay", () =>
+  it.scopedLive("the resource refuses: the trace says so, and doctor names it and blames neither path nor relay", () =>
     Lab.use({ nodes }, (lab) =>
       Effect.gen(function*() {
         yield* lab.fetch("/")
@@ -132,7 +132,9 @@ describe.skipIf(!LabPage.isPossible)("troubles between real NATs", () => {
         yield* lab.stop("resource")
         const { code } = yield* lab.fetch("/")
         assert.notStrictEqual(code, 0)
-        assert.deepStrictEqual((yield* said(lab)).findings, [])
+        const [found, ...others] = (yield* said(lab)).findings
+        assert.deepStrictEqual([found?.code, others], ["flow_refused", []])
+        assert.match(found?.what ?? "", /:8080 with .*: refused, the resource's host refused the connection/)
         const trace = yield* seen(lab, "flow :8080 refused", /^by direct: direct/)
         assert.strictEqual(trace.path, "direct")
         assert.strictEqual(trace.spans[0]?.attributes["error.type"], "refused")

@@ -97,6 +97,7 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string) {
     RebindSockets: unasked,
     LocalPorts: unasked,
     Status: unasked,
+    Refusals: unasked,
     SetForwards: unasked,
     Listeners: unasked,
     PathEvents: () => Stream.never,

@@ -59,6 +59,7 @@ const setup = Effect.gen(function*() {
       relay: refTo("relay", relay),
       publish: (event) => void events.push(event),
       onIce: () => undefined,
+      onRefused: () => undefined,
       metrics: new MuxMetrics(),
       traces: yield* FlowTrace.make,
       fork: (effect) => void Effect.runFork(effect)

@@ -42,6 +42,48 @@ describe("Dialer", () => {
     expect(isAllowed(address, false)).toBe(false)
   })
 
+  it.each(["127.0.0.1", "127.0.1.1", "::1", "0:0:0:0:0:0:0:1", "::ffff:127.0.0.1", "::ffff:7f00:1"])(
+    "dials %s where the resource allows loopback",
+    (address) => {
+      expect(isAllowed(address, true)).toBe(true)
+    }
+  )
+
+  it.each([
+    "0.0.0.0",
+    "169.254.169.254",
+    "100.100.100.200",
+    "192.0.0.192",
+    "168.63.129.16",
+    "224.0.0.1",
+    "255.255.255.255",
+    "::",
+    "fe80::1",
+    "fe80::1%eth0",
+    "ff02::1",
+    "fd00:ec2::254",
+    "fd20:ce::254",
+    "::ffff:169.254.169.254",
+    "::127.0.0.1",
+    "64:ff9b::7f00:1",
+    "64:ff9b::169.254.169.254",
+    "2002:7f00:1::",
+    "not an address"
+  ])("does not dial %s even where the resource allows loopback", (address) => {
+    expect(isAllowed(address, true)).toBe(false)
+  })
+
+  it("says to which address a denied name leads, and what permits it", async () => {
+    const lookup = () => Promise.resolve([{ address: "127.0.1.1", family: 4 }])
+    const own = await once({ host: "office-srv", port: 80, allowLoopback: false, lookup })
+    expect(own).toMatchObject({
+      code: "denied",
+      reason: expect.stringMatching(/office-srv is 127\.0\.1\.1.*allowLoopback: true/)
+    })
+    const metadata = await once({ host: "169.254.169.254", port: 80, allowLoopback: true })
+    expect(metadata).toMatchObject({ code: "denied", reason: expect.stringMatching(/metadata/) })
+  })
+
   it.each([
     "10.0.0.1",
     "192.168.1.1",

@@ -49,6 +49,15 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
   ],
   ["no leg is bound", status({ leg: { kind: null, reason: "no answer" } }), "broken", /no answer/, /UDP or HTTPS/],
   [
+    "the connector refused flows",
+    status({
+      refusals: [{ host: "web", port: 80, peer: "office", code: "denied", why: "web is 127.0.1.1", count: 3 }]
+    }),
+    "poor",
+    /3 flows to web:80 with office failed.*denied, web is 127\.0\.1\.1/,
+    /access/
+  ],
+  [
     "UDP to the relay is blocked",
     status({ leg: { kind: "relay-tcp", reason: "no answer by UDP" } }),
     "poor",

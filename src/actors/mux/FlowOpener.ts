@@ -14,16 +14,19 @@ export interface Options {
   readonly metrics: MuxMetrics
   readonly traces: FlowTraces
   readonly routeOf: (session: SessionId) => Route | null
+  /** A flow was not opened. `peer`: the connector, or `null` if the flow never had a session. */
+  readonly onRefused: (request: Request, peer: string | null, verdict: Verdict) => void
 }
 
 /** How a trace says that the application left before the answer. */
 const GONE = "gone"
+const ACCEPTED: Verdict = { code: "accepted", reason: "" }
 
 /** Hundreds may be asked for at once, a whole burst when a session comes up: the flows that are open go on meanwhile. */
 const OPENS = { limit: 4, interval: "1 millis" } as const
 
 /** Ends once the flow is asked for; the rest happens in callbacks of the data plane. */
-export const make = Effect.fnUntraced(function*({ metrics, obtain, routeOf, traces }: Options) {
+export const make = Effect.fnUntraced(function*({ metrics, obtain, onRefused, routeOf, traces }: Options) {
   const spread = yield* RateLimiter.make({ ...OPENS, algorithm: "fixed-window" })
   return (request: Request): Effect.Effect<void> =>
     Effect.suspend(() => {
@@ -39,21 +42,20 @@ export const make = Effect.fnUntraced(function*({ metrics, obtain, routeOf, trac
         Effect.matchEffect({
           onSuccess: (session) =>
             Effect.sync(() => {
-              if (request.gone.aborted) return trace.refused(GONE)
+              if (request.gone.aborted) return trace.refused(GONE, "")
               trace.joins(session.id, routeOf(session.id))
-              open(session, request, trace, metrics.resources, told)
+              open(session, request, trace, metrics.resources, (verdict, resource) => {
+                told(verdict.code, resource)
+                if (verdict.code !== "accepted") onRefused(request, session.peer.peerName, verdict)
+              })
             }),
           onFailure: (verdict) =>
-            Effect.zipRight(
-              Effect.logInfo("flow refused").pipe(
-                Effect.annotateLogs({ host, port, verdict: verdict.code, why: verdict.reason })
-              ),
-              Effect.sync(() => {
-                told(verdict.code, null)
-                trace.refused(verdict.code)
-                request.refuse(verdict)
-              })
-            )
+            Effect.sync(() => {
+              told(verdict.code, null)
+              onRefused(request, null, verdict)
+              trace.refused(verdict.code, verdict.reason)
+              request.refuse(verdict)
+            })
         })
       )
     })
@@ -64,20 +66,20 @@ const open = (
   request: Request,
   trace: FlowTrace,
   resources: ResourceMetrics,
-  told: (code: Verdict["code"], resource: string | null) => void
+  told: (verdict: Verdict, resource: string | null) => void
 ): void => {
   const { gone, host, port } = request
   const resource = session.resourceOf(host, port)
   trace.phase("flow.open")
   const onAbort = () => {
     giveUp()
-    trace.refused(GONE)
+    trace.refused(GONE, "")
   }
   const giveUp = session.openFlow({ host, port, traceparent: trace.traceparent }, (answer) => {
     gone.removeEventListener("abort", onAbort)
-    told(answer._tag === "Rejected" ? answer.verdict.code : "accepted", resource)
+    told(answer._tag === "Rejected" ? answer.verdict : ACCEPTED, resource)
     if (answer._tag === "Rejected") {
-      trace.refused(answer.verdict.code)
+      trace.refused(answer.verdict.code, answer.verdict.reason)
       return request.refuse(answer.verdict)
     }
     trace.phase("flow.first_byte")
@@ -94,7 +96,7 @@ const open = (
     if (begun) return
     answer.stream.abort(FLOW_RESET)
     session.flowEnded()
-    trace.refused(GONE)
+    trace.refused(GONE, "")
   })
   gone.addEventListener("abort", onAbort, { once: true })
 }

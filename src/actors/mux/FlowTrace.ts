@@ -3,7 +3,7 @@
  * cut into phases: each begins where the one before it ends.
  */
 import { Effect, Exit, Option, type Tracer } from "effect"
-import type { VerdictCode } from "../../protocol/FlowWire.ts"
+import type { Verdict } from "../../protocol/FlowWire.ts"
 import type { PathKind } from "../../protocol/PathKind.ts"
 import * as Tracing from "../../services/telemetry/Tracing.ts"
 import type { FlowOutcome } from "../../transport/flow/FlowPump.ts"
@@ -24,8 +24,8 @@ export interface FlowTrace {
   readonly phase: (name: string) => Tracer.Span
   /** From now on moves of this session are told as events of the flow, and what it goes by in its attributes. */
   readonly joins: (session: SessionId, route: Route | null) => void
-  /** Was not opened: `code` says why. */
-  readonly refused: (code: string) => void
+  /** The flow was not opened: `code` says why, and `why` says it to people (it may be empty). */
+  readonly refused: (code: string, why: string) => void
   readonly done: (outcome: FlowOutcome) => void
 }
 
@@ -49,18 +49,19 @@ export const serve = (
   route: Route | null,
   { host, port, resource, traceparent }: Asked,
   resources: ResourceMetrics,
-  onVerdict: (code: VerdictCode) => void
+  onVerdict: (verdict: Verdict) => void
 ): FlowWatch => {
   const about = { "server.address": host, "server.port": port }
   const trace = traces.begin("flow.serve", "server", traceparent, about)
   trace.joins(session, route)
   trace.phase("flow.dial")
   return {
-    onVerdict: ({ code }) => {
-      onVerdict(code)
+    onVerdict: (verdict) => {
+      const { code, reason } = verdict
+      onVerdict(verdict)
       if (resource !== null) resources.onFlow(resource, code)
       if (code === "accepted") trace.phase("flow.first_byte")
-      else trace.refused(code)
+      else trace.refused(code, reason)
     },
     onFirst: () => void trace.phase("flow.transfer"),
     onDone: trace.done,
@@ -107,9 +108,10 @@ export const make: Effect.Effect<FlowTraces> = Effect.gen(function*() {
         const flows = open.get(id) ?? new Set()
         open.set(id, flows.add(span))
       },
-      refused: (code) => {
+      refused: (code, why) => {
         span.attribute("error.type", code)
-        end(Exit.fail(code))
+        if (why !== "") span.attribute("error.message", why)
+        end(Exit.fail(why === "" ? code : `${code}: ${why}`))
       },
       done: ({ how, received, sent }) => {
         span.attribute("sallyport.flow.end", how)

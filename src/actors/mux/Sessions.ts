@@ -23,6 +23,7 @@ import type { ActorRef, ActorUnavailable } from "../runtime/ActorRef.ts"
 import type { Signaling, SignalingDown } from "../SignalingRpcs.ts"
 import * as FlowTrace from "./FlowTrace.ts"
 import type { MuxMetrics } from "./MuxMetrics.ts"
+import type { Refused } from "./Refusals.ts"
 
 /** Sessions of one node; an invitation or a dial past this is refused. */
 export const MAX_SESSIONS = 1024
@@ -56,6 +57,8 @@ export interface Options {
   readonly publish: (event: PathEvent) => void
   /** From the peer; null: the session is over. */
   readonly onIce: (session: SessionId, signal: Uint8Array | null) => void
+  /** Connector: a flow was not opened. */
+  readonly onRefused: (refused: Refused) => void
   readonly metrics: MuxMetrics
   readonly traces: FlowTrace.FlowTraces
   /** Whether direct paths are allowed. */
@@ -141,9 +144,12 @@ export const make = (options: Options) => {
   }
   const serve = (id: SessionId, asked: Asked): FlowWatch =>
     FlowTrace.serve(traces, id, routeOf(id), asked, metrics.resources, (verdict) => {
-      metrics.onFlow(verdict, null)
+      metrics.onFlow(verdict.code, null)
       const { host, port } = asked
-      fork(Effect.logDebug("flow").pipe(Effect.annotateLogs({ session: id, host, port, verdict })))
+      if (verdict.code !== "accepted") {
+        return options.onRefused({ host, port, peer: held.get(id)?.session.peer.peerName ?? null, verdict })
+      }
+      fork(Effect.logDebug("flow").pipe(Effect.annotateLogs({ session: id, host, port, verdict: verdict.code })))
     })
   const eventsOf = (id: SessionId): FlowSessionEvents => ({
     onUp,

@@ -14,6 +14,7 @@ import type { NodeState } from "../../services/NodeState.ts"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
 import { BrowserSession } from "../../transport/webrtc/BrowserSession.ts"
 import * as FlowTrace from "../mux/FlowTrace.ts"
+import { Refusals } from "../mux/Refusals.ts"
 import { ResourceMetrics } from "../mux/ResourceMetrics.ts"
 import type { SessionId, SignalingEvent } from "../RelaySignalingRpcs.ts"
 import type { RpcsOf } from "../runtime/ActorAddress.ts"
@@ -56,6 +57,7 @@ export const make = ({ fork, node, post, servers, signaling, traces }: Options) 
   const held = new Map<SessionId, Held>()
   const verdicts = new Metrics.Counts()
   const resources = new ResourceMetrics()
+  const refusals = new Refusals()
   let clockOffset = 0 // seconds that the relay's clock is ahead of ours
   const nowSeconds = () => Math.floor(Date.now() / 1000) + clockOffset
   const verify = (signed: Parameters<typeof Authority.verify>[1]) =>
@@ -108,7 +110,14 @@ export const make = ({ fork, node, post, servers, signaling, traces }: Options) 
                 Effect.annotateLogs({ session: id, peer: documents.grant.clientName, ...pair })
               )
             ),
-          onFlow: (asked) => FlowTrace.serve(traces, id, BROWSER, asked, resources, (code) => verdicts.add(code)),
+          onFlow: (asked) =>
+            FlowTrace.serve(traces, id, BROWSER, asked, resources, (verdict) => {
+              verdicts.add(verdict.code)
+              if (verdict.code === "accepted") return
+              const { host, port } = asked
+              const refused = { host, port, peer: documents.grant.clientName, verdict }
+              fork(Effect.flatMap(Clock.currentTimeMillis, (now) => refusals.onRefused(refused, now)))
+            }),
           onDown: (why) => post({ _tag: "BrowserDown", session: id, why })
         })
       })

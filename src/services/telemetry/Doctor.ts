@@ -46,7 +46,20 @@ export const Status = Schema.Struct({
     Schema.NullOr(Schema.Struct({ state: Schema.String, relay: Schema.String, problem: Schema.String }))
   ),
   leg: Schema.optional(Schema.NullOr(Schema.Struct({ kind: Schema.NullOr(Schema.String), reason: Schema.String }))),
-  nodes: Schema.optional(Schema.Array(Schema.Unknown))
+  nodes: Schema.optional(Schema.Array(Schema.Unknown)),
+  /** Flows that were not opened in the last 10 minutes, the newest first. */
+  refusals: Schema.optional(
+    Schema.Array(
+      Schema.Struct({
+        host: Schema.String,
+        port: Schema.Number,
+        peer: Schema.NullOr(Schema.String),
+        code: Schema.String,
+        why: Schema.String,
+        count: Schema.Number
+      })
+    )
+  )
 })
 export type Status = typeof Status.Type
 
@@ -58,6 +71,8 @@ const SLOW_LOOP_MS = 100
 const FULL = 0.8
 /** A round trip by a relay that takes longer is a far relay, or a busy one: half around the world and back is 200 ms. */
 const FAR_MS = 250
+/** Refused flows that are told one by one; a scanner would fill the screen. */
+const MAX_REFUSALS = 5
 
 export interface Facts {
   /** Null: none could be had. */
@@ -78,6 +93,7 @@ export const diagnose = (facts: Facts): ReadonlyArray<Finding> =>
     ...ofActors(facts),
     ...ofThreads(facts.threads),
     ...ofPeers(facts.status ?? NOTHING),
+    ...ofRefusals(facts.status ?? NOTHING),
     ...ofSlowRelays(facts.status ?? NOTHING)
   ].toSorted((left, right) => Number(right.severity === "broken") - Number(left.severity === "broken"))
 
@@ -201,3 +217,25 @@ const ofPeers = ({ peers }: Status): ReadonlyArray<Finding> =>
     const found = `${name} is reached by ${path ?? "nothing"}: ${TEXT[code]}`
     return [code === "nothing_answers" ? broken(code, found, remedy) : poor(code, found, remedy)]
   })
+
+const ofRefusals = ({ refusals = [] }: Status): ReadonlyArray<Finding> =>
+  refusals.slice(0, MAX_REFUSALS).map(({ code, count, host, peer, port, why }) => {
+    const times = count === 1 ? "a flow" : `${count} flows`
+    const who = peer === null ? "" : ` with ${peer}`
+    const found = `${times} to ${host}:${port}${who} failed in the last 10 minutes: ${code}${
+      why === "" ? "" : `, ${why}`
+    }`
+    return poor("flow_refused", found, REFUSAL_REMEDY[code] ?? "see the log of the connector for what it met")
+  })
+
+/** By the code of a flow's verdict. A reason that holds its own remedy stands before it. */
+const REFUSAL_REMEDY: Readonly<Record<string, string>> = {
+  refused: "see that the service of this resource runs, and that its address and port are right at the relay",
+  unreachable: "see that the connector runs and that its host reaches the resource",
+  timed_out: "see that the resource answers the connector's host, and that its name servers answer",
+  denied: "see resources and access in the relay's configuration",
+  name_not_found: "correct the name, or add the resource at the relay; the connector's host must know its address",
+  port_not_listed: "use another port, or add this one under resources at the relay",
+  grant_expired: "see that both nodes reach the relay, and that their clocks are right",
+  too_many_flows: "close flows, or use another connector"
+}

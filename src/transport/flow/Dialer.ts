@@ -25,7 +25,7 @@ export interface Target {
   /** A name or a literal address. */
   readonly host: string
   readonly port: number
-  /** The resource says that the connector's own and link-local addresses may be reached. */
+  /** Whether the resource may be at a loopback address of the connector's host. */
   readonly allowLoopback: boolean
   readonly lookup?: Lookup
   readonly timeoutMs?: number
@@ -80,10 +80,7 @@ class Attempt {
     const { allowLoopback, host } = this.#options
     if (found.length === 0) return this.#fail({ code: "name_not_found", reason: `${host} has no address` })
     this.#addresses = found.filter(({ address }) => isAllowed(address, allowLoopback)).slice(0, MAX_ADDRESSES)
-    if (this.#addresses.length === 0) {
-      const reason = `${host} is an address of the connector itself; the resource must say allowLoopback`
-      return this.#fail({ code: "denied", reason })
-    }
+    if (this.#addresses.length === 0) return this.#fail({ code: "denied", reason: whyDenied(host, found) })
     this.#tryNext()
   }
 
@@ -145,16 +142,36 @@ const VERDICT_OF: Readonly<Record<string, VerdictCode>> = {
   EAI_AGAIN: "timed_out"
 }
 
-/** What a failed lookup or connect means to the application. */
-export const verdictOf = (error: unknown): Verdict => {
-  const code = error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : ""
-  return { code: VERDICT_OF[code] ?? "internal", reason: code === "" ? "the dial failed" : code }
+/** None of these addresses may be dialled. */
+const whyDenied = (host: string, found: ReadonlyArray<Address>): string => {
+  const own = found.find(({ address }) => kindOf(address) === "loopback")
+  if (own !== undefined) {
+    return `${host} is ${own.address}, a loopback address of the connector's host; if that is meant, set allowLoopback: true at this resource`
+  }
+  return `${host} is ${found[0]?.address}, and no resource may be at a link-local, multicast or metadata address`
 }
 
-/** Never to be reached through a connector unless the resource says so: itself, its links, and clouds' metadata services. */
+const SAYS: Partial<Record<VerdictCode, string>> = {
+  refused: "the resource's host refused the connection",
+  unreachable: "the connector's host has no way to the resource",
+  timed_out: "the resource did not answer"
+}
+
+/** What a failed lookup or connect means to the application. */
+export const verdictOf = (error: unknown): Verdict => {
+  const errno = error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : ""
+  const code = VERDICT_OF[errno] ?? "internal"
+  return { code, reason: errno === "" ? "the dial failed" : `${SAYS[code] ?? "the dial failed"} (${errno})` }
+}
+
+/** The connector's own host. A resource reaches it only with `allowLoopback`. */
+const loopback = new net.BlockList()
+loopback.addSubnet("127.0.0.0", 8, "ipv4")
+loopback.addAddress("::1", "ipv6")
+
+/** Never reached through a connector: addresses without a host, its links, and clouds' metadata services. */
 const forbidden = new net.BlockList()
 forbidden.addSubnet("0.0.0.0", 8, "ipv4") // "this host"
-forbidden.addSubnet("127.0.0.0", 8, "ipv4")
 forbidden.addSubnet("169.254.0.0", 16, "ipv4") // link-local, and the metadata service of most clouds
 forbidden.addAddress("100.100.100.200", "ipv4") // metadata, Alibaba Cloud
 forbidden.addAddress("192.0.0.192", "ipv4") // metadata, Oracle Cloud
@@ -162,7 +179,6 @@ forbidden.addAddress("168.63.129.16", "ipv4") // platform services, Azure
 forbidden.addSubnet("224.0.0.0", 4, "ipv4")
 forbidden.addAddress("255.255.255.255", "ipv4")
 forbidden.addAddress("::", "ipv6")
-forbidden.addAddress("::1", "ipv6")
 forbidden.addSubnet("fe80::", 10, "ipv6")
 forbidden.addAddress("fd00:ec2::254", "ipv6") // metadata, AWS
 forbidden.addAddress("fd20:ce::254", "ipv6") // metadata, Google Cloud
@@ -173,23 +189,40 @@ MAPPED.addSubnet("::", 96, "ipv6") // compatible, RFC 4291, section 2.5.5.1
 MAPPED.addSubnet("64:ff9b::", 96, "ipv6") // NAT64, RFC 6052
 MAPPED.addSubnet("64:ff9b:1::", 48, "ipv6") // NAT64, RFC 8215
 
-/** Whether a literal address may be dialled. `allowLoopback` lifts all but multicast, which TCP cannot reach anyway. */
-export const isAllowed = (address: string, allowLoopback: boolean): boolean => {
+export type Kind = "ordinary" | "loopback" | "forbidden"
+
+/** Where a literal address leads. Text that is no address is `forbidden`. */
+export const kindOf = (address: string): Kind => {
   const plain = address.split("%")[0] ?? ""
   const family = net.isIP(plain)
-  if (family === 0) return false
-  if (allowLoopback) return true
-  if (family === 4) return !forbidden.check(plain, "ipv4")
-  if (forbidden.check(plain, "ipv6")) return false
-  const inner = embeddedIpv4(plain)
-  return inner === null || !forbidden.check(inner, "ipv4")
+  if (family === 0) return "forbidden"
+  if (family === 4) return kindOfIpv4(plain)
+  if (loopback.check(plain, "ipv6")) return "loopback"
+  if (forbidden.check(plain, "ipv6")) return "forbidden"
+  const bytes = ipv6Bytes(plain)
+  // The kernel dials an IPv4-mapped address as the IPv4 address itself (RFC 4291, section 2.5.5.2).
+  if (isMapped(bytes)) return kindOfIpv4(bytes.subarray(12).join("."))
+  const inner = embeddedIpv4(plain, bytes)
+  return inner === null || kindOfIpv4(inner) === "ordinary" ? "ordinary" : "forbidden"
 }
 
-/** Null: none inside. */
-const embeddedIpv4 = (address: string): string | null => {
-  const bytes = ipv6Bytes(address)
-  const mapped = bytes.subarray(0, 10).every((byte) => byte === 0) && bytes[10] === 255 && bytes[11] === 255
-  if (mapped || MAPPED.check(address, "ipv6")) return bytes.subarray(12).join(".")
+/** Whether a literal address may be dialled. `allowLoopback` permits loopback addresses and nothing else beside the ordinary. */
+export const isAllowed = (address: string, allowLoopback: boolean): boolean => {
+  const kind = kindOf(address)
+  return kind === "ordinary" || (allowLoopback && kind === "loopback")
+}
+
+const kindOfIpv4 = (address: string): Kind => {
+  if (loopback.check(address, "ipv4")) return "loopback"
+  return forbidden.check(address, "ipv4") ? "forbidden" : "ordinary"
+}
+
+const isMapped = (bytes: Buffer): boolean =>
+  bytes.subarray(0, 10).every((byte) => byte === 0) && bytes[10] === 255 && bytes[11] === 255
+
+/** The IPv4 address to which a gateway on the way would translate. `null` if there is none inside. */
+const embeddedIpv4 = (address: string, bytes: Buffer): string | null => {
+  if (MAPPED.check(address, "ipv6")) return bytes.subarray(12).join(".")
   return bytes[0] === 0x20 && bytes[1] === 0x02 ? bytes.subarray(2, 6).join(".") : null // 6to4, RFC 3056
 }
 

@@ -48,6 +48,13 @@ export interface ConnectorFlowsOptions {
 /** Streams of one session that are being dialled or pumped at once; one more is answered `too_many_flows`. */
 export const MAX_FLOWS = 1024
 
+const NOT_PERMITTED: Partial<Record<VerdictCode, string>> = {
+  denied: "the grant is for other nodes",
+  grant_expired: "the grant has expired, and no newer one came",
+  name_not_found: "the grant names no such resource",
+  port_not_listed: "the resource does not list this port"
+}
+
 export class ConnectorFlows {
   readonly flows = new Set<Flow>()
   readonly #options: ConnectorFlowsOptions
@@ -81,8 +88,10 @@ export class ConnectorFlows {
       FlowStart.reject(stream, verdict)
       watch.onVerdict(verdict)
     }
-    if (typeof permit === "string") return refuse({ code: permit, reason: "" })
-    if (this.flows.size >= MAX_FLOWS) return refuse({ code: "too_many_flows", reason: "" })
+    if (typeof permit === "string") return refuse({ code: permit, reason: NOT_PERMITTED[permit] ?? "" })
+    if (this.flows.size >= MAX_FLOWS) {
+      return refuse({ code: "too_many_flows", reason: `this session has ${MAX_FLOWS} flows already` })
+    }
     const dial = new Dialing()
     const flow: Flow = { host, port, abort: () => dial.abort() }
     this.flows.add(flow)

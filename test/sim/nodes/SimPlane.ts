@@ -306,6 +306,7 @@ export class SimPlane {
       SendIce: () => Effect.void,
       TagsOf: () => Effect.succeed(null),
       Status: () => Effect.succeed([]),
+      Refusals: () => Effect.succeed([]),
       SetForwards: () => Effect.void,
       Listeners: () => Effect.succeed({ socks5: null, forwards: [] })
     })
