@@ -5,6 +5,7 @@ import { RelayMember } from "../actors/RelayMemberRpcs.ts"
 import { FORWARDER_ACTORS, FORWARDER_PLACEMENT } from "../actors/Wiring.ts"
 import type { ForwarderConfig } from "../services/config/Config.ts"
 import * as HostPort from "../services/config/HostPort.ts"
+import * as ListenCheck from "../services/ListenCheck.ts"
 import type { Settings } from "../services/Telemetry.ts"
 import * as Enrol from "./Enrol.ts"
 import type { Running } from "./Running.ts"
@@ -12,6 +13,10 @@ import * as Threads from "./Threads.ts"
 
 export const start = Effect.fnUntraced(function*(config: ForwarderConfig, telemetry: Settings) {
   const { advertise, listen, name, stateDir, token } = config
+  yield* ListenCheck.check([
+    { key: "listen.udp", protocol: "udp", at: listen.udp },
+    { key: "listen.stunAlternate", protocol: "udp", at: listen.stunAlternate }
+  ])
   const { relay } = yield* Enrol.ensure({ role: "relay", name, stateDir, token, carrier: "auto" })
   const supervisor = yield* Threads.start({
     config,

@@ -11,6 +11,7 @@ import { NODE_ACTORS, NODE_PLACEMENT, WEBRTC_PLACEMENT } from "../actors/Wiring.
 import * as PathKind from "../protocol/PathKind.ts"
 import { isWebRtc, type PathRef } from "../protocol/PathRef.ts"
 import type { ClientConfig, NodeConfig } from "../services/config/Config.ts"
+import * as ListenCheck from "../services/ListenCheck.ts"
 import type { Settings } from "../services/Telemetry.ts"
 import * as Enrol from "./Enrol.ts"
 import * as Reporting from "./Reporting.ts"
@@ -27,6 +28,7 @@ export interface Options {
 
 export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: Settings, options: Options) {
   const { carrier, role, stateDir } = config
+  if (config.role === "client") yield* ListenCheck.check(doorsOf(config)) // before the token is used
   yield* Enrol.ensure(config)
   const webRtc = config.webrtc === "auto" && config.path === "auto"
   const supervisor = yield* Threads.start({
@@ -122,6 +124,13 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
 
 const BRIEF = { deadline: "1 second" } as const
 const orNull = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A | null> => Effect.orElseSucceed(effect, () => null)
+
+const doorsOf = (config: ClientConfig): ReadonlyArray<ListenCheck.Wanted> => [
+  { key: "socks5", protocol: "tcp", at: config.socks5 },
+  ...config.forwards.map(({ listen }, index) => (
+    { key: `forwards[${index}].listen`, protocol: "tcp" as const, at: listen }
+  ))
+]
 
 const forwardsOf = (config: ClientConfig) =>
   config.forwards.map(({ listen, port, resource }) => ({ listen, port, resource }))

@@ -7,6 +7,7 @@ import { SignalingHub } from "../actors/SignalingHubRpcs.ts"
 import { HTTP3_PLACEMENT, RELAY_ACTORS, RELAY_PLACEMENT } from "../actors/Wiring.ts"
 import type { RelayConfig } from "../services/config/Config.ts"
 import * as HostPort from "../services/config/HostPort.ts"
+import * as ListenCheck from "../services/ListenCheck.ts"
 import * as RelayKeys from "../services/RelayKeys.ts"
 import type { Settings } from "../services/Telemetry.ts"
 import type { Running } from "./Running.ts"
@@ -16,8 +17,16 @@ import * as Threads from "./Threads.ts"
 const HTTP3_GATE_FILE = "http3.sock"
 
 export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry: Settings) {
+  const { advertise, http3, listen, stateDir, tls, turn } = config
+  yield* ListenCheck.check([
+    { key: "listen.https", protocol: "tcp", at: listen.https },
+    { key: "listen.udp", protocol: "udp", at: listen.udp },
+    { key: "listen.stunAlternate", protocol: "udp", at: listen.stunAlternate },
+    { key: "http3", protocol: "udp", at: http3 ? listen.https : null },
+    { key: "turn.udp", protocol: "udp", at: turn?.udp },
+    { key: "turn.tcp", protocol: "tcp", at: turn?.tcp }
+  ])
   const keys = yield* RelayKeys.ensure(config.stateDir)
-  const { advertise, http3, listen, stateDir, tls } = config
   const gate = join(stateDir, HTTP3_GATE_FILE)
   const supervisor = yield* Threads.start({
     config,
@@ -39,7 +48,7 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
         gate: http3 ? gate : null,
         advertise: { host: advertise.host, httpsPort: advertise.https, udpPort: advertise.udp, http3 },
         tls,
-        turn: config.turn !== undefined,
+        turn: turn !== undefined,
         app: config.app && tls !== null,
         policy: policyOf(config)
       }

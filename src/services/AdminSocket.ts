@@ -4,6 +4,7 @@ import { chmodSync, lstatSync, mkdirSync, type Stats, unlinkSync } from "node:fs
 import type { Server } from "node:http"
 import { createConnection } from "node:net"
 import { dirname } from "node:path"
+import * as ListenCheck from "./ListenCheck.ts"
 
 /** The admin API cannot listen, so the process must not start. `message` says who is in the way and what to do. */
 export class AdminListenError extends Schema.TaggedError<AdminListenError>()("AdminListenError", {
@@ -100,13 +101,14 @@ const forbidden = (place: string) =>
 const other = (message: string) => new AdminListenError({ reason: "Other", message })
 
 const fromErrno = ({ code }: NodeJS.ErrnoException, place: string): AdminListenError => {
-  if (code === "EADDRINUSE") {
-    return place.startsWith("/") ? inUse(place) : new AdminListenError({
-      reason: "InUse",
-      message:
-        `the admin API cannot listen on ${place}: another program does; stop it, or choose another port with the key admin`
+  if (!place.startsWith("/")) {
+    const port = Number(place.slice(place.lastIndexOf(":") + 1))
+    return new AdminListenError({
+      reason: code === "EADDRINUSE" ? "InUse" : code === "EACCES" || code === "EPERM" ? "Forbidden" : "Other",
+      message: `admin cannot listen on ${place}: ${ListenCheck.remedy(code ?? "unknown error", port, "tcp")}`
     })
   }
+  if (code === "EADDRINUSE") return inUse(place)
   if (code === "EACCES" || code === "EPERM" || code === "EROFS") return forbidden(place)
   return other(
     `the admin API cannot listen on ${place} (${code ?? "unknown error"}); check the keys admin and stateDir`

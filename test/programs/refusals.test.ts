@@ -1,15 +1,34 @@
 /** What is wrong is told, at once and in words that help. */
-import { copyFileSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
-import { PROGRAM, Program, resource, sallyport, serve, type Served, World } from "./support/Programs.ts"
+import { command, PROGRAM, Program, resource, sallyport, serve, type Served, World } from "./support/Programs.ts"
 
 const EXIT_FAILURE = 1
 const EXIT_USAGE = 2
 /** A line for a person: one sentence, without a stack. */
 const isPlain = (err: string) => err.trim() !== "" && !/internal error|^\s+at /m.test(err)
+
+/** Whether any user may bind port 443 here, as in many containers. */
+const freeForAll = (() => {
+  try {
+    return Number(readFileSync("/proc/sys/net/ipv4/ip_unprivileged_port_start", "utf8")) <= 443
+  } catch {
+    return true
+  }
+})()
 
 const client = (more: string) => `role: client\nname: a\nstateDir: s\n${more}`
 const relay = (more: string) =>
@@ -157,7 +176,44 @@ describe("what cannot work", () => {
     const token = await world.token("client", "second")
     const { code, err } = await start("second", { token, socks5: `127.0.0.1:${world.ports.socks5}` })
     assert.deepStrictEqual([code, isPlain(err)], [EXIT_FAILURE, true], err)
-    assert.match(err, /SOCKS5 cannot listen on 127\.0\.0\.1:\d+: another program listens there/)
+    assert.match(err, /socks5 cannot listen on 127\.0\.0\.1:\d+: another program listens there/)
+  })
+
+  const otherRelay = (name: string, https: string) => {
+    const file = join(world.dir, `${name}.yaml`)
+    const listen = { https, udp: "127.0.0.1:0" }
+    const config = { role: "relay", name, stateDir: `state/${name}`, listen, advertise: { host: "127.0.0.1" } }
+    writeFileSync(file, JSON.stringify(config))
+    return ["run", "--config", file, "--log-format", "json"]
+  }
+
+  it("says in one line that a relay's port is taken", async () => {
+    const https = `127.0.0.1:${world.ports.https}`
+    const { code, err } = await sallyport(otherRelay("second-relay", https), { cwd: world.dir, timeoutMs: 60_000 })
+    assert.strictEqual(code, EXIT_FAILURE)
+    const told = `sallyport: listen.https cannot listen on ${https}: another program listens there; stop it `
+    assert.strictEqual(err.trim().split("\n").length, 1, err)
+    assert.isTrue(err.startsWith(told), err)
+    assert.isFalse(existsSync(join(world.dir, "state", "second-relay", "authority.key")), "no keys were made")
+  })
+
+  it.skipIf(freeForAll)("says in one line that port 443 needs a right", async () => {
+    const args = otherRelay("low-relay", "127.0.0.1:443")
+    mkdirSync(join(world.dir, "state", "low-relay"))
+    chmodSync(world.dir, 0o755)
+    chmodSync(join(world.dir, "state"), 0o755)
+    chmodSync(join(world.dir, "state", "low-relay"), 0o777)
+    const asNobody = process.getuid?.() === 0
+      ? ["setpriv", "--reuid=65534", "--clear-groups", "--inh-caps=-all", process.execPath]
+      : [process.execPath]
+    const [program = "", ...rest] = [...asNobody, realpathSync(PROGRAM), ...args]
+    const { code, err } = await command(program, rest, { cwd: world.dir, timeoutMs: 60_000 })
+    assert.strictEqual(code, EXIT_FAILURE, err)
+    assert.strictEqual(err.trim().split("\n").length, 1, err)
+    assert.match(
+      err,
+      /listen\.https cannot listen on 127\.0\.0\.1:443: ports below 1024 need a right; grant CAP_NET_BIND/
+    )
   })
 
   it("starts from any folder, by any path", async () => {

@@ -272,7 +272,7 @@ describe("two processes", () => {
       const port = yield* startTcp
       const error = yield* Effect.flip(AdminServer.make({ listen: { ...LOOPBACK, port }, routes }))
       assert.strictEqual(error.reason, "InUse")
-      assert.include(error.message, `cannot listen on 127.0.0.1:${port}: another program does`)
+      assert.include(error.message, `cannot listen on 127.0.0.1:${port}: another program listens there`)
     }))
 })
 

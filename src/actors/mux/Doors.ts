@@ -1,6 +1,7 @@
 /** The client's local doors: SOCKS5 listeners and forwards, and what happens to a connection that comes in by one. */
 import { Effect, type Scope } from "effect"
 import type { Verdict } from "../../protocol/FlowWire.ts"
+import * as ListenCheck from "../../services/ListenCheck.ts"
 import { pump as startPump, type PumpOptions } from "../../transport/flow/FlowPump.ts"
 import type { FlowStream } from "../../transport/flow/FlowStream.ts"
 import { ForwardServer } from "../../transport/flow/ForwardServer.ts"
@@ -136,13 +137,10 @@ const pump = (options: PumpOptions): true => {
 const started = (at: ListenAt, what: string, start: () => Promise<ListenAt>) =>
   Effect.tryPromise({
     try: start,
-    catch: (cause) => new ListenFailed({ message: `${what} cannot listen on ${render(at)}: ${remedy(cause)}` })
+    catch: (cause) => new ListenFailed({ message: `${what} cannot listen on ${render(at)}: ${remedy(at, cause)}` })
   })
 
-const remedy = (cause: unknown): string => {
-  const code = cause instanceof Error && "code" in cause ? String(cause.code) : ""
-  if (code === "EADDRINUSE") return "another program listens there; choose another port, or stop that program"
-  if (code === "EACCES") return "not permitted; choose a port above 1023, or give the process that right"
-  if (code === "EADDRNOTAVAIL") return "this machine has no such address; correct the configuration"
-  return cause instanceof Error ? cause.message : String(cause)
+const remedy = (at: ListenAt, cause: unknown): string => {
+  const code = cause instanceof Error && "code" in cause ? String(cause.code) : String(cause)
+  return ListenCheck.remedy(code, "port" in at ? at.port : 0, "tcp")
 }

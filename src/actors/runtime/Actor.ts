@@ -56,12 +56,20 @@ export const make = <Rpcs extends Rpc.Any, Config, Encoded, E>(
       Effect.catchAllCause((cause) =>
         Cause.isInterruptedOnly(cause)
           ? Effect.interrupt
-          : Effect.fail(new NotStarted({ actor, reason: "layer", message: Cause.pretty(cause) }))
+          : Effect.fail(new NotStarted({ actor, reason: "layer", message: describe(cause) }))
       )
     )
     return { serve: (port) => serve(options.address, handlers, port) } satisfies Incarnation
   })
   return { address: options.address, uses: options.uses, start }
+}
+
+/** A typed failure says what to do, and its stack says nothing more. A defect is a bug, so its stack is kept. */
+const describe = (cause: Cause.Cause<unknown>): string => {
+  const failures = [...Cause.failures(cause)]
+  const isExpected = !Cause.isDie(cause) &&
+    failures.every((failure) => failure instanceof Error && failure.message !== "")
+  return isExpected ? failures.map((failure) => (failure as Error).message).join("; ") : Cause.pretty(cause)
 }
 
 const serve = Effect.fnUntraced(function*<Rpcs extends Rpc.Any>(

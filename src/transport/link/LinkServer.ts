@@ -1,6 +1,7 @@
 /** Takes links at the relay's TLS port, proves who is on the other end of each, and hands it on. */
 import { Deferred, Duration, Effect, FiberSet, Schema, type Scope, Stream } from "effect"
 import { type Purpose, UNSEEN_CERT } from "../../protocol/LinkHandshake.ts"
+import * as ListenCheck from "../../services/ListenCheck.ts"
 import type { Leaf } from "../../services/Pki.ts"
 import { RefusedByServer } from "./ClientHandshake.ts"
 import * as Handshaking from "./Handshaking.ts"
@@ -149,6 +150,6 @@ const listenError = <R>({ gate, host, port }: Options<R>, cause: unknown): Liste
   }
   return new ListenError({
     code,
-    message: `cannot listen on ${host}:${port} (${code || String(cause)}); choose another port, or stop what uses it`
+    message: `listen.https cannot listen on ${host}:${port}: ${ListenCheck.remedy(code || String(cause), port, "tcp")}`
   })
 }

@@ -1,0 +1,86 @@
+/**
+ * Tries a role's addresses before its threads start, so that a taken port or a missing right is one line for the
+ * operator and not a row of restarts. The addresses are free again when the check ends.
+ */
+import { Effect, Schema } from "effect"
+import { createSocket } from "node:dgram"
+import { createServer, isIP } from "node:net"
+import * as HostPort from "./config/HostPort.ts"
+
+/** `message` has one line for each address that cannot be used, with its configuration key and the remedy. */
+export class CannotListen extends Schema.TaggedError<CannotListen>()("CannotListen", { message: Schema.String }) {}
+
+export interface Wanted {
+  /** The configuration key that names the address, such as `listen.https`. */
+  readonly key: string
+  readonly protocol: "tcp" | "udp"
+  /** `null` if the role does not listen there. Port 0 is any free port and is not checked. */
+  readonly at: HostPort.HostPort | null | undefined
+}
+
+/** Ports below this need a right on most systems (Linux: `net.ipv4.ip_unprivileged_port_start`). */
+const FIRST_FREE_PORT = 1024
+
+export const check = (wanted: ReadonlyArray<Wanted>): Effect.Effect<void, CannotListen> =>
+  Effect.forEach(wanted, problemOf, { concurrency: "unbounded" }).pipe(Effect.flatMap((found) => {
+    const problems = found.filter((problem) => problem !== null)
+    return problems.length === 0 ? Effect.void : new CannotListen({ message: problems.join("\n") })
+  }))
+
+const problemOf = ({ at, key, protocol }: Wanted): Effect.Effect<string | null> => {
+  if (at === null || at === undefined || at.port === 0) return Effect.succeed(null)
+  return Effect.map(
+    protocol === "tcp" ? tryTcp(at) : tryUdp(at),
+    (code) =>
+      code === null ? null : `${key} cannot listen on ${HostPort.render(at)}: ${remedy(code, at.port, protocol)}`
+  )
+}
+
+/** The system's code, or `null` if the address could be bound. */
+const tryTcp = ({ host, port }: HostPort.HostPort): Effect.Effect<string | null> =>
+  Effect.async((resume) => {
+    const server = createServer()
+    server.once("error", (error) => resume(Effect.succeed(codeOf(error))))
+    server.listen({ host, port }, () => server.close(() => resume(Effect.succeed(null))))
+  })
+
+/**
+ * A relay binds each address of this machine where the configuration says all of them, and copes with those that it
+ * cannot bind. So only a taken port and a missing right count there.
+ */
+const tryUdp = ({ host, port }: HostPort.HostPort): Effect.Effect<string | null> => {
+  const family = isIP(host)
+  if (family === 0) return Effect.succeed(null)
+  return Effect.async((resume) => {
+    const socket = createSocket({ type: family === 6 ? "udp6" : "udp4", ipv6Only: family === 6 })
+    const done = (code: string | null) => {
+      socket.close()
+      const isFatal = code === "EADDRINUSE" || isForbidden(code) || !HostPort.isUnspecified(host)
+      resume(Effect.succeed(isFatal ? code : null))
+    }
+    socket.once("error", (error) => done(codeOf(error)))
+    socket.bind({ address: host, port }, () => done(null))
+  })
+}
+
+const isForbidden = (code: string | null) => code === "EACCES" || code === "EPERM"
+
+const codeOf = (error: Error): string => "code" in error ? String(error.code) : error.message
+
+/** What to do about an address that cannot be listened on. `code` is the system's, such as `EADDRINUSE`. */
+export const remedy = (code: string, port: number, protocol: "tcp" | "udp"): string => {
+  if (code === "EADDRINUSE") {
+    const option = protocol === "tcp" ? "-ltnp" : "-lunp"
+    return `another program listens there; stop it (ss ${option} shows which), or choose another port`
+  }
+  if (isForbidden(code)) {
+    return port < FIRST_FREE_PORT
+      ? `ports below ${FIRST_FREE_PORT} need a right; grant CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=), ` +
+        "run as root, or choose a higher port"
+      : "the system does not permit it; see its security policy (SELinux, AppArmor), or choose another port"
+  }
+  if (code === "EADDRNOTAVAIL") return "this machine has no such address; correct it, or use 0.0.0.0 for all addresses"
+  if (code === "ENOTFOUND" || code === "EAI_AGAIN") return "the name has no address; write an IP address"
+  if (code === "EAFNOSUPPORT") return "this machine has no IPv6; use an IPv4 address"
+  return `${code}; check the address in the configuration`
+}
