@@ -19,7 +19,6 @@ import {
   Schema,
   Stream
 } from "effect"
-import { type Ticket } from "../protocol/Documents.ts"
 import type { NodeKey } from "../protocol/NodeKey.ts"
 import type { RelayPoint } from "../protocol/RelayPoint.ts"
 import * as Signed from "../protocol/Signed.ts"
@@ -37,6 +36,7 @@ import * as NetworkDesk from "./hub/NetworkDesk.ts"
 import { NodeRates } from "./hub/NodeRates.ts"
 import { bridge } from "./hub/PacketBridge.ts"
 import * as RemovedNodes from "./hub/RemovedNodes.ts"
+import * as SignedDocuments from "./hub/SignedDocuments.ts"
 import * as TurnDesk from "./hub/TurnDesk.ts"
 import { RelayForwarder } from "./RelayForwarderRpcs.ts"
 import {
@@ -78,7 +78,6 @@ const DIRECTORY_POLL = "200 millis"
 const INVITE_DEADLINE = Duration.seconds(2.5)
 const MAX_INVITES = 3
 const REVOKED_GRACE = "300 millis"
-const CREDENTIAL_REFRESH = "4 minutes"
 /** Nodes are told to come back within this time, spread evenly, when the relay stops. */
 const GO_AWAY_SPREAD_MS = 2_000
 
@@ -95,6 +94,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   yield* self.exposeMetrics(() => metrics.read(board.links.values()))
   const rates = new NodeRates()
   const removed = RemovedNodes.make({ directory, forwarder })
+  const signed = SignedDocuments.make({ authority, board, directory })
   const udp = yield* forwarder.ask((client) => client.AwaitListening(), { deadline: "10 seconds" })
   yield* directory.replacePolicy(config.policy)
   const relayInfo = { ...config.advertise, udpPort: config.advertise.udpPort || udp.udp }
@@ -177,31 +177,11 @@ const make = Effect.fnUntraced(function*(config: Config) {
       return Stream.concat(Stream.fromIterable([snapshot, ...revoked]), Mailbox.toStream(link.events))
     }))
 
-  const documents = Effect.fnUntraced(function*(
-    session: Omit<Ticket, "expiresAt">,
-    network: string,
-    first: string | null
-  ) {
-    const [client, connector] = yield* Effect.all([
-      Effect.flatten(directory.findNode(session.clientKey)),
-      Effect.flatten(directory.findNode(session.connectorKey))
-    ])
-    const resources = yield* directory.allResourcesFor(client.key, network)
-    const grant = yield* authority.grant({
-      clientKey: client.key,
-      clientName: client.name,
-      connectorKey: connector.key,
-      connectorName: connector.name,
-      resources: resources.toSorted((left, right) => Number(right.name === first) - Number(left.name === first))
-    })
-    return { grant: grant.signed, ticket: yield* authority.ticket(session), empty: resources.length === 0 }
-  })
-
   const invite = Effect.fnUntraced(
     function*(client: NodeKey, connector: Board.Member, network: string, resource: string) {
       const names = yield* Authority.newSession
       const session = { ...names, clientKey: client, connectorKey: connector.key }
-      const { grant, ticket } = yield* documents(session, network, resource)
+      const { grant, ticket } = yield* signed.forSession(session, network, resource)
       const answer = yield* Deferred.make<void, string>()
       const expiresAt = (yield* nowSeconds) + SESSION_MEMORY_SECONDS
       board.addSession({ id: names.session, client, connector: connector.key, network, ...names, expiresAt, answer })
@@ -267,10 +247,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
     })
   )
 
-  const renew = Effect.fn("SignalingHub.renew")(function*(node: NodeKey, signed: Signed.Signed) {
+  const renew = Effect.fn("SignalingHub.renew")(function*(node: NodeKey, old: Signed.Signed) {
     const refuse = (message: string) => new DialRefused({ code: "denied", message })
     const ticket = yield* Either.mapLeft(
-      Authority.verify("ticket", signed, authority.key, yield* nowSeconds),
+      Authority.verify("ticket", old, authority.key, yield* nowSeconds),
       (rejected) => refuse(rejected.message)
     )
     if (ticket.clientKey !== node) return yield* refuse("this ticket is another client's")
@@ -281,7 +261,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     const network = connector.network ?? ""
     const { expiresAt: _, ...session } = ticket
     const fresh = yield* Effect.mapError(
-      documents(session, network, null),
+      signed.forSession(session, network, null),
       () => refuse("the directory has no such node any more")
     )
     if (fresh.empty) return yield* refuse("nothing is permitted through this connector any more")
@@ -376,25 +356,16 @@ const make = Effect.fnUntraced(function*(config: Config) {
     for (const node of board.links.keys()) board.send(node, { _tag: "BindingsLost" })
   })
 
-  /** After a change of resources or access: every session gets the grant that it would get now. */
-  const regrant = Effect.forEach([...board.sessions.values()], (session) =>
-    Effect.gen(function*() {
-      const { clientTag, connectorTag, id, network } = session
-      const fresh = yield* documents(
-        { session: id, clientKey: session.client, connectorKey: session.connector, clientTag, connectorTag },
-        network,
-        null
-      )
-      for (const node of [session.client, session.connector]) {
-        board.send(node, { _tag: "GrantReplaced", session: id, grant: fresh.grant })
-      }
-    }).pipe(Effect.ignore), { discard: true })
-
   let seen = yield* directory.latestAuditId
+  let grantsAreStale = false
   yield* removed.tellForwarder
   const poll = Effect.gen(function*() {
     const now = yield* Clock.currentTimeMillis
     board.expire(Math.floor(now / 1000))
+    if (grantsAreStale) {
+      yield* signed.replaceGrants
+      grantsAreStale = false
+    }
     if ((yield* directory.latestAuditId) === seen) return
     const changes = yield* directory.changesSince(seen)
     seen = changes.at(-1)?.id ?? seen
@@ -404,19 +375,13 @@ const make = Effect.fnUntraced(function*(config: Config) {
       if (nodeName !== null) yield* Effect.ignore(forwarder.ask((client) => client.RevokeTurn({ name: nodeName, at })))
     }
     if (changes.some(isOfRelays)) yield* tellRelays
-    if (changes.some(({ kind }) => kind === "policy_replaced")) yield* Effect.suspend(() => regrant)
+    if (changes.some(({ kind }) => kind === "policy_replaced")) {
+      grantsAreStale = true // until they are replaced, also if the directory cannot be read right now
+      yield* signed.replaceGrants
+      grantsAreStale = false
+    }
   }).pipe(
     Effect.catchTag("DirectoryError", ({ message }) => Effect.logWarning(`the directory cannot be read: ${message}`))
-  )
-
-  const refreshCredentials = Effect.forEach(
-    [...board.links.keys()],
-    (node) =>
-      Effect.map(
-        authority.credential(node),
-        (credential) => board.send(node, { _tag: "CredentialRenewed", credential })
-      ),
-    { discard: true }
   )
 
   // ------------------------------------------------------------------------------------------------------------ service
@@ -445,7 +410,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   yield* Self.fork(Stream.runForEach(Stream.drop(forwarder.incarnations, 1), () => onForwarderRestart))
   relayInfo.httpsPort = config.advertise.httpsPort || server.port
   yield* Self.fork(Effect.repeat(poll, Schedule.spaced(DIRECTORY_POLL)))
-  yield* Self.fork(Effect.repeat(Effect.suspend(() => refreshCredentials), Schedule.spaced(CREDENTIAL_REFRESH)))
+  yield* Self.fork(signed.keepCredentialsFresh)
   yield* Effect.addFinalizer(() =>
     Effect.gen(function*() {
       for (const node of board.links.keys()) {

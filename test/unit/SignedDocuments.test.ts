@@ -1,0 +1,128 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Deferred, Duration, Effect, Mailbox, Option, TestClock } from "effect"
+import { generateKeyPairSync } from "node:crypto"
+import * as Board from "../../src/actors/hub/Board.ts"
+import * as SignedDocuments from "../../src/actors/hub/SignedDocuments.ts"
+import type { SignalingEvent } from "../../src/actors/RelaySignalingRpcs.ts"
+import type { NodeRole, Resource } from "../../src/protocol/Documents.ts"
+import type { NodeKey } from "../../src/protocol/NodeKey.ts"
+import type { Signed } from "../../src/protocol/Signed.ts"
+import * as Authority from "../../src/services/Authority.ts"
+import { DirectoryError } from "../../src/services/DirectoryDb.ts"
+import * as Keys from "../../src/services/Keys.ts"
+
+const newSigningKey = () => {
+  const key = Keys.fromPrivateKey(generateKeyPairSync("ed25519").privateKey)
+  if (key === null) throw new Error("no key")
+  return key
+}
+const CLIENT = newSigningKey().publicKey
+const CONNECTOR = newSigningKey().publicKey
+const WIKI: Resource = {
+  name: "wiki",
+  network: "office",
+  address: "wiki.internal",
+  tcp: [{ from: 80, to: 80 }],
+  udp: [],
+  allowLoopback: false
+}
+
+/** A board, an authority and a directory whose rules the test changes; nobody is connected yet. */
+const hub = () => {
+  const board = Board.make()
+  const authority = Authority.make(newSigningKey())
+  const rules = { resources: [WIKI] as ReadonlyArray<Resource>, readable: true }
+  const directory: SignedDocuments.Options["directory"] = {
+    findNode: (key) =>
+      Effect.succeed(
+        Option.some({ key, name: key === CLIENT ? "laptop" : "office", role: "client", network: null } as never)
+      ),
+    allResourcesFor: () =>
+      Effect.suspend(() =>
+        rules.readable
+          ? Effect.succeed(rules.resources)
+          : Effect.fail(new DirectoryError({ reason: "busy", message: "it is locked" }))
+      )
+  }
+  const verify = <K extends "grant" | "credential">(kind: K, signed: Signed) =>
+    Effect.flatMap(
+      Clock.currentTimeMillis,
+      (ms) => Authority.verify(kind, signed, authority.key, Math.floor(ms / 1000))
+    )
+  return { board, rules, verify, signed: SignedDocuments.make({ authority, board, directory }) }
+}
+
+const connect = Effect.fnUntraced(function*(board: ReturnType<typeof Board.make>, key: NodeKey, role: NodeRole) {
+  const events = yield* Mailbox.make<SignalingEvent>({ capacity: Board.EVENTS_CAPACITY, strategy: "dropping" })
+  board.join({ member: { key, name: role, role, network: null }, isBrowser: false, since: 0, events, cut: () => {} })
+  return Effect.map(Effect.orDie(events.clear), (told) => [...told])
+})
+
+const addSession = Effect.fnUntraced(function*(board: ReturnType<typeof Board.make>) {
+  const names = yield* Authority.newSession
+  const answer = yield* Deferred.make<void, string>()
+  board.addSession({
+    id: names.session,
+    client: CLIENT,
+    connector: CONNECTOR,
+    network: "office",
+    clientTag: names.clientTag,
+    connectorTag: names.connectorTag,
+    expiresAt: 3600,
+    answer
+  })
+  return names.session
+})
+
+describe("relay credentials", () => {
+  it.scoped("are renewed for nodes that connect later, period after period", () =>
+    Effect.gen(function*() {
+      const { board, signed, verify } = hub()
+      yield* Effect.forkScoped(signed.keepCredentialsFresh)
+      yield* TestClock.adjust("1 minute")
+      const told = yield* connect(board, CLIENT, "client")
+      for (let period = 1; period <= 6; period++) {
+        yield* TestClock.adjust(SignedDocuments.CREDENTIAL_REFRESH)
+        const events = yield* told
+        assert.deepStrictEqual(events.map(({ _tag }) => _tag), ["CredentialRenewed"], `period ${period}`)
+        const [event] = events
+        if (event?._tag !== "CredentialRenewed") return
+        const credential = yield* verify("credential", event.credential)
+        assert.strictEqual(credential.nodeKey, CLIENT)
+        const now = yield* Clock.currentTimeMillis
+        // The credential outlives the next renewal, and the one after it is lost at most once.
+        assert.isAbove(credential.expiresAt * 1000 - now, Duration.toMillis(SignedDocuments.CREDENTIAL_REFRESH))
+      }
+    }))
+})
+
+describe("grants", () => {
+  it.scoped("are replaced for sessions that began after the start, change after change", () =>
+    Effect.gen(function*() {
+      const { board, rules, signed, verify } = hub()
+      const client = yield* connect(board, CLIENT, "client")
+      const connector = yield* connect(board, CONNECTOR, "connector")
+      const session = yield* addSession(board)
+      for (const resources of [[WIKI], [], [{ ...WIKI, name: "mail" }], []]) {
+        rules.resources = resources
+        yield* TestClock.adjust("10 minutes")
+        yield* signed.replaceGrants
+        for (const told of [client, connector]) {
+          const [event, ...more] = yield* told
+          assert.deepStrictEqual(more, [])
+          if (event?._tag !== "GrantReplaced") return assert.fail("no grant came")
+          assert.strictEqual(event.session, session)
+          const grant = yield* verify("grant", event.grant)
+          assert.deepStrictEqual(grant.resources.map(({ name }) => name), resources.map(({ name }) => name))
+        }
+      }
+    }))
+
+  it.scoped("fail to be replaced when the directory cannot be read, so that the caller tries again", () =>
+    Effect.gen(function*() {
+      const { board, rules, signed } = hub()
+      yield* addSession(board)
+      rules.readable = false
+      assert.strictEqual((yield* Effect.flip(signed.replaceGrants))._tag, "DirectoryError")
+    }))
+})
