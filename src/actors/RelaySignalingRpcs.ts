@@ -31,7 +31,10 @@ export const RelayInfo = Schema.Struct({
 })
 export type RelayInfo = typeof RelayInfo.Type
 
-/** First on every subscription, whole: whatever was pushed before it no longer matters. `serverTime`: epoch seconds. */
+/**
+ * The whole state, first on every subscription: what was pushed before it no longer matters. `serverTime` is the directory's
+ * clock when the subscription began, epoch milliseconds.
+ */
 export const Snapshot = Schema.TaggedStruct("Snapshot", {
   version: Schema.Int,
   serverTime: Schema.Number,
@@ -145,6 +148,8 @@ export type Dialed = typeof Dialed.Type
 export class RelaySignalingRpcs extends RpcGroup.make(
   /** Everything the relay has to tell this node, from now on; `Snapshot` first. One subscription a link. */
   Rpc.make("Watch", { success: SignalingEvent, stream: true }),
+  /** The directory's clock, epoch milliseconds: asked for now and then by everybody who judges documents. */
+  Rpc.make("Time", { success: Schema.Number }),
   /** Answered when the connector said `Ready`: it has verified the grant and opened its end at the relay. */
   Rpc.make("Dial", {
     payload: { target: Target, exclude: Schema.Array(NodeKey).pipe(Schema.maxItems(16)) },

@@ -6,7 +6,8 @@
  */
 import { RpcClient } from "@effect/rpc"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
-import { Clock, Deferred, Duration, Effect, Option, PubSub, Random, Schema, Stream, SubscriptionRef } from "effect"
+import { Deferred, Duration, Effect, Option, PubSub, Random, Schema, Stream, SubscriptionRef } from "effect"
+import { HostClock } from "../services/HostClock.ts"
 import * as NodeState from "../services/NodeState.ts"
 import * as RelayAddresses from "../services/RelayAddresses.ts"
 import * as Metrics from "../services/telemetry/Metrics.ts"
@@ -18,7 +19,15 @@ import { Peers } from "./runtime/Peers.ts"
 import * as Self from "./runtime/Self.ts"
 import { Invitations } from "./signaling/Invitations.ts"
 import { LastSnapshot } from "./signaling/LastSnapshot.ts"
-import { Signaling, SignalingDown, SignalingRpcs, type SignalingState, type Wanted } from "./SignalingRpcs.ts"
+import * as TimeKeeper from "./signaling/TimeKeeper.ts"
+import {
+  type NodeEvent,
+  Signaling,
+  SignalingDown,
+  SignalingRpcs,
+  type SignalingState,
+  type Wanted
+} from "./SignalingRpcs.ts"
 import { type NetworkChange, Stun } from "./StunRpcs.ts"
 
 export const Config = Schema.Struct({
@@ -48,7 +57,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const stun = yield* Peers.ref(Stun)
   const link = yield* SubscriptionRef.make(Option.none<Link>())
   const networkChanges = yield* PubSub.sliding<NetworkChange>(CHANGES_CAPACITY)
-  const events = yield* PubSub.sliding<SignalingEvent>(EVENTS_CAPACITY)
+  const events = yield* PubSub.sliding<NodeEvent>(EVENTS_CAPACITY)
+  const hostMs = (yield* HostClock).now
+  const time = yield* TimeKeeper.make({ hostMs, onLearned: (event) => PubSub.publish(events, event) })
   const snapshot = new LastSnapshot()
   const invitations = new Invitations()
   const connects = new Metrics.Counts<string>()
@@ -63,7 +74,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       [{ labels: {}, value: Number(state.state === "up") }]
     )
   ])
-  let state: SignalingState = {
+  let state: Omit<SignalingState, "clockAheadMs"> = {
     state: "connecting",
     carrier: null,
     relay: `${node.relay.host}:${node.relay.httpsPort}`,
@@ -72,9 +83,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
   }
 
   const onEvent = Effect.fnUntraced(function*(event: SignalingEvent) {
-    const now = yield* Clock.currentTimeMillis
-    snapshot.onEvent(event, now)
-    if (event._tag === "Invite") invitations.add(event, now)
+    snapshot.onEvent(event)
+    if (event._tag === "Invite") invitations.add(event, hostMs())
     yield* PubSub.publish(events, event)
   })
 
@@ -105,16 +115,23 @@ const make = Effect.fnUntraced(function*(config: Config) {
         Effect.as(Option.some(MOVED_DELAY_MS)) // TCP itself would notice in minutes
       )
       const client = yield* RpcClient.make(RelaySignalingRpcs).pipe(Effect.provideService(RpcClient.Protocol, protocol))
+      const sentAt = hostMs()
+      const onSnapshot = Effect.fnUntraced(function*(event: SignalingEvent & { readonly _tag: "Snapshot" }) {
+        yield* time.learn({ directoryMs: event.serverTime, sentAt, receivedAt: hostMs() })
+        yield* onEvent(event)
+        yield* SubscriptionRef.set(link, Option.some({ client }))
+      })
       const watch = client.Watch().pipe(
         Stream.runForEach((event) =>
           event._tag === "GoAway"
             ? Deferred.succeed(goAway, event.reconnectAfterMs)
             : event._tag === "Snapshot"
-            ? Effect.zipRight(onEvent(event), SubscriptionRef.set(link, Option.some({ client })))
+            ? onSnapshot(event)
             : onEvent(event)
         ),
         Effect.as(Option.none<number>())
       )
+      yield* Effect.forkScoped(time.keep(client.Time(), changes))
       state = { ...state, state: "up", carrier: connected.link.carrier, problem: "", connects: state.connects + 1 }
       connects.add(connected.link.carrier)
       yield* Effect.logInfo("signaling is up").pipe(
@@ -186,8 +203,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
 
   const subscription = Effect.gen(function*() {
     const later = yield* PubSub.subscribe(events)
-    const first = snapshot.read(yield* Clock.currentTimeMillis)
-    return { first: first === null ? [] : [first], later }
+    const first: ReadonlyArray<NodeEvent> = [time.learned, snapshot.read()].filter((event) => event !== null)
+    return { first, later }
   })
 
   return SignalingRpcs.of({
@@ -201,14 +218,14 @@ const make = Effect.fnUntraced(function*(config: Config) {
     Events: () =>
       Stream.unwrapScoped(Effect.gen(function*() {
         const { first, later } = yield* subscription
-        const before = [...first, ...invitations.waiting(yield* Clock.currentTimeMillis)]
+        const before = [...first, ...invitations.waiting(hostMs())]
         return Stream.concat(Stream.fromIterable(before), Stream.fromQueue(later))
       })),
     Wanted: () =>
       Stream.unwrapScoped(
         Effect.map(
           subscription,
-          ({ first, later }) => Stream.concat(Stream.fromIterable<SignalingEvent>(first), Stream.fromQueue(later))
+          ({ first, later }) => Stream.concat(Stream.fromIterable(first), Stream.fromQueue(later))
         )
       ).pipe(
         Stream.filterMap((event): Option.Option<Wanted> =>
@@ -221,7 +238,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       ),
     Report: (payload) => withClient((client) => client.Report(payload)),
     Findings: (payload) => withClient((client) => client.Findings(payload)),
-    State: () => Effect.sync(() => state),
+    State: () => Effect.map(time.clockAheadMs, (clockAheadMs) => ({ ...state, clockAheadMs })),
     AwaitUp: () => Effect.asVoid(Stream.runHead(Stream.filter(link.changes, Option.isSome)))
   })
 })

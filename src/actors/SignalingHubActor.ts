@@ -167,7 +167,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       const snapshot: SignalingEvent = {
         _tag: "Snapshot",
         version: yield* Effect.orDie(directory.latestAuditId),
-        serverTime: Math.floor(now / 1000),
+        serverTime: now,
         relay: relayInfo,
         relays: yield* Effect.orDie(directory.relays),
         credential: yield* authority.credential(node),
@@ -307,6 +307,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
 
   const handlers = RelaySignalingRpcs.toLayer({
     Watch: (_, { headers }) => watch(nodeOf(headers)),
+    Time: () => Clock.currentTimeMillis,
     Dial: ({ exclude, target }, { headers }) => dial(nodeOf(headers), target, exclude),
     Ready: ({ session }, { headers }) => board.answer(session, nodeOf(headers), Exit.void),
     Decline: ({ reason, session }, { headers }) => board.answer(session, nodeOf(headers), Exit.fail(reason)),

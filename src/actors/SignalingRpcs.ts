@@ -27,9 +27,17 @@ export const SignalingState = Schema.Struct({
   relay: Schema.String,
   /** Why it is not up; empty when it is. */
   problem: Schema.String,
-  connects: Schema.Int
+  connects: Schema.Int,
+  /** How far this machine's clock is ahead of the directory's, milliseconds. `null` before the first sign-in. */
+  clockAheadMs: Schema.NullOr(Schema.Number)
 })
 export type SignalingState = typeof SignalingState.Type
+
+/** How far the directory's clock is ahead of this machine's `HostClock`, milliseconds: learned at sign-in, and confirmed since. */
+export const TimeLearned = Schema.TaggedStruct("TimeLearned", { offsetMs: Schema.Number })
+/** What the relay says, and what this node makes of it. */
+export const NodeEvent = Schema.Union(SignalingEvent, TimeLearned)
+export type NodeEvent = typeof NodeEvent.Type
 
 /** The relay has been reached, perhaps anew, and takes a report. */
 const ReportWanted = Schema.TaggedStruct("ReportWanted", {})
@@ -55,8 +63,8 @@ export class SignalingRpcs extends RpcGroup.make(
     payload: { session: SessionId, box: Schema.Uint8ArrayFromSelf },
     error: Schema.Union(UnknownSession, SignalingDown)
   }),
-  /** What the relay says, from now on. The last snapshot comes first, as soon as there is one. */
-  Rpc.make("Events", { success: SignalingEvent, stream: true }),
+  /** What the relay says, from now on. The directory's time and the last snapshot come first, as soon as they are known. */
+  Rpc.make("Events", { success: NodeEvent, stream: true }),
   /** What the relay wants to know of this node, from now on. Whoever asks for it has the operator's consent to answer. */
   Rpc.make("Wanted", { success: Wanted, stream: true }),
   Rpc.make("Report", { payload: { text: Schema.String }, error: Schema.Union(ReportRefused, SignalingDown) }),

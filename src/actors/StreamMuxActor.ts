@@ -3,7 +3,8 @@
  * Packets and bytes are moved by `transport` in callbacks of this thread, without Effect; what is here happens once a flow, a
  * session or a second. There is no inbox: all state is changed by synchronous calls on this one thread, in order of arrival.
  */
-import { Effect, Either, FiberSet, Option, PubSub, Redacted, Schedule, Schema, Stream } from "effect"
+import { Deferred, Effect, Either, FiberSet, PubSub, Redacted, Schedule, Schema, Stream } from "effect"
+import { DirectoryTime } from "../protocol/DirectoryTime.ts"
 import * as IceSignal from "../protocol/IceSignal.ts"
 import type * as PathMessage from "../protocol/PathMessage.ts"
 import { LARGEST_BYTES } from "../protocol/PathMtu.ts"
@@ -11,6 +12,7 @@ import * as PathReason from "../protocol/PathReason.ts"
 import { keyOf, RELAY, viaRelay } from "../protocol/PathRef.ts"
 import type { SocketAddr } from "../protocol/SocketAddr.ts"
 import * as Authority from "../services/Authority.ts"
+import { HostClock } from "../services/HostClock.ts"
 import * as NodeState from "../services/NodeState.ts"
 import * as Pki from "../services/Pki.ts"
 import type { NodeContext } from "../transport/plane/FlowSession.ts"
@@ -29,11 +31,11 @@ import * as Sessions from "./mux/Sessions.ts"
 import * as Sockets from "./mux/Sockets.ts"
 import type { PathEvent } from "./PathProberRpcs.ts"
 import { type LegKind, Relay } from "./RelayRpcs.ts"
-import type { SessionId, SignalingEvent } from "./RelaySignalingRpcs.ts"
+import type { SessionId } from "./RelaySignalingRpcs.ts"
 import * as Actor from "./runtime/Actor.ts"
 import { Peers } from "./runtime/Peers.ts"
 import * as Self from "./runtime/Self.ts"
-import { Signaling } from "./SignalingRpcs.ts"
+import { type NodeEvent, Signaling } from "./SignalingRpcs.ts"
 import { Forward, type IceEvent, LINK_ADDRESS, StreamMux, StreamMuxRpcs } from "./StreamMuxRpcs.ts"
 import type { ControlDatagram } from "./StunRpcs.ts"
 
@@ -95,9 +97,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
   })
   const sockets = yield* Sockets.make({ router, port: config.udpPort, segment: SEGMENT_BYTES })
 
-  const clock = yield* Effect.clock
-  const wallSeconds = () => Math.floor(clock.unsafeCurrentTimeMillis() / 1000)
-  let clockOffset = 0 // seconds that the relay's clock is ahead of ours
+  const clock = yield* Effect.clock // for people; documents are judged by `time`
+  const hostMs = (yield* HostClock).now
+  const time = new DirectoryTime(hostMs)
+  const timeKnown = yield* Deferred.make<void>()
   let leg: LegKind | null = null
   const context: NodeContext = {
     role: config.role,
@@ -109,10 +112,12 @@ const make = Effect.fnUntraced(function*(config: Config) {
     savedSessions: new SavedSessions(),
     keyOfCertificate: (der) => Either.getOrElse(Pki.publicKeyOfCert(der), () => null),
     now: () => performance.now(),
-    nowSeconds: () => wallSeconds() + clockOffset,
+    hostMs,
+    nowSeconds: () => time.nowSeconds(),
     openGrant: (signed) =>
-      Option.getOrNull(
-        Either.getRight(Authority.verify("grant", signed, node.relay.authorityKey, wallSeconds() + clockOffset))
+      Either.mapLeft(
+        Authority.verify("grant", signed, node.relay.authorityKey, time.nowSeconds()),
+        ({ message }) => message
       ),
     leg: () => leg
   }
@@ -129,6 +134,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     direct: config.direct,
     webRtc: config.webRtc,
     authorityKey: node.relay.authorityKey,
+    timeKnown: Deferred.await(timeKnown),
     onIce,
     signaling,
     relay,
@@ -169,9 +175,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
     onRequest: (request) => void fork(flowOpener(request))
   })
 
-  const onSignal = (event: SignalingEvent) => {
-    if (event._tag === "Snapshot") clockOffset = event.serverTime - wallSeconds()
-    return sessions.onSignal(event)
+  const onSignal = (event: NodeEvent) => {
+    if (event._tag !== "TimeLearned") return sessions.onSignal(event)
+    time.set(event.offsetMs)
+    return Deferred.succeed(timeKnown, undefined)
   }
   yield* Self.fork(Stream.runForEach(signaling.subscribe((client) => client.Events()), onSignal))
   yield* Self.fork(Effect.repeat(sessions.tick, Schedule.spaced(TICK)))

@@ -3,22 +3,23 @@
  * data plane it is another relay, at a port of this host's loopback (`LocalLeg`), and the path prober compares it like any other. The
  * client begins. At a connector it also takes the sessions of browsers (`Browsers`). Runs in a child process (decision 19), whose end costs these paths and no session.
  */
-import { Clock, Deferred, Duration, Effect, FiberSet, Match, Option, Redacted, Schema, Stream } from "effect"
+import { Deferred, Duration, Effect, FiberSet, Match, Option, Redacted, Schema, Stream } from "effect"
 import type { IceServer } from "node-datachannel"
 import type { IceSignal } from "../protocol/IceSignal.ts"
 import { type Reason, Role, WEBRTC_NAME } from "../protocol/PathRef.ts"
+import { HostClock } from "../services/HostClock.ts"
 import * as NodeState from "../services/NodeState.ts"
 import * as Metrics from "../services/telemetry/Metrics.ts"
 import { IceLink } from "../transport/webrtc/IceLink.ts"
 import { LocalLeg, type Session } from "../transport/webrtc/LocalLeg.ts"
 import * as FlowTrace from "./mux/FlowTrace.ts"
 import { PathProber, type SessionPath } from "./PathProberRpcs.ts"
-import type { SessionId, SignalingEvent, TurnServers } from "./RelaySignalingRpcs.ts"
+import type { SessionId, TurnServers } from "./RelaySignalingRpcs.ts"
 import * as Actor from "./runtime/Actor.ts"
 import * as Inbox from "./runtime/Inbox.ts"
 import { Peers } from "./runtime/Peers.ts"
 import * as Self from "./runtime/Self.ts"
-import { Signaling } from "./SignalingRpcs.ts"
+import { type NodeEvent, Signaling } from "./SignalingRpcs.ts"
 import { type IceEvent, StreamMux } from "./StreamMuxRpcs.ts"
 import { Stun } from "./StunRpcs.ts"
 import * as Browsers from "./webrtc/Browsers.ts"
@@ -74,7 +75,7 @@ type Message =
   /** Another incarnation of the data plane, which knows none of the sessions of the one before. */
   | { readonly _tag: "Reset" }
   | { readonly _tag: "Links"; readonly reply: Inbox.Reply<ReadonlyArray<WebRtcLink>> }
-  | { readonly _tag: "Signaled"; readonly event: SignalingEvent }
+  | { readonly _tag: "Signaled"; readonly event: NodeEvent }
   | { readonly _tag: "Tick" }
   | { readonly _tag: "Browsers"; readonly reply: Inbox.Reply<ReadonlyArray<BrowserPeer>> }
   | Browsers.Outcome
@@ -89,7 +90,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const at = yield* Effect.promise(() => leg.bind())
   const links = new Map<SessionId, Held>()
   const failures = new Map<SessionId, Failures>()
-  let attempts = yield* Clock.currentTimeMillis // of an incarnation that comes later they are higher
+  const hostMs = (yield* HostClock).now
+  let attempts = Math.floor(hostMs()) // a later incarnation begins with a higher number
   let isOffered = false
   yield* Effect.addFinalizer(() =>
     Effect.sync(() => {
@@ -119,6 +121,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     )
   }
   const browsers = Browsers.make({
+    hostMs,
     node: yield* NodeState.load(config.stateDir),
     signaling,
     servers,
@@ -175,14 +178,14 @@ const make = Effect.fnUntraced(function*(config: Config) {
     tries.add("failed")
     const count = (failures.get(session)?.count ?? 0) + 1
     const wait = Math.min(RETRY_MS * 2 ** (count - 1), MAX_RETRY_MS)
-    failures.set(session, { count, notBefore: (yield* Clock.currentTimeMillis) + wait })
+    failures.set(session, { count, notBefore: hostMs() + wait })
     yield* Effect.logInfo("no WebRTC connection").pipe(Effect.annotateLogs({ session, why, triedAgainInMs: wait }))
   })
 
   /** Client: which sessions want a connection, and which no longer do. */
   const look = Effect.gen(function*() {
     const paths = yield* prober.ask((it) => it.Paths(), BRIEF)
-    const now = yield* Clock.currentTimeMillis
+    const now = hostMs()
     for (const path of paths) {
       const held = links.get(path.session)
       if (held === undefined) {

@@ -8,7 +8,7 @@ import type { IceSignal } from "../protocol/IceSignal.ts"
 import * as Signed from "../protocol/Signed.ts"
 import * as FlowStart from "../transport/flow/FlowStart.ts"
 import { ControlStream } from "../transport/plane/ControlStream.ts"
-import { Permission } from "../transport/plane/Permission.ts"
+import { type Clocks, Permission } from "../transport/plane/Permission.ts"
 import type { Room } from "../transport/webrtc/ChannelStream.ts"
 import { type LinkStats, PeerLink } from "./PeerLink.ts"
 import { Signals } from "./Signals.ts"
@@ -37,8 +37,7 @@ export interface Options extends Documents {
   readonly iceServers: ReadonlyArray<RTCIceServer>
   readonly sign: (message: Uint8Array) => Promise<Uint8Array>
   readonly forward: (box: Uint8Array) => void
-  /** Epoch seconds by the relay's clock. */
-  readonly nowSeconds: () => number
+  readonly clocks: Clocks
   /** Rejects when there is no grant any more, or not now. */
   readonly renew: () => Promise<Renewed>
   /** Once. */
@@ -65,15 +64,12 @@ export class Session {
   #onFailed: (why: Error) => void = () => undefined
 
   private constructor(options: Options) {
-    const { grant, nowSeconds, ticket } = options
+    const { clocks, grant, ticket } = options
     this.id = ticket.session
     this.connector = grant.connectorName
     this.#options = options
-    this.#permission = new Permission(grant, () => ({
-      clientKey: ticket.clientKey,
-      connectorKey: ticket.connectorKey,
-      nowSeconds: nowSeconds()
-    }))
+    const parties = { clientKey: ticket.clientKey, connectorKey: ticket.connectorKey }
+    this.#permission = new Permission(grant, parties, clocks)
     this.#timer = setInterval(() => this.#look(), LOOK_MS)
   }
 
@@ -225,7 +221,7 @@ export class Session {
   }
 
   #look(): void {
-    const left = this.#permission.grant.expiresAt - this.#options.nowSeconds()
+    const left = this.#permission.leftSeconds
     if (this.#flows === 0 && performance.now() - this.#lastFlowAt > IDLE_MS) return this.close("not used any more")
     if (left <= 0) return this.close("the grant has expired and could not be renewed")
     if (left > RENEW_BEFORE_SECONDS || this.#isRenewing) return

@@ -3,6 +3,7 @@ import type { RpcClient, RpcGroup } from "@effect/rpc"
 import type { RpcClientError } from "@effect/rpc/RpcClientError"
 import { Deferred, Effect, Either, Exit, Redacted, Schema, Stream } from "effect"
 import type { Dialed, RelaySignalingRpcs, SignalingEvent } from "../actors/RelaySignalingRpcs.ts"
+import * as DirectoryTime from "../protocol/DirectoryTime.ts"
 import * as Documents from "../protocol/Documents.ts"
 import { VERDICTS } from "../protocol/FlowWire.ts"
 import type { NodeKey } from "../protocol/NodeKey.ts"
@@ -54,10 +55,11 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
   const sessions = new Map<string, Session>()
   /** Dials under way, by target. */
   const dialling = new Map<string, Promise<Session>>()
-  let clockOffset = 0 // seconds that the relay's clock is ahead of ours
+  const hostMs = () => performance.now()
+  const time = new DirectoryTime.DirectoryTime(hostMs)
   /** The relay's own, which the first snapshot tells. */
   const stun = yield* Deferred.make<ReadonlyArray<RTCIceServer>>()
-  const nowSeconds = () => Math.floor(Date.now() / 1000) + clockOffset
+  const nowSeconds = () => time.nowSeconds()
   yield* Effect.addFinalizer(() =>
     Effect.sync(() => {
       for (const session of sessions.values()) session.close("this page has ended the connection")
@@ -77,7 +79,8 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
     switch (event._tag) {
       case "Snapshot":
         return Effect.sync(() => {
-          clockOffset = event.serverTime - Math.floor(Date.now() / 1000)
+          const sample = { directoryMs: event.serverTime, sentAt, receivedAt: hostMs() }
+          time.set(DirectoryTime.offsetOf(DirectoryTime.learn(null, sample)))
           const { host, udpPort } = event.relay
           const urls = udpPort === 0 ? [] : [`stun:${host.includes(":") ? `[${host}]` : host}:${udpPort}`]
           Deferred.unsafeDone(stun, Exit.succeed(urls.map((url) => ({ urls: url }))))
@@ -101,6 +104,7 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
         return Effect.void
     }
   }
+  const sentAt = hostMs()
   yield* Effect.forkScoped(Effect.ignore(Stream.runForEach(client.Watch(), onEvent)))
 
   const servers = client.TurnCredentials().pipe(
@@ -111,6 +115,7 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
   )
 
   const begin = Effect.fnUntraced(function*({ connectorKey, grant, ticket }: Dialed) {
+    yield* Deferred.await(stun) // the first snapshot tells the time, by which documents are judged
     const documents = { grant: yield* opened("grant", grant), ticket: yield* opened("ticket", ticket) }
     for (const document of [documents.grant, documents.ticket]) {
       if (document.clientKey !== nodeKey || document.connectorKey !== connectorKey) {
@@ -130,7 +135,7 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
         Session.open({
           ...documents,
           iceServers,
-          nowSeconds,
+          clocks: { hostMs, nowSeconds },
           sign: (message) => BrowserKey.sign(keys, message),
           forward: (box) => void Effect.runFork(Effect.ignore(client.Forward({ session: id, box }))),
           renew: () => Effect.runPromise(renew),

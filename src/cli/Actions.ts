@@ -2,6 +2,7 @@
 import { Console, Duration, Effect, Either, Schema } from "effect"
 import { mkdir, open, readdir } from "node:fs/promises"
 import { join, resolve } from "node:path"
+import * as DirectoryTime from "../protocol/DirectoryTime.ts"
 import { Name } from "../protocol/Documents.ts"
 import { NetReport } from "../protocol/NatReport.ts"
 import * as AdminClient from "../services/AdminClient.ts"
@@ -171,7 +172,12 @@ const Peer = Schema.Struct({
   bytesIn: Schema.Number,
   bytesOut: Schema.Number
 })
-const Status = Schema.Struct({ peers: Schema.Array(Peer) })
+const ClockAheadMs = Schema.optional(Schema.NullOr(Schema.Number))
+const Status = Schema.Struct({
+  peers: Schema.Array(Peer),
+  /** A node's; a relay has none. */
+  signaling: Schema.optional(Schema.NullOr(Schema.Struct({ clockAheadMs: ClockAheadMs })))
+})
 
 export const status = (options: { readonly config: string; readonly json: boolean }) =>
   Effect.gen(function*() {
@@ -181,11 +187,13 @@ export const status = (options: { readonly config: string; readonly json: boolea
     }).pipe(
       Effect.mapError(fromError)
     )
-    const { peers } = yield* Schema.decodeUnknown(Status)(answer).pipe(
+    const { peers, signaling } = yield* Schema.decodeUnknown(Status)(answer).pipe(
       Effect.mapError(() => failure(Asker.OTHER_VERSION))
     )
     if (options.json) return yield* Console.log(JSON.stringify(answer))
     yield* Console.log(peers.length === 0 ? "No peers now." : peerTable(peers, Asker.hasColours()))
+    const ahead = signaling?.clockAheadMs ?? 0
+    if (Math.abs(ahead) > DirectoryTime.TELL_SKEW_MS) yield* Console.log(`Note: ${DirectoryTime.skewText(ahead)}.`)
   })
 
 /** The path is the last but one thing a person looks at, so it has the colour. */

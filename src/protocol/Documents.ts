@@ -7,7 +7,7 @@ import { Either, Schema } from "effect"
 import { NodeKey } from "./NodeKey.ts"
 import { MAX_PAYLOAD_BYTES, type Signed, signedBytes } from "./Signed.ts"
 
-/** How far two clocks may differ, seconds, before a document counts as expired or not yet valid. */
+/** How far a judge's estimate of the directory's time may be off, seconds, before it refuses a document wrongly. */
 export const LEEWAY_SECONDS = 10
 /** The longest that a revocation can stay unnoticed by a connector that is cut off. */
 export const MAX_GRANT_SECONDS = 300
@@ -20,7 +20,9 @@ export const Name = Schema.String.pipe(
     message: () => "expected 1 to 63 of a-z, 0-9 and -, starting with a letter or digit"
   })
 )
-const Seconds = Schema.Int.pipe(Schema.between(0, Number.MAX_SAFE_INTEGER))
+/** The last moment that JavaScript's `Date` can show. */
+const LATEST_DATE_SECONDS = 8.64e12
+const Seconds = Schema.Int.pipe(Schema.between(0, LATEST_DATE_SECONDS))
 const Port = Schema.Int.pipe(Schema.between(1, 65_535))
 const hex = (digits: number) => Schema.String.pipe(Schema.pattern(new RegExp(`^[0-9a-f]{${digits}}$`)))
 
@@ -156,7 +158,9 @@ export const open = <K extends Kind>(
   }
   return Either.flatMap(decode(kind, signed.payload), (document) => {
     const untimely = kind === "membership" ? null : timing(document, MAX_SECONDS[kind], nowSeconds)
-    return untimely === null ? Either.right(document) : reject(kind, untimely, TIMING[untimely])
+    return untimely === null
+      ? Either.right(document)
+      : reject(kind, untimely, untimelyText(untimely, document, nowSeconds))
   })
 }
 
@@ -167,14 +171,30 @@ const MAX_SECONDS: { readonly [K in Kind]: number } = {
   ticket: MAX_TICKET_SECONDS
 }
 const TIMING = {
-  expired: "has expired; compare the clocks of both machines if it is new",
-  not_yet_valid: "is from the future; compare the clocks of both machines",
-  too_long_lived: "would last longer than its kind may; compare the clocks of both machines"
+  expired: "has expired",
+  not_yet_valid: "is from the future",
+  too_long_lived: "would last longer than its kind may"
+}
+interface Times {
+  readonly issuedAt?: number
+  readonly expiresAt?: number
+}
+
+/** With both times, so that a reader sees how far apart they are. */
+const untimelyText = (untimely: keyof typeof TIMING, { expiresAt, issuedAt }: Times, nowSeconds: number): string => {
+  const at = (seconds: number) => new Date(seconds * 1000).toISOString().replace(".000", "")
+  const inRange = (seconds: number) => Math.abs(seconds) <= LATEST_DATE_SECONDS // others are no dates; NaN is not, either
+  if (!inRange(nowSeconds)) return "cannot be judged: the directory's time is not known yet"
+  const span = [
+    issuedAt === undefined ? "" : ` from ${at(issuedAt)}`,
+    expiresAt === undefined ? "" : ` until ${at(expiresAt)}`
+  ]
+  return `${TIMING[untimely]}: it is valid${span.join("")}, and the directory's time is ${at(nowSeconds)}`
 }
 
 /** Null: valid now, within the leeway. */
 export const timing = (
-  document: { readonly issuedAt?: number; readonly expiresAt?: number },
+  document: Times,
   maxSeconds: number,
   nowSeconds: number
 ): keyof typeof TIMING | null => {

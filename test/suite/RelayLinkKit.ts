@@ -148,7 +148,7 @@ export const openRaw = async (
   path = "/signal"
 ): Promise<{ readonly link: CarrierLink; readonly socket: TLSSocket | null }> => {
   const { port } = server
-  const at = { host: "127.0.0.1", port, trust: { _tag: "Pin", key: server.authority.pin }, nowMs: Date.now() } as const
+  const at = { host: "127.0.0.1", port, trust: { _tag: "Pin", key: server.authority.pin } } as const
   const { signal } = new AbortController()
   if (carrier === "webtransport-h3") {
     return { link: (await Http3Client.open({ ...at, path }, signal)).link, socket: null }

@@ -53,6 +53,7 @@ const setup = Effect.gen(function*() {
       node,
       ticketKeys: node.ticketKeys,
       authorityKey: authority.key,
+      timeKnown: Effect.void,
       direct: true,
       webRtc: false,
       signaling: refTo("signaling", signaling),

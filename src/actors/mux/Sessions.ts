@@ -52,6 +52,8 @@ export interface Options {
   /** Connector. */
   readonly ticketKeys: TicketKeys
   readonly authorityKey: NodeKey
+  /** Ends when the directory's time is known. A dial's answer may come before it to a data plane that was just started. */
+  readonly timeKnown: Effect.Effect<void>
   readonly signaling: ActorRef<RpcsOf<typeof Signaling>>
   readonly relay: ActorRef<RpcsOf<typeof Relay>>
   readonly publish: (event: PathEvent) => void
@@ -95,7 +97,7 @@ interface Target {
 }
 
 export const make = (options: Options) => {
-  const { authorityKey, fork, metrics, node, onIce, publish, relay, signaling, ticketKeys, traces } = options
+  const { authorityKey, fork, metrics, node, onIce, publish, relay, signaling, ticketKeys, timeKnown, traces } = options
   const held = new Map<SessionId, Held>()
   const dialling = new Map<string, Deferred.Deferred<FlowSession, Verdict>>()
 
@@ -254,6 +256,7 @@ export const make = (options: Options) => {
 
   /** A second dial that led to the same connector joins the session of the first, with the newer grant. */
   const settle = Effect.fnUntraced(function*(dialed: Dialed, target: Target) {
+    yield* Effect.timeoutOption(timeKnown, DIAL_DEADLINE)
     const documents = yield* Either.mapLeft(open(dialed.grant, dialed.ticket), internal)
     const known = withPeer(dialed.connectorKey)
     if (known !== undefined) {
@@ -315,7 +318,7 @@ export const make = (options: Options) => {
     if (Either.isLeft(documents)) return yield* decline(documents.left)
     if (documents.right.ticket.session !== session) return yield* decline("the ticket is for another session")
     if (!held.has(session)) {
-      const claim = ticketKeys.claim(documents.right.grant.clientKey, session, node.now())
+      const claim = ticketKeys.claim(documents.right.grant.clientKey, session, node.hostMs())
       if (claim._tag === "Spent") return yield* decline("this session has begun before")
       yield* begin(documents.right, invite.ticket, null, claim.ticketKey)
     }
@@ -354,8 +357,11 @@ export const make = (options: Options) => {
   /** By signaling, from the directory itself: unlike one that a client brings, it may take away. */
   const onGrantReplaced = (id: SessionId, signed: Signed) => {
     const session = held.get(id)?.session
+    if (session === undefined) return
     const opened = Authority.verify("grant", signed, authorityKey, node.nowSeconds())
-    if (session !== undefined && Either.isRight(opened)) session.setGrant(opened.right, signed)
+    if (Either.isRight(opened)) return void session.setGrant(opened.right, signed)
+    const why = opened.left.message
+    fork(Effect.logWarning("a new grant was refused").pipe(Effect.annotateLogs({ session: id, why })))
   }
 
   /**
@@ -389,7 +395,7 @@ export const make = (options: Options) => {
         it.redialAt = now + REDIAL_EVERY_MS
         fork(Effect.ignore(dial(it.target.host, it.target.port)))
       } else if (
-        node.role === "client" && session.grant.expiresAt - node.nowSeconds() < RENEW_BEFORE_SECONDS &&
+        node.role === "client" && session.leftSeconds < RENEW_BEFORE_SECONDS &&
         now >= it.renewAt
       ) {
         it.renewAt = now + RENEW_RETRY_MS

@@ -5,6 +5,7 @@
 import { Clock, Effect, Either } from "effect"
 import type { IceServer } from "node-datachannel"
 import { createPublicKey, diffieHellman, generateKeyPairSync, type KeyObject } from "node:crypto"
+import { DirectoryTime } from "../../protocol/DirectoryTime.ts"
 import * as IceSignal from "../../protocol/IceSignal.ts"
 import { toBytes } from "../../protocol/NodeKey.ts"
 import * as SignalSeal from "../../protocol/SignalSeal.ts"
@@ -19,7 +20,7 @@ import { ResourceMetrics } from "../mux/ResourceMetrics.ts"
 import type { SessionId, SignalingEvent } from "../RelaySignalingRpcs.ts"
 import type { RpcsOf } from "../runtime/ActorAddress.ts"
 import type { ActorRef } from "../runtime/ActorRef.ts"
-import type { Signaling } from "../SignalingRpcs.ts"
+import type { NodeEvent, Signaling } from "../SignalingRpcs.ts"
 import type { BrowserPeer } from "../WebRtcRpcs.ts"
 
 /** Sessions of one connector; one more is declined. */
@@ -31,6 +32,8 @@ const BRIEF = { deadline: "2 seconds" } as const
 
 export interface Options {
   readonly node: NodeState
+  /** `HostClock`. */
+  readonly hostMs: () => number
   readonly signaling: ActorRef<RpcsOf<typeof Signaling>>
   readonly servers: Effect.Effect<ReadonlyArray<string | IceServer>>
   readonly traces: FlowTrace.FlowTraces
@@ -49,19 +52,23 @@ interface Held {
   readonly name: string
   readonly parties: SignalSeal.Parties
   readonly session: BrowserSession
+  /** `hostMs` when the relay invited. */
   readonly since: number
   seal: SignalSeal.SignalSeal | null
 }
 
-export const make = ({ fork, node, post, servers, signaling, traces }: Options) => {
+export const make = ({ fork, hostMs, node, post, servers, signaling, traces }: Options) => {
   const held = new Map<SessionId, Held>()
   const verdicts = new Metrics.Counts()
   const resources = new ResourceMetrics()
   const refusals = new Refusals()
-  let clockOffset = 0 // seconds that the relay's clock is ahead of ours
-  const nowSeconds = () => Math.floor(Date.now() / 1000) + clockOffset
+  const time = new DirectoryTime(hostMs)
+  const clocks = { hostMs, nowSeconds: () => time.nowSeconds() }
   const verify = (signed: Parameters<typeof Authority.verify>[1]) =>
-    Either.getOrNull(Authority.verify("grant", signed, node.relay.authorityKey, nowSeconds()))
+    Either.mapLeft(
+      Authority.verify("grant", signed, node.relay.authorityKey, time.nowSeconds()),
+      ({ message }) => message
+    )
 
   const end = (id: SessionId, why: string) =>
     Effect.suspend(() => {
@@ -79,7 +86,7 @@ export const make = ({ fork, node, post, servers, signaling, traces }: Options) 
         signaling.ask((it) => it.Decline({ session: id, reason }), BRIEF)
       )
     if (held.size >= MAX_SESSIONS) return yield* decline("no room for another browser")
-    const now = nowSeconds()
+    const now = time.nowSeconds()
     const opened = Either.all({
       grant: Authority.verify("grant", grant, node.relay.authorityKey, now),
       ticket: Authority.verify("ticket", ticket, node.relay.authorityKey, now)
@@ -96,12 +103,12 @@ export const make = ({ fork, node, post, servers, signaling, traces }: Options) 
       held.set(id, {
         name: documents.grant.clientName,
         parties: { session: id, clientKey, connectorKey },
-        since: yield* Clock.currentTimeMillis,
+        since: hostMs(),
         seal: null,
         session: new BrowserSession({
           ...documents,
           key: connectorKey,
-          nowSeconds,
+          clocks,
           openGrant: verify,
           onSignal: (signal) => post({ _tag: "BrowserSignal", session: id, signal }),
           onConnected: (pair) =>
@@ -156,12 +163,10 @@ export const make = ({ fork, node, post, servers, signaling, traces }: Options) 
 
   return {
     /** From signaling. */
-    onEvent: (event: SignalingEvent): Effect.Effect<void> => {
+    onEvent: (event: NodeEvent): Effect.Effect<void> => {
       switch (event._tag) {
-        case "Snapshot":
-          return Effect.sync(() => {
-            clockOffset = event.serverTime - Math.floor(Date.now() / 1000)
-          })
+        case "TimeLearned":
+          return Effect.sync(() => time.set(event.offsetMs))
         case "Invite":
           return event.over === "webrtc" ? onInvite(event) : Effect.void
         case "Sealed": {
@@ -169,9 +174,14 @@ export const make = ({ fork, node, post, servers, signaling, traces }: Options) 
           return it === undefined ? Effect.void : onBox(it, event.box)
         }
         case "GrantReplaced":
-          return Effect.sync(() => {
+          return Effect.suspend(() => {
+            const session = held.get(event.session)?.session
             const grant = verify(event.grant)
-            if (grant !== null) held.get(event.session)?.session.setGrant(grant)
+            if (session === undefined) return Effect.void
+            if (Either.isRight(grant)) return Effect.sync(() => session.setGrant(grant.right))
+            return Effect.logWarning("a new grant was refused").pipe(
+              Effect.annotateLogs({ session: event.session, why: grant.left })
+            )
           })
         case "Revoked":
           return Effect.forEach(
@@ -182,6 +192,7 @@ export const make = ({ fork, node, post, servers, signaling, traces }: Options) 
                 : Effect.void,
             { discard: true }
           )
+        case "Snapshot":
         case "SessionLost":
         case "RelaysChanged":
         case "BindingsLost":
@@ -201,7 +212,7 @@ export const make = ({ fork, node, post, servers, signaling, traces }: Options) 
     },
     /** Ends what nobody uses or may use. */
     tick: Effect.suspend(() => {
-      const now = Date.now()
+      const now = hostMs()
       return Effect.forEach([...held.values()], ({ parties, session, since }) =>
         !session.expire()
           ? end(parties.session, "its grant has expired")

@@ -1,5 +1,6 @@
 /** What is wrong with a running sallyport and what to do about it, from what it says of itself. Computes only. */
 import { Schema } from "effect"
+import { skewText, TELL_SKEW_MS } from "../../protocol/DirectoryTime.ts"
 import type { Findings } from "../../protocol/NodeReport.ts"
 import { Reason } from "../../protocol/PathRef.ts"
 import { REMEDY, TEXT } from "./ReasonText.ts"
@@ -43,7 +44,14 @@ export const Status = Schema.Struct({
     })
   ),
   signaling: Schema.optional(
-    Schema.NullOr(Schema.Struct({ state: Schema.String, relay: Schema.String, problem: Schema.String }))
+    Schema.NullOr(
+      Schema.Struct({
+        state: Schema.String,
+        relay: Schema.String,
+        problem: Schema.String,
+        clockAheadMs: Schema.optional(Schema.NullOr(Schema.Number))
+      })
+    )
   ),
   leg: Schema.optional(Schema.NullOr(Schema.Struct({ kind: Schema.NullOr(Schema.String), reason: Schema.String }))),
   nodes: Schema.optional(Schema.Array(Schema.Unknown)),
@@ -92,6 +100,7 @@ export const diagnose = (facts: Facts): ReadonlyArray<Finding> =>
     ...ofThreadDeaths(facts),
     ...ofActors(facts),
     ...ofThreads(facts.threads),
+    ...ofClock(facts.status ?? NOTHING),
     ...ofPeers(facts.status ?? NOTHING),
     ...ofRefusals(facts.status ?? NOTHING),
     ...ofSlowRelays(facts.status ?? NOTHING)
@@ -132,6 +141,19 @@ const ofRelayLink = ({ leg, nodes, signaling }: Status): ReadonlyArray<Finding> 
     found.push(poor("no_node", "no node is connected", "start one, with a token from sallyport token create"))
   }
   return found
+}
+
+/** It hinders nothing, but people who compare logs of two machines want to know. */
+const ofClock = ({ signaling }: Status): ReadonlyArray<Finding> => {
+  const ahead = signaling?.clockAheadMs ?? 0
+  if (Math.abs(ahead) <= TELL_SKEW_MS) return []
+  return [
+    poor(
+      "clock_wrong",
+      `${skewText(ahead)}; sallyport works by the relay's time, but logs are dated wrongly`,
+      "set the clock of this machine, or the relay's, whichever is wrong; NTP keeps them right"
+    )
+  ]
 }
 
 /** Why it broke down of late, the last time last. */

@@ -25,8 +25,6 @@ export interface Target {
   readonly lastAddresses?: ReadonlyArray<string> | undefined
   readonly trust: RelayTrust
   readonly path: string
-  /** Epoch ms, for the certificate's dates. */
-  readonly nowMs: number
 }
 
 export interface Opened {
@@ -180,9 +178,9 @@ const whyOf = (quic: QuicheConnection): string => {
 }
 
 /** What is wrong with the certificate; null: nothing. Its chain was looked at by TLS where authorities are trusted. */
-const problemOf = ({ host, nowMs, trust }: Target, der: Uint8Array): string | null => {
+const problemOf = ({ host, trust }: Target, der: Uint8Array): string | null => {
   if (trust._tag === "Pin") {
-    const checked = Pki.checkLeaf(der, trust.key, nowMs)
+    const checked = Pki.checkLeaf(der, trust.key)
     return Either.isLeft(checked) ? checked.left.message : null
   }
   if (isIP(host) === 0) return null // TLS has compared the name

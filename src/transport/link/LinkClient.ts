@@ -1,5 +1,5 @@
 /** Opens an authenticated link to a relay. */
-import { Clock, Duration, Effect, Schema, type Scope } from "effect"
+import { Duration, Effect, Schema, type Scope } from "effect"
 import type { RelayTrust } from "../../protocol/EnrolmentToken.ts"
 import type { Enrol, Purpose } from "../../protocol/LinkHandshake.ts"
 import * as ClientHandshake from "./ClientHandshake.ts"
@@ -67,16 +67,13 @@ const DEFAULT_DEADLINE = Duration.seconds(10)
 /** The link is closed with the scope. An interruption or the deadline leaves nothing open. */
 export const connect = (options: Options): Effect.Effect<Connected, LinkError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
-    Clock.currentTimeMillis.pipe(
-      Effect.flatMap((nowMs) =>
-        restore(Effect.timeoutFail(
-          Effect.tryPromise({
-            try: (signal) => open(options, nowMs, signal),
-            catch: (error) => linkError(error, options)
-          }),
-          { duration: options.deadline ?? DEFAULT_DEADLINE, onTimeout: () => timedOut(options) }
-        ))
-      ),
+    restore(Effect.timeoutFail(
+      Effect.tryPromise({
+        try: (signal) => open(options, signal),
+        catch: (error) => linkError(error, options)
+      }),
+      { duration: options.deadline ?? DEFAULT_DEADLINE, onTimeout: () => timedOut(options) }
+    )).pipe(
       Effect.tap(({ link }) => Effect.addFinalizer(() => Effect.sync(() => link.close("this node has ended the link"))))
     )
   )
@@ -86,11 +83,11 @@ const HEAD_START_MS = 300
 
 type Opened = Omit<Connected, "welcome"> & { readonly link: CarrierLink }
 
-const open = async (options: Options, nowMs: number, signal: AbortSignal): Promise<Connected> => {
+const open = async (options: Options, signal: AbortSignal): Promise<Connected> => {
   const proxy = options.proxy ?? TlsDial.proxyFor(options.host, process.env)
   const overTcp = options.carrier === "webtransport" ? WEBTRANSPORT : WEBSOCKET
-  const tcp = (signal: AbortSignal) => openTcp({ ...options, proxy }, overTcp, nowMs, signal)
-  const http3 = (signal: AbortSignal) => openHttp3(options, nowMs, signal)
+  const tcp = (signal: AbortSignal) => openTcp({ ...options, proxy }, overTcp, signal)
+  const http3 = (signal: AbortSignal) => openHttp3(options, signal)
   const ways = isHttp3Wanted(options) && proxy === undefined ? [http3, tcp] : [tcp]
   const discard = ({ link }: Opened) => link.destroy("another carrier was faster")
   const { link, localHost } = await Ways.firstOf(ways.map((open) => ({ open, discard })), HEAD_START_MS, signal)
@@ -116,11 +113,10 @@ const WEBTRANSPORT = { alpn: "h2", open: WebTransportCarrier.open } as const
 const openTcp = async (
   { host, lastAddresses, port, proxy, purpose, trust }: Options,
   carrier: typeof WEBSOCKET | typeof WEBTRANSPORT,
-  nowMs: number,
   signal: AbortSignal
 ): Promise<Opened> => {
   const { alpn } = carrier
-  const { certSha256, socket } = await TlsDial.dial({ host, lastAddresses, port, trust, alpn, proxy, nowMs }, signal)
+  const { certSha256, socket } = await TlsDial.dial({ host, lastAddresses, port, trust, alpn, proxy }, signal)
   const localHost = (socket.localAddress ?? "").replace(/^::ffff:/, "")
   const abort = () => void socket.destroy()
   signal.addEventListener("abort", abort, { once: true })
@@ -138,11 +134,10 @@ const openTcp = async (
 /** Loaded where it is wanted: QUIC is a native library, and most nodes' signaling does without. */
 const openHttp3 = async (
   { host, lastAddresses, port, purpose, trust }: Options,
-  nowMs: number,
   signal: AbortSignal
 ): Promise<Opened> => {
   const Http3Client = await import("../http3/Http3Client.ts")
-  return Http3Client.open({ host, lastAddresses, port, trust, path: `/${purpose}`, nowMs }, signal)
+  return Http3Client.open({ host, lastAddresses, port, trust, path: `/${purpose}` }, signal)
 }
 
 const timedOut = ({ host, port }: Options) =>

@@ -18,8 +18,6 @@ export interface Target {
   readonly alpn: "h2" | "http/1.1"
   /** `http://[user:password@]host:port` of a proxy that allows CONNECT. */
   readonly proxy?: string | undefined
-  /** Epoch ms, for the certificate's dates. */
-  readonly nowMs: number
 }
 
 /** `reason` is LinkError's; `code` is the system's, TLS's or HTTP's. */
@@ -50,7 +48,7 @@ export const dial = async (target: Target, signal: AbortSignal): Promise<Dialled
   }
   if (der === undefined) return refuse(new DialFailed("tls_failed", "", "the relay showed no certificate"))
   if (target.trust._tag === "Pin") {
-    const checked = Pki.checkLeaf(der, target.trust.key, target.nowMs)
+    const checked = Pki.checkLeaf(der, target.trust.key)
     if (Either.isLeft(checked)) {
       const { message, reason } = checked.left
       return refuse(new DialFailed(reason === "foreign" ? "tls_pin_mismatch" : "tls_untrusted", reason, message))
@@ -174,9 +172,18 @@ const startTls = (tcp: net.Socket, target: Target, signal: AbortSignal): Promise
   })
 
 const UNTRUSTED = /CERT|SELF_SIGNED|UNABLE_TO_|ALTNAME/
+/** What OpenSSL says of a certificate whose dates do not fit this machine's clock. */
+const UNTIMELY = /^CERT_(?:HAS_EXPIRED|NOT_YET_VALID)$/
 
 const tlsProblem = (target: Target, error: NodeJS.ErrnoException): DialFailed => {
   const code = error.code ?? ""
+  if (UNTIMELY.test(code)) {
+    return new DialFailed(
+      "tls_untrusted",
+      code,
+      `the certificate of ${target.host} ${untimelyText(code === "CERT_HAS_EXPIRED")}`
+    )
+  }
   return UNTRUSTED.test(code)
     ? new DialFailed(
       "tls_untrusted",
@@ -188,6 +195,14 @@ const tlsProblem = (target: Target, error: NodeJS.ErrnoException): DialFailed =>
       code,
       `TLS 1.3 with ${target.host}:${target.port} failed (${code || error.message}); is that the relay's HTTPS port?`
     )
+}
+
+/** Certificates of public authorities are judged by this machine's own clock, since nothing else vouches for the time yet. */
+export const untimelyText = (hasExpired: boolean): string => {
+  const now = new Date().toISOString().slice(0, 19)
+  return hasExpired
+    ? `has expired by this machine's clock (now ${now}Z); set the clock if it is wrong, else renew the relay's certificate`
+    : `is not valid yet by this machine's clock (now ${now}Z); set the clock`
 }
 
 /** As in URLs: an IPv6 literal in brackets. */

@@ -44,10 +44,12 @@ export interface NodeContext {
   readonly savedSessions: SavedSessions
   /** Milliseconds, monotonic. */
   readonly now: () => number
-  /** Epoch seconds by the relay's clock. */
+  /** `HostClock`: unlike `now`, it goes on while the machine sleeps. */
+  readonly hostMs: () => number
+  /** Epoch seconds by the directory's clock; NaN before it is known. */
   readonly nowSeconds: () => number
-  /** Null: not signed by the authority, or not valid now. */
-  readonly openGrant: (signed: Signed.Signed) => Grant | null
+  /** The grant if the authority signed it and it is valid now; else why not, for people. */
+  readonly openGrant: (signed: Signed.Signed) => Either.Either<Grant, string>
   readonly leg: () => LegKind | null
 }
 
@@ -80,12 +82,9 @@ export class FlowSession {
     this.#events = events
     const isClient = node.role === "client"
     const peerKey = isClient ? grant.connectorKey : grant.clientKey
-    // The keys that this session's two ends have proved, and the time.
-    this.#permission = new Permission(grant, () => ({
-      clientKey: isClient ? node.key : peerKey,
-      connectorKey: isClient ? peerKey : node.key,
-      nowSeconds: node.nowSeconds()
-    }))
+    // The keys that this session's two ends have proved.
+    const parties = { clientKey: isClient ? node.key : peerKey, connectorKey: isClient ? peerKey : node.key }
+    this.#permission = new Permission(grant, parties, node)
     this.lastFlowAt = node.now()
     this.#served = new ConnectorFlows({
       permit: (host, port) => this.#permission.permit(host, port),
@@ -111,10 +110,10 @@ export class FlowSession {
       engine: node.engine,
       resumption: {
         clientId: connectionIdOf(ticket.session),
-        savedSession: isClient ? node.savedSessions.take(grant.connectorKey, node.now()) : null,
+        savedSession: isClient ? node.savedSessions.take(grant.connectorKey, node.hostMs()) : null,
         ticketKey
       },
-      onSavedSession: (session) => node.savedSessions.keep(grant.connectorKey, session, node.now()),
+      onSavedSession: (session) => node.savedSessions.keep(grant.connectorKey, session, node.hostMs()),
       certificate: node.certificate,
       privateKey: node.privateKey,
       keyOfCertificate: node.keyOfCertificate,
@@ -130,6 +129,11 @@ export class FlowSession {
 
   get grant(): Grant {
     return this.#permission.grant
+  }
+
+  /** How long the grant still lasts. */
+  get leftSeconds(): number {
+    return this.#permission.leftSeconds
   }
 
   get path(): PathRef {
@@ -261,13 +265,14 @@ export class FlowSession {
   #onGrant(bytes: Uint8Array): void {
     if (this.#node.role !== "connector") return
     const signed = Signed.fromBytes(bytes)
-    const grant = Either.isRight(signed) ? this.#node.openGrant(signed.right) : null
-    if (grant === null || Either.isLeft(signed)) {
-      return this.#control?.send({ _tag: "GrantRefused", reason: "not valid here" })
+    const grant = Either.flatMap(signed, this.#node.openGrant)
+    if (Either.isLeft(grant) || Either.isLeft(signed)) {
+      const reason = Either.isLeft(grant) ? grant.left : "not valid here"
+      return this.#control?.send({ _tag: "GrantRefused", reason })
     }
-    if (!this.setGrant(grant, signed.right)) {
+    if (!this.setGrant(grant.right, signed.right)) {
       return this.#control?.send({ _tag: "GrantRefused", reason: "for others" })
     }
-    this.#control?.send({ _tag: "GrantAck", id: grant.id })
+    this.#control?.send({ _tag: "GrantAck", id: grant.right.id })
   }
 }

@@ -12,7 +12,7 @@ import * as Signed from "../../protocol/Signed.ts"
 import { TokenBucket } from "../../protocol/TokenBucket.ts"
 import { ConnectorFlows, type ConnectorFlowsOptions } from "../plane/ConnectorFlows.ts"
 import { ControlStream } from "../plane/ControlStream.ts"
-import { Permission } from "../plane/Permission.ts"
+import { type Clocks, Permission } from "../plane/Permission.ts"
 import type { Room } from "./ChannelStream.ts"
 import { FlowLink } from "./FlowLink.ts"
 import type { Pair } from "./IceLink.ts"
@@ -30,10 +30,9 @@ export interface Options {
   readonly grant: Grant
   /** This connector's own. */
   readonly key: NodeKey
-  /** Epoch seconds by the relay's clock. */
-  readonly nowSeconds: () => number
-  /** Null: not signed by the authority, or not valid now. */
-  readonly openGrant: (signed: Signed.Signed) => Grant | null
+  readonly clocks: Clocks
+  /** The grant if the authority signed it and it is valid now; else why not, for people. */
+  readonly openGrant: (signed: Signed.Signed) => Either.Either<Grant, string>
   readonly onSignal: (signal: IceSignal) => void
   readonly onConnected: (pair: Pair | null) => void
   readonly onFlow: ConnectorFlowsOptions["onFlow"]
@@ -62,15 +61,11 @@ export class BrowserSession {
   #isClosed = false
 
   constructor(options: Options) {
-    const { grant, key, nowSeconds, ticket } = options
+    const { clocks, grant, key, ticket } = options
     this.id = ticket.session
     this.clientKey = grant.clientKey
     this.#options = options
-    this.#permission = new Permission(grant, () => ({
-      clientKey: grant.clientKey,
-      connectorKey: key,
-      nowSeconds: nowSeconds()
-    }))
+    this.#permission = new Permission(grant, { clientKey: grant.clientKey, connectorKey: key }, clocks)
     this.#flows = new ConnectorFlows({
       permit: (host, port) => this.#permission.permit(host, port),
       onControl: (stream, early) => {
@@ -151,10 +146,10 @@ export class BrowserSession {
   #onMessage(message: SessionMessage): void {
     if (message._tag !== "Grant") return
     const signed = Signed.fromBytes(message.signed)
-    const grant = Either.isRight(signed) ? this.#options.openGrant(signed.right) : null
-    if (grant === null) return this.#control?.send({ _tag: "GrantRefused", reason: "not valid here" })
-    if (!this.setGrant(grant)) return this.#control?.send({ _tag: "GrantRefused", reason: "for others" })
-    this.#control?.send({ _tag: "GrantAck", id: grant.id })
+    const grant = Either.flatMap(signed, this.#options.openGrant)
+    if (Either.isLeft(grant)) return this.#control?.send({ _tag: "GrantRefused", reason: grant.left })
+    if (!this.setGrant(grant.right)) return this.#control?.send({ _tag: "GrantRefused", reason: "for others" })
+    this.#control?.send({ _tag: "GrantAck", id: grant.right.id })
   }
 
   #end(why: string): void {

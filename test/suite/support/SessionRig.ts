@@ -42,7 +42,8 @@ export const makeNode = async (role: "client" | "connector"): Promise<Node> => {
     ticketKeys: new TicketKeys(),
     now: () => performance.now(),
     nowSeconds: () => Math.floor(Date.now() / 1000),
-    openGrant: () => null,
+    hostMs: () => performance.now(),
+    openGrant: () => Either.left("this rig renews nothing"),
     leg: () => null
   }
 }

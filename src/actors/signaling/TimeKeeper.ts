@@ -1,0 +1,78 @@
+/** Learns the directory's time over a link and keeps it right. Whoever judges documents takes it from here. */
+import { Duration, Effect, Random, Stream } from "effect"
+import * as DirectoryTime from "../../protocol/DirectoryTime.ts"
+
+/**
+ * How often the directory is asked for its time. It covers what the host's clock cannot see: a virtual machine that was
+ * paused, here or at the relay.
+ */
+const ASK_EVERY = Duration.minutes(4)
+
+export interface TimeLearned {
+  readonly _tag: "TimeLearned"
+  readonly offsetMs: number
+}
+
+export interface Options {
+  /** `HostClock`. */
+  readonly hostMs: () => number
+  readonly onLearned: (event: TimeLearned) => Effect.Effect<unknown>
+}
+
+export const make = Effect.fnUntraced(function*({ hostMs, onLearned }: Options) {
+  const clock = yield* Effect.clock
+  let estimate: DirectoryTime.Estimate | null = null
+  let told = false
+
+  const aheadMs = (): number | null =>
+    estimate === null
+      ? null
+      : Math.round(clock.unsafeCurrentTimeMillis() - hostMs() - DirectoryTime.offsetOf(estimate))
+
+  const tellSkew = Effect.suspend(() => {
+    const ahead = aheadMs() ?? 0
+    const isSkewed = Math.abs(ahead) > DirectoryTime.TELL_SKEW_MS
+    if (isSkewed === told) return Effect.void
+    told = isSkewed
+    return isSkewed
+      ? Effect.logWarning(
+        `${DirectoryTime.skewText(ahead)}; everything works by the relay's time, but logs here are dated wrongly`
+      )
+      : Effect.logInfo("this machine's clock agrees with the relay's again")
+  })
+
+  const learn = (sample: DirectoryTime.Sample): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      estimate = DirectoryTime.learn(estimate, sample)
+      return Effect.zipRight(onLearned({ _tag: "TimeLearned", offsetMs: DirectoryTime.offsetOf(estimate) }), tellSkew)
+    })
+
+  const sample = <E>(ask: Effect.Effect<number, E>) =>
+    Effect.suspend(() => {
+      const sentAt = hostMs()
+      return Effect.flatMap(ask, (directoryMs) => learn({ directoryMs, sentAt, receivedAt: hostMs() }))
+    })
+
+  return {
+    learn,
+    /** Asks again at times, and at each of `changes`, as after a sleep. Ends with the link. */
+    keep: <E>(ask: Effect.Effect<number, E>, changes: Stream.Stream<unknown>) => {
+      // Spread out: the nodes of a relay that was restarted signed in together.
+      const pause = Effect.flatMap(
+        Random.nextRange(0.75, 1.25),
+        (spread) => Effect.sleep(Duration.times(ASK_EVERY, spread))
+      )
+      return Effect.raceFirst(pause, Stream.runHead(changes)).pipe(
+        Effect.zipRight(sample(ask)),
+        Effect.forever,
+        Effect.ignore
+      )
+    },
+    /** `null` before the directory has said its time. */
+    get learned(): TimeLearned | null {
+      return estimate === null ? null : { _tag: "TimeLearned", offsetMs: DirectoryTime.offsetOf(estimate) }
+    },
+    /** How far the clock of this machine is ahead of the directory's now; `null` if that is not known. */
+    clockAheadMs: Effect.sync(aheadMs)
+  }
+})

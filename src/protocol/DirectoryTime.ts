@@ -1,0 +1,98 @@
+/**
+ * What a node knows of the directory's clock. Documents are judged by that clock and by no other, so that a node whose own
+ * clock is wrong works as well as any. Times are milliseconds. "Host" readings come from one clock that nobody can set and
+ * that runs on while the machine sleeps; "directory" readings are epoch milliseconds as the relay of the directory says them.
+ */
+
+/** One answer of the directory: it read its clock at some moment between `sentAt` and `receivedAt`. */
+export interface Sample {
+  readonly directoryMs: number
+  readonly sentAt: number
+  readonly receivedAt: number
+}
+
+/** The directory's clock is ahead of the host's by `low` to `high`; this was true at host time `at`. */
+export interface Estimate {
+  readonly low: number
+  readonly high: number
+  readonly at: number
+}
+
+/** How much two quartz clocks may drift apart, as a fraction: several times what hardware clocks are specified for. */
+export const MAX_DRIFT = 500e-6
+
+/**
+ * Takes in one more sample. Where it agrees with what is known, the two bounds narrow each other, so a slow answer does no
+ * harm. Where it contradicts, one of the clocks was set or stood still, and the newer word counts.
+ */
+export const learn = (before: Estimate | null, { directoryMs, receivedAt, sentAt }: Sample): Estimate => {
+  const fresh: Estimate = {
+    low: directoryMs - receivedAt,
+    high: directoryMs - Math.min(sentAt, receivedAt),
+    at: receivedAt
+  }
+  if (before === null) return fresh
+  const drift = Math.max(0, receivedAt - before.at) * MAX_DRIFT
+  const low = Math.max(fresh.low, before.low - drift)
+  const high = Math.min(fresh.high, before.high + drift)
+  return low <= high ? { low, high, at: receivedAt } : fresh
+}
+
+/** How far the directory's clock is ahead of the host's: the middle of what is possible. */
+export const offsetOf = ({ high, low }: Estimate): number => (low + high) / 2
+
+/** How wrong `offsetOf` can be, either way. */
+export const errorOf = ({ high, low }: Estimate): number => (high - low) / 2
+
+/** A directory whose clock goes back by more than this was restored or set back, and is believed. */
+export const MAX_HELD_MS = 5_000
+
+/** The directory's time as one judge of documents reads it. It does not run back when a better estimate is a little lower. */
+export class DirectoryTime {
+  readonly #hostMs: () => number
+  #offset: number | null = null
+  #latest = -Infinity
+
+  constructor(hostMs: () => number) {
+    this.#hostMs = hostMs
+  }
+
+  /** `offsetMs`: how far the directory's clock is ahead of the host's. */
+  set(offsetMs: number): void {
+    this.#offset = offsetMs
+    if (this.#latest - (this.#hostMs() + offsetMs) > MAX_HELD_MS) this.#latest = -Infinity
+  }
+
+  get isKnown(): boolean {
+    return this.#offset !== null
+  }
+
+  /** Epoch milliseconds by the directory's clock. `null` before the directory has said its time. */
+  nowMs(): number | null {
+    if (this.#offset === null) return null
+    this.#latest = Math.max(this.#latest, this.#hostMs() + this.#offset)
+    return this.#latest
+  }
+
+  /** The same in seconds, for documents. NaN before the time is known: every document is refused then. */
+  nowSeconds(): number {
+    return Math.floor((this.nowMs() ?? Number.NaN) / 1000)
+  }
+}
+
+/** Past this a wrong clock of a machine is worth telling, milliseconds. */
+export const TELL_SKEW_MS = 10_000
+
+/** For people. `aheadMs`: how far the clock of a node's machine is ahead of the directory's. */
+export const skewText = (aheadMs: number): string =>
+  `this machine's clock is ${spanText(Math.abs(aheadMs))} ${aheadMs > 0 ? "ahead of" : "behind"} the relay's`
+
+/** In the unit that suits: seconds below two minutes, minutes below two hours, hours below two days. */
+export const spanText = (ms: number): string => {
+  const seconds = Math.round(ms / 1000)
+  if (seconds < 120) return `${seconds} s`
+  const minutes = Math.round(seconds / 60)
+  if (minutes < 120) return `${minutes} min`
+  const hours = Math.round(minutes / 60)
+  return hours < 48 ? `${hours} h` : `${Math.round(hours / 24)} days`
+}
