@@ -6,6 +6,7 @@ import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import { Resource } from "../protocol/Documents.ts"
 import { NodeKey } from "../protocol/NodeKey.ts"
+import { PRESENCES } from "../protocol/PeerLoss.ts"
 import { RelayPoint, RelayPoints } from "../protocol/RelayPoint.ts"
 import { Signed } from "../protocol/Signed.ts"
 
@@ -66,7 +67,7 @@ export const GrantReplaced = Schema.TaggedStruct("GrantReplaced", { session: Ses
 export const Revoked = Schema.TaggedStruct("Revoked", { node: NodeKey })
 /** A sealed path message of the session's other side. */
 export const Sealed = Schema.TaggedStruct("Sealed", { session: SessionId, box: Schema.Uint8ArrayFromSelf })
-/** Of a browser: the connector's end of this session is gone, with what it was doing. Dial again. */
+/** The connector has lost its end of this session, with the flows in it: it was restarted. Dial again. */
 export const SessionLost = Schema.TaggedStruct("SessionLost", { session: SessionId })
 /** Asked only of a node that has reported on this link: what its doctor says. Answer with `Findings`. */
 export const Examine = Schema.TaggedStruct("Examine", { question: Schema.String.pipe(Schema.maxLength(32)) })
@@ -160,6 +161,14 @@ export class RelaySignalingRpcs extends RpcGroup.make(
   Rpc.make("Decline", { payload: { session: SessionId, reason: Schema.String.pipe(Schema.maxLength(200)) } }),
   /** Of a connector whose sessions with browsers are all gone, as after a crash. They are told, and need not wait to notice. */
   Rpc.make("BrowsersLost"),
+  /** A connector's data plane has just started: it has lost every session that it had taken, except those in `held`. */
+  Rpc.make("SessionsLost", { payload: { held: Schema.Array(SessionId).pipe(Schema.maxItems(1024)) } }),
+  /** Whether the connector of this ticket's session is connected to the relay. Only the ticket's client may ask. */
+  Rpc.make("Presence", {
+    payload: { ticket: Signed },
+    success: Schema.Literal(...PRESENCES),
+    error: DialRefused
+  }),
   /** A new grant and ticket for the session of this ticket, which itself says all: a relay that was restarted knows no sessions. */
   Rpc.make("Renew", {
     payload: { ticket: Signed },

@@ -212,6 +212,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
     Ready: (payload) => Effect.zipRight(answered(payload), withClient((client) => client.Ready(payload))),
     Decline: (payload) => Effect.zipRight(answered(payload), withClient((client) => client.Decline(payload))),
     BrowsersLost: () => withClient((client) => client.BrowsersLost()),
+    SessionsLost: (payload) => withClient((client) => client.SessionsLost(payload)),
+    Presence: (payload) => withClient((client) => client.Presence(payload)),
     Renew: (payload) => withClient((client) => client.Renew(payload)),
     TurnCredentials: () => withClient((client) => client.TurnCredentials()),
     Forward: (payload) => withClient((client) => client.Forward(payload)),

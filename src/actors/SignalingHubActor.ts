@@ -247,13 +247,19 @@ const make = Effect.fnUntraced(function*(config: Config) {
     })
   )
 
-  const renew = Effect.fn("SignalingHub.renew")(function*(node: NodeKey, old: Signed.Signed) {
-    const refuse = (message: string) => new DialRefused({ code: "denied", message })
+  const refuse = (message: string) => new DialRefused({ code: "denied", message })
+
+  /** The ticket, if this client holds it and it is still good. */
+  const ticketOf = Effect.fnUntraced(function*(node: NodeKey, signed: Signed.Signed) {
     const ticket = yield* Either.mapLeft(
-      Authority.verify("ticket", old, authority.key, yield* nowSeconds),
+      Authority.verify("ticket", signed, authority.key, yield* nowSeconds),
       (rejected) => refuse(rejected.message)
     )
-    if (ticket.clientKey !== node) return yield* refuse("this ticket is another client's")
+    return ticket.clientKey === node ? ticket : yield* refuse("this ticket is another client's")
+  })
+
+  const renew = Effect.fn("SignalingHub.renew")(function*(node: NodeKey, old: Signed.Signed) {
+    const ticket = yield* ticketOf(node, old)
     const connector = yield* Effect.mapError(
       Effect.flatten(directory.findNode(ticket.connectorKey)),
       () => refuse("the connector was removed")
@@ -298,6 +304,22 @@ const make = Effect.fnUntraced(function*(config: Config) {
     yield* tellRelays // also where nothing is new: a relay that has started anew knows none of its nodes
   }, Effect.catchTag("DirectoryError", ({ message }) => Effect.fail(new NoRelay({ message }))))
 
+  /** Tells clients that a connector has lost its ends of their sessions: those of browsers, or those of nodes. */
+  const tellLost = (node: NodeKey, browsers: boolean, isLost: (session: Board.Session) => boolean) => {
+    for (const session of board.sessions.values()) {
+      const { client, connector, id } = session
+      if (connector !== node || (board.links.get(client)?.isBrowser === true) !== browsers || !isLost(session)) continue
+      board.send(client, { _tag: "SessionLost", session: id })
+    }
+  }
+
+  const startedAtMs = yield* monotonicMs
+  const presence = Effect.fn("SignalingHub.presence")(function*(node: NodeKey, signed: Signed.Signed) {
+    const ticket = yield* ticketOf(node, signed)
+    if (board.links.has(ticket.connectorKey)) return "connected" as const
+    return (yield* monotonicMs) - startedAtMs < RETURN_MS ? "unknown" as const : "absent" as const
+  })
+
   const turnCredentials = yield* TurnDesk.make({
     stateDir: config.stateDir,
     directory,
@@ -311,14 +333,15 @@ const make = Effect.fnUntraced(function*(config: Config) {
     Dial: ({ exclude, target }, { headers }) => dial(nodeOf(headers), target, exclude),
     Ready: ({ session }, { headers }) => board.answer(session, nodeOf(headers), Exit.void),
     Decline: ({ reason, session }, { headers }) => board.answer(session, nodeOf(headers), Exit.fail(reason)),
-    BrowsersLost: (_, { headers }) =>
-      Effect.sync(() => {
-        const node = nodeOf(headers)
-        for (const { client, connector, id } of board.sessions.values()) {
-          if (connector !== node || board.links.get(client)?.isBrowser !== true) continue
-          board.send(client, { _tag: "SessionLost", session: id }) // one that is only being dialled does not know it yet
-        }
+    // A browser that is only being dialled does not know its session yet, and ignores this.
+    BrowsersLost: (_, { headers }) => Effect.sync(() => tellLost(nodeOf(headers), true, () => true)),
+    SessionsLost: ({ held }, { headers }) =>
+      Effect.gen(function*() {
+        const taken = new Set<string>()
+        for (const { answer, id } of board.sessions.values()) if (yield* Deferred.isDone(answer)) taken.add(id)
+        tellLost(nodeOf(headers), false, ({ id }) => taken.has(id) && !held.includes(id))
       }),
+    Presence: ({ ticket }, { headers }) => presence(nodeOf(headers), ticket),
     Renew: ({ ticket }, { headers }) => renew(nodeOf(headers), ticket),
     TurnCredentials: (_, { headers }) => turnCredentials(nodeOf(headers)),
     Report: ({ text }, { headers }) => network.report(nodeOf(headers), text),
@@ -454,6 +477,8 @@ const isOfRelays = ({ detail, kind }: Directory.AuditEntry): boolean =>
 
 /** As long as the ticket lives; a renewal brings it back. */
 const SESSION_MEMORY_SECONDS = 3600
+/** After a relay's start every node is back within this: the longest pause between two of its tries, twice. */
+const RETURN_MS = 30_000
 
 const monotonicMs = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos / 1_000_000n))
 const nowSeconds = Effect.map(Clock.currentTimeMillis, (ms) => Math.floor(ms / 1000))

@@ -2,6 +2,7 @@
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import { NodeKey } from "../protocol/NodeKey.ts"
+import { PRESENCES } from "../protocol/PeerLoss.ts"
 import { Signed } from "../protocol/Signed.ts"
 import {
   Dialed,
@@ -53,6 +54,12 @@ export class SignalingRpcs extends RpcGroup.make(
   Rpc.make("Ready", { payload: { session: SessionId }, error: SignalingDown }),
   Rpc.make("Decline", { payload: { session: SessionId, reason: Schema.String }, error: SignalingDown }),
   Rpc.make("BrowsersLost", { error: SignalingDown }),
+  Rpc.make("SessionsLost", { payload: { held: Schema.Array(SessionId) }, error: SignalingDown }),
+  Rpc.make("Presence", {
+    payload: { ticket: Signed },
+    success: Schema.Literal(...PRESENCES),
+    error: Schema.Union(DialRefused, SignalingDown)
+  }),
   Rpc.make("Renew", {
     payload: { ticket: Signed },
     success: Schema.Struct({ grant: Signed, ticket: Signed }),

@@ -66,6 +66,8 @@ const EVENTS_CAPACITY = 4096
 const DATAGRAMS_CAPACITY = 256
 const ICE_CAPACITY = 1024
 const TICK = "1 second"
+/** Time until the relay, which could not be reached, is told again which sessions this data plane has. */
+const TELL_AGAIN_AFTER = "1 second"
 /** QUIC packets of the largest size, with the longer of our two heads. */
 const SEGMENT_BYTES = LARGEST_BYTES + 8
 
@@ -181,6 +183,14 @@ const make = Effect.fnUntraced(function*(config: Config) {
     return Deferred.succeed(timeKnown, undefined)
   }
   yield* Self.fork(Stream.runForEach(signaling.subscribe((client) => client.Events()), onSignal))
+  /** Lets the clients of the data plane that this one replaces dial again at once. */
+  const tellLost = Effect.suspend(() =>
+    signaling.ask((client) => client.SessionsLost({ held: sessions.all().map(({ id }) => id) }))
+  ).pipe(
+    Effect.retry(Schedule.spaced(TELL_AGAIN_AFTER)),
+    Effect.ignore
+  )
+  if (config.role === "connector") yield* Effect.forkScoped(tellLost)
   yield* Self.fork(Effect.repeat(sessions.tick, Schedule.spaced(TICK)))
   yield* Self.fork(Stream.runForEach(relay.incarnations, () => sessions.reopen))
 

@@ -138,6 +138,8 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string) {
     Report: unasked,
     Findings: unasked,
     BrowsersLost: unasked,
+    SessionsLost: unasked,
+    Presence: unasked,
     State: unasked,
     AwaitUp: unasked
   })

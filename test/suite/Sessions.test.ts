@@ -8,6 +8,7 @@ import * as Sessions from "../../src/actors/mux/Sessions.ts"
 import type { PathEvent } from "../../src/actors/PathProberRpcs.ts"
 import * as Candidate from "../../src/protocol/Candidate.ts"
 import { tagFromHex } from "../../src/protocol/Frame.ts"
+import * as PeerLoss from "../../src/protocol/PeerLoss.ts"
 import type { Signed } from "../../src/protocol/Signed.ts"
 import * as Authority from "../../src/services/Authority.ts"
 import * as Keys from "../../src/services/Keys.ts"
@@ -26,7 +27,9 @@ const setup = Effect.gen(function*() {
   const root = Keys.fromPrivateKey(generateKeyPairSync("ed25519").privateKey)
   if (root === null) return yield* Effect.dieMessage("no key")
   const authority = Authority.make(root)
-  const client = yield* Effect.promise(() => makeNode("client"))
+  const time = { aheadMs: 0 }
+  const made = yield* Effect.promise(() => makeNode("client"))
+  const client = { ...made, now: () => made.now() + time.aheadMs }
   const connector = yield* Effect.promise(() => makeNode("connector"))
   const names = yield* Authority.newSession
   const keys = { clientKey: client.key, connectorKey: connector.key }
@@ -35,6 +38,7 @@ const setup = Effect.gen(function*() {
   const { signed: grant } = yield* authority.grant({ ...parties, resources: [RESOURCE] })
   const { session } = names
 
+  const relayKnows: { presence: PeerLoss.Presence } = { presence: "connected" }
   const make = Effect.fnUntraced(function*(node: Node) {
     const events: Array<PathEvent> = []
     const opened: Array<{ readonly session: string; readonly ticket: Signed }> = []
@@ -43,6 +47,7 @@ const setup = Effect.gen(function*() {
       CloseSession: () => Effect.void
     }
     const signaling = {
+      Presence: () => Effect.sync(() => relayKnows.presence),
       Dial: () => Effect.succeed({ session, connectorKey: connector.key, connectorName: "office", grant, ticket }),
       Ready: () => Effect.void,
       Decline: (why: unknown) => Effect.dieMessage(`declined: ${JSON.stringify(why)}`)
@@ -81,7 +86,22 @@ const setup = Effect.gen(function*() {
   yield* until(() => there.opened.length === 1)
   yield* Effect.orDie(here.sessions.obtain("echo", 80))
   yield* until(() => there.events.some(({ _tag }) => _tag === "SessionUp"))
-  return { here, there, session, ticket }
+  /** The connector's host is gone: nothing comes from it any more, and a flow waits for an answer. */
+  const silence = Effect.sync(() => {
+    connector.carriers.delete(tagFromHex(names.connectorTag))
+    here.sessions.get(session)?.peer.expectAnswer()
+  })
+  /** Moves the client's clock on, one tick a second. Answers with why the session ended, if it did. */
+  const pass = (seconds: number) =>
+    Effect.gen(function*() {
+      for (let second = 0; second < seconds; second++) {
+        time.aheadMs += 1_000
+        yield* here.sessions.tick
+        yield* Effect.sleep("1 millis") // the relay's answer comes
+      }
+      return here.sessions.get(session) === undefined ? "ended" : "alive"
+    })
+  return { here, there, session, ticket, silence, pass, relayKnows }
 })
 
 const until = (done: () => boolean) =>
@@ -107,6 +127,36 @@ describe("the sessions of a node", () => {
       const { list, mapping, seq } = there.events.find((it) => it._tag === "PeerCandidates")!
       assert.deepStrictEqual(candidates, { _tag: "PeerCandidates", session, seq, list, mapping })
       assert.strictEqual(seq, 7, "an older list that came late is no newer one")
+    }))
+
+  it.scopedLive("end when their connector has left the relay and answers nothing", () =>
+    Effect.gen(function*() {
+      const { pass, relayKnows, silence } = yield* setup
+      yield* silence
+      relayKnows.presence = "absent"
+      assert.strictEqual(yield* pass(12), "ended")
+    }))
+
+  it.scopedLive("live on while the relay itself has just started", () =>
+    Effect.gen(function*() {
+      const { pass, relayKnows, silence } = yield* setup
+      yield* silence
+      relayKnows.presence = "unknown"
+      assert.strictEqual(yield* pass(40), "alive")
+    }))
+
+  it.scopedLive("live on when their connector has left the relay but answers", () =>
+    Effect.gen(function*() {
+      const { pass, relayKnows } = yield* setup
+      relayKnows.presence = "absent"
+      assert.strictEqual(yield* pass(40), "alive")
+    }))
+
+  it.scopedLive("end when the relay says that the connector was restarted", () =>
+    Effect.gen(function*() {
+      const { here, session } = yield* setup
+      yield* here.sessions.onSignal({ _tag: "SessionLost", session })
+      assert.strictEqual(here.sessions.get(session), undefined)
     }))
 
   it.scopedLive("are opened again at a RelayActor that starts anew", () =>

@@ -100,6 +100,13 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     /other side runs/
   ],
   [
+    "a peer whose direct path went silent",
+    status({ peers: [{ name: "office", path: "direct", reason: "nothing_answers" }] }),
+    "broken",
+    /no path answers/,
+    /other side runs/
+  ],
+  [
     "an actor is given up",
     {
       ...healthy,

@@ -8,6 +8,7 @@ import type { Verdict, VerdictCode } from "../../protocol/FlowWire.ts"
 import type { NodeKey } from "../../protocol/NodeKey.ts"
 import * as PathKind from "../../protocol/PathKind.ts"
 import type { PathRef, Reason } from "../../protocol/PathRef.ts"
+import * as PeerLoss from "../../protocol/PeerLoss.ts"
 import type { Signed } from "../../protocol/Signed.ts"
 import * as Authority from "../../services/Authority.ts"
 import * as Tracing from "../../services/telemetry/Tracing.ts"
@@ -46,6 +47,9 @@ const REDIAL_AFTER_MS = 3_000
 const REDIAL_EVERY_MS = 10_000
 /** A session that stays silent for this long beside a newer one with the same peer is dead. */
 const SUPERSEDED_MS = 2_000
+
+/** The next question comes after `PeerLoss.ASK_EVERY_MS`. */
+const PRESENCE_DEADLINE = Duration.millis(PeerLoss.ASK_EVERY_MS)
 
 export interface Options {
   readonly node: NodeContext
@@ -89,6 +93,8 @@ interface Held {
   /** The peer's newest list, for a prober that starts anew: the peer, whose list was acknowledged, does not send it again. */
   candidates: (PathEvent & { readonly _tag: "PeerCandidates" }) | null
   wasDirect: boolean
+  /** Client: whether the connector that stopped answering is gone. */
+  loss: PeerLoss.State
 }
 
 interface Target {
@@ -218,6 +224,7 @@ export const make = (options: Options) => {
       why: options.direct ? selected : "relay_only",
       candidates: null,
       wasDirect: false,
+      loss: PeerLoss.start,
       ...times
     }
     held.set(id, it)
@@ -343,8 +350,11 @@ export const make = (options: Options) => {
         })
       case "Sealed":
         return Effect.sync(() => held.get(event.session)?.session.peer.onSealed(event.box, null, 0))
-      case "Snapshot":
       case "SessionLost":
+        return Effect.sync(() =>
+          held.get(event.session)?.session.close(CloseCode.normal, "the connector was restarted")
+        )
+      case "Snapshot":
       case "RelaysChanged":
       case "BindingsLost":
       case "CredentialRenewed":
@@ -375,6 +385,31 @@ export const make = (options: Options) => {
       now - other.upAt >= SUPERSEDED_MS && !isSilent(other.session)
     )
 
+  const askPresence = (it: Held) =>
+    signaling.ask((client) => client.Presence({ ticket: it.ticket }), { deadline: PRESENCE_DEADLINE }).pipe(
+      Effect.map((presence) => {
+        it.loss = PeerLoss.onPresence(it.loss, node.now(), presence)
+      }),
+      Effect.ignore // the relay cannot be asked now, so nothing is known
+    )
+
+  /** Client: ends a session whose connector is gone. Returns whether it did. */
+  const endIfLost = (it: Held, now: number): boolean => {
+    const { peer } = it.session
+    const [step, loss] = PeerLoss.onTick(it.loss, now, peer.silentMs, node.leg() !== null)
+    it.loss = loss
+    if (step === "ask") fork(askPresence(it))
+    if (step === "wait" || step === "ask") return false
+    const name = peer.peerName
+    it.session.close(
+      CloseCode.normal,
+      step === "absent"
+        ? `${name} has left the relay and does not answer`
+        : `${name} is connected to the relay, but answers nothing in this session`
+    )
+    return true
+  }
+
   const tick = Effect.sync(() => {
     const now = node.now()
     for (const it of held.values()) {
@@ -387,6 +422,8 @@ export const make = (options: Options) => {
       if (session.standing() !== null) session.close(CloseCode.denied, "the grant has expired")
       else if (session.flows === 0 && now - session.lastFlowAt > IDLE_SESSION_MS) {
         session.close(CloseCode.normal, "idle")
+      } else if (node.role === "client" && endIfLost(it, now)) {
+        continue
       } else if (isSuperseded(it, now)) {
         session.close(CloseCode.normal, "the peer answers by a newer session only")
       } else if (

@@ -233,7 +233,7 @@ const ofSlowRelays = ({ peers }: Status): ReadonlyArray<Finding> =>
 const ofPeers = ({ peers }: Status): ReadonlyArray<Finding> =>
   peers.flatMap(({ name, path, reason }) => {
     const [code = ""] = reason.split(" ")
-    if (path === "direct" || !Schema.is(Reason)(code)) return []
+    if (!Schema.is(Reason)(code) || (path === "direct" && code !== "nothing_answers")) return []
     const remedy = REMEDY[code]
     if (remedy === undefined) return []
     const found = `${name} is reached by ${path ?? "nothing"}: ${TEXT[code]}`

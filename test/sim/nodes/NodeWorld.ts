@@ -185,6 +185,8 @@ export class NodeWorld {
       Report: () => Effect.void,
       Findings: () => Effect.void,
       BrowsersLost: () => Effect.void,
+      SessionsLost: () => Effect.void,
+      Presence: () => Effect.succeed("connected" as const),
       State: () => Effect.die("not asked here"),
       AwaitUp: () => Effect.void
     })

@@ -1,0 +1,70 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as PeerLoss from "../../src/protocol/PeerLoss.ts"
+
+const TICK_MS = 1_000
+
+/** Plays one tick a second. `presence` answers each question; `null` stands for a relay that cannot be asked. */
+const play = (options: {
+  readonly seconds: number
+  readonly heardAt?: (second: number) => boolean
+  readonly canHear?: boolean
+  readonly presence: (second: number) => PeerLoss.Presence | null
+}) => {
+  let state = PeerLoss.start
+  let silentSince = 0
+  const asked: Array<number> = []
+  for (let second = 0; second <= options.seconds; second++) {
+    const now = second * TICK_MS
+    if (options.heardAt?.(second) === true) silentSince = now
+    const [step, next] = PeerLoss.onTick(state, now, now - silentSince, options.canHear ?? true)
+    state = next
+    if (step === "absent" || step === "forgotten") return { step, second, asked }
+    if (step !== "ask") continue
+    asked.push(second)
+    const answer = options.presence(second)
+    if (answer !== null) state = PeerLoss.onPresence(state, now, answer)
+  }
+  return { step: "alive" as const, second: options.seconds, asked }
+}
+
+describe("a session whose peer stopped answering", () => {
+  it("ends within eight seconds when the peer has left the relay", () => {
+    const { second, step } = play({ seconds: 600, presence: () => "absent" })
+    assert.strictEqual(step, "absent")
+    assert.isAtMost(second, 8)
+  })
+
+  it("lives when the peer comes back to the relay in time and answers", () => {
+    const { step } = play({
+      seconds: 600,
+      heardAt: (second) => second === 6 || second > 9,
+      presence: (second) => (second < 5 ? "absent" : "connected")
+    })
+    assert.strictEqual(step, "alive")
+  })
+
+  it("ends after thirty seconds when the peer is at the relay and still silent", () => {
+    const { second, step } = play({ seconds: 600, presence: () => "connected" })
+    assert.strictEqual(step, "forgotten")
+    assert.strictEqual(second, PeerLoss.CONNECTED_SILENT_MS / TICK_MS)
+  })
+
+  it("lives while this host has no relay path by which it could hear the peer", () => {
+    assert.strictEqual(play({ seconds: 600, canHear: false, presence: () => "connected" }).step, "alive")
+  })
+
+  it("lives while the relay cannot be asked, and while it has just started", () => {
+    assert.strictEqual(play({ seconds: 600, presence: () => null }).step, "alive")
+    assert.strictEqual(play({ seconds: 600, presence: () => "unknown" }).step, "alive")
+  })
+
+  it("counts absence anew when answers differ", () => {
+    const { step } = play({ seconds: 29, presence: (second) => (second % 4 === 3 ? "absent" : "connected") })
+    assert.strictEqual(step, "alive")
+  })
+
+  it("asks once in two seconds, and not at all while the peer answers", () => {
+    assert.deepStrictEqual(play({ seconds: 9, presence: () => "unknown" }).asked, [3, 5, 7, 9])
+    assert.deepStrictEqual(play({ seconds: 60, heardAt: () => true, presence: () => "absent" }).asked, [])
+  })
+})
