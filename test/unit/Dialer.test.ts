@@ -1,9 +1,11 @@
 import net from "node:net"
 import { describe, expect, it } from "vitest"
-import { dial, isAllowed, type Result, type Target } from "../../src/transport/flow/Dialer.ts"
+import type { VerdictCode } from "../../src/protocol/FlowWire.ts"
+import { dial, isAllowed, type Lookup, type Result, type Target } from "../../src/transport/flow/Dialer.ts"
 
-const once = (target: Target) => new Promise<Result>((resolve) => dial(target, resolve))
-const outcome = async (target: Target) => {
+type Asked = Omit<Target, "client">
+const once = (target: Asked) => new Promise<Result>((resolve) => dial({ client: "c", ...target }, resolve))
+const outcome = async (target: Asked) => {
   const result = await once(target)
   if (result._tag === "Connected") result.reader.socket.destroy()
   return result._tag === "Connected" ? result.address : result.code
@@ -13,7 +15,14 @@ const listening = async () => {
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
   return { server, port: (server.address() as net.AddressInfo).port }
 }
-const failing = (code: string) => () => Promise.reject(Object.assign(new Error(code), { code }))
+const found = (...addresses: ReadonlyArray<string>): Lookup => (_host, _client, { onFound }) => {
+  onFound(addresses.map((address) => ({ address, family: address.includes(":") ? 6 : 4 })), true)
+  return () => {}
+}
+const failing = (code: VerdictCode): Lookup => (_host, _client, { onFailed }) => {
+  onFailed({ code, reason: "because" })
+  return () => {}
+}
 
 describe("Dialer", () => {
   it.each([
@@ -74,7 +83,7 @@ describe("Dialer", () => {
   })
 
   it("says to which address a denied name leads, and what permits it", async () => {
-    const lookup = () => Promise.resolve([{ address: "127.0.1.1", family: 4 }])
+    const lookup = found("127.0.1.1")
     const own = await once({ host: "office-srv", port: 80, allowLoopback: false, lookup })
     expect(own).toMatchObject({
       code: "denied",
@@ -102,7 +111,7 @@ describe("Dialer", () => {
 
   it("refuses a name that leads to the connector itself, unless the resource allows it", async () => {
     const { port, server } = await listening()
-    const lookup = () => Promise.resolve([{ address: "127.0.0.1", family: 4 }])
+    const lookup = found("127.0.0.1")
     expect(await outcome({ host: "rebind.test", port, allowLoopback: false, lookup })).toBe("denied")
     expect(await outcome({ host: "127.0.0.1", port, allowLoopback: false })).toBe("denied")
     expect(await outcome({ host: "rebind.test", port, allowLoopback: true, lookup })).toBe("127.0.0.1")
@@ -112,9 +121,9 @@ describe("Dialer", () => {
   it("resolves once and dials only what it checked", async () => {
     const { port, server } = await listening()
     let asked = 0
-    const lookup = () => {
+    const lookup: Lookup = (...question) => {
       asked += 1
-      return Promise.resolve([{ address: "127.0.0.1", family: 4 }])
+      return found("127.0.0.1")(...question)
     }
     expect(await outcome({ host: "twice.test", port, allowLoopback: true, lookup })).toBe("127.0.0.1")
     expect(asked).toBe(1)
@@ -123,20 +132,50 @@ describe("Dialer", () => {
 
   it("goes on to the next address when one fails", async () => {
     const { port, server } = await listening()
-    const lookup = () => Promise.resolve([{ address: "127.0.0.2", family: 4 }, { address: "127.0.0.1", family: 4 }])
+    const lookup = found("127.0.0.2", "127.0.0.1")
     expect(await outcome({ host: "two.test", port, allowLoopback: true, lookup })).toBe("127.0.0.1")
     server.close()
   })
 
-  it.each([
-    ["ENOTFOUND", "name_not_found"],
-    ["EAI_AGAIN", "timed_out"],
-    ["EHOSTUNREACH", "unreachable"],
-    ["ENETUNREACH", "unreachable"],
-    ["ETIMEDOUT", "timed_out"],
-    ["EWHATEVER", "internal"]
-  ])("says what %s means", async (code, verdict) => {
-    expect(await outcome({ host: "x.test", port: 80, allowLoopback: false, lookup: failing(code) })).toBe(verdict)
+  it("passes on what the lookup says", async () => {
+    const target = { host: "x.test", port: 80, allowLoopback: false, lookup: failing("name_not_found") }
+    expect(await once(target)).toEqual({ _tag: "Failed", code: "name_not_found", reason: "because" })
+  })
+
+  it("reports the refusal of one address, not that another has no route", async () => {
+    const { port, server } = await listening()
+    await new Promise((resolve) => server.close(resolve))
+    // Nobody has an address of the range for documentation.
+    const lookup = found("2001:db8::1", "127.0.0.1")
+    expect(await outcome({ host: "x.test", port, allowLoopback: true, lookup })).toBe("refused")
+  })
+
+  it("tries addresses that come later when the first ones fail, and leaves the lookup when it is connected", async () => {
+    const { port, server } = await listening()
+    let left = 0
+    let more = () => {}
+    const lookup: Lookup = (_host, _client, { onFound }) => {
+      onFound([{ address: "127.0.0.2", family: 4 }], false)
+      more = () => onFound([{ address: "127.0.0.1", family: 4 }], true)
+      return () => {
+        left += 1
+      }
+    }
+    const connected = outcome({ host: "late.test", port, allowLoopback: true, lookup })
+    setTimeout(() => more(), 20)
+    expect(await connected).toBe("127.0.0.1")
+    expect(left).toBe(1)
+    server.close()
+  })
+
+  it("leaves the lookup when the dial is given up", () => {
+    let left = 0
+    const lookup: Lookup = () => () => {
+      left += 1
+    }
+    const cancel = dial({ host: "slow.test", port: 80, allowLoopback: false, client: "c", lookup }, () => {})
+    cancel()
+    expect(left).toBe(1)
   })
 
   it("says refused when the resource does", async () => {
@@ -146,7 +185,7 @@ describe("Dialer", () => {
   })
 
   it("gives up in time, also while the name is being resolved", async () => {
-    const lookup = () => new Promise<never>(() => {})
+    const lookup: Lookup = () => () => {}
     expect(await outcome({ host: "slow.test", port: 80, allowLoopback: false, lookup, timeoutMs: 30 })).toBe(
       "timed_out"
     )

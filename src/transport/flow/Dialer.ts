@@ -1,25 +1,23 @@
 /** Connector: from a resource's address to a connected TCP socket. Only addresses that were checked are dialled. */
 import { Buffer } from "node:buffer"
-import dns from "node:dns"
 import net from "node:net"
 import { type Verdict, type VerdictCode } from "../../protocol/FlowWire.ts"
+import type { Address } from "../../protocol/ResolverFiles.ts"
+import { type Listener, Names } from "../dns/Names.ts"
 import { resetSocket } from "./FlowPump.ts"
 import { connect, type Reader } from "./TcpReader.ts"
 
-/** For the whole dial, all addresses together, the name's resolution included. */
+/** Limit for a whole dial: looking up the name and trying all its addresses. */
 export const DIAL_TIMEOUT_MS = 10_000
-/** RFC 8305, section 5: how long one address is tried alone before the next one is tried beside it. */
+/** How long one address is tried alone before the next one is tried beside it (RFC 8305, section 5). */
 const STAGGER_MS = 250
-/** Of a name with more addresses than this the first ones are tried. */
+/** Addresses of one name that are tried at most. */
 const MAX_ADDRESSES = 16
 /** A TCP peer that vanished is noticed after about this long. */
 const KEEPALIVE_MS = 60_000
 
-export interface Address {
-  readonly address: string
-  readonly family: number
-}
-export type Lookup = (host: string) => Promise<ReadonlyArray<Address>>
+/** As `Names.lookup`: the returned function gives up. */
+export type Lookup = (host: string, client: string, listener: Listener) => () => void
 
 export interface Target {
   /** A name or a literal address. */
@@ -27,6 +25,8 @@ export interface Target {
   readonly port: number
   /** Whether the resource may be at a loopback address of the connector's host. */
   readonly allowLoopback: boolean
+  /** Who asks: lookups are limited for each client. */
+  readonly client: string
   readonly lookup?: Lookup
   readonly timeoutMs?: number
 }
@@ -35,7 +35,8 @@ export type Result =
   | { readonly _tag: "Connected"; readonly reader: Reader; readonly address: string }
   | { readonly _tag: "Failed" } & Verdict
 
-const systemLookup: Lookup = (host) => dns.promises.lookup(host, { all: true, verbatim: true })
+/** One for the thread, so that all dials share lookups and answers. */
+const names = new Names()
 
 /** `done` is called once. The returned function gives up; then `done` is not called any more. */
 export const dial = (options: Target, done: (result: Result) => void): () => void => {
@@ -50,54 +51,99 @@ class Attempt {
   readonly #sockets = new Set<Reader>()
   readonly #deadline: NodeJS.Timeout
   #stagger: NodeJS.Timeout | null = null
-  #addresses: ReadonlyArray<Address> = []
-  #next = 0
-  /** The first failure counts: it is that of the address which the name's owner put first. */
+  #leaveLookup: (() => void) | null = null
+  /** Whether the lookup has told everything. */
+  #isWhole = false
+  readonly #found: Array<Address> = []
+  /** Allowed addresses that were not tried yet. */
+  readonly #untried: Record<4 | 6, Array<string>> = { 4: [], 6: [] }
+  #lastFamily: 4 | 6 = 4
+  #tried = 0
+  /** The most telling failure of any address: on a host without IPv6, "no way" to that address says nothing of the others. */
   #failure: Verdict | null = null
   #over = false
 
   constructor(options: Target, done: (result: Result) => void) {
     this.#options = options
     this.#done = done
-    const late: Verdict = { code: "timed_out", reason: "the resource did not answer" }
-    this.#deadline = setTimeout(() => this.#fail(this.#failure ?? late), options.timeoutMs ?? DIAL_TIMEOUT_MS)
+    this.#deadline = setTimeout(() => this.#fail(this.#failure ?? this.#late()), options.timeoutMs ?? DIAL_TIMEOUT_MS)
   }
 
   begin(): void {
-    const { host } = this.#options
+    const { client, host, lookup = (...asked) => names.lookup(...asked) } = this.#options
     const family = net.isIP(host)
-    if (family !== 0) return this.#resolved([{ address: host, family }])
-    const lookup = this.#options.lookup ?? systemLookup
-    lookup(host).then((found) => this.#resolved(found), (error: unknown) => this.#fail(verdictOf(error)))
+    if (family !== 0) return this.#onFound([{ address: host, family: family === 6 ? 6 : 4 }], true)
+    const leave = lookup(host, client, {
+      onFound: (addresses, isLast) => this.#onFound(addresses, isLast),
+      onFailed: (verdict) => this.#fail(verdict)
+    })
+    if (this.#over) leave()
+    else this.#leaveLookup = leave
   }
 
   cancel(): void {
     this.#finish()
   }
 
-  #resolved(found: ReadonlyArray<Address>): void {
+  #late(): Verdict {
+    const { host } = this.#options
+    const reason = this.#tried === 0 ? `the connector could not look up ${host} in time` : "the resource did not answer"
+    return { code: "timed_out", reason }
+  }
+
+  #onFound(addresses: ReadonlyArray<Address>, isLast: boolean): void {
     if (this.#over) return
-    const { allowLoopback, host } = this.#options
-    if (found.length === 0) return this.#fail({ code: "name_not_found", reason: `${host} has no address` })
-    this.#addresses = found.filter(({ address }) => isAllowed(address, allowLoopback)).slice(0, MAX_ADDRESSES)
-    if (this.#addresses.length === 0) return this.#fail({ code: "denied", reason: whyDenied(host, found) })
-    this.#tryNext()
+    this.#isWhole = isLast
+    const news = addresses.filter(({ address }) => !this.#found.some((known) => known.address === address))
+    this.#found.push(...news)
+    for (const { address, family } of news) {
+      if (isAllowed(address, this.#options.allowLoopback)) this.#untried[family].push(address)
+    }
+    if (this.#stagger === null) this.#tryNext()
+  }
+
+  /** RFC 8305, section 4: the families take turns, IPv6 first. */
+  #take(): Address | null {
+    const family = this.#lastFamily === 4 ? 6 : 4
+    for (const each of family === 6 ? ([6, 4] as const) : ([4, 6] as const)) {
+      const address = this.#untried[each].shift()
+      if (address === undefined) continue
+      this.#lastFamily = each
+      return { address, family: each }
+    }
+    return null
+  }
+
+  get #hasMore(): boolean {
+    return this.#tried < MAX_ADDRESSES && this.#untried[4].length + this.#untried[6].length > 0
+  }
+
+  /** Nothing is left to try or to wait for. */
+  #onExhausted(): void {
+    if (!this.#isWhole || this.#sockets.size > 0) return
+    const { host } = this.#options
+    if (this.#tried > 0) return this.#fail(this.#failure ?? this.#late())
+    if (this.#found.length > 0) return this.#fail({ code: "denied", reason: whyDenied(host, this.#found) })
+    this.#fail({ code: "name_not_found", reason: `${host} has no address` })
   }
 
   /** The next address, beside those that have not failed yet. */
   #tryNext(): void {
     if (this.#stagger !== null) clearTimeout(this.#stagger)
     this.#stagger = null
-    const target = this.#addresses[this.#next]
-    if (this.#over || target === undefined) return
-    this.#next += 1
-    const reader = connect(target.address, this.#options.port, target.family === 6 ? 6 : 4)
+    if (this.#over) return
+    const target = this.#hasMore ? this.#take() : null
+    if (target === null) return this.#onExhausted()
+    this.#tried += 1
+    const reader = connect(target.address, this.#options.port, target.family)
     this.#sockets.add(reader)
     const onError = (error: unknown) => {
       this.#sockets.delete(reader)
-      this.#failure ??= verdictOf(error)
-      if (this.#next < this.#addresses.length) this.#tryNext()
-      else if (this.#sockets.size === 0) this.#fail(this.#failure)
+      const failure = verdictOf(error)
+      if (this.#failure === null || TELLING.indexOf(failure.code) > TELLING.indexOf(this.#failure.code)) {
+        this.#failure = failure
+      }
+      this.#tryNext()
     }
     reader.socket.once("error", onError)
     reader.socket.once("connect", () => {
@@ -109,7 +155,8 @@ class Attempt {
       this.#finish()
       this.#done({ _tag: "Connected", reader, address: target.address })
     })
-    if (this.#next < this.#addresses.length) this.#stagger = setTimeout(() => this.#tryNext(), STAGGER_MS)
+    // Also without another address: one may come by then, and must not be tried at once.
+    if (this.#hasMore || !this.#isWhole) this.#stagger = setTimeout(() => this.#tryNext(), STAGGER_MS)
   }
 
   #fail(verdict: Verdict): void {
@@ -121,6 +168,7 @@ class Attempt {
   #finish(): void {
     this.#over = true
     clearTimeout(this.#deadline)
+    this.#leaveLookup?.()
     if (this.#stagger !== null) clearTimeout(this.#stagger)
     for (const { socket } of this.#sockets) socket.destroy()
     this.#sockets.clear()
@@ -136,11 +184,11 @@ const VERDICT_OF: Readonly<Record<string, VerdictCode>> = {
   EADDRNOTAVAIL: "unreachable",
   EACCES: "unreachable",
   EPERM: "unreachable",
-  ETIMEDOUT: "timed_out",
-  ENOTFOUND: "name_not_found",
-  ENODATA: "name_not_found",
-  EAI_AGAIN: "timed_out"
+  ETIMEDOUT: "timed_out"
 }
+
+/** Verdicts of failed connects, the most telling last. */
+const TELLING: ReadonlyArray<VerdictCode> = ["internal", "unreachable", "timed_out", "refused"]
 
 /** None of these addresses may be dialled. */
 const whyDenied = (host: string, found: ReadonlyArray<Address>): string => {
@@ -157,8 +205,8 @@ const SAYS: Partial<Record<VerdictCode, string>> = {
   timed_out: "the resource did not answer"
 }
 
-/** What a failed lookup or connect means to the application. */
-export const verdictOf = (error: unknown): Verdict => {
+/** What a failed connect means to the application. */
+const verdictOf = (error: unknown): Verdict => {
   const errno = error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : ""
   const code = VERDICT_OF[errno] ?? "internal"
   return { code, reason: errno === "" ? "the dial failed" : `${SAYS[code] ?? "the dial failed"} (${errno})` }
@@ -189,10 +237,10 @@ MAPPED.addSubnet("::", 96, "ipv6") // compatible, RFC 4291, section 2.5.5.1
 MAPPED.addSubnet("64:ff9b::", 96, "ipv6") // NAT64, RFC 6052
 MAPPED.addSubnet("64:ff9b:1::", 48, "ipv6") // NAT64, RFC 8215
 
-export type Kind = "ordinary" | "loopback" | "forbidden"
+type Kind = "ordinary" | "loopback" | "forbidden"
 
 /** Where a literal address leads. Text that is no address is `forbidden`. */
-export const kindOf = (address: string): Kind => {
+const kindOf = (address: string): Kind => {
   const plain = address.split("%")[0] ?? ""
   const family = net.isIP(plain)
   if (family === 0) return "forbidden"

@@ -1,6 +1,7 @@
 /** The connector's end of flows: checks what the client asks for, dials the resource, answers with the truth, moves the bytes. */
 import type { Resource } from "../../protocol/Documents.ts"
 import { type Verdict, type VerdictCode } from "../../protocol/FlowWire.ts"
+import type { NodeKey } from "../../protocol/NodeKey.ts"
 import * as Dialer from "../flow/Dialer.ts"
 import { type FlowMeter, type FlowOutcome, pump as startPump } from "../flow/FlowPump.ts"
 import * as FlowStart from "../flow/FlowStart.ts"
@@ -38,6 +39,8 @@ export interface Asked {
 }
 
 export interface ConnectorFlowsOptions {
+  /** The other end, by which lookups of names are limited. */
+  readonly client: NodeKey
   /** Whether the session's grant permits this, now. */
   readonly permit: (host: string, port: number) => Permit | VerdictCode
   /** The control stream, once. A second one is refused. */
@@ -99,7 +102,8 @@ export class ConnectorFlows {
       this.flows.delete(flow)
       refuse({ code: "denied", reason: "the permission ended" })
     }
-    dial.start({ host: permit.dialHost, port, allowLoopback: permit.resource.allowLoopback }, (result) => {
+    const { dialHost, resource: { allowLoopback } } = permit
+    dial.start({ host: dialHost, port, allowLoopback, client: this.#options.client }, (result) => {
       if (result._tag === "Failed") {
         this.flows.delete(flow)
         return refuse({ code: result.code, reason: result.reason })

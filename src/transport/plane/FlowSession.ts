@@ -87,6 +87,7 @@ export class FlowSession {
     this.#permission = new Permission(grant, parties, node)
     this.lastFlowAt = node.now()
     this.#served = new ConnectorFlows({
+      client: peerKey,
       permit: (host, port) => this.#permission.permit(host, port),
       onControl: (stream, early) => {
         this.#control = new ControlStream(stream, this.#controlEvents, early)

@@ -67,6 +67,7 @@ export class BrowserSession {
     this.#options = options
     this.#permission = new Permission(grant, { clientKey: grant.clientKey, connectorKey: key }, clocks)
     this.#flows = new ConnectorFlows({
+      client: grant.clientKey,
       permit: (host, port) => this.#permission.permit(host, port),
       onControl: (stream, early) => {
         const onMessage = (message: SessionMessage) => this.#onMessage(message)

@@ -35,7 +35,7 @@ export const start = async (
       accept(
         stream,
         ({ open, rest }) =>
-          void dial({ host: open.host, port: open.port, allowLoopback: true }, (result) => {
+          void dial({ host: open.host, port: open.port, allowLoopback: true, client: "rig" }, (result) => {
             if (result._tag === "Failed") return reject(stream, result)
             pump({
               stream,

@@ -1,0 +1,94 @@
+/** This host's resolver files, read again when they change. */
+import { readFileSync, statSync } from "node:fs"
+import os from "node:os"
+import {
+  candidates,
+  type Hosts,
+  isForSystem,
+  parseHosts,
+  parseNsswitch,
+  parseResolvConf,
+  type ResolvConf
+} from "../../protocol/ResolverFiles.ts"
+
+export interface Paths {
+  readonly resolvConf: string
+  readonly hosts: string
+  readonly nsswitch: string
+}
+export const SYSTEM_PATHS: Paths = {
+  resolvConf: "/etc/resolv.conf",
+  hosts: "/etc/hosts",
+  nsswitch: "/etc/nsswitch.conf"
+}
+
+/** How long a look at the files' times is good for: three calls of `stat` a second cost nothing. */
+const LOOK_EVERY_MS = 1000
+/** Longer files are cut: a list that blocks advertisements may have a million names. */
+const MAX_BYTES = 4 * 1024 * 1024
+
+export class HostFiles {
+  readonly #paths: Paths
+  #lookedAt = -Infinity
+  #stamps = ""
+  #hosts: Hosts = new Map()
+  #sources: ReadonlyArray<string> = []
+  #conf: ResolvConf = parseResolvConf(null)
+  /** Grows whenever a file has changed, so that what was learnt before can be dropped. */
+  version = 0
+
+  constructor(paths: Paths = SYSTEM_PATHS) {
+    this.#paths = paths
+  }
+
+  /** `nowMs`: monotonic. */
+  refresh(nowMs: number): void {
+    if (nowMs - this.#lookedAt < LOOK_EVERY_MS) return
+    this.#lookedAt = nowMs
+    const { hosts, nsswitch, resolvConf } = this.#paths
+    const stamps = [resolvConf, hosts, nsswitch].map(stampOf).join(" ")
+    if (stamps === this.#stamps) return
+    this.#stamps = stamps
+    this.#conf = parseResolvConf(read(resolvConf))
+    this.#hosts = parseHosts(read(hosts))
+    this.#sources = parseNsswitch(read(nsswitch))
+    this.version += 1
+  }
+
+  get conf(): ResolvConf {
+    return this.#conf
+  }
+
+  get hosts(): Hosts {
+    return this.#hosts
+  }
+
+  candidates(name: string, absolute: boolean): ReadonlyArray<string> {
+    return candidates(this.#conf, name, absolute)
+  }
+
+  /** Whether the C library may know this name although DNS does not. Where there is no `nsswitch.conf`, macOS asks its own services. */
+  isForSystem(name: string): boolean {
+    return process.platform !== "linux" || isForSystem(this.#sources, name, os.hostname().toLowerCase())
+  }
+}
+
+/** Changes when a file is written, replaced, made or removed. */
+const stampOf = (path: string): string => {
+  try {
+    const { ctimeMs, ino, mtimeMs, size } = statSync(path)
+    return `${ino},${size},${mtimeMs},${ctimeMs}`
+  } catch {
+    return "none"
+  }
+}
+
+const read = (path: string): string | null => {
+  try {
+    const text = readFileSync(path)
+    const end = text.length <= MAX_BYTES ? text.length : text.lastIndexOf("\n", MAX_BYTES)
+    return text.toString("utf8", 0, end)
+  } catch {
+    return null
+  }
+}

@@ -1,0 +1,151 @@
+/** One name's addresses: its candidates by the search list, both families of each, and the C library for what DNS does not know. */
+import type { Address } from "../../protocol/ResolverFiles.ts"
+import { ask, type Channels, type Outcome, type Server } from "./NameServers.ts"
+import type { SystemLookup } from "./SystemLookup.ts"
+
+/** RFC 8305, section 3: how long IPv4 addresses wait for the answer about IPv6. */
+const RESOLUTION_DELAY_MS = 50
+/** When A says that there is no such name, AAAA is not waited for any longer: servers that drop AAAA are common (RFC 4074). */
+const BROKEN_AAAA_MS = 1000
+
+/** Why a name has no addresses. */
+export type Failure =
+  /** There is no such name, or it has no address. */
+  | { readonly _tag: "NotFound" }
+  | { readonly _tag: "TimedOut" }
+  /** A name server answered that it cannot: `code` in DNS's words. */
+  | { readonly _tag: "ServerFailed"; readonly code: string }
+  /** DNS does not know it, and the C library was busy with other names. */
+  | { readonly _tag: "SystemBusy" }
+
+type Found = Outcome & { readonly _tag: "Found" }
+
+export interface Listener {
+  /** May be called twice: `isLast` says that no more addresses will come. */
+  readonly onFound: (addresses: ReadonlyArray<Address>, ttlSeconds: number, isLast: boolean) => void
+  /** Nothing was found, and nothing more is called. */
+  readonly onFailed: (failure: Failure) => void
+}
+
+export interface Options {
+  /** Names to ask for, in order. */
+  readonly candidates: ReadonlyArray<string>
+  /** What the C library is asked for; `null`: nothing, since it would not know more. */
+  readonly systemName: string | null
+  readonly servers: ReadonlyArray<Server>
+  readonly channels: Channels
+  readonly system: SystemLookup
+  readonly now: () => number
+}
+
+/** Addresses that the C library gave are good for this long: it does not tell their TTL. */
+const SYSTEM_TTL_SECONDS = 30
+
+export class NameLookup {
+  readonly #options: Options
+  readonly #listener: Listener
+  #next = 0
+  readonly #known = new Map<4 | 6, Outcome>()
+  readonly #told = new Set<Found>()
+  #serverFailed: Failure | null = null
+  #timer: NodeJS.Timeout | null = null
+  #stops: Array<() => void> = []
+  #over = false
+
+  constructor(options: Options, listener: Listener) {
+    this.#options = options
+    this.#listener = listener
+  }
+
+  begin(): void {
+    this.#askNext()
+  }
+
+  /** Gives up: nothing is called any more, and no socket stays. */
+  cancel(): void {
+    this.#over = true
+    if (this.#timer !== null) clearTimeout(this.#timer)
+    for (const stop of this.#stops) stop()
+    this.#options.channels.cancel()
+  }
+
+  #askNext(): void {
+    const { candidates, channels, now, servers } = this.#options
+    const name = candidates[this.#next]
+    this.#next += 1
+    if (name === undefined) return this.#askSystem(this.#serverFailed ?? { _tag: "NotFound" })
+    this.#known.clear()
+    this.#stops = []
+    for (const family of [6, 4] as const) {
+      const stop = ask({ name, family, servers, channels, now }, (outcome) => this.#onOutcome(family, outcome))
+      this.#stops.push(stop)
+    }
+  }
+
+  #onOutcome(family: 4 | 6, outcome: Outcome): void {
+    if (this.#over || this.#known.has(family)) return
+    this.#known.set(family, outcome)
+    const four = this.#known.get(4)
+    const six = this.#known.get(6)
+    if (four !== undefined && six !== undefined) return this.#onBoth(four, six)
+    if (outcome._tag === "Found") {
+      if (family === 6) return this.#tell([outcome], false)
+      return this.#after(RESOLUTION_DELAY_MS, () => this.#tell([outcome], false))
+    }
+    const isMissing = family === 4 && outcome._tag === "Missing" && !outcome.nameExists
+    if (isMissing) this.#after(BROKEN_AAAA_MS, () => this.#onOutcome(6, outcome))
+  }
+
+  #onBoth(four: Outcome, six: Outcome): void {
+    if (this.#timer !== null) clearTimeout(this.#timer)
+    const found = [six, four].filter((outcome) => outcome._tag === "Found")
+    if (found.length > 0) return this.#tell(found, true)
+    for (const stop of this.#stops) stop()
+    this.#onNothing(four, six)
+  }
+
+  /** Leaves out what was told before. */
+  #tell(found: ReadonlyArray<Found>, isLast: boolean): void {
+    const news = found.filter((outcome) => !this.#told.has(outcome))
+    for (const outcome of news) this.#told.add(outcome)
+    if (isLast) this.cancel()
+    const addresses = news.flatMap((outcome) =>
+      outcome.addresses.map((address): Address => ({ address, family: address.includes(":") ? 6 : 4 }))
+    )
+    this.#listener.onFound(addresses, Math.min(...found.map(({ ttlSeconds }) => ttlSeconds)), isLast)
+  }
+
+  #onNothing(four: Outcome, six: Outcome): void {
+    const isMissing = four._tag === "Missing" && (six._tag === "Missing" || !four.nameExists)
+    if (isMissing) return this.#askNext()
+    const failed = [four, six].filter((outcome) => outcome._tag === "Failed")
+    // A server that does not answer would not answer for the next name either.
+    if (failed.some(({ timedOut }) => timedOut)) return this.#askSystem({ _tag: "TimedOut" })
+    this.#serverFailed ??= { _tag: "ServerFailed", code: failed[0]?.code ?? "" }
+    this.#askNext()
+  }
+
+  #askSystem(failure: Failure): void {
+    const { system, systemName } = this.#options
+    if (systemName === null) return this.#fail(failure)
+    this.#stops = [system.lookup(systemName, (outcome) => {
+      if (this.#over) return
+      if (outcome._tag === "Busy") return this.#fail(failure._tag === "NotFound" ? { _tag: "SystemBusy" } : failure)
+      if (outcome._tag === "Missing" || outcome.addresses.length === 0) return this.#fail(failure)
+      this.cancel()
+      this.#listener.onFound(outcome.addresses, SYSTEM_TTL_SECONDS, true)
+    })]
+  }
+
+  #fail(failure: Failure): void {
+    this.cancel()
+    this.#listener.onFailed(failure)
+  }
+
+  #after(ms: number, then: () => void): void {
+    this.#timer = setTimeout(() => {
+      this.#timer = null
+      if (!this.#over) then()
+    }, ms)
+  }
+}

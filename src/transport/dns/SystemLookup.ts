@@ -1,0 +1,76 @@
+/**
+ * Names that only the C library knows (mDNS, this host's own name, directories), by `getaddrinfo`. It blocks a thread of a pool that the
+ * whole process shares and cannot be cancelled, so few lookups run at once and few wait.
+ */
+import dns from "node:dns"
+import type { Address } from "../../protocol/ResolverFiles.ts"
+
+/** Lookups at once. libuv gives `getaddrinfo` half of its four threads, so more would only wait there. */
+const MAX_RUNNING = 2
+/** Lookups that wait for one of those; one more fails at once. */
+const MAX_WAITING = 16
+/** Longest wait for a turn: beyond it the C library is held up by names that nobody answers. */
+const MAX_WAIT_MS = 2000
+
+export type Outcome =
+  | { readonly _tag: "Found"; readonly addresses: ReadonlyArray<Address> }
+  | { readonly _tag: "Missing" }
+  /** No turn could be had. */
+  | { readonly _tag: "Busy" }
+
+export type Ask = (name: string) => Promise<ReadonlyArray<{ readonly address: string; readonly family: number }>>
+
+export class SystemLookup {
+  readonly #ask: Ask
+  readonly #waiting = new Set<() => void>()
+  #running = 0
+
+  constructor(ask: Ask = (name) => dns.promises.lookup(name, { all: true, verbatim: true })) {
+    this.#ask = ask
+  }
+
+  /** `done` is called once, and not at all after the returned function was called. */
+  lookup(name: string, done: (outcome: Outcome) => void): () => void {
+    if (this.#running < MAX_RUNNING) return this.#run(name, done)
+    if (this.#waiting.size >= MAX_WAITING) {
+      done({ _tag: "Busy" })
+      return () => {}
+    }
+    let giveUp = () => {
+      clearTimeout(timer)
+      this.#waiting.delete(turn)
+    }
+    const turn = () => {
+      giveUp()
+      giveUp = this.#run(name, done)
+    }
+    const timer = setTimeout(() => {
+      giveUp()
+      done({ _tag: "Busy" })
+    }, MAX_WAIT_MS)
+    this.#waiting.add(turn)
+    return () => giveUp()
+  }
+
+  #run(name: string, done: (outcome: Outcome) => void): () => void {
+    let over = false
+    this.#running += 1
+    const finish = (outcome: Outcome) => {
+      this.#running -= 1
+      const [turn] = this.#waiting
+      turn?.()
+      if (!over) done(outcome)
+    }
+    this.#ask(name).then(
+      (found) =>
+        finish({
+          _tag: "Found",
+          addresses: found.map(({ address, family }) => ({ address, family: family === 6 ? 6 : 4 }))
+        }),
+      () => finish({ _tag: "Missing" })
+    )
+    return () => {
+      over = true
+    }
+  }
+}
