@@ -15,6 +15,7 @@ import * as Authority from "../services/Authority.ts"
 import { HostClock } from "../services/HostClock.ts"
 import * as NodeState from "../services/NodeState.ts"
 import * as Pki from "../services/Pki.ts"
+import { Places } from "../transport/flow/Places.ts"
 import type { NodeContext } from "../transport/plane/FlowSession.ts"
 import { PacketRouter } from "../transport/plane/PacketRouter.ts"
 import { engine } from "../transport/quic/QuicheEngine.ts"
@@ -57,7 +58,9 @@ export const Config = Schema.Struct({
   socks5: Schema.NullOr(Endpoint),
   /** A SOCKS5 door for the program that embeds this node: a unix socket. */
   local: Schema.NullOr(Endpoint),
-  forwards: Schema.Array(Forward)
+  forwards: Schema.Array(Forward),
+  /** Flows at once; `flowsPerClient` is for connectors. */
+  limits: Schema.Struct({ flows: Schema.Int, flowsPerClient: Schema.Int })
 })
 export type Config = typeof Config.Type
 
@@ -104,6 +107,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const time = new DirectoryTime(hostMs)
   const timeKnown = yield* Deferred.make<void>()
   let leg: LegKind | null = null
+  const places = new Places({ flows: config.limits.flows })
+  yield* Self.fork(Effect.repeat(Effect.sync(() => places.tick()), Schedule.spaced(TICK)))
   const context: NodeContext = {
     role: config.role,
     key: node.identity.key,
@@ -121,7 +126,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
         Authority.verify("grant", signed, node.relay.authorityKey, time.nowSeconds()),
         ({ message }) => message
       ),
-    leg: () => leg
+    leg: () => leg,
+    flowLimits: { places, flowsPerClient: config.limits.flowsPerClient }
   }
   const metrics = new MuxMetrics()
   const traces = yield* FlowTrace.make
@@ -174,6 +180,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     socks5: config.socks5,
     local: config.local,
     forwards: config.forwards,
+    places,
     onRequest: (request) => void fork(flowOpener(request))
   })
 

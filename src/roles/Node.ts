@@ -13,6 +13,7 @@ import { isWebRtc, type PathRef } from "../protocol/PathRef.ts"
 import type { ClientConfig, NodeConfig } from "../services/config/Config.ts"
 import * as ListenCheck from "../services/ListenCheck.ts"
 import type { Settings } from "../services/Telemetry.ts"
+import { DEFAULT_FLOWS_PER_CLIENT } from "../transport/plane/ConnectorFlows.ts"
 import * as Enrol from "./Enrol.ts"
 import * as Reporting from "./Reporting.ts"
 import type { Peer, Running } from "./Running.ts"
@@ -50,7 +51,8 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
         udpPort: config.udp.port,
         socks5: role === "client" ? config.socks5 : null,
         local: options.localDoor ? { path: join(stateDir, LOCAL_DOOR_FILE) } : null,
-        forwards: role === "client" ? forwardsOf(config) : []
+        forwards: role === "client" ? forwardsOf(config) : [],
+        limits: { flowsPerClient: DEFAULT_FLOWS_PER_CLIENT, ...config.limits }
       }
     }
   })

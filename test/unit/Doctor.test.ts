@@ -32,6 +32,12 @@ const death = (at: number, kind: "actor" | "thread" = "actor", name = "streamMux
     message: "out of luck"
   }) as const
 
+const met = { limit: "descriptors", times: 3, agoMs: 1_000 }
+const meeting = (...limits: ReadonlyArray<typeof met>): Facts => ({
+  ...healthy,
+  threads: [{ ...thread, health: { ...thread.health, limits } }]
+})
+
 const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, RegExp]> = [
   [
     "the relay is away",
@@ -47,6 +53,7 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     /not enrolled/,
     /token create/
   ],
+  ["descriptors are short", meeting(met), "poor", /open files.*3 times/, /LimitNOFILE/],
   ["no leg is bound", status({ leg: { kind: null, reason: "no answer" } }), "broken", /no answer/, /UDP or HTTPS/],
   [
     "the connector refused flows",

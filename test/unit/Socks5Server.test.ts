@@ -4,7 +4,9 @@ import os from "node:os"
 import path from "node:path"
 import { afterEach, describe, expect, it } from "vitest"
 import { type VerdictCode } from "../../src/protocol/FlowWire.ts"
-import { type Connect, Socks5Server } from "../../src/transport/flow/Socks5Server.ts"
+import { IDLE_MS, Places } from "../../src/transport/flow/Places.ts"
+import { type Connect, MAX_HANDSHAKES, Socks5Server } from "../../src/transport/flow/Socks5Server.ts"
+import { adopt, holderOf } from "../../src/transport/flow/TcpReader.ts"
 import { until } from "../suite/support/MemoryWire.ts"
 
 const servers: Array<Socks5Server> = []
@@ -16,7 +18,7 @@ afterEach(async () => {
 
 const start = async (
   connect: (request: Connect) => void,
-  more: { maxConnections?: number; handshakeTimeoutMs?: number } = {}
+  more: { places?: Places; handshakeTimeoutMs?: number } = {}
 ) => {
   const server = new Socks5Server({ listen: { host: "127.0.0.1", port: 0 }, connect, ...more })
   servers.push(server)
@@ -105,7 +107,7 @@ describe("Socks5Server", () => {
     let asked = 0
     const { port, server } = await start(() => {
       asked += 1
-    }, { maxConnections: 2 })
+    }, { places: new Places({ flows: 2 }) })
     const two = [dial({ port, host: "127.0.0.1" }), dial({ port, host: "127.0.0.1" })]
     for (const { socket } of two) socket.write(Buffer.concat([HELLO, CONNECT]))
     await until("two", () => asked === 2)
@@ -117,6 +119,51 @@ describe("Socks5Server", () => {
     const fourth = dial({ port, host: "127.0.0.1" })
     fourth.socket.write(Buffer.concat([HELLO, CONNECT]))
     await until("fourth", () => asked === 3)
+  })
+
+  it("lets connections that say nothing shut nobody out", async () => {
+    let asked = 0
+    const { port, server } = await start(() => {
+      asked += 1
+    })
+    const mute = Array.from({ length: MAX_HANDSHAKES }, () => dial({ port, host: "127.0.0.1" }))
+    await until("accepted", () => server.connections === MAX_HANDSHAKES)
+    const { socket } = dial({ port, host: "127.0.0.1" })
+    socket.write(Buffer.concat([HELLO, CONNECT]))
+    await until("asked", () => asked === 1)
+    await until("the oldest is cut", () => mute.some(({ seen }) => seen.closed))
+    expect(mute.filter(({ seen }) => seen.closed)).toHaveLength(1)
+  })
+
+  it("cuts the flow that has been idle the longest when there is no room", async () => {
+    let now = 0
+    const places = new Places({ flows: 2, now: () => now, met: () => undefined })
+    const asked: Array<Connect> = []
+    const { port } = await start((request) => {
+      asked.push(request)
+      adopt(request.socket) // as a flow does
+    }, { places })
+    const open = async () => {
+      const it = dial({ port, host: "127.0.0.1" })
+      const before = asked.length
+      it.socket.write(Buffer.concat([HELLO, CONNECT]))
+      await until("asked", () => asked.length === before + 1)
+      return it
+    }
+    const idle = await open()
+    now += 1
+    const busy = await open()
+    places.tick() // what the handshakes moved
+    now = IDLE_MS
+    const third = dial({ port, host: "127.0.0.1" })
+    await until("refused", () => third.seen.closed)
+    holderOf(asked[1]!.socket).write("still here")
+    now = 2 * IDLE_MS
+    await until("written", () => busy.seen.bytes.length > 10)
+    places.tick()
+    await open()
+    await until("cut", () => idle.seen.closed)
+    expect(busy.seen.closed).toBe(false)
   })
 
   it("tells when the application leaves before the answer", async () => {

@@ -6,6 +6,7 @@ import { pump as startPump, type PumpOptions } from "../../transport/flow/FlowPu
 import type { FlowStream } from "../../transport/flow/FlowStream.ts"
 import { ForwardServer } from "../../transport/flow/ForwardServer.ts"
 import type { ListenAt } from "../../transport/flow/Listener.ts"
+import type { Places } from "../../transport/flow/Places.ts"
 import { Socks5Server } from "../../transport/flow/Socks5Server.ts"
 import { adopt } from "../../transport/flow/TcpReader.ts"
 import { type Forward, ListenFailed } from "../StreamMuxRpcs.ts"
@@ -38,14 +39,15 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly socks5: ListenAt | null
   readonly local: ListenAt | null
   readonly forwards: ReadonlyArray<Forward>
+  readonly places: Places
   readonly onRequest: (request: Request) => void
 }) {
-  const { onRequest } = options
+  const { onRequest, places } = options
   const running = new Map<string, Door>()
   yield* Effect.addFinalizer(() => Effect.promise(() => Promise.all([...running.values()].map(({ stop }) => stop()))))
 
-  const socks = options.socks5 === null ? null : yield* openSocks(options.socks5, onRequest)
-  if (options.local !== null) yield* openSocks(options.local, onRequest)
+  const socks = options.socks5 === null ? null : yield* openSocks(options.socks5, places, onRequest)
+  if (options.local !== null) yield* openSocks(options.local, places, onRequest)
 
   /** First whatever may fail; an address that stays keeps its listener, and leads elsewhere from then on. */
   const setForwards = Effect.fnUntraced(function*(forwards: ReadonlyArray<Forward>) {
@@ -53,7 +55,7 @@ export const make = Effect.fnUntraced(function*(options: {
     const opened = new Map<string, Door>()
     yield* Effect.forEach(
       [...wanted].filter(([key]) => !running.has(key)),
-      ([key, forward]) => Effect.map(openForward(forward, onRequest), (door) => opened.set(key, door)),
+      ([key, forward]) => Effect.map(openForward(forward, places, onRequest), (door) => opened.set(key, door)),
       { discard: true }
     ).pipe(
       Effect.onError(() => Effect.promise(() => Promise.all([...opened.values()].map(({ stop }) => stop()))))
@@ -88,10 +90,12 @@ const keyOf = ({ listen, port, resource }: Forward) =>
 
 const openSocks = (
   at: ListenAt,
+  places: Places,
   onRequest: (request: Request) => void
 ): Effect.Effect<string, ListenFailed, Scope.Scope> => {
   const server = new Socks5Server({
     listen: at,
+    places,
     connect: ({ answer, gone, socket, target }) =>
       onRequest({
         host: target.host,
@@ -110,9 +114,10 @@ const openSocks = (
     )
 }
 
-const openForward = (forward: Forward, onRequest: (request: Request) => void) => {
+const openForward = (forward: Forward, places: Places, onRequest: (request: Request) => void) => {
   const server = new ForwardServer({
     listen: forward.listen,
+    places,
     connect: ({ answer, gone, reader }) =>
       onRequest({
         host: door.forward.resource,

@@ -1,6 +1,7 @@
 /** One flow of an application, from its question at a door to its end: a session is obtained, a stream opened, bytes pumped. */
 import { Effect, RateLimiter } from "effect"
 import type { Verdict } from "../../protocol/FlowWire.ts"
+import * as Limits from "../../services/telemetry/Limits.ts"
 import { FLOW_RESET } from "../../transport/flow/FlowStream.ts"
 import type { FlowSession } from "../../transport/plane/FlowSession.ts"
 import type { SessionId } from "../RelaySignalingRpcs.ts"
@@ -46,6 +47,7 @@ export const make = Effect.fnUntraced(function*({ metrics, obtain, onRefused, ro
               trace.joins(session.id, routeOf(session.id))
               open(session, request, trace, metrics.resources, (verdict, resource) => {
                 told(verdict.code, resource)
+                if (verdict.code === "too_many_flows") Limits.met("flows_at_connector")
                 if (verdict.code !== "accepted") onRefused(request, session.peer.peerName, verdict)
               })
             }),

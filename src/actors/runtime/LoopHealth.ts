@@ -8,29 +8,31 @@ const RESOLUTION_MS = 20
 const READINGS = 10
 
 /** Read it once a second. The largest delay and the share are about the time since the reading before. */
-export const make: Effect.Effect<Effect.Effect<Omit<Health, "actors">>, never, Scope.Scope> = Effect.gen(function*() {
-  const latest = yield* watch
-  let [older, newer] = [yield* watch, yield* watch]
-  let readings = 0
-  let utilization = performance.eventLoopUtilization()
-  return Effect.sync(() => {
-    const now = performance.eventLoopUtilization()
-    const health = {
-      loopDelayP99Ms: lateness(older.percentile(99)),
-      loopDelayMaxMs: lateness(latest.max),
-      loopUtilization: performance.eventLoopUtilization(now, utilization).utilization,
-      heapUsedBytes: process.memoryUsage().heapUsed
-    }
-    utilization = now
-    latest.reset()
-    readings++
-    if (readings % READINGS === 0) {
-      older.reset()
-      ;[older, newer] = [newer, older]
-    }
-    return health
-  })
-})
+export const make: Effect.Effect<Effect.Effect<Omit<Health, "actors" | "limits">>, never, Scope.Scope> = Effect.gen(
+  function*() {
+    const latest = yield* watch
+    let [older, newer] = [yield* watch, yield* watch]
+    let readings = 0
+    let utilization = performance.eventLoopUtilization()
+    return Effect.sync(() => {
+      const now = performance.eventLoopUtilization()
+      const health = {
+        loopDelayP99Ms: lateness(older.percentile(99)),
+        loopDelayMaxMs: lateness(latest.max),
+        loopUtilization: performance.eventLoopUtilization(now, utilization).utilization,
+        heapUsedBytes: process.memoryUsage().heapUsed
+      }
+      utilization = now
+      latest.reset()
+      readings++
+      if (readings % READINGS === 0) {
+        older.reset()
+        ;[older, newer] = [newer, older]
+      }
+      return health
+    })
+  }
+)
 
 const watch = Effect.acquireRelease(
   Effect.sync(() => {

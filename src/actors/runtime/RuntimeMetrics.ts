@@ -3,6 +3,7 @@
  * A thread that does not answer in time holds nobody up: what it said last stands in for it, and that is counted.
  */
 import { Cause, Effect, Option } from "effect"
+import * as Descriptors from "../../services/Descriptors.ts"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
 import * as LoopHealth from "./LoopHealth.ts"
 import type * as Status from "./Status.ts"
@@ -16,7 +17,7 @@ const MAIN = "main"
 export type Thread = Status.Entry & {
   readonly actors: ReadonlyArray<Status.Entry>
 }
-type Loop = Omit<Health, "actors">
+type Loop = Omit<Health, "actors" | "limits">
 
 /** Why a thread did not answer. `down`: it is being started, or was given up. */
 type Missing = "down" | "late" | "died"
@@ -145,6 +146,7 @@ const ofMissing = (missing: Metrics.Counts<`${string} ${Missing}`>): Metrics.Fam
 /** Under the names that every dashboard of processes knows. */
 const ofProcess = (): ReadonlyArray<Metrics.Family> => {
   const { system, user } = process.cpuUsage()
+  const { limit, open } = Descriptors.read()
   const one = (value: number) => [{ labels: {}, value }]
   return [
     Metrics.counter(
@@ -154,6 +156,11 @@ const ofProcess = (): ReadonlyArray<Metrics.Family> => {
     Metrics.gauge(
       { name: "process_resident_memory_bytes", unit: "bytes", help: "Memory of the process." },
       one(process.memoryUsage.rss())
+    ),
+    Metrics.gauge({ name: "process_open_fds", help: "Descriptors in use: open files and sockets." }, one(open)),
+    Metrics.gauge(
+      { name: "process_max_fds", help: "Descriptors that the process may have." },
+      limit === Infinity ? [] : one(limit)
     ),
     Metrics.gauge(
       { name: "process_start_time_seconds", unit: "seconds", help: "When the process started, since the epoch." },

@@ -1,6 +1,7 @@
 /** What the supervisor asks of a thread, over the thread's control port. No behaviour here. */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
+import * as Limits from "../../services/telemetry/Limits.ts"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
 import * as SpanRing from "../../services/telemetry/SpanRing.ts"
 import { NotStarted } from "./Actor.ts"
@@ -21,6 +22,8 @@ export const Health = Schema.Struct({
   /** Share of the time since the last call that the event loop was busy, 0 to 1. */
   loopUtilization: Schema.Number,
   heapUsedBytes: Schema.Int,
+  /** Limits that the thread has met since it started. */
+  limits: Schema.Array(Limits.Met),
   actors: Schema.Array(Schema.Struct({ ...Which, queues: Schema.Array(QueueDepth) }))
 })
 export type Health = typeof Health.Type

@@ -1,6 +1,7 @@
 /** Runs the actors placed on one thread, as the supervisor says over one control port. Each has a scope of its own. */
 import { type Rpc, RpcServer } from "@effect/rpc"
 import { Cause, Deferred, Duration, Effect, ExecutionStrategy, Exit, Fiber, Layer, Mailbox, Scope } from "effect"
+import * as Limits from "../../services/telemetry/Limits.ts"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
 import * as SpanRing from "../../services/telemetry/SpanRing.ts"
 import { type Actor, type Incarnation, NotStarted } from "./Actor.ts"
@@ -181,8 +182,9 @@ const makeHost = Effect.fnUntraced(function*(
       }),
     GiveUp: ({ peer }) =>
       Effect.forEach(hosted.values(), ({ links }) => links.get(peer)?.link.giveUp ?? Effect.void, { discard: true }),
-    Health: () => health,
-    Metrics: () => Effect.sync(() => Metrics.merge([counted, ...Array.from(sources, (read) => read())])),
+    Health: () => Effect.zipRight(logLimits, health),
+    Metrics: () =>
+      Effect.sync(() => Metrics.merge([counted, Limits.families(), ...Array.from(sources, (read) => read())])),
     Spans: () => SpanRing.read,
     Deaths: () => Mailbox.toStream(deaths),
     Shutdown: () => Effect.asVoid(Deferred.succeed(shutdown, undefined))
@@ -229,10 +231,25 @@ const environment = (it: Hosted, exposeMetrics: Self["Type"]["exposeMetrics"]) =
   return Layer.merge(Layer.succeed(Self, self), Layer.succeed(Peers, peers))
 }
 
+/** Plain code that meets a limit cannot log. The supervisor asks for a thread's health every second. */
+const logLimits = Effect.suspend(() =>
+  Effect.forEach(
+    Limits.takeNews(),
+    ({ limit, times }) =>
+      Effect.annotateLogs(Effect.logWarning(Limits.TEXT[limit].what), {
+        limit,
+        times,
+        remedy: Limits.TEXT[limit].remedy
+      }),
+    { discard: true }
+  )
+)
+
 const makeHealth = (hosted: ReadonlyMap<string, Hosted>) =>
   Effect.map(LoopHealth.make, (loop) =>
     Effect.map(loop, (health): Health => ({
       ...health,
+      limits: Limits.read(),
       actors: [...hosted.values()].map((it) => ({
         name: it.actor.address.name,
         incarnation: it.incarnation,

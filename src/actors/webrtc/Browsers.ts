@@ -13,6 +13,8 @@ import * as Authority from "../../services/Authority.ts"
 import * as Crypto from "../../services/Crypto.ts"
 import type { NodeState } from "../../services/NodeState.ts"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
+import { Places } from "../../transport/flow/Places.ts"
+import { DEFAULT_FLOWS_PER_CLIENT } from "../../transport/plane/ConnectorFlows.ts"
 import { BrowserSession } from "../../transport/webrtc/BrowserSession.ts"
 import * as FlowTrace from "../mux/FlowTrace.ts"
 import { Refusals } from "../mux/Refusals.ts"
@@ -64,6 +66,7 @@ export const make = ({ fork, hostMs, node, post, servers, signaling, traces }: O
   const refusals = new Refusals()
   const time = new DirectoryTime(hostMs)
   const clocks = { hostMs, nowSeconds: () => time.nowSeconds() }
+  const places = new Places()
   const verify = (signed: Parameters<typeof Authority.verify>[1]) =>
     Either.mapLeft(
       Authority.verify("grant", signed, node.relay.authorityKey, time.nowSeconds()),
@@ -117,6 +120,7 @@ export const make = ({ fork, hostMs, node, post, servers, signaling, traces }: O
                 Effect.annotateLogs({ session: id, peer: documents.grant.clientName, ...pair })
               )
             ),
+          flowLimits: { places, flowsPerClient: DEFAULT_FLOWS_PER_CLIENT },
           onFlow: (asked) =>
             FlowTrace.serve(traces, id, BROWSER, asked, resources, (verdict) => {
               verdicts.add(verdict.code)

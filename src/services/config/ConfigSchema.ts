@@ -368,7 +368,34 @@ const node = {
   )
 }
 
-export const Connector = Schema.Struct({ role: Schema.Literal("connector"), ...node })
+/** QUIC streams of one session are bounded at 4,096, and control and closing ones take some. */
+const MAX_FLOWS_PER_CLIENT = 4000
+const limits = {
+  /** Flows of this node at once. When there is no room, the one that has been idle the longest is cut. */
+  flows: orElse(count("flows of this node at once", "flows: 4096"), 4096)
+}
+const ConnectorLimits = Schema.Struct({
+  ...limits,
+  /** Of those, the flows of one client. */
+  flowsPerClient: orElse(
+    Schema.Int.pipe(
+      Schema.between(1, MAX_FLOWS_PER_CLIENT),
+      Schema.annotations(Hint.make(
+        `flows of one client at once: a whole number from 1 to ${MAX_FLOWS_PER_CLIENT}`,
+        "write for example flowsPerClient: 1024"
+      ))
+    ),
+    1024
+  )
+}).annotations(
+  Hint.make("a mapping with flows and flowsPerClient", "write for example limits: {flows: 4096, flowsPerClient: 1024}")
+)
+
+export const Connector = Schema.Struct({
+  role: Schema.Literal("connector"),
+  ...node,
+  limits: orElse(ConnectorLimits, { flows: 4096, flowsPerClient: 1024 })
+})
 
 const Forward = Schema.Struct({
   listen: address("this forward", "listen: \"127.0.0.1:8080\""),
@@ -389,6 +416,10 @@ export const Client = Schema.Struct({
   role: Schema.Literal("client"),
   ...node,
   socks5: maybe(address("SOCKS5", "socks5: \"127.0.0.1:1080\"")),
+  limits: orElse(
+    Schema.Struct(limits).annotations(Hint.make("a mapping with flows", "write for example limits: {flows: 4096}")),
+    { flows: 4096 }
+  ),
   forwards: orElse(
     list(Forward, "forwards", "forwards: [{listen: \"127.0.0.1:8080\", resource: intranet, port: 80}]"),
     []

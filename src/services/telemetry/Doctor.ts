@@ -3,6 +3,7 @@ import { Schema } from "effect"
 import { skewText, TELL_SKEW_MS } from "../../protocol/DirectoryTime.ts"
 import type { Findings } from "../../protocol/NodeReport.ts"
 import { Reason } from "../../protocol/PathRef.ts"
+import * as Limits from "./Limits.ts"
 import { REMEDY, TEXT } from "./ReasonText.ts"
 import type { StateEntry } from "./Recorder.ts"
 
@@ -21,7 +22,8 @@ const Actor = Schema.Struct({
 const Health = Schema.Struct({
   loopDelayP99Ms: Schema.Number,
   loopUtilization: Schema.Number,
-  heapUsedBytes: Schema.Number
+  heapUsedBytes: Schema.Number,
+  limits: Schema.optional(Schema.Array(Limits.Met))
 })
 /** As `/v1/actors` answers. */
 export const Threads = Schema.Array(
@@ -101,6 +103,7 @@ export const diagnose = (facts: Facts): ReadonlyArray<Finding> =>
     ...ofActors(facts),
     ...ofThreads(facts.threads),
     ...ofClock(facts.status ?? NOTHING),
+    ...ofLimits(facts.threads),
     ...ofPeers(facts.status ?? NOTHING),
     ...ofRefusals(facts.status ?? NOTHING),
     ...ofSlowRelays(facts.status ?? NOTHING)
@@ -217,6 +220,20 @@ const ofThreads = (threads: Threads): ReadonlyArray<Finding> =>
       "this machine is too busy: stop what else runs here, or move sallyport"
     )
   )
+
+const isLimit = (name: string): name is Limits.Limit => Object.hasOwn(Limits.TEXT, name)
+
+/** Of several threads that met one limit, it is told once. */
+const ofLimits = (threads: Threads): ReadonlyArray<Finding> => {
+  const recent = new Map<Limits.Limit, number>()
+  for (const { agoMs, limit, times } of threads.flatMap(({ health }) => health?.limits ?? [])) {
+    if (isLimit(limit) && agoMs < RECENT_MS) recent.set(limit, (recent.get(limit) ?? 0) + times)
+  }
+  return Array.from(recent, ([limit, times]) => {
+    const { remedy, what } = Limits.TEXT[limit]
+    return poor(`limit_${limit}`, `${what} (${times} times since the start, last in the last 10 minutes)`, remedy)
+  })
+}
 
 const ofSlowRelays = ({ peers }: Status): ReadonlyArray<Finding> =>
   peers.flatMap(({ name, path, rttMs }) => {

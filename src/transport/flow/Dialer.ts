@@ -3,6 +3,7 @@ import { Buffer } from "node:buffer"
 import net from "node:net"
 import { type Verdict, type VerdictCode } from "../../protocol/FlowWire.ts"
 import type { Address } from "../../protocol/ResolverFiles.ts"
+import * as Limits from "../../services/telemetry/Limits.ts"
 import { type Listener, Names } from "../dns/Names.ts"
 import { resetSocket } from "./FlowPump.ts"
 import { connect, type Reader } from "./TcpReader.ts"
@@ -29,6 +30,8 @@ export interface Target {
   readonly client: string
   readonly lookup?: Lookup
   readonly timeoutMs?: number
+  /** A socket is open; the first of those that are tried, and maybe again for each further one. */
+  readonly onSocket?: () => void
 }
 
 export type Result =
@@ -137,8 +140,10 @@ class Attempt {
     this.#tried += 1
     const reader = connect(target.address, this.#options.port, target.family)
     this.#sockets.add(reader)
+    this.#options.onSocket?.()
     const onError = (error: unknown) => {
       this.#sockets.delete(reader)
+      if (target.family !== 6 && codeOf(error) === "EADDRNOTAVAIL") Limits.met("local_ports")
       const failure = verdictOf(error)
       if (this.#failure === null || TELLING.indexOf(failure.code) > TELLING.indexOf(this.#failure.code)) {
         this.#failure = failure
@@ -182,13 +187,15 @@ const VERDICT_OF: Readonly<Record<string, VerdictCode>> = {
   ENETUNREACH: "unreachable",
   EHOSTDOWN: "unreachable",
   EADDRNOTAVAIL: "unreachable",
+  EMFILE: "too_many_flows",
+  ENFILE: "too_many_flows",
   EACCES: "unreachable",
   EPERM: "unreachable",
   ETIMEDOUT: "timed_out"
 }
 
 /** Verdicts of failed connects, the most telling last. */
-const TELLING: ReadonlyArray<VerdictCode> = ["internal", "unreachable", "timed_out", "refused"]
+const TELLING: ReadonlyArray<VerdictCode> = ["internal", "unreachable", "timed_out", "refused", "too_many_flows"]
 
 /** None of these addresses may be dialled. */
 const whyDenied = (host: string, found: ReadonlyArray<Address>): string => {
@@ -202,12 +209,16 @@ const whyDenied = (host: string, found: ReadonlyArray<Address>): string => {
 const SAYS: Partial<Record<VerdictCode, string>> = {
   refused: "the resource's host refused the connection",
   unreachable: "the connector's host has no way to the resource",
-  timed_out: "the resource did not answer"
+  timed_out: "the resource did not answer",
+  too_many_flows: "the connector may open no more sockets; raise its limit of open files"
 }
+
+const codeOf = (error: unknown): string =>
+  error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : ""
 
 /** What a failed connect means to the application. */
 const verdictOf = (error: unknown): Verdict => {
-  const errno = error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : ""
+  const errno = codeOf(error)
   const code = VERDICT_OF[errno] ?? "internal"
   return { code, reason: errno === "" ? "the dial failed" : `${SAYS[code] ?? "the dial failed"} (${errno})` }
 }

@@ -1,7 +1,9 @@
 /** A local TCP door to one fixed target. What the connector rejects is reset: an application never sees a clean end instead. */
+import type net from "node:net"
 import { type Verdict } from "../../protocol/FlowWire.ts"
 import { resetSocket } from "./FlowPump.ts"
-import { listen, type ListenAt, type Listener, MAX_CONNECTIONS } from "./Listener.ts"
+import { listen, type ListenAt, type Listener } from "./Listener.ts"
+import type { Places } from "./Places.ts"
 import { adopt, type Reader } from "./TcpReader.ts"
 
 export interface Forwarded {
@@ -16,7 +18,7 @@ export interface Forwarded {
 export interface ForwardOptions {
   readonly listen: ListenAt
   readonly connect: (request: Forwarded) => void
-  readonly maxConnections?: number
+  readonly places?: Places
 }
 
 export class ForwardServer {
@@ -29,8 +31,8 @@ export class ForwardServer {
 
   /** Resolves with the address, whose port is the real one. Rejects with the system's error. */
   async start(): Promise<ListenAt> {
-    const { connect, listen: at, maxConnections = MAX_CONNECTIONS } = this.#options
-    this.#listener = await listen(at, (socket) => {
+    const { connect, listen: at, places } = this.#options
+    const onSocket = (socket: net.Socket) => {
       const reader = adopt(socket)
       const gone = new AbortController()
       const onClose = () => gone.abort()
@@ -45,7 +47,8 @@ export class ForwardServer {
         return !reader.socket.destroyed
       }
       connect({ reader, gone: gone.signal, answer })
-    }, maxConnections)
+    }
+    this.#listener = await listen({ at, isSettled: true, onSocket, ...(places && { places }) })
     return this.#listener.address
   }
 

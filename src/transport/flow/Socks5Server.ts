@@ -3,12 +3,14 @@ import { Buffer } from "node:buffer"
 import type net from "node:net"
 import { type Verdict } from "../../protocol/FlowWire.ts"
 import { Handshake, reply, replyOf, type Target } from "../../protocol/Socks5.ts"
+import * as Limits from "../../services/telemetry/Limits.ts"
 import { resetSocket } from "./FlowPump.ts"
-import { listen, type ListenAt, type Listener, MAX_CONNECTIONS } from "./Listener.ts"
+import { listen, type ListenAt, type Listener } from "./Listener.ts"
+import type { Place, Places } from "./Places.ts"
 
 /** From accept to a complete CONNECT. */
 export const HANDSHAKE_TIMEOUT_MS = 10_000
-/** Connections that have not said where they want to go. */
+/** Connections that have not said where they want to go. One more cuts the oldest, so that mute ones shut nobody out. */
 export const MAX_HANDSHAKES = 512
 /** Bytes that an application sends before the answer; more than this waits in its socket. */
 const MAX_EARLY_BYTES = 64 * 1024
@@ -29,14 +31,15 @@ export interface Connect {
 export interface Socks5Options {
   readonly listen: ListenAt
   readonly connect: (request: Connect) => void
-  readonly maxConnections?: number
+  readonly places?: Places
   readonly handshakeTimeoutMs?: number
 }
 
 export class Socks5Server {
   readonly #options: Socks5Options
   #listener: Listener | null = null
-  #pending = 0
+  /** Connections that have not said where they want to go, the oldest first. */
+  readonly #pending = new Set<net.Socket>()
 
   constructor(options: Socks5Options) {
     this.#options = options
@@ -44,8 +47,9 @@ export class Socks5Server {
 
   /** Resolves with the address, whose port is the real one. Rejects with the system's error. */
   async start(): Promise<ListenAt> {
-    const { listen: at, maxConnections = MAX_CONNECTIONS } = this.#options
-    this.#listener = await listen(at, (socket) => this.#onSocket(socket), maxConnections)
+    const { listen: at, places } = this.#options
+    const onSocket = (socket: net.Socket, place: Place) => this.#onSocket(socket, place)
+    this.#listener = await listen({ at, isSettled: false, onSocket, ...(places && { places }) })
     return this.#listener.address
   }
 
@@ -57,9 +61,14 @@ export class Socks5Server {
     return this.#listener?.connections() ?? 0
   }
 
-  #onSocket(socket: net.Socket): void {
-    if (this.#pending >= MAX_HANDSHAKES) return resetSocket(socket)
-    this.#pending += 1
+  #onSocket(socket: net.Socket, place: Place): void {
+    if (this.#pending.size >= MAX_HANDSHAKES) {
+      Limits.met("handshakes")
+      const [oldest] = this.#pending
+      if (oldest !== undefined) resetSocket(oldest)
+      this.#pending.delete(oldest ?? socket)
+    }
+    this.#pending.add(socket)
     const handshake = new Handshake()
     const timer = setTimeout(() => resetSocket(socket), this.#options.handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS)
     const leave = () => {
@@ -67,7 +76,7 @@ export class Socks5Server {
       socket.off("data", onData)
       socket.off("end", onEnd)
       socket.off("close", leave)
-      this.#pending -= 1
+      this.#pending.delete(socket)
     }
     const onEnd = () => socket.end()
     const onData = (bytes: Buffer) => {
@@ -75,6 +84,7 @@ export class Socks5Server {
       if (step.write.length > 0) socket.write(step.write)
       if (step._tag === "More") return
       leave()
+      place.settle()
       socket.pause()
       if (step._tag === "Fail") socket.destroySoon()
       else this.#onConnect(socket, step.target, Buffer.from(step.early))

@@ -56,10 +56,17 @@ export const adopt = (accepted: net.Socket): Reader => {
   holder._handle = null
   const options: FromHandle = { handle, pauseOnCreate: true, allowHalfOpen: true, onread: onread(target) }
   const socket = new net.Socket(options)
+  holders.set(accepted, socket)
   socket.setNoDelay(true)
   socket.once("close", () => accepted.destroy())
   return bind(socket, target)
 }
+
+/** By the accepted socket, those that took over its handle. */
+const holders = new WeakMap<net.Socket, net.Socket>()
+
+/** The socket that holds the connection of an accepted one now. */
+export const holderOf = (accepted: net.Socket): net.Socket => holders.get(accepted) ?? accepted
 
 const bind = (socket: net.Socket, target: { sink: Sink | null }): Reader => ({
   socket,

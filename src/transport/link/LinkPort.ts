@@ -13,7 +13,9 @@ import { type AddressInfo, createServer, type ListenOptions, type Server, type S
 import * as tls from "node:tls"
 import * as IpBytes from "../../protocol/IpBytes.ts"
 import { PrefixBuckets } from "../../protocol/TokenBucket.ts"
+import * as Descriptors from "../../services/Descriptors.ts"
 import type { Leaf } from "../../services/Pki.ts"
+import * as LimitsMet from "../../services/telemetry/Limits.ts"
 import type { CarrierLink } from "./Link.ts"
 import * as WebSocketCarrier from "./WebSocketCarrier.ts"
 import * as WebTransportCarrier from "./WebTransportCarrier.ts"
@@ -48,7 +50,7 @@ export const DEFAULT_LIMITS: Limits = {
 export interface Stats {
   connections: number
   links: number
-  /** Since the start: reset by rate, reset for too many sockets, answered 503, cut at the deadline. */
+  /** Since the start: reset by rate, reset since there was no place or no descriptor, answered 503, cut at the deadline. */
   readonly refused: { rate: number; sockets: number; full: number; late: number }
 }
 
@@ -70,6 +72,8 @@ export interface Options {
   readonly pages?: ((path: string) => Page | undefined) | undefined
   readonly limits: Limits
   readonly onLink: (stranger: Stranger) => void
+  /** Whether the process may take one more descriptor. */
+  readonly hasRoom?: () => boolean
 }
 
 const HEALTHZ: Page = { contentType: "text/plain; charset=utf-8", body: "ok\n" }
@@ -77,10 +81,14 @@ const MAX_HEADER_BYTES = 8192
 /** Pages on their way to slow readers, who get so much longer; those beyond have until the usual deadline. */
 const MAX_SLOW_PAGES = 64
 const PAGE_MS = 30_000
+/** How long a stranger is left alone when descriptors are short: a handshake takes a few round trips. */
+const STRANGER_MS = 1000
 const RETRY_AFTER_SECONDS = "5"
 
 interface Connection {
   readonly socket: Socket
+  /** When it was accepted, ms, monotonic. */
+  readonly since: number
   /** A page is on its way, and has its longer deadline. */
   isSlow: boolean
   deadline: NodeJS.Timeout | undefined
@@ -178,9 +186,29 @@ export class LinkPort {
     }
     if (this.connections.size - this.stats.links >= 2 * limits.strangers) {
       refused.sockets++
+      LimitsMet.met("links")
       return void socket.destroy()
     }
+    if (!(this.options.hasRoom ?? Descriptors.hasRoom)()) {
+      LimitsMet.met("descriptors")
+      if (!this.cutOldestStranger()) {
+        refused.sockets++
+        return void socket.destroy()
+      }
+    }
     this.track(keyOf(socket), socket)
+  }
+
+  /** Makes room for one connection. `false` if every stranger has only just come. Links of nodes are never cut. */
+  private cutOldestStranger(): boolean {
+    const now = performance.now()
+    for (const connection of this.connections.values()) {
+      if (connection.state === "welcome") continue
+      if (now - connection.since < STRANGER_MS) return false
+      connection.socket.destroy()
+      return true
+    }
+    return false
   }
 
   private onGateway(socket: Socket): void {
@@ -194,7 +222,7 @@ export class LinkPort {
       this.stats.refused.late++
       socket.destroy()
     }, this.options.limits.handshakeMs)
-    const connection: Connection = { socket, isSlow: false, deadline, state: "stranger" }
+    const connection: Connection = { socket, since: performance.now(), isSlow: false, deadline, state: "stranger" }
     this.connections.set(key, connection)
     this.stats.connections = this.connections.size
     socket.once("close", () => {
@@ -297,6 +325,7 @@ export class LinkPort {
     const { links, strangers } = this.options.limits
     if (this.stopping || this.stats.links >= links || this.halfOpen >= strangers) {
       this.stats.refused.full++
+      if (!this.stopping) LimitsMet.met("links")
       return 503
     }
     connection.state = "linked"

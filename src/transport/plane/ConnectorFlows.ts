@@ -1,11 +1,14 @@
 /** The connector's end of flows: checks what the client asks for, dials the resource, answers with the truth, moves the bytes. */
+import type net from "node:net"
 import type { Resource } from "../../protocol/Documents.ts"
 import { type Verdict, type VerdictCode } from "../../protocol/FlowWire.ts"
 import type { NodeKey } from "../../protocol/NodeKey.ts"
+import * as Limits from "../../services/telemetry/Limits.ts"
 import * as Dialer from "../flow/Dialer.ts"
 import { type FlowMeter, type FlowOutcome, pump as startPump } from "../flow/FlowPump.ts"
 import * as FlowStart from "../flow/FlowStart.ts"
 import type { FlowStream } from "../flow/FlowStream.ts"
+import { Places } from "../flow/Places.ts"
 
 export interface Permit {
   readonly resource: Resource
@@ -46,10 +49,19 @@ export interface ConnectorFlowsOptions {
   /** The control stream, once. A second one is refused. */
   readonly onControl: (stream: FlowStream, early: Uint8Array) => void
   readonly onFlow: (asked: Asked) => FlowWatch
+  readonly limits?: FlowLimits
+}
+
+/** How many flows a connector takes. */
+export interface FlowLimits {
+  /** Shared by the sessions of a node. */
+  readonly places: Places
+  /** Streams of one session that are dialled or pumped at once; one more is answered `too_many_flows`. */
+  readonly flowsPerClient: number
 }
 
 /** Streams of one session that are being dialled or pumped at once; one more is answered `too_many_flows`. */
-export const MAX_FLOWS = 1024
+export const DEFAULT_FLOWS_PER_CLIENT = 1024
 
 const NOT_PERMITTED: Partial<Record<VerdictCode, string>> = {
   denied: "the grant is for other nodes",
@@ -61,10 +73,12 @@ const NOT_PERMITTED: Partial<Record<VerdictCode, string>> = {
 export class ConnectorFlows {
   readonly flows = new Set<Flow>()
   readonly #options: ConnectorFlowsOptions
+  readonly #limits: FlowLimits
   #hasControl = false
 
   constructor(options: ConnectorFlowsOptions) {
     this.#options = options
+    this.#limits = options.limits ?? { places: new Places(), flowsPerClient: DEFAULT_FLOWS_PER_CLIENT }
   }
 
   /** A stream that the client opened. */
@@ -92,20 +106,33 @@ export class ConnectorFlows {
       watch.onVerdict(verdict)
     }
     if (typeof permit === "string") return refuse({ code: permit, reason: NOT_PERMITTED[permit] ?? "" })
-    if (this.flows.size >= MAX_FLOWS) {
-      return refuse({ code: "too_many_flows", reason: `this session has ${MAX_FLOWS} flows already` })
+    const { flowsPerClient, places } = this.#limits
+    if (this.flows.size >= flowsPerClient) {
+      Limits.met("flows_per_client")
+      const remedy = "close idle ones, or raise limits.flowsPerClient at the connector"
+      return refuse({ code: "too_many_flows", reason: `this session has ${flowsPerClient} flows already; ${remedy}` })
     }
     const dial = new Dialing()
+    const occupant = { moved: () => dial.moved, cut: () => dial.cut() }
+    const place = places.take(occupant, { isSettled: true, hasSocket: false })
+    if (place === null) {
+      return refuse({ code: "too_many_flows", reason: "the connector has no place for one more flow; see its doctor" })
+    }
     const flow: Flow = { host, port, abort: () => dial.abort() }
     this.flows.add(flow)
-    dial.onAbort = () => {
+    const leave = () => {
       this.flows.delete(flow)
+      place.leave()
+    }
+    dial.onAbort = () => {
+      leave()
       refuse({ code: "denied", reason: "the permission ended" })
     }
     const { dialHost, resource: { allowLoopback } } = permit
-    dial.start({ host: dialHost, port, allowLoopback, client: this.#options.client }, (result) => {
+    const target = { host: dialHost, port, allowLoopback, client: this.#options.client, onSocket: place.opened }
+    dial.start(target, (result) => {
       if (result._tag === "Failed") {
-        this.flows.delete(flow)
+        leave()
         return refuse({ code: result.code, reason: result.reason })
       }
       const unsent = FlowStart.admit(stream)
@@ -120,7 +147,7 @@ export class ConnectorFlows {
           if (way === "sent") watch.onFirst()
         },
         onDone: (outcome) => {
-          this.flows.delete(flow)
+          leave()
           watch.onDone(outcome)
         }
       })
@@ -133,14 +160,27 @@ export class ConnectorFlows {
 class Dialing {
   onAbort: () => void = () => undefined
   #cancel: (() => void) | null = null
+  #socket: net.Socket | null = null
   #aborted = false
 
   start(target: Dialer.Target, done: (result: Dialer.Result) => void): void {
     this.#cancel = Dialer.dial(target, (result) => {
       this.#cancel = null
+      if (result._tag === "Connected") this.#socket = result.reader.socket
       if (!this.#aborted) done(result)
       else if (result._tag === "Connected") result.reader.socket.destroy()
     })
+  }
+
+  /** Bytes between the resource and this connector, both ways. */
+  get moved(): number {
+    return this.#socket === null ? 0 : this.#socket.bytesRead + this.#socket.bytesWritten
+  }
+
+  /** Frees the socket at once: somebody else needs it. */
+  cut(): void {
+    this.#socket?.resetAndDestroy()
+    this.abort()
   }
 
   abort(): void {

@@ -14,7 +14,7 @@ import * as FlowStart from "../flow/FlowStart.ts"
 import type { QuicEngine } from "../quic/QuicEngine.ts"
 import { CloseCode, type CloseReason } from "../quic/QuicSession.ts"
 import { connectionIdOf, type SavedSessions } from "../quic/Resumption.ts"
-import { ConnectorFlows, type ConnectorFlowsOptions } from "./ConnectorFlows.ts"
+import { ConnectorFlows, type ConnectorFlowsOptions, type FlowLimits } from "./ConnectorFlows.ts"
 import { ControlStream } from "./ControlStream.ts"
 import type { PacketRouter } from "./PacketRouter.ts"
 import { newSecret, PeerSession, type PeerSessionEvents } from "./PeerSession.ts"
@@ -51,6 +51,8 @@ export interface NodeContext {
   /** The grant if the authority signed it and it is valid now; else why not, for people. */
   readonly openGrant: (signed: Signed.Signed) => Either.Either<Grant, string>
   readonly leg: () => LegKind | null
+  /** Connector: how many flows it takes. */
+  readonly flowLimits?: FlowLimits
 }
 
 export class FlowSession {
@@ -96,7 +98,8 @@ export class FlowSession {
       onFlow: (asked) => {
         this.lastFlowAt = node.now()
         return events.onFlow(asked)
-      }
+      },
+      ...(node.flowLimits && { limits: node.flowLimits })
     })
     const clientTag = tagFromHex(ticket.clientTag)
     const connectorTag = tagFromHex(ticket.connectorTag)

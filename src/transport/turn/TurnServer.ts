@@ -9,6 +9,8 @@ import * as Stun from "../../protocol/Stun.ts"
 import * as Turn from "../../protocol/Turn.ts"
 import * as TurnAllocations from "../../protocol/TurnAllocations.ts"
 import * as Crypto from "../../services/Crypto.ts"
+import * as Descriptors from "../../services/Descriptors.ts"
+import * as LimitsMet from "../../services/telemetry/Limits.ts"
 import type { TurnAuth } from "./TurnAuth.ts"
 
 /** Random ports that are tried for one allocation; with so many taken the range is as good as full. */
@@ -199,6 +201,10 @@ export class TurnServer {
   /** At a random free port, so that nobody can tell the next one. */
   async #open(allocation: TurnAllocations.Allocation, client: Client, even: boolean): Promise<boolean> {
     const { open, ports } = this.#options
+    if (!Descriptors.hasRoom()) {
+      LimitsMet.met("descriptors")
+      return false
+    }
     for (let tries = 0; tries < OPEN_TRIES; tries++) {
       const port = randomPort(ports, even)
       if (port === null || this.#table.hasPort(port) || this.#opening.has(port)) continue

@@ -3,6 +3,8 @@ import { Buffer } from "node:buffer"
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net"
 import * as Turn from "../../protocol/Turn.ts"
 import * as TurnPeers from "../../protocol/TurnPeers.ts"
+import * as Descriptors from "../../services/Descriptors.ts"
+import * as LimitsMet from "../../services/telemetry/Limits.ts"
 import type { Client, TurnServer } from "./TurnServer.ts"
 
 /** A connection without an allocation is closed after so long. */
@@ -76,9 +78,11 @@ export class TurnTcp {
     if (host === null || remotePort === undefined) return void socket.destroy()
     const prefix = TurnPeers.prefix(host)
     const held = this.#perAddress.get(prefix) ?? 0
-    if (held >= this.#limits.perAddress || this.#connections.size >= this.#limits.connections) {
-      return void socket.destroy()
-    }
+    const isFull = this.#connections.size >= this.#limits.connections
+    const isShort = !Descriptors.hasRoom()
+    if (isFull) LimitsMet.met("turn")
+    if (isShort) LimitsMet.met("descriptors")
+    if (held >= this.#limits.perAddress || isFull || isShort) return void socket.destroy()
     this.#perAddress.set(prefix, held + 1)
     const client: Client = {
       tuple: `tcp ${++this.#made}`, // a later connection from the same port is another client

@@ -8,6 +8,8 @@ import type { RemoteInfo } from "node:dgram"
 import { SOCKETS } from "../../protocol/PortGuess.ts"
 import type { SocketAddr } from "../../protocol/SocketAddr.ts"
 import * as Stun from "../../protocol/Stun.ts"
+import * as Descriptors from "../../services/Descriptors.ts"
+import * as LimitsMet from "../../services/telemetry/Limits.ts"
 import type { FurtherSocket, PacketRouter } from "../plane/PacketRouter.ts"
 import * as UdpPort from "./UdpPort.ts"
 
@@ -21,6 +23,8 @@ export interface Options {
   readonly onSampled: (session: string, local: number, mapped: SocketAddr) => void
   readonly onRefused: (session: string, count: number, code: string) => void
   readonly open?: (options: UdpPort.Options) => Promise<UdpPort.UdpPort>
+  /** How many descriptors may be taken. */
+  readonly room?: () => number
 }
 
 interface Held {
@@ -120,7 +124,13 @@ export class GuessSockets {
   }
 
   async #openMany(attempt: Attempt, wanted: number): Promise<ReadonlyArray<Held>> {
-    const count = Math.max(0, Math.min(wanted, SOCKETS - attempt.count))
+    const room = (this.#options.room ?? Descriptors.room)()
+    const allowed = Math.max(0, Math.min(wanted, SOCKETS - attempt.count))
+    const count = Math.min(allowed, room)
+    if (count < allowed) {
+      LimitsMet.met("descriptors")
+      this.#options.onRefused(attempt.session, allowed - count, "EMFILE")
+    }
     attempt.count += count
     const results = await Promise.all(Array.from({ length: count }, () => this.#openOne(attempt)))
     const refused = results.filter((result) => typeof result === "string")

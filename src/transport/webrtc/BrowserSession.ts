@@ -10,7 +10,7 @@ import type { NodeKey } from "../../protocol/NodeKey.ts"
 import type { SessionMessage } from "../../protocol/SessionWire.ts"
 import * as Signed from "../../protocol/Signed.ts"
 import { TokenBucket } from "../../protocol/TokenBucket.ts"
-import { ConnectorFlows, type ConnectorFlowsOptions } from "../plane/ConnectorFlows.ts"
+import { ConnectorFlows, type ConnectorFlowsOptions, type FlowLimits } from "../plane/ConnectorFlows.ts"
 import { ControlStream } from "../plane/ControlStream.ts"
 import { type Clocks, Permission } from "../plane/Permission.ts"
 import type { Room } from "./ChannelStream.ts"
@@ -36,6 +36,7 @@ export interface Options {
   readonly onSignal: (signal: IceSignal) => void
   readonly onConnected: (pair: Pair | null) => void
   readonly onFlow: ConnectorFlowsOptions["onFlow"]
+  readonly flowLimits: FlowLimits
   /** Once: no connection is left, or the browser breaks the protocol. Not called after `close`. */
   readonly onDown: (why: string) => void
 }
@@ -73,7 +74,8 @@ export class BrowserSession {
         const onMessage = (message: SessionMessage) => this.#onMessage(message)
         this.#control = new ControlStream(stream, { onMessage, onBroken: (why) => this.#end(why) }, early)
       },
-      onFlow: options.onFlow
+      onFlow: options.onFlow,
+      limits: options.flowLimits
     })
   }
 

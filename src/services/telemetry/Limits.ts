@@ -1,0 +1,126 @@
+/**
+ * Limits that this thread has met: whoever refuses or cuts something says so by `met`. The runtime logs it, counts it in the
+ * metrics, and passes it on to `sallyport doctor`. Each limit is logged once, and again with its count when it is still being met
+ * after `LOG_AGAIN_MS`.
+ */
+import { Schema } from "effect"
+import * as Metrics from "./Metrics.ts"
+
+interface Text {
+  /** What happened, for the log and for `doctor`. */
+  readonly what: string
+  readonly remedy: string
+}
+
+/** Every limit. The names are the values of the label `limit` of the metric. */
+export const TEXT = {
+  descriptors: {
+    what:
+      "the process has nearly as many open files and sockets as it may have: it refuses connections, or cuts idle ones",
+    remedy: "raise the limit: LimitNOFILE= in the systemd unit, `ulimit -n` in a shell, --ulimit nofile= of a container"
+  },
+  flows: {
+    what: "this node has as many flows as its configuration allows: it refuses connections, or cuts idle ones",
+    remedy: "see which program opens so many connections, or raise limits.flows in this configuration"
+  },
+  flows_per_client: {
+    what: "one client has as many flows as this connector's configuration allows it: further ones are refused",
+    remedy: "see which program opens so many connections there, or raise limits.flowsPerClient in this configuration"
+  },
+  flows_at_connector: {
+    what: "a connector refuses this node's flows, since it has as many as it allows or can hold",
+    remedy: "close idle connections, or see what sallyport doctor says at the connector"
+  },
+  handshakes: {
+    what: "too many connections at the SOCKS5 port do not say where they want to go: the oldest ones are cut",
+    remedy: "find the program that connects to that port and sends nothing"
+  },
+  local_ports: {
+    what: "this machine has no free port left for a connection to a resource",
+    remedy: "widen net.ipv4.ip_local_port_range, or spread the connections over more resources' addresses or connectors"
+  },
+  buffers: {
+    what: "flows hold so many bytes that nobody reads that each of them may keep only a little: they may be slower",
+    remedy: "find the programs that open downloads and do not read them"
+  },
+  links: {
+    what: "this relay has as many connections as it can hold: it refuses new ones",
+    remedy: "if these are your nodes, start a further relay; otherwise see from where they come"
+  },
+  turn: {
+    what: "TURN has as many connections or allocations as it can hold: it refuses new ones",
+    remedy: "raise turn.quotas in the relay's configuration, or start a further relay"
+  }
+} as const satisfies Readonly<Record<string, Text>>
+
+export type Limit = keyof typeof TEXT
+
+/** One limit, as a thread tells it. */
+export const Met = Schema.Struct({
+  limit: Schema.String,
+  times: Schema.Int,
+  /** Milliseconds since the last time. */
+  agoMs: Schema.Number
+})
+export type Met = typeof Met.Type
+
+/** How long a limit is not logged again. */
+export const LOG_AGAIN_MS = 10 * 60_000
+
+interface Count {
+  times: number
+  at: number
+  loggedTimes: number
+  loggedAt: number
+}
+
+/** Those of one thread. */
+export class Limits {
+  readonly #counts = new Map<Limit, Count>()
+  readonly #now: () => number
+
+  /** `now`: milliseconds, monotonic. */
+  constructor(now: () => number) {
+    this.#now = now
+  }
+
+  met(limit: Limit): void {
+    const count = this.#counts.get(limit) ?? { times: 0, at: 0, loggedTimes: 0, loggedAt: -Infinity }
+    this.#counts.set(limit, count)
+    count.times += 1
+    count.at = this.#now()
+  }
+
+  read(): ReadonlyArray<Met> {
+    const now = this.#now()
+    return Array.from(this.#counts, ([limit, { at, times }]) => ({ limit, times, agoMs: now - at }))
+  }
+
+  /** What is to be logged now, with how often it happened since it was logged last. */
+  takeNews(): ReadonlyArray<{ readonly limit: Limit; readonly times: number }> {
+    const now = this.#now()
+    return Array.from(this.#counts).flatMap(([limit, count]) => {
+      const times = count.times - count.loggedTimes
+      if (times === 0 || now - count.loggedAt < LOG_AGAIN_MS) return []
+      count.loggedTimes = count.times
+      count.loggedAt = now
+      return [{ limit, times }]
+    })
+  }
+
+  families(): ReadonlyArray<Metrics.Family> {
+    return [
+      Metrics.counter(
+        { name: "sallyport_limits_met", help: "Times that something was refused or cut since a limit was met." },
+        Array.from(this.#counts, ([limit, { times }]) => ({ labels: { limit }, value: times }))
+      )
+    ]
+  }
+}
+
+const ofThread = new Limits(() => performance.now())
+
+export const met = (limit: Limit): void => ofThread.met(limit)
+export const read = (): ReadonlyArray<Met> => ofThread.read()
+export const takeNews = () => ofThread.takeNews()
+export const families = (): ReadonlyArray<Metrics.Family> => ofThread.families()
