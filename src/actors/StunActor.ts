@@ -22,6 +22,7 @@ import {
 } from "effect"
 import * as Candidate from "../protocol/Candidate.ts"
 import * as CandidateGathering from "../protocol/CandidateGathering.ts"
+import * as InterfaceUse from "../protocol/InterfaceUse.ts"
 import type { Lifetime } from "../protocol/MappingLifetime.ts"
 import type { SocketAddr } from "../protocol/SocketAddr.ts"
 import * as StunMessage from "../protocol/Stun.ts"
@@ -90,7 +91,11 @@ type Message =
   | { readonly _tag: "LifetimeFound"; readonly lifetime: Lifetime | null }
   | { readonly _tag: "PortMapped"; readonly external: SocketAddr | null }
 
-const make = Effect.gen(function*() {
+/** How this node's configuration wants addresses to be offered. */
+export type Options = { readonly interfaces: InterfaceUse.Rules }
+const DEFAULTS: Options = { interfaces: InterfaceUse.NO_RULES }
+
+const make = Effect.fnUntraced(function*({ interfaces: rules }: Options) {
   const mux = yield* Peers.ref(StreamMux)
   const network = yield* NetworkWatch.NetworkWatch
   const { randomBytes } = yield* Crypto.Crypto
@@ -200,7 +205,12 @@ const make = Effect.gen(function*() {
   const onNetwork = Effect.fnUntraced(function*(now: NetworkWatch.NetworkState) {
     const before = state
     state = now
-    gathering.onHosts(NetworkWatch.offered(now))
+    const hosts = NetworkWatch.hostsOf(now, rules)
+    if (before !== null && NetworkWatch.isInner(before, now, rules)) {
+      gathering.onInnerHosts(hosts)
+      return yield* publish
+    }
+    gathering.onHosts(hosts)
     if (before === null) {
       bound = now.outward
       yield* gather
@@ -342,7 +352,9 @@ const noRelay = new NetCheckFailed({
 const nowMs = Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)
 
 /** Needs the data plane as its peer. */
-export const layer = StunRpcs.toLayer(make.pipe(Effect.annotateLogs({ actor: "stun" })))
+export const layerWith = (options: Options) =>
+  StunRpcs.toLayer(make(options).pipe(Effect.annotateLogs({ actor: "stun" })))
+export const layer = layerWith(DEFAULTS)
 
 export const actor = Actor.make({
   address: Stun,

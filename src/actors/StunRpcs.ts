@@ -1,7 +1,8 @@
 /** What other actors may ask of the StunActor, and what it asks of the owner of the UDP sockets. No behaviour here. */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
-import { CandidateList, Mapping } from "../protocol/Candidate.ts"
+import { Candidate, CandidateList, Mapping } from "../protocol/Candidate.ts"
+import { MAX_LEFT_OUT } from "../protocol/CandidateChoice.ts"
 import { Lifetime } from "../protocol/MappingLifetime.ts"
 import { NetReport } from "../protocol/NatReport.ts"
 import { SocketAddr } from "../protocol/SocketAddr.ts"
@@ -42,6 +43,8 @@ export type UdpReach = typeof UdpReach.Type
 
 export const LocalCandidates = Schema.Struct({
   candidates: CandidateList,
+  /** Usable addresses of this host that are not offered to peers; see `CandidateChoice`. */
+  leftOut: Schema.Array(Candidate).pipe(Schema.maxItems(MAX_LEFT_OUT)),
   udp: UdpReach,
   /** Absent: not known. */
   mapping: Schema.optional(Mapping),

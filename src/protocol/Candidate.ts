@@ -1,5 +1,6 @@
 /** Addresses at which a node may be reached, and which of them to try in which order (RFC 8445, sections 5.1 and 6.1.2). */
 import { Schema } from "effect"
+import { Use } from "./InterfaceUse.ts"
 import * as IpBytes from "./IpBytes.ts"
 import { SocketAddr } from "./SocketAddr.ts"
 
@@ -9,11 +10,19 @@ export const MAX_CANDIDATES = 16
 export const Kind = Schema.Literal("host", "srflx", "prflx", "port-mapped")
 export type Kind = typeof Kind.Type
 
+/** Where this host has a candidate from. `static`: from `udp.advertise` in the configuration. */
+export const Origin = Schema.Struct({
+  use: Schema.Union(Use, Schema.Literal("static")),
+  /** The name of the network interface; absent for an address that no interface has. */
+  interface: Schema.optional(Schema.String)
+})
+export type Origin = typeof Origin.Type
+
 export const Candidate = Schema.Struct({
   kind: Kind,
   address: SocketAddr,
-  /** The local address from which it was learned; never told to the peer. */
-  base: Schema.optional(SocketAddr),
+  /** Known on this host only; peers are never told. */
+  origin: Schema.optional(Origin),
   /** RFC 8445, section 5.1.2.1. */
   priority: Schema.Int.pipe(Schema.between(1, 2 ** 31 - 1))
 })
@@ -27,22 +36,25 @@ export const Mapping = Schema.Literal("steady", "varies")
 export type Mapping = typeof Mapping.Type
 
 /**
- * RFC 8445, section 5.1.2.2. A port mapping that the router confirmed is surer than a reflexive address, unless it leads to the inside
- * of a second translator only. Loopback is last.
+ * Type preferences (RFC 8445, section 5.1.2.2). A port mapping that the router confirmed is more certain than a reflexive address.
  */
 const TYPE_PREFERENCE: Record<Kind, number> = { host: 126, prflx: 110, "port-mapped": 105, srflx: 100 }
+/** A port mapping whose outside address is private leads into a second NAT only. */
 const INNER_MAPPED_PREFERENCE = 90
+/** Bridges for containers have the same addresses on most hosts. */
+const VIRTUAL_PREFERENCE = 60
 const LOOPBACK_PREFERENCE = 1
 const COMPONENT = 1 // RFC 8445, section 5.1.2.1: RTP's number; we have one component only
 
 /** `localPreference`: 0 to 65535, higher first among candidates of one kind. */
-export const priorityOf = (kind: Kind, host: string, localPreference: number): number =>
-  preferenceOf(kind, host) * 2 ** 24 +
+export const priorityOf = (kind: Kind, host: string, localPreference: number, use?: Origin["use"]): number =>
+  preferenceOf(kind, host, use) * 2 ** 24 +
   Math.min(Math.max(Math.trunc(localPreference), 0), 65535) * 2 ** 8 +
   (256 - COMPONENT)
 
-const preferenceOf = (kind: Kind, host: string): number => {
+const preferenceOf = (kind: Kind, host: string, use: Origin["use"] | undefined): number => {
   if (isLoopback(host)) return LOOPBACK_PREFERENCE
+  if (use === "virtual") return VIRTUAL_PREFERENCE
   return kind === "port-mapped" && isPrivate(host) ? INNER_MAPPED_PREFERENCE : TYPE_PREFERENCE[kind]
 }
 
@@ -53,10 +65,10 @@ export const localPreference = (host: string, index: number): number =>
 export const make = (
   kind: Kind,
   address: SocketAddr,
-  options: { readonly index?: number; readonly base?: SocketAddr } = {}
+  { index = 0, origin }: { readonly index?: number; readonly origin?: Origin } = {}
 ): Candidate => {
-  const priority = priorityOf(kind, address.host, localPreference(address.host, options.index ?? 0))
-  return options.base === undefined ? { kind, address, priority } : { kind, address, base: options.base, priority }
+  const priority = priorityOf(kind, address.host, localPreference(address.host, index), origin?.use)
+  return origin === undefined ? { kind, address, priority } : { kind, address, origin, priority }
 }
 
 /** IPv6 has a colon, IPv4 never. */
@@ -97,6 +109,10 @@ export const isPrivate = (host: string): boolean => {
   return a === 10 || (a === 172 && (b & 0xf0) === 16) || (a === 192 && b === 168) || (a === 100 && (b & 0xc0) === 64)
 }
 
+/** IPv6 addresses of one site (fc00::/7, RFC 4193). */
+export const isUniqueLocal = (host: string): boolean =>
+  IpBytes.parse(host, scratch) === 16 && ((scratch[0] ?? 0) & 0xfe) === 0xfc
+
 const isV6Loopback = (ip: Uint8Array): boolean => ip[15] === 1 && ip.subarray(0, 15).every((byte) => byte === 0)
 
 /**
@@ -128,8 +144,23 @@ const isUsableV6 = (ip: Uint8Array, allowLoopback: boolean): boolean => {
 const portOk = (port: number): boolean => Number.isInteger(port) && port >= 1 && port <= 65535
 
 /**
- * What of a list is worth offering or probing: usable addresses in canonical spelling, each once, highest priority first, at
- * most `MAX_CANDIDATES`. Priorities outside the allowed range are lifted or cut to it. Never throws, whatever the peer sent.
+ * The candidate with its address in canonical spelling and its priority cut to the allowed range; `null` if the address cannot be
+ * used. Never throws, whatever the peer sent.
+ */
+export const clean = (
+  { address, kind, origin, priority }: Candidate,
+  options: { readonly allowLoopback: boolean }
+): Candidate | null => {
+  const host = canonical(address.host)
+  if (host === null || !portOk(address.port) || !isUsableHost(host, options.allowLoopback)) return null
+  const allowed = Math.min(Math.max(Math.trunc(priority) || 1, 1), 2 ** 31 - 1)
+  const place = { kind, address: { host, port: address.port }, priority: allowed }
+  return origin === undefined ? place : { ...place, origin }
+}
+
+/**
+ * The part of a list that is worth offering or probing: each usable address once, highest priority first, at most `MAX_CANDIDATES`.
+ * Never throws, whatever the peer sent.
  */
 export const accept = (
   list: ReadonlyArray<Candidate>,
@@ -137,14 +168,11 @@ export const accept = (
 ): ReadonlyArray<Candidate> => {
   const seen = new Map<string, Candidate>()
   for (const candidate of list.slice(0, 4 * MAX_CANDIDATES)) {
-    const { address, base, kind } = candidate
-    const host = canonical(address.host)
-    if (host === null || !portOk(address.port) || !isUsableHost(host, options.allowLoopback)) continue
-    const priority = Math.min(Math.max(Math.trunc(candidate.priority) || 1, 1), 2 ** 31 - 1)
-    const clean = { kind, address: { host, port: address.port }, ...(base === undefined ? {} : { base }), priority }
-    const key = `${host}|${address.port}`
+    const usable = clean(candidate, options)
+    if (usable === null) continue
+    const key = `${usable.address.host}|${usable.address.port}`
     const before = seen.get(key)
-    if (before === undefined || before.priority < priority) seen.set(key, clean)
+    if (before === undefined || before.priority < usable.priority) seen.set(key, usable)
   }
   return [...seen.values()].sort((a, b) => b.priority - a.priority).slice(0, MAX_CANDIDATES)
 }
@@ -152,7 +180,7 @@ export const accept = (
 /** Loopback addresses mean nothing between hosts: they are offered only where the relay itself was reached by one. */
 export const allowsLoopback = (relayHost: string): boolean => isLoopback(relayHost)
 
-/** Without `base`, which would tell the peer more about this network than it needs. */
+/** The list without `origin`, which would tell the peer more about this network than it needs. */
 export const toPeer = (list: ReadonlyArray<Candidate>): ReadonlyArray<Candidate> =>
   list.map(({ address, kind, priority }) => ({ kind, address, priority }))
 

@@ -1,5 +1,7 @@
 /** What a host knows of its own addresses, and which candidates follow from it (RFC 8445, section 5.1.1). */
 import * as Candidate from "./Candidate.ts"
+import * as CandidateChoice from "./CandidateChoice.ts"
+import type { Use } from "./InterfaceUse.ts"
 import type { SocketAddr } from "./SocketAddr.ts"
 import type { Success } from "./Stun.ts"
 
@@ -7,8 +9,9 @@ import type { Success } from "./Stun.ts"
 export type Ports = { readonly v4?: number | undefined; readonly v6?: number | undefined }
 /** `unknown`: no server has answered or failed yet, or none can be asked. `blocked`: every one of them stayed silent. */
 export type UdpReach = "unknown" | "works" | "blocked"
-export type Local = {
-  readonly candidates: ReadonlyArray<Candidate.Candidate>
+/** An address of this host. */
+export type Host = { readonly host: string; readonly interface: string; readonly use: Use }
+export type Local = CandidateChoice.Choice & {
   readonly udp: UdpReach
   /** Absent: not known. */
   readonly mapping?: Candidate.Mapping | undefined
@@ -17,7 +20,7 @@ export type Local = {
 const keyOf = (server: SocketAddr): string => `${server.host}|${server.port}`
 
 export class CandidateGathering {
-  #hosts: ReadonlyArray<string> = []
+  #hosts: ReadonlyArray<Host> = []
   #ports: Ports | null = null
   #servers: ReadonlyArray<SocketAddr> = []
   #allowLoopback = false
@@ -27,10 +30,15 @@ export class CandidateGathering {
   readonly #silent = new Set<string>()
   #portMapped: SocketAddr | null = null
 
-  /** What was mapped before went by other addresses. */
-  onHosts(hosts: ReadonlyArray<string>): void {
+  /** Forgets reflexive addresses, which were seen while packets left by other addresses. */
+  onHosts(hosts: ReadonlyArray<Host>): void {
     this.#hosts = hosts
     this.#forget()
+  }
+
+  /** Only addresses that do not lead to the internet have changed, so that what servers have seen is still true. */
+  onInnerHosts(hosts: ReadonlyArray<Host>): void {
+    this.#hosts = hosts
   }
 
   /** True: they differ from before, so that what was mapped belongs to sockets that are gone. */
@@ -62,7 +70,7 @@ export class CandidateGathering {
 
   /** Where else to ask what the server's `answer` has told, so that it shows whether the mapping varies. */
   elsewhere(server: SocketAddr, { alternatePort, mapped, other }: Success): ReadonlyArray<SocketAddr> {
-    const untranslated = this.#hosts.includes(mapped.host)
+    const untranslated = this.#has(mapped.host)
     if (Candidate.familyOf(server.host) !== 4 || untranslated || this.#elsewhere.has(keyOf(server))) return []
     const port = other?.port ?? alternatePort
     const places = port === null || port === server.port ? [] : [{ host: server.host, port }]
@@ -103,9 +111,10 @@ export class CandidateGathering {
 
   local(): Local {
     const list: Array<Candidate.Candidate> = []
-    for (const [index, host] of this.#hosts.entries()) {
+    for (const [index, { host, interface: name, use }] of this.#hosts.entries()) {
       const port = this.#portOf(host)
-      if (port !== undefined) list.push(Candidate.make("host", { host, port }, { index }))
+      const origin = { use, interface: name }
+      if (port !== undefined) list.push(Candidate.make("host", { host, port }, { index, origin }))
     }
     if (this.#portMapped !== null && this.#ports?.v4 !== undefined) {
       list.push(Candidate.make("port-mapped", this.#portMapped))
@@ -113,9 +122,9 @@ export class CandidateGathering {
     for (const [index, mapped] of [...this.#mapped.values()].entries()) {
       list.push(Candidate.make("srflx", mapped, { index }))
     }
-    const candidates = Candidate.accept(list, { allowLoopback: this.#allowLoopback })
+    const choice = CandidateChoice.choose(list, { allowLoopback: this.#allowLoopback })
     const mapping = this.#mapping()
-    return { candidates, udp: this.#reach(), ...(mapping === null ? {} : { mapping }) }
+    return { ...choice, udp: this.#reach(), ...(mapping === null ? {} : { mapping }) }
   }
 
   #mapping(): Candidate.Mapping | null {
@@ -123,7 +132,7 @@ export class CandidateGathering {
     for (const [key, mapped] of this.#mapped) {
       const others = this.#elsewhere.get(key) ?? []
       if (others.some((other) => !isSameAddress(other, mapped))) return "varies"
-      if (others.length > 0 || this.#hosts.includes(mapped.host)) found = "steady"
+      if (others.length > 0 || this.#has(mapped.host)) found = "steady"
     }
     return found
   }
@@ -132,6 +141,10 @@ export class CandidateGathering {
     if (this.#mapped.size > 0) return "works"
     const { askable } = this
     return askable.length > 0 && askable.every((server) => this.#silent.has(keyOf(server))) ? "blocked" : "unknown"
+  }
+
+  #has(address: string): boolean {
+    return this.#hosts.some(({ host }) => host === address)
   }
 
   #portOf(host: string): number | undefined {
@@ -148,4 +161,5 @@ export class CandidateGathering {
 const isSameAddress = (a: SocketAddr, b: SocketAddr): boolean => a.host === b.host && a.port === b.port
 
 export const isSame = (a: Local, b: Local): boolean =>
-  a.udp === b.udp && a.mapping === b.mapping && Candidate.sameList(a.candidates, b.candidates)
+  a.udp === b.udp && a.mapping === b.mapping && Candidate.sameList(a.candidates, b.candidates) &&
+  Candidate.sameList(a.leftOut, b.leftOut)

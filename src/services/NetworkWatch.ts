@@ -4,19 +4,15 @@
  */
 import { Clock, Context, Effect, Layer, Mailbox, Option, Schedule, type Stream, SubscriptionRef } from "effect"
 import { createSocket } from "node:dgram"
+import { existsSync, readdirSync } from "node:fs"
 import * as Os from "node:os"
 import * as Candidate from "../protocol/Candidate.ts"
+import type * as CandidateGathering from "../protocol/CandidateGathering.ts"
+import * as InterfaceUse from "../protocol/InterfaceUse.ts"
 import * as TiedChild from "./TiedChild.ts"
 
-/** One literal address on one interface. */
-export type InterfaceAddress = {
-  readonly name: string
-  readonly host: string
-  readonly family: 4 | 6
-  readonly loopback: boolean
-  /** Of an interface without a hardware address: a VPN's as a rule, or a modem's. */
-  readonly tunnel: boolean
-}
+/** One literal address, and what the system tells about the interface that has it. */
+export type InterfaceAddress = InterfaceUse.Traits & { readonly host: string; readonly family: 4 | 6 }
 /** What packets to the internet leave with, by IP version; null: there is no route. */
 export type Outward = { readonly v4: string | null; readonly v6: string | null }
 export type NetworkState = {
@@ -47,35 +43,46 @@ const SLEPT_MS = 5_000
 const MONITOR_RETRY = "10 seconds"
 
 export type Read = () => ReturnType<typeof Os.networkInterfaces>
+/** What the kernel tells about an interface beside its addresses. */
+export type Device = Pick<InterfaceUse.Traits, "isTun" | "isInnerBridge">
+const NO_DEVICE: Device = { isTun: false, isInnerBridge: false }
 export interface Sources {
   readonly read: Read
+  /** Asked once for each interface that appears. */
+  readonly device: (name: string) => Device
   readonly outward: Effect.Effect<Outward>
   /** Never ends, and calls `look` whenever something may have changed. */
   readonly hints: (look: () => void) => Effect.Effect<never>
 }
 
-/** What a read of the system's interfaces comes to. A failed read gives nothing, and is asked again at the next poll. */
-export const addressesOf = (interfaces: ReturnType<Read>): ReadonlyArray<InterfaceAddress> => {
+/** The usable addresses in what the system tells of its interfaces. */
+export const addressesOf = (
+  interfaces: ReturnType<Read>,
+  deviceOf: (name: string) => Device = () => NO_DEVICE
+): ReadonlyArray<InterfaceAddress> => {
   const out: Array<InterfaceAddress> = []
   for (const [name, infos] of Object.entries(interfaces)) {
     for (const { address, mac } of infos ?? []) {
       const host = Candidate.canonical(address)
       if (host === null || !Candidate.isUsableHost(host, true)) continue
       const loopback = Candidate.isLoopback(host)
-      out.push({ name, host, family: Candidate.familyOf(host), loopback, tunnel: !loopback && mac === NO_MAC })
+      const traits = { name, loopback, hasMac: mac !== NO_MAC, ...deviceOf(name) }
+      out.push({ ...traits, host, family: Candidate.familyOf(host) })
     }
   }
   return out.sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1))
 }
 
-/**
- * Addresses at which peers may try this host: not those of a tunnel, unless the way out leads through it. A path inside another
- * VPN answers as fast as the one around it, costs twice the work, and ends with that VPN.
- */
-export const offered = ({ addresses, outward }: NetworkState): ReadonlyArray<string> =>
-  addresses
-    .filter(({ host, tunnel }) => !tunnel || host === outward.v4 || host === outward.v6)
-    .map(({ host }) => host)
+/** This host's addresses with the use of each, as candidates are chosen from. */
+export const hostsOf = (
+  { addresses, outward }: NetworkState,
+  rules: InterfaceUse.Rules = InterfaceUse.NO_RULES
+): ReadonlyArray<CandidateGathering.Host> =>
+  addresses.map((address) => ({
+    host: address.host,
+    interface: address.name,
+    use: InterfaceUse.of(address, address.host === outward.v4 || address.host === outward.v6, rules)
+  }))
 
 const keyOf = (address: InterfaceAddress): string => `${address.name}|${address.host}`
 const fingerprint = ({ addresses, outward, wakes }: NetworkState): string =>
@@ -111,14 +118,34 @@ export const hasSlept = (before: Clocks, now: Clocks): boolean => {
   return passed > SLEPT_MS || now.wallMs - before.wallMs - passed > SLEPT_MS
 }
 
+/**
+ * Whether only addresses changed that no packet to the internet leaves with and that lead to no other host: a container has started
+ * or ended, or another VPN has. Paths to peers are not touched by that.
+ */
+export const isInner = (before: NetworkState, now: NetworkState, rules: InterfaceUse.Rules): boolean => {
+  const outer = (state: NetworkState) =>
+    hostsOf(state, rules).filter(({ use }) => !INNER.has(use)).map((it) => `${it.interface}|${it.host}|${it.use}`)
+      .join()
+  return before.wakes === now.wakes && before.outward.v4 === now.outward.v4 && before.outward.v6 === now.outward.v6 &&
+    outer(before) === outer(now)
+}
+const INNER: ReadonlySet<InterfaceUse.Use> = new Set(["virtual", "tunnel", "excluded"])
+
 const isGone = (host: string | null, { addresses }: NetworkState): boolean =>
   host !== null && !addresses.some((address) => address.host === host)
 
 const make = Effect.fnUntraced(function*(sources: Sources) {
   const hints = yield* Mailbox.make<void>({ capacity: 1, strategy: "dropping" })
   // Where the system refuses (EMFILE and the like), the last good answer stands.
+  let devices = new Map<string, Device>()
   const readAddresses = (last: ReadonlyArray<InterfaceAddress>) =>
-    Effect.try(() => addressesOf(sources.read())).pipe(Effect.orElseSucceed(() => last))
+    Effect.try(() => {
+      const interfaces = sources.read()
+      const names = Object.keys(interfaces)
+      // One that went and came back under its name may be another device.
+      devices = new Map(names.map((name) => [name, devices.get(name) ?? sources.device(name)]))
+      return addressesOf(interfaces, (name) => devices.get(name) ?? NO_DEVICE)
+    }).pipe(Effect.orElseSucceed(() => last))
   const state = yield* SubscriptionRef.make<NetworkState>({
     addresses: yield* readAddresses([]),
     outward: yield* sources.outward,
@@ -192,6 +219,25 @@ const outwardOf = (family: 4 | 6): Effect.Effect<string | null> =>
     socket.connect(9, family === 4 ? "192.0.2.1" : "2001:db8::1")
   })
 
+const SYS = "/sys/class/net"
+/** Other systems than Linux have no such folder; there names and hardware addresses must do. */
+export const deviceOf = (name: string, root: string = SYS): Device => ({
+  isTun: existsSync(`${root}/${name}/tun_flags`),
+  isInnerBridge: existsSync(`${root}/${name}/bridge`) && !portsOf(name, root).some((port) => leadsOutside(port, root))
+})
+const portsOf = (bridge: string, root: string): ReadonlyArray<string> => entries(`${root}/${bridge}/brif`)
+/** Whether a bridge's port is a network card, several of them joined, or a VLAN on one. */
+const leadsOutside = (port: string, root: string): boolean =>
+  existsSync(`${root}/${port}/device`) || existsSync(`${root}/${port}/bonding`) ||
+  entries(`${root}/${port}`).some((entry) => entry.startsWith("lower_"))
+const entries = (folder: string): ReadonlyArray<string> => {
+  try {
+    return readdirSync(folder)
+  } catch {
+    return []
+  }
+}
+
 /** Treats each line of `ip monitor` as a hint. Without that program changes are still found by polling. */
 const ipMonitor = (look: () => void): Effect.Effect<never> =>
   Effect.async<TiedChild.How>((resume) => {
@@ -210,6 +256,7 @@ export const layerFrom = (sources: Sources): Layer.Layer<NetworkWatch> => Layer.
 
 export const layer: Layer.Layer<NetworkWatch> = layerFrom({
   read: () => Os.networkInterfaces(),
+  device: (name) => deviceOf(name),
   outward: Effect.all({ v4: outwardOf(4), v6: outwardOf(6) }, { concurrency: 2 }),
   hints: Os.platform() === "linux" ? ipMonitor : () => Effect.never
 })

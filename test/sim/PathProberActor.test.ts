@@ -35,6 +35,7 @@ const setup = Effect.gen(function*() {
   const events = yield* Mailbox.make<PathEvent>()
   const local = yield* SubscriptionRef.make<LocalCandidates>({
     candidates: [Candidate.make("srflx", mine)],
+    leftOut: [],
     udp: "works"
   })
   const active: Array<number> = []

@@ -169,6 +169,7 @@ const setup = setupAt(RELAY.host)
 
 const at = (host: string): LocalCandidates => ({
   candidates: [Candidate.make("host", { host, port: 4_000 })],
+  leftOut: [],
   udp: "works"
 })
 

@@ -20,6 +20,7 @@ import * as LifetimeSearch from "../../src/actors/stun/LifetimeSearch.ts"
 import * as StunActor from "../../src/actors/StunActor.ts"
 import {
   type ControlDatagram,
+  type NetworkChange,
   StunRpcs,
   StunTimeout,
   StunUnavailable,
@@ -42,9 +43,11 @@ const eth0: NetworkWatch.InterfaceAddress = {
   host: "10.0.0.2",
   family: 4,
   loopback: false,
-  tunnel: false
+  hasMac: true,
+  isTun: false,
+  isInnerBridge: false
 }
-const lo: NetworkWatch.InterfaceAddress = { name: "lo", host: "127.0.0.1", family: 4, loopback: true, tunnel: false }
+const lo: NetworkWatch.InterfaceAddress = { ...eth0, name: "lo", host: "127.0.0.1", loopback: true }
 
 /** This host with one address that leads out, or none. */
 const at = (address: NetworkWatch.InterfaceAddress | null): NetworkWatch.NetworkState => ({
@@ -173,6 +176,34 @@ describe("StunActor", () => {
       const now = yield* snapshot
       assert.deepStrictEqual(hosts(now), ["host 10.0.0.2:5000", "srflx 198.51.100.7:40123"])
       assert.strictEqual(now?.udp, "works")
+    }))
+
+  it.scoped("offers the way out and what servers see beside 20 bridges, which come and go unnoticed", () =>
+    Effect.gen(function*() {
+      const { client, network, sent, snapshot, world } = yield* setup()
+      world.answer = (it) => [success(it)]
+      yield* client.SetServers({ servers: [server], relayHost: null })
+      yield* TestClock.adjust("10 millis")
+      const changes: Array<NetworkChange> = []
+      yield* Effect.forkScoped(
+        Stream.runForEach(client.NetworkChanges(), (it) => Effect.sync(() => void changes.push(it)))
+      )
+      yield* TestClock.adjust("10 millis")
+      const asked = sent.length
+      const home = at(eth0)
+      const bridges = Array.from(
+        { length: 20 },
+        (_, i) => ({ ...eth0, name: `br-${i}`, host: `172.${17 + i}.0.1`, isInnerBridge: true })
+      )
+      yield* SubscriptionRef.set(network, { ...home, addresses: [...bridges, ...home.addresses] })
+      yield* TestClock.adjust("10 millis")
+      const now = yield* snapshot
+      assert.deepStrictEqual(hosts(now)?.slice(0, 2), ["host 10.0.0.2:5000", "srflx 198.51.100.7:40123"])
+      assert.deepStrictEqual([now?.candidates.length, now?.leftOut.length], [4, 18])
+      assert.deepStrictEqual([changes, sent.length], [[], asked], "nothing is proved again for a container's bridge")
+      yield* SubscriptionRef.set(network, at({ ...eth0, host: "10.0.0.3" }))
+      yield* TestClock.adjust("10 millis")
+      assert.lengthOf(changes, 1)
     }))
 
   it.scoped("offers loopback, last, where the relay was reached by it", () =>

@@ -101,9 +101,10 @@ describe("candidates", () => {
     expect(decode([{ ...one, address: addr("10.0.0.1", 70000) }])._tag).toBe("Left")
   })
 
-  it("told to the peer do not bear the base", () => {
-    const it = Candidate.make("srflx", addr("198.51.100.1"), { base: addr("10.0.0.1") })
-    expect(Candidate.toPeer([it])[0]).not.toHaveProperty("base")
+  it("told to the peer do not say where they are from", () => {
+    const it = Candidate.make("host", addr("10.0.0.1"), { origin: { use: "lan", interface: "eth0" } })
+    expect(it).toHaveProperty("origin")
+    expect(Candidate.toPeer([it])[0]).not.toHaveProperty("origin")
   })
 })
 
@@ -133,9 +134,10 @@ describe("pairs", () => {
 
 describe("gathering", () => {
   const server = addr("192.0.2.1", 3478)
+  const lan = (host: string) => ({ host, interface: "eth0", use: "lan" as const })
   it("follows interfaces, ports and what servers see; a change forgets what was mapped", () => {
     const it = new CandidateGathering.CandidateGathering()
-    it.onHosts(["10.0.0.2", "2001:db8::2"])
+    it.onHosts([lan("10.0.0.2"), lan("2001:db8::2")])
     expect(it.local().candidates).toEqual([])
     expect(it.onPorts({ v4: 5 })).toBe(true)
     expect(it.onPorts({ v4: 5 })).toBe(false)
@@ -154,7 +156,7 @@ describe("gathering", () => {
 
   it("offers one candidate where the server sees the interface's own address", () => {
     const it = new CandidateGathering.CandidateGathering()
-    it.onHosts(["198.51.100.1"])
+    it.onHosts([lan("198.51.100.1")])
     it.onPorts({ v4: 5 })
     it.onServers([server], null)
     it.onMapped(server, addr("198.51.100.1", 5))

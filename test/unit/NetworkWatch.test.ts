@@ -1,6 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Stream, TestClock } from "effect"
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs"
 import * as Os from "node:os"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import * as NetworkWatch from "../../src/services/NetworkWatch.ts"
 
 const info = (address: string): Os.NetworkInterfaceInfo => ({
@@ -13,12 +16,16 @@ const info = (address: string): Os.NetworkInterfaceInfo => ({
   scopeid: 0
 })
 
+const ETH0 = { name: "eth0", loopback: false, hasMac: true, isTun: false, isInnerBridge: false }
+
 type Interfaces = ReturnType<NetworkWatch.Read>
 
 const setup = Effect.gen(function*() {
   const world = {
     read: (): Interfaces => ({ eth0: [info("10.0.0.2")] }),
     reads: 0,
+    /** Interfaces that the kernel was asked about. */
+    asked: [] as Array<string>,
     outward: { v4: "10.0.0.2", v6: null } as NetworkWatch.Outward,
     hint: () => {}
   }
@@ -30,8 +37,12 @@ const setup = Effect.gen(function*() {
     world.hint = look
     return Effect.never
   }
+  const device = (name: string) => {
+    world.asked.push(name)
+    return { isTun: false, isInnerBridge: false }
+  }
   const outward = Effect.sync(() => world.outward)
-  const context = yield* Layer.build(NetworkWatch.layerFrom({ read, outward, hints }))
+  const context = yield* Layer.build(NetworkWatch.layerFrom({ read, device, outward, hints }))
   const service = yield* Effect.provide(NetworkWatch.NetworkWatch, context)
   const told: Array<ReadonlyArray<string>> = []
   const states: Array<NetworkWatch.NetworkState> = []
@@ -68,6 +79,7 @@ describe("NetworkWatch", () => {
       yield* advance(200)
       assert.deepStrictEqual(told, [["10.0.0.2"], ["10.0.0.9"]])
       assert.deepStrictEqual((yield* service.current).addresses.map((it) => it.host), ["10.0.0.9"])
+      assert.deepStrictEqual(world.asked, ["eth0"], "the kernel is asked once about each interface")
     }))
 
   it.scoped("tells one change, not two, where an address goes and another one comes", () =>
@@ -148,7 +160,7 @@ describe("NetworkWatch", () => {
 
   it("wants sockets anew where the address that they left with is gone and another one leads out", () => {
     const at = (v4: string | null, ...hosts: ReadonlyArray<string>): NetworkWatch.NetworkState => ({
-      addresses: hosts.map((host) => ({ name: "eth0", host, family: 4, loopback: false, tunnel: false })),
+      addresses: hosts.map((host) => Object.assign({}, ETH0, { host, family: 4 as const })),
       outward: { v4, v6: null },
       wakes: 0
     })
@@ -168,23 +180,88 @@ describe("NetworkWatch", () => {
     assert.deepStrictEqual(NetworkWatch.firstOf({ v4: null, v6: null }, home.outward, []), home.outward)
   })
 
-  it("offers a tunnel's address only where the way out leads through it", () => {
+  it("knows the use of each address: a tunnel's counts only where it leads out", () => {
     const addresses = NetworkWatch.addressesOf({
+      br0: [{ ...info("172.17.0.1"), mac: "02:00:00:00:00:02" }],
       eth0: [{ ...info("192.168.1.9"), mac: "02:00:00:00:00:01" }],
       lo: [{ ...info("127.0.0.1"), mac: "00:00:00:00:00:00" }],
       wg0: [{ ...info("10.77.0.1"), mac: "00:00:00:00:00:00" }, { ...info("2001:db8::77"), mac: "00:00:00:00:00:00" }]
-    })
+    }, (name) => ({ isTun: false, isInnerBridge: name === "br0" }))
     const at = (v4: string | null, v6: string | null) =>
-      NetworkWatch.offered({ addresses, outward: { v4, v6 }, wakes: 0 })
-    assert.deepStrictEqual(at("192.168.1.9", null), ["192.168.1.9", "127.0.0.1"])
-    assert.deepStrictEqual(at("10.77.0.1", "2001:db8::77"), ["192.168.1.9", "127.0.0.1", "10.77.0.1", "2001:db8::77"])
-    assert.deepStrictEqual(at(null, null), ["192.168.1.9", "127.0.0.1"])
+      NetworkWatch.hostsOf({ addresses, outward: { v4, v6 }, wakes: 0 }).map(({ host, use }) => `${host} ${use}`)
+    const lo = "127.0.0.1 loopback"
+    assert.deepStrictEqual(at("192.168.1.9", null), [
+      "172.17.0.1 virtual",
+      "192.168.1.9 outward",
+      lo,
+      "10.77.0.1 tunnel",
+      "2001:db8::77 tunnel"
+    ])
+    assert.deepStrictEqual(at("10.77.0.1", "2001:db8::77"), [
+      "172.17.0.1 virtual",
+      "192.168.1.9 lan",
+      lo,
+      "10.77.0.1 outward",
+      "2001:db8::77 outward"
+    ])
+    assert.deepStrictEqual(at("172.17.0.1", null)[0], "172.17.0.1 outward")
+  })
+
+  it("tells changes of containers and tunnels from those that matter", () => {
+    const at = (v4: string, ...addresses: ReadonlyArray<NetworkWatch.InterfaceAddress>) => ({
+      addresses,
+      outward: { v4, v6: null },
+      wakes: 0
+    })
+    const eth0 = { ...ETH0, host: "10.0.0.2", family: 4 } as const
+    const wlan0 = { ...eth0, name: "wlan0", host: "10.1.0.2" }
+    const docker0 = { ...eth0, name: "docker0", host: "172.17.0.1" }
+    const before = at("10.0.0.2", eth0)
+    const isInner = (now: NetworkWatch.NetworkState) => NetworkWatch.isInner(before, now, { prefer: [], exclude: [] })
+    assert.isTrue(isInner(at("10.0.0.2", eth0, docker0)))
+    assert.isFalse(isInner(at("10.0.0.2", eth0, wlan0)))
+    assert.isFalse(isInner(at("10.0.0.9", { ...eth0, host: "10.0.0.9" })))
+    assert.isFalse(isInner(at("172.17.0.1", eth0, docker0)), "another way out")
+    assert.isFalse(isInner({ ...before, wakes: 1 }))
+    const all = { prefer: ["docker*"], exclude: [] }
+    assert.isFalse(NetworkWatch.isInner(before, at("10.0.0.2", eth0, docker0), all), "preferred")
+  })
+
+  it("tells a bridge for containers from one that joins a network card", () => {
+    const root = mkdtempSync(join(tmpdir(), "sys-"))
+    const make = (...folders: ReadonlyArray<string>) => {
+      for (const folder of folders) mkdirSync(join(root, folder), { recursive: true })
+    }
+    make(
+      "docker9/bridge",
+      "docker9/brif/veth1",
+      "veth1",
+      "lan9/bridge",
+      "lan9/brif/enp1",
+      "enp1/device",
+      "tun9/tun_flags"
+    )
+    make("vlan9/bridge", "vlan9/brif/enp1.5", "enp1.5/lower_enp1", "empty9/bridge")
+    const told = (name: string) => NetworkWatch.deviceOf(name, root)
+    assert.deepStrictEqual(["docker9", "empty9", "lan9", "vlan9", "enp1", "none"].map((it) => told(it).isInnerBridge), [
+      true,
+      true,
+      false,
+      false,
+      false,
+      false
+    ])
+    assert.deepStrictEqual(["tun9", "enp1"].map((it) => told(it).isTun), [true, false])
+    rmSync(root, { recursive: true })
   })
 
   it.scoped("reads this machine", () =>
     Effect.gen(function*() {
       const context = yield* Layer.build(NetworkWatch.layer)
       const service = yield* Effect.provide(NetworkWatch.NetworkWatch, context)
-      assert.deepStrictEqual((yield* service.current).addresses, NetworkWatch.addressesOf(Os.networkInterfaces()))
+      assert.deepStrictEqual(
+        (yield* service.current).addresses,
+        NetworkWatch.addressesOf(Os.networkInterfaces(), (name) => NetworkWatch.deviceOf(name))
+      )
     }))
 })

@@ -165,7 +165,9 @@ export class NodeWorld {
 
   #stateOf({ inside }: Host, wakes: number): NetworkWatch.NetworkState {
     return {
-      addresses: [{ name: "eth0", host: inside, family: 4, loopback: false, tunnel: false }],
+      addresses: [
+        { name: "eth0", host: inside, family: 4, loopback: false, hasMac: true, isTun: false, isInnerBridge: false }
+      ],
       outward: { v4: inside, v6: null },
       wakes
     }
