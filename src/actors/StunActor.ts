@@ -81,6 +81,8 @@ type Message =
   | { readonly _tag: "Servers"; readonly reply: Inbox.Reply<ReadonlyArray<SocketAddr>> }
   | { readonly _tag: "SetActive"; readonly count: number; readonly flowing: number }
   | { readonly _tag: "Network"; readonly now: NetworkWatch.NetworkState }
+  /** Packets to the servers leave with these addresses of this host. */
+  | { readonly _tag: "Towards"; readonly hosts: ReadonlyArray<string> }
   | { readonly _tag: "MappingChanged" }
   /** Its sockets are new, too. */
   | { readonly _tag: "MuxStarted" }
@@ -92,23 +94,24 @@ type Message =
   | { readonly _tag: "PortMapped"; readonly external: SocketAddr | null }
 
 /** How this node's configuration wants addresses to be offered. */
-export type Options = { readonly interfaces: InterfaceUse.Rules }
-const DEFAULTS: Options = { interfaces: InterfaceUse.NO_RULES }
+export type Options = CandidateGathering.Static & { readonly interfaces: InterfaceUse.Rules }
+const DEFAULTS: Options = { advertise: [], port: 0, interfaces: InterfaceUse.NO_RULES }
 
-const make = Effect.fnUntraced(function*({ interfaces: rules }: Options) {
+const make = Effect.fnUntraced(function*({ interfaces: rules, ...outside }: Options) {
   const mux = yield* Peers.ref(StreamMux)
   const network = yield* NetworkWatch.NetworkWatch
   const { randomBytes } = yield* Crypto.Crypto
   const mapper = yield* PortMapper.PortMapper
   const sends = yield* FiberSet.make<void>() // at most one for each send of a pending request
   const published = yield* SubscriptionRef.make<LocalCandidates | null>(null)
-  const gathering = new CandidateGathering.CandidateGathering()
+  const gathering = new CandidateGathering.CandidateGathering(outside)
   const pending = new Map<string, Asked>()
   const changes = yield* PubSub.sliding<NetworkChange>(CHANGES_CAPACITY)
   const search = yield* LifetimeSearch.make(yield* LifetimeProbe.LifetimeProbe)
   let lifetime: Lifetime | null = null
   let active = 0
   let state: NetworkWatch.NetworkState | null = null
+  let towards: ReadonlyArray<string> = []
   /** What the sockets' packets left with when they were opened. */
   let bound: NetworkWatch.Outward = { v4: null, v6: null }
 
@@ -176,6 +179,11 @@ const make = Effect.fnUntraced(function*({ interfaces: rules }: Options) {
     }
     return yield* apply(asked, asked.startedAtMs, StunRetry.start(asked.startedAtMs, StunRetry.FAST))
   })
+  const lookTowards = Effect.suspend(() => network.towards([...new Set(gathering.askable.map(({ host }) => host))]))
+    .pipe(
+      Effect.flatMap((hosts) => inbox.post({ _tag: "Towards", hosts })),
+      Effect.asVoid
+    )
   /** Asks every server anew; what is asked already would only speak of the network before. */
   const gather = Effect.gen(function*() {
     for (const [id, { reply }] of pending) {
@@ -186,6 +194,7 @@ const make = Effect.fnUntraced(function*({ interfaces: rules }: Options) {
     yield* Effect.forEach(gathering.askable, (server) => ask(server, null), { discard: true })
     yield* publish
     yield* search.onServers(gathering.askable)
+    yield* FiberSet.run(sends, lookTowards)
     if (active === 0) return yield* inbox.clearTimer(REFRESH_TIMER)
     const wait = yield* Random.nextIntBetween(REFRESH_MIN_MS, REFRESH_MAX_MS)
     return yield* inbox.setTimer(REFRESH_TIMER, wait, { _tag: "Refresh" })
@@ -205,8 +214,8 @@ const make = Effect.fnUntraced(function*({ interfaces: rules }: Options) {
   const onNetwork = Effect.fnUntraced(function*(now: NetworkWatch.NetworkState) {
     const before = state
     state = now
-    const hosts = NetworkWatch.hostsOf(now, rules)
-    if (before !== null && NetworkWatch.isInner(before, now, rules)) {
+    const hosts = NetworkWatch.hostsOf(now, rules, towards)
+    if (before !== null && NetworkWatch.isInner(before, now, rules, towards)) {
       gathering.onInnerHosts(hosts)
       return yield* publish
     }
@@ -252,6 +261,12 @@ const make = Effect.fnUntraced(function*({ interfaces: rules }: Options) {
       return Effect.zipRight(search.onIdle(flowing === 0), refresh)
     },
     Network: ({ now }) => onNetwork(now),
+    Towards: ({ hosts }) => {
+      if (state === null || hosts.join() === towards.join()) return Effect.void
+      towards = hosts
+      gathering.onInnerHosts(NetworkWatch.hostsOf(state, rules, towards))
+      return publish
+    },
     MappingChanged: () =>
       Effect.all([tellChange("mapping", []), mapper.look, search.onMappingChange, gather], { discard: true }),
     MuxStarted: () => {
@@ -322,6 +337,7 @@ const make = Effect.fnUntraced(function*({ interfaces: rules }: Options) {
       inbox.ask<Mapped, StunTimeout | StunUnavailable>((reply) => ({ _tag: "Discover", server, reply })),
     SetServers: (payload) => Effect.asVoid(inbox.post({ _tag: "SetServers", ...payload })),
     Servers: () => askable,
+    Local: () => SubscriptionRef.get(published),
     NetCheck: Effect.fnUntraced(function*() {
       const servers = yield* askable
       const [first] = servers
@@ -358,11 +374,17 @@ export const layer = layerWith(DEFAULTS)
 
 export const actor = Actor.make({
   address: Stun,
-  config: Schema.Struct({ portMapping: Schema.Literal("auto", "off") }),
+  config: Schema.Struct({
+    portMapping: Schema.Literal("auto", "off"),
+    /** See `CandidateGathering.Static`. */
+    port: Schema.Int,
+    advertise: Schema.Array(Schema.Struct({ host: Schema.String, port: Schema.Int })),
+    interfaces: Schema.Struct({ prefer: Schema.Array(Schema.String), exclude: Schema.Array(Schema.String) })
+  }),
   uses: [StreamMux],
-  layer: ({ portMapping }) =>
+  layer: ({ portMapping, ...options }) =>
     Layer.provide(
-      layer,
+      layerWith(options),
       Layer.mergeAll(
         NetworkWatch.layer,
         Crypto.layer,

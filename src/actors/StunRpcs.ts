@@ -85,6 +85,8 @@ export class StunRpcs extends RpcGroup.make(
       relayHost: Schema.NullOr(Schema.String)
     }
   }),
+  /** What `Candidates` told last; `null` while the UDP sockets are not known. */
+  Rpc.make("Local", { success: Schema.NullOr(LocalCandidates) }),
   /** Those that this host can ask now. */
   Rpc.make("Servers", { success: Schema.Array(SocketAddr) }),
   /** How the network treats UDP, asked of the relay. Takes up to 4 s; those who ask at the same time wait in turn. */

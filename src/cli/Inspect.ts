@@ -1,5 +1,6 @@
 /** Commands that look into a running sallyport: its actors, the paths to a peer, and what is wrong. */
 import { Clock, Console, Effect, Schema } from "effect"
+import * as CandidateView from "../protocol/CandidateView.ts"
 import { Findings } from "../protocol/NodeReport.ts"
 import * as Doctor from "../services/telemetry/Doctor.ts"
 import { TEXT } from "../services/telemetry/ReasonText.ts"
@@ -57,8 +58,12 @@ export const path = ({ config, json, peer }: Options & { readonly peer: string }
 /** Fails when something is broken, so that scripts can tell. `node`: of which the relay is to ask; null: of the process itself. */
 export const doctor = ({ config, json, node }: Options & { readonly node: string | null }) =>
   Effect.gen(function*() {
-    const findings = yield* node === null ? examined(config) : examinedBy(config, node)
-    yield* Console.log(json ? JSON.stringify({ findings }) : report(findings))
+    const { candidates, findings, leftOut } = yield* node === null ? examined(config) : examinedBy(config, node)
+    yield* Console.log(
+      json
+        ? JSON.stringify({ findings, candidates, leftOut })
+        : [report(findings), ...addresses(candidates, leftOut)].join("\n")
+    )
     const broken = findings.filter(({ severity }) => severity === "broken").length
     if (broken > 0) return yield* failure(`${broken} ${broken === 1 ? "thing is" : "things are"} broken; see above`)
   })
@@ -70,7 +75,7 @@ const examinedBy = (file: string, node: string) =>
       return yield* usage(`--node is for a relay, and ${file} is the configuration of a ${config.role}; leave it out`)
     }
     const { findings } = yield* post("/v1/doctor", { node }, Schema.Struct({ findings: Findings }))
-    return findings
+    return { findings, candidates: null, leftOut: null } // a relay is told no addresses of its nodes
   })
 
 const examined = (config: string) =>
@@ -81,8 +86,27 @@ const examined = (config: string) =>
     const status = yield* Effect.orElseSucceed(get("/v1/status", Doctor.Status), () => null)
     const { entries } = yield* get("/v1/recorder", Recorded)
     const states = entries.filter((entry) => entry._tag === "State")
-    return Doctor.diagnose({ status, threads, states, now: yield* Clock.currentTimeMillis })
+    const findings = Doctor.diagnose({ status, threads, states, now: yield* Clock.currentTimeMillis })
+    return { findings, candidates: status?.candidates ?? null, leftOut: status?.leftOut ?? null }
   })
+
+/** Addresses of this host that are named one by one; of more only the number is told. */
+const MAX_LEFT_OUT_SHOWN = 4
+
+/** What peers are offered to reach this node by, and what they are not. Empty where that is not known. */
+const addresses = (
+  candidates: ReadonlyArray<CandidateView.CandidateView> | null,
+  leftOut: ReadonlyArray<CandidateView.CandidateView> | null
+): ReadonlyArray<string> => {
+  if (candidates === null) return []
+  const offered = candidates.length === 0 ? "none" : candidates.map(CandidateView.text).join(", ")
+  const shown = (leftOut ?? []).slice(0, MAX_LEFT_OUT_SHOWN).map(CandidateView.text)
+  const more = (leftOut?.length ?? 0) - shown.length
+  return [
+    `Addresses offered to peers: ${offered}`,
+    ...(shown.length === 0 ? [] : [`Not offered: ${shown.join(", ")}${more > 0 ? ` and ${more} more` : ""}`])
+  ]
+}
 
 const report = (findings: ReadonlyArray<Doctor.Finding>): string => {
   if (findings.length === 0) return colour(Asker.hasColours(), 32, "Nothing is wrong.")

@@ -9,6 +9,13 @@ import type { Success } from "./Stun.ts"
 export type Ports = { readonly v4?: number | undefined; readonly v6?: number | undefined }
 /** `unknown`: no server has answered or failed yet, or none can be asked. `blocked`: every one of them stayed silent. */
 export type UdpReach = "unknown" | "works" | "blocked"
+/** What the configuration says of this node's addresses outside. */
+export type Static = {
+  /** Port 0 stands for the port of the bound socket: a NAT that translates addresses only. */
+  readonly advertise: ReadonlyArray<{ readonly host: string; readonly port: number }>
+  /** The local port that is forwarded to. 0: none. */
+  readonly port: number
+}
 /** An address of this host. */
 export type Host = { readonly host: string; readonly interface: string; readonly use: Use }
 export type Local = CandidateChoice.Choice & {
@@ -29,6 +36,11 @@ export class CandidateGathering {
   readonly #elsewhere = new Map<string, ReadonlyArray<SocketAddr>>()
   readonly #silent = new Set<string>()
   #portMapped: SocketAddr | null = null
+  readonly #static: Static
+
+  constructor(options: Static = { advertise: [], port: 0 }) {
+    this.#static = options
+  }
 
   /** Forgets reflexive addresses, which were seen while packets left by other addresses. */
   onHosts(hosts: ReadonlyArray<Host>): void {
@@ -122,9 +134,12 @@ export class CandidateGathering {
     for (const [index, mapped] of [...this.#mapped.values()].entries()) {
       list.push(Candidate.make("srflx", mapped, { index }))
     }
+    const [forwarded, stray] = this.#advertised()
+    list.push(...forwarded)
     const choice = CandidateChoice.choose(list, { allowLoopback: this.#allowLoopback })
+    const leftOut = [...stray, ...choice.leftOut].slice(0, CandidateChoice.MAX_LEFT_OUT)
     const mapping = this.#mapping()
-    return { ...choice, udp: this.#reach(), ...(mapping === null ? {} : { mapping }) }
+    return { candidates: choice.candidates, leftOut, udp: this.#reach(), ...(mapping === null ? {} : { mapping }) }
   }
 
   #mapping(): Candidate.Mapping | null {
@@ -141,6 +156,21 @@ export class CandidateGathering {
     if (this.#mapped.size > 0) return "works"
     const { askable } = this
     return askable.length > 0 && askable.every((server) => this.#silent.has(keyOf(server))) ? "blocked" : "unknown"
+  }
+
+  /** The configured addresses that lead here, and those that lead to a port which this node does not have. */
+  #advertised(): readonly [ReadonlyArray<Candidate.Candidate>, ReadonlyArray<Candidate.Candidate>] {
+    const forwarded: Array<Candidate.Candidate> = []
+    const stray: Array<Candidate.Candidate> = []
+    for (const [index, { host, port }] of this.#static.advertise.entries()) {
+      const bound = this.#portOf(host)
+      if (bound === undefined) continue
+      const address = { host, port: port === 0 ? bound : port }
+      const candidate = Candidate.make("port-mapped", address, { index, origin: { use: "static" } })
+      const leadsHere = port === 0 || bound === this.#static.port
+      ;(leadsHere ? forwarded : stray).push(candidate)
+    }
+    return [forwarded, stray]
   }
 
   #has(address: string): boolean {

@@ -5,9 +5,10 @@ import { PathProber, type SessionPath } from "../actors/PathProberRpcs.ts"
 import { Relay } from "../actors/RelayRpcs.ts"
 import { Signaling } from "../actors/SignalingRpcs.ts"
 import { type SessionStatus, StreamMux } from "../actors/StreamMuxRpcs.ts"
-import { Stun } from "../actors/StunRpcs.ts"
+import { type LocalCandidates, Stun } from "../actors/StunRpcs.ts"
 import { type BrowserPeer, WebRtc } from "../actors/WebRtcRpcs.ts"
 import { NODE_ACTORS, NODE_PLACEMENT, WEBRTC_PLACEMENT } from "../actors/Wiring.ts"
+import * as CandidateView from "../protocol/CandidateView.ts"
 import * as PathKind from "../protocol/PathKind.ts"
 import { isWebRtc, type PathRef } from "../protocol/PathRef.ts"
 import type { ClientConfig, NodeConfig } from "../services/config/Config.ts"
@@ -41,7 +42,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
       [WebRtc.name]: { stateDir, role, iceServers: config.iceServers },
       [Signaling.name]: { stateDir, carrier },
       [Relay.name]: { stateDir },
-      [Stun.name]: { portMapping: config.path === "auto" ? config.portMapping : "off" },
+      [Stun.name]: { portMapping: config.path === "auto" ? config.portMapping : "off", ...config.udp },
       [StreamMux.name]: {
         stateDir,
         role,
@@ -70,12 +71,13 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
     },
     status: Effect.gen(function*() {
       // Peers are worth telling also while another actor is being restarted.
-      const { browsers, leg, paths, refusals, sessions, signaling } = yield* Effect.all({
+      const { browsers, leg, local, paths, refusals, sessions, signaling } = yield* Effect.all({
         sessions: mux.ask((client) => client.Status()),
         refusals: orNull(mux.ask((client) => client.Refusals(), BRIEF)),
         paths: orNull(prober.ask((client) => client.Paths(), BRIEF)),
         signaling: orNull(supervisor.ref(Signaling).ask((client) => client.State(), BRIEF)),
         leg: orNull(supervisor.ref(Relay).ask((client) => client.State(), BRIEF)),
+        local: orNull(supervisor.ref(Stun).ask((client) => client.Local(), BRIEF)),
         browsers: webRtc
           ? orNull(supervisor.ref(WebRtc).ask((client) => client.Browsers(), BRIEF))
           : Effect.succeed(null)
@@ -87,7 +89,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
         ),
         ...(browsers ?? []).map(browserOf)
       ]
-      return { peers, signaling, leg, refusals: refusals ?? [] }
+      return { peers, signaling, leg, refusals: refusals ?? [], ...candidatesOf(config.path === "auto" ? local : null) }
     }),
     unready: Effect.gen(function*() {
       const signaling = yield* supervisor.ref(Signaling).ask((client) => client.State(), BRIEF)
@@ -122,6 +124,12 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
   } satisfies Running
   if (config.telemetry.report) yield* Reporting.start(running)
   return running
+})
+
+/** The addresses that peers are offered, and those of this host that they are not; `null` while they are not known. */
+const candidatesOf = (local: LocalCandidates | null) => ({
+  candidates: local?.candidates.map(CandidateView.of) ?? null,
+  leftOut: local?.leftOut.map(CandidateView.of) ?? null
 })
 
 const BRIEF = { deadline: "1 second" } as const

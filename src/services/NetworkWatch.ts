@@ -27,6 +27,8 @@ export class NetworkWatch extends Context.Tag("sallyport/services/NetworkWatch")
   readonly current: Effect.Effect<NetworkState>
   /** The current state first, then each later one that is different and has held still for a moment. */
   readonly changes: Stream.Stream<NetworkState>
+  /** The addresses of this host that packets to these literal addresses leave with, each once. Nothing is sent. */
+  readonly towards: (hosts: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<string>>
 }>() {}
 
 /** 57 µs of CPU each on a host with few interfaces: 0.06 % of a core. */
@@ -51,6 +53,8 @@ export interface Sources {
   /** Asked once for each interface that appears. */
   readonly device: (name: string) => Device
   readonly outward: Effect.Effect<Outward>
+  /** The address that packets to this one leave with; `null` without a route. */
+  readonly source: (host: string) => Effect.Effect<string | null>
   /** Never ends, and calls `look` whenever something may have changed. */
   readonly hints: (look: () => void) => Effect.Effect<never>
 }
@@ -73,15 +77,19 @@ export const addressesOf = (
   return out.sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1))
 }
 
-/** This host's addresses with the use of each, as candidates are chosen from. */
+/**
+ * This host's addresses with the use of each, as candidates are chosen from. `towards`: those that packets to relays leave with, which
+ * count like the one of the default route. A relay may be reached through a LAN without one, or through another VPN.
+ */
 export const hostsOf = (
   { addresses, outward }: NetworkState,
-  rules: InterfaceUse.Rules = InterfaceUse.NO_RULES
+  rules: InterfaceUse.Rules = InterfaceUse.NO_RULES,
+  towards: ReadonlyArray<string> = []
 ): ReadonlyArray<CandidateGathering.Host> =>
   addresses.map((address) => ({
     host: address.host,
     interface: address.name,
-    use: InterfaceUse.of(address, address.host === outward.v4 || address.host === outward.v6, rules)
+    use: InterfaceUse.of(address, [outward.v4, outward.v6, ...towards].includes(address.host), rules)
   }))
 
 const keyOf = (address: InterfaceAddress): string => `${address.name}|${address.host}`
@@ -122,9 +130,16 @@ export const hasSlept = (before: Clocks, now: Clocks): boolean => {
  * Whether only addresses changed that no packet to the internet leaves with and that lead to no other host: a container has started
  * or ended, or another VPN has. Paths to peers are not touched by that.
  */
-export const isInner = (before: NetworkState, now: NetworkState, rules: InterfaceUse.Rules): boolean => {
+export const isInner = (
+  before: NetworkState,
+  now: NetworkState,
+  rules: InterfaceUse.Rules,
+  towards: ReadonlyArray<string> = []
+): boolean => {
   const outer = (state: NetworkState) =>
-    hostsOf(state, rules).filter(({ use }) => !INNER.has(use)).map((it) => `${it.interface}|${it.host}|${it.use}`)
+    hostsOf(state, rules, towards).filter(({ use }) => !INNER.has(use)).map((it) =>
+      `${it.interface}|${it.host}|${it.use}`
+    )
       .join()
   return before.wakes === now.wakes && before.outward.v4 === now.outward.v4 && before.outward.v6 === now.outward.v6 &&
     outer(before) === outer(now)
@@ -187,7 +202,15 @@ const make = Effect.fnUntraced(function*(sources: Sources) {
   })
   yield* Effect.forkScoped(watch)
   yield* Effect.forkScoped(sources.hints(() => void hints.unsafeOffer()))
-  return NetworkWatch.of({ current: SubscriptionRef.get(state), changes: state.changes })
+  return NetworkWatch.of({
+    current: SubscriptionRef.get(state),
+    changes: state.changes,
+    towards: (hosts) =>
+      Effect.map(
+        Effect.forEach(hosts, sources.source, { concurrency: "unbounded" }),
+        (found) => [...new Set(found.filter((host) => host !== null))].sort()
+      )
+  })
 })
 
 /** True once after each sleep. */
@@ -204,10 +227,13 @@ const sleepDetector = Effect.gen(function*() {
   })
 })
 
-/** The kernel's choice of source address; nothing is sent. The destinations are for documentation (RFC 5737, RFC 3849). */
-const outwardOf = (family: 4 | 6): Effect.Effect<string | null> =>
+/** Destinations that stand for the internet: they are for documentation (RFC 5737, RFC 3849). */
+const outwardOf = (family: 4 | 6) => sourceOf(family === 4 ? "192.0.2.1" : "2001:db8::1")
+
+/** The kernel's choice of source address towards a literal address. Nothing is sent. */
+const sourceOf = (host: string): Effect.Effect<string | null> =>
   Effect.async((resume) => {
-    const socket = createSocket(family === 4 ? "udp4" : "udp6")
+    const socket = createSocket(Candidate.familyOf(host) === 4 ? "udp4" : "udp6")
     const done = (host: string | null) => {
       socket.removeAllListeners()
       socket.on("error", () => {})
@@ -216,7 +242,7 @@ const outwardOf = (family: 4 | 6): Effect.Effect<string | null> =>
     }
     socket.once("error", () => done(null))
     socket.once("connect", () => done(Candidate.canonical(socket.address().address)))
-    socket.connect(9, family === 4 ? "192.0.2.1" : "2001:db8::1")
+    socket.connect(9, host)
   })
 
 const SYS = "/sys/class/net"
@@ -258,9 +284,13 @@ export const layer: Layer.Layer<NetworkWatch> = layerFrom({
   read: () => Os.networkInterfaces(),
   device: (name) => deviceOf(name),
   outward: Effect.all({ v4: outwardOf(4), v6: outwardOf(6) }, { concurrency: 2 }),
+  source: sourceOf,
   hints: Os.platform() === "linux" ? ipMonitor : () => Effect.never
 })
 
 /** For tests: the state is what the test says, at once. */
-export const layerTest = (state: SubscriptionRef.SubscriptionRef<NetworkState>) =>
-  Layer.succeed(NetworkWatch, { current: SubscriptionRef.get(state), changes: state.changes })
+export const layerTest = (
+  state: SubscriptionRef.SubscriptionRef<NetworkState>,
+  towards: Effect.Effect<ReadonlyArray<string>> = Effect.succeed([])
+) =>
+  Layer.succeed(NetworkWatch, { current: SubscriptionRef.get(state), changes: state.changes, towards: () => towards })

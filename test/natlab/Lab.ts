@@ -49,8 +49,9 @@ export interface Options {
   readonly before?: ReadonlyArray<ReadonlyArray<string>>
   /** A second relay, on a host of its own, joins the first before the nodes start. */
   readonly secondRelay?: boolean
-  /** Keys of both nodes' files, and of the relay's. */
+  /** Keys of both nodes' files, of the connector's alone, and of the relay's. */
   readonly nodes?: Readonly<Record<string, unknown>>
+  readonly connector?: Readonly<Record<string, unknown>>
   readonly relay?: Readonly<Record<string, unknown>>
   /** Of every program's environment. */
   readonly env?: Readonly<Record<string, string>>
@@ -259,7 +260,7 @@ export const make = Effect.fnUntraced(function*(
 })
 
 /** JSON is YAML, too. */
-const writeConfigs = (dir: string, { carrier = "auto", nodes, relay, v6 = false }: Options) => {
+const writeConfigs = (dir: string, { carrier = "auto", connector, nodes, relay, v6 = false }: Options) => {
   const { address, name, port } = RESOURCE
   const node = { carrier, ...nodes, ...(process.env["NATLAB_DEBUG"] === undefined ? {} : { logLevel: "debug" }) }
   const configs = {
@@ -286,7 +287,8 @@ const writeConfigs = (dir: string, { carrier = "auto", nodes, relay, v6 = false 
       name: "office",
       stateDir: "connector",
       token: { file: "connector.token" },
-      ...node
+      ...node,
+      ...connector
     },
     client: {
       role: "client",

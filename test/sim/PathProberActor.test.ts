@@ -72,6 +72,7 @@ const setup = Effect.gen(function*() {
     Discover: () => Effect.die("not asked here"),
     SetServers: () => Effect.void,
     Servers: () => Effect.succeed([]),
+    Local: () => Effect.die("not asked here"),
     NetCheck: () => Effect.never,
     SetActiveSessions: ({ count }) => Effect.sync(() => void active.push(count)),
     NetworkChanges: () => Stream.fromPubSub(network),

@@ -123,6 +123,7 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string) {
     Candidates: () => Mailbox.toStream(candidates),
     Discover: unasked,
     Servers: unasked,
+    Local: unasked,
     NetCheck: unasked,
     SetActiveSessions: unasked
   })

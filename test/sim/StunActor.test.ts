@@ -62,7 +62,8 @@ type Setup = { ports: { v4?: number; v6?: number }; answer: (sent: Sent) => Read
 /** A data plane with one socket, and what the network answers. */
 const setup = Effect.fnUntraced(function*(
   portsKnown: Effect.Effect<void> = Effect.void,
-  mapperLayer: Layer.Layer<PortMapper.PortMapper> = PortMapper.layerOff
+  mapperLayer: Layer.Layer<PortMapper.PortMapper> = PortMapper.layerOff,
+  towards: ReadonlyArray<string> = []
 ) {
   const startedAt = Number(yield* Clock.currentTimeNanos) / 1e6
   const sent: Array<Sent> = []
@@ -96,7 +97,7 @@ const setup = Effect.fnUntraced(function*(
   })
   const layer = StunActor.layer.pipe(
     Layer.provide(FakePeers.layer(FakePeers.make(StreamMux, UdpControlRpcs, handlers))),
-    Layer.provide(NetworkWatch.layerTest(network)),
+    Layer.provide(NetworkWatch.layerTest(network, Effect.succeed(towards))),
     Layer.provide(Crypto.layer),
     Layer.provide(probe),
     Layer.provide(mapperLayer),
@@ -204,6 +205,19 @@ describe("StunActor", () => {
       yield* SubscriptionRef.set(network, at({ ...eth0, host: "10.0.0.3" }))
       yield* TestClock.adjust("10 millis")
       assert.lengthOf(changes, 1)
+    }))
+
+  it.scoped("offers the address of another VPN where the relay is reached through it, and not otherwise", () =>
+    Effect.gen(function*() {
+      const wg0 = { ...eth0, name: "wg0", host: "10.77.0.1", hasMac: false }
+      const home = at(eth0)
+      for (const [towards, offered] of [[[], 1], [["10.77.0.1"], 2]] as const) {
+        const { client, network, snapshot } = yield* setup(Effect.void, PortMapper.layerOff, towards)
+        yield* SubscriptionRef.set(network, { ...home, addresses: [...home.addresses, wg0] })
+        yield* client.SetServers({ servers: [server], relayHost: null })
+        yield* TestClock.adjust("10 millis")
+        assert.lengthOf((yield* snapshot)?.candidates ?? [], offered)
+      }
     }))
 
   it.scoped("offers loopback, last, where the relay was reached by it", () =>

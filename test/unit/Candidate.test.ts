@@ -154,6 +154,23 @@ describe("gathering", () => {
     expect(it.local().udp).toBe("blocked")
   })
 
+  it("offers configured addresses that lead to its port, and leaves out those that lead to another one", () => {
+    const advertise = [addr("203.0.113.7", 41_700), addr("203.0.113.8", 0), addr("2001:db8::7", 41_700)]
+    const it = new CandidateGathering.CandidateGathering({ advertise, port: 41_641 })
+    it.onHosts([lan("10.0.0.2")])
+    expect(it.local().candidates).toEqual([])
+    const shown = () => {
+      const { candidates, leftOut } = it.local()
+      return [candidates, leftOut].map((list) => list.map(({ address }) => `${address.host}:${address.port}`))
+    }
+    it.onPorts({ v4: 41_641 })
+    expect(shown()).toEqual([["10.0.0.2:41641", "203.0.113.7:41700", "203.0.113.8:41641"], []])
+    it.onPorts({ v4: 50_000, v6: 50_000 })
+    expect(shown()).toEqual([["10.0.0.2:50000", "203.0.113.8:50000"], ["203.0.113.7:41700", "2001:db8::7:41700"]])
+    const told = Candidate.toPeer(it.local().candidates)
+    expect(told.map(({ kind }) => kind)).toEqual(["host", "port-mapped"])
+  })
+
   it("offers one candidate where the server sees the interface's own address", () => {
     const it = new CandidateGathering.CandidateGathering()
     it.onHosts([lan("198.51.100.1")])

@@ -90,7 +90,82 @@ describe("values", () => {
         { listen: { host: "localhost", port: 0 }, resource: "web", port: 80, protocol: "tcp" }
       ])
       assert.strictEqual(config.socks5, null)
-      assert.deepStrictEqual(config.udp, { port: 0 })
+      assert.deepStrictEqual(config.udp, { port: 0, advertise: [], interfaces: { prefer: [], exclude: [] } })
+    }))
+
+  it.effect("takes static candidates, and interfaces to prefer and to exclude", () =>
+    Effect.gen(function*() {
+      const config = yield* decode({
+        ...CLIENT,
+        udp: {
+          port: 41641,
+          advertise: ["203.0.113.7:41700", "[2001:DB8::7]:41641", "203.0.113.8", "2001:db8::9"],
+          interfaces: { prefer: ["wg0"], exclude: ["docker*", "vEthernet (WSL)"] }
+        }
+      })
+      assert(config.role === "client")
+      assert.deepStrictEqual(config.udp.advertise, [
+        { host: "203.0.113.7", port: 41700 },
+        { host: "2001:db8::7", port: 41641 },
+        { host: "203.0.113.8", port: 0 },
+        { host: "2001:db8::9", port: 0 }
+      ])
+      assert.deepStrictEqual(config.udp.interfaces, { prefer: ["wg0"], exclude: ["docker*", "vEthernet (WSL)"] })
+      const kept = yield* decode({ ...CLIENT, udp: { advertise: ["203.0.113.8"] } })
+      assert(kept.role === "client")
+      assert.strictEqual(kept.udp.port, 0, "a NAT that keeps ports needs no fixed one")
+    }))
+
+  it.effect("names the place and the remedy of each mistake under udp", () =>
+    Effect.gen(function*() {
+      const told = (udp: unknown) => Effect.map(refused({ ...CLIENT, udp }), (lines) => lines.join("\n"))
+      const remedy = "write for example advertise: [\"203.0.113.7:41641\"]"
+      for (
+        const [text, problem] of [
+          ["home.example.com:41641", "whose host is not an IP address"],
+          ["203.0.113.7:0", "whose port is not 1 to 65535"],
+          ["203.0.113.7:70000", "whose port is not 0 to 65535"],
+          ["2001:db8::7:41641", "whose IPv6 address is not in brackets"],
+          ["127.0.0.1:41641", "at which other machines cannot reach this one"],
+          ["0.0.0.0", "at which other machines cannot reach this one"],
+          ["[fe80::1]:41641", "at which other machines cannot reach this one"],
+          ["udp://203.0.113.7:41641", "which is a URL"]
+        ] as const
+      ) {
+        assert.strictEqual(
+          yield* told({ port: 41641, advertise: [text] }),
+          `udp.advertise[0]: found ${
+            JSON.stringify(text)
+          }, ${problem}; expected a public IP address with the forwarded ` +
+            `UDP port, as "IP:port", or alone where the NAT keeps the port; ${remedy}`
+        )
+      }
+      assert.match(yield* told({ port: 41641, advertise: "203.0.113.7:41641" }), /^udp\.advertise: found "203/)
+      assert.match(
+        yield* told({ port: 41641, advertise: Array.from({ length: 5 }, (_, i) => `203.0.113.${i + 1}`) }),
+        /^udp\.advertise: .*; expected a list of at most 4 addresses; /
+      )
+      assert.strictEqual(
+        yield* told({ advertise: ["203.0.113.7:41700"] }),
+        "udp.advertise[0]: found port 41700 while udp.port is 0, so that each start takes another local port; expected a " +
+          "fixed udp.port for the router to forward to; write for example udp: {port: 41641, advertise: " +
+          "[\"203.0.113.7:41641\"]}"
+      )
+      assert.strictEqual(
+        yield* told({ port: 1, advertise: ["[2001:db8::7]:9", "[2001:DB8:0::7]:9"] }),
+        "udp.advertise[1]: \"[2001:DB8:0::7]:9\" is the same address as udp.advertise[0]; expected each address once; " +
+          "remove one of the two"
+      )
+      assert.strictEqual(
+        yield* told({ interfaces: { prefer: ["wg0", "eth1"], exclude: ["eth1"] } }),
+        "udp.interfaces.prefer[1]: \"eth1\" is also in udp.interfaces.exclude; expected each interface in one of the two " +
+          "lists; remove it from one of them"
+      )
+      assert.match(
+        yield* told({ interfaces: { exclude: [""] } }),
+        /^udp\.interfaces\.exclude\[0\]: found ""; expected the name/
+      )
+      assert.match(yield* told({ interfaces: { ignore: ["eth0"] } }), /unknown key ignore; expected/)
     }))
 
   it.effect("reports to the relay only where a node's file says so", () =>

@@ -42,7 +42,8 @@ const setup = Effect.gen(function*() {
     return { isTun: false, isInnerBridge: false }
   }
   const outward = Effect.sync(() => world.outward)
-  const context = yield* Layer.build(NetworkWatch.layerFrom({ read, device, outward, hints }))
+  const source = (host: string) => Effect.succeed(host.startsWith("10.9.") ? "10.9.0.1" : world.outward.v4)
+  const context = yield* Layer.build(NetworkWatch.layerFrom({ read, device, outward, source, hints }))
   const service = yield* Effect.provide(NetworkWatch.NetworkWatch, context)
   const told: Array<ReadonlyArray<string>> = []
   const states: Array<NetworkWatch.NetworkState> = []
@@ -255,10 +256,19 @@ describe("NetworkWatch", () => {
     rmSync(root, { recursive: true })
   })
 
+  it.scoped("tells each address once that packets to some hosts leave with", () =>
+    Effect.gen(function*() {
+      const { service } = yield* setup
+      const hosts = ["192.0.2.7", "10.9.0.5", "192.0.2.8"]
+      assert.deepStrictEqual(yield* service.towards(hosts), ["10.0.0.2", "10.9.0.1"])
+      assert.deepStrictEqual(yield* service.towards([]), [])
+    }))
+
   it.scoped("reads this machine", () =>
     Effect.gen(function*() {
       const context = yield* Layer.build(NetworkWatch.layer)
       const service = yield* Effect.provide(NetworkWatch.NetworkWatch, context)
+      assert.deepStrictEqual(yield* service.towards(["127.0.0.1"]), ["127.0.0.1"])
       assert.deepStrictEqual(
         (yield* service.current).addresses,
         NetworkWatch.addressesOf(Os.networkInterfaces(), (name) => NetworkWatch.deviceOf(name))

@@ -32,7 +32,7 @@ export const check = (kind: Kind, value: unknown, baseDir: string): ReadonlyArra
         ...resourcesHavePorts(config),
         ...accessNamesExist(config)
       ]
-      : [])
+      : [...advertisedIsForwarded(config), ...interfacesAreChosenOnce(config)])
   ]
 }
 
@@ -159,6 +159,58 @@ const advertiseIsReachable = (config: Mapping): ReadonlyArray<Finding> => {
       "write for example host: relay.example.com"
     )
   }]
+}
+
+/** A router forwards to one local port, so that port must not be another one after each start. */
+const advertisedIsForwarded = (config: Mapping): ReadonlyArray<Finding> => {
+  const { advertise, port = 0 } = mapping(config["udp"])
+  const first = new Map<string, number>()
+  return items(advertise).flatMap(([index, text]) => {
+    const address = typeof text === "string" ? Either.getOrUndefined(HostPort.parseAdvertised(text)) : undefined
+    if (address === undefined) return []
+    const path = ["udp", "advertise", index]
+    const earlier = first.get(HostPort.render(address))
+    if (earlier !== undefined) {
+      return [{
+        path,
+        at: "value" as const,
+        message: sentence(
+          `${JSON.stringify(text)} is the same address as udp.advertise[${earlier}]`,
+          "each address once",
+          "remove one of the two"
+        )
+      }]
+    }
+    first.set(HostPort.render(address), index)
+    if (address.port === 0 || port !== 0) return []
+    return [{
+      path,
+      at: "value" as const,
+      message: sentence(
+        `found port ${address.port} while udp.port is 0, so that each start takes another local port`,
+        "a fixed udp.port for the router to forward to",
+        "write for example udp: {port: 41641, advertise: [\"203.0.113.7:41641\"]}"
+      )
+    }]
+  })
+}
+
+const interfacesAreChosenOnce = (config: Mapping): ReadonlyArray<Finding> => {
+  const { exclude, prefer } = mapping(mapping(config["udp"])["interfaces"])
+  const excluded = items(exclude).map(([, name]) => name)
+  return items(prefer).flatMap(([index, name]) =>
+    typeof name !== "string" || !excluded.includes(name)
+      ? []
+      : [{
+        path: ["udp", "interfaces", "prefer", index],
+        at: "value" as const,
+        message: sentence(
+          `${JSON.stringify(name)} is also in udp.interfaces.exclude`,
+          "each interface in one of the two lists",
+          "remove it from one of them"
+        )
+      }]
+  )
 }
 
 const alternateDiffers = (config: Mapping): ReadonlyArray<Finding> => {

@@ -348,6 +348,56 @@ const iceServer = Schema.String.pipe(
   ))
 )
 
+/** Static candidates in one file; each takes a place in the list that peers are offered. */
+const MAX_ADVERTISED = 4
+
+const Advertise = Schema.Array(
+  Schema.transformOrFail(Schema.String, Schema.Struct({ host: Schema.String, port: Schema.Int }), {
+    strict: true,
+    decode: (text, _, ast) =>
+      Either.mapLeft(HostPort.parseAdvertised(text), (problem) => new ParseResult.Type(ast, text, problem)),
+    encode: ({ host, port }) => Either.right(port === 0 ? host : HostPort.render({ host, port }))
+  }).pipe(Schema.annotations(Hint.make(
+    "a public IP address with the forwarded UDP port, as \"IP:port\", or alone where the NAT keeps the port",
+    "write for example advertise: [\"203.0.113.7:41641\"]"
+  )))
+).pipe(
+  Schema.maxItems(MAX_ADVERTISED),
+  Schema.annotations(Hint.make(
+    `a list of at most ${MAX_ADVERTISED} addresses`,
+    "write for example advertise: [\"203.0.113.7:41641\"]"
+  ))
+)
+
+const interfaces = (example: string) =>
+  list(
+    Schema.String.pipe(
+      Schema.filter((text) => text !== "" && text.length <= 64 && !/[\p{Cc}]/u.test(text)),
+      Schema.annotations(
+        Hint.make("the name of a network interface, with * for any characters", `write for example ${example}`)
+      )
+    ),
+    "names of network interfaces",
+    example
+  )
+
+const Udp = Schema.Struct({
+  port: orElse(port("the local UDP port, 0 for any", "port: 41641", 0), 0),
+  /** Addresses at which this node is reached from outside, beside those that it finds itself. Port 0: the local one. */
+  advertise: orElse(Advertise, []),
+  /** Which interfaces' addresses are offered to peers first, and which never. */
+  interfaces: orElse(
+    Schema.Struct({
+      prefer: orElse(interfaces("prefer: [wg0]"), []),
+      exclude: orElse(interfaces("exclude: [\"docker*\"]"), [])
+    }).annotations(Hint.make(
+      "a mapping with prefer and exclude",
+      "write for example interfaces: {prefer: [wg0], exclude: [\"docker*\"]}"
+    )),
+    { prefer: [], exclude: [] }
+  )
+}).annotations(Hint.make("a mapping with port, advertise and interfaces", "write for example udp: {port: 41641}"))
+
 const node = {
   ...common,
   telemetry: orElse(NodeTelemetry, { sample: 1, report: false }),
@@ -361,11 +411,7 @@ const node = {
   webrtc: orElse(choice("webrtc: auto", "auto", "off"), "off"),
   /** For WebRTC, beside the relay's own. */
   iceServers: orElse(list(iceServer, "STUN and TURN servers", "iceServers: [\"stun:stun.example.com:3478\"]"), []),
-  udp: orElse(
-    Schema.Struct({ port: orElse(port("the local UDP port, 0 for any", "port: 41641", 0), 0) })
-      .annotations(Hint.make("a mapping with port", "write for example udp: {port: 41641}")),
-    { port: 0 }
-  )
+  udp: orElse(Udp, { port: 0, advertise: [], interfaces: { prefer: [], exclude: [] } })
 }
 
 /** QUIC streams of one session are bounded at 4,096, and control and closing ones take some. */

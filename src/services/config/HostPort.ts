@@ -1,6 +1,7 @@
 /** Addresses as operators write them: `host:port`, `[::1]:443`, host names and IP literals. */
 import { Either } from "effect"
 import { isIP, isIPv6 } from "node:net"
+import * as Candidate from "../../protocol/Candidate.ts"
 
 export type HostPort = {
   /** A name or an IP literal, without brackets. */
@@ -26,6 +27,21 @@ export const parse = (text: string): Either.Either<HostPort, string> => {
   if (bare === host && host.includes(":")) return Either.left("whose IPv6 address is not in brackets")
   if (hostProblem(bare) !== null) return Either.left("whose host is neither a name nor an IP address")
   return Either.right({ host: bare, port: Number(port) })
+}
+
+/**
+ * An address at which peers reach this node from outside. `port` is 0 where none is written: then it is the node's own. Left: what
+ * is wrong, in words that follow "found ...".
+ */
+export const parseAdvertised = (text: string): Either.Either<HostPort, string> => {
+  const parsed = isIP(text) === 0 ? parse(text) : Either.right({ host: text, port: 0 })
+  return Either.flatMap(parsed, ({ host, port }) => {
+    const literal = Candidate.canonical(host)
+    if (literal === null) return Either.left("whose host is not an IP address")
+    if (!Candidate.isUsableHost(literal, false)) return Either.left("at which other machines cannot reach this one")
+    if (port === 0 && isIP(text) === 0) return Either.left(`whose port is not 1 to ${MAX_PORT}`)
+    return Either.right({ host: literal, port })
+  })
 }
 
 export const render = ({ host, port }: HostPort): string => host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`

@@ -1,5 +1,6 @@
 /** What is wrong with a running sallyport and what to do about it, from what it says of itself. Computes only. */
 import { Schema } from "effect"
+import { CandidateView } from "../../protocol/CandidateView.ts"
 import { skewText, TELL_SKEW_MS } from "../../protocol/DirectoryTime.ts"
 import type { Findings } from "../../protocol/NodeReport.ts"
 import { Reason } from "../../protocol/PathRef.ts"
@@ -57,6 +58,9 @@ export const Status = Schema.Struct({
   ),
   leg: Schema.optional(Schema.NullOr(Schema.Struct({ kind: Schema.NullOr(Schema.String), reason: Schema.String }))),
   nodes: Schema.optional(Schema.Array(Schema.Unknown)),
+  /** The addresses that peers are offered, and those of this host that they are not; `null` while they are not known. */
+  candidates: Schema.optional(Schema.NullOr(Schema.Array(CandidateView))),
+  leftOut: Schema.optional(Schema.NullOr(Schema.Array(CandidateView))),
   /** Flows that were not opened in the last 10 minutes, the newest first. */
   refusals: Schema.optional(
     Schema.Array(
@@ -105,6 +109,7 @@ export const diagnose = (facts: Facts): ReadonlyArray<Finding> =>
     ...ofClock(facts.status ?? NOTHING),
     ...ofLimits(facts.threads),
     ...ofPeers(facts.status ?? NOTHING),
+    ...ofCandidates(facts.status ?? NOTHING),
     ...ofRefusals(facts.status ?? NOTHING),
     ...ofSlowRelays(facts.status ?? NOTHING)
   ].toSorted((left, right) => Number(right.severity === "broken") - Number(left.severity === "broken"))
@@ -278,3 +283,15 @@ const REFUSAL_REMEDY: Readonly<Record<string, string>> = {
   grant_expired: "see that both nodes reach the relay, and that their clocks are right",
   too_many_flows: "close flows, or use another connector"
 }
+
+/** No address is in the finding, because a relay's operator may ask for it. */
+const ofCandidates = ({ leftOut }: Status): ReadonlyArray<Finding> =>
+  (leftOut ?? []).some(({ kind }) => kind === "static")
+    ? [
+      poor(
+        "static_left_out",
+        "addresses in udp.advertise are not offered to peers: this node did not get the local port udp.port",
+        "free that port (ss -ulpn says which program has it), or set udp.port and the router to another one"
+      )
+    ]
+    : []

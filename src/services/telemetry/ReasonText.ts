@@ -33,10 +33,10 @@ export const REMEDY: Readonly<Partial<Record<Reason, string>>> = {
   no_common_family: "give both sides an address of one IP version",
   udp_blocked: "let UDP out of this network, at least to the relay's UDP port; sallyport netcheck says more",
   symmetric_both:
-    "let the gateway of one side map ports (UPnP, NAT-PMP or PCP), forward a UDP port there (udp: {port: N}), or use IPv6",
+    "let the gateway of one side map ports (UPnP, NAT-PMP or PCP), forward a UDP port there and name it (udp: {port: N, advertise: [\"IP:N\"]}), or use IPv6",
   guess_exhausted: "it is tried again later; a mapped or forwarded UDP port on the symmetric side, or IPv6, mends it",
   guess_unavailable: "raise the limit of open files (ulimit -n, or LimitNOFILE of the service) to 1024 or more",
   probes_unanswered:
-    "run sallyport netcheck on both sides: a forwarded UDP port (udp: {port: N}) or IPv6 on one side mends it",
+    "run sallyport netcheck on both sides: a forwarded UDP port (udp: {port: N, advertise: [\"IP:N\"]}) or IPv6 on one side mends it",
   nothing_answers: "see that the other side runs, and that this machine is online"
 }

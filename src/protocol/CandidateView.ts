@@ -1,0 +1,37 @@
+/** A candidate as people see it in `status` and `doctor`. */
+import { Schema } from "effect"
+import * as Candidate from "./Candidate.ts"
+import { Use } from "./InterfaceUse.ts"
+
+export const CandidateView = Schema.Struct({
+  /** `IP:port`, with brackets around IPv6. */
+  address: Schema.String,
+  /** `static`: from `udp.advertise`. `reflexive`: as a STUN server sees this host. */
+  kind: Schema.Literal("host", "reflexive", "port-mapped", "static"),
+  /** The network interface that has the address; `null` if none of this host has. */
+  interface: Schema.NullOr(Schema.String),
+  /** How this host uses that interface; see `InterfaceUse`. */
+  use: Schema.NullOr(Use)
+})
+export type CandidateView = typeof CandidateView.Type
+
+export const of = ({ address: { host, port }, kind, origin }: Candidate.Candidate): CandidateView => ({
+  address: Candidate.familyOf(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`,
+  kind: origin?.use === "static" ? "static" : kind === "srflx" || kind === "prflx" ? "reflexive" : kind,
+  interface: origin?.interface ?? null,
+  use: origin === undefined || origin.use === "static" ? null : origin.use
+})
+
+const USE: Readonly<Record<Use, string>> = {
+  outward: "leads out",
+  preferred: "preferred",
+  lan: "LAN",
+  loopback: "loopback",
+  virtual: "containers",
+  tunnel: "another VPN",
+  excluded: "excluded"
+}
+
+/** One line: `10.0.0.2:41641 (eth0, leads out)`. */
+export const text = ({ address, interface: name, kind, use }: CandidateView): string =>
+  name === null || use === null ? `${address} (${kind})` : `${address} (${name}, ${USE[use]})`
