@@ -349,10 +349,10 @@ const unanswered = (peer: string) =>
     message: `${peer} did not answer within ${Duration.format(Duration.decode(PING_DEADLINE))}`
   })
 
-const offer = ({ candidates, lifetime, mapping, udp }: LocalCandidates): Input => (machine, now, guess) => {
+const offer = ({ candidates, leftOut, lifetime, mapping, udp }: LocalCandidates): Input => (machine, now, guess) => {
   guess.onLocal(mapping ?? null)
   machine.onKeepalive(MappingLifetime.keepaliveMs(lifetime ?? null, KEEPALIVE_MS))
-  return machine.onLocalCandidates(candidates, udp === "blocked", now, mapping)
+  return machine.onLocalCandidates(candidates, udp === "blocked", now, mapping, leftOut)
 }
 
 const describe = (session: string, { machine, peer }: Session, at: Clocks): SessionPath => ({

@@ -201,17 +201,27 @@ export const pairPriority = (controlling: number, controlled: number): bigint =>
   (BigInt(Math.min(controlling, controlled)) << 32n) + 2n * BigInt(Math.max(controlling, controlled)) +
   (controlling > controlled ? 1n : 0n)
 
+/** Bridge addresses of this host, by which only its own containers are reached. */
+export const virtualHosts = (list: ReadonlyArray<Candidate>): ReadonlySet<string> =>
+  new Set(list.filter(({ origin }) => origin?.use === "virtual").map(({ address }) => address.host))
+
+const NONE: ReadonlySet<string> = new Set()
+const isVirtual = ({ priority }: Candidate): boolean => Math.floor(priority / 2 ** 24) === VIRTUAL_PREFERENCE
+
 /**
  * Pairs to probe, best first. All local candidates of a family share one socket, so after the pruning of RFC 8445, section
- * 6.1.2.4, each remote candidate is in one pair, with the best local one of its family. Loopback goes with loopback only.
+ * 6.1.2.4, each remote candidate is in one pair, with the best local one of its family. Loopback goes with loopback only. A bridge
+ * address of the peer that this host's own bridge has too (`own`) is not probed: the probes would come to this host itself.
  */
 export const pairs = (
   local: ReadonlyArray<Candidate>,
   remote: ReadonlyArray<Candidate>,
-  role: "client" | "connector"
+  role: "client" | "connector",
+  own: ReadonlySet<string> = NONE
 ): ReadonlyArray<Pair> => {
   const out: Array<Pair> = []
   for (const candidate of remote) {
+    if (own.has(candidate.address.host) && isVirtual(candidate)) continue
     const family = familyOf(candidate.address.host)
     const loopback = isLoopback(candidate.address.host)
     let best = 0

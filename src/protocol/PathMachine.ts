@@ -108,6 +108,8 @@ export class PathMachine {
   #lastActiveAt: number
   #relayKind: RelayKind = "relay-udp"
   #local: ReadonlyArray<Candidate.Candidate> | null = null
+  /** Bridge addresses of this host, whether offered or not. */
+  #own: ReadonlySet<string> = new Set()
   #mapping: Candidate.Mapping | null = null
   #udpBlocked = false
   #guess: GuessReason | null = null
@@ -192,21 +194,26 @@ export class PathMachine {
     return this.#run(now)
   }
 
-  /** `udpBlocked`: no STUN server answers over UDP. `mapping`: null where it is not known. */
+  /**
+   * `udpBlocked`: no STUN server answers over UDP. `mapping`: `null` where it is not known. `leftOut`: addresses of this host that are
+   * not offered.
+   */
   onLocalCandidates(
     list: ReadonlyArray<Candidate.Candidate>,
     udpBlocked: boolean,
     now: number,
-    mapping: Candidate.Mapping | null = null
+    mapping: Candidate.Mapping | null = null,
+    leftOut: ReadonlyArray<Candidate.Candidate> = []
   ): ReadonlyArray<Output> {
     this.#udpBlocked = udpBlocked
+    this.#own = Candidate.virtualHosts([...list, ...leftOut])
     const clean = Candidate.toPeer(Candidate.accept(list, { allowLoopback: true }))
     if (this.#local === null || mapping !== this.#mapping || !Candidate.sameList(this.#local, clean)) {
       this.#local = clean
       this.#mapping = mapping
       this.#offer.renew()
       this.#sendOffer(now)
-      this.#table.pair(this.#local, this.#peer, now)
+      this.#table.pair(this.#local, this.#peer, now, this.#own)
     }
     return this.#run(now)
   }
@@ -216,7 +223,7 @@ export class PathMachine {
     if (seq > this.#peerSeq) {
       this.#peerSeq = seq
       this.#peer = list.slice(0, Candidate.MAX_CANDIDATES)
-      this.#table.pair(this.#local, this.#peer, now)
+      this.#table.pair(this.#local, this.#peer, now, this.#own)
     }
     return this.#run(now)
   }

@@ -41,11 +41,12 @@ export class PathTable {
   pair(
     local: ReadonlyArray<Candidate.Candidate> | null,
     peer: ReadonlyArray<Candidate.Candidate> | null,
-    now: number
+    now: number,
+    own?: ReadonlySet<string>
   ): void {
     if (local === null || peer === null) return
     const allowLoopback = local.some((candidate) => Candidate.isLoopback(candidate.address.host))
-    const pairs = Candidate.pairs(local, Candidate.accept(peer, { allowLoopback }), this.#role)
+    const pairs = Candidate.pairs(local, Candidate.accept(peer, { allowLoopback }), this.#role, own)
     const keep = new Set(pairs.map((pair) => keyOf(direct(pair.remote.address))))
     for (const track of this.#tracks.values()) {
       if (track.offered && track.path.kind === "direct" && !keep.has(track.key) && this.#isExpendable(track)) {

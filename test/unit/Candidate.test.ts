@@ -124,6 +124,20 @@ describe("pairs", () => {
     expect(hosts([])).toEqual([])
   })
 
+  it("leave out a peer's bridge that this host has too, and nothing else of the same range", () => {
+    const bridge = (host: string) =>
+      Candidate.make("host", addr(host), { origin: { use: "virtual", interface: "br0" } })
+    const own = Candidate.virtualHosts([v4, bridge("172.17.0.1"), bridge("172.18.0.1")])
+    const remote = Candidate.toPeer([
+      bridge("172.17.0.1"),
+      bridge("172.19.0.1"),
+      Candidate.make("host", addr("172.18.0.1")),
+      Candidate.make("host", addr("10.0.0.1"))
+    ])
+    const hosts = Candidate.pairs([v4], remote, "client", own).map((it) => it.remote.address.host)
+    expect(hosts).toEqual(["172.18.0.1", "10.0.0.1", "172.19.0.1"])
+  })
+
   it("have the same priority at both ends", () => {
     const [a] = Candidate.pairs([v4], [Candidate.make("srflx", addr("203.0.113.1"))], "client")
     const [b] = Candidate.pairs([Candidate.make("srflx", addr("203.0.113.1"))], [v4], "connector")

@@ -79,6 +79,17 @@ describe("a session without a direct path", () => {
     expect(machine.reason).toBe("probes_unanswered")
   })
 
+  it("probes no bridge of the peer that this host has too, whether offered or left out", () => {
+    const machine = make()
+    const bridge = (host: string) => Candidate.make("host", { host, port: 4_000 }, { origin: { use: "virtual" } })
+    const local = [Candidate.make("srflx", CLIENT), bridge("172.17.0.1")]
+    machine.onLocalCandidates(local, false, 0, null, [bridge("172.18.0.1")])
+    const list = ["172.17.0.1", "172.18.0.1", "172.19.0.1"].map((host) => bridge(host))
+    machine.onPeerCandidates(1, Candidate.toPeer([Candidate.make("srflx", CONNECTOR), ...list]), 0)
+    const paths = machine.samples(0).map(({ path }) => path)
+    expect(paths).toEqual([RELAY, direct(CONNECTOR), direct({ host: "172.19.0.1", port: 4_000 })])
+  })
+
   it("says udp_blocked instead where STUN found no UDP", () => {
     const machine = make()
     machine.onLocalCandidates([Candidate.make("host", CLIENT)], true, 0)
