@@ -1,5 +1,5 @@
 /** One process of one role, from its configuration to its end: what `sallyport run` does. */
-import { Console, Deferred, Effect, FiberSet, Schema, Stream } from "effect"
+import { Console, Deferred, Effect, FiberSet, Option, Schema, Stream } from "effect"
 import { MAX_NODES, Wanted } from "../actors/SignalingHubRpcs.ts"
 import { AdminError } from "../services/AdminError.ts"
 import * as AdminServer from "../services/AdminServer.ts"
@@ -54,9 +54,7 @@ export const run = (config: Config, options: Options): Effect.Effect<never, RunF
     const ready = JSON.stringify({ event: "ready", role, name, listen: running.listen })
     yield* options.logFormat === "json" ? Console.log(ready) : Effect.logInfo(`ready ${JSON.stringify(running.listen)}`)
     yield* Effect.addFinalizer(() => manager.stopping)
-    yield* manager.watch(
-      Effect.map(running.supervisor.status, (threads) => threads.every(({ state }) => state === "up"))
-    )
+    yield* manager.watch(Effect.map(running.supervisor.lost, (lost) => lost.length === 0))
     yield* manager.ready
     yield* Deferred.succeed(started, running)
     return yield* running.supervisor.awaitGiveUp
@@ -81,17 +79,28 @@ const routes = (started: Deferred.Deferred<Running>, recorder: Recorder): AdminS
   })
   const unavailable = (message: string) => Effect.fail(new AdminError({ code: "unavailable", message }))
   const onFailure = ({ message }: { readonly message: string }) => unavailable(message)
-  const onSuccess = (missing: ReadonlyArray<string>) =>
+  const okUnless = (missing: ReadonlyArray<string>) =>
     missing.length === 0 ? Effect.succeed(OK) : unavailable(missing.join("; "))
+  // Before it has started it answers, too: a node waits for its relay for as long as that takes.
+  const lost = Effect.flatMap(
+    Deferred.poll(started),
+    (polled) =>
+      Option.isNone(polled) ? Effect.succeed([]) : Effect.flatMap(polled.value, ({ supervisor }) => supervisor.lost)
+  )
   const decodePing = Schema.decodeUnknown(Schema.Struct({ peer: Schema.String }))
   const decodeNode = Schema.decodeUnknown(Schema.Struct({ node: Schema.String }))
   const failed = ({ message }: { readonly message: string }) => new AdminError({ code: "internal", message })
   return {
     ...InspectorFiles.routes,
     "GET /v1/events": () => Effect.succeed(new AdminServer.Events((send) => recorder.listen(send))),
-    "GET /healthz": () => Effect.succeed(OK),
+    "GET /healthz": () => Effect.flatMap(lost, okUnless),
     "GET /readyz": () =>
-      Effect.flatMap(running, ({ unready }) => Effect.matchEffect(unready, { onFailure, onSuccess })),
+      Effect.gen(function*() {
+        const { supervisor, unready } = yield* running
+        const down = yield* supervisor.down
+        if (down.length > 0) return yield* okUnless(down) // what they would say must not be waited for
+        return yield* Effect.matchEffect(unready, { onFailure, onSuccess: okUnless })
+      }),
     "GET /v1/status": () => Effect.flatMap(running, ({ status }) => Effect.mapError(status, failed)),
     "GET /v1/netcheck": () =>
       Effect.flatMap(running, ({ netcheck }) => netcheck === null ? notOfRelay : Effect.mapError(netcheck, failed)),

@@ -42,6 +42,9 @@ const entry = (): URL => {
   throw new Error("dist/actors/thread.worker.js is missing; run: npm run build")
 }
 
+/** Looked for at each start of a thread: an upgrade may take the file away for a moment. */
+const findEntry = Effect.try({ try: entry, catch: (cause) => (cause instanceof Error ? cause.message : String(cause)) })
+
 export const start = (options: {
   readonly config: Config
   readonly actors: ReadonlyArray<Any>
@@ -68,9 +71,10 @@ export const start = (options: {
       })),
       placement: placed,
       spawn: (thread) =>
-        actorsOn(thread).some((name) => APART.has(name))
-          ? Processes.processes({ entry: entry(), telemetry })(thread)
-          : Threads.workers({ entry: entry(), resourceLimits: limitsOf(thread), telemetry })(thread)
+        Effect.flatMap(findEntry, (entry) =>
+          actorsOn(thread).some((name) => APART.has(name))
+            ? Processes.processes({ entry, telemetry })(thread)
+            : Threads.workers({ entry, resourceLimits: limitsOf(thread), telemetry })(thread))
     })
     yield* supervisor.awaitUp
     return supervisor

@@ -7,13 +7,15 @@ import { existsSync } from "node:fs"
 import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { afterAll, beforeAll } from "vitest"
+import { afterAll, beforeAll, vi } from "vitest"
 import * as Processes from "../../src/actors/runtime/Processes.ts"
 import * as Threads from "../../src/actors/runtime/Threads.ts"
 import * as Bundle from "./runtime/Bundle.ts"
-import { eventually, kinds, QUIET, start, startBroken, startUp } from "./runtime/Harness.ts"
+import { eventually, kinds, QUIET, restart, start, startBroken, startUp } from "./runtime/Harness.ts"
 import { registry } from "./runtime/TestActors.ts"
 import { Broken, BrokenImport, Echo } from "./runtime/TestRpcs.ts"
+
+vi.setConfig({ testTimeout: 300_000, hookTimeout: 120_000 }) // a hung thread is ended by its own processor time
 
 let bundle: Bundle.Bundle
 beforeAll(async () => {
@@ -62,7 +64,7 @@ describe("a thread", () => {
     Effect.gen(function*() {
       const spawn = Threads.workers({ entry: entry(), telemetry: QUIET })
       const supervisor = yield* startBroken(spawn, "layer", {
-        restart: { first: "1 millis", max: "1 millis", forgetAfter: "10 seconds", limit: 1 },
+        restart: { ...restart, first: "1 millis", max: "1 millis", limit: 1 },
         deadlines: { boot: told === "boot deadline" ? "300 millis" : "10 seconds" }
       })
       const error = yield* Effect.flip(supervisor.awaitGiveUp)
@@ -77,7 +79,7 @@ describe("a thread", () => {
       const supervisor = yield* startBroken(
         Threads.workers({ entry: bundle.entry, telemetry: QUIET, resourceLimits: { maxOldGenerationSizeMb: 1 } }),
         "layer",
-        { restart: { first: "1 millis", max: "1 millis", forgetAfter: "10 seconds", limit: 1 } }
+        { restart: { ...restart, first: "1 millis", max: "1 millis", limit: 1 } }
       )
       const error = yield* Effect.flip(supervisor.awaitGiveUp)
       assert.include(error.lastError, "memory")
@@ -91,7 +93,7 @@ describe("a child process", () => {
   ])("$what is told and given up, with its actors", ({ entry, told }) =>
     Effect.gen(function*() {
       const supervisor = yield* startBroken(Processes.processes({ entry: entry(), telemetry: QUIET }), "layer", {
-        restart: { first: "1 millis", max: "1 millis", forgetAfter: "10 seconds", limit: 1 },
+        restart: { ...restart, first: "1 millis", max: "1 millis", limit: 1 },
         deadlines: { boot: told === "boot deadline" ? "300 millis" : "10 seconds" }
       })
       assert.include((yield* Effect.flip(supervisor.awaitGiveUp)).lastError, told)
@@ -135,11 +137,12 @@ describe("a thread whose event loop hangs", () => {
       const echo = supervisor.ref(Echo)
       const hung = yield* Effect.flip(echo.ask((client) => client.BlockThread(), { deadline: "200 millis" }))
       assert.strictEqual(hung.reason, "timed_out")
-      const during = echo.ask((client) => client.Echo({ n: 3 }), { deadline: "20 seconds" })
+      const during = echo.ask((client) => client.Echo({ n: 3 }), { deadline: "4 minutes" })
       assert.strictEqual((yield* Effect.flip(during)).reason, "died")
       assert.strictEqual(yield* during, 3)
       const [thread] = yield* supervisor.status
-      assert.include(thread, { incarnation: 2, lastError: "it answered nothing for too long" })
+      assert.strictEqual(thread?.incarnation, 2)
+      assert.match(thread?.lastError ?? "", /^its event loop hangs: it ran for \S+ s without a turn$/)
     }).pipe(Effect.provide(quiet)))
 })
 
@@ -161,7 +164,7 @@ describe("a thread inside a native library", () => {
         yield* thread.kill
         assert.strictEqual(yield* thread.ended, "the thread exited with code 1")
       }
-    }), 60_000)
+    }))
 })
 
 describe("a supervisor", () => {
@@ -215,7 +218,7 @@ describe("a supervisor", () => {
         yield* once(kinds[at % kinds.length] ?? inThread)
       }
       yield* eventually(Effect.sync(() => handles() === ""))
-    }).pipe(Effect.provide(quiet)), 60_000)
+    }).pipe(Effect.provide(quiet)))
 })
 
 /** Ports and workers of this process that are not closed. (Node's own list of active resources leaves idle ports out.) */

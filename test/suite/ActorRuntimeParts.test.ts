@@ -7,27 +7,43 @@ import { layerTest, Self } from "../../src/actors/runtime/Self.ts"
 import * as StopOrder from "../../src/actors/runtime/StopOrder.ts"
 
 describe("Restart", () => {
-  const delays = (upMs: number) => {
+  const policy: Restart.Policy = { ...Restart.DEFAULT, max: "2 seconds" }
+  /** Delays of the incarnations that follow one another, each of which was up for `upMs` and then died. */
+  const delays = (policy: Restart.Policy, { deaths = 10, upMs = 0, wasUp = true }) => {
     const seen: Array<number | "GiveUp"> = []
-    let row: Restart.Row = 0
-    for (let death = 0; death < 10; death++) {
-      const next = Restart.next({ ...Restart.DEFAULT, limit: 8 }, row, upMs, 0.5)
+    let row = Restart.NO_ROW
+    let nowMs = 5_000
+    for (let death = 0; death < deaths; death++) {
+      nowMs += upMs
+      const next = Restart.next(policy, row, { nowMs, upMs, wasUp, jitter: 0.5 })
       if (next._tag === "GiveUp") return [...seen, next._tag]
       seen.push(next.delayMs)
+      nowMs += next.delayMs
       row = next.row
     }
     return seen
   }
-  it("doubles from 25 ms to 2 s and gives up after the limit", () => {
-    assert.deepStrictEqual(delays(0), [25, 50, 100, 200, 400, 800, 1600, 2000, "GiveUp"])
+  it("doubles from 25 ms to the longest delay", () => {
+    assert.deepStrictEqual(delays(policy, { deaths: 9 }), [25, 50, 100, 200, 400, 800, 1600, 2000, 2000])
   })
-  it("begins a new row after ten seconds of health", () => {
-    assert.deepStrictEqual(delays(10_000), Array.from({ length: 10 }, () => 25))
-    assert.include(delays(9999), "GiveUp")
+  it("gives up after the limit what was never up", () => {
+    assert.deepStrictEqual(delays(Restart.DEFAULT, { wasUp: false }), [25, 50, 100, 200, 400, "GiveUp"])
+  })
+  it("gives up only when its patience is at an end what was up", () => {
+    const seen = delays(Restart.DEFAULT, { deaths: 100 })
+    assert.strictEqual(seen.at(-1), "GiveUp")
+    const waited = seen.slice(0, -1).reduce<number>((sum, delay) => sum + Number(delay), 0)
+    assert.isAtLeast(waited, 120_000)
+    assert.isAtMost(waited, 135_000)
+    assert.isAtMost(seen.length, 20)
+  })
+  it("begins a new row after a minute of health", () => {
+    assert.deepStrictEqual(delays(policy, { upMs: 60_000 }), Array.from({ length: 10 }, () => 25))
+    assert.include(delays(policy, { upMs: 59_999 }), "GiveUp")
   })
   it("stays within a fifth of the delay", () => {
     const at = (jitter: number) => {
-      const next = Restart.next(Restart.DEFAULT, 0, 0, jitter)
+      const next = Restart.next(policy, Restart.NO_ROW, { nowMs: 0, upMs: 0, wasUp: false, jitter })
       return next._tag === "Restart" ? next.delayMs : -1
     }
     assert.approximately(at(0), 20, 1e-9)

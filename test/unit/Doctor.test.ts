@@ -54,6 +54,21 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     /token create/
   ],
   ["descriptors are short", meeting(met), "poor", /open files.*3 times/, /LimitNOFILE/],
+  [
+    "a thread cannot be started again",
+    {
+      ...healthy,
+      threads: [{
+        ...thread,
+        state: "restarting",
+        lastError: "EMFILE: too many open files\n at x",
+        actors: [{ ...actor, state: "waiting" }]
+      }]
+    },
+    "broken",
+    /^actor streamMux is waiting: its thread data is restarting: EMFILE: too many open files$/,
+    /log/
+  ],
   ["no leg is bound", status({ leg: { kind: null, reason: "no answer" } }), "broken", /no answer/, /UDP or HTTPS/],
   [
     "the connector refused flows",

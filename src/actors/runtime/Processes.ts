@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url"
 import { MessageChannel } from "node:worker_threads"
 import type { Settings } from "../../services/Telemetry.ts"
 import * as IpcPorts from "./IpcPorts.ts"
+import * as Pulse from "./Pulse.ts"
 import type { Spawn } from "./Threads.ts"
 
 export interface ProcessOptions {
@@ -31,6 +32,13 @@ export const processes = (options: ProcessOptions): Spawn => (thread) =>
   Effect.gen(function*() {
     const ended = yield* Deferred.make<string>()
     const { port1: control, port2 } = new MessageChannel()
+    let why: string | null = null
+    let ports: IpcPorts.IpcPorts | null = null
+    let messages = 0
+    const tell = (reason: string) => {
+      ports?.close()
+      Deferred.unsafeDone(ended, Effect.succeed(why ?? reason))
+    }
     const child = yield* Effect.acquireRelease(
       Effect.try({
         try: () =>
@@ -38,29 +46,33 @@ export const processes = (options: ProcessOptions): Spawn => (thread) =>
             execArgv: [...options.execArgv ?? []],
             serialization: "advanced",
             stdio: ["ignore", 2, 2, "ipc"] // standard output is the parent's own
-          }),
+          })
+            .on("error", (error) => tell(error.message))
+            .on("exit", (code, signal) => tell(`the process ended with ${signal ?? `code ${code}`}`)),
         catch: String
       }),
       (child) => end(child, Deferred.await(ended))
     )
-    let why: string | null = null
-    const ports = IpcPorts.make("parent", {
+    // Without file descriptors there is neither a process nor a channel to it, and `error` follows.
+    if (child.pid === undefined) return yield* Effect.flatMap(Deferred.await(ended), Effect.fail)
+    const pulse = yield* Effect.acquireRelease(
+      Effect.sync(() => Pulse.ofChild(child.pid, () => messages)),
+      (pulse) => Effect.sync(() => pulse.close())
+    )
+    const carrier = ports = IpcPorts.make("parent", {
       send: (message, done) => void child.send(message as Begin, done)
     }, (reason) => {
       why = reason
       child.kill("SIGKILL")
     })
-    const tell = (reason: string) => {
-      ports.close()
-      Deferred.unsafeDone(ended, Effect.succeed(why ?? reason))
-    }
-    child.on("error", (error) => tell(error.message))
-    child.on("exit", (code, signal) => tell(`the process ended with ${signal ?? `code ${code}`}`))
-    child.on("message", ports.onMessage)
+    child.on("message", (message) => {
+      messages++
+      carrier.onMessage(message)
+    })
     const begin: Begin = { thread, telemetry: options.telemetry }
     child.send(begin)
-    ports.open(CONTROL, port2)
-    return { control, ended: Deferred.await(ended), kill: end(child, Deferred.await(ended)) }
+    carrier.open(CONTROL, port2)
+    return { control, pulse, ended: Deferred.await(ended), kill: end(child, Deferred.await(ended)) }
   })
 
 /** By force: whoever wants its actors' finalizers to run has asked it to shut down before. */

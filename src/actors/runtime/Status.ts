@@ -1,5 +1,5 @@
 /** What the supervisor tells of its threads and actors. */
-import type * as Restart from "./Restart.ts"
+import * as Restart from "./Restart.ts"
 import type { Health } from "./ThreadContract.ts"
 
 export type State = "waiting" | "starting" | "up" | "restarting" | "gave_up" | "stopped"
@@ -41,19 +41,22 @@ export type Entry = {
   restarts: number
   since: number
   sinceMonotonicMs: number
+  /** When it was last up, or was made; `null` while it is up, and once it is stopped. Monotonic ms. */
+  downSinceMs: number | null
   lastError: string | null
   isOptional: boolean
 }
 
-export const newEntry = (kind: Entry["kind"], name: string): Entry => ({
+export const newEntry = (kind: Entry["kind"], name: string, nowMs: number): Entry => ({
   kind,
   name,
   state: "waiting",
   incarnation: 0,
-  row: 0,
+  row: Restart.NO_ROW,
   restarts: 0,
   since: 0,
   sinceMonotonicMs: 0,
+  downSinceMs: nowMs,
   lastError: null,
   isOptional: false
 })

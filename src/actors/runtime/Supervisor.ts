@@ -5,6 +5,7 @@
 import { type Rpc, RpcClient, type RpcGroup } from "@effect/rpc"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
 import {
+  Cause,
   Clock,
   Deferred,
   Duration,
@@ -24,6 +25,7 @@ import * as SpanRing from "../../services/telemetry/SpanRing.ts"
 import { NotStarted } from "./Actor.ts"
 import type { ActorAddress, Any as AnyAddress } from "./ActorAddress.ts"
 import * as ActorRef from "./ActorRef.ts"
+import * as Liveness from "./Liveness.ts"
 import * as MessagePortProtocol from "./MessagePortProtocol.ts"
 import * as Placement from "./Placement.ts"
 import * as Restart from "./Restart.ts"
@@ -47,11 +49,14 @@ export interface ActorSpec {
 }
 
 export interface Deadlines {
-  /** From asking for a thread until it answers, and from loading an actor until it is up. */
+  /**
+   * How long a thread may take until it answers, and an actor until it is up. Time in which the thread waits for a processor
+   * does not count.
+   */
   readonly boot: Duration.DurationInput
   /** For each actor to stop, and then for each thread to end by itself. */
   readonly stop: Duration.DurationInput
-  /** A thread that answers nothing for this long is killed. */
+  /** How long a thread may run without a turn of its event loop until it is killed; see `Liveness.verdict`. */
   readonly health: Duration.DurationInput
 }
 
@@ -86,11 +91,21 @@ export interface Supervisor {
   /** When each actor has been up once. */
   readonly awaitUp: Effect.Effect<void, GaveUp>
   readonly awaitGiveUp: Effect.Effect<never, GaveUp>
+  /** What is not up now: each thread and actor in words. Leaves out what the process can do without. */
+  readonly down: Effect.Effect<ReadonlyArray<string>>
+  /** Those of `down` that have not been up for `LOST_AFTER`, so that only a restart of the process may help. */
+  readonly lost: Effect.Effect<ReadonlyArray<string>>
   /** Ends the thread at once, as a crash would; it is restarted. Unknown names are ignored. */
   readonly kill: (thread: string) => Effect.Effect<void>
 }
 
 const HEALTH_INTERVAL = Duration.seconds(1)
+/** What a thread has sent may lie unread in main's event loop for a turn or two. */
+const LAST_CHANCE = Duration.millis(50)
+/** How often an actor's boot deadline is compared with the time that its thread was given. */
+const BOOT_LOOK = Duration.millis(100)
+/** Longer than the patience of `Restart.DEFAULT`, after which the process ends by itself. */
+const LOST_AFTER = Duration.minutes(3)
 /** An ended thread also closes its port: the reason it ended with is worth waiting for. */
 const PORT_CLOSED_GRACE = Duration.seconds(1)
 const EVENTS_CAPACITY = 256
@@ -109,6 +124,8 @@ type ThreadEntry = Status.Entry & {
   host: Deferred.Deferred<Host>
   running: Thread | null
   health: Health | null
+  /** How this incarnation has spent its time. */
+  life: Liveness.State
 }
 type ActorEntry = Status.Entry & {
   readonly spec: ActorSpec
@@ -160,6 +177,8 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     metrics: world.metrics.read,
     spans: readSpans(world),
     events: Stream.fromPubSub(world.events),
+    down: notUp(world, Duration.zero),
+    lost: notUp(world, LOST_AFTER),
     awaitUp: Effect.forEach(world.actors.values(), (it) => Deferred.await(it.firstUp), { discard: true }).pipe(
       Effect.raceFirst(Deferred.await(world.gaveUp))
     ),
@@ -176,12 +195,19 @@ const makeWorld = Effect.fnUntraced(function*(options: Options) {
   const actors = new Map<string, ActorEntry>()
   for (const [name, names] of placement) {
     const host = yield* Deferred.make<Host>()
-    const thread: ThreadEntry = { ...Status.newEntry("thread", name), actors: [], host, running: null, health: null }
+    const thread: ThreadEntry = {
+      ...Status.newEntry("thread", name, yield* monotonicMs),
+      actors: [],
+      host,
+      running: null,
+      health: null,
+      life: Liveness.start(yield* monotonicMs)
+    }
     threads.set(name, thread)
     for (const spec of options.actors) {
       if (!names.includes(spec.address.name)) continue
       const actor: ActorEntry = {
-        ...Status.newEntry("actor", spec.address.name),
+        ...Status.newEntry("actor", spec.address.name, yield* monotonicMs),
         spec,
         thread,
         firstUp: yield* Deferred.make<void>(),
@@ -222,32 +248,55 @@ const readSpans = ({ threads }: World) =>
       Effect.flatMap(hostOf(thread), ({ client }) =>
         client.Spans()).pipe(
           Effect.timeout(RuntimeMetrics.DEADLINE),
-          Effect.map((snapshot) => [thread.name, snapshot] as const),
-          Effect.option
+          Effect.map((snapshot) => [[thread.name, snapshot] as const]),
+          Effect.catchAllCause(() => Effect.succeed([]))
         ), { concurrency: "unbounded" })
-    return Object.fromEntries([["main", own] as const, ...asked.flatMap(Option.toArray)])
+    return Object.fromEntries([["main", own] as const, ...asked.flat()])
   })
+
+const notUp = ({ threads }: World, atLeast: Duration.Duration) =>
+  Effect.map(
+    monotonicMs,
+    (now) =>
+      [...threads.values()].flatMap((thread) => [thread, ...thread.actors]).flatMap((entry) => {
+        const downMs = entry.downSinceMs === null ? -1 : now - entry.downSinceMs
+        if (entry.isOptional || downMs < Duration.toMillis(atLeast)) return []
+        const why = entry.lastError === null ? "" : `; last error: ${entry.lastError.split("\n")[0]}`
+        return [`${entry.kind} ${entry.name} has not been up for ${Math.round(downMs / 1000)} s (${entry.state}${why})`]
+      })
+  )
 
 const runThread = (world: World, thread: ThreadEntry): Effect.Effect<never> =>
   Effect.gen(function*() {
     thread.incarnation++
     yield* mark(world, thread, "starting", null)
     const gone = yield* Deferred.make<void>()
-    const why = yield* hostThread(world, thread, gone).pipe(Effect.scoped, Effect.merge)
-    thread.host = yield* Deferred.make<Host>()
+    const why = yield* hostThread(world, thread, gone).pipe(Effect.scoped, Effect.merge, orDefect)
+    // One that died before it was up leaves its actors waiting for this same one.
+    if (yield* Deferred.isDone(thread.host)) thread.host = yield* Deferred.make<Host>()
     thread.running = null
     thread.health = null
     yield* Deferred.succeed(gone, undefined)
     yield* backOff(world, thread, why)
   }).pipe(Effect.forever)
 
+/** A defect of one incarnation must not end the loop that starts the next one. It is not told of the loop's own interruption. */
+const orDefect = <E, R>(why: Effect.Effect<string, E, R>): Effect.Effect<string, E, R> =>
+  Effect.catchAllDefect(why, (defect) => Effect.succeed(`internal error: ${Cause.pretty(Cause.die(defect))}`)).pipe(
+    Effect.catchSomeCause((cause) =>
+      Cause.isInterruptedOnly(cause) ? Option.some(Effect.succeed("it was interrupted")) : Option.none()
+    )
+  )
+
 /** One incarnation of a thread. Fails or succeeds with why it ended. */
 const hostThread = Effect.fnUntraced(function*(world: World, entry: ThreadEntry, gone: Deferred.Deferred<void>) {
+  entry.life = Liveness.start(yield* monotonicMs)
   const thread = yield* world.spawn(entry.name)
   const connection = yield* MessagePortProtocol.makeClient(thread.control)
   const client = yield* RpcClient.make(ThreadRpcs, { disableTracing: true }).pipe(
     Effect.provideService(RpcClient.Protocol, connection.protocol)
   )
+  yield* Effect.addFinalizer(() => connection.hangUp) // before the client's end, so that calls in flight fail
   entry.running = thread
   yield* Effect.addFinalizer((exit) =>
     Exit.isInterrupted(exit)
@@ -264,41 +313,68 @@ const hostThread = Effect.fnUntraced(function*(world: World, entry: ThreadEntry,
     "its control port closed"
   )
   const ended = Effect.raceFirst(thread.ended, portClosed)
-  yield* client.Health().pipe(
-    untilGone,
-    Effect.raceFirst(Effect.flatMap(ended, Effect.fail)),
-    Effect.timeoutFail({
-      duration: world.deadlines.boot,
-      onTimeout: () => "it did not answer within the boot deadline"
+  const ask = Effect.tap(untilGone(client.Health()), () =>
+    Effect.sync(() => {
+      entry.life = Liveness.onAnswer(entry.life)
+    }))
+  const onHealth = (health: Health) =>
+    Effect.sync(() => {
+      entry.health = health
+      world.metrics.onHealth(entry.name, health)
     })
+  const work = Effect.gen(function*() {
+    yield* ask
+    yield* mark(world, entry, "up", null)
+    yield* Deferred.succeed(entry.host, { client, gone })
+    const deaths = untilGone(Stream.runForEach(client.Deaths(), (death) => tellDeath(world, death)))
+    const health = Effect.forever(Effect.delay(Effect.flatMap(ask, onHealth), HEALTH_INTERVAL))
+    return yield* Effect.all([health, deaths], { concurrency: 2, discard: true })
+  })
+  return yield* Effect.zipRight(work, Effect.never).pipe(
+    Effect.raceFirst(ended),
+    Effect.raceFirst(judge(world, entry, thread))
   )
-  yield* mark(world, entry, "up", null)
-  yield* Deferred.succeed(entry.host, { client, gone })
-  const deaths = untilGone(Stream.runForEach(client.Deaths(), (death) => tellDeath(world, death)))
-  const health = client.Health().pipe(
-    untilGone,
-    Effect.timeoutFail({ duration: world.deadlines.health, onTimeout: () => "it answered nothing for too long" }),
-    Effect.tap((health) =>
-      Effect.sync(() => {
-        entry.health = health
-        world.metrics.onHealth(entry.name, health)
-      })
-    ),
-    Effect.delay(HEALTH_INTERVAL),
-    Effect.forever
-  )
-  return yield* Effect.raceAll([ended, Effect.merge(health), Effect.zipRight(deaths, Effect.never)])
 })
 
-/** A call of a thread that fails does so because the thread is going, and that is told (with its reason) elsewhere. */
+/** Fails with the reason when the thread must be ended: it took too long to boot, or it is dead. */
+const judge = (world: World, entry: ThreadEntry, { pulse }: Thread): Effect.Effect<never, string> => {
+  const limitMs = Duration.toMillis(world.deadlines.health)
+  const bootMs = Duration.toMillis(world.deadlines.boot)
+  const look = Effect.map(monotonicMs, (now) => {
+    entry.life = Liveness.onReading(entry.life, pulse.read(), now)
+    if (entry.state === "up") return Liveness.verdict(entry.life, limitMs)
+    return entry.life.givenMs >= bootMs ? "it did not answer within the boot deadline" : null
+  })
+  const confirm = (why: string | null) => why === null ? Effect.succeed(null) : Effect.delay(look, LAST_CHANCE)
+  return Effect.delay(Effect.flatMap(look, confirm), Liveness.SAMPLE_MS).pipe(
+    Effect.flatMap((why) => why === null ? Effect.void : Effect.fail(why)),
+    Effect.forever
+  )
+}
+
+/** Waits until a thread has run or slept for this long. */
+const afterGiven = (thread: ThreadEntry, duration: Duration.DurationInput): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const untilMs = thread.life.givenMs + Duration.toMillis(duration)
+    return Effect.asVoid(Effect.repeat(Effect.sleep(BOOT_LOOK), { until: () => thread.life.givenMs >= untilMs }))
+  })
+
+/**
+ * A call of a thread that fails does so because the thread is going, and that is told (with its reason) elsewhere. The same is
+ * true of one that somebody else interrupted: this handler is not run when the caller itself is interrupted.
+ */
 const untilGone = <A, E, R>(
   call: Effect.Effect<A, E | RpcClientError, R>
 ): Effect.Effect<A, Exclude<E, RpcClientError>, R> =>
-  Effect.catchIf(call, (error) => error instanceof RpcClientError, () => Effect.never) as Effect.Effect<
+  Effect.catchSomeCause(call, (cause) => isGoing(cause) ? Option.some(Effect.never) : Option.none()) as Effect.Effect<
     A,
     Exclude<E, RpcClientError>,
     R
   >
+
+const isGoing = (cause: Cause.Cause<unknown>): boolean =>
+  Cause.isInterruptedOnly(cause) ||
+  Option.exists(Cause.failureOption(cause), (error) => error instanceof RpcClientError)
 
 const tellDeath = (world: World, { incarnation, message, name }: Death) => {
   const actor = world.actors.get(name)
@@ -308,7 +384,10 @@ const tellDeath = (world: World, { incarnation, message, name }: Death) => {
 const runActor = (world: World, actor: ActorEntry): Effect.Effect<never> =>
   Effect.gen(function*() {
     const host = yield* Deferred.await(actor.thread.host)
-    const why = yield* Effect.raceFirst(incarnate(world, actor, host), Effect.as(Deferred.await(host.gone), null))
+    const why = yield* Effect.raceFirst(
+      orDefect(incarnate(world, actor, host)),
+      Effect.as(Deferred.await(host.gone), null)
+    )
     actor.loaded = null
     if (why === null) {
       actor.restarts++
@@ -329,12 +408,10 @@ const incarnate = Effect.fnUntraced(function*(world: World, actor: ActorEntry, h
     for (const used of uses) yield* connectIfUp(world, actor, world.actors.get(used.name))
     yield* host.client.Start({ ...which, config })
   })
-  yield* untilGone(boot).pipe(
-    Effect.timeoutFail({
-      duration: world.deadlines.boot,
-      onTimeout: () =>
-        new NotStarted({ actor: actor.name, reason: "timed_out", message: "not up within the boot deadline" })
-    })
+  const late = new NotStarted({ actor: actor.name, reason: "timed_out", message: "not up within the boot deadline" })
+  yield* Effect.raceFirst(
+    untilGone(boot),
+    Effect.zipRight(afterGiven(actor.thread, world.deadlines.boot), Effect.fail(late))
   )
   yield* mark(world, actor, "up", null)
   yield* Deferred.succeed(actor.firstUp, undefined)
@@ -369,19 +446,20 @@ const connect = (
     const { port1, port2 } = new MessageChannel()
     return Effect.all([host.client.Serve({ name, incarnation, port: port2 }), giveToCaller(port1)], { concurrency: 2 })
       .pipe(
-        Effect.timeout(world.deadlines.boot),
-        Effect.catchAll(() => Effect.sync(() => (port1.close(), port2.close()))), // an end that was not given away closes both
+        // An end that was not given away closes both. A thread that is only slow answers in the end.
+        Effect.catchAllCause(() => Effect.sync(() => (port1.close(), port2.close()))),
         Effect.forkIn(world.scope)
       )
   })
 
 /** Waits for the next try; for ever, once that is given up. */
 const backOff = Effect.fnUntraced(function*(world: World, entry: ThreadEntry | ActorEntry, why: string) {
-  const upMs = entry.state === "up" ? (yield* monotonicMs) - entry.sinceMonotonicMs : 0
+  const nowMs = yield* monotonicMs
+  const upMs = entry.state === "up" ? nowMs - entry.sinceMonotonicMs : 0
   const actors = "actors" in entry ? entry.actors : [entry]
   const wasUp = (yield* Effect.forEach(actors, ({ firstUp }) => Deferred.isDone(firstUp))).every((isDone) => isDone)
   const policy = entry.isOptional && wasUp ? { ...world.policy, max: OPTIONAL_MAX, limit: Infinity } : world.policy
-  const next = Restart.next(policy, entry.row, upMs, yield* Random.next)
+  const next = Restart.next(policy, entry.row, { nowMs, upMs, wasUp, jitter: yield* Random.next })
   if (next._tag === "Restart") {
     entry.row = next.row
     entry.restarts++
@@ -415,7 +493,8 @@ const stopActors = Effect.fnUntraced(function*(world: World) {
       yield* actor.loaded.client.Stop({ name, incarnation: actor.incarnation }).pipe(
         Effect.interruptible,
         Effect.timeout(world.deadlines.stop),
-        Effect.catchAll((error) => Effect.logWarning("actor did not stop in time", error.message)),
+        // Also when the thread is interrupted or ends meanwhile: the others are still to be stopped.
+        Effect.catchAllCause((cause) => Effect.logWarning("actor did not stop in time", Cause.squash(cause))),
         Effect.annotateLogs({ actor: name })
       )
       actor.loaded = null
@@ -430,6 +509,8 @@ const mark = Effect.fnUntraced(
     entry.state = state
     entry.since = yield* Clock.currentTimeMillis
     entry.sinceMonotonicMs = yield* monotonicMs
+    if (state === "up" || state === "stopped") entry.downSinceMs = null
+    else entry.downSinceMs ??= entry.sinceMonotonicMs
     entry.lastError = message ?? entry.lastError
     const { incarnation, kind, name, since: at } = entry
     yield* PubSub.publish(world.events, { at, kind, name, state, incarnation, message })

@@ -36,6 +36,7 @@ export const run = Effect.fnUntraced(function*(
     Effect.provide(host),
     Effect.forkScoped
   )
+  yield* Effect.addFinalizer(() => connection.hangUp) // last added, first run: as in `Actor.serve`
   yield* Effect.raceFirst(Deferred.await(shutdown), connection.closed)
 }, Effect.scoped)
 

@@ -2,10 +2,12 @@
 import { Cause, Effect, Exit } from "effect"
 import { parentPort, workerData } from "node:worker_threads"
 import * as Telemetry from "../../services/Telemetry.ts"
+import * as Pulse from "./Pulse.ts"
 import * as ThreadHost from "./ThreadHost.ts"
 import { END, type WorkerData } from "./Threads.ts"
 
 export const run = (registry: ThreadHost.Registry): void => {
+  Pulse.begin()
   const { control, telemetry, thread } = workerData as WorkerData
   parentPort?.on("message", (message) => {
     if (message === END) process.exit(1) // in a worker thread this ends the thread only

@@ -185,9 +185,12 @@ const ofCrashLoop = (what: string, deaths: ReadonlyArray<StateEntry>): ReadonlyA
 }
 
 const ofActors = (facts: Facts): ReadonlyArray<Finding> =>
-  facts.threads.flatMap(({ actors }) => actors).flatMap(({ lastError, name, queues, state }) => {
+  facts.threads.flatMap((thread) => thread.actors.map((actor) => ({ actor, thread }))).flatMap(({ actor, thread }) => {
+    const { lastError, name, queues, state } = actor
     const deaths = recentDeaths("actor", name, facts)
-    const why = firstLine(deaths.at(-1)?.message ?? lastError)
+    const why = thread.state === "up" ?
+      firstLine(deaths.at(-1)?.message ?? lastError)
+      : `its thread ${thread.name} is ${thread.state}: ${firstLine(thread.lastError)}`
     if (state !== "up") {
       return [
         broken(

@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Processes from "../../../src/actors/runtime/Processes.ts"
+import type * as Restart from "../../../src/actors/runtime/Restart.ts"
 import * as Supervisor from "../../../src/actors/runtime/Supervisor.ts"
 import * as Threads from "../../../src/actors/runtime/Threads.ts"
 import * as Telemetry from "../../../src/services/Telemetry.ts"
@@ -51,8 +52,14 @@ process.on("exit", () => rmSync(dir, { recursive: true, force: true }))
 let channels = 0
 export const newChannel = () => join(dir, String(++channels))
 
-/** Fast enough for tests; the limit and the shape are the default's. */
-export const restart = { first: "10 millis", max: "100 millis", forgetAfter: "10 seconds", limit: 5 } as const
+/** Fast enough for tests, and without patience. The limit and the shape are the default's. */
+export const restart: Restart.Policy = {
+  first: "10 millis",
+  max: "100 millis",
+  forgetAfter: "10 seconds",
+  limit: 5,
+  patience: 0
+}
 
 /** `more`: of every actor. */
 export const start = (

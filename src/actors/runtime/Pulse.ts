@@ -1,0 +1,141 @@
+/**
+ * Shows from outside whether a thread makes progress: its event loop counts its turns in shared memory, and the system says how
+ * much processor time the thread got. Imports nothing but Node's own modules, because a thread begins with it.
+ */
+import { closeSync, openSync, readdirSync, readlinkSync, readSync } from "node:fs"
+import { isMainThread, workerData } from "node:worker_threads"
+import type { Reading } from "./Liveness.ts"
+
+export interface Pulse {
+  /** Never throws and never waits. */
+  readonly read: () => Reading
+  readonly close: () => void
+}
+
+export interface WorkerPulse extends Pulse {
+  /** Runs what starts the thread and finds out which thread of this process that is, before it can say so itself. */
+  readonly starting: <A>(start: () => A) => A
+}
+
+/** Slots of the shared memory: the system's id of the thread (0: not known yet), and the beats. */
+const TID = 0
+const BEATS = 1
+export const SHARED_BYTES = 8
+/** Short enough that each reading of a healthy thread shows a beat. */
+const BEAT_MS = 200
+
+/** Unit of processor times in `/proc/PID/stat`: `USER_HZ` is 100 on every architecture that Node supports. */
+const TICK_MS = 10
+
+let isBeating = false
+
+/** Called by a worker thread as early as it can. Does nothing in a process's main thread. */
+export const begin = (): void => {
+  const shared: unknown = isMainThread ? undefined : (workerData as { readonly pulse?: unknown } | null)?.pulse
+  if (isBeating || !(shared instanceof SharedArrayBuffer)) return
+  isBeating = true
+  const slots = new Int32Array(shared)
+  Atomics.store(slots, TID, ownTid())
+  setInterval(() => Atomics.add(slots, BEATS, 1), BEAT_MS).unref()
+}
+
+/** Pulse of a worker thread that was given `shared` as the `pulse` of its `workerData`. */
+export const ofWorker = (shared: SharedArrayBuffer): WorkerPulse => {
+  const slots = new Int32Array(shared)
+  const beats = () => Atomics.load(slots, BEATS)
+  if (process.platform !== "linux") {
+    return { read: () => ofProcess(beats()), close: () => undefined, starting: (start) => start() }
+  }
+  const pulse = ofTask(() => {
+    const tid = Atomics.load(slots, TID)
+    return tid === 0 ? null : `/proc/self/task/${tid}`
+  }, beats)
+  const starting = <A>(start: () => A): A => {
+    const before = tasks()
+    const started = start()
+    const added = tasks().filter((tid) => !before.includes(tid))
+    // With several new ones the thread says later which one it is.
+    if (added.length === 1) Atomics.compareExchange(slots, TID, 0, Number(added[0]))
+    return started
+  }
+  return { ...pulse, starting }
+}
+
+/** Pulse of the main thread of a child process. `beats`: how many messages have come from it. */
+export const ofChild = (pid: number | undefined, beats: () => number): Pulse =>
+  ofTask(() => (pid === undefined || process.platform !== "linux" ? null : `/proc/${pid}/task/${pid}`), beats)
+
+/** Pulse of something that shares its thread with the supervisor. */
+export const NONE: Pulse = {
+  read: () => ({ beats: 0, cpuMs: null, waitedMs: 0, isAsleep: true }),
+  close: () => undefined
+}
+
+/** Threads of this process by the system's ids; empty if they cannot be listed. */
+const tasks = (): ReadonlyArray<string> => {
+  try {
+    return readdirSync("/proc/self/task")
+  } catch {
+    return []
+  }
+}
+
+const ownTid = (): number => {
+  try {
+    return Number(readlinkSync("/proc/thread-self").split("/").at(-1))
+  } catch {
+    return 0 // not Linux
+  }
+}
+
+/** Where the system does not tell of one thread: a thread cannot have run for longer than its whole process did. */
+const ofProcess = (beats: number): Reading => {
+  const { system, user } = process.cpuUsage()
+  return { beats, cpuMs: (system + user) / 1e3, waitedMs: 0, isAsleep: true }
+}
+
+const ofTask = (directory: () => string | null, beats: () => number): Pulse => {
+  let files: { readonly schedstat: number; readonly stat: number } | null = null
+  const buffer = Buffer.alloc(1024)
+  const text = (fd: number) => buffer.toString("latin1", 0, readSync(fd, buffer, 0, buffer.length, 0))
+  return {
+    read: () => {
+      try {
+        const path = directory()
+        if (path === null) return { beats: beats(), cpuMs: null, waitedMs: 0, isAsleep: true }
+        // They stay open, so that a reading needs no descriptor when the process has run out of them.
+        files ??= open(path)
+        const [ranNs, waitedNs] = text(files.schedstat).split(" ")
+        const stat = text(files.stat)
+        // proc_pid_stat(5): the name before these fields may hold anything.
+        const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
+        const [state, utime, stime] = [fields[0], fields[11], fields[12]]
+        return {
+          beats: beats(),
+          // A kernel without scheduler statistics has zeros in the first file.
+          cpuMs: Math.max(Number(ranNs) / 1e6, (Number(utime) + Number(stime)) * TICK_MS),
+          waitedMs: Number(waitedNs) / 1e6,
+          isAsleep: state !== "R" && state !== "D"
+        }
+      } catch {
+        return { beats: beats(), cpuMs: null, waitedMs: 0, isAsleep: true } // it is gone
+      }
+    },
+    close: () => {
+      if (files === null) return
+      closeSync(files.schedstat)
+      closeSync(files.stat)
+      files = null
+    }
+  }
+}
+
+const open = (path: string) => {
+  const schedstat = openSync(`${path}/schedstat`, "r")
+  try {
+    return { schedstat, stat: openSync(`${path}/stat`, "r") }
+  } catch (error) {
+    closeSync(schedstat)
+    throw error
+  }
+}
