@@ -215,6 +215,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
     SessionsLost: (payload) => withClient((client) => client.SessionsLost(payload)),
     Presence: (payload) => withClient((client) => client.Presence(payload)),
     Renew: (payload) => withClient((client) => client.Renew(payload)),
+    Resources: () =>
+      withClient((client) =>
+        Effect.map(Stream.runCollect(Stream.take(client.Resources(), MAX_RESOURCES)), (all) => [...all])
+      ),
     TurnCredentials: () => withClient((client) => client.TurnCredentials()),
     Forward: (payload) => withClient((client) => client.Forward(payload)),
     Events: () =>
@@ -244,6 +248,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
     AwaitUp: () => Effect.asVoid(Stream.runHead(Stream.filter(link.changes, Option.isSome)))
   })
 })
+
+/** Resources that one answer to an operator lists at most; a relay is not trusted to say less. */
+const MAX_RESOURCES = 1000
 
 const isLinkError = (error: unknown): error is RpcClientError => error instanceof RpcClientError
 

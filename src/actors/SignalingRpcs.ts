@@ -1,6 +1,7 @@
 /** What a node's other actors may ask of its SignalingActor. No behaviour here: importing this file must not pull in the actor. */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
+import { Resource } from "../protocol/Documents.ts"
 import { NodeKey } from "../protocol/NodeKey.ts"
 import { PRESENCES } from "../protocol/PeerLoss.ts"
 import { Signed } from "../protocol/Signed.ts"
@@ -65,6 +66,8 @@ export class SignalingRpcs extends RpcGroup.make(
     success: Schema.Struct({ grant: Signed, ticket: Signed }),
     error: Schema.Union(DialRefused, SignalingDown)
   }),
+  /** What this node may reach, as the relay says now. */
+  Rpc.make("Resources", { success: Schema.Array(Resource), error: SignalingDown }),
   Rpc.make("TurnCredentials", { success: TurnServers, error: Schema.Union(NoTurn, SignalingDown) }),
   Rpc.make("Forward", {
     payload: { session: SessionId, box: Schema.Uint8ArrayFromSelf },

@@ -37,13 +37,8 @@ import * as Actor from "./runtime/Actor.ts"
 import { Peers } from "./runtime/Peers.ts"
 import * as Self from "./runtime/Self.ts"
 import { type NodeEvent, Signaling } from "./SignalingRpcs.ts"
-import { Forward, type IceEvent, LINK_ADDRESS, StreamMux, StreamMuxRpcs } from "./StreamMuxRpcs.ts"
+import { Endpoint, Forward, type IceEvent, LINK_ADDRESS, StreamMux, StreamMuxRpcs } from "./StreamMuxRpcs.ts"
 import type { ControlDatagram } from "./StunRpcs.ts"
-
-const Endpoint = Schema.Union(
-  Schema.Struct({ host: Schema.String, port: Schema.Int }),
-  Schema.Struct({ path: Schema.String })
-)
 
 export const Config = Schema.Struct({
   stateDir: Schema.String,
@@ -300,7 +295,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
         }))
       ),
     Refusals: () => Effect.sync(() => refusals.recent(clock.unsafeCurrentTimeMillis())),
-    SetForwards: ({ forwards }) => doors.setForwards(forwards),
+    SetDoors: doors.set,
     Listeners: () => Effect.sync(doors.addresses)
   })
 })

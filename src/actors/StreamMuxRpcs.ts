@@ -52,6 +52,12 @@ export const Listeners = Schema.Struct({
 })
 export type Listeners = typeof Listeners.Type
 
+/** Where a listener listens: an address, or a unix socket. */
+export const Endpoint = Schema.Union(
+  Schema.Struct({ host: Schema.String, port: Schema.Int }),
+  Schema.Struct({ path: Schema.String })
+)
+
 export const Forward = Schema.Struct({
   listen: Schema.Struct({ host: Schema.String, port: Schema.Int }),
   resource: Schema.String,
@@ -106,8 +112,11 @@ export class StreamMuxRpcs extends RpcGroup.make(
   Rpc.make("Status", { success: Schema.Array(SessionStatus) }),
   /** The last 10 minutes' refused flows, the newest first. */
   Rpc.make("Refusals", { success: Schema.Array(Refusal) }),
-  /** Opens what is new and closes what is gone; flows that run go on. All or nothing. */
-  Rpc.make("SetForwards", { payload: { forwards: Schema.Array(Forward) }, error: ListenFailed }),
+  /** Opens the listeners that are new and closes those that are gone. Open flows go on. If one fails, nothing changes. */
+  Rpc.make("SetDoors", {
+    payload: { socks5: Schema.NullOr(Endpoint), forwards: Schema.Array(Forward) },
+    error: ListenFailed
+  }),
   Rpc.make("Listeners", { success: Listeners })
 ).merge(PathDriverRpcs, UdpControlRpcs) {}
 

@@ -13,6 +13,7 @@ import { Backend, type LogFormat } from "./Backend.ts"
 import { type CliError, failure, fromError, usage } from "./CliError.ts"
 import * as NetcheckTable from "./NetcheckTable.ts"
 import * as RelayTemplate from "./RelayTemplate.ts"
+import * as StatusHead from "./StatusHead.ts"
 import { bytes, colour, table } from "./Table.ts"
 
 const loadRelay = (file: string): Effect.Effect<Config.RelayConfig, CliError> =>
@@ -190,11 +191,26 @@ export const status = (options: { readonly config: string; readonly json: boolea
     const { peers, signaling } = yield* Schema.decodeUnknown(Status)(answer).pipe(
       Effect.mapError(() => failure(Asker.OTHER_VERSION))
     )
-    if (options.json) return yield* Console.log(JSON.stringify(answer))
+    const head = yield* Effect.orElseSucceed(Schema.decodeUnknown(StatusHead.Head)(answer), (): StatusHead.Head => ({}))
+    const resources = head.self?.role === "client" && head.signaling?.state === "up"
+      ? yield* resourcesOf(config, options.config)
+      : null
+    if (options.json) {
+      return yield* Console.log(JSON.stringify(resources === null ? answer : { ...(answer as object), resources }))
+    }
+    const lines = StatusHead.render(head, resources, Asker.hasColours())
+    if (lines.length > 0) yield* Console.log(`${lines.join("\n")}\n`)
     yield* Console.log(peers.length === 0 ? "No peers now." : peerTable(peers, Asker.hasColours()))
     const ahead = signaling?.clockAheadMs ?? 0
     if (Math.abs(ahead) > DirectoryTime.TELL_SKEW_MS) yield* Console.log(`Note: ${DirectoryTime.skewText(ahead)}.`)
   })
+
+/** `null` if the relay does not answer just now: the rest of the status is worth showing without them. */
+const resourcesOf = ({ admin }: Config.Config, configFile: string) =>
+  AdminClient.request(admin, "GET", "/v1/resources", undefined, { configFile }).pipe(
+    Effect.flatMap(Schema.decodeUnknown(StatusHead.Resources)),
+    Effect.orElseSucceed(() => null)
+  )
 
 /** The path is the last but one thing a person looks at, so it has the colour. */
 const peerTable = (peers: ReadonlyArray<typeof Peer.Type>, colours: boolean): string => {

@@ -80,6 +80,9 @@ access: []
 
 # The admin API (sallyport status) is a unix socket in stateDir, or an address of this machine:
 # admin: "127.0.0.1:9300"
+# In a container, where scrapers and probes come from other machines. It asks for no password. /metrics, /healthz and /readyz answer
+# by whatever name they are asked for; everything else by an IP address, localhost or the names in allowHosts:
+# admin: {listen: "0.0.0.0:9300", allowRemote: true, allowHosts: [sallyport]}
 
 # trace, debug, info, warn or error
 logLevel: info

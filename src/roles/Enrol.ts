@@ -4,6 +4,7 @@ import type { NodeRole } from "../protocol/Documents.ts"
 import * as EnrolmentToken from "../protocol/EnrolmentToken.ts"
 import * as Signed from "../protocol/Signed.ts"
 import { resolveToken, type TokenSource } from "../services/config/Config.ts"
+import * as HostPort from "../services/config/HostPort.ts"
 import * as Enrolment from "../services/Enrolment.ts"
 import { layerNodeIdentity, NodeIdentity } from "../services/Keys.ts"
 import * as LinkClient from "../transport/link/LinkClient.ts"
@@ -20,10 +21,18 @@ export interface Newcomer {
   readonly stateDir: string
   readonly token: TokenSource | null
   readonly carrier: LinkClient.Options["carrier"]
+  readonly onWaiting?: ((waiting: Waiting) => Effect.Effect<void>) | undefined
+}
+
+/** Why a node has not enrolled yet. */
+export interface Waiting {
+  /** The relay that the token names, as `host:port`. */
+  readonly relay: string
+  readonly problem: string
 }
 
 export const ensure = Effect.fn("Enrol.ensure")(function*(config: Newcomer) {
-  const { carrier, name, role, stateDir } = config
+  const { carrier, name, onWaiting = () => Effect.void, role, stateDir } = config
   const identity = yield* Effect.provide(NodeIdentity, layerNodeIdentity({ stateDir }))
   const enrolments = Enrolment.make(stateDir)
   const known = yield* enrolments.load(identity.key)
@@ -58,7 +67,15 @@ export const ensure = Effect.fn("Enrol.ensure")(function*(config: Newcomer) {
         }),
         (connected) => connected.welcome
       )).pipe(
-        Effect.tapError((error) => Effect.logWarning(`not enrolled yet: ${error.message}`)),
+        Effect.tapError((error) =>
+          Effect.zipRight(
+            Effect.logWarning(`not enrolled yet: ${error.message}`),
+            onWaiting({
+              relay: HostPort.render({ host: relay.host, port: relay.httpsPort }),
+              problem: `not enrolled yet: ${error.message}`
+            })
+          )
+        ),
         Effect.retry({ schedule: RETRY, while: ({ reason }) => TRANSIENT.has(reason) })
       )
       const signed = yield* Either.mapLeft(Signed.fromBytes(welcome), (message) => new EnrolFailed({ message }))

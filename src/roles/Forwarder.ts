@@ -8,16 +8,21 @@ import * as HostPort from "../services/config/HostPort.ts"
 import * as ListenCheck from "../services/ListenCheck.ts"
 import type { Settings } from "../services/Telemetry.ts"
 import * as Enrol from "./Enrol.ts"
+import type { Options } from "./Node.ts"
 import type { Running } from "./Running.ts"
 import * as Threads from "./Threads.ts"
 
-export const start = Effect.fnUntraced(function*(config: ForwarderConfig, telemetry: Settings) {
+export const start = Effect.fnUntraced(function*(
+  config: ForwarderConfig,
+  telemetry: Settings,
+  { onWaiting }: Pick<Options, "onWaiting">
+) {
   const { advertise, listen, name, stateDir, token } = config
   yield* ListenCheck.check([
     { key: "listen.udp", protocol: "udp", at: listen.udp },
     { key: "listen.stunAlternate", protocol: "udp", at: listen.stunAlternate }
   ])
-  const { relay } = yield* Enrol.ensure({ role: "relay", name, stateDir, token, carrier: "auto" })
+  const { relay } = yield* Enrol.ensure({ role: "relay", name, stateDir, token, carrier: "auto", onWaiting })
   const supervisor = yield* Threads.start({
     config,
     telemetry,
@@ -39,6 +44,13 @@ export const start = Effect.fnUntraced(function*(config: ForwarderConfig, teleme
   return {
     supervisor,
     listen: { udp: HostPort.render({ ...listen.udp, port: udp }) },
+    self: {
+      role: config.role,
+      name,
+      network: null,
+      relay: HostPort.render({ host: relay.host, port: relay.httpsPort })
+    },
+    resources: null,
     status: Effect.gen(function*() {
       const forwarded = yield* forwarder.ask((client) => client.Stats())
       const directory = yield* Effect.orElseSucceed(

@@ -1,5 +1,5 @@
 /** The client and connector roles: enrolled, signed in, bound at the relay, doors open. */
-import { Effect } from "effect"
+import { Effect, ExecutionStrategy, Exit, Scope } from "effect"
 import { join } from "node:path"
 import { PathProber, type SessionPath } from "../actors/PathProberRpcs.ts"
 import { Relay } from "../actors/RelayRpcs.ts"
@@ -11,7 +11,8 @@ import { NODE_ACTORS, NODE_PLACEMENT, WEBRTC_PLACEMENT } from "../actors/Wiring.
 import * as CandidateView from "../protocol/CandidateView.ts"
 import * as PathKind from "../protocol/PathKind.ts"
 import { isWebRtc, type PathRef } from "../protocol/PathRef.ts"
-import type { ClientConfig, NodeConfig } from "../services/config/Config.ts"
+import type { NodeConfig } from "../services/config/Config.ts"
+import * as HostPort from "../services/config/HostPort.ts"
 import * as ListenCheck from "../services/ListenCheck.ts"
 import type { Settings } from "../services/Telemetry.ts"
 import { DEFAULT_FLOWS_PER_CLIENT } from "../transport/plane/ConnectorFlows.ts"
@@ -26,48 +27,57 @@ export const LOCAL_DOOR_FILE = "flows.sock"
 export interface Options {
   /** Whether the program that embeds this node wants to open flows itself. */
   readonly localDoor: boolean
+  /** Is called when everything runs, before the relay has been reached: `status` and `doctor` can answer from then on. */
+  readonly onStarted?: (running: Running) => Effect.Effect<void>
+  /** Is called while the node cannot enrol, each time with why. */
+  readonly onWaiting?: (waiting: Enrol.Waiting) => Effect.Effect<void>
 }
 
 export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: Settings, options: Options) {
-  const { carrier, role, stateDir } = config
-  if (config.role === "client") yield* ListenCheck.check(doorsOf(config)) // before the token is used
-  yield* Enrol.ensure(config)
+  const { carrier, name, role, stateDir } = config
+  yield* ListenCheck.check(listenersOf(config)) // before the token is used
+  const { membership, relay } = yield* Enrol.ensure({ ...config, onWaiting: options.onWaiting })
   const webRtc = config.webrtc === "auto" && config.path === "auto"
+  const muxConfig = (doors: ReturnType<typeof doorsOf>) => ({
+    stateDir,
+    role,
+    carrier,
+    direct: config.path === "auto",
+    webRtc,
+    udpPort: config.udp.port,
+    local: options.localDoor ? { path: join(stateDir, LOCAL_DOOR_FILE) } : null,
+    limits: { flowsPerClient: DEFAULT_FLOWS_PER_CLIENT, ...config.limits },
+    ...doors
+  })
+  const configs: Record<string, unknown> = {
+    [WebRtc.name]: { stateDir, role, iceServers: config.iceServers },
+    [Signaling.name]: { stateDir, carrier },
+    [Relay.name]: { stateDir },
+    [Stun.name]: { portMapping: config.path === "auto" ? config.portMapping : "off", ...config.udp },
+    [StreamMux.name]: muxConfig(doorsOf(config))
+  }
   const supervisor = yield* Threads.start({
     config,
     telemetry,
     actors: webRtc ? [...NODE_ACTORS, WebRtc] : NODE_ACTORS,
     placement: webRtc ? { ...NODE_PLACEMENT, ...WEBRTC_PLACEMENT } : NODE_PLACEMENT,
-    configs: {
-      [WebRtc.name]: { stateDir, role, iceServers: config.iceServers },
-      [Signaling.name]: { stateDir, carrier },
-      [Relay.name]: { stateDir },
-      [Stun.name]: { portMapping: config.path === "auto" ? config.portMapping : "off", ...config.udp },
-      [StreamMux.name]: {
-        stateDir,
-        role,
-        carrier,
-        direct: config.path === "auto",
-        webRtc,
-        udpPort: config.udp.port,
-        socks5: role === "client" ? config.socks5 : null,
-        local: options.localDoor ? { path: join(stateDir, LOCAL_DOOR_FILE) } : null,
-        forwards: role === "client" ? forwardsOf(config) : [],
-        limits: { flowsPerClient: DEFAULT_FLOWS_PER_CLIENT, ...config.limits }
-      }
-    }
+    configs
   })
   const mux = supervisor.ref(StreamMux)
   const prober = supervisor.ref(PathProber)
-  // Waits for as long as it takes: a node may well start before its network or its relay.
-  yield* supervisor.ref(Signaling).ask((client) => client.AwaitUp(), { deadline: "365 days" })
-  yield* supervisor.ref(Relay).ask((client) => client.AwaitBound(), { deadline: "365 days" })
   const { forwards, socks5 } = yield* mux.ask((client) => client.Listeners())
-  const running = {
+  let consents = config.telemetry.report
+  const running: Running = {
     supervisor,
     listen: {
       ...(socks5 === null ? {} : { socks5 }),
       ...Object.fromEntries(forwards.map((address, index) => [`forward${index + 1}`, address]))
+    },
+    self: {
+      role,
+      name,
+      network: membership.network,
+      relay: HostPort.render({ host: relay.host, port: relay.httpsPort })
     },
     status: Effect.gen(function*() {
       // Peers are worth telling also while another actor is being restarted.
@@ -119,10 +129,25 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
     }),
     netcheck: supervisor.ref(Stun).ask((client) => client.NetCheck(), { deadline: "15 seconds" }),
     network: null,
+    resources: role === "client"
+      ? supervisor.ref(Signaling).ask((client) => client.Resources(), { deadline: "5 seconds" })
+      : null,
     reload: (next) =>
-      next.role === "client" ? mux.ask((client) => client.SetForwards({ forwards: forwardsOf(next) })) : Effect.void
-  } satisfies Running
-  if (config.telemetry.report) yield* Reporting.start(running)
+      Effect.gen(function*() {
+        if (next.role !== role) return
+        const doors = doorsOf(next)
+        yield* mux.ask((client) => client.SetDoors(doors))
+        configs[StreamMux.name] = muxConfig(doors)
+        consents = next.telemetry.report
+        yield* report(consents)
+      })
+  }
+  const report: (wanted: boolean) => Effect.Effect<void> = yield* reporting(running)
+  yield* options.onStarted?.(running) ?? Effect.void
+  // Waits for as long as it takes: a node may well start before its network or its relay.
+  yield* supervisor.ref(Signaling).ask((client) => client.AwaitUp(), { deadline: "365 days" })
+  yield* supervisor.ref(Relay).ask((client) => client.AwaitBound(), { deadline: "365 days" })
+  yield* report(consents)
   return running
 })
 
@@ -135,15 +160,40 @@ const candidatesOf = (local: LocalCandidates | null) => ({
 const BRIEF = { deadline: "1 second" } as const
 const orNull = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A | null> => Effect.orElseSucceed(effect, () => null)
 
-const doorsOf = (config: ClientConfig): ReadonlyArray<ListenCheck.Wanted> => [
-  { key: "socks5", protocol: "tcp", at: config.socks5 },
-  ...config.forwards.map(({ listen }, index) => (
-    { key: `forwards[${index}].listen`, protocol: "tcp" as const, at: listen }
-  ))
-]
+/** Starts and stops telling the relay how this node is, as the operator consents. */
+const reporting = Effect.fnUntraced(function*(running: Running) {
+  const parent = yield* Effect.scope
+  let open: Scope.CloseableScope | null = null
+  return (wanted: boolean) =>
+    Effect.gen(function*() {
+      if (wanted === (open !== null)) return
+      if (open !== null) {
+        yield* Scope.close(open, Exit.void)
+        open = null
+        return
+      }
+      open = yield* Scope.fork(parent, ExecutionStrategy.sequential)
+      yield* Scope.extend(Reporting.start(running), open)
+    })
+})
 
-const forwardsOf = (config: ClientConfig) =>
-  config.forwards.map(({ listen, port, resource }) => ({ listen, port, resource }))
+const listenersOf = (config: NodeConfig): ReadonlyArray<ListenCheck.Wanted> => {
+  const { forwards, socks5 } = doorsOf(config)
+  return [
+    { key: "socks5", protocol: "tcp", at: socks5 },
+    ...forwards.map(({ listen }, index) => (
+      { key: `forwards[${index}].listen`, protocol: "tcp" as const, at: listen }
+    ))
+  ]
+}
+
+const doorsOf = (config: NodeConfig) =>
+  config.role === "client"
+    ? {
+      socks5: config.socks5,
+      forwards: config.forwards.map(({ listen, port, resource }) => ({ listen, port, resource }))
+    }
+    : { socks5: null, forwards: [] }
 
 const relayOf = (path: PathRef): string | null => (path.kind === "relay" && !isWebRtc(path) ? path.relay ?? null : null)
 

@@ -28,31 +28,33 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
   ])
   const keys = yield* RelayKeys.ensure(config.stateDir)
   const gate = join(stateDir, HTTP3_GATE_FILE)
+  const configs: Record<string, unknown> = {
+    [RelayForwarder.name]: {
+      authorityKey: keys.authorityKey,
+      name: "",
+      udp: listen.udp,
+      stunAlternate: listen.stunAlternate ?? null,
+      turn: turnOf(config)
+    },
+    [Http3.name]: { stateDir, host: listen.https.host, gate, advertised: advertise.host, tls }
+  }
+  const hubConfig = (policy: ReturnType<typeof policyOf>) => ({
+    stateDir,
+    https: listen.https,
+    gate: http3 ? gate : null,
+    advertise: { host: advertise.host, httpsPort: advertise.https, udpPort: advertise.udp, http3 },
+    tls,
+    turn: turn !== undefined,
+    app: config.app && tls !== null,
+    policy
+  })
+  configs[SignalingHub.name] = hubConfig(policyOf(config))
   const supervisor = yield* Threads.start({
     config,
     telemetry,
     actors: http3 ? [...RELAY_ACTORS, Http3] : RELAY_ACTORS,
     placement: http3 ? { ...RELAY_PLACEMENT, ...HTTP3_PLACEMENT } : RELAY_PLACEMENT,
-    configs: {
-      [RelayForwarder.name]: {
-        authorityKey: keys.authorityKey,
-        name: "",
-        udp: listen.udp,
-        stunAlternate: listen.stunAlternate ?? null,
-        turn: turnOf(config)
-      },
-      [Http3.name]: { stateDir, host: listen.https.host, gate, advertised: advertise.host, tls },
-      [SignalingHub.name]: {
-        stateDir,
-        https: listen.https,
-        gate: http3 ? gate : null,
-        advertise: { host: advertise.host, httpsPort: advertise.https, udpPort: advertise.udp, http3 },
-        tls,
-        turn: turn !== undefined,
-        app: config.app && tls !== null,
-        policy: policyOf(config)
-      }
-    }
+    configs
   })
   const hub = supervisor.ref(SignalingHub)
   const forwarder = supervisor.ref(RelayForwarder)
@@ -66,6 +68,8 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
       ...(quic === null ? {} : { http3: HostPort.render({ ...listen.https, port: quic.http3 }) }),
       udp: HostPort.render({ ...listen.udp, port: udp })
     },
+    self: { role: config.role, name: config.name, network: null, relay: null },
+    resources: null,
     status: Effect.gen(function*() {
       const nodes = yield* hub.ask((client) => client.Nodes())
       const forwarded = yield* forwarder.ask((client) => client.Stats())
@@ -80,7 +84,13 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
       // Longer than the hub gives the node: its own words are the better ones.
       examine: (name) => hub.ask((client) => client.Examine({ name }), { deadline: "7 seconds" })
     },
-    reload: (next) => next.role === "relay" ? hub.ask((client) => client.SetPolicy(policyOf(next))) : Effect.void
+    reload: (next) => {
+      if (next.role !== "relay") return Effect.void
+      const policy = policyOf(next)
+      return Effect.tap(hub.ask((client) => client.SetPolicy(policy)), () => {
+        configs[SignalingHub.name] = hubConfig(policy)
+      })
+    }
   } satisfies Running
 })
 

@@ -1,16 +1,34 @@
 /** One process of one role, from its configuration to its end: what `sallyport run` does. */
-import { Console, Deferred, Effect, FiberSet, Option, Schema, Stream } from "effect"
+import {
+  Console,
+  Deferred,
+  Effect,
+  Either,
+  ExecutionStrategy,
+  Exit,
+  FiberSet,
+  Option,
+  Schema,
+  Scope,
+  Stream
+} from "effect"
 import { MAX_NODES, Wanted } from "../actors/SignalingHubRpcs.ts"
+import type { NetReport } from "../protocol/NatReport.ts"
 import { AdminError } from "../services/AdminError.ts"
 import * as AdminServer from "../services/AdminServer.ts"
-import { type Config, load } from "../services/config/Config.ts"
+import type { AdminListenError } from "../services/AdminSocket.ts"
+import { type AdminEndpoint, type Config, load } from "../services/config/Config.ts"
+import * as HostPort from "../services/config/HostPort.ts"
+import * as Reload from "../services/config/Reload.ts"
 import * as InspectorFiles from "../services/InspectorFiles.ts"
 import * as Telemetry from "../services/Telemetry.ts"
 import * as OpenMetrics from "../services/telemetry/OpenMetrics.ts"
 import { Recorder } from "../services/telemetry/Recorder.ts"
 import * as Traces from "../services/telemetry/Traces.ts"
 import * as ServiceManager from "../transport/ServiceManager.ts"
+import type * as Enrol from "./Enrol.ts"
 import * as Forwarder from "./Forwarder.ts"
+import * as Netcheck from "./Netcheck.ts"
 import * as Node from "./Node.ts"
 import * as Relay from "./Relay.ts"
 import type { Running } from "./Running.ts"
@@ -29,7 +47,7 @@ export const start = (config: Config, telemetry: Telemetry.Settings, options: No
   config.role === "relay"
     ? Relay.start(config, telemetry)
     : config.role === "forwarder"
-    ? Forwarder.start(config, telemetry)
+    ? Forwarder.start(config, telemetry, options)
     : Node.start(config, telemetry, options)
 
 /** Runs until interrupted. Fails when it cannot start, and when an actor keeps dying. */
@@ -37,18 +55,29 @@ export const run = (config: Config, options: Options): Effect.Effect<never, RunF
   const telemetry = Threads.telemetryOf(config, options.logFormat)
   return Effect.gen(function*() {
     const started = yield* Deferred.make<Running>()
+    const scope = yield* Effect.scope
     const recorder = new Recorder()
     const manager = ServiceManager.make(process.env)
+    const phase: Phase = { config, started, waiting: null, restartNeeded: [] }
+    const admin = yield* movable(routes(phase, recorder))
+    yield* admin.move(config.admin)
+    const reloader = reload({ file: options.configFile, phase, admin, first: config })
     yield* onHangUp(
-      Effect.flatMap(Deferred.await(started), (running) =>
-        Effect.ensuring(
-          Effect.zipRight(manager.reloading, reload(options.configFile, config, running)),
-          manager.ready
-        ))
+      Effect.flatMap(
+        Deferred.await(started),
+        (running) => Effect.ensuring(Effect.zipRight(manager.reloading, reloader(running)), manager.ready)
+      )
     )
-    yield* AdminServer.make({ listen: config.admin, routes: routes(started, recorder) })
-    const running = yield* start(config, telemetry, { localDoor: false })
-    yield* Effect.forkScoped(record(running, recorder))
+    const running = yield* start(config, telemetry, {
+      localDoor: false,
+      onStarted: (running) =>
+        Effect.zipRight(Deferred.succeed(started, running), Effect.forkIn(record(running, recorder), scope)),
+      onWaiting: (waiting) =>
+        Effect.sync(() => {
+          phase.waiting = waiting
+        })
+    })
+    if (yield* Deferred.succeed(started, running)) yield* Effect.forkScoped(record(running, recorder))
     yield* Telemetry.exportMetrics(telemetry, running.supervisor.metrics)
     const { name, role } = config
     const ready = JSON.stringify({ event: "ready", role, name, listen: running.listen })
@@ -56,7 +85,6 @@ export const run = (config: Config, options: Options): Effect.Effect<never, RunF
     yield* Effect.addFinalizer(() => manager.stopping)
     yield* manager.watch(Effect.map(running.supervisor.lost, (lost) => lost.length === 0))
     yield* manager.ready
-    yield* Deferred.succeed(started, running)
     return yield* running.supervisor.awaitGiveUp
   }).pipe(
     Effect.scoped,
@@ -65,6 +93,39 @@ export const run = (config: Config, options: Options): Effect.Effect<never, RunF
   )
 }
 
+/** How far the process has come. */
+interface Phase {
+  /** As it is in force. */
+  config: Config
+  readonly started: Deferred.Deferred<Running>
+  /** Why the node has not enrolled yet. `null` if nothing has gone wrong so far. */
+  waiting: Enrol.Waiting | null
+  /** Keys whose new values wait for a restart. */
+  restartNeeded: ReadonlyArray<string>
+}
+
+/** The admin API at an address that may change. If it cannot listen at the new address, it goes on at the old one. */
+const movable = Effect.fnUntraced(function*(served: AdminServer.Routes) {
+  const parent = yield* Effect.scope
+  let open: { readonly scope: Scope.CloseableScope; readonly at: AdminEndpoint } | null = null
+  const listen = (at: AdminEndpoint) =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.fork(parent, ExecutionStrategy.sequential)
+      yield* Effect.onError(
+        Scope.extend(AdminServer.make({ listen: at, routes: served }), scope),
+        () => Scope.close(scope, Exit.void)
+      )
+      open = { scope, at }
+    })
+  const move = (to: AdminEndpoint) =>
+    Effect.gen(function*() {
+      const before = open
+      if (before !== null) yield* Scope.close(before.scope, Exit.void) // the new address may be the old one with other rights
+      yield* Effect.tapError(listen(to), () => before === null ? Effect.void : Effect.ignore(listen(before.at)))
+    })
+  return { move }
+})
+
 /** Ends only when the supervisor gives the prober up, of which it tells by itself. */
 const record = ({ decisions, supervisor }: Running, recorder: Recorder) =>
   Effect.all([
@@ -72,18 +133,61 @@ const record = ({ decisions, supervisor }: Running, recorder: Recorder) =>
     Effect.ignore(Stream.runForEach(decisions, (decided) => Effect.sync(() => recorder.onDecision(decided))))
   ], { concurrency: 2, discard: true })
 
-const routes = (started: Deferred.Deferred<Running>, recorder: Recorder): AdminServer.Routes => {
-  const running = Effect.timeoutFail(Deferred.await(started), {
+const routes = (phase: Phase, recorder: Recorder): AdminServer.Routes => {
+  const running = Effect.timeoutFail(Deferred.await(phase.started), {
     duration: "2 seconds",
-    onTimeout: () => new AdminError({ code: "timed_out", message: "it is still starting; see its log" })
+    onTimeout: () =>
+      new AdminError({
+        code: "timed_out",
+        message: phase.waiting === null
+          ? "it is still starting; see its log"
+          : `it waits for its relay ${phase.waiting.relay}: ${phase.waiting.problem}`
+      })
   })
+  /** What can be told of a node that has not enrolled. */
+  const unenrolled = ({ problem, relay }: Enrol.Waiting) => ({
+    self: { role: phase.config.role, name: phase.config.name, network: null, relay },
+    peers: [],
+    signaling: { state: "enrolling", carrier: null, relay, problem, connects: 0 },
+    leg: null,
+    restartNeeded: []
+  })
+  const status = Effect.flatMap(
+    Deferred.isDone(phase.started),
+    (isStarted) =>
+      !isStarted && phase.waiting !== null
+        ? Effect.succeed(unenrolled(phase.waiting))
+        : Effect.flatMap(running, ({ self, status }) =>
+          Effect.mapBoth(status, {
+            onFailure: failed,
+            onSuccess: (told) => ({ self, ...told, restartNeeded: phase.restartNeeded })
+          }))
+  )
+  /** Until the relay has been reached it has not said which UDP port it has: then the usual one is asked. */
+  const netcheck = Effect.gen(function*() {
+    if (!(yield* Deferred.isDone(phase.started)) && phase.waiting !== null) return yield* askUsual(phase.waiting.relay)
+    const { netcheck, self } = yield* running
+    if (netcheck === null) return yield* notOfRelay
+    return yield* Effect.catchAll(
+      netcheck,
+      (error): Effect.Effect<NetReport, { readonly message: string }> =>
+        error._tag === "NetCheckFailed" && self.relay !== null ? askUsual(self.relay) : Effect.fail(error)
+    )
+  }).pipe(Effect.mapError((error) => error instanceof AdminError ? error : failed(error)))
+  const threads = Effect.flatMap(
+    Deferred.isDone(phase.started),
+    (isStarted) =>
+      !isStarted && phase.waiting !== null
+        ? Effect.succeed([])
+        : Effect.flatMap(running, ({ supervisor }) => supervisor.status)
+  )
   const unavailable = (message: string) => Effect.fail(new AdminError({ code: "unavailable", message }))
   const onFailure = ({ message }: { readonly message: string }) => unavailable(message)
   const okUnless = (missing: ReadonlyArray<string>) =>
     missing.length === 0 ? Effect.succeed(OK) : unavailable(missing.join("; "))
   // Before it has started it answers, too: a node waits for its relay for as long as that takes.
   const lost = Effect.flatMap(
-    Deferred.poll(started),
+    Deferred.poll(phase.started),
     (polled) =>
       Option.isNone(polled) ? Effect.succeed([]) : Effect.flatMap(polled.value, ({ supervisor }) => supervisor.lost)
   )
@@ -101,9 +205,13 @@ const routes = (started: Deferred.Deferred<Running>, recorder: Recorder): AdminS
         if (down.length > 0) return yield* okUnless(down) // what they would say must not be waited for
         return yield* Effect.matchEffect(unready, { onFailure, onSuccess: okUnless })
       }),
-    "GET /v1/status": () => Effect.flatMap(running, ({ status }) => Effect.mapError(status, failed)),
-    "GET /v1/netcheck": () =>
-      Effect.flatMap(running, ({ netcheck }) => netcheck === null ? notOfRelay : Effect.mapError(netcheck, failed)),
+    "GET /v1/status": () => status,
+    "GET /v1/resources": () =>
+      Effect.flatMap(running, ({ resources }) =>
+        resources === null
+          ? badRequest("only a client has resources that it may use; ask a client")
+          : Effect.mapError(resources, failed)),
+    "GET /v1/netcheck": () => netcheck,
     "GET /metrics": () =>
       Effect.map(
         Effect.flatMap(running, ({ supervisor }) => supervisor.metrics),
@@ -136,8 +244,15 @@ const routes = (started: Deferred.Deferred<Running>, recorder: Recorder): AdminS
         if (network === null) return yield* onlyOfRelay
         return { findings: yield* Effect.catchAll(network.examine(node), onFailure) }
       }),
-    "GET /v1/actors": () => Effect.flatMap(running, ({ supervisor }) => supervisor.status)
+    "GET /v1/actors": () => threads
   }
+}
+
+/** Where `sallyport relay init` puts UDP. */
+const USUAL_UDP_PORT = 3478
+const askUsual = (relay: string) => {
+  const host = Either.getOrElse(HostPort.parse(relay), () => ({ host: relay })).host
+  return Netcheck.run({ host, port: USUAL_UDP_PORT })
 }
 
 const OK = new AdminServer.Text("ok\n", "text/plain; charset=utf-8")
@@ -164,19 +279,48 @@ const nodesWantedOf = (query: URLSearchParams) =>
     () => badRequest(`the query may have find=PART, after=NAME and limit=1 to ${MAX_NODES}`)
   )
 
-/** A broken file keeps the old state, and the log says why. */
-const reload = (file: string, old: Config, running: Running) =>
-  load(file).pipe(
-    Effect.filterOrFail(
-      ({ role }) => role === old.role,
-      () => ({ message: `the role cannot change while running; it stays ${old.role}` })
-    ),
-    Effect.flatMap(running.reload),
-    Effect.matchEffect({
-      onFailure: ({ message }) => Effect.logError(`the configuration was not reloaded, the old one stays: ${message}`),
-      onSuccess: () => Effect.logInfo("the configuration was reloaded")
-    })
-  )
+/**
+ * Takes over what can be taken over and says what cannot. A broken file keeps everything as it was, and the log says why;
+ * so does a listener that cannot be opened.
+ */
+const reload = ({ admin, file, first, phase }: {
+  readonly file: string
+  readonly phase: Phase
+  readonly admin: { readonly move: (to: AdminEndpoint) => Effect.Effect<void, AdminListenError> }
+  /** What the process was started with. */
+  readonly first: Config
+}) =>
+(running: Running) =>
+  Effect.gen(function*() {
+    const next = yield* Effect.filterOrFail(
+      load(file),
+      ({ role }) => role === first.role,
+      () => ({ message: `the role cannot change while running; it stays ${first.role}` })
+    )
+    const live = Reload.changed(phase.config, next, "live")
+    if (live.includes("admin")) yield* admin.move(next.admin)
+    yield* Effect.onError(
+      running.reload(next),
+      () => live.includes("admin") ? Effect.ignore(admin.move(phase.config.admin)) : Effect.void
+    )
+    const tuned = { level: Threads.levelOf(next), sample: next.telemetry.sample }
+    yield* Telemetry.tune(tuned)
+    yield* running.supervisor.tune(tuned)
+    phase.config = next
+    phase.restartNeeded = Reload.changed(first, next, "restart")
+    return live
+  }).pipe(Effect.matchEffect({
+    onFailure: ({ message }) => Effect.logError(`the configuration was not reloaded, the old one stays: ${message}`),
+    onSuccess: (live) => {
+      const { restartNeeded } = phase
+      const done = live.length === 0
+        ? "the configuration was reloaded; none of the keys that take effect at once has changed"
+        : `the configuration was reloaded: ${live.join(", ")}`
+      return restartNeeded.length === 0
+        ? Effect.logInfo(done)
+        : Effect.logWarning(`${done}; restart sallyport for: ${restartNeeded.join(", ")}`)
+    }
+  }))
 
 const onHangUp = (effect: Effect.Effect<void>) =>
   Effect.gen(function*() {

@@ -25,9 +25,11 @@ const MOVES_PACKETS: ReadonlySet<string> = new Set([StreamMux.name, RelayForward
 
 const LEVELS = { trace: "Trace", debug: "Debug", info: "Info", warn: "Warning", error: "Error" } as const
 
+export const levelOf = ({ logLevel }: Config): Settings["level"] => LEVELS[logLevel]
+
 export const telemetryOf = (config: Config, format: Settings["format"]): Settings => ({
   format,
-  level: LEVELS[config.logLevel],
+  level: levelOf(config),
   otlp: config.telemetry.otlp,
   sample: config.telemetry.sample,
   serviceName: `sallyport-${config.role}`
@@ -48,13 +50,14 @@ const findEntry = Effect.try({ try: entry, catch: (cause) => (cause instanceof E
 export const start = (options: {
   readonly config: Config
   readonly actors: ReadonlyArray<Any>
-  /** By actor name, encoded. */
+  /** By actor name, encoded. Read again whenever an actor starts, so a reload that changes one outlasts the actor's death. */
   readonly configs: Readonly<Record<string, unknown>>
   readonly placement: Readonly<Record<string, ReadonlyArray<string>>>
   readonly telemetry: Settings
 }) =>
   Effect.gen(function*() {
-    const { actors, config, configs, placement, telemetry } = options
+    const { actors, config, configs, placement } = options
+    let telemetry = options.telemetry
     const placed = config.placement === "default" ? placement : config.placement
     const actorsOn = (thread: string) => (placed === "isolated" ? [thread] : placed[thread] ?? [])
     const limitsOf = (thread: string) => {
@@ -66,7 +69,9 @@ export const start = (options: {
       actors: actors.map((address) => ({
         address,
         uses: USES[address.name] ?? [],
-        config: configs[address.name] ?? {},
+        get config() {
+          return configs[address.name] ?? {}
+        },
         optional: APART.has(address.name)
       })),
       placement: placed,
@@ -77,5 +82,11 @@ export const start = (options: {
             : Threads.workers({ entry, resourceLimits: limitsOf(thread), telemetry })(thread))
     })
     yield* supervisor.awaitUp
-    return supervisor
+    return {
+      ...supervisor,
+      tune: (settings) => {
+        telemetry = { ...telemetry, ...settings }
+        return supervisor.tune(settings)
+      }
+    } satisfies Supervisor.Supervisor
   })

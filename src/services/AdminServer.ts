@@ -137,10 +137,11 @@ const admit = (request: IncomingMessage, endpoint: AdminEndpoint): Effect.Effect
   if (endpoint._tag === "Unix") return Effect.void
   const { host, origin } = request.headers
   const site = request.headers["sec-fetch-site"]
-  if (host === undefined || !isOwn(host, endpoint)) {
+  if (!isForProbes(request, endpoint) && (host === undefined || !isOwn(host, endpoint))) {
     return refuse(
       "forbidden",
-      `the Host header is not ${HostPort.render(endpoint)} or localhost:${endpoint.port}; use that address`
+      `the Host header is not ${HostPort.render(endpoint)} or localhost:${endpoint.port}; use that address` +
+        (endpoint.allowRemote ? ", or list the name under admin.allowHosts" : "")
     )
   }
   const ownPage = (origin === undefined || origin === `http://${host}`) &&
@@ -153,8 +154,19 @@ const admit = (request: IncomingMessage, endpoint: AdminEndpoint): Effect.Effect
     )
 }
 
-/** A name could have been made to point here by anybody; an IP address in `Host` could not. */
-const isOwn = (host: string, { allowRemote, host: own, port }: Extract<AdminEndpoint, { _tag: "Tcp" }>): boolean => {
+/** Scrapers and probes ask for these by whatever name their network has for this process. They tell counts and health. */
+const PROBED: ReadonlySet<string> = new Set(["/metrics", "/healthz", "/readyz"])
+
+/** Whether other machines may ask by any name: where the operator lets them in at all, and only for `PROBED`. */
+const isForProbes = ({ method, url = "/" }: IncomingMessage, { allowRemote }: TcpEndpoint): boolean =>
+  allowRemote && method === "GET" && PROBED.has(url.split("?", 1)[0] ?? "")
+
+type TcpEndpoint = Extract<AdminEndpoint, { _tag: "Tcp" }>
+
+/** Anybody could have made a name point here, but not an IP address in `Host`, nor a name that the operator lists. */
+const isOwn = (host: string, { allowHosts, allowRemote, host: own, port }: TcpEndpoint): boolean => {
+  // A port may be mapped on the way to a container, so a listed name counts with any port.
+  if (allowHosts.includes(host.replace(/:\d+$/, "").toLowerCase())) return true
   const suffix = port === 80 && !/:\d+$/.test(host) ? "" : `:${port}`
   if (!host.endsWith(suffix)) return false
   const name = host.slice(0, host.length - suffix.length).toLowerCase()

@@ -9,7 +9,7 @@ import * as OtlpTracer from "@effect/opentelemetry/OtlpTracer"
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
 import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpClient from "@effect/platform/HttpClient"
-import { Clock, Duration, Effect, Layer, Logger, LogLevel, Schema } from "effect"
+import { Clock, Duration, Effect, FiberRef, Layer, Logger, LogLevel, Schema } from "effect"
 import { randomInt } from "node:crypto"
 import type * as Metrics from "./telemetry/Metrics.ts"
 import * as OtlpMetrics from "./telemetry/OtlpMetrics.ts"
@@ -34,13 +34,55 @@ export const DEFAULT: Settings = { format: "json", level: "Info", otlp: null, sa
 
 /** `thread`: "main", or the name from the placement. What is still to be exported is flushed when the layer is released. */
 export const layer = (settings: Settings, thread: string): Layer.Layer<never> =>
-  Layer.mergeAll(
-    Logger.replace(Logger.defaultLogger, stderr(settings.format)),
-    Logger.minimumLogLevel(LogLevel.fromLiteral(settings.level)),
-    settings.otlp === null
-      ? Layer.unwrapEffect(Effect.map(SpanRing.Spans, (ring) => Layer.setTracer(Tracing.keeping(ring))))
-      : exporter(settings.otlp, settings, thread)
-  )
+  Layer.suspend(() => {
+    const live = new Live(settings)
+    return Layer.mergeAll(
+      Logger.replace(Logger.defaultLogger, stderr(settings.format)),
+      Logger.minimumLogLevel(live as unknown as LogLevel.LogLevel), // only its ordinal is compared
+      settings.otlp === null
+        ? Layer.unwrapEffect(Effect.map(SpanRing.Spans, (ring) => Layer.setTracer(Tracing.keeping(ring))))
+        : exporter(settings.otlp, settings, thread, live)
+    )
+  })
+
+/** The settings that may change while a thread runs. */
+export const Tunable = Settings.pick("level", "sample")
+export type Tunable = typeof Tunable.Type
+
+/**
+ * A log level that can be moved. It is the minimum log level of all fibers under `layer`, which is also how `tune` finds
+ * it: no state is shared between two programs in one process.
+ */
+class Live {
+  sample: number
+  #level: LogLevel.LogLevel
+  constructor({ level, sample }: Tunable) {
+    this.#level = LogLevel.fromLiteral(level)
+    this.sample = sample
+  }
+  get _tag() {
+    return this.#level._tag
+  }
+  get label() {
+    return this.#level.label
+  }
+  get syslog() {
+    return this.#level.syslog
+  }
+  get ordinal() {
+    return this.#level.ordinal
+  }
+  tune({ level, sample }: Tunable): void {
+    this.#level = LogLevel.fromLiteral(level)
+    this.sample = sample
+  }
+}
+
+/** Changes the log level and the share of traced flows of this thread. Does nothing without `layer`. */
+export const tune = (settings: Tunable): Effect.Effect<void> =>
+  Effect.map(FiberRef.get(FiberRef.currentMinimumLogLevel), (level: unknown) => {
+    if (level instanceof Live) level.tune(settings)
+  })
 
 const stderr = (format: Settings["format"]) =>
   format === "json"
@@ -50,12 +92,13 @@ const stderr = (format: Settings["format"]) =>
 const urlOf = (baseUrl: string, path: string): string => `${baseUrl.replace(/\/$/, "")}${path}`
 const resourceOf = (serviceName: string, thread: string) => ({ serviceName, attributes: { "thread.name": thread } })
 
-const exporter = (baseUrl: string, { sample, serviceName }: Settings, thread: string) => {
+const exporter = (baseUrl: string, { serviceName }: Settings, thread: string, live: Live) => {
   const to = (path: string) => ({ url: urlOf(baseUrl, path), resource: resourceOf(serviceName, thread) })
   const tracer = Effect.zipWith(
     OtlpTracer.make(to("/v1/traces")),
     SpanRing.Spans,
-    (inner, ring) => Layer.setTracer(Tracing.sampling(inner, sample, () => randomInt(2 ** 32) / 2 ** 32, ring))
+    (inner, ring) =>
+      Layer.setTracer(Tracing.sampling(inner, () => live.sample, () => randomInt(2 ** 32) / 2 ** 32, ring))
   )
   return Layer.merge(Layer.unwrapScoped(tracer), OtlpLogger.layer(to("/v1/logs"))).pipe(
     Layer.provide([FetchHttpClient.layer, withoutAddresses])

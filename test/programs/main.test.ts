@@ -68,7 +68,15 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
     const before = await world.direct()
     const { code, out } = await sallyport(["status", "--json", "--config", world.file("client")])
     assert.strictEqual(code, 0)
-    assert.sameMembers(Object.keys(JSON.parse(String(out)) as object), ["peers", "signaling", "leg"])
+    assert.sameMembers(Object.keys(JSON.parse(String(out)) as object), [
+      "self",
+      "resources",
+      "peers",
+      "signaling",
+      "leg",
+      "refusals",
+      "restartNeeded"
+    ])
     assert.sameMembers(
       Object.keys(before),
       ["name", "path", "relay", "rttMs", "reason", "flows", "bytesIn", "bytesOut"]
@@ -192,6 +200,36 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
       await opens(second, true)
       await opens(first, false)
     })
+  })
+
+  it("takes over what it can at SIGHUP, and names what waits for a restart", async () => {
+    const client = world.program("client")
+    const [admin, socks5] = [await freePort(), await freePort()]
+    const before = client.said
+    const changes = {
+      admin: `127.0.0.1:${admin}`,
+      socks5: `127.0.0.1:${socks5}`,
+      path: "relay",
+      logLevel: "debug"
+    } as const
+    world.configure("client", changes)
+    client.kill("SIGHUP")
+    const line = await until(
+      "said",
+      () => client.lines.find((text) => text.includes("restart sallyport")) ?? null,
+      RELOAD_MS
+    )
+    assert.match(line, /reloaded: admin, logLevel, socks5.*; restart sallyport for: path/)
+    const told = await world.ask("client", "/v1/status") as { readonly restartNeeded: ReadonlyArray<string> }
+    assert.deepStrictEqual(told.restartNeeded, ["path"])
+    const moved = await world.curl(`http://intranet:${port}/`, "--socks5-hostname", `127.0.0.1:${socks5}`)
+    assert.strictEqual(moved.code, 0, moved.err)
+    assert.notStrictEqual((await world.curl(`http://intranet:${port}/`)).code, 0, "the old SOCKS5 port is closed")
+    await until("a thread logs at debug", () => client.lines.find((text) => /"DEBUG"/.test(text)) ?? null, RELOAD_MS)
+    assert.isAbove(client.said, before)
+    world.configure("client", {})
+    client.kill("SIGHUP")
+    await until("back", async () => (await world.curl(`http://intranet:${port}/`)).code === 0 || null, RELOAD_MS)
   })
 
   it("stops in order at SIGTERM, with a flow open, within five seconds", async () => {

@@ -16,7 +16,7 @@ afterAll(() => rmSync(dir, { recursive: true }))
 
 let sockets = 0
 const unix = () => ({ _tag: "Unix", path: join(dir, `${sockets++}.sock`) }) as const
-const LOOPBACK = { _tag: "Tcp", host: "127.0.0.1", port: 0, allowRemote: false } as const
+const LOOPBACK = { _tag: "Tcp", host: "127.0.0.1", port: 0, allowRemote: false, allowHosts: [] } as const
 
 const FLOOD = 256
 const EVENT_CHARS = 65_536
@@ -187,9 +187,6 @@ describe("answers", () => {
 })
 
 describe("who may ask over TCP", () => {
-  const status = (port: number, headers: Readonly<Record<string, string>>) =>
-    Effect.map(raw(port, { headers }), ({ status }) => status)
-
   it.scoped("refuses a request for another host, or from a page of another origin", () =>
     Effect.gen(function*() {
       const port = yield* startTcp
@@ -225,6 +222,40 @@ describe("who may ask over TCP", () => {
       assert.strictEqual(yield* status(port, { host: `[2001:db8::1]:${port}` }), 200)
       assert.strictEqual(yield* status(port, { host: `evil.example:${port}` }), 403)
       assert.deepStrictEqual(yield* AdminClient.request(endpoint, "GET", "/v1/status"), { peers: [], sent: 12 })
+    }))
+})
+
+/** The status of a GET with these headers. */
+const status = (port: number, headers: Readonly<Record<string, string>>, path = "/v1/status") =>
+  Effect.map(raw(port, { headers, path }), ({ status }) => status)
+
+describe("scrapers and probes", () => {
+  const health = { "GET /healthz": () => Effect.succeed("ok"), "GET /metrics": () => Effect.succeed("ok"), ...routes }
+  const listening = (over: object) =>
+    Effect.map(
+      AdminServer.make({ listen: { ...LOOPBACK, host: "0.0.0.0", allowRemote: true, ...over }, routes: health }),
+      ({ endpoint }) => endpoint._tag === "Tcp" ? endpoint.port : 0
+    )
+
+  it.scoped("are answered by any name, and nothing else is", () =>
+    Effect.gen(function*() {
+      const port = yield* listening({})
+      for (const path of ["/healthz", "/metrics", "/metrics?x=1"]) {
+        assert.strictEqual(yield* status(port, { host: `connector:${port}` }, path), 200, path)
+        assert.strictEqual(yield* status(port, { host: "connector", origin: "http://evil.example" }, path), 403, path)
+      }
+      assert.strictEqual(yield* status(port, { host: `connector:${port}` }), 403)
+      const local = yield* listening({ host: "127.0.0.1", allowRemote: false })
+      assert.strictEqual(yield* status(local, { host: `connector:${local}` }, "/metrics"), 403)
+    }))
+
+  it.scoped("takes names that the configuration lists, with any port", () =>
+    Effect.gen(function*() {
+      const port = yield* listening({ allowHosts: ["connector"] })
+      for (const host of [`connector:${port}`, "connector:80", "Connector"]) {
+        assert.strictEqual(yield* status(port, { host }), 200, host)
+      }
+      assert.strictEqual(yield* status(port, { host: `connector.evil.example:${port}` }), 403)
     }))
 })
 

@@ -303,6 +303,32 @@ describe("status", () => {
       assert.deepStrictEqual(JSON.parse(json.stdout).peers[0], PEER)
     }))
 
+  it.scopedLive("says who this is, whether the relay is reached and what may be used", () =>
+    Effect.gen(function*() {
+      const config = yield* Config.load(clientFile)
+      const self = { role: "client", name: "alice", network: null, relay: "relay.example.com:443" }
+      const signaling = { state: "up", carrier: "websocket", relay: "relay.example.com:443", problem: "" }
+      const leg = { kind: "relay-udp", reason: "UDP works" }
+      const resources = [{
+        name: "intranet",
+        address: "10.0.0.5",
+        tcp: [{ from: 80, to: 80 }, { from: 8000, to: 8100 }]
+      }]
+      const told = { self, peers: [], signaling, leg, restartNeeded: ["path"] }
+      yield* AdminServer.make({
+        listen: config.admin,
+        routes: { "GET /v1/status": () => Effect.succeed(told), "GET /v1/resources": () => Effect.succeed(resources) }
+      })
+      assert.strictEqual(
+        (yield* cli(["status", "--config", clientFile])).stdout,
+        "client alice, relay relay.example.com:443 is reached by websocket, packets by relay-udp\n" +
+          "may use: intranet (tcp 80, 8000-8100)\n" +
+          "restart sallyport for the changed keys: path\n\nNo peers now."
+      )
+      const json = yield* cli(["status", "--config", clientFile, "--json"])
+      assert.deepStrictEqual(JSON.parse(json.stdout), { ...told, resources })
+    }))
+
   it.scopedLive("names the relay where it is another one than the node's own", () =>
     Effect.gen(function*() {
       yield* serve([{ ...PEER, path: "relay-udp", relay: "relay-2" }])

@@ -85,7 +85,13 @@ describe("values", () => {
       })
       assert(config.role === "client")
       assert.deepStrictEqual(config.token, { file: "/etc/sallyport/token.txt" })
-      assert.deepStrictEqual(config.admin, { _tag: "Tcp", host: "0.0.0.0", port: 9000, allowRemote: true })
+      assert.deepStrictEqual(config.admin, {
+        _tag: "Tcp",
+        host: "0.0.0.0",
+        port: 9000,
+        allowRemote: true,
+        allowHosts: []
+      })
       assert.deepStrictEqual(config.forwards, [
         { listen: { host: "localhost", port: 0 }, resource: "web", port: 80, protocol: "tcp" }
       ])

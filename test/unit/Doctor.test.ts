@@ -167,6 +167,13 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     /busy/
   ],
   [
+    "changed keys wait for a restart",
+    status({ restartNeeded: ["path", "udp"] }),
+    "poor",
+    /old values of path, udp/,
+    /restart/
+  ],
+  [
     "a thread is late",
     { ...healthy, threads: [{ ...thread, health: { ...thread.health, loopDelayP99Ms: 250 } }] },
     "poor",

@@ -29,7 +29,7 @@ describe("sampling", () => {
     Effect.gen(function*() {
       const { names, recording } = exporter()
       const chances = [0.24, 0.26]
-      const tracer = Tracing.sampling(recording, 0.25, () => chances.shift() ?? 1, new SpanRing())
+      const tracer = Tracing.sampling(recording, () => 0.25, () => chances.shift() ?? 1, new SpanRing())
       const work = Effect.withSpan(Effect.void, "child")
       yield* Effect.all([begin(work), begin(work), work]).pipe(Effect.provide(Layer.setTracer(tracer)))
       assert.deepStrictEqual(names, ["begin", "child"])
@@ -38,7 +38,7 @@ describe("sampling", () => {
   it.effect("follows what the other end has decided", () =>
     Effect.gen(function*() {
       const { names, recording } = exporter()
-      const tracer = Tracing.sampling(recording, 1, () => 0, new SpanRing())
+      const tracer = Tracing.sampling(recording, () => 1, () => 0, new SpanRing())
       const ids = `00-${"b".repeat(32)}-${"c".repeat(16)}`
       const work = (name: string) => Effect.withSpan(Effect.void, name)
       yield* Effect.all([Tracing.under(`${ids}-01`)(work("yes")), Tracing.under(`${ids}-00`)(work("no"))]).pipe(
@@ -49,7 +49,7 @@ describe("sampling", () => {
 
   it.effect("tells others of a trace that is not exported, so that they do not export their part", () =>
     Effect.gen(function*() {
-      const tracer = Tracing.sampling(exporter().recording, 0, () => 0.5, new SpanRing())
+      const tracer = Tracing.sampling(exporter().recording, () => 0, () => 0.5, new SpanRing())
       const { traceparent } = yield* begin(header).pipe(Effect.provide(Layer.setTracer(tracer)))
       assert.match(traceparent ?? "", /^00-[0-9a-f]{32}-[0-9a-f]{16}-00$/)
       assert.isFalse(Option.getOrThrow(Tracing.parse(traceparent)).sampled)
@@ -101,7 +101,7 @@ describe("the last spans", () => {
       assert.strictEqual(event?.parentSpanId, span?.spanId)
       assert.deepStrictEqual([span?.status, span?.parentSpanId], ["error", null])
       assert.notProperty(span?.attributes, "server.address")
-    }).pipe(Effect.provide(Layer.setTracer(Tracing.sampling(recording, 1, () => 0, ring))))
+    }).pipe(Effect.provide(Layer.setTracer(Tracing.sampling(recording, () => 1, () => 0, ring))))
   })
 
   it.effect("show what is open, with what is known of it so far, until it ends", () => {

@@ -1,5 +1,5 @@
 /** The client's local doors: SOCKS5 listeners and forwards, and what happens to a connection that comes in by one. */
-import { Effect, type Scope } from "effect"
+import { Effect } from "effect"
 import type { Verdict } from "../../protocol/FlowWire.ts"
 import * as ListenCheck from "../../services/ListenCheck.ts"
 import { pump as startPump, type PumpOptions } from "../../transport/flow/FlowPump.ts"
@@ -26,7 +26,12 @@ export interface Request {
 
 export interface Doors {
   readonly addresses: () => { readonly socks5: string | null; readonly forwards: ReadonlyArray<string> }
-  readonly setForwards: (forwards: ReadonlyArray<Forward>) => Effect.Effect<void, ListenFailed>
+  readonly set: (wanted: Wanted) => Effect.Effect<void, ListenFailed>
+}
+
+export interface Wanted {
+  readonly socks5: ListenAt | null
+  readonly forwards: ReadonlyArray<Forward>
 }
 
 const ACCEPTED: Verdict = { code: "accepted", reason: "" }
@@ -34,7 +39,7 @@ const ACCEPTED: Verdict = { code: "accepted", reason: "" }
 export const render = (at: ListenAt): string =>
   "path" in at ? at.path : at.host.includes(":") ? `[${at.host}]:${at.port}` : `${at.host}:${at.port}`
 
-/** Opens every door, or none. `local`: a unix socket for programs that embed this node. All close with the scope. */
+/** Opens every listener, or none. `local`: a unix socket for programs that embed this node. All close with the scope. */
 export const make = Effect.fnUntraced(function*(options: {
   readonly socks5: ListenAt | null
   readonly local: ListenAt | null
@@ -43,44 +48,67 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly onRequest: (request: Request) => void
 }) {
   const { onRequest, places } = options
-  const running = new Map<string, Door>()
-  yield* Effect.addFinalizer(() => Effect.promise(() => Promise.all([...running.values()].map(({ stop }) => stop()))))
+  let socks: Door | null = null
+  const running = new Map<string, ForwardDoor>()
+  const all = (): ReadonlyArray<Door> => [...(socks === null ? [] : [socks]), ...running.values()]
+  yield* Effect.addFinalizer(() => stopAll(all()))
+  if (options.local !== null) {
+    yield* Effect.acquireRelease(openSocks(options.local, places, onRequest), ({ stop }) => Effect.promise(stop))
+  }
 
-  const socks = options.socks5 === null ? null : yield* openSocks(options.socks5, places, onRequest)
-  if (options.local !== null) yield* openSocks(options.local, places, onRequest)
-
-  /** First whatever may fail; an address that stays keeps its listener, and leads elsewhere from then on. */
-  const setForwards = Effect.fnUntraced(function*(forwards: ReadonlyArray<Forward>) {
+  /** Opens what is new before it closes anything. An address that stays keeps its listener and leads to the new target. */
+  const set = Effect.fnUntraced(function*({ forwards, socks5 }: Wanted) {
     const wanted = new Map(forwards.map((forward) => [keyOf(forward), forward]))
-    const opened = new Map<string, Door>()
-    yield* Effect.forEach(
-      [...wanted].filter(([key]) => !running.has(key)),
-      ([key, forward]) => Effect.map(openForward(forward, places, onRequest), (door) => opened.set(key, door)),
-      { discard: true }
-    ).pipe(
-      Effect.onError(() => Effect.promise(() => Promise.all([...opened.values()].map(({ stop }) => stop()))))
-    )
-    for (const [key, door] of opened) running.set(key, door)
+    const opened: Array<Door> = []
+    const [nextSocks, added] = yield* Effect.gen(function*() {
+      const keeps = socks !== null && socks5 !== null && render(socks5) === socks.asked
+      const nextSocks = keeps ? socks : socks5 === null ? null : yield* openSocks(socks5, places, onRequest)
+      if (nextSocks !== null && nextSocks !== socks) opened.push(nextSocks)
+      const added = new Map<string, ForwardDoor>()
+      for (const [key, forward] of wanted) {
+        if (running.has(key)) continue
+        const door = yield* openForward(forward, places, onRequest)
+        opened.push(door)
+        added.set(key, door)
+      }
+      return [nextSocks, added] as const
+    }).pipe(Effect.onError(() => stopAll(opened)))
+    const closed: Array<Door> = socks !== null && socks !== nextSocks ? [socks] : []
+    socks = nextSocks
     for (const [key, door] of running) {
       const forward = wanted.get(key)
-      if (forward !== undefined) door.forward = forward
-      else {
-        running.delete(key)
-        yield* Effect.promise(door.stop)
+      if (forward !== undefined) {
+        door.forward = forward
+        continue
       }
+      running.delete(key)
+      closed.push(door)
     }
+    for (const [key, door] of added) running.set(key, door)
+    yield* stopAll(closed)
   })
-  yield* setForwards(options.forwards)
+  yield* set(options)
   return {
-    addresses: () => ({ socks5: socks, forwards: [...running.values()].map(({ address }) => address) }),
-    setForwards
+    addresses: () => ({
+      socks5: socks?.address ?? null,
+      forwards: [...running.values()].map(({ address }) => address)
+    }),
+    set
   } satisfies Doors
 })
 
-/** One listener. Where it leads is looked up for each connection. */
+const stopAll = (doors: ReadonlyArray<Door>) => Effect.promise(() => Promise.all(doors.map(({ stop }) => stop())))
+
+/** One listener. */
 interface Door {
+  /** As the configuration says. */
+  readonly asked: string
+  /** With the real port. */
   readonly address: string
   readonly stop: () => Promise<void>
+}
+interface ForwardDoor extends Door {
+  /** Where it leads. Looked up for each connection. */
   forward: Forward
 }
 
@@ -92,7 +120,7 @@ const openSocks = (
   at: ListenAt,
   places: Places,
   onRequest: (request: Request) => void
-): Effect.Effect<string, ListenFailed, Scope.Scope> => {
+): Effect.Effect<Door, ListenFailed> => {
   const server = new Socks5Server({
     listen: at,
     places,
@@ -108,10 +136,11 @@ const openSocks = (
         refuse: answer
       })
   })
-  return Effect.acquireRelease(started(at, "SOCKS5", () => server.start()), () => Effect.promise(() => server.stop()))
-    .pipe(
-      Effect.map(render)
-    )
+  return Effect.map(started(at, "SOCKS5", () => server.start()), (listening) => ({
+    asked: render(at),
+    address: render(listening),
+    stop: () => server.stop()
+  }))
 }
 
 const openForward = (forward: Forward, places: Places, onRequest: (request: Request) => void) => {
@@ -128,9 +157,9 @@ const openForward = (forward: Forward, places: Places, onRequest: (request: Requ
         refuse: answer
       })
   })
-  const door = { forward, address: "", stop: () => server.stop() }
+  const door = { forward, asked: render(forward.listen), address: "", stop: () => server.stop() }
   return started(forward.listen, `the forward to ${forward.resource}:${forward.port}`, () => server.start()).pipe(
-    Effect.map((at): Door => Object.assign(door, { address: render(at) }))
+    Effect.map((at): ForwardDoor => Object.assign(door, { address: render(at) }))
   )
 }
 

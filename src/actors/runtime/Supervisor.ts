@@ -20,6 +20,7 @@ import {
   Stream
 } from "effect"
 import { MessageChannel, type MessagePort } from "node:worker_threads"
+import type * as Telemetry from "../../services/Telemetry.ts"
 import type * as Metrics from "../../services/telemetry/Metrics.ts"
 import * as SpanRing from "../../services/telemetry/SpanRing.ts"
 import { NotStarted } from "./Actor.ts"
@@ -39,7 +40,7 @@ export interface ActorSpec {
   readonly address: AnyAddress
   /** As the actor itself declares. */
   readonly uses: ReadonlyArray<AnyAddress>
-  /** Encoded; the actor decodes it. Each incarnation gets the same. */
+  /** Encoded; the actor decodes it. Read again for each incarnation. */
   readonly config: unknown
   /**
    * The process does its main work without it: once it has been up, it is never given up, however often it dies, and so is its thread
@@ -95,6 +96,8 @@ export interface Supervisor {
   readonly down: Effect.Effect<ReadonlyArray<string>>
   /** Those of `down` that have not been up for `LOST_AFTER`, so that only a restart of the process may help. */
   readonly lost: Effect.Effect<ReadonlyArray<string>>
+  /** Changes what the threads that run now log and trace. Those that start later get it from `Options.spawn`. */
+  readonly tune: (settings: Telemetry.Tunable) => Effect.Effect<void>
   /** Ends the thread at once, as a crash would; it is restarted. Unknown names are ignored. */
   readonly kill: (thread: string) => Effect.Effect<void>
 }
@@ -183,6 +186,16 @@ export const make = Effect.fnUntraced(function*(options: Options) {
       Effect.raceFirst(Deferred.await(world.gaveUp))
     ),
     awaitGiveUp: Deferred.await(world.gaveUp),
+    tune: (settings) =>
+      Effect.forEach(
+        world.threads.values(),
+        (thread) =>
+          Effect.flatMap(hostOf(thread), ({ client }) => client.Tune(settings)).pipe(
+            Effect.timeout(RuntimeMetrics.DEADLINE),
+            Effect.ignore // a thread that is gone starts again with the new settings
+          ),
+        { concurrency: "unbounded", discard: true }
+      ),
     kill: (name) => Effect.suspend(() => world.threads.get(name)?.running?.kill ?? Effect.void)
   }
   return supervisor

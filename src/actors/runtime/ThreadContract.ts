@@ -1,6 +1,7 @@
 /** What the supervisor asks of a thread, over the thread's control port. No behaviour here. */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
+import * as Telemetry from "../../services/Telemetry.ts"
 import * as Limits from "../../services/telemetry/Limits.ts"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
 import * as SpanRing from "../../services/telemetry/SpanRing.ts"
@@ -50,6 +51,8 @@ export class ThreadRpcs extends RpcGroup.make(
   Rpc.make("Spans", { success: SpanRing.Snapshot }),
   /** Actors that died by themselves once they were up, after everything of theirs was released. */
   Rpc.make("Deaths", { success: Death, stream: true }),
+  /** Changes what a thread logs and how many flows it traces. */
+  Rpc.make("Tune", { payload: Telemetry.Tunable }),
   /** Flushes telemetry and ends the thread. May not be answered. */
   Rpc.make("Shutdown", {})
 ) {}

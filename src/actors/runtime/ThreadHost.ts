@@ -1,6 +1,7 @@
 /** Runs the actors placed on one thread, as the supervisor says over one control port. Each has a scope of its own. */
 import { type Rpc, RpcServer } from "@effect/rpc"
 import { Cause, Deferred, Duration, Effect, ExecutionStrategy, Exit, Fiber, Layer, Mailbox, Scope } from "effect"
+import * as Telemetry from "../../services/Telemetry.ts"
 import * as Limits from "../../services/telemetry/Limits.ts"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
 import * as SpanRing from "../../services/telemetry/SpanRing.ts"
@@ -188,6 +189,7 @@ const makeHost = Effect.fnUntraced(function*(
       Effect.sync(() => Metrics.merge([counted, Limits.families(), ...Array.from(sources, (read) => read())])),
     Spans: () => SpanRing.read,
     Deaths: () => Mailbox.toStream(deaths),
+    Tune: Telemetry.tune,
     Shutdown: () => Effect.asVoid(Deferred.succeed(shutdown, undefined))
   }))
 })

@@ -31,7 +31,14 @@ export { ConfigError } from "./ConfigIssue.ts"
 /** Where the admin API of a process is reached. */
 export type AdminEndpoint =
   | { readonly _tag: "Unix"; readonly path: string }
-  | { readonly _tag: "Tcp"; readonly host: string; readonly port: number; readonly allowRemote: boolean }
+  | {
+    readonly _tag: "Tcp"
+    readonly host: string
+    readonly port: number
+    readonly allowRemote: boolean
+    /** Further host names by which it may be asked, lower case. */
+    readonly allowHosts: ReadonlyArray<string>
+  }
 
 export type TokenSource = Redacted.Redacted | { readonly file: string } | { readonly env: string }
 
@@ -263,9 +270,12 @@ const telemetryOf = <A extends ConfigFile["telemetry"]>(telemetry: A) => ({
 
 const adminOf = (admin: ConfigFile["admin"], stateDir: string, absolute: (path: string) => string): AdminEndpoint => {
   if (admin === undefined) return { _tag: "Unix", path: Checks.defaultSocket(stateDir) }
-  if (typeof admin !== "string") return { _tag: "Tcp", ...admin.listen, allowRemote: admin.allowRemote }
+  if (typeof admin !== "string") {
+    const { allowHosts, allowRemote, listen } = admin
+    return { _tag: "Tcp", ...listen, allowRemote, allowHosts: allowHosts.map((name) => name.toLowerCase()) }
+  }
   if (admin.startsWith("unix:")) return { _tag: "Unix", path: absolute(admin.slice(5)) }
-  return { _tag: "Tcp", ...Either.getOrThrow(HostPort.parse(admin)), allowRemote: false }
+  return { _tag: "Tcp", ...Either.getOrThrow(HostPort.parse(admin)), allowRemote: false, allowHosts: [] }
 }
 
 /** Files of the operator's that must be there before the start. */

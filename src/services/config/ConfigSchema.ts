@@ -98,7 +98,16 @@ const Admin = Schema.Union(
   ),
   Schema.Struct({
     listen: address("the admin API", "listen: \"127.0.0.1:9301\""),
-    allowRemote: orElse(flag("allowRemote: true"), false)
+    allowRemote: orElse(flag("allowRemote: true"), false),
+    /** Names by which others ask for it, such as a container's. Without them a name could point here by anybody's DNS. */
+    allowHosts: orElse(
+      list(
+        host("a host name, without scheme and port", "write for example allowHosts: [connector]"),
+        "host names",
+        "allowHosts: [connector]"
+      ),
+      []
+    )
   })
 ).annotations(Hint.make(
   "\"host:port\", \"unix:PATH\" or {listen: \"host:port\", allowRemote: true}",

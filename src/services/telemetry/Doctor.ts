@@ -61,6 +61,8 @@ export const Status = Schema.Struct({
   /** The addresses that peers are offered, and those of this host that they are not; `null` while they are not known. */
   candidates: Schema.optional(Schema.NullOr(Schema.Array(CandidateView))),
   leftOut: Schema.optional(Schema.NullOr(Schema.Array(CandidateView))),
+  /** Keys of the configuration that were changed and wait for a restart. */
+  restartNeeded: Schema.optional(Schema.Array(Schema.String)),
   /** Flows that were not opened in the last 10 minutes, the newest first. */
   refusals: Schema.optional(
     Schema.Array(
@@ -108,6 +110,7 @@ export const diagnose = (facts: Facts): ReadonlyArray<Finding> =>
     ...ofThreads(facts.threads),
     ...ofClock(facts.status ?? NOTHING),
     ...ofLimits(facts.threads),
+    ...ofConfig(facts.status ?? NOTHING),
     ...ofPeers(facts.status ?? NOTHING),
     ...ofCandidates(facts.status ?? NOTHING),
     ...ofRefusals(facts.status ?? NOTHING),
@@ -163,6 +166,15 @@ const ofClock = ({ signaling }: Status): ReadonlyArray<Finding> => {
     )
   ]
 }
+
+const ofConfig = ({ restartNeeded = [] }: Status): ReadonlyArray<Finding> =>
+  restartNeeded.length === 0 ? [] : [
+    poor(
+      "restart_needed",
+      `the configuration was reloaded, but the old values of ${restartNeeded.join(", ")} are in force`,
+      "restart sallyport"
+    )
+  ]
 
 /** Why it broke down of late, the last time last. */
 const recentDeaths = (kind: StateEntry["kind"], name: string, { now, states }: Facts): ReadonlyArray<StateEntry> =>

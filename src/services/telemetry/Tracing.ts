@@ -20,12 +20,12 @@ export const BY_CHANCE = contextOf("by_chance")
 export const ALWAYS = contextOf("always")
 
 /**
- * Exports a `share` (0 to 1) of the traces that begin here, and what follows on traces that others export. Every span of a trace is
+ * Exports a `share` (0 to 1, asked at each beginning) of the traces that begin here, and what follows on traces that others export. Every span of a trace is
  * kept in `ring`, exported or not.
  */
 export const sampling = (
   inner: Tracer.Tracer,
-  share: number,
+  share: () => number,
   chance: () => number,
   ring: SpanRing
 ): Tracer.Tracer =>
@@ -37,7 +37,7 @@ export const sampling = (
         return parent.value.sampled ? alsoKept(inner.span(...asked), ring) : new Kept(ring, ...asked)
       }
       const beginning = Context.get(context, Begins)
-      const exports = beginning === "always" || (beginning === "by_chance" && chance() < share)
+      const exports = beginning === "always" || (beginning === "by_chance" && chance() < share())
       return exports
         ? alsoKept(inner.span(...asked), ring)
         : new Kept(ring, name, parent, context, links, startTime, kind)

@@ -181,6 +181,7 @@ export class NodeWorld {
       Ready: () => Effect.void,
       Decline: () => Effect.void,
       Renew: () => down,
+      Resources: () => down,
       TurnCredentials: () => down,
       Forward: () => Effect.void,
       Wanted: () => Stream.empty,

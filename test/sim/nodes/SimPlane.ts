@@ -307,7 +307,7 @@ export class SimPlane {
       TagsOf: () => Effect.succeed(null),
       Status: () => Effect.succeed([]),
       Refusals: () => Effect.succeed([]),
-      SetForwards: () => Effect.void,
+      SetDoors: () => Effect.void,
       Listeners: () => Effect.succeed({ socks5: null, forwards: [] })
     })
   ))

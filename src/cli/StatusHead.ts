@@ -1,0 +1,78 @@
+/** The lines above the peers in `sallyport status`: who this is, whether the relay is reached, and what may be used. */
+import { Schema } from "effect"
+import { PortRange } from "../protocol/Documents.ts"
+import { colour } from "./Table.ts"
+
+const Self = Schema.Struct({
+  role: Schema.String,
+  name: Schema.String,
+  network: Schema.NullOr(Schema.String),
+  relay: Schema.NullOr(Schema.String)
+})
+const Signaling = Schema.Struct({
+  state: Schema.String,
+  carrier: Schema.NullOr(Schema.String),
+  relay: Schema.String,
+  problem: Schema.String
+})
+const Leg = Schema.Struct({ kind: Schema.NullOr(Schema.String), reason: Schema.String })
+
+/** The parts of `/v1/status` that are shown here. Each may be missing, as the roles have different ones. */
+export const Head = Schema.Struct({
+  self: Schema.optional(Self),
+  signaling: Schema.optional(Schema.NullOr(Signaling)),
+  leg: Schema.optional(Schema.NullOr(Leg)),
+  nodes: Schema.optional(Schema.Array(Schema.Unknown)),
+  restartNeeded: Schema.optional(Schema.Array(Schema.String))
+})
+export type Head = typeof Head.Type
+
+/** What `/v1/resources` answers, as far as it is shown. */
+export const Resources = Schema.Array(
+  Schema.Struct({ name: Schema.String, address: Schema.String, tcp: Schema.Array(PortRange) })
+)
+export type Resources = typeof Resources.Type
+
+const GREEN = 32
+const RED = 31
+const YELLOW = 33
+
+/** `resources`: `null` if they are not known, or if this is no client. */
+export const render = (head: Head, resources: Resources | null, colours: boolean): ReadonlyArray<string> => {
+  const { nodes, restartNeeded = [], self } = head
+  if (self === undefined) return []
+  const role = self.role === "forwarder" ? "second relay" : self.role
+  const who = `${role} ${self.name}${self.network === null ? "" : ` of network ${self.network}`}`
+  const lines = [[who, relayLine(head, colours)].filter((part) => part !== "").join(", ")]
+  if (nodes !== undefined) lines.push(`${nodes.length} ${nodes.length === 1 ? "node is" : "nodes are"} connected`)
+  if (resources !== null) {
+    lines.push(
+      resources.length === 0
+        ? "may use: nothing; an access rule at the relay says what"
+        : `may use: ${resources.map(nameOf).join(", ")}`
+    )
+  }
+  if (restartNeeded.length > 0) {
+    lines.push(colour(colours, YELLOW, `restart sallyport for the changed keys: ${restartNeeded.join(", ")}`))
+  }
+  return lines
+}
+
+const relayLine = ({ leg, signaling }: Head, colours: boolean): string => {
+  if (!signaling) return ""
+  const { carrier, problem, relay, state } = signaling
+  if (state !== "up") {
+    return colour(colours, RED, `relay ${relay} is not reached (${state}): ${problem || "no answer yet"}`)
+  }
+  const packets = leg?.kind ?? null
+  return packets === null
+    ? colour(
+      colours,
+      YELLOW,
+      `relay ${relay} is reached by ${carrier ?? "?"}, but relays no packets: ${leg?.reason ?? "?"}`
+    )
+    : colour(colours, GREEN, `relay ${relay} is reached by ${carrier ?? "?"}, packets by ${packets}`)
+}
+
+const nameOf = ({ name, tcp }: Resources[number]): string =>
+  `${name} (tcp ${tcp.map(({ from, to }) => from === to ? String(from) : `${from}-${to}`).join(", ")})`

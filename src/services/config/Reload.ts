@@ -1,0 +1,85 @@
+/**
+ * Which keys of a configuration file a running process takes over on SIGHUP. Each key of each schema is listed, so that a
+ * new key does not compile before somebody has decided.
+ */
+import { Redacted } from "effect"
+import type { Config } from "./Config.ts"
+import type { Client, Connector, Forwarder, Relay } from "./ConfigSchema.ts"
+
+/**
+ * `live`: in force as soon as the reload is done. `restart`: kept as it was, and named in the log and in `sallyport status`.
+ * `enrolment`: read only until the node has enrolled, so that a change says nothing to a running process.
+ */
+export type When = "live" | "restart" | "enrolment"
+
+/** A key that is a mapping may say it for each of its own keys. */
+type Table<Fields> = { readonly [Key in keyof Fields]: When | { readonly [inner: string]: When } }
+
+const common = {
+  role: "restart",
+  name: "restart",
+  stateDir: "restart",
+  admin: "live",
+  placement: "restart",
+  dataThreads: "restart",
+  telemetry: { otlp: "restart", sample: "live" },
+  logLevel: "live"
+} as const
+
+const node = {
+  ...common,
+  telemetry: { ...common.telemetry, report: "live" },
+  token: "enrolment",
+  carrier: "restart",
+  path: "restart",
+  portMapping: "restart",
+  webrtc: "restart",
+  iceServers: "restart",
+  udp: "restart",
+  limits: "restart"
+} as const
+
+const relay: Table<typeof Relay.fields> = {
+  ...common,
+  listen: "restart",
+  advertise: "restart",
+  tls: "restart", // the files that it names are read again whenever they change
+  http3: "restart",
+  turn: "restart",
+  app: "restart",
+  resources: "live",
+  access: "live"
+}
+const forwarder: Table<typeof Forwarder.fields> = {
+  ...common,
+  join: "enrolment",
+  listen: "restart",
+  advertise: "restart"
+}
+const connector: Table<typeof Connector.fields> = node
+const client: Table<typeof Client.fields> = { ...node, socks5: "live", forwards: "live" }
+
+export const TABLES = { relay, forwarder, connector, client }
+
+/** Every key with when it takes effect, those inside a mapping as `telemetry.sample`. */
+export const keysOf = (role: Config["role"]): ReadonlyArray<readonly [key: string, when: When]> =>
+  Object.entries<When | { readonly [inner: string]: When }>(TABLES[role]).flatMap(([key, when]) =>
+    typeof when === "string"
+      ? [[key, when] as const]
+      : Object.entries(when).map(([inner, when]) => [`${key}.${inner}`, when] as const)
+  )
+
+/** The keys whose values differ. Both configurations must be of the same role. */
+export const changed = (from: Config, to: Config, when: When): ReadonlyArray<string> =>
+  keysOf(from.role).filter(([key, is]) => is === when && textOf(from, key) !== textOf(to, key)).map(([key]) => key)
+
+const textOf = (config: Config, key: string): string => {
+  let value: unknown = config
+  for (const part of key.split(".")) {
+    value = typeof value === "object" && value !== null ? (value as Record<string, unknown>)[part] : undefined
+  }
+  return JSON.stringify(plain(value)) ?? ""
+}
+
+/** A secret shows nothing of itself to `JSON.stringify`. The text is only compared. */
+const plain = (value: unknown): unknown => Redacted.isRedacted(value) ? { secret: Redacted.value(value) } : value
