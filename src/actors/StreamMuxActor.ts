@@ -16,6 +16,7 @@ import { HostClock } from "../services/HostClock.ts"
 import * as NodeState from "../services/NodeState.ts"
 import * as Pki from "../services/Pki.ts"
 import { Places } from "../transport/flow/Places.ts"
+import { Trim } from "../transport/flow/Trim.ts"
 import type { NodeContext } from "../transport/plane/FlowSession.ts"
 import { PacketRouter } from "../transport/plane/PacketRouter.ts"
 import { engine } from "../transport/quic/QuicheEngine.ts"
@@ -103,7 +104,12 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const timeKnown = yield* Deferred.make<void>()
   let leg: LegKind | null = null
   const places = new Places({ flows: config.limits.flows })
-  yield* Self.fork(Effect.repeat(Effect.sync(() => places.tick()), Schedule.spaced(TICK)))
+  const trim = new Trim()
+  const tick = Effect.sync(() => {
+    places.tick()
+    trim.tick(places.size, performance.now())
+  })
+  yield* Self.fork(Effect.repeat(tick, Schedule.spaced(TICK)))
   const context: NodeContext = {
     role: config.role,
     key: node.identity.key,

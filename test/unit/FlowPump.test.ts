@@ -1,5 +1,6 @@
 import net from "node:net"
 import { afterEach, describe, expect, it } from "vitest"
+import { MAX_BYTES, unread } from "../../src/transport/flow/Unread.ts"
 import { Checker, fill, type Rig, send, start } from "../suite/support/FlowRig.ts"
 import { until, type WireOptions } from "../suite/support/MemoryWire.ts"
 
@@ -119,10 +120,23 @@ describe("FlowPump", () => {
     })
     // Sockets' buffers, 1 MiB in the pump and a stream window of 4 MiB are all that may be under way.
     expect(rig.wire.connector.stats().bytesSent).toBeLessThan(16 << 20)
+    await until("held", () => unread.bytes > 0, 20_000)
+    expect(unread.bytes).toBeLessThanOrEqual(2 * MAX_BYTES)
     application.resume()
     await until("all", () => checker.ended, 20_000)
+    expect(unread.bytes).toBe(0)
     expect({ bytes: checker.received, wrongAt: checker.wrongAt }).toEqual({ bytes: total, wrongAt: -1 })
   }, 30_000)
+
+  it("forgets what nobody read when the flow is cut", async () => {
+    const { app, application, far, rig } = await oneFlow()
+    application.pause()
+    send(far, 5, 40 << 20)
+    await until("held", () => unread.bytes > 0, 20_000)
+    application.destroy()
+    await until("closed", () => app.closed && rig.outcomes.client.length === 1)
+    expect(unread.bytes).toBe(0)
+  })
 
   it("delivers what the resource said before it stopped listening", async () => {
     const { app, application, far } = await oneFlow()
@@ -157,7 +171,10 @@ describe("FlowPump", () => {
     const app = watch(net.connect({ port: rig.port, host: "127.0.0.1" }))
     await until("reset", () => app.closed)
     expect(app).toEqual({ bytes: 0, ended: false, error: "ECONNRESET", closed: true })
-    expect(rig.verdicts).toEqual([{ code: "refused", reason: "ECONNREFUSED" }])
+    expect(rig.verdicts).toEqual([{
+      code: "refused",
+      reason: "the resource's host refused the connection (ECONNREFUSED)"
+    }])
     const here = rig
     await until("forgotten", () => here.wire.client.stats().streams + here.wire.connector.stats().streams === 0)
   })

@@ -11,6 +11,7 @@ import {
   WRITE_STOPPED
 } from "./FlowStream.ts"
 import { type Reader } from "./TcpReader.ts"
+import { MIN_BYTES, unread } from "./Unread.ts"
 
 export interface FlowOutcome {
   /** Bytes from the socket that the stream took. */
@@ -42,9 +43,6 @@ export interface PumpOptions {
   readonly onDone: (outcome: FlowOutcome) => void
 }
 
-/** Bytes waiting in the socket before the stream is left alone; then the stream's window fills, and the peer stops. */
-const HIGH_WATER_BYTES = 1 << 20
-
 export class FlowPump implements StreamHandler {
   readonly #stream: FlowStream
   readonly #socket: Duplex
@@ -55,8 +53,10 @@ export class FlowPump implements StreamHandler {
   #rest: Buffer | null = null
   /** The socket's end was read. */
   #ended = false
-  /** The socket has enough; the stream is left alone until it drains. */
+  /** The socket has enough. The stream is left alone until it drains: its window fills, and the peer stops. */
   #paused = false
+  /** Bytes waiting in the socket, as far as they were told to `unread`. */
+  #unread = 0
   #socketClosed = false
   #how: FlowOutcome["how"] = "ended"
   #sent = 0
@@ -96,6 +96,7 @@ export class FlowPump implements StreamHandler {
     })
     socket.on("drain", () => {
       this.#paused = false
+      this.#holds(0)
       this.onReadable()
     })
     socket.on("close", () => this.#onSocketClose())
@@ -104,7 +105,7 @@ export class FlowPump implements StreamHandler {
   /** Stream to socket. */
   onReadable(): void {
     while (!this.#paused && !this.#stream.readOver) {
-      const space = readSpace()
+      const space = readSpace(unread.allowance - this.#unread)
       const got = this.#stream.read(space)
       if (got === READ_NOTHING) return
       if (got === READ_RESET) return this.#cut("peer_reset")
@@ -136,10 +137,17 @@ export class FlowPump implements StreamHandler {
     const room = this.#socket.write(bytes)
     const waiting = this.#socket.writableLength
     if (borrowed && waiting > 0) lend(bytes.length)
-    if (!room && waiting > HIGH_WATER_BYTES) {
+    if (!room) this.#holds(waiting)
+    if (!room && waiting >= unread.allowance) {
       this.#paused = true
       this.#stream.pause()
     }
+  }
+
+  /** A socket says that it has drained only when it had said that it has no room, so nothing less is told. */
+  #holds(bytes: number): void {
+    unread.change(bytes - this.#unread)
+    this.#unread = bytes
   }
 
   /** Socket to stream. False: the stream is full, and the socket shall not be read. */
@@ -196,6 +204,7 @@ export class FlowPump implements StreamHandler {
   #onSocketClose(): void {
     if (this.#socketClosed) return
     this.#socketClosed = true
+    this.#holds(0)
     if (!this.#ended && !this.#stream.writeOver) {
       if (this.#how === "ended") this.#how = "socket_reset"
       this.#rest = null
@@ -243,7 +252,8 @@ const SPACE_BYTES = 256 * 1024
 const MIN_SPACE_BYTES = 64 * 1024
 let space = Buffer.allocUnsafeSlow(SPACE_BYTES)
 
-const readSpace = (): Buffer => space
+/** Room for at most `most` bytes, and for at least `MIN_BYTES`. */
+const readSpace = (most: number): Buffer => most >= space.length ? space : space.subarray(0, Math.max(most, MIN_BYTES))
 
 const lend = (bytes: number): void => {
   space = space.length - bytes >= MIN_SPACE_BYTES ? space.subarray(bytes) : Buffer.allocUnsafeSlow(SPACE_BYTES)

@@ -35,6 +35,8 @@ export interface Libc {
   /** 0, or the errno. Reads `length` bytes of `bytes`; does not keep it. */
   readonly sendTo: (fd: number, bytes: Uint8Array, length: number, sockaddr: Uint8Array) => number
   readonly errno: () => number
+  /** Gives memory that was freed back to the system, which glibc otherwise keeps. Nothing elsewhere. */
+  readonly trim: () => void
 }
 
 /** Why there is none, as a sentence's end. */
@@ -69,10 +71,12 @@ const wrap = (koffi: Koffi): Libc => {
   const close = lib.func("int close(int)")
   const setsockopt = lib.func("int setsockopt(int, int, int, const void *, uint32_t)")
   const sendto = lib.func("intptr_t sendto(int, const void *, uintptr_t, int, const void *, uint32_t)")
+  const trim = glibcTrim(lib)
   const errno = koffi.errno
   const int = new Int32Array(1)
   return {
     errno,
+    trim,
     socket: (family) => socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0),
     bind: (fd, sockaddr) => bind(fd, sockaddr, sockaddr.length) === 0 ? 0 : errno(),
     connect: (fd, sockaddr) => connect(fd, sockaddr, sockaddr.length) === 0 ? 0 : errno(),
@@ -83,5 +87,14 @@ const wrap = (koffi: Koffi): Libc => {
     },
     sendTo: (fd, bytes, length, sockaddr) =>
       sendto(fd, bytes, length, MSG_DONTWAIT, sockaddr, sockaddr.length) < 0 ? errno() : 0
+  }
+}
+
+const glibcTrim = (lib: ReturnType<Koffi["load"]>): () => void => {
+  try {
+    const trim = lib.func("int malloc_trim(uintptr_t)")
+    return () => void trim(0)
+  } catch {
+    return () => undefined // another C library, which has no such call
   }
 }
