@@ -6,7 +6,7 @@
  */
 import { RpcClient } from "@effect/rpc"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
-import { Deferred, Duration, Effect, Option, PubSub, Random, Schema, Stream, SubscriptionRef } from "effect"
+import { Cause, Deferred, Duration, Effect, Option, PubSub, Random, Schema, Stream, SubscriptionRef } from "effect"
 import { HostClock } from "../services/HostClock.ts"
 import * as NodeState from "../services/NodeState.ts"
 import * as RelayAddresses from "../services/RelayAddresses.ts"
@@ -190,6 +190,12 @@ const make = Effect.fnUntraced(function*(config: Config) {
     )
   )
 
+  /** A link that is replaced interrupts its calls in flight. Their callers, who were not interrupted, are told what happened. */
+  const replaced = (cause: Cause.Cause<unknown>) =>
+    Cause.isInterruptedOnly(cause)
+      ? Option.some(Effect.fail(new SignalingDown({ message: "the link to the relay was replaced during the call" })))
+      : Option.none()
+
   const withClient = <A, E>(call: (client: Client) => Effect.Effect<A, E | RpcClientError>) =>
     link.changes.pipe(
       Stream.filterMap((up) => up),
@@ -197,7 +203,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       Effect.flatten,
       Effect.timeout(LINK_PATIENCE),
       Effect.catchAll(() => Effect.suspend(() => Effect.fail(new SignalingDown({ message: state.problem })))),
-      Effect.flatMap(({ client }) => call(client)),
+      Effect.flatMap(({ client }) => Effect.catchSomeCause(call(client), replaced)),
       Effect.catchIf(isLinkError, (error) => Effect.fail(new SignalingDown({ message: error.message })))
     )
 

@@ -4,7 +4,7 @@
  */
 import { Clock, Context, Effect, Layer, Mailbox, Option, Schedule, type Stream, SubscriptionRef } from "effect"
 import { createSocket } from "node:dgram"
-import { existsSync, readdirSync } from "node:fs"
+import { existsSync, readdirSync, readFileSync } from "node:fs"
 import * as Os from "node:os"
 import * as Candidate from "../protocol/Candidate.ts"
 import type * as CandidateGathering from "../protocol/CandidateGathering.ts"
@@ -40,7 +40,10 @@ const HINT_SETTLE_MS = 15
 /** Looks between two questions for the way out, which costs two sockets: a change of route alone is seen within a second. */
 const LOOKS_PER_OUTWARD = 10
 const NO_MAC = "00:00:00:00:00:00"
-/** A wall clock that has gone so much further than ours, or a look that is so late: the host was asleep. */
+/**
+ * The host was asleep if the wall clock has gone this much further than the monotonic one, or if a look is this late. Time for
+ * which a busy host made this thread wait for a processor does not count: nothing has changed in it.
+ */
 const SLEPT_MS = 5_000
 const MONITOR_RETRY = "10 seconds"
 
@@ -55,6 +58,8 @@ export interface Sources {
   readonly outward: Effect.Effect<Outward>
   /** The address that packets to this one leave with; `null` without a route. */
   readonly source: (host: string) => Effect.Effect<string | null>
+  /** How long this thread has run or waited for a processor, ms. */
+  readonly busyMs: () => number
   /** Never ends, and calls `look` whenever something may have changed. */
   readonly hints: (look: () => void) => Effect.Effect<never>
 }
@@ -119,11 +124,12 @@ export const reasonOf = (before: NetworkState, now: NetworkState): "woke" | "add
   return before.addresses.map(keyOf).join() === now.addresses.map(keyOf).join() ? "route" : "addresses"
 }
 
-type Clocks = { readonly wallMs: number; readonly monotonicMs: number }
-/** Between two looks: the wall clock goes on in a sleep, the monotonic one may or may not. */
+type Clocks = { readonly wallMs: number; readonly monotonicMs: number; readonly busyMs: number }
+/** Whether the host slept between two looks. The wall clock goes on in a sleep, the monotonic one may or may not. */
 export const hasSlept = (before: Clocks, now: Clocks): boolean => {
   const passed = now.monotonicMs - before.monotonicMs
-  return passed > SLEPT_MS || now.wallMs - before.wallMs - passed > SLEPT_MS
+  const busy = now.busyMs - before.busyMs
+  return passed - busy > SLEPT_MS || now.wallMs - before.wallMs - passed > SLEPT_MS
 }
 
 /**
@@ -166,7 +172,7 @@ const make = Effect.fnUntraced(function*(sources: Sources) {
     outward: yield* sources.outward,
     wakes: 0
   })
-  const slept = yield* sleepDetector
+  const slept = yield* sleepDetector(sources.busyMs)
   let pending: string | null = null // a state seen once that differs from `state`: told when it is seen again
   let looks = 0
 
@@ -214,8 +220,9 @@ const make = Effect.fnUntraced(function*(sources: Sources) {
 })
 
 /** True once after each sleep. */
-const sleepDetector = Effect.gen(function*() {
+const sleepDetector = Effect.fnUntraced(function*(busyMs: () => number) {
   const clocks = Effect.all({
+    busyMs: Effect.sync(busyMs),
     wallMs: Clock.currentTimeMillis,
     monotonicMs: Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)
   })
@@ -278,6 +285,21 @@ const ipMonitor = (look: () => void): Effect.Effect<never> =>
     Effect.zipRight(Effect.never)
   )
 
+let lastBusyMs = 0
+/**
+ * The first two fields of the calling thread's `schedstat`, which are in ns. The last value stands while the file cannot be
+ * read, for example for want of descriptors.
+ */
+const busyOfThread = (): number => {
+  try {
+    const [ranNs, waitedNs] = readFileSync("/proc/thread-self/schedstat", "latin1").split(" ")
+    lastBusyMs = (Number(ranNs) + Number(waitedNs)) / 1e6
+  } catch {
+    // also a kernel without these statistics
+  }
+  return lastBusyMs
+}
+
 export const layerFrom = (sources: Sources): Layer.Layer<NetworkWatch> => Layer.scoped(NetworkWatch, make(sources))
 
 export const layer: Layer.Layer<NetworkWatch> = layerFrom({
@@ -285,6 +307,7 @@ export const layer: Layer.Layer<NetworkWatch> = layerFrom({
   device: (name) => deviceOf(name),
   outward: Effect.all({ v4: outwardOf(4), v6: outwardOf(6) }, { concurrency: 2 }),
   source: sourceOf,
+  busyMs: Os.platform() === "linux" ? busyOfThread : () => 0,
   hints: Os.platform() === "linux" ? ipMonitor : () => Effect.never
 })
 

@@ -43,7 +43,7 @@ const setup = Effect.gen(function*() {
   }
   const outward = Effect.sync(() => world.outward)
   const source = (host: string) => Effect.succeed(host.startsWith("10.9.") ? "10.9.0.1" : world.outward.v4)
-  const context = yield* Layer.build(NetworkWatch.layerFrom({ read, device, outward, source, hints }))
+  const context = yield* Layer.build(NetworkWatch.layerFrom({ busyMs: () => 0, read, device, outward, source, hints }))
   const service = yield* Effect.provide(NetworkWatch.NetworkWatch, context)
   const told: Array<ReadonlyArray<string>> = []
   const states: Array<NetworkWatch.NetworkState> = []
@@ -147,14 +147,20 @@ describe("NetworkWatch", () => {
     }))
 
   it("knows a sleep by either clock, and calls it that", () => {
-    const before = { wallMs: 1_000_000, monotonicMs: 50_000 }
-    const after = (wallMs: number, monotonicMs: number) =>
-      NetworkWatch.hasSlept(before, { wallMs: before.wallMs + wallMs, monotonicMs: before.monotonicMs + monotonicMs })
+    const before = { wallMs: 1_000_000, monotonicMs: 50_000, busyMs: 7_000 }
+    const after = (wallMs: number, monotonicMs: number, busyMs = 0) =>
+      NetworkWatch.hasSlept(before, {
+        wallMs: before.wallMs + wallMs,
+        monotonicMs: before.monotonicMs + monotonicMs,
+        busyMs: before.busyMs + busyMs
+      })
     assert.isFalse(after(100, 100))
     assert.isFalse(after(2_000, 2_000), "a busy machine")
     assert.isTrue(after(60_000, 100), "the monotonic clock stood still")
     assert.isTrue(after(60_000, 60_000), "nobody looked")
     assert.isFalse(after(-60_000, 100), "the wall clock was set back")
+    assert.isFalse(after(20_000, 20_000, 19_000), "it waited for a processor")
+    assert.isTrue(after(60_000, 60_000, 19_000), "it waited for a processor, and nobody looked")
     const state = { addresses: [], outward: { v4: null, v6: null }, wakes: 0 }
     assert.strictEqual(NetworkWatch.reasonOf(state, { ...state, wakes: 1 }), "woke")
   })
