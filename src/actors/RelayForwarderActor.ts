@@ -5,11 +5,13 @@
 import { Effect, FiberSet, Schedule, Schema } from "effect"
 import { isIPv6 } from "node:net"
 import type { MessagePort } from "node:worker_threads"
+import { DirectoryTime } from "../protocol/DirectoryTime.ts"
 import { NodeKey, toBytes } from "../protocol/NodeKey.ts"
 import { LARGEST_BYTES } from "../protocol/PathMtu.ts"
 import * as TurnAllocations from "../protocol/TurnAllocations.ts"
 import { isUnspecified } from "../services/config/HostPort.ts"
 import * as Crypto from "../services/Crypto.ts"
+import { HostClock } from "../services/HostClock.ts"
 import * as TurnCredentials from "../services/TurnCredentials.ts"
 import * as RelayMetrics from "../transport/relay/RelayMetrics.ts"
 import { RelayServer } from "../transport/relay/RelayServer.ts"
@@ -59,14 +61,16 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const authority = toBytes(config.authorityKey)
   const fork = yield* FiberSet.makeRuntime()
   const clock = yield* Effect.clock
-  const epochSeconds = () => Math.floor(clock.unsafeCurrentTimeMillis() / 1000)
+  const hostMs = (yield* HostClock).now
+  const time = new DirectoryTime(hostMs)
+  const epochSeconds = () => Math.floor((time.nowMs() ?? clock.unsafeCurrentTimeMillis()) / 1000)
   const server = new RelayServer({
     verify: {
       authority: (message, signature) => Crypto.verify(authority, message, signature),
       node: (key, message, signature) => Crypto.verify(toBytes(key), message, signature)
     },
     name: config.name,
-    now: () => performance.now(),
+    now: hostMs,
     epochSeconds,
     onFull: (table) => void fork(Effect.logWarning(`the relay's table of ${table} is full; newcomers are refused`))
   })
@@ -129,6 +133,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       Effect.sync(() => attach(nodeKey, kind, link as unknown as MessagePort)),
     Revoke: ({ nodeKey }) => Effect.sync(() => server.revoke(nodeKey)),
     RevokeTurn: ({ at, name }) => Effect.sync(() => turn?.server.revoke(name, at)),
+    SetTime: ({ offsetMs }) => Effect.sync(() => time.set(offsetMs)),
     Stats: () => Effect.sync(() => flat(turn === null ? server.stats : { ...server.stats, turn: turn.server.stats }))
   })
 })

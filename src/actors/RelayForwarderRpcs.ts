@@ -25,6 +25,8 @@ export class RelayForwarderRpcs extends RpcGroup.make(
   Rpc.make("Revoke", { payload: { nodeKey: NodeKey } }),
   /** Its allocations end, and its credentials of until `at` (epoch seconds) are refused. TURN knows nodes by their names. */
   Rpc.make("RevokeTurn", { payload: { name: Schema.String, at: Schema.Int } }),
+  /** How far the directory's clock is ahead of this machine's `HostClock`. Until it is told, this machine's own clock has to do. */
+  Rpc.make("SetTime", { payload: { offsetMs: Schema.Number } }),
   Rpc.make("Stats", { success: ForwarderStats })
 ) {}
 

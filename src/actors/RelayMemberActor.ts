@@ -9,6 +9,7 @@ import { lookup } from "node:dns/promises"
 import { Name } from "../protocol/Documents.ts"
 import type { NodeKey } from "../protocol/NodeKey.ts"
 import { MAX_ADDRESSES } from "../protocol/RelayPoint.ts"
+import { HostClock } from "../services/HostClock.ts"
 import * as NodeState from "../services/NodeState.ts"
 import * as LinkClient from "../transport/link/LinkClient.ts"
 import * as RpcOverLink from "../transport/link/RpcOverLink.ts"
@@ -18,6 +19,7 @@ import { type NoRelay, RelaySignalingRpcs } from "./RelaySignalingRpcs.ts"
 import * as Actor from "./runtime/Actor.ts"
 import { Peers } from "./runtime/Peers.ts"
 import * as Self from "./runtime/Self.ts"
+import * as TimeKeeper from "./signaling/TimeKeeper.ts"
 
 export const Config = Schema.Struct({
   stateDir: Schema.String,
@@ -43,7 +45,16 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const forwarder = yield* Peers.ref(RelayForwarder)
   const { authorityKey: _, host, httpsPort, tls: trust } = node.relay
   const revoked = new Set<NodeKey>()
-  let state: MemberState = { up: false, relay: `${host}:${httpsPort}`, problem: "first connection under way" }
+  const hostMs = (yield* HostClock).now
+  // Documents are judged by the directory's time here, too, and never by what this machine takes for the time.
+  const setTime = ({ offsetMs }: TimeKeeper.TimeLearned) =>
+    Effect.ignore(forwarder.ask((client) => client.SetTime({ offsetMs })))
+  const time = yield* TimeKeeper.make({ hostMs, onLearned: setTime })
+  let state: Omit<MemberState, "clockAheadMs"> = {
+    up: false,
+    relay: `${host}:${httpsPort}`,
+    problem: "first connection under way"
+  }
 
   const revoke = (nodeKey: NodeKey) =>
     Effect.suspend(() => {
@@ -77,11 +88,16 @@ const make = Effect.fnUntraced(function*(config: Config) {
     })
     const protocol = yield* RpcOverLink.makeClient(link, { checks: Stream.never })
     const client = yield* RpcClient.make(RelaySignalingRpcs).pipe(Effect.provideService(RpcClient.Protocol, protocol))
+    yield* Effect.forkScoped(time.keep(client.Time(), Stream.never))
     yield* client.PlaceRelay(point)
     state = { ...state, up: true, problem: "" }
     yield* Effect.logInfo("listed at the directory").pipe(Effect.annotateLogs({ relay: state.relay, ...point }))
     const ended = yield* Deferred.make<void>()
+    const sentAt = hostMs()
     const watch = Stream.runForEach(client.Watch(), (event) => {
+      if (event._tag === "Snapshot") {
+        return Effect.suspend(() => time.learn({ directoryMs: event.serverTime, sentAt, receivedAt: hostMs() }))
+      }
       if (event._tag === "GoAway") return Deferred.succeed(ended, undefined)
       return event._tag === "Revoked" && event.node !== node.identity.key ? revoke(event.node) : Effect.void
     })
@@ -114,10 +130,18 @@ const make = Effect.fnUntraced(function*(config: Config) {
   })
   yield* Self.fork(connect)
   yield* Self.fork(
-    Stream.runForEach(forwarder.incarnations, () => Effect.forEach([...revoked], revoke, { discard: true }))
+    Stream.runForEach(
+      forwarder.incarnations,
+      () =>
+        Effect.suspend(() => time.learned === null ? Effect.void : setTime(time.learned)).pipe(
+          Effect.zipRight(Effect.forEach([...revoked], revoke, { discard: true }))
+        )
+    )
   )
 
-  return RelayMemberRpcs.of({ State: () => Effect.sync(() => state) })
+  return RelayMemberRpcs.of({
+    State: () => Effect.map(time.clockAheadMs, (clockAheadMs) => ({ ...state, clockAheadMs }))
+  })
 })
 
 export const actor = Actor.make({

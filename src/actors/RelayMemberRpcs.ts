@@ -9,7 +9,9 @@ export const MemberState = Schema.Struct({
   /** Host and port of the relay that it has joined. */
   relay: Schema.String,
   /** Why it is not up; empty when it is. */
-  problem: Schema.String
+  problem: Schema.String,
+  /** How far this machine's clock is ahead of the directory's, milliseconds. `null` before the first sign-in. */
+  clockAheadMs: Schema.NullOr(Schema.Number)
 })
 export type MemberState = typeof MemberState.Type
 

@@ -25,6 +25,7 @@ import * as Signed from "../protocol/Signed.ts"
 import * as AppPage from "../services/AppPage.ts"
 import * as Authority from "../services/Authority.ts"
 import * as Directory from "../services/Directory.ts"
+import * as DirectoryClock from "../services/DirectoryClock.ts"
 import * as RelayTls from "../services/RelayTls.ts"
 import * as Tracing from "../services/telemetry/Tracing.ts"
 import type { Link } from "../transport/link/Link.ts"
@@ -77,11 +78,20 @@ const DIRECTORY_POLL = "200 millis"
 /** A connector that is up answers within a round trip; then the next one is tried. */
 const INVITE_DEADLINE = Duration.seconds(2.5)
 const MAX_INVITES = 3
+/** How often the directory keeps its time. A relay that is killed and starts with a clock set back repeats at most this much. */
+const KEEP_TIME = "20 seconds"
 const REVOKED_GRACE = "300 millis"
 /** Nodes are told to come back within this time, spread evenly, when the relay stops. */
 const GO_AWAY_SPREAD_MS = 2_000
 
+/** The time to begin with is found first, so that everything in the hub goes by it. */
 const make = Effect.fnUntraced(function*(config: Config) {
+  const directory = yield* Directory.Directory
+  const time = yield* DirectoryClock.start(yield* directory.latestTime)
+  return yield* Effect.provideService(makeBy(config, time), DirectoryClock.DirectoryClock, time)
+})
+
+const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.Running) {
   const directory = yield* Directory.Directory
   const authority = yield* Authority.Authority
   const tls = yield* RelayTls.RelayTls
@@ -163,11 +173,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
     Stream.unwrap(Effect.gen(function*() {
       const link = board.links.get(node)
       if (link === undefined) return Stream.empty
-      const now = yield* Clock.currentTimeMillis
       const snapshot: SignalingEvent = {
         _tag: "Snapshot",
         version: yield* Effect.orDie(directory.latestAuditId),
-        serverTime: now,
+        serverTime: yield* DirectoryClock.nowMs,
         relay: relayInfo,
         relays: yield* Effect.orDie(directory.relays),
         credential: yield* authority.credential(node),
@@ -329,7 +338,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
 
   const handlers = RelaySignalingRpcs.toLayer({
     Watch: (_, { headers }) => watch(nodeOf(headers)),
-    Time: () => Clock.currentTimeMillis,
+    Time: () => time.nowMs,
     Dial: ({ exclude, target }, { headers }) => dial(nodeOf(headers), target, exclude),
     Ready: ({ session }, { headers }) => board.answer(session, nodeOf(headers), Exit.void),
     Decline: ({ reason, session }, { headers }) => board.answer(session, nodeOf(headers), Exit.fail(reason)),
@@ -374,8 +383,14 @@ const make = Effect.fnUntraced(function*(config: Config) {
     yield* Effect.logInfo("node removed; its flows are cut").pipe(Effect.annotateLogs({ node }))
   })
 
+  const tellTime = Effect.ignore(forwarder.ask((client) => client.SetTime({ offsetMs: time.offsetMs })))
+  const keepTime = Effect.flatMap(time.nowMs, directory.keepTime).pipe(
+    Effect.catchAll(({ message }) => Effect.logWarning(`the directory's time cannot be kept: ${message}`))
+  )
+
   /** Nodes bind again now, not at their next keepalive. */
   const onForwarderRestart = Effect.gen(function*() {
+    yield* tellTime
     yield* removed.tellForwarder
     for (const node of board.links.keys()) board.send(node, { _tag: "BindingsLost" })
   })
@@ -384,8 +399,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
   let grantsAreStale = false
   yield* removed.tellForwarder
   const poll = Effect.gen(function*() {
-    const now = yield* Clock.currentTimeMillis
-    board.expire(Math.floor(now / 1000))
+    const now = yield* nowSeconds
+    board.expire(now)
     if (grantsAreStale) {
       yield* signed.replaceGrants
       grantsAreStale = false
@@ -396,7 +411,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
     for (const { at, kind, nodeKey, nodeName } of changes) {
       if (kind !== "node_removed") continue
       if (nodeKey !== null) yield* revoke(nodeKey as NodeKey)
-      if (nodeName !== null) yield* Effect.ignore(forwarder.ask((client) => client.RevokeTurn({ name: nodeName, at })))
+      if (nodeName !== null) {
+        yield* Effect.ignore(forwarder.ask((client) => client.RevokeTurn({ name: nodeName, at: Math.min(at, now) })))
+      }
     }
     if (changes.some(isOfRelays)) yield* tellRelays
     if (changes.some(({ kind }) => kind === "policy_replaced")) {
@@ -433,6 +450,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
   })
   yield* Self.fork(Stream.runForEach(Stream.drop(forwarder.incarnations, 1), () => onForwarderRestart))
   relayInfo.httpsPort = config.advertise.httpsPort || server.port
+  yield* tellTime
+  yield* Self.fork(Effect.repeat(keepTime, Schedule.spaced(KEEP_TIME)))
+  yield* Effect.addFinalizer(() => keepTime)
   yield* Self.fork(Effect.repeat(poll, Schedule.spaced(DIRECTORY_POLL)))
   yield* Self.fork(signed.keepCredentialsFresh)
   yield* Effect.addFinalizer(() =>
@@ -462,6 +482,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
           since
         }))
       ),
+    ClockAhead: () => time.clockAheadMs,
     Network: network.overview,
     Examine: ({ name }) => network.examine(name)
   })
@@ -481,7 +502,7 @@ const SESSION_MEMORY_SECONDS = 3600
 const RETURN_MS = 30_000
 
 const monotonicMs = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos / 1_000_000n))
-const nowSeconds = Effect.map(Clock.currentTimeMillis, (ms) => Math.floor(ms / 1000))
+const nowSeconds = DirectoryClock.nowSeconds
 
 /** Set by the server from the proof in the handshake. */
 const nodeOf = (headers: { readonly [name: string]: string | undefined }) =>

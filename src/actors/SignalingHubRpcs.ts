@@ -98,6 +98,8 @@ export class SignalingHubRpcs extends RpcGroup.make(
   /** Replaces resources and access rules, and cuts what they no longer permit. */
   Rpc.make("SetPolicy", { payload: Policy, error: HubError }),
   Rpc.make("Nodes", { success: Schema.Array(ConnectedNode) }),
+  /** How far this machine's clock is ahead of the directory's time, milliseconds: more than a little only if it was set. */
+  Rpc.make("ClockAhead", { success: Schema.Number }),
   Rpc.make("Network", { payload: Wanted, success: networkWith(Checked), error: HubError }),
   /** What the node's own doctor says now, within 5 seconds. */
   Rpc.make("Examine", { payload: { name: Schema.String }, success: Findings, error: ExamineFailed })

@@ -177,7 +177,11 @@ const ClockAheadMs = Schema.optional(Schema.NullOr(Schema.Number))
 const Status = Schema.Struct({
   peers: Schema.Array(Peer),
   /** A node's; a relay has none. */
-  signaling: Schema.optional(Schema.NullOr(Schema.Struct({ clockAheadMs: ClockAheadMs })))
+  signaling: Schema.optional(Schema.NullOr(Schema.Struct({ clockAheadMs: ClockAheadMs }))),
+  /** A second relay's. */
+  directory: Schema.optional(Schema.NullOr(Schema.Struct({ clockAheadMs: ClockAheadMs }))),
+  /** Of the relay with the directory. */
+  clockAheadMs: ClockAheadMs
 })
 
 export const status = (options: { readonly config: string; readonly json: boolean }) =>
@@ -188,7 +192,7 @@ export const status = (options: { readonly config: string; readonly json: boolea
     }).pipe(
       Effect.mapError(fromError)
     )
-    const { peers, signaling } = yield* Schema.decodeUnknown(Status)(answer).pipe(
+    const { clockAheadMs, directory, peers, signaling } = yield* Schema.decodeUnknown(Status)(answer).pipe(
       Effect.mapError(() => failure(Asker.OTHER_VERSION))
     )
     const head = yield* Effect.orElseSucceed(Schema.decodeUnknown(StatusHead.Head)(answer), (): StatusHead.Head => ({}))
@@ -201,8 +205,8 @@ export const status = (options: { readonly config: string; readonly json: boolea
     const lines = StatusHead.render(head, resources, Asker.hasColours())
     if (lines.length > 0) yield* Console.log(`${lines.join("\n")}\n`)
     yield* Console.log(peers.length === 0 ? "No peers now." : peerTable(peers, Asker.hasColours()))
-    const ahead = signaling?.clockAheadMs ?? 0
-    if (Math.abs(ahead) > DirectoryTime.TELL_SKEW_MS) yield* Console.log(`Note: ${DirectoryTime.skewText(ahead)}.`)
+    const note = clockNote(clockAheadMs ?? 0, signaling?.clockAheadMs ?? directory?.clockAheadMs ?? 0)
+    if (note !== null) yield* Console.log(`Note: ${note}.`)
   })
 
 /** `null` if the relay does not answer just now: the rest of the status is worth showing without them. */
@@ -211,6 +215,14 @@ const resourcesOf = ({ admin }: Config.Config, configFile: string) =>
     Effect.flatMap(Schema.decodeUnknown(StatusHead.Resources)),
     Effect.orElseSucceed(() => null)
   )
+
+/** `null` if the clocks agree. */
+const clockNote = (ofRelay: number, ofNode: number): string | null =>
+  Math.abs(ofRelay) > DirectoryTime.TELL_SKEW_MS
+    ? DirectoryTime.clockSetText(ofRelay)
+    : Math.abs(ofNode) > DirectoryTime.TELL_SKEW_MS
+    ? DirectoryTime.skewText(ofNode)
+    : null
 
 /** The path is the last but one thing a person looks at, so it has the colour. */
 const peerTable = (peers: ReadonlyArray<typeof Peer.Type>, colours: boolean): string => {

@@ -87,6 +87,13 @@ export const TELL_SKEW_MS = 10_000
 export const skewText = (aheadMs: number): string =>
   `this machine's clock is ${spanText(Math.abs(aheadMs))} ${aheadMs > 0 ? "ahead of" : "behind"} the relay's`
 
+/** For people. `aheadMs`: how far the clock of the relay's machine is ahead of the directory's time. */
+export const clockSetText = (aheadMs: number): string =>
+  `this machine's clock is ${spanText(Math.abs(aheadMs))} ${
+    aheadMs > 0 ? "ahead of" : "behind"
+  } the directory's time: it was set ` +
+  "since the relay started, or back before; everything goes on by the directory's time"
+
 /** In the unit that suits: seconds below two minutes, minutes below two hours, hours below two days. */
 export const spanText = (ms: number): string => {
   const seconds = Math.round(ms / 1000)

@@ -1,10 +1,11 @@
 /** The key that everybody in a network trusts: signs memberships, grants, credentials and tickets, and how a node verifies them. */
-import { Clock, Context, Effect, type Either, Layer } from "effect"
+import { Context, Effect, type Either, Layer } from "effect"
 import { join } from "node:path"
 import * as Documents from "../protocol/Documents.ts"
 import { type NodeKey, toBytes } from "../protocol/NodeKey.ts"
 import { MAX_PAYLOAD_BYTES, type Signed, signedBytes } from "../protocol/Signed.ts"
 import * as Crypto from "./Crypto.ts"
+import * as DirectoryClock from "./DirectoryClock.ts"
 import * as Keys from "./Keys.ts"
 
 export const AUTHORITY_KEY_FILE = "authority.key"
@@ -31,8 +32,6 @@ export class Authority extends Context.Tag("sallyport/services/Authority")<Autho
 /** A grant's id begins with its time in as many hex digits, so that of two grants the later one has the greater id. */
 const ID_TIME_DIGITS = 12
 
-const nowSeconds = Effect.map(Clock.currentTimeMillis, (ms) => Math.floor(ms / 1000))
-
 export const make = (key: Keys.SigningKey): typeof Authority.Service => {
   let lastGrantAt = 0 // epoch ms; moved on by one where two grants fall into one millisecond
   const sign = <K extends Documents.Kind>(kind: K, document: Documents.Documents[K]): Signed => {
@@ -41,9 +40,10 @@ export const make = (key: Keys.SigningKey): typeof Authority.Service => {
   }
   return {
     key: key.publicKey,
-    membership: (fields) => Effect.map(nowSeconds, (issuedAt) => sign("membership", { ...fields, issuedAt })),
+    membership: (fields) =>
+      Effect.map(DirectoryClock.nowSeconds, (issuedAt) => sign("membership", { ...fields, issuedAt })),
     grant: (fields) =>
-      Effect.map(Clock.currentTimeMillis, (now) => {
+      Effect.map(DirectoryClock.nowMs, (now) => {
         lastGrantAt = Math.max(now, lastGrantAt + 1)
         const issuedAt = Math.floor(now / 1000)
         const id = `${lastGrantAt.toString(16).padStart(ID_TIME_DIGITS, "0")}${Crypto.randomHex(10)}`
@@ -52,11 +52,14 @@ export const make = (key: Keys.SigningKey): typeof Authority.Service => {
       }),
     credential: (nodeKey) =>
       Effect.map(
-        nowSeconds,
+        DirectoryClock.nowSeconds,
         (now) => sign("credential", { nodeKey, expiresAt: now + Documents.MAX_CREDENTIAL_SECONDS })
       ),
     ticket: (fields) =>
-      Effect.map(nowSeconds, (now) => sign("ticket", { ...fields, expiresAt: now + Documents.MAX_TICKET_SECONDS }))
+      Effect.map(
+        DirectoryClock.nowSeconds,
+        (now) => sign("ticket", { ...fields, expiresAt: now + Documents.MAX_TICKET_SECONDS })
+      )
   }
 }
 

@@ -12,6 +12,7 @@ import * as DirectoryDb from "./DirectoryDb.ts"
 import * as DirectoryNodes from "./DirectoryNodes.ts"
 import * as DirectoryPolicy from "./DirectoryPolicy.ts"
 import * as DirectoryRelays from "./DirectoryRelays.ts"
+import * as DirectoryTimes from "./DirectoryTimes.ts"
 
 export type { Entry as AuditEntry } from "./DirectoryAudit.ts"
 export { DirectoryError } from "./DirectoryDb.ts"
@@ -76,6 +77,10 @@ export class Directory extends Context.Tag("sallyport/services/Directory")<Direc
   readonly latestAuditId: Asked<number>
   /** Changes after this id, oldest first, at most 1,000: ask again from the last one. */
   readonly changesSince: (auditId: number) => Asked<ReadonlyArray<DirectoryAudit.Entry>>
+  /** The latest time that was kept, epoch milliseconds; 0 if none was. */
+  readonly latestTime: Asked<number>
+  /** Keeps this time unless a later one is kept. */
+  readonly keepTime: (ms: number) => Asked<void>
   /** Changes and dials, newest first. */
   readonly auditLog: (limit: number) => Asked<ReadonlyArray<DirectoryAudit.Entry>>
 }>() {}
@@ -123,6 +128,8 @@ const make = Effect.fnUntraced(function*(stateDir: string) {
       })),
     latestAuditId: read(DirectoryAudit.latestId),
     changesSince: (auditId) => read((sql) => DirectoryAudit.since(sql, auditId)),
+    latestTime: read(DirectoryTimes.latest),
+    keepTime: (ms) => write((sql) => DirectoryTimes.keep(sql, ms)),
     auditLog: (limit) => read((sql) => DirectoryAudit.latest(sql, limit))
   })
 })

@@ -1,6 +1,7 @@
 /** The audit log: what happened to nodes, tokens and rules, and who was let through. Bounded; ids only ever grow. */
 import type { SqlClient } from "@effect/sql"
-import { Clock, Effect } from "effect"
+import { Effect } from "effect"
+import * as DirectoryTimes from "./DirectoryTimes.ts"
 
 /** What administrators do and what enrols; rare, and told to a running relay. */
 const CHANGES = [
@@ -35,7 +36,7 @@ const MAX_ANSWER = 1000
 /** Inside a transaction of the caller's. */
 export const append = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, entry: Omit<Entry, "id" | "at">) {
   const { detail, kind, nodeKey, nodeName } = entry
-  const at = Math.floor((yield* Clock.currentTimeMillis) / 1000)
+  const at = yield* DirectoryTimes.nowSeconds(sql)
   const [row] = yield* sql<{ id: number }>`INSERT INTO audit (at, kind, node_name, node_key, detail)
     VALUES (${at}, ${kind}, ${nodeName}, ${nodeKey}, ${JSON.stringify(detail)}) RETURNING id`
   if (row !== undefined && row.id % PRUNE_EVERY === 0) yield* prune(sql, MAX_ROWS)

@@ -35,8 +35,14 @@ const relays = Effect.flatMap(
   (sql) => sql`CREATE TABLE relays (key TEXT PRIMARY KEY, addresses TEXT NOT NULL, port INTEGER NOT NULL) STRICT`
 )
 
+/** One row: the latest time that the directory has seen, epoch milliseconds. */
+const clock = Effect.flatMap(
+  SqlClient.SqlClient,
+  (sql) => sql`CREATE TABLE clock (id INTEGER PRIMARY KEY CHECK (id = 1), latest_ms INTEGER NOT NULL) STRICT`
+)
+
 /** Two processes may run it at once: the second waits, and finds nothing left to do. */
 export const run = LibsqlMigrator.run({
-  loader: LibsqlMigrator.fromRecord({ "1_tables": tables, "2_relays": relays }),
+  loader: LibsqlMigrator.fromRecord({ "1_tables": tables, "2_relays": relays, "3_clock": clock }),
   table: "migrations"
 })

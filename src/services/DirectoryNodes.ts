@@ -1,12 +1,13 @@
 /** Nodes and the tokens by which they come in. Functions on an open database; `Directory` runs them in transactions. */
 import type { SqlClient } from "@effect/sql"
-import { Clock, Duration, Effect, Either, Encoding, Option, Redacted, Schema } from "effect"
+import { Duration, Effect, Either, Encoding, Option, Redacted, Schema } from "effect"
 import { Buffer } from "node:buffer"
 import type { Membership, NodeRole } from "../protocol/Documents.ts"
 import { ID_BYTES, SECRET_BYTES } from "../protocol/EnrolmentToken.ts"
 import type { NodeKey } from "../protocol/NodeKey.ts"
 import * as Crypto from "./Crypto.ts"
 import * as DirectoryAudit from "./DirectoryAudit.ts"
+import * as DirectoryTimes from "./DirectoryTimes.ts"
 
 export interface NodeRecord {
   readonly key: NodeKey
@@ -83,12 +84,10 @@ const MAX_TTL_SECONDS = 10 * 365 * 86_400
 /** Tokens are forgotten this long after they expired, seconds; until then the node that used one may ask again. */
 const KEEP_EXPIRED_SECONDS = 30 * 86_400
 
-const nowSeconds = Effect.map(Clock.currentTimeMillis, (ms) => Math.floor(ms / 1000))
-
 export const createToken = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, token: NewToken) {
   const { name, network, role, ttl } = token
   if (Option.isSome(yield* findByName(sql, name))) return yield* nameTaken(name)
-  const now = yield* nowSeconds
+  const now = yield* DirectoryTimes.nowSeconds(sql)
   const id = Crypto.randomHex(ID_BYTES)
   const secret = Encoding.encodeBase64Url(Crypto.randomBytes(SECRET_BYTES))
   const expiresAt = now + Math.min(Math.max(1, Math.floor(Duration.toSeconds(ttl))), MAX_TTL_SECONDS)
@@ -154,7 +153,7 @@ export const remove = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, name
   const found = yield* findByName(sql, name)
   if (Option.isNone(found)) return found
   const { key, network, role } = found.value
-  yield* sql`UPDATE nodes SET removed_at = ${yield* nowSeconds} WHERE key = ${key}`
+  yield* sql`UPDATE nodes SET removed_at = ${yield* DirectoryTimes.nowSeconds(sql)} WHERE key = ${key}`
   yield* DirectoryAudit.append(sql, { kind: "node_removed", nodeName: name, nodeKey: key, detail: { role, network } })
   return found
 })
@@ -208,7 +207,7 @@ const judge = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, token: Token
   if (onlyAs !== null && token.role !== onlyAs) return Either.left(forOtherRole(token, onlyAs))
   if (onlyNamed !== null && token.name !== onlyNamed) return Either.left(forOtherName(token, onlyNamed))
   if (token.used_by === nodeKey) return Either.right("again" as const)
-  if (token.expires_at <= (yield* nowSeconds)) return Either.left(expiredToken(token.name))
+  if (token.expires_at <= (yield* DirectoryTimes.nowSeconds(sql))) return Either.left(expiredToken(token.name))
   if (known !== undefined) {
     const same = known.name === token.name && known.role === token.role && known.network === token.network
     return (same ? Either.right("new" as const) : Either.left(already(known.name)))
@@ -221,7 +220,9 @@ const register = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, token: To
   const { id, name, network, role } = token
   yield* sql`UPDATE tokens SET used_by = ${nodeKey} WHERE id = ${id}`
   yield* sql`INSERT INTO nodes (key, name, role, network, created_at)
-    VALUES (${nodeKey}, ${name}, ${role}, ${network}, ${yield* nowSeconds}) ON CONFLICT (key) DO NOTHING`
+    VALUES (${nodeKey}, ${name}, ${role}, ${network}, ${yield* DirectoryTimes.nowSeconds(
+    sql
+  )}) ON CONFLICT (key) DO NOTHING`
   yield* DirectoryAudit.append(sql, { kind: "enrolled", nodeName: name, nodeKey, detail: { token: id, role, network } })
 })
 

@@ -2,10 +2,11 @@
  * Short-lived TURN credentials: user name `EXPIRY:NODE` (epoch seconds, and the node's name), password an HMAC of it under a
  * secret that only this relay has. So nothing is kept for those that were issued.
  */
-import { Clock, Effect, Option, Redacted, Schema } from "effect"
+import { Effect, Option, Redacted, Schema } from "effect"
 import { Buffer } from "node:buffer"
 import { join } from "node:path"
 import * as Crypto from "./Crypto.ts"
+import * as DirectoryClock from "./DirectoryClock.ts"
 import * as StateFile from "./StateFile.ts"
 
 export const TURN_SECRET_FILE = "turn.key"
@@ -57,8 +58,8 @@ export const loadOrCreate = Effect.fn("TurnCredentials.loadOrCreate")(function*(
 })
 
 export const issue = (secret: Secret, name: string): Effect.Effect<Credentials> =>
-  Effect.map(Clock.currentTimeMillis, (ms) => {
-    const expiresAt = Math.floor(ms / 1000) + LIFETIME_SECONDS
+  Effect.map(DirectoryClock.nowSeconds, (now) => {
+    const expiresAt = now + LIFETIME_SECONDS
     const username = `${expiresAt}:${name}`
     return { username, password: Redacted.make(passwordOf(secret, username)), expiresAt }
   })

@@ -123,6 +123,31 @@ describe("enrolment", () => {
   )
 
   test(
+    "dates tokens by the latest time it knows, so a clock set back revives none",
+    Effect.gen(function*() {
+      const directory = yield* Directory.Directory
+      const fresh = (name: string) =>
+        directory.createToken({ role: "client", name, network: null, ttl: Duration.minutes(10) })
+      const begin = yield* Clock.currentTimeMillis
+      assert.strictEqual(yield* directory.latestTime, 0)
+      const old = yield* fresh("old")
+      yield* TestClock.adjust("10 minutes")
+      yield* directory.keepTime(yield* Clock.currentTimeMillis)
+      yield* TestClock.setTime(begin) // set back
+      yield* directory.keepTime(begin)
+      assert.strictEqual(yield* directory.latestTime, begin + 600_000)
+      const ask = ({ id, secret }: Directory.CreatedToken) =>
+        directory.enrol({ tokenId: id, secret, nodeKey: newKey(), onlyAs: null })
+      assert.strictEqual(yield* tagOf(ask(old)), "TokenExpired")
+      const next = yield* fresh("next")
+      assert.strictEqual(next.expiresAt, begin / 1000 + 1200)
+      assert.strictEqual(yield* tagOf(ask(next)), "ok")
+      yield* directory.removeNode("next")
+      assert.deepStrictEqual((yield* directory.removedSince(begin / 1000 + 600)).map(({ name }) => name), ["next"])
+    })
+  )
+
+  test(
     "lists relays where they say they are, tells what changed, and forgets one that is removed",
     Effect.gen(function*() {
       const directory = yield* Directory.Directory

@@ -71,6 +71,27 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
   ],
   ["no leg is bound", status({ leg: { kind: null, reason: "no answer" } }), "broken", /no answer/, /UDP or HTTPS/],
   [
+    "this machine's clock is behind",
+    status({ signaling: { state: "up", relay: "r:443", problem: "", clockAheadMs: -11_000 } }),
+    "poor",
+    /clock is 11 s behind the relay's/,
+    /set the clock/
+  ],
+  [
+    "a second relay's clock is ahead",
+    status({ directory: { clockAheadMs: 7_200_000 } }),
+    "poor",
+    /clock is 2 h ahead of the relay's/,
+    /set the clock/
+  ],
+  [
+    "the relay's clock was set while it ran",
+    status({ nodes: [{}], clockAheadMs: 3 * 86_400_000 }),
+    "poor",
+    /3 days ahead of the directory's time/,
+    /restart this relay/
+  ],
+  [
     "the connector refused flows",
     status({
       refusals: [{ host: "web", port: 80, peer: "office", code: "denied", why: "web is 127.0.1.1", count: 3 }]

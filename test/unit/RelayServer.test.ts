@@ -299,6 +299,23 @@ describe("RelayServer", () => {
     assert.deepStrictEqual([later.server.nodes, later.server.sessions], [2, 1])
   })
 
+  it("keeps bindings and sessions when the directory's time is set", async () => {
+    const relay = await startRelay()
+    const { client, connector, pair } = await connect(relay)
+    for (const jump of [86_400_000, -86_400_000]) {
+      relay.clock.jumpMs = jump
+      relay.server.tick()
+      assert.deepStrictEqual([relay.server.nodes, relay.server.sessions], [2, 1])
+    }
+    client.sendData(pair.clientTag, 100)
+    await World.until(() => connector.received.length === 1)
+    relay.clock.jumpMs = 86_400_000 // what is shown now is judged by the time of now
+    const late = World.ticket(client.identity, connector.identity)
+    client.apply(client.binding.onTicket(late.session, late.clientTag, late.ticket, performance.now()))
+    await World.until(() => refusals(client).length === 1)
+    assert.deepStrictEqual(refusals(client), ["expired"])
+  })
+
   it("tells nodes that there is no room, and its owner once", async () => {
     const full: Array<string> = []
     const relay = await startRelay({ limits: { nodes: 2, sessionsPerNode: 1 }, onFull: (table) => full.push(table) })

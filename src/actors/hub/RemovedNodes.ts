@@ -2,8 +2,9 @@
  * Nodes that were removed while something that was signed for them is still in force. The directory remembers them, so neither a
  * restart of the relay nor of its forwarder, nor a removal while the relay was down, lets one in.
  */
-import { Clock, Effect } from "effect"
+import { Effect } from "effect"
 import type * as Directory from "../../services/Directory.ts"
+import * as DirectoryClock from "../../services/DirectoryClock.ts"
 import * as TurnCredentials from "../../services/TurnCredentials.ts"
 import { REVOKED_MS } from "../../transport/relay/RelayServer.ts"
 import type { RelayForwarder } from "../RelayForwarderRpcs.ts"
@@ -20,7 +21,7 @@ export interface Options {
 
 export const make = ({ directory, forwarder }: Options) => {
   const since = (seconds: number) =>
-    Effect.flatMap(Clock.currentTimeMillis, (ms) => directory.removedSince(Math.floor(ms / 1000) - seconds))
+    Effect.flatMap(DirectoryClock.nowSeconds, (now) => directory.removedSince(now - seconds))
   return {
     /** For a node that connects, since it may have missed them. */
     events: Effect.map(
@@ -29,9 +30,10 @@ export const make = ({ directory, forwarder }: Options) => {
     ),
     /** To be done whenever the forwarder has started: it knows none of them. */
     tellForwarder: Effect.gen(function*() {
+      const now = yield* DirectoryClock.nowSeconds
       const ofRelay = new Set((yield* since(REVOKED_SECONDS)).map(({ key }) => key))
       for (const { key, name, removedAt } of yield* since(TurnCredentials.KEEP_SECONDS)) {
-        yield* forwarder.ask((client) => client.RevokeTurn({ name, at: removedAt }))
+        yield* forwarder.ask((client) => client.RevokeTurn({ name, at: Math.min(removedAt, now) }))
         if (ofRelay.has(key)) yield* forwarder.ask((client) => client.Revoke({ nodeKey: key }))
       }
     }).pipe(

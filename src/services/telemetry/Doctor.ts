@@ -1,7 +1,7 @@
 /** What is wrong with a running sallyport and what to do about it, from what it says of itself. Computes only. */
 import { Schema } from "effect"
 import { CandidateView } from "../../protocol/CandidateView.ts"
-import { skewText, TELL_SKEW_MS } from "../../protocol/DirectoryTime.ts"
+import { clockSetText, skewText, TELL_SKEW_MS } from "../../protocol/DirectoryTime.ts"
 import type { Findings } from "../../protocol/NodeReport.ts"
 import { Reason } from "../../protocol/PathRef.ts"
 import * as Limits from "./Limits.ts"
@@ -63,6 +63,12 @@ export const Status = Schema.Struct({
   leftOut: Schema.optional(Schema.NullOr(Schema.Array(CandidateView))),
   /** Keys of the configuration that were changed and wait for a restart. */
   restartNeeded: Schema.optional(Schema.Array(Schema.String)),
+  /** Of a relay with the directory: its machine's clock beside the directory's time. */
+  clockAheadMs: Schema.optional(Schema.Number),
+  /** Of a relay that has joined another one. */
+  directory: Schema.optional(
+    Schema.NullOr(Schema.Struct({ clockAheadMs: Schema.optional(Schema.NullOr(Schema.Number)) }))
+  ),
   /** Flows that were not opened in the last 10 minutes, the newest first. */
   refusals: Schema.optional(
     Schema.Array(
@@ -155,8 +161,13 @@ const ofRelayLink = ({ leg, nodes, signaling }: Status): ReadonlyArray<Finding> 
 }
 
 /** It hinders nothing, but people who compare logs of two machines want to know. */
-const ofClock = ({ signaling }: Status): ReadonlyArray<Finding> => {
-  const ahead = signaling?.clockAheadMs ?? 0
+const ofClock = ({ clockAheadMs = 0, directory, signaling }: Status): ReadonlyArray<Finding> => {
+  if (Math.abs(clockAheadMs) > TELL_SKEW_MS) {
+    return [
+      poor("clock_set", clockSetText(clockAheadMs), "restart this relay when it suits, if the clock is right now")
+    ]
+  }
+  const ahead = signaling?.clockAheadMs ?? directory?.clockAheadMs ?? 0
   if (Math.abs(ahead) <= TELL_SKEW_MS) return []
   return [
     poor(

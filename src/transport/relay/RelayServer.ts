@@ -195,10 +195,9 @@ export class RelayServer {
   /** Ends what has expired. To be called about once a second. */
   tick(): void {
     const now = this.#options.now()
-    const seconds = this.#options.epochSeconds()
     for (const node of this.#table.nodes.values()) {
       const { udp } = node
-      if (udp !== null && (now - node.seenAt >= BINDING_SECONDS * 1000 || seconds >= udp.endsAt)) {
+      if (udp !== null && (now - node.seenAt >= BINDING_SECONDS * 1000 || now >= udp.endsAt)) {
         const before = node.leg
         this.#table.unbindUdp(node)
         if (node.leg !== null) this.#legChanged(node, before)
@@ -206,7 +205,7 @@ export class RelayServer {
       if (node.leg === null) this.#remove(node)
     }
     for (const session of this.#table.sessions.values()) {
-      if (session.expiresAt <= seconds) this.#endSession(session.client)
+      if (session.endsAt <= now) this.#endSession(session.client)
     }
     for (const [key, until] of this.#revoked) if (until <= now) this.#revoked.delete(key)
   }
@@ -334,7 +333,12 @@ export class RelayServer {
     if (node === null) return this.#tellFull("nodes", now)
     const before = node.leg
     const displaced = this.#table.nodeAt(from.address, from.port, socket)
-    const leg = { address: from.address, port: from.port, socket, endsAt: credential.expiresAt }
+    const leg = {
+      address: from.address,
+      port: from.port,
+      socket,
+      endsAt: now + (credential.expiresAt - seconds) * 1000
+    }
     this.#table.bindUdp(node, leg, now)
     if (displaced !== undefined && displaced !== node && displaced.leg === null) this.#remove(displaced)
     this.stats.bound.udp++
@@ -375,7 +379,7 @@ export class RelayServer {
     if (this.#isRevoked(ticket.clientKey, now) || this.#isRevoked(ticket.connectorKey, now)) return "revoked"
     const known = node.halves.has(ticket.session)
     if (!known && node.halves.size >= this.#table.limits.sessionsPerNode) return "full"
-    const session = this.#table.session(ticket)
+    const session = this.#table.session(ticket, now + (ticket.expiresAt - seconds) * 1000)
     if (session === null) return "bad_ticket"
     if (session === "full") return this.#tellFull("sessions", now)
     const half = session.client.key === node.key ? session.client : session.connector

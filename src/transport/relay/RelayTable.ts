@@ -20,7 +20,7 @@ export interface UdpLeg {
   readonly port: number
   /** Which of the relay's sockets. */
   readonly socket: number
-  /** Epoch seconds; when the credential ends. */
+  /** When the credential ends, by the relay's monotonic clock, milliseconds. */
   readonly endsAt: number
 }
 
@@ -49,12 +49,12 @@ export class Session {
   readonly id: string
   readonly client: Half
   readonly connector: Half
-  /** Epoch seconds. */
-  expiresAt: number
+  /** When the last ticket ends, by the relay's monotonic clock, milliseconds. */
+  endsAt: number
 
-  constructor(ticket: Ticket) {
+  constructor(ticket: Ticket, endsAt: number) {
     this.id = ticket.session
-    this.expiresAt = ticket.expiresAt
+    this.endsAt = endsAt
     this.client = new Half(this, Frame.tagFromHex(ticket.clientTag), ticket.clientKey)
     this.connector = new Half(this, Frame.tagFromHex(ticket.connectorTag), ticket.connectorKey)
   }
@@ -184,12 +184,12 @@ export class RelayTable {
   }
 
   /** The ticket's session, made if need be. Null: its tags are another session's, or its session has other ends or tags. */
-  session(ticket: Ticket): Session | "full" | null {
-    const session = new Session(ticket)
+  session(ticket: Ticket, endsAt: number): Session | "full" | null {
+    const session = new Session(ticket, endsAt)
     const known = this.sessions.get(session.id)
     if (known !== undefined) {
       if (!known.agrees(session)) return null
-      known.expiresAt = Math.max(known.expiresAt, session.expiresAt)
+      known.endsAt = Math.max(known.endsAt, endsAt)
       return known
     }
     if (this.#byTag.has(session.client.tag) || this.#byTag.has(session.connector.tag)) return null

@@ -65,13 +65,15 @@ export const verify: Options["verify"] = {
 }
 
 export interface Clock {
-  /** Added to the real times, ms. */
+  /** Added to the real times, milliseconds. */
   skewMs: number
+  /** Added to the directory's time alone, milliseconds, as where the directory was set. */
+  jumpMs: number
 }
 
 export class Relay {
   readonly server: RelayServer
-  readonly clock: Clock = { skewMs: 0 }
+  readonly clock: Clock
   readonly udp: UdpPort.UdpPort
 
   constructor(server: RelayServer, udp: UdpPort.UdpPort, clock: Clock) {
@@ -81,11 +83,11 @@ export class Relay {
   }
 
   static async start(options: Partial<Options> = {}, offload = true): Promise<Relay> {
-    const clock: Clock = { skewMs: 0 }
+    const clock: Clock = { skewMs: 0, jumpMs: 0 }
     const server = new RelayServer({
       verify,
       now: () => performance.now() + clock.skewMs,
-      epochSeconds: () => epochSeconds() + Math.floor(clock.skewMs / 1000),
+      epochSeconds: () => epochSeconds() + Math.floor((clock.skewMs + clock.jumpMs) / 1000),
       ...options
     })
     const udp = await UdpPort.open({
