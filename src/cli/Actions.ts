@@ -1,6 +1,7 @@
 /** What each command does: checks its options, asks the backend, prints. Everything printed goes to stdout. */
 import { Console, Duration, Effect, Either, Schema } from "effect"
-import { mkdir, open, readdir } from "node:fs/promises"
+import { constants } from "node:fs"
+import { access, mkdir, open, readdir } from "node:fs/promises"
 import { join, resolve } from "node:path"
 import * as DirectoryTime from "../protocol/DirectoryTime.ts"
 import { Name } from "../protocol/Documents.ts"
@@ -59,7 +60,10 @@ export const relayInit = (options: {
         )
       }
     }
-    yield* io(() => mkdir(dir, { recursive: true }))
+    yield* Effect.mapError(
+      Effect.tryPromise(() => mkdir(dir, { recursive: true }).then(() => access(dir, constants.W_OK))),
+      ({ error }) => failure(`cannot make ${file}: ${reasonOf(error)}; run with sudo, or choose another --dir`)
+    )
     yield* backend.makeRelayKeys(stateDir)
     yield* writeNew(
       file,
@@ -75,6 +79,12 @@ export const relayInit = (options: {
 
 const io = <A>(evaluate: () => Promise<A>) =>
   Effect.mapError(Effect.tryPromise(evaluate), ({ error }) => fromError(error))
+
+const reasonOf = (error: unknown): string => {
+  const code = error instanceof Error && "code" in error ? String(error.code) : String(error)
+  return NO_RIGHT.has(code) ? `no permission to write there (${code})` : `the folder cannot be used (${code})`
+}
+const NO_RIGHT: ReadonlySet<string> = new Set(["EACCES", "EPERM", "EROFS"])
 
 /** Where a new relay has its keys, in the folder of its configuration. */
 const STATE_FOLDER = "state"
@@ -117,6 +127,13 @@ export const tokenCreate = (options: {
     if (role !== "connector" && network !== null) return yield* usage("--network is for connectors only; leave it out")
     const ttl = yield* parseTtl(options.ttl)
     const relay = yield* loadRelay(options.config)
+    const networks = [...new Set(relay.resources.map(({ network }) => network))]
+    if (network !== null && networks.length > 0 && !networks.includes(network)) {
+      return yield* usage(
+        `--network ${network}: no resource in ${options.config} is in that network; it has ${networks.join(", ")}; ` +
+          "correct the name, or add a resource with that network first"
+      )
+    }
     const backend = yield* Backend
     const token = yield* backend.createToken(relay, {
       role,

@@ -16,6 +16,7 @@ import * as HostPort from "../services/config/HostPort.ts"
 import * as ListenCheck from "../services/ListenCheck.ts"
 import type { Settings } from "../services/Telemetry.ts"
 import { DEFAULT_FLOWS_PER_CLIENT } from "../transport/plane/ConnectorFlows.ts"
+import * as Platform from "../transport/quic/Platform.ts"
 import * as Enrol from "./Enrol.ts"
 import * as Reporting from "./Reporting.ts"
 import type { Peer, Running } from "./Running.ts"
@@ -35,6 +36,7 @@ export interface Options {
 
 export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: Settings, options: Options) {
   const { carrier, name, role, stateDir } = config
+  yield* Platform.check()
   yield* ListenCheck.check(listenersOf(config)) // before the token is used
   const { membership, relay } = yield* Enrol.ensure({ ...config, onWaiting: options.onWaiting })
   const webRtc = config.webrtc === "auto" && config.path === "auto"

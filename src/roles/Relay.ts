@@ -10,6 +10,7 @@ import * as HostPort from "../services/config/HostPort.ts"
 import * as ListenCheck from "../services/ListenCheck.ts"
 import * as RelayKeys from "../services/RelayKeys.ts"
 import type { Settings } from "../services/Telemetry.ts"
+import * as Platform from "../transport/quic/Platform.ts"
 import type { Running } from "./Running.ts"
 import * as Threads from "./Threads.ts"
 
@@ -18,6 +19,7 @@ const HTTP3_GATE_FILE = "http3.sock"
 
 export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry: Settings) {
   const { advertise, http3, listen, stateDir, tls, turn } = config
+  if (http3) yield* Platform.check()
   yield* ListenCheck.check([
     { key: "listen.https", protocol: "tcp", at: listen.https },
     { key: "listen.udp", protocol: "udp", at: listen.udp },

@@ -38,7 +38,13 @@ export const init = Effect.fn("RelayKeys.init")(function*(stateDir: string) {
 /** For every start: makes a relay in an empty folder, and refuses a folder where part of one is missing. */
 export const ensure = Effect.fn("RelayKeys.ensure")(function*(stateDir: string) {
   const present = yield* filesIn(stateDir)
-  if (present.length === 0) return yield* make(stateDir)
+  if (present.length === 0) {
+    yield* Effect.logWarning(
+      `${stateDir} holds no relay, so a new one is made there. If this relay had nodes, stop it and restore ${stateDir} ` +
+        "from a backup: nodes refuse a relay with other keys"
+    )
+    return yield* make(stateDir)
+  }
   const missing = FILES.filter((file) => !present.includes(file))
   if (missing.length > 0) {
     return yield* new RelayKeysError({

@@ -268,6 +268,44 @@ describe("commands", () => {
     }))
 })
 
+describe("mistakes", () => {
+  it.effect("refuses a network that no resource is in, and takes those that one is in", () =>
+    Effect.gen(function*() {
+      const file = join(dir, "networks.yaml")
+      const resources = "resources: [{name: web, network: office, address: 10.0.0.5, tcp: [80]}]\n"
+      writeFileSync(file, readFileSync(relayFile, "utf8") + resources)
+      const create = (network: string) =>
+        cli(["token", "create", "--config", file, "--role", "connector", "--name", "a", "--network", network])
+      const wrong = yield* create("ofice")
+      assert.deepStrictEqual([wrong.code, wrong.asked], [2, []])
+      assert.include(wrong.stderr, `--network ofice: no resource in ${file} is in that network; it has office; correct`)
+      assert.strictEqual((yield* create("office")).stdout, "the-token")
+    }))
+
+  it.effect("says in one line that relay init has no right to its folder", () =>
+    Effect.gen(function*() {
+      const locked = join(dir, "locked")
+      mkdirSync(locked, { mode: 0o500 })
+      const isRoot = process.getuid?.() === 0 // who may write everywhere
+      if (isRoot) process.seteuid?.(65_534)
+      const { asked, code, stderr } = yield* cli([
+        "relay",
+        "init",
+        "--dir",
+        join(locked, "relay"),
+        "--host",
+        "r.example"
+      ])
+        .pipe(Effect.ensuring(Effect.sync(() => isRoot && process.seteuid?.(0))))
+      assert.deepStrictEqual([code, asked], [1, []])
+      assert.include(
+        stderr,
+        `sallyport: cannot make ${join(locked, "relay", "relay.yaml")}: no permission to write there (E`
+      )
+      assert.include(stderr, "run with sudo, or choose another --dir")
+    }))
+})
+
 describe("status", () => {
   const PEER = {
     name: "office",

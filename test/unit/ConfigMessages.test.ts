@@ -69,7 +69,7 @@ const EXPECTED: Readonly<Record<string, ReadonlyArray<string>>> = {
     ":1:1 advertise: the key is missing; expected a mapping with host; write for example advertise: {host: relay.example.com}",
     `:2:1 listen.udp: the key is missing; expected the address where UDP listens, as "host:port"; write for example udp: "0.0.0.0:3478"`,
     ":4:5 resources[0].name: the key is missing; expected a resource name: 1 to 63 of a-z, 0-9 and -, starting with a letter or digit; write for example name: intranet",
-    `:4:5 resources[0]: found no port; expected at least one in tcp or udp; write for example tcp: [80, "8000-8100"]`,
+    `:4:5 resources[0]: found no port; expected at least one in tcp; write for example tcp: [80, "8000-8100"]`,
     ":6:5 access[0].resources: the key is missing; expected a list of resource names; write for example resources: [intranet]"
   ],
   "15-bad-ports.yaml": [
@@ -79,7 +79,7 @@ const EXPECTED: Readonly<Record<string, ReadonlyArray<string>>> = {
     `:7:51 resources[0].tcp[2]: found "8100-8000", whose first port is above its last; expected a port such as 80 or a range such as "8000-8100"; write for example tcp: [80, "8000-8100"]`,
     `:7:64 resources[0].tcp[3]: found "http", which is no port; expected a port such as 80 or a range such as "8000-8100"; write for example tcp: [80, "8000-8100"]`,
     `:7:70 resources[0].tcp[4]: found "1-70000", which is outside 1 to 65535; expected a port such as 80 or a range such as "8000-8100"; write for example tcp: [80, "8000-8100"]`,
-    `:8:5 resources[1]: found no port; expected at least one in tcp or udp; write for example tcp: [80, "8000-8100"]`
+    `:8:5 resources[1]: found no port; expected at least one in tcp; write for example tcp: [80, "8000-8100"]`
   ],
   "16-secret.yaml": [
     `:2:7 name: found "***"; expected a name: 1 to 63 of a-z, 0-9 and -, starting with a letter or digit; write for example name: office-1`,

@@ -277,11 +277,17 @@ const resourcesHavePorts = (config: Mapping): ReadonlyArray<Finding> =>
   items(config["resources"]).flatMap(([index, resource]) => {
     const { address, tcp, udp } = mapping(resource)
     const none = (ports: unknown) => ports === undefined || (Array.isArray(ports) && ports.length === 0)
-    if (address === undefined || !none(tcp) || !none(udp)) return []
+    if (address === undefined || !none(tcp)) return []
     return [{
-      path: ["resources", index],
-      at: "value" as const,
-      message: sentence("found no port", "at least one in tcp or udp", "write for example tcp: [80, \"8000-8100\"]")
+      path: none(udp) ? ["resources", index] : ["resources", index, "udp"],
+      at: none(udp) ? "value" as const : "key" as const,
+      message: none(udp)
+        ? sentence("found no port", "at least one in tcp", "write for example tcp: [80, \"8000-8100\"]")
+        : sentence(
+          "found ports in udp only",
+          "at least one in tcp, since this version carries TCP flows only",
+          "add tcp, or remove the resource"
+        )
     }]
   })
 

@@ -1,0 +1,40 @@
+/** On which systems the QUIC library has a build. A client or a connector cannot run anywhere else. */
+import { Effect, Schema } from "effect"
+
+/** The QUIC library has no build for this system; `message` says which there are. */
+export class UnsupportedPlatform
+  extends Schema.TaggedError<UnsupportedPlatform>()("UnsupportedPlatform", { message: Schema.String })
+{}
+
+export interface System {
+  /** As `process.platform` and `process.arch` name them. */
+  readonly platform: string
+  readonly arch: string
+  /** Version of the C library. `null` if it is not glibc, as on Alpine. */
+  readonly glibc: string | null
+}
+
+export const here = (): System => {
+  const { header } = process.report.getReport() as { readonly header: { readonly glibcVersionRuntime?: string } }
+  return { platform: process.platform, arch: process.arch, glibc: header.glibcVersionRuntime ?? null }
+}
+
+/** The builds that the registry has: one, for Linux on x86-64 with glibc. */
+const hasBuild = ({ arch, glibc, platform }: System): boolean =>
+  platform === "linux" && arch === "x64" && glibc !== null
+
+/** Elsewhere `load` decides, since an operator may have built the library. */
+export const check = (
+  system: System = here(),
+  load: () => Promise<unknown> = () => import("@infisical/quic/dist/native/index.js")
+): Effect.Effect<void, UnsupportedPlatform> =>
+  hasBuild(system) ? Effect.void : Effect.asVoid(Effect.tryPromise({ try: load, catch: () => unsupported(system) }))
+
+const unsupported = ({ arch, glibc, platform }: System) => {
+  const libc = platform === "linux" && glibc === null ? " without glibc" : ""
+  return new UnsupportedPlatform({
+    message:
+      `the QUIC library has no build for ${platform} on ${arch}${libc}; run clients, connectors, and relays with ` +
+      "http3: true on Linux on x64 with glibc (not Alpine); a relay without http3 needs no QUIC"
+  })
+}

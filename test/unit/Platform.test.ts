@@ -1,0 +1,24 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import * as Platform from "../../src/transport/quic/Platform.ts"
+
+describe("the platform", () => {
+  it.effect("is named where the QUIC library has no build", () =>
+    Effect.gen(function*() {
+      const none = () => Promise.reject(new Error("Failed requiring possible native bindings"))
+      const mac = yield* Effect.flip(Platform.check({ platform: "darwin", arch: "arm64", glibc: null }, none))
+      assert.strictEqual(mac._tag, "UnsupportedPlatform")
+      assert.match(mac.message, /no build for darwin on arm64; .*Linux on x64 with glibc/)
+      const alpine = yield* Effect.flip(Platform.check({ platform: "linux", arch: "x64", glibc: null }, none))
+      assert.match(alpine.message, /linux on x64 without glibc/)
+    }))
+
+  it.effect("is accepted where there is a build, and where somebody made one", () =>
+    Effect.gen(function*() {
+      yield* Platform.check(
+        { platform: "linux", arch: "x64", glibc: "2.36" },
+        () => Promise.reject(new Error("unasked"))
+      )
+      yield* Platform.check({ platform: "darwin", arch: "arm64", glibc: null }, () => Promise.resolve({}))
+    }))
+})
