@@ -197,9 +197,9 @@ const advertisedIsForwarded = (config: Mapping): ReadonlyArray<Finding> => {
 
 const interfacesAreChosenOnce = (config: Mapping): ReadonlyArray<Finding> => {
   const { exclude, prefer } = mapping(mapping(config["udp"])["interfaces"])
-  const excluded = items(exclude).map(([, name]) => name)
+  const excluded = new Set(items(exclude).map(([, name]) => name))
   return items(prefer).flatMap(([index, name]) =>
-    typeof name !== "string" || !excluded.includes(name)
+    typeof name !== "string" || !excluded.has(name)
       ? []
       : [{
         path: ["udp", "interfaces", "prefer", index],
