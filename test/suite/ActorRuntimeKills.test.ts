@@ -5,7 +5,6 @@ import { copyFileSync, renameSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll, vi } from "vitest"
 import * as Liveness from "../../src/actors/runtime/Liveness.ts"
-import type * as Pulse from "../../src/actors/runtime/Pulse.ts"
 import * as Supervisor from "../../src/actors/runtime/Supervisor.ts"
 import * as Threads from "../../src/actors/runtime/Threads.ts"
 import * as Bundle from "./runtime/Bundle.ts"
@@ -45,7 +44,7 @@ const PLAN: Record<string, { readonly kills: number; readonly withinMs: number }
   "in child processes, and one worker thread": { kills: 5, withinMs: 900 }
 }
 /** Kills of one supervisor, after which it must be whole again. */
-const BURST = 5
+const burstOf = ({ isThread }: Kind) => isThread ? 5 : 10
 
 describe.each(kinds)("actors whose threads are killed at random moments, $name", (kind: Kind) => {
   const { kills, withinMs } = PLAN[kind.name] ?? assert.fail(`no plan for ${kind.name}`)
@@ -72,7 +71,7 @@ describe.each(kinds)("actors whose threads are killed at random moments, $name",
           scope
         )
         const threads = (yield* supervisor.status).map(({ name }) => name)
-        for (let at = 0; at < BURST; at++) {
+        for (let at = 0; at < burstOf(kind); at++) {
           yield* Effect.sleep(random.below(withinMs))
           yield* supervisor.kill(random.pick(threads))
           killed++
@@ -98,9 +97,19 @@ describe.each(kinds)("actors whose threads are killed at random moments, $name",
     }).pipe(Effect.provide(quiet)))
 })
 
+/** Threads that are real, of which the system tells what the test says. */
+const withReading =
+  (spawn: Supervisor.Options["spawn"], reading: () => Partial<Liveness.Reading>): Supervisor.Options["spawn"] =>
+  (name) =>
+    Effect.map(spawn(name), (thread) => ({
+      ...thread,
+      pulse: { ...thread.pulse, read: () => ({ ...thread.pulse.read(), ...reading() }) }
+    }))
+
 describe.each(kinds.filter(({ isThread }) => isThread))("an actor that is still starting, $name", (kind) => {
-  it.scopedLive("is started again with its thread", () =>
+  it.scopedLive("is started again when its thread is judged dead", () =>
     Effect.gen(function*() {
+      let isHung = false
       const [, thread = ""] = kind.name.includes("process") ? ["", "apart"] : ["", "one"]
       const supervisor = yield* Supervisor.make({
         actors: [
@@ -108,15 +117,17 @@ describe.each(kinds.filter(({ isThread }) => isThread))("an actor that is still 
           { address: Broken, uses: [], config: { how: "hang" } }
         ],
         placement: { [thread]: ["echo", "broken"] },
-        spawn: kind.spawn(bundle.entry),
+        spawn: withReading(kind.spawn(bundle.entry), () => isHung ? { beats: 0, cpuMs: performance.now() } : {}),
         restart,
-        deadlines: { boot: "10 minutes" }
+        deadlines: { boot: "10 minutes", health: Liveness.SAMPLE_MS / 2 }
       })
       const broken = Effect.map(supervisor.status, ([only]) => only?.actors.find(({ name }) => name === "broken"))
       const echo = supervisor.ref(Echo)
       yield* eventually(Effect.isSuccess(echo.ask((client) => client.Echo({ n: 1 }))))
       yield* eventually(Effect.map(broken, (actor) => actor?.incarnation === 1))
-      yield* supervisor.kill(thread)
+      isHung = true
+      yield* eventually(Effect.map(supervisor.status, ([only]) => only?.state !== "up"))
+      isHung = false
       yield* eventually(Effect.map(broken, (actor) => actor?.incarnation === 2 && actor.state === "starting"))
       yield* eventually(Effect.isSuccess(echo.ask((client) => client.Echo({ n: 2 }))))
       assert.include((yield* supervisor.down).join(), "actor broken has not been up for")
@@ -168,14 +179,6 @@ describe("a thread that cannot be started again", () => {
 })
 
 describe("a thread that gets no processor", () => {
-  /** The system's answers are the test's; the thread itself hangs in its event loop. */
-  const withReading =
-    (reading: () => Partial<ReturnType<Pulse.Pulse["read"]>>): Supervisor.Options["spawn"] => (name) =>
-      Effect.map(Threads.workers({ entry: bundle.entry, telemetry: QUIET })(name), (thread): Threads.Thread => ({
-        ...thread,
-        pulse: { ...thread.pulse, read: () => ({ ...thread.pulse.read(), ...reading() }) }
-      }))
-
   it.scopedLive("is left alone until it has run for the limit", () =>
     Effect.gen(function*() {
       let share = 1
@@ -184,7 +187,7 @@ describe("a thread that gets no processor", () => {
       const supervisor = yield* Supervisor.make({
         actors: [{ address: Echo, uses: [], config: { channel: newChannel() } }],
         placement: "isolated",
-        spawn: withReading(() => {
+        spawn: withReading(Threads.workers({ entry: bundle.entry, telemetry: QUIET }), () => {
           const now = performance.now()
           cpuMs += (now - last) * share
           last = now
