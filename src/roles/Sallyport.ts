@@ -9,7 +9,9 @@ import {
   Effect,
   ExecutionStrategy,
   Exit,
+  FiberRef,
   Layer,
+  Option,
   Runtime,
   Schema,
   Scope,
@@ -138,6 +140,12 @@ const dialFailed = (resource: string, port: number, cause: unknown): DialFailed 
   return new DialFailed({ reason, resource, port, message: `${resource}:${port}: ${message}` })
 }
 
+/**
+ * A program that embeds this node may bring another version of `effect`. The two share what `effect` keeps in `globalThis`,
+ * such as the default clock, so each use would be warned of. Nothing here depends on the version of those.
+ */
+const besideOthers = Runtime.setFiberRef(Runtime.defaultRuntime, FiberRef.versionMismatchErrorLogLevel, Option.none())
+
 /** What `Sallyport.start` gives to programs without Effect. */
 export interface Handle {
   readonly listen: Readonly<Record<string, string>>
@@ -157,7 +165,8 @@ export class Sallyport extends Context.Tag("sallyport/Sallyport")<Sallyport, Ser
   static readonly start = async (source: Source, options: Options = {}): Promise<Handle> => {
     const scope = Effect.runSync(Scope.make())
     const settings: Settings = { ...Telemetry.DEFAULT, format: options.logFormat ?? "json", level: "Warning" }
-    const runtime = await Effect.runPromise(Scope.extend(Layer.toRuntime(Telemetry.layer(settings, "main")), scope))
+    const building = Scope.extend(Layer.toRuntime(Telemetry.layer(settings, "main")), scope)
+    const runtime = await Runtime.runPromise(besideOthers)(building)
     const run = <A, E>(effect: Effect.Effect<A, E>) =>
       Runtime.runPromiseExit(runtime)(effect).then(Exit.match({
         onFailure: (cause) => {
@@ -165,13 +174,13 @@ export class Sallyport extends Context.Tag("sallyport/Sallyport")<Sallyport, Ser
         },
         onSuccess: (value) => value
       }))
-    const stop = () => Effect.runPromise(Scope.close(scope, Exit.void))
+    const stop = () => Runtime.runPromise(besideOthers)(Scope.close(scope, Exit.void))
     try {
       const { dial, listen, peers } = await run(Scope.extend(make(source, options), scope))
       // The caller owns the socket; what is still open at `stop` ends with it.
       const open = async (resource: string, port: number) => {
         const own = await run(Scope.fork(scope, ExecutionStrategy.sequential))
-        const release = () => void Effect.runFork(Scope.close(own, Exit.void))
+        const release = () => void Runtime.runFork(besideOthers)(Scope.close(own, Exit.void))
         return run(Effect.onError(Scope.extend(dial(resource, port), own), () => Effect.sync(release))).then((socket) =>
           socket.once("close", release)
         )
