@@ -4,6 +4,7 @@
  * here it is said, through the data plane's own socket, because the relay binds the 5-tuple that packets come from.
  */
 import { Clock, Duration, Effect, Either, Schema, Stream, SubscriptionRef } from "effect"
+import { isIP } from "node:net"
 import * as Candidate from "../protocol/Candidate.ts"
 import * as Documents from "../protocol/Documents.ts"
 import { tagFromHex } from "../protocol/Frame.ts"
@@ -32,9 +33,12 @@ export type Config = typeof Config.Type
 
 const INBOX_CAPACITY = 512 // full: askers and the readers of events wait
 const RETRY_LINK = Duration.seconds(3)
+/** How often DNS is asked for the relay's name while UDP gets no answer, or while the name has no known address. */
+const RESOLVE_GAP = Duration.seconds(30)
 /** A link that was bound for so long and then ended is replaced at once: what was at its other end has ended. */
 const SERVED_MS = 500
 const WAKE = "wake"
+const RESOLVE = "resolve"
 
 type Carrier = "udp" | "link"
 type Message =
@@ -42,7 +46,9 @@ type Message =
   | { readonly _tag: "Control"; readonly datagram: ControlDatagram }
   | { readonly _tag: "Open"; readonly session: SessionId; readonly ticket: Signed }
   | { readonly _tag: "Close"; readonly session: SessionId }
-  | { readonly _tag: "MuxStarted" | "StunStarted" | "OpenLink" }
+  | { readonly _tag: "MuxStarted" | "StunStarted" | "OpenLink" | "Resolve" }
+  /** What DNS says of the relay's name; `null` if it says nothing. */
+  | { readonly _tag: "Resolved"; readonly host: string; readonly hosts: ReadonlyArray<string> | null }
   | { readonly _tag: "NetworkChanged"; readonly change: NetworkChange }
   | { readonly _tag: "WaysOut"; readonly ways: WaysOut }
   | { readonly _tag: "LinkEnded"; readonly of: RelayBinding }
@@ -58,7 +64,7 @@ interface WaysOut {
 
 interface Known {
   readonly info: RelayInfo
-  /** What its name resolves to, IPv4 first. */
+  /** The addresses of its name, IPv4 first. Empty while none is known. */
   readonly hosts: ReadonlyArray<string>
   /** The same with its UDP port; none when it relays over links only. */
   readonly addresses: ReadonlyArray<SocketAddr>
@@ -73,6 +79,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     kind: null,
     relay: null,
     mapped: null,
+    cause: "waiting",
     reason: "waiting for signaling"
   })
 
@@ -100,6 +107,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
   let linkOpenedAt = Infinity
   let relay: Known | null = null
   let chosen = 0 // of the relay's addresses
+  let resolving = false // one question to DNS at a time: a dead name server holds each for many seconds
+  let unresolved = false // whether DNS had no answer last time
   let hasMux = false
   let credential: Signed | null = null
   /** As the relay saw this node last. Null: not yet, or since a change of this host's own, after which any address is right. */
@@ -119,13 +128,26 @@ const make = Effect.fnUntraced(function*(config: Config) {
     return Effect.ignore(mux.ask((client) => client.SendControl({ family, to, bytes: RelayWire.encode(message) })))
   }
 
+  /** Why relayed packets do not travel by UDP, given that UDP is not bound. */
+  const whyNotUdp = (): Why => {
+    if (relay === null) return { cause: "waiting", reason: "waiting for signaling" }
+    const { addresses, hosts, info } = relay
+    if (info.udpPort === 0) return { cause: "no_udp", reason: "the relay takes packets over links only" }
+    if (hosts.length === 0) return { cause: "name", reason: `DNS gives no address for the relay's name ${info.host}` }
+    if (unresolved && addresses.length > 0) {
+      const reason = `UDP to the relay gets no answer at its last address, and DNS gives none for ${info.host}`
+      return { cause: "name", reason }
+    }
+    return { cause: "udp_unanswered", reason: "UDP to the relay gets no answer" }
+  }
+
   /** UDP if it is bound, else the link, else nothing; told to the data plane whenever it changes, or was bound `anew`. */
-  const settle = Effect.fnUntraced(function*(reason: string, anew = false) {
+  const settle = Effect.fnUntraced(function*({ cause, reason }: Why, anew = false) {
     const bound: LegKind | null = udp.phase === "bound" ? "relay-udp" : link?.phase === "bound" ? linkKind : null
     const relayNow = relayAddress()
     const before = yield* SubscriptionRef.get(state)
-    yield* SubscriptionRef.set(state, { kind: bound, relay: relayNow, mapped: udp.mapped, reason })
-    const changed = before.kind !== bound || before.relay !== relayNow
+    yield* SubscriptionRef.set(state, { kind: bound, relay: relayNow, mapped: udp.mapped, cause, reason })
+    const changed = before.kind !== bound || !isSamePlace(before.relay, relayNow)
     if (!changed && !anew) return
     const leg = bound === null
       ? null
@@ -152,21 +174,25 @@ const make = Effect.fnUntraced(function*(config: Config) {
       }
       case "Bound":
         binds.add(carrier)
-        return settle(carrier === "udp" ? "UDP to the relay works" : "UDP to the relay gets no answer", true).pipe(
+        return settle(carrier === "udp" ? WORKS : whyNotUdp(), true).pipe(
           Effect.zipRight(carrier === "udp" && link !== null ? closeLink : Effect.void),
           Effect.zipRight(carrier === "udp" ? onMapped(output.mapped) : Effect.void)
         )
       case "Lost":
         losses.add(carrier)
-        return settle(`the ${carrier === "udp" ? "UDP" : "link"} leg was lost: ${output.reason}`).pipe(
-          Effect.zipRight(carrier === "link" ? reopenLink : Effect.void)
-        )
+        return settle({
+          cause: "lost",
+          reason: `the ${carrier === "udp" ? "UDP" : "link"} leg was lost: ${output.reason}`
+        }).pipe(Effect.zipRight(carrier === "link" ? reopenLink : Effect.void))
       case "UdpBlocked":
         chosen++ // another address of the relay may answer
-        return Effect.zipRight(
-          settle("UDP to the relay gets no answer"),
-          Effect.asVoid(inbox.post({ _tag: "OpenLink" }))
+        return settle(whyNotUdp()).pipe(
+          Effect.zipRight(inbox.post({ _tag: "OpenLink" })),
+          Effect.zipRight(resolve) // the relay may have moved, and its name with it
         )
+      case "StillBlocked":
+        chosen++
+        return settle(whyNotUdp())
       case "TicketRefused":
         return Effect.logWarning("the relay refused a session").pipe(
           Effect.annotateLogs({ session: output.session, reason: output.reason })
@@ -223,13 +249,59 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const onSnapshot = Effect.fnUntraced(function*(info: RelayInfo, now: number) {
     // Signaling is new, so the relay or the network between may be, too, and have forgotten this binding.
     if (relay !== null) yield* obey("udp", udp.onNetworkChanged(now))
-    if (relay === null || relay.info.host !== info.host || relay.info.udpPort !== info.udpPort) {
-      const hosts = yield* RelayAddresses.resolve(config.stateDir, info.host)
-      relay = { info, hosts, addresses: info.udpPort === 0 ? [] : hosts.map((host) => ({ host, port: info.udpPort })) }
+    const isSame = relay !== null && relay.info.host === info.host && relay.info.udpPort === info.udpPort
+    const hosts = isSame && relay !== null ? relay.hosts : yield* RelayAddresses.known(config.stateDir, info.host)
+    relay = knownAt(info, hosts)
+    if (!isSame) {
       chosen = 0
       yield* tellStun
     }
-    if (relay.addresses.length === 0) yield* inbox.post({ _tag: "OpenLink" })
+    if (relay.addresses.length === 0) {
+      yield* settle(whyNotUdp())
+      yield* inbox.post({ _tag: "OpenLink" })
+    }
+    yield* resolve
+  })
+
+  /** Asks DNS for the relay's name in a fiber of its own, since a dead name server takes seconds. */
+  const resolve = Effect.suspend(() => {
+    if (relay === null || resolving || isIP(relay.info.host) !== 0) return Effect.void
+    resolving = true
+    const { host } = relay.info
+    return RelayAddresses.ask(config.stateDir, host).pipe(
+      Effect.flatMap((hosts) => inbox.post({ _tag: "Resolved", host, hosts })),
+      Effect.forkIn(scope)
+    )
+  })
+
+  /**
+   * The address in use is kept while it answers, whatever DNS says now. One that is gone is left at once, and DNS is asked
+   * again later while UDP does not work, because caches of DNS give a moved relay's old address for a while.
+   */
+  const onResolved = Effect.fnUntraced(function*(host: string, found: ReadonlyArray<string> | null, now: number) {
+    resolving = false
+    if (relay === null) return
+    if (relay.info.host !== host) return yield* resolve
+    if (found === null && !unresolved) {
+      const what = relay.hosts.length > 0 ? "its last addresses are used" : "relayed packets travel by TLS"
+      yield* Effect.logWarning(`DNS gives no address for the relay's name; ${what}; check this machine's DNS`).pipe(
+        Effect.annotateLogs({ host })
+      )
+    }
+    unresolved = found === null
+    const before = relayAddress()
+    const inUse = udp.phase === "bound" && before !== null ? [before.host] : []
+    const hosts = found === null ? relay.hosts : [...new Set([...inUse, ...found])]
+    if (hosts.join() !== relay.hosts.join()) {
+      relay = knownAt(relay.info, hosts)
+      chosen = 0
+      yield* tellStun
+      yield* Effect.logInfo("the relay's name has other addresses").pipe(Effect.annotateLogs({ host, hosts }))
+      if (!isSamePlace(before, relayAddress())) yield* obey("udp", udp.onNetworkChanged(now))
+    }
+    if (udp.phase === "bound") return
+    if (relay.addresses.length === 0 || udp.phase === "udp_blocked") yield* settle(whyNotUdp())
+    yield* inbox.setTimer(RESOLVE, RESOLVE_GAP, { _tag: "Resolve" })
   })
 
   const onCredential = Effect.fnUntraced(function*(signed: Signed, now: number) {
@@ -293,8 +365,14 @@ const make = Effect.fnUntraced(function*(config: Config) {
       case "WaysOut":
         yield* onWaysOut(message.ways, now)
         break
+      case "Resolve":
+        if (udp.phase !== "bound") yield* resolve
+        break
+      case "Resolved":
+        yield* onResolved(message.host, message.hosts, now)
+        break
       case "OpenLink":
-        if (link !== null) break
+        if (link !== null || udp.phase === "bound") break
         link = newBinding("link")
         for (const [session, { tag, ticket }] of tickets) link.onTicket(session, tag, ticket, now)
         yield* Effect.forkIn(openLink(link), scope)
@@ -303,7 +381,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
         if (message.of !== link) break
         linkKind = message.kind
         linkOpenedAt = now
-        yield* settle("UDP to the relay gets no answer")
+        yield* settle(whyNotUdp())
         break
       case "LinkEnded":
         if (message.of !== link) break
@@ -322,7 +400,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     const hasServed = ended.phase === "bound" && now - linkOpenedAt >= SERVED_MS
     ended.onLinkClosed()
     link = null
-    yield* settle("the link to the relay ended")
+    yield* settle({ cause: "lost", reason: "the link to the relay ended" })
     if (udp.phase === "bound") return
     yield* inbox.setTimer("link", hasServed ? Duration.zero : RETRY_LINK, { _tag: "OpenLink" })
   })
@@ -332,6 +410,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     if (reason === "mapping") return // told by this actor itself, once it was bound anew
     lastMapped = null
     yield* obey("udp", udp.onNetworkChanged(now))
+    yield* resolve // another network's DNS may give other addresses for the same name
     yield* spares.onNetworkChanged(now)
     if (link === null) return
     if (lost.length > 0) yield* reopenLink
@@ -369,6 +448,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       kind: null,
       relay: null,
       mapped: null,
+      cause: "waiting",
       reason: "the data plane has just started"
     })
     if (credential !== null) yield* obey("udp", udp.onCredential(true, now))
@@ -415,6 +495,17 @@ const make = Effect.fnUntraced(function*(config: Config) {
 })
 
 const MAX_SERVERS = 8
+
+type Why = Pick<LegState, "cause" | "reason">
+const WORKS: Why = { cause: "works", reason: "UDP to the relay works" }
+
+const knownAt = (info: RelayInfo, hosts: ReadonlyArray<string>): Known => ({
+  info,
+  hosts,
+  addresses: info.udpPort === 0 ? [] : hosts.map((host) => ({ host, port: info.udpPort }))
+})
+
+const isSamePlace = (a: SocketAddr | null, b: SocketAddr | null): boolean => a?.host === b?.host && a?.port === b?.port
 
 /** Monotonic. */
 const nowMs = Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)

@@ -35,6 +35,8 @@ const FIRST_DELAY_MS = 200
 const MAX_DELAY_MS = 15_000
 /** A link that lasted this long was a good one: the next try comes soon. */
 const GOOD_LINK = Duration.seconds(20)
+/** How often DNS is asked for this relay's own name, so that nodes learn of an address that has changed. */
+const PLACE_AGAIN = Duration.minutes(1)
 /** Removed nodes that a forwarder which starts anew is told; the oldest is forgotten, whose credential is over by then. */
 const MAX_REVOKED = 4096
 
@@ -92,6 +94,17 @@ const make = Effect.fnUntraced(function*(config: Config) {
     yield* client.PlaceRelay(point)
     state = { ...state, up: true, problem: "" }
     yield* Effect.logInfo("listed at the directory").pipe(Effect.annotateLogs({ relay: state.relay, ...point }))
+    let listed = point
+    const follow = Effect.gen(function*() {
+      const next = yield* place
+      if (next.addresses.join() === listed.addresses.join() && next.port === listed.port) return
+      yield* client.PlaceRelay(next)
+      listed = next
+      yield* Effect.logInfo("listed at other addresses").pipe(Effect.annotateLogs({ ...next }))
+    })
+    yield* Effect.forkScoped(
+      Effect.forever(Effect.zipRight(Effect.sleep(PLACE_AGAIN), Effect.ignore(follow)))
+    )
     const ended = yield* Deferred.make<void>()
     const sentAt = hostMs()
     const watch = Stream.runForEach(client.Watch(), (event) => {

@@ -10,13 +10,26 @@ import * as ActorAddress from "./runtime/ActorAddress.ts"
 export const LegKind = Schema.Literal("relay-udp", "relay-h3", "relay-tcp")
 export type LegKind = typeof LegKind.Type
 
+/** Why the leg is what it is. */
+export const LegCause = Schema.Literal(
+  "works", // UDP works
+  "waiting", // nothing is known yet
+  "lost", // a leg has just ended; another one is being made
+  "udp_unanswered", // UDP to the relay gets no answer
+  "name", // DNS gives no address for the relay's name
+  "no_udp" // the relay offers no UDP
+)
+export type LegCause = typeof LegCause.Type
+
 export const LegState = Schema.Struct({
   /** Null while none is bound. */
   kind: Schema.NullOr(LegKind),
   relay: Schema.NullOr(SocketAddr),
   /** This node's address as the relay sees it, over UDP. */
   mapped: Schema.NullOr(SocketAddr),
-  /** Why it is this kind and not a better one; never empty. */
+  /** Why it is this kind and not a better one, for programs. */
+  cause: LegCause,
+  /** The same for people; never empty. */
   reason: Schema.String
 })
 export type LegState = typeof LegState.Type

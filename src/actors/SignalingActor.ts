@@ -82,6 +82,12 @@ const make = Effect.fnUntraced(function*(config: Config) {
     connects: 0
   }
 
+  /**
+   * Whether the next connection waits for DNS instead of falling back to the last known addresses after a moment. Every
+   * second try does: the relay may have moved while the first name server is dead.
+   */
+  let waitForDns = false
+
   const onEvent = Effect.fnUntraced(function*(event: SignalingEvent) {
     snapshot.onEvent(event)
     if (event._tag === "Invite") invitations.add(event, hostMs())
@@ -95,7 +101,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     function*() {
       const goAway = yield* Deferred.make<number>()
       const changes = Stream.fromPubSub(networkChanges)
-      const lastAddresses = yield* RelayAddresses.known(config.stateDir, node.relay.host)
+      const lastAddresses = waitForDns ? [] : yield* RelayAddresses.known(config.stateDir, node.relay.host)
       const connecting = LinkClient.connect({
         host: node.relay.host,
         lastAddresses,
@@ -154,6 +160,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
 
   /** A relay that does not know this node any more has removed it: what it may still be doing ends now. */
   const onFailed = Effect.fnUntraced(function*(error: LinkClient.LinkError | RpcClientError) {
+    const unreached = error._tag === "LinkError" && (error.reason === "unreachable" || error.reason === "timed_out")
+    waitForDns = unreached && !waitForDns
     const refused = error._tag === "LinkError" && error.reason === "handshake_refused"
     if (refused && error.code === UNKNOWN_NODE) {
       yield* PubSub.publish(events, { _tag: "Revoked", node: node.identity.key })

@@ -34,6 +34,8 @@ export type Output =
   | { readonly _tag: "Lost"; readonly reason: LostReason }
   /** Use a link to the relay instead; UDP is tried again by itself. */
   | { readonly _tag: "UdpBlocked" }
+  /** UDP was tried again while it was blocked, and got no answer again. */
+  | { readonly _tag: "StillBlocked" }
   /** The credential is missing, over or refused: get one and call `onCredential`. */
   | { readonly _tag: "NeedCredential" }
   /** `peerLeg` null: frames will go nowhere until a `PeerLeg` says otherwise. */
@@ -253,7 +255,7 @@ export class RelayBinding {
     const told = this.#blocked
     this.#blocked = true
     this.#retryAt = now + PROBE_GAPS_MS[Math.min(this.#probes++, PROBE_GAPS_MS.length - 1)]!
-    return [...this.#lose("unanswered"), ...(told ? [] : [{ _tag: "UdpBlocked" } as const])]
+    return [...this.#lose("unanswered"), { _tag: told ? "StillBlocked" : "UdpBlocked" }]
   }
 
   #onCookie(nonce: Uint8Array, cookie: Uint8Array, now: number): ReadonlyArray<Output> {

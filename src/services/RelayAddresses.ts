@@ -1,14 +1,29 @@
-/** What a relay's name meant last, kept in the state directory: with DNS dead, a node that starts anew still finds its relay. */
-import { Duration, Effect, Option, Schema } from "effect"
+/**
+ * The addresses of a relay's name. The last ones that DNS gave are kept in the state directory, so that a node which
+ * starts while DNS is dead still finds its relay.
+ */
+import { Context, Duration, Effect, Schema } from "effect"
 import { lookup } from "node:dns/promises"
 import { isIP } from "node:net"
 import { join } from "node:path"
 import * as StateFile from "./StateFile.ts"
 
 export const FILE = "relay-addresses.json"
-/** A resolver that needs longer is dead, or as good as that. */
-const PATIENCE = Duration.seconds(2)
+/**
+ * How long one question may take. The system's resolver waits 5 s for each name server before it asks the next one, and
+ * asks all of them twice; whoever waits here goes on with the known addresses meanwhile.
+ */
+const PATIENCE = Duration.seconds(30)
 const MAX_ADDRESSES = 8
+
+/** Asks the system for every address of a name, IPv4 first. Rejects if the name has none, or no name server answers. */
+export type Lookup = (host: string) => Promise<ReadonlyArray<string>>
+
+/** The resolver in use. Tests replace it. */
+export class Resolver extends Context.Reference<Resolver>()("sallyport/services/RelayAddresses/Resolver", {
+  defaultValue: (): Lookup => async (host) =>
+    (await lookup(host, { all: true, order: "ipv4first" })).map(({ address }) => address)
+}) {}
 
 const File = Schema.parseJson(Schema.Struct({
   version: Schema.Literal(1),
@@ -18,35 +33,35 @@ const File = Schema.parseJson(Schema.Struct({
   )
 }))
 
-/** Of this name; none: it was never found, or the file is of another name or damaged. */
+/** What DNS said last, from the state directory. Empty if the name was never found, or the file is for another name or damaged. */
 export const known = (stateDir: string, host: string): Effect.Effect<ReadonlyArray<string>> =>
-  StateFile.read(join(stateDir, FILE)).pipe(
+  isIP(host) !== 0 ? Effect.succeed([host]) : StateFile.read(join(stateDir, FILE)).pipe(
     Effect.flatten,
     Effect.flatMap(({ text }) => Schema.decodeUnknown(File)(text)),
     Effect.map((file) => (file.host === host ? file.addresses : [])),
     Effect.orElseSucceed(() => [])
   )
 
-/** Every address of the name, IPv4 first, as DNS says or else as it said last. None, told in the log, when neither knows it. */
-export const resolve = Effect.fnUntraced(function*(stateDir: string, host: string) {
+/**
+ * Asks DNS for every address of the name, IPv4 first, and keeps the answer. `null` if DNS does not answer or does not know
+ * the name. This may take as long as `PATIENCE`: run it beside other work.
+ */
+export const ask = Effect.fnUntraced(function*(stateDir: string, host: string) {
   if (isIP(host) !== 0) return [host]
-  const before = yield* known(stateDir, host)
-  const asked = yield* Effect.tryPromise(() => lookup(host, { all: true, order: "ipv4first" })).pipe(
+  const resolver = yield* Resolver
+  const found = yield* Effect.tryPromise(() => resolver(host)).pipe(
     Effect.timeout(PATIENCE),
-    Effect.map((found) => found.slice(0, MAX_ADDRESSES).map(({ address }) => address)),
-    Effect.option
+    Effect.map((all) => all.slice(0, MAX_ADDRESSES)),
+    Effect.orElseSucceed((): ReadonlyArray<string> => [])
   )
-  if (Option.isNone(asked)) {
-    const what = before.length > 0 ? "its last addresses are used" : "check DNS"
-    yield* Effect.logWarning(`the relay's name cannot be resolved; ${what}`).pipe(Effect.annotateLogs({ host }))
-    return before
-  }
-  if (asked.value.join() !== before.join()) {
-    const text = Schema.encodeSync(File)({ version: 1, host, addresses: asked.value })
+  if (found.length === 0) return null
+  const before = yield* known(stateDir, host)
+  if (found.join() !== before.join()) {
+    const text = Schema.encodeSync(File)({ version: 1, host, addresses: found })
     yield* Effect.catchAll(
       StateFile.replace(join(stateDir, FILE), `${text}\n`),
       ({ message }) => Effect.logWarning(`the relay's addresses are not kept: ${message}`)
     )
   }
-  return asked.value
+  return found
 })

@@ -43,6 +43,8 @@ export interface Options {
   readonly clientCgn?: Nat
   /** Public IPv6 at both sites, beside what is translated; their NATs are firewalls there. The relay has both, and a name. */
   readonly v6?: boolean
+  /** Nodes know the relay by the name relay.natlab, and it listens at every address that it has. */
+  readonly named?: boolean
   /** The nodes have their tokens and wait for `start`. */
   readonly relayOnly?: boolean
   /** Of `lab/natlab.sh`, before any program starts. */
@@ -170,6 +172,7 @@ export const make = Effect.fnUntraced(function*(
     ...(options.v6 === true ? ["--v6"] : [])
   ]
   yield* Effect.acquireRelease(net("up", ...nats), () => Effect.ignore(net("down")))
+  if (options.named === true) yield* net("named", RELAY)
   for (const args of options.before ?? []) yield* net(...args)
   writeFileSync(join(dir, "file"), FILE)
   writeConfigs(dir, options)
@@ -260,7 +263,10 @@ export const make = Effect.fnUntraced(function*(
 })
 
 /** JSON is YAML, too. */
-const writeConfigs = (dir: string, { carrier = "auto", connector, nodes, relay, v6 = false }: Options) => {
+const writeConfigs = (
+  dir: string,
+  { carrier = "auto", connector, named = false, nodes, relay, v6 = false }: Options
+) => {
   const { address, name, port } = RESOURCE
   const node = { carrier, ...nodes, ...(process.env["NATLAB_DEBUG"] === undefined ? {} : { logLevel: "debug" }) }
   const configs = {
@@ -268,8 +274,8 @@ const writeConfigs = (dir: string, { carrier = "auto", connector, nodes, relay, 
       role: "relay",
       name: "relay",
       stateDir: "relay",
-      listen: v6 ? { https: "[::]:443", udp: "[::]:3478" } : { https: `${RELAY}:443`, udp: `${RELAY}:3478` },
-      advertise: { host: v6 ? RELAY_NAME : RELAY },
+      listen: listenAt(v6 ? "[::]" : named ? "0.0.0.0" : RELAY),
+      advertise: { host: v6 || named ? RELAY_NAME : RELAY },
       resources: [{ name, address, tcp: [port] }],
       access: [{ clients: ["laptop"], resources: [name] }],
       ...relay
@@ -301,6 +307,8 @@ const writeConfigs = (dir: string, { carrier = "auto", connector, nodes, relay, 
   }
   for (const [role, config] of Object.entries(configs)) writeFileSync(join(dir, `${role}.json`), JSON.stringify(config))
 }
+
+const listenAt = (host: string) => ({ https: `${host}:443`, udp: `${host}:3478` })
 
 const untilPeer = (
   peer: Lab["peer"],

@@ -28,8 +28,8 @@ import * as RelayAddresses from "../../src/services/RelayAddresses.ts"
 import * as FakePeers from "./FakePeers.ts"
 
 const RELAY = { host: "192.0.2.1", port: 3478 }
-/** A name that no DNS knows (RFC 6761), so that what the node remembers of it counts. */
 const NAMED = { host: "relay.invalid", addresses: [RELAY.host, "2001:db8::1"] }
+const MOVED = "192.0.2.77"
 const HOME = { host: "198.51.100.7", port: 40_123 }
 const COOKIE = new Uint8Array(20).fill(0xcc)
 const MARK = new Uint8Array(8).fill(0xaa)
@@ -54,10 +54,21 @@ const enrolled = Effect.gen(function*() {
 
 const unasked = () => Effect.die("not asked here")
 
-/** The actor, with what it tells the StunActor and what it sends to its relay, which answers unless it is `deaf`. */
-const setupAt = Effect.fnUntraced(function*(relayHost: string) {
+/**
+ * The actor, with what it tells the StunActor and what it sends to its relay, which answers unless it is `deaf`. DNS knows
+ * no name, so the addresses in `remembered` count until the test sets `dns.addresses`.
+ */
+const setupAt = Effect.fnUntraced(function*(relayHost: string, remembered = NAMED.addresses) {
   const { credential, dir, session, ticket } = yield* enrolled
-  writeFileSync(join(dir, RelayAddresses.FILE), JSON.stringify({ version: 1, ...NAMED }))
+  writeFileSync(
+    join(dir, RelayAddresses.FILE),
+    JSON.stringify({ version: 1, host: NAMED.host, addresses: remembered })
+  )
+  const dns = { addresses: new Array<string>(), questions: 0 }
+  const resolver = Layer.succeed(RelayAddresses.Resolver, () => {
+    dns.questions++
+    return Promise.resolve(dns.addresses)
+  })
   const events = yield* Mailbox.make<SignalingEvent>()
   const incoming = yield* Mailbox.make<ControlDatagram>()
   const changes = yield* Mailbox.make<NetworkChange>()
@@ -72,7 +83,7 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string) {
     legs: new Array<string>(),
     asked: new Array<string>()
   }
-  const relay = { deaf: false, mapped: HOME }
+  const relay = { deaf: false, at: null as string | null, mapped: HOME }
   const answer = (from: SocketAddr, message: RelayWire.Message) =>
     incoming.offer({ from, bytes: RelayWire.encode(message) })
 
@@ -82,8 +93,9 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string) {
       const asked = Either.getOrThrow(RelayWire.decode(bytes))
       if (asked._tag === "Bind") seen.binds++
       if (asked._tag === "Open") seen.opens++
-      if (relay.deaf) return Effect.void
+      if (relay.deaf || (relay.at !== null && to.host !== relay.at)) return Effect.void
       if (asked._tag === "BindRequest") return answer(to, { _tag: "Cookie", nonce: asked.nonce, cookie: COOKIE })
+      if (asked._tag === "Ping") return answer(to, { _tag: "Pong", echo: asked.echo })
       if (asked._tag !== "Bind") return Effect.void
       const { nonce } = asked
       return answer(to, { _tag: "Bound", nonce, mark: MARK, lifetimeSeconds: 300, mapped: relay.mapped })
@@ -151,7 +163,8 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string) {
       FakePeers.make(Stun, StunRpcs, stun, Mailbox.toStream(stunStarts)),
       FakePeers.make(Signaling, SignalingRpcs, signaling)
     )),
-    Layer.provide(Self.layerTest("relay"))
+    Layer.provide(Self.layerTest("relay")),
+    Layer.provide(resolver)
   )
   const client = yield* Effect.provide(RpcTest.makeClient(RelayRpcs), yield* Layer.build(layer))
   yield* TestClock.adjust(0)
@@ -164,7 +177,7 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string) {
     credential
   })
   const open = client.OpenSession({ session, ticket })
-  return { candidates, changes, client, muxStarts, open, relay, seen, snapshot, stunStarts }
+  return { candidates, changes, client, dns, muxStarts, open, relay, seen, snapshot, stunStarts }
 })
 
 const setup = setupAt(RELAY.host)
@@ -175,12 +188,12 @@ const at = (host: string): LocalCandidates => ({
   udp: "works"
 })
 
-/** Names are resolved outside the test's clock. */
-const settled = Effect.fnUntraced(function*(done: () => boolean) {
+/** Files are read outside the test's clock. */
+const settled = Effect.fnUntraced(function*(done: () => boolean, stepMs = 1) {
   for (let turn = 0; turn < 2_000; turn++) {
     if (done()) return yield* Effect.yieldNow()
     yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
-    yield* TestClock.adjust(1)
+    yield* TestClock.adjust(stepMs)
   }
   return yield* Effect.dieMessage("it never came to it")
 })
@@ -266,5 +279,62 @@ describe("RelayActor", () => {
       yield* settled(() => seen.binds === 3)
       assert.deepStrictEqual([...new Set(seen.asked)], NAMED.addresses)
       assert.strictEqual(seen.asked.at(-1), RELAY.host)
+    }))
+
+  it.scoped("follows the relay's name to another address when UDP falls silent", () =>
+    Effect.gen(function*() {
+      const { client, dns, relay, seen, snapshot } = yield* setupAt(NAMED.host, [RELAY.host])
+      dns.addresses = [RELAY.host]
+      relay.at = RELAY.host
+      yield* snapshot
+      yield* settled(() => seen.binds === 1 && dns.questions === 1)
+      dns.addresses = [MOVED]
+      relay.at = MOVED
+      yield* settled(() => seen.binds === 2, 100)
+      yield* settled(() => seen.legs.at(-1) === "relay-udp")
+      const { cause, kind, relay: at } = yield* client.State()
+      assert.deepStrictEqual([kind, cause, at], ["relay-udp", "works", { ...RELAY, host: MOVED }])
+      assert.deepStrictEqual(seen.servers.at(-1), [{ ...RELAY, host: MOVED }])
+    }))
+
+  it.scoped("follows the relay's name when signaling comes back", () =>
+    Effect.gen(function*() {
+      const { dns, relay, seen, snapshot } = yield* setupAt(NAMED.host, [RELAY.host])
+      dns.addresses = [RELAY.host]
+      yield* snapshot
+      yield* settled(() => seen.binds === 1 && dns.questions === 1)
+      dns.addresses = [MOVED]
+      relay.at = MOVED
+      yield* snapshot
+      yield* settled(() => seen.binds === 2, 10)
+      assert.strictEqual(seen.asked.at(-1), MOVED)
+    }))
+
+  it.scoped("keeps the address that answers, whatever DNS says", () =>
+    Effect.gen(function*() {
+      const { client, dns, relay, seen, snapshot } = yield* setupAt(NAMED.host, [RELAY.host])
+      relay.at = RELAY.host
+      yield* snapshot
+      yield* settled(() => seen.binds === 1)
+      dns.addresses = [MOVED]
+      const { questions } = dns
+      yield* snapshot
+      yield* settled(() => seen.binds === 2 && dns.questions > questions)
+      yield* Effect.repeatN(TestClock.adjust("1 seconds"), 60)
+      assert.deepStrictEqual((yield* client.State()).relay, RELAY)
+    }))
+
+  it.scoped("asks DNS again for a name that it did not know at first", () =>
+    Effect.gen(function*() {
+      const { client, dns, seen, snapshot } = yield* setupAt(NAMED.host, [])
+      yield* snapshot
+      yield* settled(() => dns.questions === 1)
+      yield* Effect.repeatN(TestClock.adjust("1 seconds"), 20)
+      const { cause, kind, reason } = yield* client.State()
+      assert.deepStrictEqual([kind, cause], [null, "name"])
+      assert.match(reason, /DNS gives no address for the relay's name relay\.invalid/)
+      dns.addresses = [RELAY.host]
+      yield* settled(() => seen.binds === 1, 100)
+      assert.strictEqual((yield* client.State()).kind, "relay-udp")
     }))
 })

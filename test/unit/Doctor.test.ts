@@ -108,6 +108,13 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     /let UDP out/
   ],
   [
+    "DNS does not know the relay's name",
+    status({ leg: { kind: "relay-tcp", cause: "name", reason: "DNS gives no address for the relay's name r" } }),
+    "poor",
+    /by TLS.*DNS gives no address/,
+    /name server.*knows the relay's name/
+  ],
+  [
     "only web traffic reaches the relay",
     status({ leg: { kind: "relay-h3", reason: "no answer by UDP" } }),
     "poor",

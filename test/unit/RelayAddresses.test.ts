@@ -15,19 +15,20 @@ const folder = Effect.acquireRelease(
 )
 
 describe("a relay's name", () => {
-  it.scopedLive("is remembered when it was found, and what it meant last serves while no DNS answers", () =>
+  it.scopedLive("is remembered, and its last addresses serve while DNS is dead", () =>
     Effect.gen(function*() {
       const dir = yield* folder
-      assert.deepStrictEqual(yield* RelayAddresses.resolve(dir, DEAD), [])
-      const found = yield* RelayAddresses.resolve(dir, "localhost")
-      assert.include(found, "127.0.0.1")
-      assert.deepStrictEqual(yield* RelayAddresses.known(dir, "localhost"), found)
+      assert.isNull(yield* RelayAddresses.ask(dir, DEAD))
+      const found = yield* RelayAddresses.ask(dir, "localhost")
+      assert.include(found ?? [], "127.0.0.1")
+      assert.deepStrictEqual(yield* RelayAddresses.known(dir, "localhost"), found ?? [])
       const file = join(dir, RelayAddresses.FILE)
       writeFileSync(file, readFileSync(file, "utf8").replace("localhost", DEAD))
-      assert.deepStrictEqual(yield* RelayAddresses.resolve(dir, DEAD), found)
+      assert.isNull(yield* RelayAddresses.ask(dir, DEAD))
+      assert.deepStrictEqual(yield* RelayAddresses.known(dir, DEAD), found ?? [])
       assert.deepStrictEqual(yield* RelayAddresses.known(dir, "other.invalid"), [])
       writeFileSync(file, "{\"version\":1")
-      assert.deepStrictEqual(yield* RelayAddresses.resolve(dir, DEAD), [])
+      assert.deepStrictEqual(yield* RelayAddresses.known(dir, DEAD), [])
     }))
 
   it("leads a link to the last address when it is not found, and the relay is still known by its key", () =>

@@ -88,7 +88,8 @@ export const make = ({ identity, mux, tickets }: Options) => {
           Effect.logInfo("another relay was lost").pipe(Effect.annotateLogs({ relay: name, reason: output.reason }))
         )
       case "UdpBlocked":
-        spare.chosen++ // another address of it may answer
+      case "StillBlocked":
+        spare.chosen++ // another of its addresses may answer
         return tell(spare)
       case "TicketRefused":
         return Effect.logWarning("another relay refused a session").pipe(

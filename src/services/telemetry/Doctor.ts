@@ -56,7 +56,15 @@ export const Status = Schema.Struct({
       })
     )
   ),
-  leg: Schema.optional(Schema.NullOr(Schema.Struct({ kind: Schema.NullOr(Schema.String), reason: Schema.String }))),
+  leg: Schema.optional(
+    Schema.NullOr(
+      Schema.Struct({
+        kind: Schema.NullOr(Schema.String),
+        cause: Schema.optional(Schema.String),
+        reason: Schema.String
+      })
+    )
+  ),
   nodes: Schema.optional(Schema.Array(Schema.Unknown)),
   /** The addresses that peers are offered, and those of this host that they are not; `null` while they are not known. */
   candidates: Schema.optional(Schema.NullOr(Schema.Array(CandidateView))),
@@ -126,6 +134,12 @@ export const diagnose = (facts: Facts): ReadonlyArray<Finding> =>
 const broken = (code: string, what: string, remedy: string): Finding => ({ severity: "broken", code, what, remedy })
 const poor = (code: string, what: string, remedy: string): Finding => ({ severity: "poor", code, what, remedy })
 
+/** What to do about a leg that is not UDP, where its cause tells more than "the network drops UDP". */
+const LEG_REMEDY: Readonly<Record<string, string>> = {
+  name: "see that a name server of this machine answers and knows the relay's name; DNS is asked again every 30 s",
+  no_udp: "to relay faster, set listen.udp and advertise.udp at the relay"
+}
+
 const ofRelayLink = ({ leg, nodes, signaling }: Status): ReadonlyArray<Finding> => {
   const found: Array<Finding> = []
   if (signaling && signaling.state !== "up") {
@@ -144,14 +158,15 @@ const ofRelayLink = ({ leg, nodes, signaling }: Status): ReadonlyArray<Finding> 
       broken(
         "no_leg",
         `packets cannot be relayed: ${leg.reason}`,
-        "see that this machine reaches the relay's UDP or HTTPS port"
+        LEG_REMEDY[leg.cause ?? ""] ?? "see that this machine reaches the relay's UDP or HTTPS port"
       )
     )
   } else if (leg?.kind === "relay-h3") {
     const what = `relayed packets travel by HTTP/3, which costs more than UDP alone: ${leg.reason}`
-    found.push(poor("leg_by_http3", what, REMEDY.udp_blocked ?? ""))
+    found.push(poor("leg_by_http3", what, LEG_REMEDY[leg.cause ?? ""] ?? REMEDY.udp_blocked ?? ""))
   } else if (leg && leg.kind !== "relay-udp") {
-    const remedy = `${REMEDY.udp_blocked}; or, where web traffic gets out, set http3: true at the relay`
+    const remedy = LEG_REMEDY[leg.cause ?? ""] ??
+      `${REMEDY.udp_blocked}; or, where web traffic gets out, set http3: true at the relay`
     found.push(poor("leg_by_tls", `relayed packets travel by TLS, which is slow: ${leg.reason}`, remedy))
   }
   if (nodes?.length === 0) {

@@ -11,6 +11,8 @@
 #   natlab.sh LAB roam HOST SITE          move HOST's cable to another site: new address, new NAT, new route
 #   natlab.sh LAB readdr HOST N           another address on the same LAN: N is its last octet
 #   natlab.sh LAB family HOST 4|6|both    which IP versions HOST's network has (with --v6)
+#   natlab.sh LAB named ADDRESS...        what the relay's name relay.natlab stands for on all hosts from now on
+#   natlab.sh LAB relayaddr ADDRESS...    the addresses that the relay's interface has from now on (203.0.113.x); none: it has none
 #   natlab.sh LAB rebind SITE [newip]     its NAT reboots: mappings lost, other ports from now on (newip: another WAN address, too)
 #   natlab.sh LAB link HOST down|up       HOST's cable: carrier lost, what is sent vanishes
 #   natlab.sh LAB link HOST off|on        HOST's own interface: address and routes go, sends fail
@@ -159,11 +161,13 @@ v6_site(){ # SITE: its gateway's two sides, and the way there
   ip -n "$P-inet" addr add "2001:db8:$i::1/64" dev "w$i" nodad; ip -n "$P-$g" addr add "2001:db8:$i::2/64" dev wan nodad
   ip -n "$P-$g" -6 route add default via "2001:db8:$i::1"; ip -n "$P-inet" -6 route add "2001:db8:$i:100::/64" via "2001:db8:$i::2"; }
 v6_relay(){ # the relay's second address, and its name: `ip netns exec` shows a namespace its own /etc/hosts
-  local n; [[ -e $RUN/v6 ]] || return 0
+  [[ -e $RUN/v6 ]] || return 0
   ip -n "$P-inet" addr add 2001:db8:9::1/64 dev relay nodad
   printf '%s\n' "addr add 2001:db8:9::10/64 dev eth0 nodad" "route add default via 2001:db8:9::1" | ip -n "$P-relay" -batch -
-  for n in relay client connector; do mkdir -p "/etc/netns/$P-$n"
-    printf '%s\n' "127.0.0.1 localhost" "203.0.113.10 relay.natlab" "2001:db8:9::10 relay.natlab" >"/etc/netns/$P-$n/hosts"; done; }
+  named 203.0.113.10 2001:db8:9::10; }
+named(){ # ADDRESS...: written in place, since programs that run see this very file
+  local n a; for n in relay client connector; do mkdir -p "/etc/netns/$P-$n"
+    { echo "127.0.0.1 localhost"; for a in "$@"; do echo "$a relay.natlab"; done; } >"/etc/netns/$P-$n/hosts"; done; }
 base(){ # NS FORWARDING: loopback and what the kernel is to do
   x "$1" bash -c "ip link set lo up; cd /proc/sys/net; echo 0 >ipv6/conf/default/accept_ra; echo 0 >ipv6/conf/default/accept_dad
     if [ $2 = 1 ]; then echo 1 >ipv4/ip_forward
@@ -267,6 +271,10 @@ family) [[ -e $RUN/v6 ]] || die "family: this lab was made without --v6"
   addr_host "$1"
   case $2 in 4) ip -n "$P-$1" -6 addr flush dev eth0 scope global;; 6) ip -n "$P-$1" -4 addr flush dev eth0 scope global;;
     both) ;; *) die "family $2";; esac ;;
+named) named "$@" ;;
+relayaddr) ip -n "$P-relay" -4 addr flush dev eth0
+  for a in "$@"; do ip -n "$P-relay" addr add "$a/28" dev eth0; done
+  (($# == 0)) || ip -n "$P-relay" route replace default via 203.0.113.1 ;;
 rebind) s=$1; put "epoch.$s" $(($(get "epoch.$s") + 1))
   if [[ ${2-} == newip ]]; then put "wanip.$s" $((($(get "wanip.$s") + 1) % 4))
     g=${GW[$s]}; [[ ! -e $RUN/cgn.$s ]] || g=cgn
