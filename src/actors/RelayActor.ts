@@ -9,7 +9,7 @@ import * as Candidate from "../protocol/Candidate.ts"
 import * as Documents from "../protocol/Documents.ts"
 import { tagFromHex } from "../protocol/Frame.ts"
 import * as MappingLifetime from "../protocol/MappingLifetime.ts"
-import { KEEPALIVE_MS, type Output, RelayBinding } from "../protocol/RelayBinding.ts"
+import { type BlockedReason, KEEPALIVE_MS, type Output, RelayBinding } from "../protocol/RelayBinding.ts"
 import * as RelayWire from "../protocol/RelayWire.ts"
 import type { Signed } from "../protocol/Signed.ts"
 import type { SocketAddr } from "../protocol/SocketAddr.ts"
@@ -107,6 +107,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   let linkOpenedAt = Infinity
   let relay: Known | null = null
   let chosen = 0 // of the relay's addresses
+  const tooSmall = new Set<string>() // the relay's addresses that answered small packets only
   let resolving = false // one question to DNS at a time: a dead name server holds each for many seconds
   let unresolved = false // whether DNS had no answer last time
   let hasMux = false
@@ -121,11 +122,13 @@ const make = Effect.fnUntraced(function*(config: Config) {
     return { host: hosts[chosen % hosts.length]!, port: relay.info.udpPort }
   }
 
-  const send = (carrier: Carrier, message: RelayWire.Message) => {
+  const send = (carrier: Carrier, message: RelayWire.Message, padTo = 0) => {
     const to = carrier === "link" ? LINK_ADDRESS : relayAddress()
     if (to === null) return Effect.void
     const family = to.host.includes(":") ? 6 : 4
-    return Effect.ignore(mux.ask((client) => client.SendControl({ family, to, bytes: RelayWire.encode(message) })))
+    return Effect.ignore(
+      mux.ask((client) => client.SendControl({ family, to, bytes: RelayWire.encode(message, padTo) }))
+    )
   }
 
   /** Why relayed packets do not travel by UDP, given that UDP is not bound. */
@@ -137,6 +140,11 @@ const make = Effect.fnUntraced(function*(config: Config) {
     if (unresolved && addresses.length > 0) {
       const reason = `UDP to the relay gets no answer at its last address, and DNS gives none for ${info.host}`
       return { cause: "name", reason }
+    }
+    if (tooSmall.size > 0) {
+      const reason =
+        `UDP to the relay carries small packets only: those of ${RelayWire.PROOF_BYTES} bytes get no answer`
+      return { cause: "udp_too_small", reason }
     }
     return { cause: "udp_unanswered", reason: "UDP to the relay gets no answer" }
   }
@@ -159,13 +167,21 @@ const make = Effect.fnUntraced(function*(config: Config) {
     yield* Effect.logInfo("relay leg").pipe(Effect.annotateLogs({ kind: bound ?? "none", reason }))
   })
 
+  /** The next try is made at another address of the relay, which may be reached by another way. */
+  const onBlocked = (reason: BlockedReason) => {
+    const host = relayAddress()?.host ?? ""
+    if (reason === "too_small") tooSmall.add(host)
+    else tooSmall.delete(host)
+    chosen++
+  }
+
   const obey = (carrier: Carrier, outputs: ReadonlyArray<Output>): Effect.Effect<void> =>
     Effect.forEach(outputs, (output) => obeyOne(carrier, output), { discard: true })
 
   const obeyOne = (carrier: Carrier, output: Output): Effect.Effect<void> => {
     switch (output._tag) {
       case "Send":
-        return send(carrier, output.message)
+        return send(carrier, output.message, output.padTo)
       case "SendBind": {
         if (credential === null) return Effect.void
         const { cookie, nonce } = output
@@ -174,6 +190,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       }
       case "Bound":
         binds.add(carrier)
+        if (carrier === "udp") tooSmall.clear()
         return settle(carrier === "udp" ? WORKS : whyNotUdp(), true).pipe(
           Effect.zipRight(carrier === "udp" && link !== null ? closeLink : Effect.void),
           Effect.zipRight(carrier === "udp" ? onMapped(output.mapped) : Effect.void)
@@ -185,13 +202,13 @@ const make = Effect.fnUntraced(function*(config: Config) {
           reason: `the ${carrier === "udp" ? "UDP" : "link"} leg was lost: ${output.reason}`
         }).pipe(Effect.zipRight(carrier === "link" ? reopenLink : Effect.void))
       case "UdpBlocked":
-        chosen++ // another address of the relay may answer
+        onBlocked(output.reason)
         return settle(whyNotUdp()).pipe(
           Effect.zipRight(inbox.post({ _tag: "OpenLink" })),
           Effect.zipRight(resolve) // the relay may have moved, and its name with it
         )
       case "StillBlocked":
-        chosen++
+        onBlocked(output.reason)
         return settle(whyNotUdp())
       case "TicketRefused":
         return Effect.logWarning("the relay refused a session").pipe(
@@ -295,6 +312,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     if (hosts.join() !== relay.hosts.join()) {
       relay = knownAt(relay.info, hosts)
       chosen = 0
+      tooSmall.clear()
       yield* tellStun
       yield* Effect.logInfo("the relay's name has other addresses").pipe(Effect.annotateLogs({ host, hosts }))
       if (!isSamePlace(before, relayAddress())) yield* obey("udp", udp.onNetworkChanged(now))

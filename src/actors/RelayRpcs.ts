@@ -16,6 +16,7 @@ export const LegCause = Schema.Literal(
   "waiting", // nothing is known yet
   "lost", // a leg has just ended; another one is being made
   "udp_unanswered", // UDP to the relay gets no answer
+  "udp_too_small", // the network carries UDP, but no packets as large as QUIC needs
   "name", // DNS gives no address for the relay's name
   "no_udp" // the relay offers no UDP
 )

@@ -2,8 +2,11 @@
  * A node's side of one leg to a relay: asks to be bound, stays bound, and opens sessions there. Times: ms, monotonic. Each
  * input returns what is to be done; nothing is due before `wakeAt`. Over UDP it proves itself by cookie and signature; over a
  * link the carrier has done so, and the relay's first word is `Bound`.
+ *
+ * A leg over UDP that is bound carries packets of the size that QUIC needs, in both directions: the cookie is asked for, and
+ * answered, by a padded frame. Where only small ones are answered, the leg is given up as `too_small`.
  */
-import type { Asked, LegKind, Message, Refusal } from "./RelayWire.ts"
+import { type Asked, type LegKind, type Message, PROOF_BYTES, type Refusal } from "./RelayWire.ts"
 import type { Signed } from "./Signed.ts"
 import type { SocketAddr } from "./SocketAddr.ts"
 
@@ -15,6 +18,10 @@ export const MAX_GAP_MS = 2000
 export const UNANSWERED_MS = 1000
 /** How often UDP is tried while it seems blocked: sooner at first, since most blocks are short. */
 export const PROBE_GAPS_MS = [1000, 2000, 5000, 10_000, 20_000, 30_000] as const
+/** How long a proof of the leg's size holds while a session is open. The next keepalive after that is padded. */
+export const PROVE_MS = 30_000
+/** From this send of one request on, a small one goes beside the padded one, to learn whether the size is what is wrong. */
+const SMALL_FROM_SEND = 2
 /** As long as it is not known how long mappings last here: the oldest NATs forget one after 30 s. */
 export const KEEPALIVE_MS = 20_000
 /** After a refusal that may pass: the first wait, doubled up to the last. */
@@ -23,19 +30,22 @@ export const MAX_REFUSED_GAP_MS = 30_000
 /** `Rebind` notices within this time start one new handshake. A NAT that reboots may map twice in a row, and a flow waits meanwhile. */
 export const REBIND_GAP_MS = 250
 
-export type LostReason = "unanswered" | "expired" | "network_changed" | Refusal
+/** `too_small`: the relay answers small packets only, so the leg cannot carry QUIC. */
+export type BlockedReason = "unanswered" | "too_small"
+export type LostReason = BlockedReason | "expired" | "network_changed" | Refusal
 
 export type Output =
-  | { readonly _tag: "Send"; readonly message: Message }
+  /** `padTo`: the least bytes of the frame. */
+  | { readonly _tag: "Send"; readonly message: Message; readonly padTo?: number }
   /** Sign `RelayWire.bindText` with the node key and send `Bind` with the credential. */
   | { readonly _tag: "SendBind"; readonly nonce: Uint8Array; readonly cookie: Uint8Array }
   /** At first, when the mapped address or the relay's own state is another than before, and after a change of the network. */
   | { readonly _tag: "Bound"; readonly mapped: SocketAddr | null }
   | { readonly _tag: "Lost"; readonly reason: LostReason }
   /** Use a link to the relay instead; UDP is tried again by itself. */
-  | { readonly _tag: "UdpBlocked" }
-  /** UDP was tried again while it was blocked, and got no answer again. */
-  | { readonly _tag: "StillBlocked" }
+  | { readonly _tag: "UdpBlocked"; readonly reason: BlockedReason }
+  /** UDP was tried again while it was blocked, in vain. */
+  | { readonly _tag: "StillBlocked"; readonly reason: BlockedReason }
   /** The credential is missing, over or refused: get one and call `onCredential`. */
   | { readonly _tag: "NeedCredential" }
   /** `peerLeg` null: frames will go nowhere until a `PeerLeg` says otherwise. */
@@ -50,8 +60,12 @@ export type Phase = "idle" | "binding" | "bound" | "udp_blocked" | "refused"
 /** One request that is repeated until it is answered. */
 type Asking = {
   nonce: Uint8Array
-  /** Null: the cookie itself is asked for. */
+  /** `null` while the cookie itself is asked for. */
   cookie: Uint8Array | null
+  /** Of the small requests for a cookie, which go beside the padded ones. */
+  readonly smallNonce: Uint8Array
+  /** Whether a small one was answered. */
+  smallAnswered: boolean
   sends: number
   readonly since: number
   nextAt: number
@@ -84,7 +98,9 @@ export class RelayBinding {
   #hasCredential = false
   #asking: Asking | null = null
   #live: Live | null = null
-  #ping: { nonce: Uint8Array; sends: number; nextAt: number; since: number } | null = null
+  #ping: { nonce: Uint8Array; sends: number; nextAt: number; since: number; padTo: number } | null = null
+  /** When the leg's size was proved last. */
+  #provedAt = -Infinity
   #pingAt = Infinity
   #keepaliveMs = KEEPALIVE_MS
   /** Probing while blocked, or asking again after a refusal. */
@@ -194,6 +210,7 @@ export class RelayBinding {
         return this.#onOpened(message, now)
       case "Pong":
         if (this.#ping === null || !same(message.echo, this.#ping.nonce)) return []
+        if (this.#ping.padTo > 0) this.#provedAt = now
         this.#ping = null
         this.#pingAt = now + this.#keepaliveMs
         return []
@@ -225,8 +242,9 @@ export class RelayBinding {
     if (this.#options.carrier === "link") return []
     if (!this.#hasCredential) return [{ _tag: "NeedCredential" }]
     const nonce = this.#options.newNonce()
-    this.#asking = { nonce, cookie: null, sends: 0, since: now, nextAt: now }
-    return [this.#sendAsking(this.#asking, now)]
+    const smallNonce = this.#options.newNonce()
+    this.#asking = { nonce, cookie: null, smallNonce, smallAnswered: false, sends: 0, since: now, nextAt: now }
+    return this.#sendAsking(this.#asking, now)
   }
 
   #deadline(): number {
@@ -236,33 +254,37 @@ export class RelayBinding {
   #onAskTick(asking: Asking, now: number): ReadonlyArray<Output> {
     if (now >= this.#deadline()) {
       this.#asking = null
-      return this.#unanswered(now)
+      return this.#unanswered(asking.smallAnswered ? "too_small" : "unanswered", now)
     }
-    return now >= asking.nextAt ? [this.#sendAsking(asking, now)] : []
+    return now >= asking.nextAt ? this.#sendAsking(asking, now) : []
   }
 
-  #sendAsking(asking: Asking, now: number): Output {
-    // While blocked each probe is one datagram.
+  #sendAsking(asking: Asking, now: number): ReadonlyArray<Output> {
+    // While blocked, each probe is sent once.
     asking.nextAt = this.#blocked && asking.cookie === null ? Infinity : now + gap(asking.sends)
+    const withSmall = this.#blocked || asking.sends >= SMALL_FROM_SEND
     asking.sends++
-    const { cookie, nonce } = asking
-    return cookie === null
-      ? { _tag: "Send", message: { _tag: "BindRequest", nonce } }
-      : { _tag: "SendBind", nonce, cookie }
+    const { cookie, nonce, smallNonce } = asking
+    if (cookie !== null) return [{ _tag: "SendBind", nonce, cookie }]
+    const padded: Output = { _tag: "Send", message: { _tag: "BindRequest", nonce }, padTo: PROOF_BYTES }
+    return withSmall ? [padded, { _tag: "Send", message: { _tag: "BindRequest", nonce: smallNonce } }] : [padded]
   }
 
-  #unanswered(now: number): ReadonlyArray<Output> {
+  #unanswered(reason: BlockedReason, now: number): ReadonlyArray<Output> {
     const told = this.#blocked
     this.#blocked = true
     this.#retryAt = now + PROBE_GAPS_MS[Math.min(this.#probes++, PROBE_GAPS_MS.length - 1)]!
-    return [...this.#lose("unanswered"), { _tag: told ? "StillBlocked" : "UdpBlocked" }]
+    return [...this.#lose(reason), { _tag: told ? "StillBlocked" : "UdpBlocked", reason }]
   }
 
   #onCookie(nonce: Uint8Array, cookie: Uint8Array, now: number): ReadonlyArray<Output> {
     const asking = this.#asking
-    if (asking === null || asking.cookie !== null || !same(nonce, asking.nonce)) return []
-    this.#asking = { nonce: this.#options.newNonce(), cookie, sends: 0, since: now, nextAt: now }
-    return [this.#sendAsking(this.#asking, now)]
+    if (asking === null || asking.cookie !== null) return []
+    if (same(nonce, asking.smallNonce)) asking.smallAnswered = true
+    if (!same(nonce, asking.nonce)) return []
+    this.#provedAt = now
+    this.#asking = { ...asking, nonce: this.#options.newNonce(), cookie, sends: 0, since: now, nextAt: now }
+    return this.#sendAsking(this.#asking, now)
   }
 
   #onBound(message: Extract<Message, { _tag: "Bound" }>, now: number): ReadonlyArray<Output> {
@@ -339,7 +361,7 @@ export class RelayBinding {
     if (now < ping.nextAt) return []
     if (now < ping.since + UNANSWERED_MS) {
       ping.nextAt = Math.min(now + gap(ping.sends++), ping.since + UNANSWERED_MS)
-      return [{ _tag: "Send", message: { _tag: "Ping", echo: ping.nonce } }]
+      return [{ _tag: "Send", message: { _tag: "Ping", echo: ping.nonce }, padTo: ping.padTo }]
     }
     this.#ping = null
     this.#pingAt = now + this.#keepaliveMs
@@ -349,8 +371,10 @@ export class RelayBinding {
 
   #sendPing(now: number): ReadonlyArray<Output> {
     if (this.#ping !== null) return []
-    this.#ping = { nonce: this.#options.newNonce(), sends: 1, since: now, nextAt: now + gap(0) }
-    return [{ _tag: "Send", message: { _tag: "Ping", echo: this.#ping.nonce } }]
+    const proves = this.#options.carrier === "udp" && this.#sessions.size > 0 && now >= this.#provedAt + PROVE_MS
+    const padTo = proves ? PROOF_BYTES : 0
+    this.#ping = { nonce: this.#options.newNonce(), sends: 1, since: now, nextAt: now + gap(0), padTo }
+    return [{ _tag: "Send", message: { _tag: "Ping", echo: this.#ping.nonce }, padTo }]
   }
 
   // -------------------------------------------------------------------------------------------------------- sessions

@@ -4,11 +4,13 @@
  *     frame head, 8 bytes | type u8 | body
  *
  * Before a cookie has proved the sender's address, no answer is longer than its request: a `BindRequest` is padded. Bodies may
- * be longer than told here; readers ignore the rest.
+ * be longer than told here; readers ignore the rest. A `Cookie` or a `Pong` that answers a longer request than usual is as
+ * long as that, which shows that the way carries this size in both directions.
  */
 import { Either } from "effect"
 import * as Frame from "./Frame.ts"
 import * as IpBytes from "./IpBytes.ts"
+import { BASE_BYTES } from "./PathMtu.ts"
 import { SIGNATURE_BYTES, type Signed, signedBytes as textToSign } from "./Signed.ts"
 import type { SocketAddr } from "./SocketAddr.ts"
 
@@ -17,6 +19,11 @@ export const NONCE_BYTES = 8
 export const COOKIE_BYTES = 20
 /** The whole frame of a `BindRequest`: room for every answer to it (a cookie is 37 bytes). */
 export const BIND_REQUEST_BYTES = 64
+/**
+ * The frame that carries the smallest packet which QUIC must be able to send (RFC 9000, section 14). A leg that does not
+ * carry frames of this size opens no session, so requests of this size ask for answers of the same size.
+ */
+export const PROOF_BYTES = Frame.RELAYED_HEAD_BYTES + BASE_BYTES
 /** Documents are a few hundred bytes; a control frame with one fits every path's MTU (1,232 is IPv6's least). */
 export const MAX_PAYLOAD_BYTES = 1000
 
@@ -109,10 +116,12 @@ export const bindText = (cookie: Uint8Array, relay: string): Uint8Array =>
 
 // ---------------------------------------------------------------------------------------------------------- encoding
 
-/** A whole frame. Documents longer than `MAX_PAYLOAD_BYTES` make a frame that no reader accepts. */
-export const encode = (message: Message): Uint8Array => {
+/**
+ * A whole frame, at least `padTo` bytes long. Documents longer than `MAX_PAYLOAD_BYTES` make a frame that no reader accepts.
+ */
+export const encode = (message: Message, padTo = 0): Uint8Array => {
   const body = bodyOf(message)
-  const length = message._tag === "BindRequest" ? BIND_REQUEST_BYTES : BODY + body.length
+  const length = Math.max(padTo, message._tag === "BindRequest" ? BIND_REQUEST_BYTES : BODY + body.length)
   const frame = new Uint8Array(length)
   Frame.writeRelayedHead(frame, 0, length, Frame.CONTROL_TAG)
   frame[HEAD] = TYPE[message._tag]

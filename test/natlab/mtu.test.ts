@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Schedule } from "effect"
 import * as Lab from "./Lab.ts"
 
 /** IPv6's smallest, as some tunnels have it. */
@@ -7,6 +7,19 @@ const NARROW = "1280"
 const RATE = 600_000
 /** The size in use is proved every two seconds, and three probes of half a second must be lost. */
 const NOTICED_MS = 8_000
+
+/** Smaller than QUIC's smallest packet with its heads: 1,236 bytes. */
+const TOO_NARROW = "1200"
+
+interface Leg {
+  readonly kind: string | null
+  readonly cause: string
+}
+const legOf = (lab: Lab.Lab) =>
+  Effect.map(
+    lab.client("status", "--json"),
+    (text) => (JSON.parse(text) as { readonly leg: Leg }).leg
+  )
 
 const isDirect = ({ path }: { readonly path: string }) => path === "direct"
 
@@ -20,6 +33,24 @@ describe.skipIf(!Lab.isPossible)("what the way carries", () => {
         yield* lab.untilPeer(isDirect, "8 seconds")
         const second = yield* lab.fetch("/file")
         assert.deepStrictEqual([second.code, second.sha256], [0, Lab.FILE_SHA256], "direct")
+      })))
+
+  it.scopedLive("relays by TCP where QUIC's packets do not fit, and by UDP when they do again", () =>
+    Lab.use({ before: [["hostmtu", "client", TOO_NARROW]] }, (lab) =>
+      Effect.gen(function*() {
+        const { code, sha256 } = yield* lab.fetch("/file")
+        assert.deepStrictEqual([code, sha256], [0, Lab.FILE_SHA256])
+        const { cause, kind } = yield* legOf(lab)
+        assert.deepStrictEqual([kind, cause], ["relay-tcp", "udp_too_small"])
+        const doctor = yield* Effect.catchAll(lab.client("doctor"), ({ out }) => Effect.succeed(out ?? ""))
+        assert.match(doctor, /small packets only[^]*raise the MTU/)
+        yield* lab.net("hostmtu", "client", "1500")
+        yield* Effect.retry(
+          Effect.filterOrFail(legOf(lab), (leg) =>
+            leg.kind === "relay-udp", () =>
+            new Lab.LabFailed({ message: "not yet" })),
+          { schedule: Schedule.spaced("500 millis"), times: 240 }
+        )
       })))
 
   it.scopedLive("a way that becomes narrow under a download is used on", () =>

@@ -108,6 +108,34 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     /let UDP out/
   ],
   [
+    "the relay has no address yet",
+    status({ addresses: { all: true, serving: ["127.0.0.1", "::1"], skipped: [], unseen: false } }),
+    "broken",
+    /loopback addresses only/,
+    /interface is up/
+  ],
+  [
+    "the relay cannot have an address",
+    status({
+      addresses: {
+        all: true,
+        serving: ["192.0.2.1"],
+        skipped: [{ host: "2001:db8::1", code: "EADDRNOTAVAIL" }],
+        unseen: false
+      }
+    }),
+    "poor",
+    /cannot bind at 2001:db8::1.*EADDRNOTAVAIL/,
+    /duplicate/
+  ],
+  [
+    "the relay may not see the machine's addresses",
+    status({ addresses: { all: true, serving: ["0.0.0.0"], skipped: [], unseen: true } }),
+    "poor",
+    /netlink is refused/,
+    /AF_NETLINK/
+  ],
+  [
     "DNS does not know the relay's name",
     status({ leg: { kind: "relay-tcp", cause: "name", reason: "DNS gives no address for the relay's name r" } }),
     "poor",

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { FastCheck as fc } from "effect"
 import * as RelayBinding from "../../src/protocol/RelayBinding.ts"
-import type { Message, Refusal } from "../../src/protocol/RelayWire.ts"
+import { type Message, PROOF_BYTES, type Refusal } from "../../src/protocol/RelayWire.ts"
 
 const MARK = new Uint8Array(8).fill(0xaa)
 const COOKIE = new Uint8Array(20).fill(0xcc)
@@ -31,8 +31,9 @@ const make = (carrier: "udp" | "link" = "udp") => {
   }
   const on = (message: Message, at: number) => note(binding.onMessage(message, at), at)
   const lastAsk = () =>
-    log.findLast((one) =>
-      one.output._tag === "SendBind" || (one.output._tag === "Send" && one.output.message._tag === "BindRequest")
+    log.findLast(({ output }) =>
+      output._tag === "SendBind" ||
+      (output._tag === "Send" && output.message._tag === "BindRequest" && output.padTo === PROOF_BYTES)
     )!.output
   const nonce = () => {
     const ask = lastAsk()
@@ -50,10 +51,18 @@ const make = (carrier: "udp" | "link" = "udp") => {
     note(binding.onCredential(true, at), at)
     return bind(at)
   }
-  const sends = (tag: Message["_tag"]) =>
+  const all = (tag: Message["_tag"]) =>
     log.filter(({ output }) => output._tag === "Send" && output.message._tag === tag)
+  /** Without the small requests beside the padded ones. */
+  const sends = (tag: Message["_tag"]) =>
+    all(tag).filter(({ output }) => tag !== "BindRequest" || (output._tag === "Send" && output.padTo === PROOF_BYTES))
+  const small = () => all("BindRequest").filter((one) => !sends("BindRequest").includes(one))
+  const smallNonce = () => {
+    const output = small().at(-1)?.output
+    return output?._tag === "Send" && output.message._tag === "BindRequest" ? output.message.nonce : new Uint8Array(8)
+  }
   const tags = () => log.map(({ output }) => output._tag)
-  return { binding, log, note, runTo, on, nonce, bind, start, sends, tags }
+  return { binding, log, note, runTo, on, nonce, bind, start, sends, small, smallNonce, tags }
 }
 
 describe("RelayBinding", () => {
@@ -114,6 +123,61 @@ describe("RelayBinding", () => {
     assert.deepStrictEqual(sends("BindRequest").map((one) => one.at - 41_020).slice(1), [0, 100, 300, 700])
     assert.deepStrictEqual(tags().slice(-2), ["Lost", "UdpBlocked"])
     assert.strictEqual(binding.phase, "udp_blocked")
+  })
+
+  it("gives UDP up as too small where only small packets are answered, and takes it again", () => {
+    const { bind, binding, log, note, on, runTo, sends, small, smallNonce } = make()
+    note(binding.onCredential(true, 0), 0)
+    runTo(310)
+    assert.deepStrictEqual(small().map(({ at }) => at), [300])
+    on({ _tag: "Cookie", nonce: smallNonce(), cookie: COOKIE }, 320)
+    runTo(1000)
+    assert.deepStrictEqual(log.at(-1)!.output, { _tag: "UdpBlocked", reason: "too_small" })
+    assert.notInclude(log.map(({ output }) => output._tag), "SendBind", "not bound by small packets")
+    assert.strictEqual(binding.phase, "udp_blocked")
+    runTo(3000)
+    assert.deepStrictEqual(log.at(-1)!.output, { _tag: "StillBlocked", reason: "unanswered" })
+    runTo(5500)
+    assert.strictEqual(small().at(-1)!.at, sends("BindRequest").at(-1)!.at, "each probe asks both ways")
+    bind(5510)
+    assert.strictEqual(binding.phase, "bound")
+  })
+
+  it("finds out within a keepalive that a bound leg has become too small", () => {
+    const { binding, log, note, on, runTo, sends, smallNonce, start } = make()
+    start()
+    note(binding.onTicket("s", TAG, TICKET, 0), 0)
+    const open = sends("Open")[0]!.output
+    if (open._tag === "Send" && open.message._tag === "Open") {
+      on({ _tag: "Opened", nonce: open.message.nonce, tag: TAG, peerLeg: "relay-udp" }, 0)
+    }
+    const pingAt = (at: number) => {
+      runTo(at)
+      const ping = log.at(-1)!.output
+      return ping._tag === "Send" && ping.message._tag === "Ping" ? ping : assert.fail(`no ping at ${at}`)
+    }
+    const first = pingAt(20_000)
+    assert.strictEqual(first.padTo, 0, "the handshake has proved the size just before")
+    if (first.message._tag === "Ping") on({ _tag: "Pong", echo: first.message.echo }, 20_000)
+    assert.strictEqual(pingAt(40_000).padTo, PROOF_BYTES)
+    runTo(41_999)
+    on({ _tag: "Cookie", nonce: smallNonce(), cookie: COOKIE }, 41_999)
+    runTo(42_100)
+    assert.deepStrictEqual(log.slice(-2).map(({ output }) => output), [
+      { _tag: "Lost", reason: "too_small" },
+      { _tag: "UdpBlocked", reason: "too_small" }
+    ])
+  })
+
+  it("sends no padded keepalive without a session", () => {
+    const { log, on, runTo, sends, start } = make()
+    start()
+    for (const at of [20_000, 40_000, 60_000, 80_000]) {
+      runTo(at)
+      const ping = log.at(-1)!.output
+      if (ping._tag === "Send" && ping.message._tag === "Ping") on({ _tag: "Pong", echo: ping.message.echo }, at)
+    }
+    assert.deepStrictEqual(sends("Ping").map(({ output }) => output._tag === "Send" && output.padTo), [0, 0, 0, 0])
   })
 
   it("pings as often as the translators need, from the moment that this is known; over a link as ever", () => {

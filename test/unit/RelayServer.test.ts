@@ -396,11 +396,47 @@ describe("RelayServer", () => {
     assert.strictEqual(relay.server.stats.drops.unbound, 1)
   })
 
+  it("answers a padded request for a cookie, and a padded ping, with as many bytes", async () => {
+    const relay = await startRelay()
+    const peer = await peerOf(relay)
+    const lengths: Array<number> = []
+    const nonce = new Uint8Array(8).fill(7)
+    for (const bound of [false, true]) {
+      if (bound) await peer.bind()
+      const onMessage = relay.udp.send.bind(relay.udp)
+      relay.udp.send = (bytes, offset, length, port, address) => {
+        lengths.push(length)
+        onMessage(bytes, offset, length, port, address)
+      }
+      for (const padTo of [0, 300, RelayWire.PROOF_BYTES]) {
+        const before = lengths.length
+        peer.sendRaw(RelayWire.encode(bound ? { _tag: "Ping", echo: nonce } : { _tag: "BindRequest", nonce }, padTo))
+        await World.until(() => lengths.length > before)
+      }
+      relay.udp.send = onMessage
+    }
+    assert.deepStrictEqual(lengths, [37, 300, RelayWire.PROOF_BYTES, 17, 300, RelayWire.PROOF_BYTES])
+  })
+
+  it("binds nobody any more at a socket that is dropped", async () => {
+    const relay = await startRelay()
+    const { client } = await connect(relay)
+    assert.strictEqual(relay.server.nodes, 2)
+    relay.server.dropSocket(0)
+    assert.strictEqual(relay.server.nodes, 0)
+    relay.server.setPort(0, relay.udp) // another address has its number now
+    const [echo] = [new Uint8Array(8).fill(9)]
+    client.sendRaw(RelayWire.encode({ _tag: "Ping", echo }))
+    await World.until(() => client.binding.phase === "bound" && relay.server.stats.bound.udp >= 2)
+  })
+
   it("never sends an unproved address more than it received from there", () => {
     const nonce = new Uint8Array(8)
     const empty = { payload: new Uint8Array(5), signature: new Uint8Array(64) }
     const sample = fc.constantFrom(
       RelayWire.encode({ _tag: "BindRequest", nonce }),
+      RelayWire.encode({ _tag: "BindRequest", nonce }, RelayWire.PROOF_BYTES),
+      RelayWire.encode({ _tag: "Ping", echo: nonce }, RelayWire.PROOF_BYTES),
       RelayWire.encode({
         _tag: "Bind",
         nonce,

@@ -50,10 +50,10 @@ export const make = ({ identity, mux, tickets }: Options) => {
     return { host: hosts[chosen % hosts.length] ?? point.addresses[0], port: point.port }
   }
 
-  const send = (spare: Spare, message: RelayWire.Message) => {
+  const send = (spare: Spare, message: RelayWire.Message, padTo = 0) => {
     const to = addressOf(spare)
     const family = to.host.includes(":") ? 6 : 4
-    return Effect.ignore(mux.ask((it) => it.SendControl({ family, to, bytes: RelayWire.encode(message) })))
+    return Effect.ignore(mux.ask((it) => it.SendControl({ family, to, bytes: RelayWire.encode(message, padTo) })))
   }
 
   const tell = (spare: Spare) =>
@@ -70,7 +70,7 @@ export const make = ({ identity, mux, tickets }: Options) => {
     const { name } = spare.point
     switch (output._tag) {
       case "Send":
-        return send(spare, output.message)
+        return send(spare, output.message, output.padTo)
       case "SendBind": {
         if (credential === null) return Effect.void
         const { cookie, nonce } = output

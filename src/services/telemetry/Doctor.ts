@@ -77,6 +77,15 @@ export const Status = Schema.Struct({
   directory: Schema.optional(
     Schema.NullOr(Schema.Struct({ clockAheadMs: Schema.optional(Schema.NullOr(Schema.Number)) }))
   ),
+  /** Where a relay's UDP is served. */
+  addresses: Schema.optional(
+    Schema.Struct({
+      all: Schema.Boolean,
+      serving: Schema.Array(Schema.String),
+      skipped: Schema.Array(Schema.Struct({ host: Schema.String, code: Schema.String })),
+      unseen: Schema.Boolean
+    })
+  ),
   /** Flows that were not opened in the last 10 minutes, the newest first. */
   refusals: Schema.optional(
     Schema.Array(
@@ -119,6 +128,7 @@ const NOTHING: Status = { peers: [] }
 export const diagnose = (facts: Facts): ReadonlyArray<Finding> =>
   [
     ...ofRelayLink(facts.status ?? NOTHING),
+    ...ofAddresses(facts.status ?? NOTHING),
     ...ofThreadDeaths(facts),
     ...ofActors(facts),
     ...ofThreads(facts.threads),
@@ -137,6 +147,9 @@ const poor = (code: string, what: string, remedy: string): Finding => ({ severit
 /** What to do about a leg that is not UDP, where its cause tells more than "the network drops UDP". */
 const LEG_REMEDY: Readonly<Record<string, string>> = {
   name: "see that a name server of this machine answers and knows the relay's name; DNS is asked again every 30 s",
+  udp_too_small:
+    "raise the MTU on the way to the relay to 1280 bytes or more (ip link; of tunnels, PPP and VPNs, too), " +
+    "or let gateways fragment; it is tried again by itself",
   no_udp: "to relay faster, set listen.udp and advertise.udp at the relay"
 }
 
@@ -201,6 +214,40 @@ const ofConfig = ({ restartNeeded = [] }: Status): ReadonlyArray<Finding> =>
       "restart sallyport"
     )
   ]
+
+const isLoopback = (host: string): boolean => host.startsWith("127.") || host === "::1"
+
+const ofAddresses = ({ addresses }: Status): ReadonlyArray<Finding> => {
+  if (addresses === undefined) return []
+  const { all, serving, skipped, unseen } = addresses
+  const found = skipped.map(({ code, host }) =>
+    poor(
+      "address_skipped",
+      `nodes cannot bind at ${host} by UDP: the system does not let this relay have its port there (${code})`,
+      code === "EADDRINUSE"
+        ? "stop the other program that has the port (ss -lunp shows it); the relay tries again by itself"
+        : "see whether the address is a duplicate (ip addr: dadfailed); the relay tries again by itself"
+    )
+  )
+  if (unseen) {
+    found.push(
+      poor(
+        "addresses_unseen",
+        "this relay cannot see the machine's addresses: netlink is refused to it, and /proc/net cannot be read",
+        "allow AF_NETLINK (RestrictAddressFamilies of the systemd unit), or name the address in listen.udp"
+      )
+    )
+  } else if (all && serving.every(isLoopback)) {
+    found.push(
+      broken(
+        "no_address",
+        "nodes can bind by UDP at loopback addresses only, because this machine has no other address",
+        "see that its network interface is up and has an address (ip addr); the relay takes it as soon as it is there"
+      )
+    )
+  }
+  return found
+}
 
 /** Why it broke down of late, the last time last. */
 const recentDeaths = (kind: StateEntry["kind"], name: string, { now, states }: Facts): ReadonlyArray<StateEntry> =>

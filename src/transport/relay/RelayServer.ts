@@ -96,6 +96,13 @@ export class RelayServer {
     this.stun.setSocket(socket, port, null)
   }
 
+  /** The socket's address is gone. Nodes that were bound there are reached by their links, or bind again elsewhere. */
+  dropSocket(socket: number): void {
+    this.#ports[socket] = undefined
+    this.stun.dropSocket(socket)
+    for (const node of this.#table.nodes.values()) if (node.udp?.socket === socket) this.#unbindUdp(node)
+  }
+
   /** What one read of a socket gave: one datagram, or several joined by the kernel. */
   onUdp(bytes: Uint8Array, from: From, socket: number): void {
     const now = this.#options.now()
@@ -197,12 +204,9 @@ export class RelayServer {
     const now = this.#options.now()
     for (const node of this.#table.nodes.values()) {
       const { udp } = node
-      if (udp !== null && (now - node.seenAt >= BINDING_SECONDS * 1000 || now >= udp.endsAt)) {
-        const before = node.leg
-        this.#table.unbindUdp(node)
-        if (node.leg !== null) this.#legChanged(node, before)
-      }
-      if (node.leg === null) this.#remove(node)
+      const isOver = udp !== null && (now - node.seenAt >= BINDING_SECONDS * 1000 || now >= udp.endsAt)
+      if (isOver) this.#unbindUdp(node)
+      else if (node.leg === null) this.#remove(node)
     }
     for (const session of this.#table.sessions.values()) {
       if (session.endsAt <= now) this.#endSession(session.client)
@@ -288,7 +292,8 @@ export class RelayServer {
     }
     node.seenAt = now
     const answer = this.#onBound(node, message, from.address, now)
-    if (answer !== null) this.#answer(answer, Infinity, from, socket)
+    const padTo = answer?._tag === "Pong" ? frame.length : 0
+    if (answer !== null) this.#answer(answer, Infinity, from, socket, padTo)
   }
 
   #onLinkControl(leg: LinkLeg, frame: Uint8Array, now: number): void {
@@ -303,7 +308,9 @@ export class RelayServer {
     if (message._tag === "BindRequest") {
       const cookie = this.#gate.cookieFor(from.address, from.port, socket, now)
       this.stats.answered.cookies++
-      this.#answer({ _tag: "Cookie", nonce: message.nonce, cookie }, received, from, socket)
+      // A longer request asks whether the way carries its size back, too.
+      const padTo = received > RelayWire.BIND_REQUEST_BYTES ? received : 0
+      this.#answer({ _tag: "Cookie", nonce: message.nonce, cookie }, received, from, socket, padTo)
     } else if (message._tag === "Bind") {
       const bound = this.#bind(message, from, socket, now)
       if (typeof bound === "string") this.#refuse("Bind", message.nonce, bound, received, from, socket)
@@ -396,6 +403,13 @@ export class RelayServer {
     return (this.#revoked.get(key) ?? -Infinity) > now
   }
 
+  #unbindUdp(node: Node): void {
+    const before = node.leg
+    this.#table.unbindUdp(node)
+    if (node.leg === null) this.#remove(node)
+    else this.#legChanged(node, before)
+  }
+
   #remove(node: Node): void {
     for (const half of node.halves.values()) this.#tellLeg(half.peer, null)
     this.#table.removeNode(node)
@@ -453,8 +467,8 @@ export class RelayServer {
   }
 
   /** Never more bytes than were received. */
-  #answer(message: RelayWire.Message, received: number, from: From, socket: number): void {
-    const frame = RelayWire.encode(message)
+  #answer(message: RelayWire.Message, received: number, from: From, socket: number, padTo = 0): void {
+    const frame = RelayWire.encode(message, padTo)
     if (frame.length > received) return void this.stats.drops.tooShort++
     this.#ports[socket]?.send(frame, 0, frame.length, from.port, from.address)
   }

@@ -43,6 +43,11 @@ export class StunServer {
     this.#places[socket] = { output, at, neighbours }
   }
 
+  /** Its neighbours are to be set again without it. */
+  dropSocket(socket: number): void {
+    this.#places[socket] = undefined
+  }
+
   /** What one read of a socket gave that is for STUN alone: one datagram, or several joined by the kernel. */
   onUdp(bytes: Uint8Array, from: From, socket: number): void {
     const now = this.#options.now()

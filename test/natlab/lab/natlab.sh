@@ -17,6 +17,7 @@
 #   natlab.sh LAB link HOST down|up       HOST's cable: carrier lost, what is sent vanishes
 #   natlab.sh LAB link HOST off|on        HOST's own interface: address and routes go, sends fail
 #   natlab.sh LAB mtu SITE BYTES          what the access link of a site carries; larger packets are dropped, and ICMP says so
+#   natlab.sh LAB hostmtu HOST BYTES      what a host's own interface carries; larger packets are refused to it, and dropped towards it
 #   natlab.sh LAB udptimeout SITE SECONDS for how long its NAT keeps a UDP mapping that is idle
 #   natlab.sh LAB mappings SITE ADDRESS   how many UDP mappings towards that address its NAT has now
 #   natlab.sh LAB mapper SITE on|off [upnp]    its gateway maps ports by PCP, NAT-PMP and UPnP (miniupnpd), at another address outside
@@ -284,6 +285,7 @@ rebind) s=$1; put "epoch.$s" $(($(get "epoch.$s") + 1))
 link) read -r s _ <"$RUN/host.$1"; case $2 in
   off) ip -n "$P-$1" link set eth0 down;; on) addr_host "$1";;
   down|up) ip -n "$P-${GW[$s]}" link set "p-$1" "$2";; *) die "link $2";; esac ;;
+hostmtu) ip -n "$P-$1" link set eth0 mtu "$2" ;;
 mtu) ip -n "$P-inet" link set "w${IDX[$1]}" mtu "$2" ;;
 udptimeout) for t in udp_timeout udp_timeout_stream; do
     x "${GW[$1]}" bash -c "echo $2 >/proc/sys/net/netfilter/nf_conntrack_$t"; done ;;

@@ -173,7 +173,7 @@ export class Peer {
   apply(outputs: ReadonlyArray<RelayBinding.Output>): void {
     for (const output of outputs) {
       this.outputs.push(output)
-      if (output._tag === "Send") this.sendRaw(RelayWire.encode(output.message))
+      if (output._tag === "Send") this.sendRaw(RelayWire.encode(output.message, output.padTo))
       if (output._tag === "SendBind") {
         const signature = Crypto.sign(this.identity.privateKey, RelayWire.bindText(output.cookie, this.relayName))
         const { cookie, nonce } = output
