@@ -12,14 +12,13 @@ import * as TurnAllocations from "../protocol/TurnAllocations.ts"
 import { isUnspecified } from "../services/config/HostPort.ts"
 import * as Crypto from "../services/Crypto.ts"
 import { HostClock } from "../services/HostClock.ts"
+import * as LocalAddresses from "../services/LocalAddresses.ts"
 import * as TurnCredentials from "../services/TurnCredentials.ts"
 import * as RelayMetrics from "../transport/relay/RelayMetrics.ts"
 import { RelayServer } from "../transport/relay/RelayServer.ts"
-import * as StunSockets from "../transport/relay/StunSockets.ts"
+import * as RelaySockets from "../transport/relay/RelaySockets.ts"
 import * as TurnMetrics from "../transport/turn/TurnMetrics.ts"
 import * as TurnSockets from "../transport/turn/TurnSockets.ts"
-import * as LocalHosts from "../transport/udp/LocalHosts.ts"
-import * as UdpPort from "../transport/udp/UdpPort.ts"
 import { RelayForwarder, RelayForwarderRpcs } from "./RelayForwarderRpcs.ts"
 import * as Actor from "./runtime/Actor.ts"
 import * as Self from "./runtime/Self.ts"
@@ -75,35 +74,32 @@ const make = Effect.fnUntraced(function*(config: Config) {
     onFull: (table) => void fork(Effect.logWarning(`the relay's table of ${table} is full; newcomers are refused`))
   })
   const self = yield* Self.Self
-  let { port } = config.udp
-  const hosts = LocalHosts.of(config.udp.host)
-  const sockets: Array<UdpPort.UdpPort> = []
   const onError = (cause: Error) => void fork(Effect.logError("a UDP socket of the relay failed", cause))
-  for (const [index, host] of hosts.entries()) {
-    const socket = yield* UdpPort.openScoped({
-      host,
-      port,
-      family: isIPv6(host) ? 6 : 4,
-      segment: LARGEST_BYTES + 8,
-      dontFragment: true, // the nodes search for the size that gets through
-      onMessage: (bytes, from) => server.onUdp(bytes, from, index),
-      onError
-    })
-    port = socket.address().port
-    server.setPort(index, socket)
-    sockets.push(socket)
-  }
   const { stunAlternate: second } = config
-  const alternate = second === null ? null : { ...second, host: isUnspecified(second.host) ? null : second.host }
-  yield* StunSockets.open({ server: server.stun, main: sockets, alternate, onError })
+  const sockets = yield* RelaySockets.make({
+    server: {
+      stun: server.stun,
+      onUdp: (bytes, from, socket) => server.onUdp(bytes, from, socket),
+      setPort: (number, socket) => server.setPort(number, socket),
+      dropSocket: (number) => server.dropSocket(number)
+    },
+    ...config.udp,
+    alternate: second === null ? null : { ...second, host: isUnspecified(second.host) ? null : second.host },
+    segment: LARGEST_BYTES + 8,
+    onError,
+    now: () => performance.now()
+  })
+  const { source } = LocalAddresses.see()
+  if (source !== "netlink" && isUnspecified(config.udp.host)) yield* tellUnseen(source)
   yield* Self.fork(Effect.repeat(Effect.sync(() => server.tick()), Schedule.spaced("1 second")))
+  yield* Self.fork(Effect.repeat(sockets.look, Schedule.spaced("1 second")))
 
   const turn = config.turn === null ? null : yield* openTurn(config.turn, onError, epochSeconds)
   yield* self.exposeMetrics(() => [
     ...RelayMetrics.read(server),
     ...(turn === null ? [] : TurnMetrics.read(turn.server))
   ])
-  if (turn !== null) yield* Self.fork(Effect.repeat(Effect.sync(turn.tick), Schedule.spaced("1 second")))
+  if (turn !== null) yield* Self.fork(Effect.repeat(turn.tick, Schedule.spaced("1 second")))
 
   /** Batches go both ways as transferred buffers; what the other side has not taken yet is counted by its acknowledgements. */
   const attach = (nodeKey: NodeKey, kind: "relay-tcp" | "relay-h3", link: MessagePort) => {
@@ -128,15 +124,33 @@ const make = Effect.fnUntraced(function*(config: Config) {
 
   return RelayForwarderRpcs.of({
     AwaitListening: () =>
-      Effect.succeed({ udp: port, turn: turn === null ? null : { udp: turn.udpPort, tcp: turn.tcpPort } }),
+      Effect.sync(() => ({
+        udp: sockets.port(),
+        turn: turn === null ? null : { udp: turn.udpPort, tcp: turn.tcpPort }
+      })),
     AttachLink: ({ kind, nodeKey, port: link }) =>
       Effect.sync(() => attach(nodeKey, kind, link as unknown as MessagePort)),
     Revoke: ({ nodeKey }) => Effect.sync(() => server.revoke(nodeKey)),
     RevokeTurn: ({ at, name }) => Effect.sync(() => turn?.server.revoke(name, at)),
     SetTime: ({ offsetMs }) => Effect.sync(() => time.set(offsetMs)),
+    Addresses: () =>
+      Effect.sync(() => ({
+        all: isUnspecified(config.udp.host),
+        serving: sockets.serving(),
+        skipped: sockets.skipped(),
+        unseen: sockets.blind
+      })),
     Stats: () => Effect.sync(() => flat(turn === null ? server.stats : { ...server.stats, turn: turn.server.stats }))
   })
 })
+
+const tellUnseen = (source: "proc" | "unseen") =>
+  source === "proc"
+    ? Effect.logInfo("netlink is refused to this process; the machine's addresses are read from /proc/net")
+    : Effect.logWarning(
+      "this process cannot see the machine's addresses, so answers may leave from another address than the one that was " +
+        "asked; allow AF_NETLINK (RestrictAddressFamilies of the systemd unit), or name the address in listen.udp"
+    )
 
 const openTurn = Effect.fnUntraced(function*(
   { quotas, stateDir, tcp, udp, ...rest }: typeof TurnConfig.Type,
@@ -150,7 +164,7 @@ const openTurn = Effect.fnUntraced(function*(
   return yield* TurnSockets.open({
     ...rest,
     secret: yield* TurnCredentials.loadOrCreate(stateDir),
-    udp: udp === null ? [] : LocalHosts.of(udp.host).map((host) => ({ host, port: udp.port })),
+    udp,
     tcp,
     relayHost,
     limits: { ...TurnAllocations.DEFAULT_LIMITS, ...quotas },

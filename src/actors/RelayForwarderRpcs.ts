@@ -8,6 +8,17 @@ import * as ActorAddress from "./runtime/ActorAddress.ts"
 export const ForwarderStats = Schema.Record({ key: Schema.String, value: Schema.Number })
 export type ForwarderStats = typeof ForwarderStats.Type
 
+/** The addresses of this machine at which nodes can bind, and those at which they cannot. */
+export const ForwarderAddresses = Schema.Struct({
+  /** Whether the configured address stands for all of this machine's. */
+  all: Schema.Boolean,
+  serving: Schema.Array(Schema.String),
+  /** `code` is the system's name of the error. They are tried again. */
+  skipped: Schema.Array(Schema.Struct({ host: Schema.String, code: Schema.String })),
+  /** Whether the system does not tell this process which addresses there are. */
+  unseen: Schema.Boolean
+})
+
 /** Null: not there. */
 export const TurnPorts = Schema.Struct({ udp: Schema.NullOr(Schema.Int), tcp: Schema.NullOr(Schema.Int) })
 
@@ -27,6 +38,7 @@ export class RelayForwarderRpcs extends RpcGroup.make(
   Rpc.make("RevokeTurn", { payload: { name: Schema.String, at: Schema.Int } }),
   /** How far the directory's clock is ahead of this machine's `HostClock`. Until it is told, this machine's own clock has to do. */
   Rpc.make("SetTime", { payload: { offsetMs: Schema.Number } }),
+  Rpc.make("Addresses", { success: ForwarderAddresses }),
   Rpc.make("Stats", { success: ForwarderStats })
 ) {}
 

@@ -28,6 +28,12 @@ export const parseBlock = (text: string): Block | null => {
   return bits > ip.length * 8 ? null : { ip, bits }
 }
 
+/** Whether the text is one address, or a CIDR that holds one only. */
+export const isSingle = (text: string): boolean => {
+  const block = parseBlock(text)
+  return block !== null && block.bits === block.ip.length * 8
+}
+
 /** A copy in one notation, so that texts can be compared: an IPv4-mapped address is the IPv4 address. Null: no address. */
 export const canonical = (host: string): string | null => {
   const ip = ipOf(host)

@@ -57,7 +57,8 @@ export const start = Effect.fnUntraced(function*(
         supervisor.ref(RelayMember).ask((client) => client.State(), { deadline: "1 second" }),
         () => null
       )
-      return { peers: [], forwarded, directory }
+      const addresses = yield* forwarder.ask((client) => client.Addresses())
+      return { peers: [], forwarded, directory, addresses }
     }),
     unready: Effect.as(forwarder.ask((client) => client.Stats(), { deadline: "1 second" }), []),
     decisions: Stream.empty,

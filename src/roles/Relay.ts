@@ -75,8 +75,9 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
     status: Effect.gen(function*() {
       const nodes = yield* hub.ask((client) => client.Nodes())
       const forwarded = yield* forwarder.ask((client) => client.Stats())
+      const addresses = yield* forwarder.ask((client) => client.Addresses())
       const clockAheadMs = yield* hub.ask((client) => client.ClockAhead())
-      return { peers: [], nodes, forwarded, clockAheadMs }
+      return { peers: [], nodes, forwarded, addresses, clockAheadMs }
     }),
     unready: Effect.as(Effect.zip(hub.ask((c) => c.Nodes(), BRIEF), forwarder.ask((c) => c.Stats(), BRIEF)), []),
     decisions: Stream.empty,

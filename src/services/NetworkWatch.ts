@@ -9,6 +9,7 @@ import * as Os from "node:os"
 import * as Candidate from "../protocol/Candidate.ts"
 import type * as CandidateGathering from "../protocol/CandidateGathering.ts"
 import * as InterfaceUse from "../protocol/InterfaceUse.ts"
+import * as LocalAddresses from "./LocalAddresses.ts"
 import * as TiedChild from "./TiedChild.ts"
 
 /** One literal address, and what the system tells about the interface that has it. */
@@ -303,7 +304,7 @@ const busyOfThread = (): number => {
 export const layerFrom = (sources: Sources): Layer.Layer<NetworkWatch> => Layer.scoped(NetworkWatch, make(sources))
 
 export const layer: Layer.Layer<NetworkWatch> = layerFrom({
-  read: () => Os.networkInterfaces(),
+  read: LocalAddresses.interfaces,
   device: (name) => deviceOf(name),
   outward: Effect.all({ v4: outwardOf(4), v6: outwardOf(6) }, { concurrency: 2 }),
   source: sourceOf,

@@ -3,7 +3,7 @@ import { assert, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs"
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
@@ -108,8 +108,13 @@ describe.skipIf(process.platform !== "linux" || !have(PYTHON, ANALYZE))("the uni
     assert.strictEqual(code, 0, String(out))
   })
 
-  it.skipIf(!existsSync(HEADERS))("runs the relay that relay init made, under its filters", async () => {
+  it.skipIf(!existsSync(HEADERS)).each([
+    { what: "under its filters", netlink: true },
+    { what: "where its filters refuse netlink, too", netlink: false }
+  ])("runs the relay that relay init made, $what", async ({ netlink }) => {
     const dir = mkdtempSync(join(tmpdir(), "unit-"))
+    const unit = join(dir, "sallyport.service")
+    writeFileSync(unit, readFileSync(UNIT, "utf8").replace(netlink ? "" : " AF_NETLINK", ""))
     const [etc, state] = [join(dir, "etc"), join(dir, "state")]
     const ports = ["--https-port", "28443", "--udp-port", "23478"]
     const made = await sallyport(["relay", "init", "--host", "127.0.0.1", "--dir", etc, "--state-dir", state, ...ports])
@@ -118,7 +123,7 @@ describe.skipIf(process.platform !== "linux" || !have(PYTHON, ANALYZE))("the uni
     assert.strictEqual(file, "/etc/sallyport/relay.yaml")
     const args = [
       join(ROOT, "test/programs/support/unit.py"),
-      UNIT,
+      unit,
       PROGRAM,
       "run",
       "--config",
@@ -128,6 +133,11 @@ describe.skipIf(process.platform !== "linux" || !have(PYTHON, ANALYZE))("the uni
     try {
       await relay.ready()
       assert.match(readFileSync(`/proc/${relay.pid}/status`, "utf8"), /^Seccomp:\s+2$/m)
+      const { out } = await sallyport(["status", "--json", "--config", join(etc, "relay.yaml")])
+      const { addresses } = JSON.parse(out) as { addresses: { serving: Array<string>; unseen: boolean } }
+      assert.include(addresses.serving, "127.0.0.1")
+      assert.isFalse(addresses.unseen)
+      assert.strictEqual(relay.lines.some((line) => line.includes("netlink is refused")), !netlink)
       for (const name of readdirSync(state)) assert.strictEqual(statSync(join(state, name)).mode & 0o077, 0, name)
     } finally {
       const { code } = await relay.stop()

@@ -3,11 +3,10 @@ import { Effect } from "effect"
 import { createSocket } from "node:dgram"
 import * as Stun from "../../src/protocol/Stun.ts"
 import * as StunPlaces from "../../src/protocol/StunPlaces.ts"
+import * as RelaySockets from "../../src/transport/relay/RelaySockets.ts"
 import { makeStats } from "../../src/transport/relay/RelayStats.ts"
 import { StunServer } from "../../src/transport/relay/StunServer.ts"
-import * as StunSockets from "../../src/transport/relay/StunSockets.ts"
 import * as NetCheck from "../../src/transport/udp/NetCheck.ts"
-import * as UdpPort from "../../src/transport/udp/UdpPort.ts"
 
 /** Only Linux has all of 127/8. */
 const SECOND = process.platform === "linux" ? "127.0.0.2" : null
@@ -27,21 +26,22 @@ const serve = Effect.fnUntraced(
   function*(options: { host: string | null; port: number } | null, mayAnswer = () => true) {
     const stats = makeStats()
     const server = new StunServer({ mayAnswer, stats, now: () => performance.now(), allowLonger: false })
-    const main = yield* UdpPort.openScoped({
-      host: "127.0.0.1",
+    const host = "127.0.0.1"
+    const sockets = yield* RelaySockets.make({
+      server: {
+        stun: server,
+        onUdp: (bytes, from, socket) => server.onUdp(bytes, from, socket),
+        setPort: (number, socket) => server.setSocket(number, socket, null),
+        dropSocket: (number) => server.dropSocket(number)
+      },
+      host,
       port: 0,
-      family: 4,
-      segment: 1200,
-      onMessage: (bytes, from) => server.onUdp(bytes, from, 0),
-      onError: (cause) => assert.fail(cause.message)
-    })
-    yield* StunSockets.open({
-      server,
-      main: [main],
       alternate: options,
-      onError: (cause) => assert.fail(cause.message)
+      segment: 1200,
+      onError: (cause) => assert.fail(cause.message),
+      now: () => performance.now()
     })
-    return { address: main.address(), stats }
+    return { address: { host, port: sockets.port() }, stats }
   }
 )
 

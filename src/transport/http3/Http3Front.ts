@@ -1,8 +1,7 @@
 /** HTTP/3 at a relay: its sockets, its connections, and for each session the way to the process that serves links. */
-import { Effect, Redacted, Stream } from "effect"
-import { isIPv6 } from "node:net"
+import { Effect, Redacted, Schedule, Stream } from "effect"
 import type { Leaf } from "../../services/Pki.ts"
-import * as LocalHosts from "../udp/LocalHosts.ts"
+import * as ListenSockets from "../udp/ListenSockets.ts"
 import * as UdpPort from "../udp/UdpPort.ts"
 import { Gateway } from "./Gateway.ts"
 import * as Http3Listener from "./Http3Listener.ts"
@@ -34,24 +33,37 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     certificate: shown(options.certificate),
     onConnection: (newcomer) => new Gateway(newcomer, options.gate, limits.stuckMs).handlers
   })
-  let { port } = options
-  for (const host of LocalHosts.of(options.host)) {
-    const socket: UdpPort.UdpPort = yield* UdpPort.openScoped({
-      host,
-      port,
-      family: isIPv6(host) ? 6 : 4,
-      segment: MAX_PACKET,
-      joined: false, // QUIC's packets do not tell where they end
-      onMessage: (bytes, from) => listener.onDatagram(socket, bytes, from.address, from.port),
-      onError: options.onError
-    })
-    port = socket.address().port
-  }
+  const held = new Map<number, UdpPort.UdpPort>()
+  const sockets = yield* ListenSockets.make({
+    host: options.host,
+    port: options.port,
+    numbers: new ListenSockets.Numbers(),
+    required: true,
+    open: (at, number) =>
+      UdpPort.openScoped({
+        ...at,
+        segment: MAX_PACKET,
+        joined: false, // QUIC's packets do not tell where they end
+        onMessage: (bytes, from) => {
+          const socket = held.get(number)
+          if (socket !== undefined) listener.onDatagram(socket, bytes, from.address, from.port)
+        },
+        onError: options.onError
+      }).pipe(Effect.tap((socket) => void held.set(number, socket))),
+    onDropped: (number) => void held.delete(number),
+    onChange: () => {},
+    onSkipped: ({ code, host, message }) =>
+      Effect.logWarning(`HTTP/3 is not served at one of this machine's addresses; it is tried again. ${message}`).pipe(
+        Effect.annotateLogs({ host, code })
+      ),
+    now: () => performance.now()
+  })
+  yield* Effect.forkScoped(Effect.repeat(sockets.look, Schedule.spaced("1 second")))
   yield* Effect.addFinalizer(() => Effect.zipRight(Effect.sync(() => listener.close()), Effect.sleep(GOOD_BYE)))
   yield* Effect.forkScoped(
     Stream.runForEach(options.changes, (next) => Effect.sync(() => listener.updateCertificate(shown(next))))
   )
-  return { port, listener } satisfies Front
+  return { port: sockets.port(), listener } satisfies Front
 })
 
 /** For the last packets to leave. */

@@ -1,12 +1,13 @@
 /** A TURN server with its sockets, for as long as a scope: UDP at each local address, TCP, and one socket for each allocation. */
 import { Effect, Schema } from "effect"
-import { networkInterfaces } from "node:os"
 import * as IpBytes from "../../protocol/IpBytes.ts"
 import { PrefixBuckets } from "../../protocol/TokenBucket.ts"
 import type * as TurnAllocations from "../../protocol/TurnAllocations.ts"
 import * as TurnPeers from "../../protocol/TurnPeers.ts"
 import * as Crypto from "../../services/Crypto.ts"
+import * as LocalAddresses from "../../services/LocalAddresses.ts"
 import type { Secret } from "../../services/TurnCredentials.ts"
+import * as ListenSockets from "../udp/ListenSockets.ts"
 import * as UdpPort from "../udp/UdpPort.ts"
 import { TurnAuth } from "./TurnAuth.ts"
 import { type Client, TurnServer } from "./TurnServer.ts"
@@ -24,8 +25,7 @@ type Place = { readonly host: string; readonly port: number }
 
 export interface Options {
   readonly secret: Secret
-  /** Literal addresses, all with the same port. */
-  readonly udp: ReadonlyArray<Place>
+  readonly udp: Place | null
   readonly tcp: Place | null
   /** Of the relayed addresses, as peers see them. */
   readonly publicAddress: string
@@ -37,6 +37,8 @@ export interface Options {
   readonly limits: TurnAllocations.Limits
   readonly epochSeconds: () => number
   readonly onError: (cause: Error) => void
+  /** The addresses that an unspecified one in `udp` stands for. Default: those of this machine. */
+  readonly see?: () => LocalAddresses.Seen
 }
 
 export class TurnListenError extends Schema.TaggedError<TurnListenError>()("TurnListenError", {
@@ -46,8 +48,16 @@ export class TurnListenError extends Schema.TaggedError<TurnListenError>()("Turn
 export const open = Effect.fnUntraced(function*(options: Options) {
   const { allowPeers, answerShort, limits, onError, ports, publicAddress, relayHost } = options
   const now = () => performance.now()
-  const mayRelay = () => TurnPeers.make({ allowed: allowPeers, own: [publicAddress, relayHost, ...ownAddresses()] })
+  const mayRelay = () => {
+    const { interfaces, source } = LocalAddresses.see()
+    return TurnPeers.make({
+      // A listed network might hold an address of this machine, which no client may reach through it.
+      allowed: source === "unseen" ? allowPeers.filter(TurnPeers.isSingle) : allowPeers,
+      own: [publicAddress, relayHost, ...addressesOf(interfaces)]
+    })
+  }
   let mayRelayTo = mayRelay()
+  const sockets = new Map<number, UdpPort.UdpPort>()
   const server = yield* Effect.acquireRelease(
     Effect.sync(() =>
       new TurnServer({
@@ -64,16 +74,29 @@ export const open = Effect.fnUntraced(function*(options: Options) {
     ),
     (server) => Effect.sync(() => server.stop())
   )
-  let udpPort: number | null = null
-  for (const [index, { host, port }] of options.udp.entries()) {
-    const socket: UdpPort.UdpPort = yield* UdpPort.openScoped({
-      ...unbatched(host),
-      port: udpPort ?? port,
-      onMessage: (bytes, from) => server.onMessage(bytes, udpClient(socket, index, from)),
-      onError
-    })
-    udpPort = socket.address().port
-  }
+  const udp = options.udp === null ? null : yield* ListenSockets.make({
+    ...options.udp,
+    numbers: new ListenSockets.Numbers(),
+    required: true,
+    open: (at, number) =>
+      UdpPort.openScoped({
+        ...unbatched(at.host),
+        port: at.port,
+        onMessage: (bytes, from) => {
+          const socket = sockets.get(number)
+          if (socket !== undefined) server.onMessage(bytes, udpClient(socket, number, from))
+        },
+        onError
+      }).pipe(Effect.tap((socket) => void sockets.set(number, socket))),
+    onDropped: (number) => void sockets.delete(number),
+    onChange: () => {},
+    onSkipped: ({ code, host, message }) =>
+      Effect.logWarning(`TURN cannot listen at one of this machine's addresses; it is tried again. ${message}`).pipe(
+        Effect.annotateLogs({ host, code })
+      ),
+    now,
+    ...(options.see === undefined ? {} : { see: options.see })
+  })
   const tcp = yield* Effect.acquireRelease(
     Effect.sync(() => {
       const perAddress = limits.perAddress + SPARE_CONNECTIONS
@@ -90,16 +113,17 @@ export const open = Effect.fnUntraced(function*(options: Options) {
       })
   })
   let ticks = 0
-  const tick = () => {
+  const tick = Effect.suspend(() => {
     if (++ticks % OWN_TICKS === 0) mayRelayTo = mayRelay()
     server.tick()
     tcp.tick()
-  }
-  return { server, udpPort, tcpPort, tick }
+    return udp?.look ?? Effect.void
+  })
+  return { server, udpPort: udp?.port() ?? null, tcpPort, tick }
 })
 
-const ownAddresses = (): ReadonlyArray<string> =>
-  Object.values(networkInterfaces()).flatMap((addresses) => (addresses ?? []).map(({ address }) => address))
+const addressesOf = (interfaces: LocalAddresses.Interfaces): ReadonlyArray<string> =>
+  Object.values(interfaces).flatMap((addresses) => (addresses ?? []).map(({ address }) => address))
 
 /** One message for each datagram: joined ChannelData could not be told apart. */
 const unbatched = (host: string) =>

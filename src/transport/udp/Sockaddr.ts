@@ -1,6 +1,6 @@
 /** `struct sockaddr_in` and `sockaddr_in6` of Linux, made once for each destination. */
-import { networkInterfaces } from "node:os"
 import * as IpBytes from "../../protocol/IpBytes.ts"
+import * as LocalAddresses from "../../services/LocalAddresses.ts"
 import { AF_INET, AF_INET6 } from "./Libc.ts"
 
 /** Past this many destinations all are made anew: a full table costs time, never memory. */
@@ -27,7 +27,7 @@ const scopeOf = (address: string): number => {
   if (at < 0) return 0
   const zone = address.slice(at + 1)
   if (/^\d+$/.test(zone)) return Number(zone)
-  return networkInterfaces()[zone]?.find((one) => one.family === "IPv6")?.scopeid ?? 0
+  return LocalAddresses.see().interfaces[zone]?.find((one) => one.family === "IPv6")?.scopeid ?? 0
 }
 
 /** Destinations of one socket. */

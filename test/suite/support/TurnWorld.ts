@@ -1,7 +1,9 @@
 /** A TURN server on loopback, for clients of any make. */
 import { Effect, Redacted } from "effect"
+import { isIPv6 } from "node:net"
 import * as TurnAllocations from "../../../src/protocol/TurnAllocations.ts"
 import * as Crypto from "../../../src/services/Crypto.ts"
+import type * as LocalAddresses from "../../../src/services/LocalAddresses.ts"
 import * as TurnCredentials from "../../../src/services/TurnCredentials.ts"
 import * as TurnSockets from "../../../src/transport/turn/TurnSockets.ts"
 
@@ -18,12 +20,23 @@ export interface Settings {
   readonly skewSeconds?: () => number
 }
 
+const seen = (...hosts: ReadonlyArray<string>): LocalAddresses.Seen => ({
+  source: "netlink",
+  interfaces: {
+    eth0: hosts.map((address) => {
+      const common = { address, netmask: "", mac: "", internal: false, cidr: null }
+      return isIPv6(address) ? { ...common, family: "IPv6", scopeid: 0 } : { ...common, family: "IPv4" }
+    })
+  }
+})
+
 export const start = Effect.fnUntraced(function*(settings: Settings = {}) {
   const secret = Redacted.make(Crypto.randomBytes(32))
   const errors: Array<Error> = []
   const sockets = yield* TurnSockets.open({
     secret,
-    udp: [HOST, ...settings.alsoAt ?? []].map((host) => ({ host, port: 0 })),
+    udp: { host: settings.alsoAt === undefined ? HOST : "::", port: 0 },
+    see: () => seen(HOST, ...settings.alsoAt ?? []),
     tcp: { host: HOST, port: 0 },
     publicAddress: HOST,
     relayHost: HOST,

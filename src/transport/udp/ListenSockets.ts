@@ -1,0 +1,176 @@
+/**
+ * The UDP sockets of a server: one for each address that its configured address stands for. Addresses come and go, so
+ * `look` is to be called about once a second. An address that cannot be bound is skipped, told, and tried again.
+ */
+import { Effect, ExecutionStrategy, Exit, Scope } from "effect"
+import { isIPv6 } from "node:net"
+import type * as LocalAddresses from "../../services/LocalAddresses.ts"
+import * as LocalHosts from "./LocalHosts.ts"
+import type { UdpOpenError, UdpPort } from "./UdpPort.ts"
+
+/** How long a socket is kept after its address has gone: an interface that is set up again has it back in seconds. */
+export const KEEP_MS = 60_000
+/** The first wait before an address that could not be bound is tried again. It doubles up to `MAX_RETRY_MS`. */
+export const RETRY_MS = 1000
+export const MAX_RETRY_MS = 30_000
+
+export interface Held {
+  /** Unique among all sockets that share `Numbers`. */
+  readonly number: number
+  readonly host: string
+  readonly socket: UdpPort
+}
+export interface Skipped {
+  readonly host: string
+  /** The system's name of the error, such as EADDRNOTAVAIL. */
+  readonly code: string
+}
+
+/** Gives out the lowest number that is free. */
+export class Numbers {
+  readonly #taken = new Set<number>()
+
+  take(): number {
+    let number = 0
+    while (this.#taken.has(number)) number++
+    this.#taken.add(number)
+    return number
+  }
+
+  free(number: number): void {
+    this.#taken.delete(number)
+  }
+}
+
+export interface Place {
+  readonly host: string
+  readonly port: number
+  readonly family: 4 | 6
+}
+
+export interface Options {
+  /** A literal address; an unspecified one stands for all addresses of this machine. */
+  readonly host: string
+  /** 0: any free one, the same for all addresses. */
+  readonly port: number
+  readonly numbers: Numbers
+  readonly open: (place: Place, number: number) => Effect.Effect<UdpPort, UdpOpenError, Scope.Scope>
+  /** Whether a first `look` fails that can bind nothing, because the port is taken or a right is missing. */
+  readonly required: boolean
+  /** A socket's address has been gone for `KEEP_MS`. Its number may be given to another one. */
+  readonly onDropped: (number: number) => void
+  /** Something was opened or dropped after the first look. */
+  readonly onChange: () => void
+  /** An address is skipped, for the first time or for another reason than before. */
+  readonly onSkipped: (error: UdpOpenError) => Effect.Effect<void>
+  /** Milliseconds, monotonic. */
+  readonly now: () => number
+  readonly see?: () => LocalAddresses.Seen
+}
+
+export interface ListenSockets {
+  /** The bound port; the configured one while nothing is bound. */
+  readonly port: () => number
+  readonly held: () => ReadonlyArray<Held>
+  readonly skipped: () => ReadonlyArray<Skipped>
+  /** Whether this machine's addresses could not be seen at the start. Then wildcard sockets serve instead, for good. */
+  readonly blind: boolean
+  readonly look: Effect.Effect<void>
+}
+
+type Open = Held & { readonly scope: Scope.CloseableScope; goneAt: number | null }
+type Failing = { readonly code: string; readonly gapMs: number; readonly nextAt: number }
+
+/** Looks once. Fails only if `required`. */
+export const make = Effect.fnUntraced(function*(options: Options) {
+  const parent = yield* Effect.scope
+  const open = new Map<string, Open>()
+  const failing = new Map<string, Failing>()
+  let { port } = options
+  const blind = LocalHosts.of(options.host, options.see) === null
+  const wanted = (): ReadonlyArray<string> => {
+    if (blind) return options.host.includes(":") ? ["::", "0.0.0.0"] : ["0.0.0.0"]
+    return LocalHosts.of(options.host, options.see) ?? [...open.keys()]
+  }
+
+  const bind = Effect.fnUntraced(function*(host: string) {
+    const number = options.numbers.take()
+    const scope = yield* Scope.fork(parent, ExecutionStrategy.sequential)
+    const socket = yield* options.open({ host, port, family: isIPv6(host) ? 6 : 4 }, number).pipe(
+      Scope.extend(scope),
+      Effect.onError(() => {
+        options.numbers.free(number)
+        return Scope.close(scope, Exit.void)
+      })
+    )
+    port = socket.address().port
+    open.set(host, { number, host, socket, scope, goneAt: null })
+    failing.delete(host)
+  })
+
+  const onFailed = (error: UdpOpenError, now: number) => {
+    const before = failing.get(error.host)
+    const gapMs = before === undefined ? RETRY_MS : Math.min(MAX_RETRY_MS, before.gapMs * 2)
+    failing.set(error.host, { code: error.code, gapMs, nextAt: now + gapMs })
+    return before?.code === error.code ? Effect.void : options.onSkipped(error)
+  }
+
+  /** Answers with the errors of this look. */
+  const bindNew = Effect.fnUntraced(function*(hosts: ReadonlyArray<string>, now: number) {
+    const errors: Array<UdpOpenError> = []
+    for (const host of hosts) {
+      if (open.has(host) || now < (failing.get(host)?.nextAt ?? -Infinity)) continue
+      yield* Effect.catchAll(bind(host), (error) => {
+        errors.push(error)
+        return Effect.void
+      })
+    }
+    return errors
+  })
+
+  const dropGone = Effect.fnUntraced(function*(hosts: ReadonlyArray<string>, now: number) {
+    let dropped = 0
+    for (const host of failing.keys()) if (!hosts.includes(host)) failing.delete(host)
+    for (const it of open.values()) {
+      if (hosts.includes(it.host)) it.goneAt = null
+      else if (it.goneAt === null) it.goneAt = now
+      else if (now - it.goneAt >= KEEP_MS) {
+        open.delete(it.host)
+        options.onDropped(it.number)
+        options.numbers.free(it.number)
+        yield* Scope.close(it.scope, Exit.void)
+        dropped++
+      }
+    }
+    return dropped
+  })
+
+  const look = Effect.suspend(() => {
+    const now = options.now()
+    const hosts = wanted()
+    const before = open.size
+    return Effect.gen(function*() {
+      const errors = yield* bindNew(hosts, now)
+      const opened = open.size - before
+      const dropped = yield* dropGone(hosts, now)
+      return { changed: opened > 0 || dropped > 0, errors }
+    })
+  }).pipe(Effect.uninterruptible)
+
+  const { errors } = yield* look
+  const fatal = open.size > 0 || !options.required
+    ? undefined
+    : errors.find(({ code, host }) => host === options.host && !blind || code === "EADDRINUSE" || code === "EACCES")
+  if (fatal !== undefined) return yield* fatal
+  yield* Effect.forEach(errors, (error) => onFailed(error, options.now()), { discard: true })
+  return {
+    port: () => port,
+    held: () => [...open.values()],
+    skipped: () => [...failing].map(([host, { code }]) => ({ host, code })),
+    blind,
+    look: Effect.flatMap(look, ({ changed, errors }) => {
+      if (changed) options.onChange()
+      return Effect.forEach(errors, (error) => onFailed(error, options.now()), { discard: true })
+    })
+  } satisfies ListenSockets
+})
