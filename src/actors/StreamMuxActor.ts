@@ -214,6 +214,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       if (families.includes(4)) guesses.sockets.forgetAll()
       return sockets.rebind(families)
     },
+    TakeConfiguredPort: () => sockets.takeConfigured,
     SendControl: ({ bytes, family, to }) =>
       Effect.sync(() => {
         if (isLink(to)) link.leg()?.send(bytes)

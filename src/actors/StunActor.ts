@@ -61,6 +61,9 @@ const REFRESH_MAX_MS = 26_000
 /** A request that was not handed over by then is as good as lost; the schedule sends another one. */
 const SEND_DEADLINE = Duration.millis(400)
 const REFRESH_TIMER = "refresh"
+/** How often the configured UDP port is tried again while another program has it. */
+const PORT_RETRY = Duration.seconds(30)
+const PORT_TIMER = "port"
 /** Of the network, that a slow subscriber may lag behind; then it loses the oldest, and any of them says "look again". */
 const CHANGES_CAPACITY = 16
 
@@ -86,7 +89,8 @@ type Message =
   | { readonly _tag: "MappingChanged" }
   /** Its sockets are new, too. */
   | { readonly _tag: "MuxStarted" }
-  | { readonly _tag: "PortsRead"; readonly ports: CandidateGathering.Ports }
+  | { readonly _tag: "PortsRead"; readonly ports: CandidateGathering.Ports; readonly missed: boolean }
+  | { readonly _tag: "RetryPort" | "PortTaken" }
   | { readonly _tag: "Received"; readonly datagram: ControlDatagram }
   | { readonly _tag: "Retry"; readonly id: string }
   | { readonly _tag: "Refresh" }
@@ -200,7 +204,7 @@ const make = Effect.fnUntraced(function*({ interfaces: rules, ...outside }: Opti
     return yield* inbox.setTimer(REFRESH_TIMER, wait, { _tag: "Refresh" })
   })
   const readPorts = mux.ask((it) => it.LocalPorts()).pipe(
-    Effect.flatMap((ports) => inbox.post({ _tag: "PortsRead", ports })),
+    Effect.flatMap(({ missed = [], ...ports }) => inbox.post({ _tag: "PortsRead", ports, missed: missed.length > 0 })),
     Effect.catchTag("ActorUnavailable", (error) => Effect.logDebug("the ports of the data plane are not known", error)),
     Effect.asVoid
   )
@@ -273,8 +277,22 @@ const make = Effect.fnUntraced(function*({ interfaces: rules, ...outside }: Opti
       bound = state?.outward ?? bound
       return Effect.asVoid(FiberSet.run(sends, readPorts))
     },
-    PortsRead: ({ ports }) =>
-      Effect.zipRight(mapper.follow(ports.v4 ?? null), gathering.onPorts(ports) ? gather : Effect.void),
+    PortsRead: ({ missed, ports }) =>
+      Effect.all([
+        mapper.follow(ports.v4 ?? null),
+        gathering.onPorts(ports) ? gather : Effect.void,
+        missed ? inbox.setTimer(PORT_TIMER, PORT_RETRY, { _tag: "RetryPort" }) : Effect.void
+      ], { discard: true }),
+    RetryPort: () =>
+      mux.ask((it) => it.TakeConfiguredPort()).pipe(
+        Effect.catchTag("ActorUnavailable", () => Effect.succeed(false)),
+        Effect.flatMap((taken) => (taken ? inbox.post({ _tag: "PortTaken" }) : readPorts)),
+        Effect.asVoid,
+        FiberSet.run(sends),
+        Effect.asVoid
+      ),
+    // Peers and the relay know the port before only, as after a change of the route.
+    PortTaken: () => Effect.zipRight(tellChange("route", []), Effect.asVoid(FiberSet.run(sends, readPorts))),
     Received: Effect.fnUntraced(function*({ datagram }) {
       const decoded = StunMessage.decode(datagram.bytes)
       if (Either.isLeft(decoded) || decoded.right._tag !== "Success") {

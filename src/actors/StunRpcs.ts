@@ -134,6 +134,15 @@ export class UdpControlRpcs extends RpcGroup.make(
   Rpc.make("RebindSockets", { payload: { families: Schema.Array(Schema.Literal(4, 6)) } }),
   /** The ports of the bound sockets. */
   Rpc.make("LocalPorts", {
-    success: Schema.Struct({ v4: Schema.optional(Schema.Int), v6: Schema.optional(Schema.Int) })
-  })
+    success: Schema.Struct({
+      v4: Schema.optional(Schema.Int),
+      v6: Schema.optional(Schema.Int),
+      /** Where the configured port could not be had, and another one is used. */
+      missed: Schema.optional(
+        Schema.Array(Schema.Struct({ family: Schema.Literal(4, 6), port: Schema.Int, code: Schema.String }))
+      )
+    })
+  }),
+  /** Tries again to take the configured port where it was missed. `true` if a socket has it now in place of its port before. */
+  Rpc.make("TakeConfiguredPort", { success: Schema.Boolean })
 ) {}

@@ -83,11 +83,12 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
     },
     status: Effect.gen(function*() {
       // Peers are worth telling also while another actor is being restarted.
-      const { browsers, leg, local, paths, refusals, sessions, signaling } = yield* Effect.all({
+      const { browsers, leg, local, paths, ports, refusals, sessions, signaling } = yield* Effect.all({
         sessions: mux.ask((client) => client.Status()),
         refusals: orNull(mux.ask((client) => client.Refusals(), BRIEF)),
         paths: orNull(prober.ask((client) => client.Paths(), BRIEF)),
         signaling: orNull(supervisor.ref(Signaling).ask((client) => client.State(), BRIEF)),
+        ports: orNull(mux.ask((client) => client.LocalPorts(), BRIEF)),
         leg: orNull(supervisor.ref(Relay).ask((client) => client.State(), BRIEF)),
         local: orNull(supervisor.ref(Stun).ask((client) => client.Local(), BRIEF)),
         browsers: webRtc
@@ -101,7 +102,14 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
         ),
         ...(browsers ?? []).map(browserOf)
       ]
-      return { peers, signaling, leg, refusals: refusals ?? [], ...candidatesOf(config.path === "auto" ? local : null) }
+      return {
+        peers,
+        signaling,
+        leg,
+        missedPorts: ports?.missed ?? [],
+        refusals: refusals ?? [],
+        ...candidatesOf(config.path === "auto" ? local : null)
+      }
     }),
     unready: Effect.gen(function*() {
       const signaling = yield* supervisor.ref(Signaling).ask((client) => client.State(), BRIEF)

@@ -134,7 +134,7 @@ describe.skipIf(process.platform !== "linux" || !have(PYTHON, ANALYZE))("the uni
       await relay.ready()
       assert.match(readFileSync(`/proc/${relay.pid}/status`, "utf8"), /^Seccomp:\s+2$/m)
       const { out } = await sallyport(["status", "--json", "--config", join(etc, "relay.yaml")])
-      const { addresses } = JSON.parse(out) as { addresses: { serving: Array<string>; unseen: boolean } }
+      const { addresses } = JSON.parse(String(out)) as { addresses: { serving: Array<string>; unseen: boolean } }
       assert.include(addresses.serving, "127.0.0.1")
       assert.isFalse(addresses.unseen)
       assert.strictEqual(relay.lines.some((line) => line.includes("netlink is refused")), !netlink)

@@ -108,6 +108,7 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string, remembered = NAME
     LinkEnded: () => Effect.never,
     RebindSockets: unasked,
     LocalPorts: unasked,
+    TakeConfiguredPort: unasked,
     Status: unasked,
     Refusals: unasked,
     SetDoors: unasked,

@@ -57,7 +57,9 @@ const at = (address: NetworkWatch.InterfaceAddress | null): NetworkWatch.Network
 })
 
 type Sent = { readonly atMs: number; readonly to: SocketAddr; readonly bytes: Uint8Array }
-type Setup = { ports: { v4?: number; v6?: number }; answer: (sent: Sent) => ReadonlyArray<ControlDatagram> }
+type Ports = { v4?: number; missed?: ReadonlyArray<{ family: 4 | 6; port: number; code: string }> }
+/** `free`: the configured port, once no other program has it. */
+type Setup = { ports: Ports; free?: number; answer: (sent: Sent) => ReadonlyArray<ControlDatagram> }
 
 /** A data plane with one socket, and what the network answers. */
 const setup = Effect.fnUntraced(function*(
@@ -92,6 +94,12 @@ const setup = Effect.fnUntraced(function*(
       Effect.sync(() => {
         rebound.push(families)
         world.ports = { v4: world.ports.v4! + 1 }
+      }),
+    TakeConfiguredPort: () =>
+      Effect.sync(() => {
+        if (world.free === undefined) return false
+        world.ports = { v4: world.free }
+        return true
       }),
     LocalPorts: () => Effect.zipRight(portsKnown, Effect.sync(() => world.ports))
   })
@@ -396,6 +404,25 @@ describe("StunActor", () => {
       yield* TestClock.adjust("10 millis")
       assert.deepStrictEqual(changes, ["mapping"])
       assert.isAbove(sent.length, before)
+    }))
+
+  it.scoped("takes the configured port when it is free at last, and tells that as a change", () =>
+    Effect.gen(function*() {
+      const known = yield* Deferred.make<void>()
+      const { client, snapshot, world } = yield* setup(Deferred.await(known))
+      world.ports = { v4: 5000, missed: [{ family: 4, port: 41_641, code: "EADDRINUSE" }] }
+      yield* Deferred.succeed(known, undefined)
+      const changes: Array<unknown> = []
+      yield* Effect.forkScoped(
+        Stream.runForEach(client.NetworkChanges(), ({ reason }) => Effect.sync(() => void changes.push(reason)))
+      )
+      yield* advance(100)
+      assert.deepStrictEqual([hosts(yield* snapshot), changes], [["host 10.0.0.2:5000"], []])
+      world.free = 41_641
+      yield* advance(31)
+      assert.deepStrictEqual([hosts(yield* snapshot), changes], [["host 10.0.0.2:41641"], ["route"]])
+      yield* advance(100)
+      assert.deepStrictEqual(changes, ["route"], "it is not tried again")
     }))
 
   it.scoped("refuses more questions than it can hold", () =>

@@ -108,6 +108,13 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     /let UDP out/
   ],
   [
+    "another program has the configured UDP port",
+    status({ missedPorts: [{ family: 4, port: 41_641, code: "EADDRINUSE" }] }),
+    "poor",
+    /UDP port 41641 cannot be had/,
+    /ss -lunp/
+  ],
+  [
     "the relay has no address yet",
     status({ addresses: { all: true, serving: ["127.0.0.1", "::1"], skipped: [], unseen: false } }),
     "broken",

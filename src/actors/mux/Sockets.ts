@@ -6,13 +6,30 @@ import * as UdpPort from "../../transport/udp/UdpPort.ts"
 type Family = 4 | 6
 const KEY = { 4: "v4", 6: "v6" } as const
 
-export interface Sockets {
-  readonly ports: () => { readonly v4?: number; readonly v6?: number }
-  /** Packets leave by new ports afterwards. What still comes to the old ones is lost: the address that they were for is gone. */
-  readonly rebind: (families: ReadonlyArray<Family>) => Effect.Effect<void>
+/** The configured port could not be had. `code` is the system's name of the error, such as EADDRINUSE. */
+export interface Missed {
+  readonly family: Family
+  readonly port: number
+  readonly code: string
 }
 
-/** `port` 0: any free one, another one each time; else that one, which is never replaced. */
+export interface Sockets {
+  readonly ports: () => {
+    readonly v4?: number
+    readonly v6?: number
+    /** Empty where no port is configured, or every socket has it. */
+    readonly missed: ReadonlyArray<Missed>
+  }
+  /** Packets leave by new ports afterwards. What still comes to the old ones is lost: the address that they were for is gone. */
+  readonly rebind: (families: ReadonlyArray<Family>) => Effect.Effect<void>
+  /** Tries to take the configured port again where it was missed. `true` if a socket has it now, and so another port than before. */
+  readonly takeConfigured: Effect.Effect<boolean>
+}
+
+/**
+ * `port` 0: any free one, another one each time. Otherwise that one, which is never replaced; while another program has it, any
+ * free one serves instead, because a node with another port is reached less often, and a node without one not at all.
+ */
 export const make = Effect.fnUntraced(function*(options: {
   readonly router: PacketRouter
   readonly port: number
@@ -23,12 +40,13 @@ export const make = Effect.fnUntraced(function*(options: {
   const parent = yield* Effect.scope
   const fork = yield* FiberSet.makeRuntime()
   const held = new Map<Family, { readonly udp: UdpPort.UdpPort; readonly scope: Scope.CloseableScope }>()
+  const missed = new Map<Family, Missed>()
 
-  const open = Effect.fnUntraced(function*(family: Family) {
+  const open = Effect.fnUntraced(function*(family: Family, port: number) {
     const scope = yield* Scope.fork(parent, ExecutionStrategy.sequential)
     const udp = yield* UdpPort.openScoped({
       host: family === 4 ? "0.0.0.0" : "::",
-      port: options.port,
+      port,
       family,
       segment: options.segment,
       dontFragment: true,
@@ -41,17 +59,46 @@ export const make = Effect.fnUntraced(function*(options: {
     if (before !== undefined) yield* Scope.close(before.scope, Exit.void)
   }, Effect.uninterruptible)
 
-  yield* Effect.forEach([4, 6] as const, (family) => Effect.option(open(family)), { discard: true })
-  return {
-    ports: () => Object.fromEntries([...held].map(([family, { udp }]) => [KEY[family], udp.address().port])),
+  const openFirst = (family: Family) =>
+    open(family, options.port).pipe(
+      Effect.catchIf(() => options.port !== 0, (error) =>
+        Effect.zipRight(
+          open(family, 0),
+          Effect.suspend(() => {
+            missed.set(family, { family, port: options.port, code: error.code })
+            return Effect.logWarning(
+              `the configured UDP port is not free; another one is used, and it is tried again. ${error.message}`
+            ).pipe(Effect.annotateLogs({ port: options.port, used: held.get(family)?.udp.address().port }))
+          })
+        ))
+    )
+
+  yield* Effect.forEach([4, 6] as const, (family) => Effect.option(openFirst(family)), { discard: true })
+  const sockets: Sockets = {
+    ports: () => ({
+      ...Object.fromEntries([...held].map(([family, { udp }]) => [KEY[family], udp.address().port])),
+      missed: [...missed.values()]
+    }),
     rebind: (families) =>
-      options.port !== 0
-        ? Effect.void
-        : Effect.forEach(
-          families.filter((family) => held.has(family)),
-          (family) =>
-            Effect.catchAll(open(family), (error) => Effect.logWarning("a UDP socket is not replaced", error.message)),
-          { discard: true }
-        )
-  } satisfies Sockets
+      Effect.forEach(
+        families.filter((family) => held.has(family) && (options.port === 0 || missed.has(family))),
+        (family) =>
+          Effect.catchAll(open(family, 0), (error) => Effect.logWarning("a UDP socket is not replaced", error.message)),
+        { discard: true }
+      ),
+    takeConfigured: Effect.suspend(() =>
+      Effect.forEach([...missed.keys()], (family) =>
+        open(family, options.port).pipe(
+          Effect.tap(() => {
+            missed.delete(family)
+            return Effect.logInfo("the configured UDP port is free now, and used").pipe(
+              Effect.annotateLogs({ port: options.port, family })
+            )
+          }),
+          Effect.as(true),
+          Effect.orElseSucceed(() => false)
+        ))
+    ).pipe(Effect.map((taken) => taken.includes(true)))
+  }
+  return sockets
 })

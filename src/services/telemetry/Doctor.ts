@@ -65,6 +65,10 @@ export const Status = Schema.Struct({
       })
     )
   ),
+  /** UDP ports that are configured at a node, and that another program has. */
+  missedPorts: Schema.optional(
+    Schema.Array(Schema.Struct({ family: Schema.Number, port: Schema.Number, code: Schema.String }))
+  ),
   nodes: Schema.optional(Schema.Array(Schema.Unknown)),
   /** The addresses that peers are offered, and those of this host that they are not; `null` while they are not known. */
   candidates: Schema.optional(Schema.NullOr(Schema.Array(CandidateView))),
@@ -129,6 +133,7 @@ export const diagnose = (facts: Facts): ReadonlyArray<Finding> =>
   [
     ...ofRelayLink(facts.status ?? NOTHING),
     ...ofAddresses(facts.status ?? NOTHING),
+    ...ofMissedPorts(facts.status ?? NOTHING),
     ...ofThreadDeaths(facts),
     ...ofActors(facts),
     ...ofThreads(facts.threads),
@@ -214,6 +219,18 @@ const ofConfig = ({ restartNeeded = [] }: Status): ReadonlyArray<Finding> =>
       "restart sallyport"
     )
   ]
+
+const ofMissedPorts = ({ missedPorts = [] }: Status): ReadonlyArray<Finding> =>
+  missedPorts.map(({ code, family, port }) =>
+    poor(
+      "udp_port_missed",
+      `the configured UDP port ${port} cannot be had over IPv${family} (${code}), so another one is used, and what is ` +
+        "forwarded to it does not arrive",
+      code === "EADDRINUSE"
+        ? "stop the other program that has it (ss -lunp shows it), or configure another udp.port; it is tried again every 30 s"
+        : "configure a port above 1023 in udp.port, or grant CAP_NET_BIND_SERVICE; it is tried again every 30 s"
+    )
+  )
 
 const isLoopback = (host: string): boolean => host.startsWith("127.") || host === "::1"
 

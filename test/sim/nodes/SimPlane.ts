@@ -233,6 +233,7 @@ export class SimPlane {
 
   readonly layer = StreamMuxRpcs.toLayer(Effect.sync(() =>
     StreamMuxRpcs.of({
+      TakeConfiguredPort: () => Effect.succeed(false),
       LocalPorts: () => Effect.sync(() => ({ v4: this.host.port })),
       RebindSockets: () =>
         Effect.sync(() => {
