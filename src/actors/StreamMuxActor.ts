@@ -25,6 +25,7 @@ import { SavedSessions, TicketKeys } from "../transport/quic/Resumption.ts"
 import * as Doors from "./mux/Doors.ts"
 import * as FlowOpener from "./mux/FlowOpener.ts"
 import * as FlowTrace from "./mux/FlowTrace.ts"
+import { ForeignPrograms } from "./mux/ForeignPrograms.ts"
 import * as Guesses from "./mux/Guesses.ts"
 import { MuxMetrics } from "./mux/MuxMetrics.ts"
 import * as PacketLink from "./mux/PacketLink.ts"
@@ -156,7 +157,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const guesses = yield* Guesses.make({ router, segment: SEGMENT_BYTES, publish, peerOf })
   const self = yield* Self.Self
   const { all, kindOf } = sessions
-  yield* self.exposeMetrics(() => metrics.read({ router, sessions: all, kindOf }))
+  const foreign = new ForeignPrograms()
+  yield* self.exposeMetrics(() => [...metrics.read({ router, sessions: all, kindOf }), ...foreign.read()])
   yield* Effect.addFinalizer(() =>
     Effect.zipRight(
       Effect.sync(() => sessions.closeAll(CloseCode.goaway, "this node stops")),
@@ -182,7 +184,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
     local: config.local,
     forwards: config.forwards,
     places,
-    onRequest: (request) => void fork(flowOpener(request))
+    onRequest: (request) => void fork(flowOpener(request)),
+    onForeign: (reason, address) => void fork(foreign.onForeign(reason, address, clock.unsafeCurrentTimeMillis()))
   })
 
   const onSignal = (event: NodeEvent) => {

@@ -1,5 +1,9 @@
-/** The server's side of SOCKS5 (RFC 1928), without authentication: a machine that is fed bytes and says what to write. */
+/**
+ * The server's side of SOCKS5 (RFC 1928), without authentication, and of SOCKS4 and 4a: a machine that is fed bytes and says what to
+ * write. Programs that speak something else by mistake are told so where their protocol allows it.
+ */
 import { type VerdictCode } from "./FlowWire.ts"
+import * as HostName from "./HostName.ts"
 
 /** Where the application wants to go; a name is kept as it came. */
 export interface Target {
@@ -22,13 +26,28 @@ export const Reply = {
 export type Step =
   /** Feed more. `write` may be empty. */
   | { readonly _tag: "More"; readonly write: Uint8Array }
-  /** A CONNECT; `early` came behind it and belongs to the flow. Answer with `reply`. */
-  | { readonly _tag: "Connect"; readonly write: Uint8Array; readonly target: Target; readonly early: Uint8Array }
+  /** A CONNECT; `early` came behind it and belongs to the flow. Answer with `answer`. */
+  | {
+    readonly _tag: "Connect"
+    readonly write: Uint8Array
+    readonly target: Target
+    readonly early: Uint8Array
+    /** What to write for a verdict, in the dialect that the program speaks. */
+    readonly answer: (verdict: VerdictCode) => Uint8Array
+  }
   /** Write, then close. */
   | { readonly _tag: "Fail"; readonly write: Uint8Array; readonly reason: FailReason }
-export type FailReason = "version" | "method" | "command" | "address" | "too_long"
+/** `version`: none of the dialects that are known here. `method`: the program insists on a user name and password. */
+export type FailReason = "http" | "tls" | "version" | "method" | "command" | "address" | "too_long"
 
 const SOCKS = 5
+const SOCKS4 = 4
+/** Replies of SOCKS4: granted, and rejected or failed. */
+const GRANTED4 = 90
+const REJECTED4 = 91
+const TLS_HANDSHAKE = 0x16
+/** A request's head, to its empty line: answered earlier, the answer would be lost in the reset that unread bytes cause. */
+const MAX_HTTP_BYTES = 8 * 1024
 const NO_AUTH = 0
 const NO_METHOD = 255
 const CONNECT = 1
@@ -39,6 +58,10 @@ const NOTHING = new Uint8Array(0)
 
 /** Bound address 0.0.0.0:0: the far end's is of no use to the application. */
 export const reply = (code: number): Uint8Array => Uint8Array.of(SOCKS, code, 0, ADDRESS.v4, 0, 0, 0, 0, 0, 0)
+
+const reply4 = (code: number): Uint8Array => Uint8Array.of(0, code, 0, 0, 0, 0, 0, 0)
+const answer4 = (verdict: VerdictCode): Uint8Array => reply4(verdict === "accepted" ? GRANTED4 : REJECTED4)
+const answer5 = (verdict: VerdictCode): Uint8Array => reply(replyOf(verdict))
 
 /** The same class of error as the application would have met itself. */
 export const replyOf = (verdict: VerdictCode): number => {
@@ -70,6 +93,12 @@ export class Handshake {
   /** Not to be called again after `Connect` or `Fail`. */
   push(bytes: Uint8Array): Step {
     this.#kept = join(this.#kept, bytes)
+    const [first] = this.#kept
+    if (!this.#greeted && first !== undefined && first !== SOCKS) {
+      if (first === SOCKS4) return this.#request4()
+      if (first === TLS_HANDSHAKE) return fail("tls", NOTHING)
+      return isLetter(first) ? this.#http() : fail("version", NOTHING)
+    }
     let written: Uint8Array = NOTHING
     if (!this.#greeted) {
       const greeting = this.#greet()
@@ -84,10 +113,38 @@ export class Handshake {
     return this.#kept.length > MAX_HANDSHAKE_BYTES ? fail("too_long", NOTHING) : { _tag: "More", write }
   }
 
+  /** SOCKS4, and 4a, where an address of 0.0.0.x says that a name follows. The user's name is ignored. */
+  #request4(): Step {
+    const [, command] = this.#kept
+    const userEnd = this.#kept.indexOf(0, 8)
+    if (this.#kept.length < 9 || userEnd < 0) return this.#more(NOTHING)
+    if (command !== CONNECT) return fail("command", reply4(REJECTED4))
+    const address = this.#kept.subarray(4, 8)
+    const isNamed = address[0] === 0 && address[1] === 0 && address[2] === 0 && address[3] !== 0
+    const end = isNamed ? this.#kept.indexOf(0, userEnd + 1) : userEnd
+    if (end < 0) return this.#more(NOTHING)
+    const name = isNamed ? this.#kept.subarray(userEnd + 1, end) : address
+    const host = hostOf(isNamed ? ADDRESS.name : ADDRESS.v4, name)
+    const port = (this.#kept[2] ?? 0) << 8 | (this.#kept[3] ?? 0)
+    if (host === null || port === 0) return fail("address", reply4(REJECTED4))
+    return {
+      _tag: "Connect",
+      write: NOTHING,
+      target: { host, port },
+      early: this.#kept.slice(end + 1),
+      answer: answer4
+    }
+  }
+
+  #http(): Step {
+    const isWhole = String.fromCharCode(...this.#kept.subarray(-MAX_HTTP_BYTES)).includes("\r\n\r\n")
+    if (isWhole || this.#kept.length > MAX_HTTP_BYTES) return fail("http", HTTP_ANSWER)
+    return { _tag: "More", write: NOTHING }
+  }
+
   #greet(): { readonly _tag: "Ok"; readonly write: Uint8Array } | (Step & { readonly _tag: "Fail" }) | null {
     const [version, count] = this.#kept
-    if (version !== undefined && version !== SOCKS) return { _tag: "Fail", reason: "version", write: NOTHING }
-    if (count === undefined || this.#kept.length < 2 + count) return null
+    if (version === undefined || count === undefined || this.#kept.length < 2 + count) return null
     if (!this.#kept.subarray(2, 2 + count).includes(NO_AUTH)) {
       return { _tag: "Fail", reason: "method", write: Uint8Array.of(SOCKS, NO_METHOD) }
     }
@@ -111,9 +168,24 @@ export class Handshake {
     const host = hostOf(kind, this.#kept.subarray(from, to))
     const port = (this.#kept[to] ?? 0) << 8 | (this.#kept[to + 1] ?? 0)
     if (host === null || port === 0) return fail("address", join(written, reply(Reply.general)))
-    return { _tag: "Connect", write: written, target: { host, port }, early: this.#kept.slice(to + 2) }
+    return { _tag: "Connect", write: written, target: { host, port }, early: this.#kept.slice(to + 2), answer: answer5 }
   }
 }
+
+const isLetter = (byte: number): boolean => byte >= 0x41 && byte <= 0x5a
+
+const PAGE = `<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>SOCKS5 proxy</title>
+<h1>This port is a SOCKS5 proxy</h1>
+<p>It belongs to a sallyport client. It takes SOCKS5 and SOCKS4a, and it is no web server and no HTTP proxy.</p>
+<p>Set it as the SOCKS host of your browser or program, with names resolved by the proxy: <code>socks5h://HOST:PORT</code>,
+or <code>curl --socks5-hostname HOST:PORT http://RESOURCE/</code>. It needs no user name and no password.</p>
+</html>
+`
+const HTTP_ANSWER = new TextEncoder().encode(
+  "HTTP/1.1 501 This is a SOCKS5 proxy\r\nContent-Type: text/html; charset=utf-8\r\n" +
+    `Content-Length: ${PAGE.length}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n${PAGE}`
+)
 
 const join = (first: Uint8Array, second: Uint8Array): Uint8Array => {
   const all = new Uint8Array(first.length + second.length)
@@ -122,13 +194,23 @@ const join = (first: Uint8Array, second: Uint8Array): Uint8Array => {
   return all
 }
 
-/** Null: a name with characters that no name or address has. */
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+const utf8 = (bytes: Uint8Array): string | null => {
+  try {
+    return decoder.decode(bytes)
+  } catch {
+    return null
+  }
+}
+
+/** Names that are not ASCII become A-labels. `null` for characters that no name or address has. */
 const hostOf = (kind: number, bytes: Uint8Array): string | null => {
   if (kind === ADDRESS.v4) return bytes.join(".")
   if (kind === ADDRESS.v6) {
     return Array.from({ length: 8 }, (_, at) => ((bytes[at * 2] ?? 0) << 8 | (bytes[at * 2 + 1] ?? 0)).toString(16))
       .join(":")
   }
-  const name = String.fromCharCode(...bytes)
-  return /^[\x21-\x7e]{1,253}$/.test(name) ? name : null
+  const name = utf8(bytes)
+  const ascii = name === null ? null : HostName.toAscii(name)
+  return ascii !== null && /^[\x21-\x7e]{1,253}$/.test(ascii) ? ascii : null
 }

@@ -19,7 +19,8 @@ describe("Socks5", () => {
   ])("takes a CONNECT to %s", (_, request, target) => {
     const [greeted, connect] = feed(GREETING, request)
     expect(greeted).toEqual({ _tag: "More", write: Uint8Array.of(5, 0) })
-    expect(connect).toEqual({ _tag: "Connect", write: new Uint8Array(0), target, early: new Uint8Array(0) })
+    expect(connect).toMatchObject({ _tag: "Connect", write: new Uint8Array(0), target, early: new Uint8Array(0) })
+    expect(connect?._tag === "Connect" && connect.answer("refused")).toEqual(reply(5))
   })
 
   it("takes all of it byte by byte, or at once with early bytes behind", () => {
@@ -28,7 +29,7 @@ describe("Socks5", () => {
     expect(steps.map(({ _tag }) => _tag)).toEqual([...all.slice(1).map(() => "More"), "Connect"])
     expect(steps.flatMap(({ write }) => Array.from(write))).toEqual([5, 0])
     const [once] = feed([...all, 71, 69, 84])
-    expect(once).toEqual({
+    expect(once).toMatchObject({
       _tag: "Connect",
       write: Uint8Array.of(5, 0),
       target: { host: "wiki", port: 80 },
@@ -37,8 +38,13 @@ describe("Socks5", () => {
   })
 
   it.each([
-    ["SOCKS4", [[4, 1, 0, 80]], "version", []],
-    ["HTTP", [[71, 69, 84]], "version", []],
+    ["an unknown version", [[6, 1, 0, 80]], "version", []],
+    ["TLS", [[0x16, 3, 1]], "tls", []],
+    ["BIND of SOCKS4", [[4, 2, 0, 80, 10, 0, 0, 7, 0]], "command", [0, 91, 0, 0, 0, 0, 0, 0]],
+    ["port 0 of SOCKS4", [[4, 1, 0, 0, 10, 0, 0, 7, 0]], "address", [0, 91, 0, 0, 0, 0, 0, 0]],
+    ["an empty name of SOCKS4a", [[4, 1, 0, 80, 0, 0, 0, 1, 0, 0]], "address", [0, 91, 0, 0, 0, 0, 0, 0]],
+    ["SOCKS4 without an end", [[4, 1, 0, 80, 10, 0, 0, 7], Array.from({ length: 1024 }, () => 65)], "too_long", []],
+    ["a name that is not UTF-8", [GREETING, [5, 1, 0, 3, 2, 0xc3, 0x28, 0, 80]], "address", [...reply(1)]],
     ["a client that wants a password", [[5, 1, 2]], "method", [5, 255]],
     ["BIND", [GREETING, [5, 2, 0, 1]], "command", [...reply(7)]],
     ["UDP ASSOCIATE", [GREETING, [5, 3, 0, 1]], "command", [...reply(7)]],
@@ -48,6 +54,41 @@ describe("Socks5", () => {
     ["port 0", [GREETING, [5, 1, 0, 1, 1, 1, 1, 1, 0, 0]], "address", [...reply(1)]]
   ])("refuses %s", (_, parts, reason, write) => {
     expect(feed(...parts).at(-1)).toEqual({ _tag: "Fail", reason, write: Uint8Array.from(write) })
+  })
+
+  const ascii = (text: string) => Array.from(new TextEncoder().encode(text))
+  it.each([
+    ["SOCKS4", [4, 1, 0, 80, 10, 0, 0, 7, ...ascii("me"), 0], "10.0.0.7"],
+    ["SOCKS4a", [4, 1, 0, 80, 0, 0, 0, 1, 0, ...ascii("wiki"), 0], "wiki"],
+    ["SOCKS4a with a user", [4, 1, 0, 80, 0, 0, 0, 9, ...ascii("me"), 0, ...ascii("web.corp"), 0], "web.corp"]
+  ])("takes %s, whole or byte by byte, and answers in its words", (_, request, host) => {
+    for (const parts of [[request], request.map((byte) => [byte])]) {
+      const step = feed(...parts.slice(0, -1), [...parts.at(-1) ?? [], ...ascii("GET")]).at(-1)
+      expect(step).toMatchObject({ _tag: "Connect", target: { host, port: 80 }, early: Uint8Array.of(71, 69, 84) })
+      if (step?._tag !== "Connect") throw new Error("not a CONNECT")
+      expect([...step.answer("accepted")]).toEqual([0, 90, 0, 0, 0, 0, 0, 0])
+      expect([...step.answer("denied")]).toEqual([0, 91, 0, 0, 0, 0, 0, 0])
+    }
+  })
+
+  it("takes a name in UTF-8 as A-labels", () => {
+    const name = ascii("bücher.example")
+    const [, step] = feed(GREETING, [5, 1, 0, 3, name.length, ...name, 0, 80])
+    expect(step).toMatchObject({ _tag: "Connect", target: { host: "xn--bcher-kva.example", port: 80 } })
+  })
+
+  it("tells HTTP what this port is, when its request has ended or is too long", () => {
+    for (const first of ["GET / HTTP/1.1\r\nHost: x\r\n", "CONNECT a:443 HTTP/1.1\r\n"]) {
+      const [more, done] = feed(ascii(first), ascii("\r\n"))
+      expect(more).toMatchObject({ _tag: "More" })
+      expect(done).toMatchObject({ _tag: "Fail", reason: "http" })
+      const [head = "", body = ""] = new TextDecoder().decode(done?.write).split("\r\n\r\n")
+      expect(head).toMatch(/^HTTP\/1\.1 501 /)
+      expect(head).toContain(`Content-Length: ${body.length}`)
+      expect(body).toContain("SOCKS5 proxy")
+    }
+    const long = Array.from({ length: 8193 }, () => 65)
+    expect(feed(long)[0]).toMatchObject({ _tag: "Fail", reason: "http" })
   })
 
   it("never keeps more than a handshake can have", () => {

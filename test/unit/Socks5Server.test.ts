@@ -18,7 +18,7 @@ afterEach(async () => {
 
 const start = async (
   connect: (request: Connect) => void,
-  more: { places?: Places; handshakeTimeoutMs?: number } = {}
+  more: Omit<ConstructorParameters<typeof Socks5Server>[0], "listen" | "connect"> = {}
 ) => {
   const server = new Socks5Server({ listen: { host: "127.0.0.1", port: 0 }, connect, ...more })
   servers.push(server)
@@ -83,6 +83,34 @@ describe("Socks5Server", () => {
       expect([...seen.bytes]).toEqual([5, 0, 5, reply, 0, 1, 0, 0, 0, 0, 0, 0])
     }
   )
+
+  it("gives HTTP a page that arrives whole, and tells what was met", async () => {
+    const met: Array<string> = []
+    const { port } = await start(() => {
+      throw new Error("not to be asked")
+    }, { onRefused: (reason) => void met.push(reason) })
+    const { seen, socket } = dial({ port, host: "127.0.0.1" })
+    socket.write("GET http://intranet/ HTTP/1.1\r\nHost: intranet\r\n\r\n")
+    await until("closed", () => seen.closed)
+    expect(seen.error).toBe("")
+    expect(seen.bytes.toString()).toMatch(/^HTTP\/1\.1 501 [^]*<\/html>\n$/)
+    const password = dial({ port, host: "127.0.0.1" })
+    password.socket.write(Buffer.from([5, 1, 2]))
+    await until("closed", () => password.seen.closed)
+    expect([...password.seen.bytes]).toEqual([5, 255])
+    expect(met).toEqual(["http", "method"])
+  })
+
+  it("answers SOCKS4a in its own words", async () => {
+    const { port } = await start(({ answer, target }) => {
+      expect(target).toEqual({ host: "wiki", port: 80 })
+      answer({ code: "refused", reason: "" })
+    })
+    const { seen, socket } = dial({ port, host: "127.0.0.1" })
+    socket.write(Buffer.from([4, 1, 0, 80, 0, 0, 0, 1, 0, ...Buffer.from("wiki"), 0]))
+    await until("closed", () => seen.closed)
+    expect([...seen.bytes]).toEqual([0, 91, 0, 0, 0, 0, 0, 0])
+  })
 
   it("refuses UDP ASSOCIATE with 7", async () => {
     const { port } = await start(() => {

@@ -1,6 +1,7 @@
 /** The client's local doors: SOCKS5 listeners and forwards, and what happens to a connection that comes in by one. */
 import { Effect } from "effect"
 import type { Verdict } from "../../protocol/FlowWire.ts"
+import type { FailReason } from "../../protocol/Socks5.ts"
 import * as ListenCheck from "../../services/ListenCheck.ts"
 import { pump as startPump, type PumpOptions } from "../../transport/flow/FlowPump.ts"
 import type { FlowStream } from "../../transport/flow/FlowStream.ts"
@@ -46,14 +47,19 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly forwards: ReadonlyArray<Forward>
   readonly places: Places
   readonly onRequest: (request: Request) => void
+  /** A program spoke something else than SOCKS to the listener at `address`. */
+  readonly onForeign: (reason: FailReason, address: string) => void
 }) {
-  const { onRequest, places } = options
+  const { onForeign, onRequest, places } = options
   let socks: Door | null = null
   const running = new Map<string, ForwardDoor>()
   const all = (): ReadonlyArray<Door> => [...(socks === null ? [] : [socks]), ...running.values()]
   yield* Effect.addFinalizer(() => stopAll(all()))
   if (options.local !== null) {
-    yield* Effect.acquireRelease(openSocks(options.local, places, onRequest), ({ stop }) => Effect.promise(stop))
+    yield* Effect.acquireRelease(
+      openSocks(options.local, places, onRequest, onForeign),
+      ({ stop }) => Effect.promise(stop)
+    )
   }
 
   /** Opens what is new before it closes anything. An address that stays keeps its listener and leads to the new target. */
@@ -62,7 +68,7 @@ export const make = Effect.fnUntraced(function*(options: {
     const opened: Array<Door> = []
     const [nextSocks, added] = yield* Effect.gen(function*() {
       const keeps = socks !== null && socks5 !== null && render(socks5) === socks.asked
-      const nextSocks = keeps ? socks : socks5 === null ? null : yield* openSocks(socks5, places, onRequest)
+      const nextSocks = keeps ? socks : socks5 === null ? null : yield* openSocks(socks5, places, onRequest, onForeign)
       if (nextSocks !== null && nextSocks !== socks) opened.push(nextSocks)
       const added = new Map<string, ForwardDoor>()
       for (const [key, forward] of wanted) {
@@ -119,11 +125,13 @@ const keyOf = ({ listen, port, resource }: Forward) =>
 const openSocks = (
   at: ListenAt,
   places: Places,
-  onRequest: (request: Request) => void
+  onRequest: (request: Request) => void,
+  onForeign: (reason: FailReason, address: string) => void
 ): Effect.Effect<Door, ListenFailed> => {
   const server = new Socks5Server({
     listen: at,
     places,
+    onRefused: (reason) => onForeign(reason, render(at)),
     connect: ({ answer, gone, socket, target }) =>
       onRequest({
         host: target.host,

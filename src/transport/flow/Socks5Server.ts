@@ -1,8 +1,8 @@
-/** The client's SOCKS5 door (RFC 1928, CONNECT only). An application sees success only after the resource accepted. */
+/** The client's SOCKS listener (SOCKS5, 4 and 4a, CONNECT only). An application sees success only after the resource accepted. */
 import { Buffer } from "node:buffer"
 import type net from "node:net"
 import { type Verdict } from "../../protocol/FlowWire.ts"
-import { Handshake, reply, replyOf, type Target } from "../../protocol/Socks5.ts"
+import { type FailReason, Handshake, type Step, type Target } from "../../protocol/Socks5.ts"
 import * as Limits from "../../services/telemetry/Limits.ts"
 import { resetSocket } from "./FlowPump.ts"
 import { listen, type ListenAt, type Listener } from "./Listener.ts"
@@ -32,6 +32,8 @@ export interface Socks5Options {
   readonly listen: ListenAt
   readonly connect: (request: Connect) => void
   readonly places?: Places
+  /** A program spoke something that is not understood here. */
+  readonly onRefused?: (reason: FailReason) => void
   readonly handshakeTimeoutMs?: number
 }
 
@@ -86,8 +88,9 @@ export class Socks5Server {
       leave()
       place.settle()
       socket.pause()
-      if (step._tag === "Fail") socket.destroySoon()
-      else this.#onConnect(socket, step.target, Buffer.from(step.early))
+      if (step._tag === "Connect") return this.#onConnect(socket, step)
+      this.#options.onRefused?.(step.reason)
+      socket.destroySoon()
     }
     socket.on("data", onData)
     socket.once("end", onEnd)
@@ -96,9 +99,9 @@ export class Socks5Server {
   }
 
   /** Reads on while the answer is awaited: early bytes are kept, and an application that leaves is noticed. */
-  #onConnect(socket: net.Socket, target: Target, early: Buffer): void {
+  #onConnect(socket: net.Socket, { answer: encode, early, target }: Step & { readonly _tag: "Connect" }): void {
     const gone = new AbortController()
-    let kept = early
+    let kept: Buffer = Buffer.from(early)
     let answered = false
     const onData = (bytes: Buffer) => {
       kept = Buffer.concat([kept, bytes])
@@ -112,7 +115,7 @@ export class Socks5Server {
       socket.off("close", onClose)
       socket.pause()
       if (socket.destroyed) return null
-      socket.write(reply(replyOf(verdict.code)))
+      socket.write(encode(verdict.code))
       if (verdict.code === "accepted") return kept
       socket.destroySoon()
       return null
