@@ -6,6 +6,7 @@ import type { Dialed, RelaySignalingRpcs, SignalingEvent } from "../actors/Relay
 import * as DirectoryTime from "../protocol/DirectoryTime.ts"
 import * as Documents from "../protocol/Documents.ts"
 import { VERDICTS } from "../protocol/FlowWire.ts"
+import * as HostName from "../protocol/HostName.ts"
 import type { NodeKey } from "../protocol/NodeKey.ts"
 import * as Signed from "../protocol/Signed.ts"
 import * as BrowserKey from "./BrowserKey.ts"
@@ -173,7 +174,8 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
       })
     })
 
-  const openTcp = Effect.fnUntraced(function*(host: string, port: number) {
+  const openTcp = Effect.fnUntraced(function*(asked: string, port: number) {
+    const host = HostName.toAscii(asked) ?? asked
     const session = yield* obtain(host, port)
     return yield* Effect.async<Flow.Flow, OpenFailed>((resume) => {
       const giveUp = session.openFlow(host, port, (answer) => {

@@ -4,10 +4,11 @@ import { constants } from "node:fs"
 import { access, mkdir, open, readdir } from "node:fs/promises"
 import { join, resolve } from "node:path"
 import * as DirectoryTime from "../protocol/DirectoryTime.ts"
-import { Name } from "../protocol/Documents.ts"
+import * as HostName from "../protocol/HostName.ts"
 import { NetReport } from "../protocol/NatReport.ts"
 import * as AdminClient from "../services/AdminClient.ts"
 import type * as Config from "../services/config/Config.ts"
+import { NAME_RULE } from "../services/config/ConfigSchema.ts"
 import * as HostPort from "../services/config/HostPort.ts"
 import * as Asker from "./Asker.ts"
 import { Backend, type LogFormat } from "./Backend.ts"
@@ -43,7 +44,8 @@ export const relayInit = (options: {
   readonly stateDir: string | null
 }) =>
   Effect.gen(function*() {
-    const { dir, host, httpsPort, udpPort } = options
+    const { dir, httpsPort, udpPort } = options
+    const host = HostName.toAscii(options.host) ?? options.host
     const problem = HostPort.isUnspecified(host) ? "which nobody can connect to" : HostPort.hostProblem(host)
     if (problem !== null) {
       return yield* usage(
@@ -107,8 +109,6 @@ const writeNew = (path: string, text: string) =>
     )
   }))
 
-const isName = (text: string): boolean => Schema.is(Name)(text)
-const NAME_RULE = "use 1 to 63 of a-z, 0-9 and -, starting with a letter or digit"
 const DEFAULT_NETWORK = "default"
 
 export const tokenCreate = (options: {
@@ -119,10 +119,12 @@ export const tokenCreate = (options: {
   readonly ttl: string
 }) =>
   Effect.gen(function*() {
-    const { name, network, role } = options
-    if (!isName(name)) return yield* usage(`--name ${name} is no node name; ${NAME_RULE}`)
-    if (network !== null && !isName(network)) {
-      return yield* usage(`--network ${network} is no network name; ${NAME_RULE}`)
+    const { role } = options
+    const name = HostName.normalize(options.name)
+    if (name === null) return yield* usage(`--name ${options.name} is no node name; use ${NAME_RULE}`)
+    const network = options.network === null ? null : HostName.normalize(options.network)
+    if (options.network !== null && network === null) {
+      return yield* usage(`--network ${options.network} is no network name; use ${NAME_RULE}`)
     }
     if (role !== "connector" && network !== null) return yield* usage("--network is for connectors only; leave it out")
     const ttl = yield* parseTtl(options.ttl)
@@ -173,7 +175,7 @@ export const nodeList = (options: { readonly config: string; readonly json: bool
 export const nodeRemove = (options: { readonly config: string; readonly json: boolean; readonly name: string }) =>
   Effect.gen(function*() {
     const relay = yield* loadRelay(options.config)
-    const removed = yield* (yield* Backend).removeNode(relay, options.name)
+    const removed = yield* (yield* Backend).removeNode(relay, HostName.normalize(options.name) ?? options.name)
     if (!removed) {
       return yield* failure(`no node is named ${options.name}; see: sallyport node list --config ${options.config}`)
     }

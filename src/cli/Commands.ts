@@ -1,8 +1,12 @@
 /** The command tree: names, options and their help. What a command does is in `Actions.ts`. */
 import { Args, Command, HelpDoc, Options, ValidationError } from "@effect/cli"
 import { Effect, Logger, LogLevel, Option } from "effect"
+import * as HostName from "../protocol/HostName.ts"
 import { MAX_PORT } from "../services/config/HostPort.ts"
 import type { LogFormat } from "./Backend.ts"
+
+/** A node's name as it is compared. What is no name is left to the answer. */
+const comparable = (name: string): string => HostName.normalize(name) ?? name
 
 const config = Options.text("config").pipe(
   Options.withAlias("c"),
@@ -182,7 +186,10 @@ const actorsCommand = Command.make(
 const path = Command.make("path", {
   config,
   json,
-  peer: Args.text({ name: "peer" }).pipe(Args.withDescription("The peer's name, as status shows it"))
+  peer: Args.text({ name: "peer" }).pipe(
+    Args.withDescription("The peer's name, as status shows it"),
+    Args.map(comparable)
+  )
 }, (options) => Effect.flatMap(inspect, ({ path }) => quietly(path(options)))).pipe(
   Command.withDescription("Show by which paths a peer was reached, from when, and why")
 )
@@ -217,7 +224,10 @@ const trace = Command.make("trace", {
 const ping = Command.make("ping", {
   config,
   json,
-  peer: Args.text({ name: "peer" }).pipe(Args.withDescription("The peer's name, as status shows it")),
+  peer: Args.text({ name: "peer" }).pipe(
+    Args.withDescription("The peer's name, as status shows it"),
+    Args.map(comparable)
+  ),
   count: count("count", 1000, 10, "At most so many")
 }, (options) => Effect.flatMap(Effect.promise(() => import("./Ping.ts")), ({ ping }) => quietly(ping(options)))).pipe(
   Command.withDescription("Measure round trips to a peer until it is reached directly; fails when it does not answer")

@@ -39,7 +39,8 @@ advertise:
 #   key: privkey.pem
 
 # What can be reached, and through which network of connectors. Names and addresses are
-# resolved at the connector: a host name, an IP address, a CIDR (10.1.0.0/16) or *.example.com.
+# resolved at the connector: a host name, an IP address, a CIDR (10.1.0.0/16) or *.example.com. With a dot at its end
+# (intranet.local.) a host name is not completed by the connector's search list.
 resources: []
 # resources:
 #   - name: intranet

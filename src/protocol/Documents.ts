@@ -4,6 +4,7 @@
  * version in `Signed.signedBytes`.
  */
 import { Either, Schema } from "effect"
+import * as HostName from "./HostName.ts"
 import { NodeKey } from "./NodeKey.ts"
 import { MAX_PAYLOAD_BYTES, type Signed, signedBytes } from "./Signed.ts"
 
@@ -14,11 +15,11 @@ export const MAX_GRANT_SECONDS = 300
 export const MAX_CREDENTIAL_SECONDS = 600
 export const MAX_TICKET_SECONDS = 3600
 
-/** Of nodes, networks and resources. */
+/** Name of a node, a network or a resource, as `HostName.normalize` gives it. */
 export const Name = Schema.String.pipe(
-  Schema.pattern(/^[a-z0-9][a-z0-9-]{0,62}$/, {
-    message: () => "expected 1 to 63 of a-z, 0-9 and -, starting with a letter or digit"
-  })
+  Schema.filter((text) =>
+    HostName.isNormal(text) || "expected a name such as office-1, db_1 or web.corp, in lower case"
+  )
 )
 /** The last moment that JavaScript's `Date` can show. */
 const LATEST_DATE_SECONDS = 8.64e12

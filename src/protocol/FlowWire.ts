@@ -55,7 +55,7 @@ export type BadReason = "version" | "kind" | "text" | "port" | "host" | "tracepa
 
 /** A DNS name has at most 253 characters, and an address fewer. */
 export const MAX_HOST_BYTES = 253
-export const MAX_RESOURCE_BYTES = 63
+export const MAX_RESOURCE_BYTES = 253
 const TRACEPARENT = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/
 const MAX_REASON_BYTES = 255
 /** No Open is longer; more bytes without a result cannot happen. */

@@ -3,6 +3,7 @@
  * and the most specific of those that do decides what is dialled.
  */
 import type { Resource } from "./Documents.ts"
+import * as HostName from "./HostName.ts"
 import * as IpBytes from "./IpBytes.ts"
 
 export type Protocol = "tcp" | "udp"
@@ -42,7 +43,10 @@ export const listsPort = (resource: Resource, protocol: Protocol, port: number):
   Number.isInteger(port) && resource[protocol].some(({ from, to }) => from <= port && port <= to)
 
 interface Wanted {
+  /** In lower case, as A-labels, without a dot at the end. */
   readonly name: string
+  /** Whether there was a dot at the end: the connector's search list is not for this name. */
+  readonly absolute: boolean
   /** 4 or 16 bytes for an IP literal; an IPv4-mapped IPv6 address counts as the IPv4 address that it reaches. */
   readonly ip: Uint8Array | null
 }
@@ -50,8 +54,10 @@ interface Wanted {
 const normalize = (host: string): Wanted | null => {
   const bare = host.startsWith("[") && host.endsWith("]") ? host.slice(1, -1) : host
   if (bare === "" || bare.length > 255 || bare.includes("%")) return null // a zone names another machine's interface
-  const name = bare.toLowerCase().replace(/(?<=[^.])\.$/, "")
-  return { name, ip: ipOf(name) }
+  const ascii = HostName.toAscii(bare)?.toLowerCase()
+  if (ascii === undefined) return null
+  const name = ascii.replace(/(?<=[^.])\.$/, "")
+  return { name, absolute: name !== ascii, ip: ipOf(name) }
 }
 
 const ipOf = (text: string): Uint8Array | null => {
@@ -70,9 +76,10 @@ const matchOne = (resource: Resource, wanted: Wanted): Match | null => {
   }
   if (address.includes("/")) return matchCidr(resource, address, wanted)
   if (address.startsWith("*.")) {
-    const suffix = address.slice(1)
+    const suffix = address.slice(1).replace(/\.$/, "")
     const fits = wanted.ip === null && wanted.name.endsWith(suffix) && isName(wanted.name)
-    return fits ? { resource, dialHost: wanted.name, rank: WILDCARD_RANK + suffix.length } : null
+    const dot = wanted.absolute || address.endsWith(".") ? "." : ""
+    return fits ? { resource, dialHost: `${wanted.name}${dot}`, rank: WILDCARD_RANK + suffix.length } : null
   }
   const known = normalize(address)
   const same = known !== null && (known.ip === null || wanted.ip === null

@@ -100,8 +100,8 @@ describe("usage", () => {
       "--role boss is unknown; give one of client, connector, relay; see sallyport --help"
     ],
     [
-      `token create --config ${relayFile} --role client --name A`,
-      "--name A is no node name; use 1 to 63 of a-z, 0-9 and -, starting with a letter or digit"
+      `token create --config ${relayFile} --role client --name A!`,
+      "--name A! is no node name; use letters, digits, -, _ and dots between them, such as office-1, db_1 or web.corp"
     ],
     [
       `token create --config ${relayFile} --role client --name a --network n`,

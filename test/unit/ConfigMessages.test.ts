@@ -28,7 +28,7 @@ const EXPECTED: Readonly<Record<string, ReadonlyArray<string>>> = {
     ":6:1 resources: unknown key resources; expected a key of role connector; remove it, since it belongs to role relay"
   ],
   "06-wrong-types.yaml": [
-    ":2:7 name: found the number 17; expected a name: 1 to 63 of a-z, 0-9 and -, starting with a letter or digit; write for example name: office-1",
+    ":2:7 name: found the number 17; expected a name: letters, digits, -, _ and dots between them, such as office-1, db_1 or web.corp; write for example name: office-1",
     ":3:11 stateDir: found a list; expected the path of a folder for keys and state; write for example stateDir: /var/lib/sallyport",
     `:5:10 listen.https: found the number 443; expected the address where HTTPS listens, as "host:port"; write for example https: "0.0.0.0:443"`,
     `:7:12 advertise: found "relay.example.com"; expected a mapping with host; write for example advertise: {host: relay.example.com}`,
@@ -64,11 +64,11 @@ const EXPECTED: Readonly<Record<string, ReadonlyArray<string>>> = {
     ":3:1: found a tab as indentation; expected spaces; replace the tab with spaces"
   ],
   "14-missing-keys.yaml": [
-    ":1:1 name: the key is missing; expected a name: 1 to 63 of a-z, 0-9 and -, starting with a letter or digit; write for example name: office-1",
+    ":1:1 name: the key is missing; expected a name: letters, digits, -, _ and dots between them, such as office-1, db_1 or web.corp; write for example name: office-1",
     ":1:1 stateDir: the key is missing; expected the path of a folder for keys and state; write for example stateDir: /var/lib/sallyport",
     ":1:1 advertise: the key is missing; expected a mapping with host; write for example advertise: {host: relay.example.com}",
     `:2:1 listen.udp: the key is missing; expected the address where UDP listens, as "host:port"; write for example udp: "0.0.0.0:3478"`,
-    ":4:5 resources[0].name: the key is missing; expected a resource name: 1 to 63 of a-z, 0-9 and -, starting with a letter or digit; write for example name: intranet",
+    ":4:5 resources[0].name: the key is missing; expected a resource name: letters, digits, -, _ and dots between them, such as office-1, db_1 or web.corp; write for example name: intranet",
     `:4:5 resources[0]: found no port; expected at least one in tcp; write for example tcp: [80, "8000-8100"]`,
     ":6:5 access[0].resources: the key is missing; expected a list of resource names; write for example resources: [intranet]"
   ],
@@ -82,7 +82,7 @@ const EXPECTED: Readonly<Record<string, ReadonlyArray<string>>> = {
     `:8:5 resources[1]: found no port; expected at least one in tcp; write for example tcp: [80, "8000-8100"]`
   ],
   "16-secret.yaml": [
-    `:2:7 name: found "***"; expected a name: 1 to 63 of a-z, 0-9 and -, starting with a letter or digit; write for example name: office-1`,
+    `:2:7 name: found "***"; expected a name: letters, digits, -, _ and dots between them, such as office-1, db_1 or web.corp; write for example name: office-1`,
     ":4:8 token: found a list; expected the token's text, {file: PATH} or {env: NAME}; write for example token: {file: token.txt}, with what `sallyport token create` printed in that file",
     `:5:19 telemetry.otlp: found "ftp://***@collector"; expected an http or https URL; write for example otlp: http://127.0.0.1:4318`
   ],

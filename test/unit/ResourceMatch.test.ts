@@ -51,6 +51,30 @@ describe("a requested host means", () => {
     assert.strictEqual(found("2001:db8:7fff::1"), "six 2001:db8:7fff::1")
   })
 
+  it("the same in any case, with a dot at its end, and as Unicode or A-labels", () => {
+    const some = [
+      resource("web.corp", "intranet.local."),
+      resource("db_1", "10.0.0.9"),
+      resource("books", "xn--bcher-kva.example"),
+      resource("zone", "*.xn--mnchen-3ya.example"),
+      resource("whole", "*.whole.example.")
+    ]
+    const of = (host: string) => {
+      const match = ResourceMatch.find(some, host, "tcp", 80)
+      return match === undefined ? null : `${match.resource.name} ${match.dialHost}`
+    }
+    for (const host of ["web.corp", "Web.CORP.", "intranet.local", "INTRANET.local."]) {
+      assert.strictEqual(of(host), "web.corp intranet.local.")
+    }
+    assert.strictEqual(of("DB_1"), "db_1 10.0.0.9")
+    assert.strictEqual(of("bücher.example"), "books xn--bcher-kva.example")
+    assert.strictEqual(of("XN--BCHER-KVA.example."), "books xn--bcher-kva.example")
+    assert.strictEqual(of("a.münchen.example"), "zone a.xn--mnchen-3ya.example")
+    assert.strictEqual(of("a.münchen.example."), "zone a.xn--mnchen-3ya.example.")
+    assert.strictEqual(of("a.whole.example"), "whole a.whole.example.")
+    assert.isNull(of("bücher.example/x"))
+  })
+
   it("nothing where a pattern does not quite fit", () => {
     for (
       const host of [

@@ -4,6 +4,7 @@
  */
 import { Either } from "effect"
 import { resolve } from "node:path"
+import * as HostName from "../../protocol/HostName.ts"
 import { type Finding, nearest, type Path, sentence } from "./ConfigIssue.ts"
 import { ACTORS, type Kind } from "./ConfigSchema.ts"
 import * as HostPort from "./HostPort.ts"
@@ -256,9 +257,10 @@ const namesAreSingle = (config: Mapping): ReadonlyArray<Finding> => {
   return items(config["resources"]).flatMap(([index, resource]) => {
     const name = mapping(resource)["name"]
     if (typeof name !== "string") return []
-    const earlier = first.get(name)
+    const normal = HostName.normalize(name) ?? name
+    const earlier = first.get(normal)
     if (earlier === undefined) {
-      first.set(name, index)
+      first.set(normal, index)
       return []
     }
     return [{
@@ -294,11 +296,11 @@ const resourcesHavePorts = (config: Mapping): ReadonlyArray<Finding> =>
 const accessNamesExist = (config: Mapping): ReadonlyArray<Finding> => {
   const known = items(config["resources"]).flatMap(([, resource]) => {
     const name = mapping(resource)["name"]
-    return typeof name === "string" ? [name] : []
+    return typeof name === "string" ? [HostName.normalize(name) ?? name] : []
   })
   return items(config["access"]).flatMap(([rule, access]) =>
     items(mapping(access)["resources"]).flatMap(([index, name]) =>
-      typeof name !== "string" || name === "*" || known.includes(name)
+      typeof name !== "string" || name === "*" || known.includes(HostName.normalize(name) ?? name)
         ? []
         : [{
           path: ["access", rule, "resources", index],

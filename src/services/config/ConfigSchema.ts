@@ -1,19 +1,29 @@
 /** Every key of the three configuration files. Relative paths and defaults that depend on other keys are settled later. */
 import { Either, ParseResult, Redacted, Schema } from "effect"
 import { isIP } from "node:net"
-import { Name, PortRange } from "../../protocol/Documents.ts"
+import { PortRange } from "../../protocol/Documents.ts"
+import * as HostName from "../../protocol/HostName.ts"
 import * as TurnPeers from "../../protocol/TurnPeers.ts"
 import * as Hint from "./Hint.ts"
 import * as HostPort from "./HostPort.ts"
 
-const isName = (text: string): boolean => Schema.is(Name)(text)
-const NAME_RULE = "1 to 63 of a-z, 0-9 and -, starting with a letter or digit"
+/** Of names of nodes, networks and resources. */
+export const NAME_RULE = "letters, digits, -, _ and dots between them, such as office-1, db_1 or web.corp"
 
-const name = (what: string, example: string) =>
-  Schema.String.pipe(
-    Schema.filter((text) => isName(text)),
-    Schema.annotations(Hint.make(`a ${what}: ${NAME_RULE}`, `write for example ${example}`))
-  )
+/** Read in any case, and kept as `HostName.normalize` gives it. */
+const name = (what: string, example: string, others: ReadonlyArray<string> = []) =>
+  Schema.transformOrFail(Schema.String, Schema.String, {
+    strict: true,
+    decode: (text, _, ast) => {
+      const normal = others.includes(text) ? text : HostName.normalize(text)
+      return normal === null
+        ? Either.left(new ParseResult.Type(ast, text, "which is no name"))
+        : Either.right(normal)
+    },
+    encode: Either.right
+  }).pipe(Schema.annotations(Hint.make(what, `write for example ${example}`)))
+
+const nameOf = (what: string, example: string) => name(`a ${what}: ${NAME_RULE}`, example)
 
 /** `noun` names what is listened for; `example` is one whole line. */
 const address = (noun: string, example: string) =>
@@ -40,14 +50,19 @@ const path = (what: string, example: string) =>
     Schema.annotations(Hint.make(`the path of ${what}`, `write for example ${example}`))
   )
 
+/** Names that are not ASCII are kept as A-labels. */
 const host = (expected: string, remedy: string, problemOf = HostPort.hostProblem) =>
-  Schema.String.pipe(
-    Schema.filter((text, _, ast) => {
-      const problem = problemOf(text)
-      return problem === null ? undefined : new ParseResult.Type(ast, text, problem)
-    }),
-    Schema.annotations(Hint.make(expected, remedy))
-  )
+  Schema.transformOrFail(Schema.String, Schema.String, {
+    strict: true,
+    decode: (text, _, ast) => {
+      const ascii = HostName.toAscii(text)
+      const problem = ascii === null ? "which is neither a name nor an IP address" : problemOf(ascii)
+      return ascii === null || problem !== null
+        ? Either.left(new ParseResult.Type(ast, text, problem ?? ""))
+        : Either.right(ascii)
+    },
+    encode: Either.right
+  }).pipe(Schema.annotations(Hint.make(expected, remedy)))
 
 const list = <A, I>(item: Schema.Schema<A, I>, of: string, example: string) =>
   Schema.Array(item).annotations(Hint.make(`a list of ${of}`, `write for example ${example}`))
@@ -169,7 +184,7 @@ const NodeTelemetry = Schema.Struct({
 )
 
 const common = {
-  name: name("name", "name: office-1"),
+  name: nameOf("name", "name: office-1"),
   /** Keys and state of this process; nothing else may use it at the same time. */
   stateDir: path("a folder for keys and state", "stateDir: /var/lib/sallyport"),
   admin: maybe(Admin),
@@ -204,9 +219,9 @@ const Ports = list(
 )
 
 const Resource = Schema.Struct({
-  name: name("resource name", "name: intranet"),
+  name: nameOf("resource name", "name: intranet"),
   /** The group of connectors that can reach it. */
-  network: orElse(name("network name", "network: office"), "default"),
+  network: orElse(nameOf("network name", "network: office"), "default"),
   /** Resolved at the connector. */
   address: host(
     "a host name, an IP address, a CIDR or *.NAME, without scheme or port",
@@ -224,11 +239,7 @@ const Resource = Schema.Struct({
   )
 )
 
-const nameOrAll = (what: string, example: string) =>
-  Schema.String.pipe(
-    Schema.filter((text) => text === "*" || isName(text)),
-    Schema.annotations(Hint.make(`the name of a ${what}, or "*" for all`, `write for example ${example}`))
-  )
+const nameOrAll = (what: string, example: string) => name(`the name of a ${what}, or "*" for all`, example, ["*"])
 
 const Rule = Schema.Struct({
   clients: list(nameOrAll("client", "clients: [alice]"), "client names", "clients: [alice]"),
@@ -454,7 +465,7 @@ export const Connector = Schema.Struct({
 
 const Forward = Schema.Struct({
   listen: address("this forward", "listen: \"127.0.0.1:8080\""),
-  resource: name("resource name", "resource: intranet"),
+  resource: nameOf("resource name", "resource: intranet"),
   port: port("the resource's port", "port: 80"),
   protocol: orElse(
     Schema.Literal("tcp").annotations(

@@ -70,8 +70,11 @@ export const targetProblem = (address: string): string | null => {
     const fits = isIP(base) !== 0 && /^\d{1,3}$/.test(bits) && Number(bits) <= most && rest.length === 0
     return fits ? null : "which is not a valid CIDR"
   }
-  if (!address.includes("*")) return hostProblem(address)
-  const suffix = address.slice(2)
+  // A dot at the end means that the connector's search list is not for this name.
+  const bare = address.replace(/(?<=[^.])\.$/, "")
+  if (isIP(bare) !== 0 && bare !== address) return "which is an IP address with a dot behind it"
+  if (!address.includes("*")) return hostProblem(bare)
+  const suffix = bare.slice(2)
   const fits = address.startsWith("*.") && isIP(suffix) === 0 && hostProblem(suffix) === null
   return fits ? null : "whose wildcard is not the whole first label of a name"
 }
