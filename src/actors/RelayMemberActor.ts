@@ -27,7 +27,9 @@ export const Config = Schema.Struct({
   /** What nodes reach this relay by: a name or a literal address. */
   host: Schema.NonEmptyString,
   /** UDP, as nodes see it; 0: the one that was bound. */
-  port: Schema.Int
+  port: Schema.Int,
+  /** How the directory is reached: a proxy's URL, `none`, or `null` if the environment decides. */
+  proxy: Schema.optionalWith(Schema.NullOr(Schema.String), { default: () => null })
 })
 export type Config = typeof Config.Type
 
@@ -85,6 +87,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       port: httpsPort,
       trust,
       carrier: "auto",
+      proxy: config.proxy,
       purpose: "signal",
       identity: node.identity
     })

@@ -7,6 +7,7 @@
 import { RpcClient } from "@effect/rpc"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
 import { Cause, Deferred, Duration, Effect, Option, PubSub, Random, Schema, Stream, SubscriptionRef } from "effect"
+import * as ProxyUrl from "../protocol/ProxyUrl.ts"
 import { HostClock } from "../services/HostClock.ts"
 import * as NodeState from "../services/NodeState.ts"
 import * as RelayAddresses from "../services/RelayAddresses.ts"
@@ -32,7 +33,9 @@ import { type NetworkChange, Stun } from "./StunRpcs.ts"
 
 export const Config = Schema.Struct({
   stateDir: Schema.String,
-  carrier: Schema.Literal("auto", "webtransport", "websocket")
+  carrier: Schema.Literal("auto", "webtransport", "websocket"),
+  /** A proxy's URL, `none`, or `null` if the environment decides. */
+  proxy: Schema.optionalWith(Schema.NullOr(Schema.String), { default: () => null })
 })
 export type Config = typeof Config.Type
 
@@ -79,6 +82,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
     carrier: null,
     relay: `${node.relay.host}:${node.relay.httpsPort}`,
     problem: "first connection under way",
+    reason: null,
+    proxy: proxyOf(node.relay, config.proxy),
     connects: 0
   }
 
@@ -108,6 +113,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
         port: node.relay.httpsPort,
         trust: node.relay.tls,
         carrier: config.carrier,
+        proxy: config.proxy,
         purpose: "signal",
         identity: node.identity
       })
@@ -138,7 +144,14 @@ const make = Effect.fnUntraced(function*(config: Config) {
         Effect.as(Option.none<number>())
       )
       yield* Effect.forkScoped(time.keep(client.Time(), changes))
-      state = { ...state, state: "up", carrier: connected.link.carrier, problem: "", connects: state.connects + 1 }
+      state = {
+        ...state,
+        state: "up",
+        carrier: connected.link.carrier,
+        problem: "",
+        reason: null,
+        connects: state.connects + 1
+      }
       connects.add(connected.link.carrier)
       yield* Effect.logInfo("signaling is up").pipe(
         Effect.annotateLogs({ relay: state.relay, carrier: connected.link.carrier })
@@ -149,10 +162,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
     Effect.ensuring(SubscriptionRef.set(link, Option.none()))
   )
 
-  const onLost = (problem: string, refused: boolean) =>
+  const onLost = (problem: string, refused: boolean, reason: string | null = null) =>
     Effect.suspend(() => {
       const told = state.problem === problem
-      state = { ...state, state: refused ? "refused" : "connecting", problem }
+      state = { ...state, state: refused ? "refused" : "connecting", problem, reason }
       return told
         ? Effect.logDebug("signaling is still down", problem)
         : Effect.logWarning(`signaling is down: ${problem}`)
@@ -166,7 +179,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     if (refused && error.code === UNKNOWN_NODE) {
       yield* PubSub.publish(events, { _tag: "Revoked", node: node.identity.key })
     }
-    yield* onLost(error.message, refused)
+    yield* onLost(error.message, refused, error._tag === "LinkError" ? error.reason : null)
   })
 
   const connect = Effect.gen(function*() {
@@ -267,6 +280,11 @@ const make = Effect.fnUntraced(function*(config: Config) {
 const MAX_RESOURCES = 1000
 
 const isLinkError = (error: unknown): error is RpcClientError => error instanceof RpcClientError
+
+const proxyOf = ({ host, httpsPort }: NodeState.NodeState["relay"], proxy: string | null): string | null => {
+  const choice = LinkClient.proxyOf({ host, port: httpsPort, proxy })
+  return choice._tag === "Proxy" ? `${ProxyUrl.render(choice.proxy)} (${choice.from})` : null
+}
 
 export const actor = Actor.make({
   address: Signaling,

@@ -29,6 +29,10 @@ export const SignalingState = Schema.Struct({
   relay: Schema.String,
   /** Why it is not up; empty when it is. */
   problem: Schema.String,
+  /** The kind of `problem`: the `reason` of a `LinkError`, or `null`. */
+  reason: Schema.NullOr(Schema.String),
+  /** By which proxy the relay is reached, without its login, and where that proxy is named. `null` if there is none. */
+  proxy: Schema.NullOr(Schema.String),
   connects: Schema.Int,
   /** How far this machine's clock is ahead of the directory's, milliseconds. `null` before the first sign-in. */
   clockAheadMs: Schema.NullOr(Schema.Number)

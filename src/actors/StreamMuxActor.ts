@@ -46,6 +46,8 @@ export const Config = Schema.Struct({
   stateDir: Schema.String,
   role: Schema.Literal("client", "connector"),
   carrier: Schema.Literal("auto", "webtransport", "websocket"),
+  /** A proxy's URL, `none`, or `null` if the environment decides. */
+  proxy: Schema.optionalWith(Schema.NullOr(Schema.String), { default: () => null }),
   /** False: peers are told no addresses, and theirs are not tried. */
   direct: Schema.Boolean,
   /** Whether the WebRtcActor runs, which takes browsers. */
@@ -170,6 +172,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     node,
     stateDir: config.stateDir,
     carrier: config.carrier,
+    proxy: config.proxy,
     onFrame: (frame) => router.onLinkFrames(frame)
   })
   const flowOpener = yield* FlowOpener.make({

@@ -108,16 +108,16 @@ const findings = (
       Doctor.diagnose({ status, threads, states: entries.filter((entry) => entry._tag === "State"), now })
   ))
 
-/** Names of relays: they are addresses, too. */
+/** Names of relays and proxies: they are addresses, too. */
 const hostsOf = (config: Config.Config, status: unknown): ReadonlyArray<string> => {
   const own = "advertise" in config ? [config.advertise.host] : []
-  const relay = Option.flatMapNullable(
+  const signaling = Option.flatMapNullable(
     Schema.decodeUnknownOption(Doctor.Status)(status),
-    ({ signaling }) => signaling?.relay
+    (known) => known.signaling
   )
-  return [...own, ...Option.toArray(Option.map(relay, (text) => text.replace(/:\d+$/, "")))].filter((host) =>
-    host !== ""
-  )
+  const relay = Option.map(signaling, (known) => known.relay.replace(/:\d+$/, ""))
+  const proxy = Option.flatMapNullable(signaling, (known) => /:\/\/([^ ]+):\d+/.exec(known.proxy ?? "")?.[1])
+  return [...own, ...Option.toArray(relay), ...Option.toArray(proxy)].filter((host) => host !== "")
 }
 
 /** 32 bytes in base64url: a node key, which tells who it is. */

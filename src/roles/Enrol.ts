@@ -1,9 +1,10 @@
 /** Before anything else a node is enrolled: once, with a token, over a link of its own; after that its state directory suffices. */
-import { Effect, Either, Option, Redacted, Schedule, Schema } from "effect"
+import { Effect, Either, Option, Redacted, Ref, Schedule, Schema } from "effect"
 import type { NodeRole } from "../protocol/Documents.ts"
 import * as EnrolmentToken from "../protocol/EnrolmentToken.ts"
+import * as ProxyUrl from "../protocol/ProxyUrl.ts"
 import * as Signed from "../protocol/Signed.ts"
-import { resolveToken, type TokenSource } from "../services/config/Config.ts"
+import { type ProxySetting, resolveToken, type TokenSource } from "../services/config/Config.ts"
 import * as HostPort from "../services/config/HostPort.ts"
 import * as Enrolment from "../services/Enrolment.ts"
 import { layerNodeIdentity, NodeIdentity } from "../services/Keys.ts"
@@ -21,6 +22,7 @@ export interface Newcomer {
   readonly stateDir: string
   readonly token: TokenSource | null
   readonly carrier: LinkClient.Options["carrier"]
+  readonly proxy?: ProxySetting
   readonly onWaiting?: ((waiting: Waiting) => Effect.Effect<void>) | undefined
 }
 
@@ -33,9 +35,11 @@ export interface Waiting {
 
 export const ensure = Effect.fn("Enrol.ensure")(function*(config: Newcomer) {
   const { carrier, name, onWaiting = () => Effect.void, role, stateDir } = config
+  const proxy = proxyText(config)
   const identity = yield* Effect.provide(NodeIdentity, layerNodeIdentity({ stateDir }))
   const enrolments = Enrolment.make(stateDir)
   const known = yield* enrolments.load(identity.key)
+  if (Option.isSome(known)) yield* tellProxy(known.value.relay, proxy)
   const enrolled = Option.isSome(known) ? known.value : yield* enrol()
   const { membership } = enrolled
   if (membership.role !== role || membership.name !== name) {
@@ -55,26 +59,29 @@ export const ensure = Effect.fn("Enrol.ensure")(function*(config: Newcomer) {
         (bad) => new EnrolFailed({ message: `the enrolment token is not usable: ${bad.message}` })
       )
       const relay = Enrolment.relayOf(token)
+      yield* tellProxy(relay, proxy)
+      const told = yield* Ref.make("")
       const welcome = yield* Effect.scoped(Effect.map(
         LinkClient.connect({
           host: relay.host,
           port: relay.httpsPort,
           trust: relay.tls,
           carrier,
+          proxy,
           purpose: "signal",
           identity,
           enrol: { tokenId: token.id, secret: Redacted.value(token.secret), name, role }
         }),
         (connected) => connected.welcome
       )).pipe(
-        Effect.tapError((error) =>
-          Effect.zipRight(
-            Effect.logWarning(`not enrolled yet: ${error.message}`),
-            onWaiting({
-              relay: HostPort.render({ host: relay.host, port: relay.httpsPort }),
-              problem: `not enrolled yet: ${error.message}`
-            })
-          )
+        // Logged once for each cause, not once for each try.
+        Effect.tapError(({ message, reason }) =>
+          Effect.gen(function*() {
+            const problem = `not enrolled yet${UNSENT.test(reason) ? ", and the token is not spent" : ""}: ${message}`
+            const before = yield* Ref.getAndSet(told, problem)
+            yield* before === problem ? Effect.logDebug(problem) : Effect.logWarning(problem)
+            yield* onWaiting({ relay: HostPort.render({ host: relay.host, port: relay.httpsPort }), problem })
+          })
         ),
         Effect.retry({ schedule: RETRY, while: ({ reason }) => TRANSIENT.has(reason) })
       )
@@ -86,4 +93,39 @@ export const ensure = Effect.fn("Enrol.ensure")(function*(config: Newcomer) {
   }
 })
 
-const TRANSIENT: ReadonlySet<string> = new Set(["unreachable", "timed_out", "lost", "carrier_refused", "tls_failed"])
+/**
+ * What may pass without anybody touching this node: its network, the relay, or what stands between. A captive portal or a wrong
+ * clock is no reason to give up, and the token goes to nobody before the relay has proved itself.
+ */
+const TRANSIENT: ReadonlySet<string> = new Set([
+  "unreachable",
+  "timed_out",
+  "lost",
+  "carrier_refused",
+  "tls_failed",
+  "tls_untrusted",
+  "tls_intercepted",
+  "proxy_refused"
+])
+
+/** What threads are told of `proxy`. */
+export const proxyText = ({ proxy }: { readonly proxy?: ProxySetting }): string | null =>
+  proxy === null || proxy === undefined ? null : Redacted.value(proxy)
+
+/** Reasons for which nobody was shown the token. */
+const UNSENT = /^(tls|proxy)_|^unreachable$/
+
+/** Says by which proxy the relay is reached. Fails if one is asked for that cannot be used. */
+const tellProxy = ({ host, httpsPort }: Enrolment.Relay, proxy: string | null) => {
+  const choice = LinkClient.proxyOf({ host, port: httpsPort, proxy })
+  if (choice._tag === "Unusable") return Effect.fail(new EnrolFailed({ message: choice.message }))
+  if (choice._tag === "Direct") return Effect.void
+  const by = ProxyUrl.render(choice.proxy)
+  const told = Effect.logInfo("the relay is reached by a proxy").pipe(
+    Effect.annotateLogs({ proxy: by, from: choice.from })
+  )
+  const { oddity } = choice.proxy
+  return oddity === null
+    ? told
+    : Effect.zipRight(told, Effect.logWarning(`the proxy's URL in ${choice.from}: ${oddity}`))
+}

@@ -22,7 +22,15 @@ export const start = Effect.fnUntraced(function*(
     { key: "listen.udp", protocol: "udp", at: listen.udp },
     { key: "listen.stunAlternate", protocol: "udp", at: listen.stunAlternate }
   ])
-  const { relay } = yield* Enrol.ensure({ role: "relay", name, stateDir, token, carrier: "auto", onWaiting })
+  const { relay } = yield* Enrol.ensure({
+    role: "relay",
+    name,
+    stateDir,
+    token,
+    carrier: "auto",
+    proxy: config.proxy,
+    onWaiting
+  })
   const supervisor = yield* Threads.start({
     config,
     telemetry,
@@ -36,7 +44,13 @@ export const start = Effect.fnUntraced(function*(
         stunAlternate: listen.stunAlternate ?? null,
         turn: null
       },
-      [RelayMember.name]: { stateDir, name, host: advertise.host, port: advertise.udp }
+      [RelayMember.name]: {
+        stateDir,
+        name,
+        host: advertise.host,
+        port: advertise.udp,
+        proxy: Enrol.proxyText(config)
+      }
     }
   })
   const forwarder = supervisor.ref(RelayForwarder)

@@ -39,11 +39,13 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
   yield* Platform.check()
   yield* ListenCheck.check(listenersOf(config)) // before the token is used
   const { membership, relay } = yield* Enrol.ensure({ ...config, onWaiting: options.onWaiting })
+  const proxy = Enrol.proxyText(config)
   const webRtc = config.webrtc === "auto" && config.path === "auto"
   const muxConfig = (doors: ReturnType<typeof doorsOf>) => ({
     stateDir,
     role,
     carrier,
+    proxy,
     direct: config.path === "auto",
     webRtc,
     udpPort: config.udp.port,
@@ -53,7 +55,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
   })
   const configs: Record<string, unknown> = {
     [WebRtc.name]: { stateDir, role, iceServers: config.iceServers },
-    [Signaling.name]: { stateDir, carrier },
+    [Signaling.name]: { stateDir, carrier, proxy },
     [Relay.name]: { stateDir },
     [Stun.name]: { portMapping: config.path === "auto" ? config.portMapping : "off", ...config.udp },
     [StreamMux.name]: muxConfig(doorsOf(config))

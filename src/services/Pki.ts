@@ -7,6 +7,7 @@ import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject,
 import { fromBytes, type NodeKey, toBytes } from "../protocol/NodeKey.ts"
 import type * as CertificateWriter from "./CertificateWriter.ts"
 import { randomBytes, rawPublicKey, sha256, spkiOf } from "./Crypto.ts"
+import * as Printable from "./telemetry/Printable.ts"
 
 const DAY_MS = 86_400_000
 /** For nodes whose clock is behind. */
@@ -35,7 +36,7 @@ export const issueLeaf = Effect.fn("Pki.issueLeaf")(function*(
     signer: options.issuer,
     publicKey,
     serial: randomBytes(SERIAL_BYTES),
-    issuer: "sallyport relay",
+    issuer: RELAY_ISSUER,
     subject: "sallyport relay leaf",
     notBefore: new Date(notBefore),
     notAfter: new Date(notAfter),
@@ -94,6 +95,32 @@ export const checkLeaf = (der: Uint8Array, pin: NodeKey): Either.Either<void, Le
   }
   return Either.void
 }
+
+/** What a certificate says of itself, cut and made printable: anybody may have written it. */
+export interface Shown {
+  readonly subject: string
+  readonly issuer: string
+  /** Whether it is written as relays write theirs, although with another key. */
+  readonly isOfRelay: boolean
+}
+
+export const describe = (der: Uint8Array): Shown => {
+  const leaf = parse(der)
+  const nameOf = (lines: string | undefined) => {
+    const name = /^(?:CN|O)=(.*)$/m.exec(lines ?? "")?.[1] ?? ""
+    return name === "" ? "nobody by name" : Printable.text(name.slice(0, MAX_SHOWN_CHARS))
+  }
+  const names = /DNS:([^,\s"]+)/.exec(leaf?.subjectAltName ?? "")?.[1]
+  return {
+    subject: names === undefined ? nameOf(leaf?.subject) : Printable.text(names.slice(0, MAX_SHOWN_CHARS)),
+    issuer: nameOf(leaf?.issuer),
+    isOfRelay: leaf !== null && leaf.issuer === `CN=${RELAY_ISSUER}`
+  }
+}
+
+const RELAY_ISSUER = "sallyport relay"
+/** Longest name that is shown, of the 64 KiB that one may have. */
+const MAX_SHOWN_CHARS = 80
 
 export type BadCertificate = { readonly _tag: "BadCertificate"; readonly message: string }
 

@@ -69,6 +69,30 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     /^actor streamMux is waiting: its thread data is restarting: EMFILE: too many open files$/,
     /log/
   ],
+  [
+    "a sign-in page answers in the relay's place",
+    status({
+      signaling: { state: "connecting", relay: "r:443", problem: "another server answered", reason: "tls_intercepted" }
+    }),
+    "broken",
+    /another server answered/,
+    /sign in/
+  ],
+  [
+    "the proxy wants another login",
+    status({
+      signaling: {
+        state: "connecting",
+        relay: "r:443",
+        problem: "did not accept",
+        reason: "proxy_login",
+        proxy: "http://p:1 (HTTPS_PROXY)"
+      }
+    }),
+    "broken",
+    /by the proxy http:\/\/p:1 \(HTTPS_PROXY\): did not accept/,
+    /password/
+  ],
   ["no leg is bound", status({ leg: { kind: null, reason: "no answer" } }), "broken", /no answer/, /UDP or HTTPS/],
   [
     "this machine's clock is behind",

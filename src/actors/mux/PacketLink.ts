@@ -29,6 +29,7 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly node: NodeState
   readonly stateDir: string
   readonly carrier: "auto" | "webtransport" | "websocket"
+  readonly proxy: string | null
   /** Whole relayed frames; valid only during the call. */
   readonly onFrame: (frame: Uint8Array) => void
 }) {
@@ -52,6 +53,7 @@ export const make = Effect.fnUntraced(function*(options: {
       port: node.relay.httpsPort,
       trust: node.relay.tls,
       carrier: options.carrier,
+      proxy: options.proxy,
       http3,
       purpose: "relay",
       identity: node.identity

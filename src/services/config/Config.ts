@@ -40,6 +40,9 @@ export type AdminEndpoint =
     readonly allowHosts: ReadonlyArray<string>
   }
 
+/** `null`: the environment decides. It may hold a login. */
+export type ProxySetting = Redacted.Redacted | null
+
 export type TokenSource = Redacted.Redacted | { readonly file: string } | { readonly env: string }
 
 type Settled<A> = Omit<A, "admin" | "telemetry"> & {
@@ -53,13 +56,15 @@ export type RelayConfig = Settled<Omit<typeof Relay.Type, "advertise" | "tls">> 
   readonly tls: { readonly cert: string; readonly key: string } | null
 }
 /** A relay that has joined another one. In its file the role is relay, and `join` tells it from the first one. */
-export type ForwarderConfig = Settled<Omit<typeof Forwarder.Type, "role" | "join" | "advertise">> & {
+export type ForwarderConfig = Settled<Omit<typeof Forwarder.Type, "role" | "join" | "advertise" | "proxy">> & {
   readonly role: "forwarder"
+  readonly proxy: ProxySetting
   /** Needed until it has joined, and never after. */
   readonly token: TokenSource
   readonly advertise: { readonly host: string; readonly udp: number }
 }
-type Node<A> = Settled<Omit<A, "token">> & {
+type Node<A> = Settled<Omit<A, "token" | "proxy">> & {
+  readonly proxy: ProxySetting
   readonly token: TokenSource | null
   readonly telemetry: { readonly report: boolean }
 }
@@ -250,7 +255,7 @@ const settle = (file: ConfigFile, baseDir: string): Config => {
   if ("join" in file) {
     const { join, ...rest } = file
     const advertise = { udp: file.listen.udp.port, ...file.advertise }
-    return { ...rest, ...shared, role: "forwarder", token: tokenOf(join), advertise }
+    return { ...rest, ...shared, role: "forwarder", token: tokenOf(join), proxy: file.proxy ?? null, advertise }
   }
   if (file.role === "relay") {
     const { https, udp } = file.listen
@@ -259,7 +264,7 @@ const settle = (file: ConfigFile, baseDir: string): Config => {
     return { ...file, ...shared, advertise, tls }
   }
   const token = file.token === undefined ? null : tokenOf(file.token)
-  const own = { ...shared, token, telemetry: telemetryOf(file.telemetry) }
+  const own = { ...shared, token, proxy: file.proxy ?? null, telemetry: telemetryOf(file.telemetry) }
   return file.role === "client" ? { ...file, ...own, socks5: file.socks5 ?? null } : { ...file, ...own }
 }
 

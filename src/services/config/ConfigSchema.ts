@@ -3,6 +3,8 @@ import { Either, ParseResult, Redacted, Schema } from "effect"
 import { isIP } from "node:net"
 import { PortRange } from "../../protocol/Documents.ts"
 import * as HostName from "../../protocol/HostName.ts"
+import * as IpBlock from "../../protocol/IpBlock.ts"
+import * as ProxyUrl from "../../protocol/ProxyUrl.ts"
 import * as TurnPeers from "../../protocol/TurnPeers.ts"
 import * as Hint from "./Hint.ts"
 import * as HostPort from "./HostPort.ts"
@@ -106,6 +108,23 @@ const Token = Schema.Union(
   "write for example token: {file: token.txt}, with what `sallyport token create` printed in that file",
   { secret: true }
 ))
+
+/** Redacted, since it may hold a login. */
+const Proxy = Schema.transformOrFail(Schema.String, Schema.RedactedFromSelf(Schema.String), {
+  strict: true,
+  decode: (text, _, ast) =>
+    text === "none" ? Either.right(Redacted.make(text)) : Either.mapBoth(ProxyUrl.parse(text), {
+      onLeft: (problem) => new ParseResult.Type(ast, text, `which ${problem}`),
+      onRight: () => Redacted.make(text)
+    }),
+  encode: (text) => Either.right(Redacted.value(text))
+}).pipe(
+  Schema.annotations(Hint.make(
+    "the URL of an HTTP, HTTPS or SOCKS 5 proxy, or none",
+    "write for example proxy: \"http://proxy.example.com:3128\"",
+    { secret: true }
+  ))
+)
 
 const Admin = Schema.Union(
   Schema.String.pipe(
@@ -297,7 +316,7 @@ const Turn = Schema.Struct({
   allowPeers: orElse(
     list(
       Schema.String.pipe(
-        Schema.filter((text) => TurnPeers.parseBlock(text) !== null),
+        Schema.filter((text) => IpBlock.parse(text) !== null),
         Schema.annotations(Hint.make("an IP address or a CIDR", "write for example allowPeers: [10.1.0.0/16]"))
       ),
       "IP addresses and CIDRs",
@@ -353,6 +372,8 @@ export const Forwarder = Schema.Struct({
   ...common,
   /** The token that let it join. The key says what this relay is, so it stays. */
   join: Token,
+  /** How the directory's HTTPS port is reached; as for nodes. */
+  proxy: maybe(Proxy),
   listen: Schema.Struct(listenUdp).annotations(
     Hint.make("a mapping with udp", "write for example listen: {udp: \"0.0.0.0:3478\"}")
   ),
@@ -422,6 +443,8 @@ const node = {
   ...common,
   telemetry: orElse(NodeTelemetry, { sample: 1, report: false }),
   token: maybe(Token),
+  /** How the relay's HTTPS port is reached. Left out, the environment's HTTPS_PROXY, ALL_PROXY and NO_PROXY say it. */
+  proxy: maybe(Proxy),
   carrier: orElse(choice("carrier: auto", "auto", "webtransport", "websocket"), "auto"),
   /** `relay`: never direct, so that peers do not learn this node's addresses. */
   path: orElse(choice("path: auto", "auto", "relay"), "auto"),

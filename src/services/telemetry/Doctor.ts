@@ -52,6 +52,8 @@ export const Status = Schema.Struct({
         state: Schema.String,
         relay: Schema.String,
         problem: Schema.String,
+        reason: Schema.optional(Schema.NullOr(Schema.String)),
+        proxy: Schema.optional(Schema.NullOr(Schema.String)),
         clockAheadMs: Schema.optional(Schema.NullOr(Schema.Number))
       })
     )
@@ -158,14 +160,29 @@ const LEG_REMEDY: Readonly<Record<string, string>> = {
   no_udp: "to relay faster, set listen.udp and advertise.udp at the relay"
 }
 
+/** Code and remedy where the reason of a failed connection says more than that there is none. */
+const UNREACHED: Readonly<Record<string, readonly [code: string, remedy: string]>> = {
+  proxy_refused: ["proxy_refuses", "let this machine reach the relay's HTTPS port through the proxy, or correct proxy"],
+  proxy_login: ["proxy_login", "correct the user and the password in the proxy's URL"],
+  proxy_unusable: ["proxy_unusable", "correct the proxy's URL, or write proxy: none"],
+  tls_intercepted: [
+    "relay_intercepted",
+    "open a web page to sign in to this network, or have the relay exempted from TLS inspection; the node goes on by itself"
+  ]
+}
+
 const ofRelayLink = ({ leg, nodes, signaling }: Status): ReadonlyArray<Finding> => {
   const found: Array<Finding> = []
   if (signaling && signaling.state !== "up") {
+    const [code, remedy] = UNREACHED[signaling.reason ?? ""] ?? []
+    const by = signaling.proxy === null || signaling.proxy === undefined ? "" : ` by the proxy ${signaling.proxy}`
     found.push(
       broken(
-        signaling.state === "refused" ? "relay_refuses" : "relay_unreachable",
-        `the relay ${signaling.relay} is not connected: ${signaling.problem}`,
-        signaling.state === "refused"
+        signaling.state === "refused" ? "relay_refuses" : code ?? "relay_unreachable",
+        `the relay ${signaling.relay} is not connected${by}: ${signaling.problem}`,
+        remedy !== undefined
+          ? remedy
+          : signaling.state === "refused"
           ? "enrol this node anew: sallyport token create on the relay, then token in this configuration and an empty stateDir"
           : "see that the relay runs and that this machine reaches its HTTPS port"
       )

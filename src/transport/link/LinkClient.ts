@@ -2,6 +2,7 @@
 import { Duration, Effect, Schema, type Scope } from "effect"
 import type { RelayTrust } from "../../protocol/EnrolmentToken.ts"
 import type { Enrol, Purpose } from "../../protocol/LinkHandshake.ts"
+import * as ProxyUrl from "../../protocol/ProxyUrl.ts"
 import * as ClientHandshake from "./ClientHandshake.ts"
 import { type CarrierLink, type Link, LinkEnded } from "./Link.ts"
 import * as TlsDial from "./TlsDial.ts"
@@ -10,7 +11,9 @@ import * as WebSocketCarrier from "./WebSocketCarrier.ts"
 import * as WebTransportCarrier from "./WebTransportCarrier.ts"
 
 /**
- * `tls_pin_mismatch`: somebody else answered. `tls_untrusted`: the certificate is out of its dates or of no known authority.
+ * `proxy_refused`: the proxy answered no, or is none. `proxy_login`: it wants another login. `proxy_unusable`: its URL is wrong.
+ * `tls_pin_mismatch`: another relay answered. `tls_intercepted`: something answered that is no relay, such as a captive portal.
+ * `tls_untrusted`: the certificate is out of its dates or of no known authority.
  * `carrier_refused`: HTTP said no, `code` is its status (503: full, try later). `handshake_refused`: the relay knows who asks and
  * says no, `code` is its word. `lost`: the connection broke under way.
  */
@@ -18,8 +21,11 @@ export class LinkError extends Schema.TaggedError<LinkError>()("LinkError", {
   reason: Schema.Literal(
     "unreachable",
     "proxy_refused",
+    "proxy_login",
+    "proxy_unusable",
     "tls_failed",
     "tls_untrusted",
+    "tls_intercepted",
     "tls_pin_mismatch",
     "carrier_refused",
     "handshake_refused",
@@ -50,8 +56,8 @@ export interface Options {
   readonly enrol?: Enrol | undefined
   /** From the first packet to the Welcome. */
   readonly deadline?: Duration.DurationInput
-  /** `http://host:port`; undefined: what HTTPS_PROXY and NO_PROXY say. */
-  readonly proxy?: string | undefined
+  /** The configuration's `proxy`: a URL, `none`, or `null` if the environment decides. */
+  readonly proxy?: string | null
 }
 
 export interface Connected {
@@ -84,11 +90,13 @@ const HEAD_START_MS = 300
 type Opened = Omit<Connected, "welcome"> & { readonly link: CarrierLink }
 
 const open = async (options: Options, signal: AbortSignal): Promise<Connected> => {
-  const proxy = options.proxy ?? TlsDial.proxyFor(options.host, process.env)
+  const choice = proxyOf(options)
+  if (choice._tag === "Unusable") throw new LinkError({ reason: "proxy_unusable", message: choice.message })
+  const proxy = choice._tag === "Proxy" ? choice.proxy : null
   const overTcp = options.carrier === "webtransport" ? WEBTRANSPORT : WEBSOCKET
-  const tcp = (signal: AbortSignal) => openTcp({ ...options, proxy }, overTcp, signal)
+  const tcp = (signal: AbortSignal) => openTcp(options, proxy, overTcp, signal)
   const http3 = (signal: AbortSignal) => openHttp3(options, signal)
-  const ways = isHttp3Wanted(options) && proxy === undefined ? [http3, tcp] : [tcp]
+  const ways = isHttp3Wanted(options) && proxy === null ? [http3, tcp] : [tcp]
   const discard = ({ link }: Opened) => link.destroy("another carrier was faster")
   const { link, localHost } = await Ways.firstOf(ways.map((open) => ({ open, discard })), HEAD_START_MS, signal)
   const abort = () => link.destroy("given up")
@@ -104,6 +112,10 @@ const open = async (options: Options, signal: AbortSignal): Promise<Connected> =
   }
 }
 
+/** By which proxy a relay is reached; what is told to people, too. */
+export const proxyOf = ({ host, port, proxy }: Pick<Options, "host" | "port" | "proxy">): ProxyUrl.Choice =>
+  ProxyUrl.choose({ setting: proxy ?? null, env: process.env, host, port })
+
 const isHttp3Wanted = ({ carrier, http3, purpose }: Options): boolean =>
   (carrier === "webtransport" && http3 !== false) || (carrier === "auto" && purpose === "relay" && http3 === true)
 
@@ -111,7 +123,8 @@ const WEBSOCKET = { alpn: "http/1.1", open: WebSocketCarrier.open } as const
 const WEBTRANSPORT = { alpn: "h2", open: WebTransportCarrier.open } as const
 
 const openTcp = async (
-  { host, lastAddresses, port, proxy, purpose, trust }: Options,
+  { host, lastAddresses, port, purpose, trust }: Options,
+  proxy: ProxyUrl.ProxyUrl | null,
   carrier: typeof WEBSOCKET | typeof WEBTRANSPORT,
   signal: AbortSignal
 ): Promise<Opened> => {
@@ -149,6 +162,7 @@ const timedOut = ({ host, port }: Options) =>
 
 const linkError = (error: unknown, { host, port }: Options): LinkError => {
   const where = TlsDial.authorityOf(host, port)
+  if (error instanceof LinkError) return error
   if (error instanceof TlsDial.DialFailed) {
     return new LinkError({ reason: error.reason, code: error.code, message: error.message })
   }

@@ -1,12 +1,14 @@
-/** TCP (through an HTTP proxy where there is one), TLS 1.3, and the check of who answered, on the very socket that is then used. */
+/** TCP (through a proxy where there is one), TLS 1.3, and the check of who answered, on the very socket that is then used. */
 import { Either } from "effect"
 import * as dns from "node:dns"
-import * as http from "node:http"
 import * as net from "node:net"
+import type { Duplex } from "node:stream"
 import * as tls from "node:tls"
 import type { RelayTrust } from "../../protocol/EnrolmentToken.ts"
+import type { ProxyUrl } from "../../protocol/ProxyUrl.ts"
 import * as Crypto from "../../services/Crypto.ts"
 import * as Pki from "../../services/Pki.ts"
+import * as ProxyDial from "./ProxyDial.ts"
 
 export interface Target {
   /** A name or an IP literal, without brackets. */
@@ -16,14 +18,20 @@ export interface Target {
   readonly lastAddresses?: ReadonlyArray<string> | undefined
   readonly trust: RelayTrust
   readonly alpn: "h2" | "http/1.1"
-  /** `http://[user:password@]host:port` of a proxy that allows CONNECT. */
-  readonly proxy?: string | undefined
+  readonly proxy?: ProxyUrl | null
 }
 
-/** `reason` is LinkError's; `code` is the system's, TLS's or HTTP's. */
+/** `reason` is LinkError's; `code` is the system's, TLS's or the proxy's. */
 export class DialFailed extends Error {
   override readonly name = "DialFailed"
-  readonly reason: "unreachable" | "proxy_refused" | "tls_failed" | "tls_untrusted" | "tls_pin_mismatch"
+  readonly reason:
+    | "unreachable"
+    | "proxy_refused"
+    | "proxy_login"
+    | "tls_failed"
+    | "tls_untrusted"
+    | "tls_intercepted"
+    | "tls_pin_mismatch"
   readonly code: string
   constructor(reason: DialFailed["reason"], code: string, message: string) {
     super(message)
@@ -51,7 +59,13 @@ export const dial = async (target: Target, signal: AbortSignal): Promise<Dialled
     const checked = Pki.checkLeaf(der, target.trust.key)
     if (Either.isLeft(checked)) {
       const { message, reason } = checked.left
-      return refuse(new DialFailed(reason === "foreign" ? "tls_pin_mismatch" : "tls_untrusted", reason, message))
+      if (reason !== "foreign") return refuse(new DialFailed("tls_untrusted", reason, message))
+      const shown = Pki.describe(der)
+      return refuse(
+        shown.isOfRelay
+          ? new DialFailed("tls_pin_mismatch", reason, message)
+          : new DialFailed("tls_intercepted", reason, intercepted(target, shown))
+      )
     }
   }
   return { socket, certSha256: Crypto.sha256(der) }
@@ -63,10 +77,28 @@ const leafDerOf = (socket: tls.TLSSocket): Uint8Array | undefined => {
   return raw === undefined || raw.length === 0 ? undefined : raw
 }
 
-const connectTcp = (target: Target, signal: AbortSignal): Promise<net.Socket> =>
-  target.proxy === undefined
+/** What a captive portal shows, or a firewall that opens TLS. `tls_pin_mismatch` is for what another relay shows. */
+const intercepted = ({ host, port }: Target, { issuer, subject }: Pki.Shown): string =>
+  `another server answered in place of the relay ${
+    authorityOf(host, port)
+  }: its certificate is for ${subject}, issued by ${issuer}; ` +
+  "if this network has a sign-in page, sign in there; if a firewall opens TLS here, exempt the relay from that"
+
+const connectTcp = (target: Target, signal: AbortSignal): Promise<Duplex> =>
+  target.proxy === null || target.proxy === undefined
     ? connectDirect(target, signal)
-    : connectByProxy(target, target.proxy, signal)
+    : ProxyDial.open(target.proxy, target, signal).catch((error: unknown) => {
+      throw error instanceof ProxyDial.ProxyFailed
+        ? new DialFailed(PROXY_REASONS[error.reason], error.code, error.message)
+        : error
+    })
+
+const PROXY_REASONS = {
+  unreachable: "unreachable",
+  login: "proxy_login",
+  refused: "proxy_refused",
+  unlike: "proxy_refused"
+} as const
 
 /** A resolver that needs longer is dead, or as good as that. */
 const RESOLVER_PATIENCE_MS = 2_000
@@ -109,40 +141,7 @@ const unreachable = (where: string, error: NodeJS.ErrnoException) =>
     }); check the relay's host and port, that it runs, and this machine's network`
   )
 
-const connectByProxy = (target: Target, proxy: string, signal: AbortSignal): Promise<net.Socket> =>
-  new Promise((resolve, reject) => {
-    const url = new URL(proxy)
-    const authority = authorityOf(target.host, target.port)
-    const login = decodeURIComponent(`${url.username}:${url.password}`)
-    const request = http.request({
-      host: url.hostname.replace(/^\[|\]$/g, ""),
-      port: url.port === "" ? 80 : Number(url.port),
-      method: "CONNECT",
-      path: authority,
-      agent: false,
-      signal,
-      headers: {
-        host: authority,
-        ...(login !== ":" && { "proxy-authorization": `Basic ${Buffer.from(login).toString("base64")}` })
-      }
-    })
-    request.once("error", (error) => reject(unreachable(`the proxy ${url.host}`, error)))
-    request.once("connect", (response, socket, head) => {
-      if (response.statusCode === 200 && head.length === 0) return resolve(socket)
-      socket.destroy()
-      const status = response.statusCode ?? 0
-      reject(
-        new DialFailed(
-          "proxy_refused",
-          `${status}`,
-          `the proxy ${url.host} refused ${authority} (${status}); allow it there`
-        )
-      )
-    })
-    request.end()
-  })
-
-const startTls = (tcp: net.Socket, target: Target, signal: AbortSignal): Promise<tls.TLSSocket> =>
+const startTls = (tcp: Duplex, target: Target, signal: AbortSignal): Promise<tls.TLSSocket> =>
   new Promise((resolve, reject) => {
     const socket = tls.connect({
       socket: tcp,
@@ -208,16 +207,3 @@ export const untimelyText = (hasExpired: boolean): string => {
 /** As in URLs: an IPv6 literal in brackets. */
 export const authorityOf = (host: string, port: number): string =>
   host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`
-
-/** What the usual variables say about `host`: HTTPS_PROXY, ALL_PROXY, and NO_PROXY with names, suffixes and "*". */
-export const proxyFor = (host: string, env: Readonly<Record<string, string | undefined>>): string | undefined => {
-  const value = (name: string) => env[name.toLowerCase()] || env[name] || undefined
-  const proxy = value("HTTPS_PROXY") ?? value("ALL_PROXY")
-  if (proxy === undefined || host === "localhost" || host === "127.0.0.1" || host === "::1") return undefined
-  const except = (value("NO_PROXY") ?? "").split(",").map((entry) => entry.trim().replace(/^\*?\./, "")).filter((
-    entry
-  ) => entry !== "")
-  if (except.some((entry) => entry === "*" || host === entry || host.endsWith(`.${entry}`))) return undefined
-  const withScheme = proxy.includes("://") ? proxy : `http://${proxy}`
-  return withScheme.startsWith("http://") && URL.canParse(withScheme) ? withScheme : undefined
-}
