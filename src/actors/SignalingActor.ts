@@ -7,6 +7,7 @@
 import { RpcClient } from "@effect/rpc"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
 import { Cause, Deferred, Duration, Effect, Option, PubSub, Random, Schema, Stream, SubscriptionRef } from "effect"
+import { IdleCuts } from "../protocol/IdleCuts.ts"
 import * as ProxyUrl from "../protocol/ProxyUrl.ts"
 import { HostClock } from "../services/HostClock.ts"
 import * as NodeState from "../services/NodeState.ts"
@@ -65,6 +66,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const time = yield* TimeKeeper.make({ hostMs, onLearned: (event) => PubSub.publish(events, event) })
   const snapshot = new LastSnapshot()
   const invitations = new Invitations()
+  const idleCuts = new IdleCuts()
   const connects = new Metrics.Counts<string>()
   const self = yield* Self.Self
   yield* self.exposeMetrics(() => [
@@ -84,7 +86,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
     problem: "first connection under way",
     reason: null,
     proxy: proxyOf(node.relay, config.proxy),
-    connects: 0
+    connects: 0,
+    keepaliveMs: null
   }
 
   /**
@@ -100,6 +103,19 @@ const make = Effect.fnUntraced(function*(config: Config) {
   })
 
   const answered = ({ session }: { readonly session: SessionId }) => Effect.sync(() => invitations.answered(session))
+
+  const onCut = (idleMs: number) =>
+    Effect.suspend(() => {
+      const found = idleCuts.onCut(idleMs)
+      if (found === null) return Effect.void
+      state = { ...state, keepaliveMs: found.gapMs }
+      return Effect.logWarning(
+        `something between this node and the relay ends connections that are idle for ${
+          seconds(found.idleMs)
+        }, so the node ` +
+          `speaks every ${seconds(found.gapMs)} now; a balancer before the relay should allow 60 s`
+      )
+    })
 
   /** One link from its making to its end; answers with how long to wait if the relay has asked for it. */
   const live = Effect.fnUntraced(
@@ -120,7 +136,11 @@ const make = Effect.fnUntraced(function*(config: Config) {
       const overtaken = Effect.as(Stream.runHead(changes), null) // it may be waiting for answers to an address that is gone
       const connected = yield* Effect.raceFirst(connecting, overtaken)
       if (connected === null) return Option.some(MOVED_DELAY_MS)
-      const protocol = yield* RpcOverLink.makeClient(connected.link, { checks: changes })
+      const protocol = yield* RpcOverLink.makeClient(connected.link, {
+        checks: changes,
+        pingEvery: Duration.millis(idleCuts.gapMs),
+        onCut
+      })
       const moved = changes.pipe(
         Stream.filter(({ hosts }) => !hosts.includes(connected.localHost)),
         Stream.runHead,
@@ -207,7 +227,12 @@ const make = Effect.fnUntraced(function*(config: Config) {
   yield* Self.fork(
     Stream.runForEach(
       stun.subscribe((client) => client.NetworkChanges()),
-      (change) => PubSub.publish(networkChanges, change)
+      (change) =>
+        Effect.suspend(() => {
+          idleCuts.onNetworkChange()
+          state = { ...state, keepaliveMs: null }
+          return PubSub.publish(networkChanges, change)
+        })
     )
   )
 
@@ -280,6 +305,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
 const MAX_RESOURCES = 1000
 
 const isLinkError = (error: unknown): error is RpcClientError => error instanceof RpcClientError
+
+const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`
 
 const proxyOf = ({ host, httpsPort }: NodeState.NodeState["relay"], proxy: string | null): string | null => {
   const choice = LinkClient.proxyOf({ host, port: httpsPort, proxy })

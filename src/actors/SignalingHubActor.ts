@@ -19,11 +19,13 @@ import {
   Schema,
   Stream
 } from "effect"
+import { proxiedName } from "../protocol/LinkHandshake.ts"
 import type { NodeKey } from "../protocol/NodeKey.ts"
 import type { RelayPoint } from "../protocol/RelayPoint.ts"
 import * as Signed from "../protocol/Signed.ts"
 import * as AppPage from "../services/AppPage.ts"
 import * as Authority from "../services/Authority.ts"
+import * as Crypto from "../services/Crypto.ts"
 import * as Directory from "../services/Directory.ts"
 import * as DirectoryClock from "../services/DirectoryClock.ts"
 import * as RelayTls from "../services/RelayTls.ts"
@@ -65,6 +67,9 @@ export const Config = Schema.Struct({
   /** As nodes are told; 0 for a port stands for the one that was bound. */
   advertise: RelayInfo,
   tls: Schema.NullOr(Schema.Struct({ cert: Schema.String, key: Schema.String })),
+  /** Addresses and CIDRs of balancers that speak the PROXY protocol, and of reverse proxies that end TLS; `null`: there are none. */
+  proxyProtocol: Schema.optionalWith(Schema.Array(Schema.String), { default: () => [] }),
+  behindProxy: Schema.optionalWith(Schema.NullOr(Schema.Array(Schema.String)), { default: () => null }),
   /** Whether the forwarder was told to offer TURN. */
   turn: Schema.Boolean,
   /** Whether people's page is at `/app`. */
@@ -115,7 +120,9 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
     function*(peer: LinkServer.Peer) {
       const key = peer.nodeKey
       const { enrol } = peer
-      if (peer.purpose === "browser" && tls.trust._tag === "Pin") return yield* noBrowser(NEEDS_CA)
+      if (peer.purpose === "browser" && tls.trust._tag === "Pin" && config.behindProxy === null) {
+        return yield* noBrowser(NEEDS_CA)
+      }
       if (enrol !== undefined) {
         const { secret, tokenId } = enrol
         const onlyAs = peer.purpose === "browser" ? "client" : enrol.role ?? null
@@ -443,6 +450,8 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
     host: config.https.host,
     port: config.https.port,
     gate: config.gate ?? undefined,
+    fronts: { proxyProtocol: config.proxyProtocol, reverseProxies: config.behindProxy ?? [] },
+    proxiedHash: config.behindProxy === null ? undefined : Crypto.sha256(proxiedName(config.advertise.host)),
     tls: yield* tls.current,
     tlsChanges: tls.changes,
     authenticate,

@@ -34,6 +34,8 @@ export const SignalingState = Schema.Struct({
   /** By which proxy the relay is reached, without its login, and where that proxy is named. `null` if there is none. */
   proxy: Schema.NullOr(Schema.String),
   connects: Schema.Int,
+  /** How often this node speaks because something on the way ends idle connections early; `null` if nothing does. */
+  keepaliveMs: Schema.NullOr(Schema.Number),
   /** How far this machine's clock is ahead of the directory's, milliseconds. `null` before the first sign-in. */
   clockAheadMs: Schema.NullOr(Schema.Number)
 })

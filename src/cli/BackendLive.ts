@@ -44,10 +44,10 @@ export const layer: Layer.Layer<Backend> = Layer.succeed(Backend, {
       if (https === 0) {
         return yield* failure("the relay's port is chosen at each start, so no token can name it; set advertise.https")
       }
-      const { tokenText } = yield* Effect.promise(() => import("../services/RelayKeys.ts"))
+      const { tokenText, trustOf } = yield* Effect.promise(() => import("../services/RelayKeys.ts"))
       const keys = yield* keysOf(relay)
       const token = yield* orError((yield* directoryOf(relay)).createToken(wanted))
-      return tokenText({ keys, host, httpsPort: https, publicTls: relay.tls !== null, token })
+      return tokenText({ keys, host, httpsPort: https, trust: trustOf(relay, keys), token })
     })),
   netcheck: (server) =>
     Effect.flatMap(Effect.promise(() => import("../roles/Netcheck.ts")), ({ run }) => orError(run(server))),

@@ -76,6 +76,8 @@ const partsOf = (config: Config.Config) => {
       return {
         ...common,
         publicTls: config.tls !== null,
+        behindProxy: config.behindProxy !== null,
+        proxyProtocol: config.proxyProtocol.length > 0,
         turn: config.turn !== undefined,
         resources: config.resources.length,
         rules: config.access.length

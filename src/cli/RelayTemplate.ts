@@ -38,6 +38,14 @@ advertise:
 #   cert: fullchain.pem
 #   key: privkey.pem
 
+# A balancer before listen.https that passes TLS through: the addresses from which it connects, each connection with a PROXY
+# header (version 1 or 2). Nothing else is believed of where a connection comes from. Recipes: docs/proxies.md
+# proxyProtocol: ["10.0.0.5"]
+
+# A reverse proxy before listen.https that ends TLS with a public certificate for advertise.host: the addresses from which it
+# connects. It is trusted as this relay is. New tokens say so; nodes that enrolled before go on checking this relay's own key.
+# behindProxy: {from: ["127.0.0.1"]}
+
 # What can be reached, and through which network of connectors. Names and addresses are
 # resolved at the connector: a host name, an IP address, a CIDR (10.1.0.0/16) or *.example.com. With a dot at its end
 # (intranet.local.) a host name is not completed by the connector's search list.

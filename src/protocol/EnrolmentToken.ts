@@ -16,8 +16,14 @@ export const SECRET_BYTES = 16
 const MAX_CHARS = 1024
 const MAX_HOST_BYTES = 255
 
-/** How a node knows the relay: by the key that signs its certificates, or by the public certificate authorities. */
-export type RelayTrust = { readonly _tag: "Pin"; readonly key: NodeKey } | { readonly _tag: "Ca" }
+/**
+ * How a node knows the relay: by the key that signs its certificates, or by the public certificate authorities. `Proxied`: by those,
+ * too, and the certificate is that of a reverse proxy which ends TLS before the relay.
+ */
+export type RelayTrust =
+  | { readonly _tag: "Pin"; readonly key: NodeKey }
+  | { readonly _tag: "Ca" }
+  | { readonly _tag: "Proxied" }
 
 export interface EnrolmentToken {
   /** A name or an IP literal, without brackets. */
@@ -39,7 +45,8 @@ export interface BadToken {
 }
 
 const HEAD_BYTES = 6 // length and checksum
-const FLAG_PIN = 1
+/** The flags byte. */
+const TRUST = { Ca: 0, Pin: 1, Proxied: 2 } as const
 const FIXED_BYTES = 3 + KEY_BYTES + ID_BYTES + SECRET_BYTES
 
 /** Throws a RangeError for parts of the wrong size: the caller's mistake. */
@@ -54,7 +61,7 @@ export const encode = (token: EnrolmentToken): string => {
   const body = new Uint8Array(HEAD_BYTES + FIXED_BYTES + pin.length + host.length)
   const view = new DataView(body.buffer)
   view.setUint16(0, body.length - 2)
-  view.setUint8(HEAD_BYTES, pin.length === 0 ? 0 : FLAG_PIN)
+  view.setUint8(HEAD_BYTES, TRUST[token.tls._tag])
   view.setUint16(HEAD_BYTES + 1, token.httpsPort)
   let at = HEAD_BYTES + 3
   for (const part of [toBytes(token.authorityKey), pin, id, secret, host]) {
@@ -94,12 +101,14 @@ export const parse = (text: string): Either.Either<EnrolmentToken, BadToken> => 
 
 const read = (bytes: Uint8Array, view: DataView): Either.Either<EnrolmentToken, BadToken> => {
   const flags = bytes[HEAD_BYTES] ?? 0
-  const pinBytes = flags === FLAG_PIN ? KEY_BYTES : 0
-  if (flags > FLAG_PIN || bytes.length <= HEAD_BYTES + FIXED_BYTES + pinBytes) return malformed()
+  const pinBytes = flags === TRUST.Pin ? KEY_BYTES : 0
+  if (flags > TRUST.Proxied || bytes.length <= HEAD_BYTES + FIXED_BYTES + pinBytes) return malformed()
   let at = HEAD_BYTES + 3
   const take = (length: number) => bytes.slice(at, at += length)
   const authorityKey = fromBytes(take(KEY_BYTES))
-  const tls: RelayTrust = pinBytes === 0 ? { _tag: "Ca" } : { _tag: "Pin", key: fromBytes(take(KEY_BYTES)) }
+  const tls: RelayTrust = flags === TRUST.Pin
+    ? { _tag: "Pin", key: fromBytes(take(KEY_BYTES)) }
+    : { _tag: flags === TRUST.Ca ? "Ca" : "Proxied" }
   const id = Encoding.encodeHex(take(ID_BYTES))
   const secret = Redacted.make(Encoding.encodeBase64Url(take(SECRET_BYTES)))
   const host = hostOf(bytes.subarray(at))

@@ -8,7 +8,9 @@
  *                                        <-    Welcome{bytes of the server's choice} or Refused{code, message}
  *
  * The signature covers the purpose, the nonce and the certificate that the client saw, so that it is worth nothing on another
- * link, for another purpose, or to someone who stands between the two with a certificate of their own.
+ * link, for another purpose, or to someone who stands between the two with a certificate of their own. If the token says that a
+ * reverse proxy ends TLS, the relay does not know that certificate: the client checks it as a browser would, and signs the name
+ * that it checked it for (`proxiedName`).
  */
 import { Either } from "effect"
 
@@ -70,6 +72,13 @@ export interface BadMessage {
   readonly _tag: "BadMessage"
   readonly problem: string
 }
+
+/**
+ * What is hashed (SHA-256) and signed in place of the certificate if a reverse proxy ends TLS: the name that the public certificate
+ * was checked for. A server that holds no certificate of that name cannot obtain this signature, and no other relay takes it.
+ */
+export const proxiedName = (host: string): Uint8Array =>
+  utf8.encode(`sallyport/link/proxied/1\0${host.toLowerCase().replace(/\.$/, "")}`)
 
 const TYPES = { Hello: 1, Challenge: 2, Auth: 3, Welcome: 4, Refused: 5 } as const
 const PURPOSES: ReadonlyArray<Purpose> = ["signal", "relay", "browser"] // their numbers on the wire are 1, 2 and 3

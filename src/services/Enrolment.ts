@@ -49,7 +49,11 @@ const File = Schema.parseJson(Schema.Struct({
   version: Schema.Literal(1),
   host: Schema.NonEmptyString.pipe(Schema.maxLength(255)),
   httpsPort: Schema.Int.pipe(Schema.between(1, 65_535)),
-  tls: Schema.Union(Schema.TaggedStruct("Pin", { key: NodeKey }), Schema.TaggedStruct("Ca", {})),
+  tls: Schema.Union(
+    Schema.TaggedStruct("Pin", { key: NodeKey }),
+    Schema.TaggedStruct("Ca", {}),
+    Schema.TaggedStruct("Proxied", {})
+  ),
   authorityKey: NodeKey,
   membership: SignedText
 }))

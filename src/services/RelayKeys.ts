@@ -63,18 +63,29 @@ export const read = (stateDir: string): Effect.Effect<RelayKeys, Keys.KeyFileErr
     ([authority, tls]) => ({ authorityKey: authority.publicKey, tlsKey: tls.publicKey })
   )
 
-/** The text for an administrator to hand on; a secret. `publicTls`: the operator has certificates of a public authority. */
+/** How nodes know a relay whose configuration this is; it goes into tokens. */
+export const trustOf = (
+  config: { readonly behindProxy: unknown; readonly tls: unknown },
+  keys: RelayKeys
+): EnrolmentToken.RelayTrust =>
+  config.behindProxy !== null
+    ? { _tag: "Proxied" }
+    : config.tls !== null
+    ? { _tag: "Ca" }
+    : { _tag: "Pin", key: keys.tlsKey }
+
+/** The text for an administrator to hand on; a secret. */
 export const tokenText = (options: {
   readonly keys: RelayKeys
   readonly host: string
   readonly httpsPort: number
-  readonly publicTls: boolean
+  readonly trust: EnrolmentToken.RelayTrust
   readonly token: CreatedToken
 }): string =>
   EnrolmentToken.encode({
     host: options.host,
     httpsPort: options.httpsPort,
-    tls: options.publicTls ? { _tag: "Ca" } : { _tag: "Pin", key: options.keys.tlsKey },
+    tls: options.trust,
     authorityKey: options.keys.authorityKey,
     id: options.token.id,
     secret: options.token.secret

@@ -11,7 +11,7 @@ const tokens = fc.record({
   host: fc.constantFrom("relay.example.com", "203.0.113.7", "2001:db8::1", "r", "a".repeat(253)),
   httpsPort: fc.integer({ min: 1, max: 65_535 }),
   tls: fc.oneof(
-    fc.constant<EnrolmentToken.RelayTrust>({ _tag: "Ca" }),
+    fc.constantFrom<EnrolmentToken.RelayTrust>({ _tag: "Ca" }, { _tag: "Proxied" }),
     key.map((key): EnrolmentToken.RelayTrust => ({ _tag: "Pin", key }))
   ),
   authorityKey: key,

@@ -56,6 +56,8 @@ export interface ServerSetup {
   readonly onLink?: (link: Link, peer: LinkServer.Peer) => Effect.Effect<void>
   readonly authenticate?: (peer: LinkServer.Peer) => Effect.Effect<Uint8Array, LinkServer.LinkRefused>
   readonly pages?: LinkServer.Options<never>["pages"]
+  readonly fronts?: LinkServer.Options<never>["fronts"]
+  readonly proxiedHash?: Uint8Array
 }
 
 export const serve = Effect.fnUntraced(function*(setup: ServerSetup = {}) {
@@ -76,6 +78,8 @@ export const serve = Effect.fnUntraced(function*(setup: ServerSetup = {}) {
     authenticate: setup.authenticate ?? (() => Effect.succeed(new TextEncoder().encode("{}"))),
     onLink: setup.onLink ?? echo,
     limits: { ...LIMITS, ...setup.limits },
+    fronts: setup.fronts,
+    proxiedHash: setup.proxiedHash,
     ...(setup.pages !== undefined && { pages: setup.pages })
   })
   const front = yield* Http3Front.make({

@@ -1,8 +1,8 @@
 /** Strangers at the relay's port, and who may be believed: the parts of a link that are alike or shared by both carriers. */
-import { Effect, Either, Queue, Stream } from "effect"
+import { Effect, Queue, Stream } from "effect"
 import { build } from "esbuild"
 import { execFile } from "node:child_process"
-import { generateKeyPairSync, randomBytes, webcrypto } from "node:crypto"
+import { randomBytes } from "node:crypto"
 import { mkdirSync, rmSync, writeFileSync } from "node:fs"
 import * as http from "node:http"
 import * as http2 from "node:http2"
@@ -14,12 +14,12 @@ import { describe, expect, it } from "vitest"
 import { encode as framed, writeHead } from "../../src/protocol/LengthPrefix.ts"
 import * as LinkHandshake from "../../src/protocol/LinkHandshake.ts"
 import { toBytes } from "../../src/protocol/NodeKey.ts"
-import { fromPem } from "../../src/services/Pki.ts"
 import { asClient } from "../../src/transport/link/ClientHandshake.ts"
 import type { Link } from "../../src/transport/link/Link.ts"
 import { DEFAULT_LIMITS, LinkPort } from "../../src/transport/link/LinkPort.ts"
 import { LinkRefused } from "../../src/transport/link/LinkServer.ts"
 import * as Kit from "./RelayLinkKit.ts"
+import { makePublicCa } from "./support/PublicCa.ts"
 
 const promise = <A>(run: () => Promise<A>) => Effect.promise(run)
 const utf8 = (text: string) => new TextEncoder().encode(text)
@@ -432,41 +432,3 @@ describe("trust", () => {
       rmSync(dir, { recursive: true, force: true })
     })))
 })
-
-/** An authority that a system may trust, and its certificate for localhost. */
-const makePublicCa = async () => {
-  await import("reflect-metadata")
-  const x509 = await import("@peculiar/x509")
-  x509.cryptoProvider.set(webcrypto as unknown as Parameters<typeof x509.cryptoProvider.set>[0])
-  const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" }
-  const dates = { notBefore: new Date(Date.now() - 3_600_000), notAfter: new Date(Date.now() + 86_400_000) }
-  const keys = await webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"])
-  const root = await x509.X509CertificateGenerator.createSelfSigned({
-    name: "CN=public authority",
-    keys,
-    signingAlgorithm: algorithm,
-    ...dates,
-    extensions: [
-      new x509.BasicConstraintsExtension(true, 0, true),
-      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign, true)
-    ]
-  })
-  const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" })
-  const leaf = await x509.X509CertificateGenerator.create({
-    subject: "CN=localhost",
-    issuer: root.subject,
-    publicKey: await webcrypto.subtle.importKey(
-      "spki",
-      publicKey.export({ format: "der", type: "spki" }),
-      algorithm,
-      true,
-      ["verify"]
-    ),
-    signingKey: keys.privateKey,
-    signingAlgorithm: algorithm,
-    ...dates,
-    extensions: [new x509.SubjectAlternativeNameExtension([{ type: "dns", value: "localhost" }])]
-  })
-  const pem = privateKey.export({ format: "pem", type: "pkcs8" }).toString()
-  return { ca: root.toString("pem"), leaf: Either.getOrThrow(fromPem(`${leaf.toString("pem")}\n`, pem)) }
-}

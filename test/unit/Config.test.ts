@@ -59,6 +59,8 @@ describe("values", () => {
         dataThreads: 1,
         telemetry: { otlp: null, sample: 1 },
         logLevel: "info",
+        proxyProtocol: [],
+        behindProxy: null,
         http3: false,
         app: true,
         resources: [{

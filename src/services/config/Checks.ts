@@ -3,6 +3,7 @@
  * together with those of single keys.
  */
 import { Either } from "effect"
+import { isIP } from "node:net"
 import { resolve } from "node:path"
 import * as HostName from "../../protocol/HostName.ts"
 import { type Finding, nearest, type Path, sentence } from "./ConfigIssue.ts"
@@ -29,6 +30,7 @@ export const check = (kind: Kind, value: unknown, baseDir: string): ReadonlyArra
         ...advertiseIsReachable(config),
         ...alternateDiffers(config),
         ...http3HasItsPort(config),
+        ...proxyIsPossible(config),
         ...namesAreSingle(config),
         ...resourcesHavePorts(config),
         ...accessNamesExist(config)
@@ -228,6 +230,36 @@ const alternateDiffers = (config: Mapping): ReadonlyArray<Finding> => {
       `write for example stunAlternate: "${HostPort.render({ ...other, port: port + 1 })}"`
     )
   }]
+}
+
+/** A reverse proxy's certificate is for a name, and HTTP/3 does not cross it. */
+const proxyIsPossible = (config: Mapping): ReadonlyArray<Finding> => {
+  if (config["behindProxy"] === undefined) return []
+  const host = mapping(config["advertise"])["host"]
+  return [
+    ...(config["http3"] === true
+      ? [{
+        path: ["http3"],
+        at: "value" as const,
+        message: sentence(
+          "found true with behindProxy",
+          "false, since no HTTP/3 crosses a reverse proxy",
+          "leave http3 out"
+        )
+      }]
+      : []),
+    ...(typeof host === "string" && isIP(host) !== 0
+      ? [{
+        path: ["advertise", "host"],
+        at: "value" as const,
+        message: sentence(
+          `found ${host} with behindProxy`,
+          "the name that the reverse proxy's certificate is for",
+          "write for example host: relay.example.com"
+        )
+      }]
+      : [])
+  ]
 }
 
 /** HTTP/3 is at the UDP port of HTTPS's number. */

@@ -50,10 +50,11 @@ type Settled<A> = Omit<A, "admin" | "telemetry"> & {
   readonly telemetry: { readonly otlp: string | null; readonly sample: number }
 }
 
-export type RelayConfig = Settled<Omit<typeof Relay.Type, "advertise" | "tls">> & {
+export type RelayConfig = Settled<Omit<typeof Relay.Type, "advertise" | "tls" | "behindProxy">> & {
   /** A port of 0 stands for the one that `listen` was given by the system. */
   readonly advertise: { readonly host: string; readonly https: number; readonly udp: number }
   readonly tls: { readonly cert: string; readonly key: string } | null
+  readonly behindProxy: { readonly from: ReadonlyArray<string> } | null
 }
 /** A relay that has joined another one. In its file the role is relay, and `join` tells it from the first one. */
 export type ForwarderConfig = Settled<Omit<typeof Forwarder.Type, "role" | "join" | "advertise" | "proxy">> & {
@@ -261,7 +262,7 @@ const settle = (file: ConfigFile, baseDir: string): Config => {
     const { https, udp } = file.listen
     const advertise = { https: https.port, udp: udp.port, ...file.advertise }
     const tls = file.tls === undefined ? null : { cert: absolute(file.tls.cert), key: absolute(file.tls.key) }
-    return { ...file, ...shared, advertise, tls }
+    return { ...file, ...shared, advertise, tls, behindProxy: file.behindProxy ?? null }
   }
   const token = file.token === undefined ? null : tokenOf(file.token)
   const own = { ...shared, token, proxy: file.proxy ?? null, telemetry: telemetryOf(file.telemetry) }

@@ -335,6 +335,16 @@ const Turn = Schema.Struct({
   ))
 )
 
+const blocks = (example: string) =>
+  list(
+    Schema.String.pipe(
+      Schema.filter((text) => IpBlock.parse(text) !== null),
+      Schema.annotations(Hint.make("an IP address or a CIDR", `write for example ${example}`))
+    ),
+    "IP addresses and CIDRs",
+    example
+  )
+
 export const Relay = Schema.Struct({
   role: Schema.Literal("relay"),
   ...common,
@@ -355,6 +365,14 @@ export const Relay = Schema.Struct({
       key: path("a PEM private key", "key: privkey.pem")
     }).annotations(
       Hint.make("a mapping with cert and key", "write for example tls: {cert: fullchain.pem, key: privkey.pem}")
+    )
+  ),
+  /** Balancers before `listen.https` that pass TLS through and say by the PROXY protocol whose connection it is. */
+  proxyProtocol: orElse(blocks("proxyProtocol: [\"10.0.0.5\"]"), []),
+  /** Reverse proxies before `listen.https` that end TLS with a public certificate for `advertise.host`. */
+  behindProxy: maybe(
+    Schema.Struct({ from: blocks("from: [\"127.0.0.1\"]") }).annotations(
+      Hint.make("a mapping with from", "write for example behindProxy: {from: [\"127.0.0.1\"]}")
     )
   ),
   /** Whether links are also taken over HTTP/3, at the UDP port of the same number as HTTPS. Costs a process. */

@@ -54,6 +54,7 @@ export const Status = Schema.Struct({
         problem: Schema.String,
         reason: Schema.optional(Schema.NullOr(Schema.String)),
         proxy: Schema.optional(Schema.NullOr(Schema.String)),
+        keepaliveMs: Schema.optional(Schema.NullOr(Schema.Number)),
         clockAheadMs: Schema.optional(Schema.NullOr(Schema.Number))
       })
     )
@@ -185,6 +186,17 @@ const ofRelayLink = ({ leg, nodes, signaling }: Status): ReadonlyArray<Finding> 
           : signaling.state === "refused"
           ? "enrol this node anew: sallyport token create on the relay, then token in this configuration and an empty stateDir"
           : "see that the relay runs and that this machine reaches its HTTPS port"
+      )
+    )
+  }
+  if (signaling?.keepaliveMs) {
+    found.push(
+      poor(
+        "idle_timeout",
+        `something between this node and the relay ends idle connections early, so the node speaks every ${
+          (signaling.keepaliveMs / 1000).toFixed(1)
+        } s`,
+        "raise the idle time-out of the balancer before the relay, or of this network's firewall, to 60 s and more"
       )
     )
   }

@@ -44,7 +44,10 @@ export interface Link {
   readonly datagrams?: Datagrams | undefined
   /** `address:port`, for logs. */
   readonly remote: string
-  /** SHA-256 of the server's leaf certificate (DER): on a client what its socket saw, on a server what the client signed. */
+  /**
+   * SHA-256 of the server's leaf certificate (DER): on a client what its socket saw, on a server what the client signed. If a reverse
+   * proxy ends TLS it is that of `LinkHandshake.proxiedName`.
+   */
   readonly serverCertSha256: Uint8Array
   /** The next bytes, undefined once the link has ended. One reader at a time. The bytes stay valid. */
   readonly read: () => Promise<Uint8Array | undefined>

@@ -1,8 +1,9 @@
 /** Opens an authenticated link to a relay. */
 import { Duration, Effect, Schema, type Scope } from "effect"
 import type { RelayTrust } from "../../protocol/EnrolmentToken.ts"
-import type { Enrol, Purpose } from "../../protocol/LinkHandshake.ts"
+import { type Enrol, proxiedName, type Purpose } from "../../protocol/LinkHandshake.ts"
 import * as ProxyUrl from "../../protocol/ProxyUrl.ts"
+import * as Crypto from "../../services/Crypto.ts"
 import * as ClientHandshake from "./ClientHandshake.ts"
 import { type CarrierLink, type Link, LinkEnded } from "./Link.ts"
 import * as TlsDial from "./TlsDial.ts"
@@ -93,12 +94,15 @@ const open = async (options: Options, signal: AbortSignal): Promise<Connected> =
   const choice = proxyOf(options)
   if (choice._tag === "Unusable") throw new LinkError({ reason: "proxy_unusable", message: choice.message })
   const proxy = choice._tag === "Proxy" ? choice.proxy : null
-  const overTcp = options.carrier === "webtransport" ? WEBTRANSPORT : WEBSOCKET
+  // What passes reverse proxies is WebSocket.
+  const isProxied = options.trust._tag === "Proxied"
+  const overTcp = options.carrier === "webtransport" && !isProxied ? WEBTRANSPORT : WEBSOCKET
   const tcp = (signal: AbortSignal) => openTcp(options, proxy, overTcp, signal)
   const http3 = (signal: AbortSignal) => openHttp3(options, signal)
-  const ways = isHttp3Wanted(options) && proxy === null ? [http3, tcp] : [tcp]
+  const ways = isHttp3Wanted(options) && proxy === null && !isProxied ? [http3, tcp] : [tcp]
   const discard = ({ link }: Opened) => link.destroy("another carrier was faster")
   const { link, localHost } = await Ways.firstOf(ways.map((open) => ({ open, discard })), HEAD_START_MS, signal)
+  if (isProxied) link.serverCertSha256 = Crypto.sha256(proxiedName(options.host))
   const abort = () => link.destroy("given up")
   signal.addEventListener("abort", abort, { once: true })
   try {

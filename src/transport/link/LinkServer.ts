@@ -37,6 +37,10 @@ export interface Options<R> {
   readonly authenticate: (peer: Peer) => Effect.Effect<Uint8Array, LinkRefused, R>
   /** Owns the link until it returns: the link is closed then. Interrupted when the link ends. */
   readonly onLink: (link: Link, peer: Peer) => Effect.Effect<void, never, R>
+  /** Balancers and reverse proxies in front of the port. */
+  readonly fronts?: LinkPort.Fronts | undefined
+  /** What a client signs in the place of a certificate if a reverse proxy ends its TLS (`LinkHandshake.proxiedName`). */
+  readonly proxiedHash?: Uint8Array | undefined
   /** Where the gateway for HTTP/3 connects: the path of a socket, in a folder of this process's own. */
   readonly gate?: string | undefined
   readonly pages?: (path: string) => LinkPort.Page | undefined
@@ -63,6 +67,8 @@ export const make = <R>(options: Options<R>): Effect.Effect<LinkServer, ListenEr
       tls: options.tls,
       paths: Object.keys(PURPOSES),
       gate: options.gate,
+      fronts: options.fronts,
+      onOddHeader: (message) => void fork(Effect.logWarning(message)),
       pages: options.pages,
       limits: { ...LinkPort.DEFAULT_LIMITS, ...options.limits },
       onLink: (stranger) => void fork(serve(options, stranger, hashes, links))
@@ -95,13 +101,14 @@ const allEnded = (links: ReadonlyMap<CarrierLink, Deferred.Deferred<void>>) =>
 
 const serve = <R>(
   options: Options<R>,
-  { link, path, welcome }: LinkPort.Stranger,
+  { isProxied, link, path, welcome }: LinkPort.Stranger,
   hashes: ReadonlyArray<Uint8Array>,
   links: Map<CarrierLink, Deferred.Deferred<void>>
 ): Effect.Effect<void, never, R> =>
   Effect.gen(function*() {
     const purpose = PURPOSES[path] ?? "signal"
-    const shown = link.carrier === "webtransport-h3" ? [link.serverCertSha256] : hashes
+    const proxied = isProxied && options.proxiedHash !== undefined ? [options.proxiedHash] : []
+    const shown = link.carrier === "webtransport-h3" ? [link.serverCertSha256] : [...proxied, ...hashes]
     const claims = yield* Effect.tryPromise({
       try: () => Handshaking.asServer(link, { purpose, certHashes: purpose === "browser" ? [UNSEEN_CERT] : shown }),
       catch: (error) => error

@@ -5,7 +5,8 @@
 import { RpcClient, RpcSerialization, RpcServer } from "@effect/rpc"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
 import type { FromClientEncoded, FromServerEncoded, RequestEncoded } from "@effect/rpc/RpcMessage"
-import { Duration, Effect, Either, Mailbox, Option, Schedule, type Scope, Stream } from "effect"
+import { Clock, Duration, Effect, Either, Mailbox, Option, Schedule, type Scope, Stream } from "effect"
+import { DEFAULT_GAP_MS } from "../../protocol/IdleCuts.ts"
 import * as LengthPrefix from "../../protocol/LengthPrefix.ts"
 import type { NodeKey } from "../../protocol/NodeKey.ts"
 import { CloseCode, type Link } from "./Link.ts"
@@ -18,7 +19,7 @@ export const NODE_HEADER = "node"
 const TRACE_HEADERS = new Set(["traceparent", "tracestate"])
 /** Calls of one link that have not been answered, streams included. */
 export const MAX_IN_FLIGHT = 64
-export const PING_EVERY = Duration.seconds(10)
+export const PING_EVERY = Duration.millis(DEFAULT_GAP_MS)
 /** After a change of the network: two retransmissions of TCP on an ordinary path. */
 export const CHECK_DEADLINE = Duration.millis(1500)
 /** A link of which nothing was heard for so long is cut by the server. */
@@ -238,6 +239,8 @@ export interface ClientOptions {
   readonly pingEvery?: Duration.DurationInput
   /** Each element asks the server at once; unanswered within `CHECK_DEADLINE`, the link is cut. */
   readonly checks?: Stream.Stream<unknown>
+  /** Called when the connection ended without a close message, with how long neither side had said anything, ms. */
+  readonly onCut?: (idleMs: number) => Effect.Effect<void>
 }
 
 /** For `RpcClient`: provide it as `RpcClient.Protocol`. Ends the link with the scope. */
@@ -250,6 +253,10 @@ export const makeClient = (
     const queue = new MessageQueue(link)
     let heard = true
     let heardAfterCheck = true
+    let activeAt = yield* monotonicMs
+    const active = Effect.map(monotonicMs, (now) => {
+      activeAt = now
+    })
     let dead: RpcClientError | undefined
     const fail = (why: string) =>
       Effect.suspend(() => {
@@ -262,19 +269,24 @@ export const makeClient = (
       heard = true
       heardAfterCheck = true
       if (!isFromServer(message)) return Effect.fail(new BrokenPeer("not a message of a server"))
-      return message._tag === "Pong" ? Effect.void : writeResponse(message)
+      return message._tag === "Pong" ? active : Effect.zipRight(active, writeResponse(message))
     }).pipe(
       Effect.matchCauseEffect({
         onFailure: (cause) =>
           fail(cause._tag === "Fail" ? cause.error.message : "the relay's message could not be handled"),
-        onSuccess: () => Effect.flatMap(Effect.promise(() => link.closed), ({ reason }) => fail(reason))
+        onSuccess: () =>
+          Effect.gen(function*() {
+            const { by, reason } = yield* Effect.promise(() => link.closed)
+            if (by === "network") yield* options.onCut?.((yield* monotonicMs) - activeAt) ?? Effect.void
+            yield* fail(reason)
+          })
       })
     )
     const pinging = Effect.suspend(() => {
       if (!heard) return fail("the relay no longer answers")
       heard = false
       queue.offer(encode(parser, { _tag: "Ping" }))
-      return Effect.void
+      return active
     }).pipe(Effect.schedule(Schedule.spaced(options.pingEvery ?? PING_EVERY)))
     const check = Effect.gen(function*() {
       heardAfterCheck = false
@@ -292,7 +304,7 @@ export const makeClient = (
           if (dead !== undefined) return Effect.fail(dead)
           try {
             return queue.offer(encode(parser, request))
-              ? Effect.void
+              ? active
               : Effect.fail(ending("the relay takes too little"))
           } catch (error) {
             return error instanceof MessageTooLong ? Effect.fail(ending(error.message)) : Effect.die(error)
@@ -302,6 +314,8 @@ export const makeClient = (
       supportsTransferables: false
     }
   }))
+
+const monotonicMs = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos / 1_000_000n))
 
 const ending = (message: string) => new RpcClientError({ reason: "Protocol", message })
 

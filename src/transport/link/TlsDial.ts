@@ -147,7 +147,7 @@ const startTls = (tcp: Duplex, target: Target, signal: AbortSignal): Promise<tls
       socket: tcp,
       ALPNProtocols: [target.alpn],
       minVersion: "TLSv1.3",
-      rejectUnauthorized: target.trust._tag === "Ca", // a pinned leaf is checked right after
+      rejectUnauthorized: target.trust._tag !== "Pin", // a pinned leaf is checked right after
       ...(net.isIP(target.host) === 0 && { servername: target.host }),
       // Node takes the name from `servername` or the connected socket, which a proxy would make wrong.
       checkServerIdentity: (_, cert) => tls.checkServerIdentity(target.host, cert)

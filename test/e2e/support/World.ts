@@ -67,7 +67,13 @@ export const createToken = (
     const keys = yield* RelayKeys.read(relay.stateDir)
     const directory = yield* Directory.Directory
     const token = yield* directory.createToken({ role, name, network, ttl: Duration.hours(1) })
-    return RelayKeys.tokenText({ keys, host: relay.advertise.host, httpsPort, publicTls: false, token })
+    return RelayKeys.tokenText({
+      keys,
+      host: relay.advertise.host,
+      httpsPort,
+      trust: { _tag: "Pin", key: keys.tlsKey },
+      token
+    })
   }).pipe(Effect.provide(Directory.layer({ stateDir: relay.stateDir })))
 
 export const make = Effect.fnUntraced(function*(options: Options) {

@@ -176,6 +176,8 @@ export interface Options {
   readonly turn?: NonNullable<Input<"relay">["turn"]>
   readonly tls?: NonNullable<Input<"relay">["tls"]>
   readonly http3?: boolean
+  /** Further keys of the relay's file. */
+  readonly relay?: Partial<Input<"relay">>
   /** Starts the relay alone. */
   readonly relayOnly?: boolean
 }
@@ -232,7 +234,7 @@ export class World {
 
   /** Writes `<role>.yaml`; JSON is YAML, too. `changes` replace whole keys of what the world started with. */
   configure<R extends Role>(role: R, changes: Partial<Input<R>>): string {
-    const { access, client, http3 = false, logLevel = "info", node, resources, telemetry = {}, tls, turn } =
+    const { access, client, http3 = false, logLevel = "info", node, relay, resources, telemetry = {}, tls, turn } =
       this.#options
     const { https, socks5, udp } = this.ports
     const common = { role, stateDir: `state/${role}`, token: { file: `${role}.token` }, telemetry, logLevel }
@@ -249,7 +251,8 @@ export class World {
         listen: { https: `127.0.0.1:${https}`, udp: `127.0.0.1:${udp}` },
         advertise: { host: "127.0.0.1" },
         resources,
-        access: access ?? [{ clients: ["laptop"], resources: ["*"] }]
+        access: access ?? [{ clients: ["laptop"], resources: ["*"] }],
+        ...relay
       },
       connector: { ...common, name: "office", ...node },
       client: { ...common, name: "laptop", socks5: `127.0.0.1:${socks5}`, ...node, ...client }
