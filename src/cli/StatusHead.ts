@@ -13,7 +13,8 @@ const Signaling = Schema.Struct({
   state: Schema.String,
   carrier: Schema.NullOr(Schema.String),
   relay: Schema.String,
-  problem: Schema.String
+  problem: Schema.String,
+  proxy: Schema.optional(Schema.NullOr(Schema.String))
 })
 const Leg = Schema.Struct({ kind: Schema.NullOr(Schema.String), reason: Schema.String })
 
@@ -60,7 +61,8 @@ export const render = (head: Head, resources: Resources | null, colours: boolean
 
 const relayLine = ({ leg, signaling }: Head, colours: boolean): string => {
   if (!signaling) return ""
-  const { carrier, problem, relay, state } = signaling
+  const { carrier, problem, relay: place, state } = signaling
+  const relay = signaling.proxy ? `${place} (by the proxy ${signaling.proxy})` : place
   if (state !== "up") {
     return colour(colours, RED, `relay ${relay} is not reached (${state}): ${problem || "no answer yet"}`)
   }

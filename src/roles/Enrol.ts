@@ -31,6 +31,10 @@ export interface Waiting {
   /** The relay that the token names, as `host:port`. */
   readonly relay: string
   readonly problem: string
+  /** The kind of `problem`: the `reason` of a `LinkError`. */
+  readonly reason: string
+  /** By which proxy the relay is reached, without its login; `null` if there is none. */
+  readonly proxy: string | null
 }
 
 export const ensure = Effect.fn("Enrol.ensure")(function*(config: Newcomer) {
@@ -59,7 +63,7 @@ export const ensure = Effect.fn("Enrol.ensure")(function*(config: Newcomer) {
         (bad) => new EnrolFailed({ message: `the enrolment token is not usable: ${bad.message}` })
       )
       const relay = Enrolment.relayOf(token)
-      yield* tellProxy(relay, proxy)
+      const shown = yield* tellProxy(relay, proxy)
       const told = yield* Ref.make("")
       const welcome = yield* Effect.scoped(Effect.map(
         LinkClient.connect({
@@ -80,7 +84,12 @@ export const ensure = Effect.fn("Enrol.ensure")(function*(config: Newcomer) {
             const problem = `not enrolled yet${UNSENT.test(reason) ? ", and the token is not spent" : ""}: ${message}`
             const before = yield* Ref.getAndSet(told, problem)
             yield* before === problem ? Effect.logDebug(problem) : Effect.logWarning(problem)
-            yield* onWaiting({ relay: HostPort.render({ host: relay.host, port: relay.httpsPort }), problem })
+            yield* onWaiting({
+              relay: HostPort.render({ host: relay.host, port: relay.httpsPort }),
+              problem,
+              reason,
+              proxy: shown
+            })
           })
         ),
         Effect.retry({ schedule: RETRY, while: ({ reason }) => TRANSIENT.has(reason) })
@@ -115,17 +124,15 @@ export const proxyText = ({ proxy }: { readonly proxy?: ProxySetting }): string 
 /** Reasons for which nobody was shown the token. */
 const UNSENT = /^(tls|proxy)_|^unreachable$/
 
-/** Says by which proxy the relay is reached. Fails if one is asked for that cannot be used. */
-const tellProxy = ({ host, httpsPort }: Enrolment.Relay, proxy: string | null) => {
-  const choice = LinkClient.proxyOf({ host, port: httpsPort, proxy })
-  if (choice._tag === "Unusable") return Effect.fail(new EnrolFailed({ message: choice.message }))
-  if (choice._tag === "Direct") return Effect.void
-  const by = ProxyUrl.render(choice.proxy)
-  const told = Effect.logInfo("the relay is reached by a proxy").pipe(
-    Effect.annotateLogs({ proxy: by, from: choice.from })
+/** Logs by which proxy the relay is reached, and answers with that. Fails if one is asked for that cannot be used. */
+const tellProxy = Effect.fnUntraced(function*({ host, httpsPort }: Enrolment.Relay, setting: string | null) {
+  const choice = LinkClient.proxyOf({ host, port: httpsPort, proxy: setting })
+  if (choice._tag === "Unusable") return yield* new EnrolFailed({ message: choice.message })
+  if (choice._tag === "Direct") return null
+  const { from, proxy } = choice
+  yield* Effect.logInfo("the relay is reached by a proxy").pipe(
+    Effect.annotateLogs({ proxy: ProxyUrl.render(proxy), from })
   )
-  const { oddity } = choice.proxy
-  return oddity === null
-    ? told
-    : Effect.zipRight(told, Effect.logWarning(`the proxy's URL in ${choice.from}: ${oddity}`))
-}
+  if (proxy.oddity !== null) yield* Effect.logWarning(`the proxy's URL in ${from}: ${proxy.oddity}`)
+  return `${ProxyUrl.render(proxy)} (${from})`
+})

@@ -46,8 +46,10 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
     gate: http3 ? gate : null,
     advertise: { host: advertise.host, httpsPort: advertise.https, udpPort: advertise.udp, http3 },
     tls,
+    proxyProtocol: config.proxyProtocol,
+    behindProxy: config.behindProxy?.from ?? null,
     turn: turn !== undefined,
-    app: config.app && tls !== null,
+    app: config.app && (tls !== null || config.behindProxy !== null),
     policy
   })
   configs[SignalingHub.name] = hubConfig(policyOf(config))

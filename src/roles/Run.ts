@@ -145,10 +145,10 @@ const routes = (phase: Phase, recorder: Recorder): AdminServer.Routes => {
       })
   })
   /** What can be told of a node that has not enrolled. */
-  const unenrolled = ({ problem, relay }: Enrol.Waiting) => ({
+  const unenrolled = ({ problem, proxy, reason, relay }: Enrol.Waiting) => ({
     self: { role: phase.config.role, name: phase.config.name, network: null, relay },
     peers: [],
-    signaling: { state: "enrolling", carrier: null, relay, problem, connects: 0 },
+    signaling: { state: "enrolling", carrier: null, relay, problem, reason, proxy, connects: 0 },
     leg: null,
     restartNeeded: []
   })

@@ -30,6 +30,7 @@ const node = {
   ...common,
   telemetry: { ...common.telemetry, report: "live" },
   token: "enrolment",
+  proxy: "restart",
   carrier: "restart",
   path: "restart",
   portMapping: "restart",
@@ -44,6 +45,8 @@ const relay: Table<typeof Relay.fields> = {
   listen: "restart",
   advertise: "restart",
   tls: "restart", // the files that it names are read again whenever they change
+  proxyProtocol: "restart",
+  behindProxy: "restart",
   http3: "restart",
   turn: "restart",
   app: "restart",
@@ -53,6 +56,7 @@ const relay: Table<typeof Relay.fields> = {
 const forwarder: Table<typeof Forwarder.fields> = {
   ...common,
   join: "enrolment",
+  proxy: "restart",
   listen: "restart",
   advertise: "restart"
 }
