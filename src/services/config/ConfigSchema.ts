@@ -5,7 +5,6 @@ import { PortRange } from "../../protocol/Documents.ts"
 import * as HostName from "../../protocol/HostName.ts"
 import * as IpBlock from "../../protocol/IpBlock.ts"
 import * as ProxyUrl from "../../protocol/ProxyUrl.ts"
-import * as TurnPeers from "../../protocol/TurnPeers.ts"
 import * as Hint from "./Hint.ts"
 import * as HostPort from "./HostPort.ts"
 
