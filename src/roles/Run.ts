@@ -21,6 +21,7 @@ import { type AdminEndpoint, type Config, load } from "../services/config/Config
 import * as HostPort from "../services/config/HostPort.ts"
 import * as Reload from "../services/config/Reload.ts"
 import * as InspectorFiles from "../services/InspectorFiles.ts"
+import * as StateDirLock from "../services/StateDirLock.ts"
 import * as Telemetry from "../services/Telemetry.ts"
 import * as OpenMetrics from "../services/telemetry/OpenMetrics.ts"
 import { Recorder } from "../services/telemetry/Recorder.ts"
@@ -59,6 +60,7 @@ export const run = (config: Config, options: Options): Effect.Effect<never, RunF
     const recorder = new Recorder()
     const manager = ServiceManager.make(process.env)
     const phase: Phase = { config, started, waiting: null, restartNeeded: [] }
+    yield* StateDirLock.hold(config.stateDir)
     const admin = yield* movable(routes(phase, recorder))
     yield* admin.move(config.admin)
     const reloader = reload({ file: options.configFile, phase, admin, first: config })
