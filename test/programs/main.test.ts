@@ -7,7 +7,7 @@ import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
 import { CURL, freePort, have, resource, sallyport, until, World } from "./support/Programs.ts"
 
 const PAYLOAD = randomBytes(3 << 20)
-const RELOAD_MS = 5_000
+const RELOAD_MS = 60_000
 const STOP_MS = 5_000
 
 /** curl's exit code for a SOCKS5 reply that is not 0, and what it says about it. */
