@@ -53,6 +53,7 @@ export default defineConfig({
           poolOptions: { forks: { singleFork: true } }
         }
       },
+      { test: { name: "soak", include: ["test/soak/**/*.test.ts"] } },
       {
         test: {
           name: "natlab",

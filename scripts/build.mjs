@@ -7,24 +7,28 @@ import { copyFileSync, existsSync, rmSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
+/** With `--short-lifetimes`: the build of the soak test, in which grants, tickets and the like last seconds. Never released. */
+const isShort = process.argv.includes("--short-lifetimes")
+const out = `${root}${isShort ? "dist-soak" : "dist"}`
 const source = (path) => `${root}src/${path}`
 const entries = { index: "index.ts", "cli/main": "cli/main.ts", "actors/thread.worker": "actors/thread.worker.ts" }
 
-rmSync(`${root}dist`, { recursive: true, force: true })
+rmSync(out, { recursive: true, force: true })
 /** The library's declarations: a compiler that runs beside the bundler. */
 const declarations = async (project) => {
   const tsc = spawn(process.execPath, [`${root}node_modules/typescript/bin/tsc`, "-p", project], { stdio: "inherit" })
   const [code] = await once(tsc, "exit")
   if (code !== 0) process.exit(1)
 }
-const declared = existsSync(source("index.ts")) && !process.argv.includes("--no-types")
+const declared = existsSync(source("index.ts")) && !isShort && !process.argv.includes("--no-types")
   ? declarations(`${root}tsconfig.build.json`).then(() => declarations(`${root}src/browser/tsconfig.build.json`))
   : undefined
 await build({
   entryPoints: Object.fromEntries(
     Object.entries(entries).map(([name, path]) => [name, source(path)]).filter(([, path]) => existsSync(path))
   ),
-  outdir: `${root}dist`,
+  outdir: out,
+  define: { SHORT_LIFETIMES: String(isShort) },
   bundle: true,
   splitting: true,
   format: "esm",
@@ -70,15 +74,15 @@ for (const [name, program] of [["inspector", "Inspector.tsx"], ["app", "App.tsx"
   await build({
     ...forBrowsers,
     entryPoints: [program, `${name}.css`].map((file) => ({ in: source(`${name}/${file}`), out: name })),
-    outdir: `${root}dist/${name}`
+    outdir: `${out}/${name}`
   })
-  copyFileSync(source(`${name}/index.html`), `${root}dist/${name}/index.html`)
+  copyFileSync(source(`${name}/index.html`), `${out}/${name}/index.html`)
 }
 // The client for pages: an import of Node's would not resolve here.
 const browser = await build({
   ...forBrowsers,
   entryPoints: [source("browser/index.ts")],
-  outfile: `${root}dist/browser/index.js`,
+  outfile: `${out}/browser/index.js`,
   metafile: process.argv.includes("--analyze")
 })
 if (browser.metafile) console.log(await analyzeMetafile(browser.metafile))

@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url"
 import { here, output } from "./processes.mjs"
 
 const PROGRAM = fileURLToPath(new URL("../../bin/sallyport", import.meta.url))
-const BOOT_MS = 30_000
+const BOOT_MS = 180_000
 /** The name under which the traffic's server is reached. */
 export const RESOURCE = "source"
 

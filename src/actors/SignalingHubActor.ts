@@ -19,6 +19,7 @@ import {
   Schema,
   Stream
 } from "effect"
+import { LIFETIMES } from "../protocol/Lifetimes.ts"
 import { proxiedName } from "../protocol/LinkHandshake.ts"
 import type { NodeKey } from "../protocol/NodeKey.ts"
 import type { RelayPoint } from "../protocol/RelayPoint.ts"
@@ -506,7 +507,7 @@ const isOfRelays = ({ detail, kind }: Directory.AuditEntry): boolean =>
   kind === "relay_placed" || (kind === "node_removed" && detail["role"] === "relay")
 
 /** As long as the ticket lives; a renewal brings it back. */
-const SESSION_MEMORY_SECONDS = 3600
+const SESSION_MEMORY_SECONDS = LIFETIMES.ticket
 /** After a relay's start every node is back within this: the longest pause between two of its tries, twice. */
 const RETURN_MS = 30_000
 

@@ -5,15 +5,16 @@
  */
 import { Either, Schema } from "effect"
 import * as HostName from "./HostName.ts"
+import { LIFETIMES } from "./Lifetimes.ts"
 import { NodeKey } from "./NodeKey.ts"
 import { MAX_PAYLOAD_BYTES, type Signed, signedBytes } from "./Signed.ts"
 
 /** How far a judge's estimate of the directory's time may be off, seconds, before it refuses a document wrongly. */
 export const LEEWAY_SECONDS = 10
 /** The longest that a revocation can stay unnoticed by a connector that is cut off. */
-export const MAX_GRANT_SECONDS = 300
-export const MAX_CREDENTIAL_SECONDS = 600
-export const MAX_TICKET_SECONDS = 3600
+export const MAX_GRANT_SECONDS = LIFETIMES.grant
+export const MAX_CREDENTIAL_SECONDS = LIFETIMES.credential
+export const MAX_TICKET_SECONDS = LIFETIMES.ticket
 
 /** Name of a node, a network or a resource, as `HostName.normalize` gives it. */
 export const Name = Schema.String.pipe(

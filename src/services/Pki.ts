@@ -4,6 +4,7 @@
  */
 import { Effect, Either, Redacted } from "effect"
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, X509Certificate } from "node:crypto"
+import { LIFETIMES } from "../protocol/Lifetimes.ts"
 import { fromBytes, type NodeKey, toBytes } from "../protocol/NodeKey.ts"
 import type * as CertificateWriter from "./CertificateWriter.ts"
 import { randomBytes, rawPublicKey, sha256, spkiOf } from "./Crypto.ts"
@@ -13,7 +14,7 @@ const DAY_MS = 86_400_000
 /** For nodes whose clock is behind. */
 const BACKDATE_MS = DAY_MS
 /** From the first to the last valid moment; browsers accept a certificate by its hash only up to 14 days. */
-const LEAF_LIFE_MS = 13 * DAY_MS
+const LEAF_LIFE_MS = LIFETIMES.certificate * 1000
 const SERIAL_BYTES = 16
 
 export interface Leaf {

@@ -3,6 +3,7 @@ import { Clock, Context, Duration, Effect, Either, Layer, Schedule, Schema, type
 import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import type { RelayTrust } from "../protocol/EnrolmentToken.ts"
+import { LIFETIMES } from "../protocol/Lifetimes.ts"
 import * as Keys from "./Keys.ts"
 import * as Pki from "./Pki.ts"
 
@@ -21,9 +22,9 @@ export class RelayTlsError extends Schema.TaggedError<RelayTlsError>()("RelayTls
 export const TLS_KEY_FILE = "tls.key"
 
 /** A leaf is replaced this long before it ends; what is left covers clocks that are ahead and a relay that sleeps. */
-const RENEW_BEFORE = Duration.days(6)
+const RENEW_BEFORE = Duration.seconds(LIFETIMES.certificateRenewBefore)
 /** How often the calendar is looked at; one long sleep would be wrong on a machine that sleeps, too. */
-const LOOK_EVERY = Duration.hours(1)
+const LOOK_EVERY = Duration.seconds(LIFETIMES.certificateCheck)
 /** How often an operator's files are compared. */
 const COMPARE_EVERY = Duration.minutes(1)
 

@@ -5,6 +5,7 @@
 import { Effect, Option, Redacted, Schema } from "effect"
 import { Buffer } from "node:buffer"
 import { join } from "node:path"
+import { LIFETIMES } from "../protocol/Lifetimes.ts"
 import * as Crypto from "./Crypto.ts"
 import * as DirectoryClock from "./DirectoryClock.ts"
 import * as StateFile from "./StateFile.ts"
@@ -12,7 +13,7 @@ import * as StateFile from "./StateFile.ts"
 export const TURN_SECRET_FILE = "turn.key"
 const SECRET_BYTES = 32
 /** Allocations can be made for so long; one that was made may be kept by the same credentials for `KEEP_SECONDS`. */
-export const LIFETIME_SECONDS = 3600
+export const LIFETIME_SECONDS = LIFETIMES.turn
 /** From issue on. An ICE agent cannot take other credentials without starting anew. */
 export const KEEP_SECONDS = 12 * 3600
 

@@ -4,13 +4,14 @@
  */
 import { Duration, Effect, Schedule } from "effect"
 import type { Ticket } from "../../protocol/Documents.ts"
+import { LIFETIMES } from "../../protocol/Lifetimes.ts"
 import type { NodeKey } from "../../protocol/NodeKey.ts"
 import type * as Authority from "../../services/Authority.ts"
 import type * as Directory from "../../services/Directory.ts"
 import type * as Board from "./Board.ts"
 
-/** Time between two relay credentials of a node. A credential lasts 10 minutes, so one may be lost. */
-export const CREDENTIAL_REFRESH = Duration.minutes(4)
+/** Time between two relay credentials of a node. One of them may be lost. */
+export const CREDENTIAL_REFRESH = Duration.seconds(LIFETIMES.credentialRefresh)
 
 export interface Options {
   readonly board: ReturnType<typeof Board.make>

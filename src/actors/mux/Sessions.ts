@@ -5,6 +5,7 @@
 import { Deferred, Duration, Effect, Either, Exit } from "effect"
 import type { Grant, Ticket } from "../../protocol/Documents.ts"
 import type { Verdict, VerdictCode } from "../../protocol/FlowWire.ts"
+import { LIFETIMES } from "../../protocol/Lifetimes.ts"
 import type { NodeKey } from "../../protocol/NodeKey.ts"
 import * as PathKind from "../../protocol/PathKind.ts"
 import type { PathRef, Reason } from "../../protocol/PathRef.ts"
@@ -31,14 +32,14 @@ export const MAX_SESSIONS = 1024
 /** Covers the relay's own deadline for connectors that do not answer, which tries the next one. */
 const DIAL_DEADLINE = Duration.seconds(8)
 /** A session without flows is kept this long, so that the next one opens at once and on a path already found. */
-export const IDLE_SESSION_MS = 10 * 60_000
+export const IDLE_SESSION_MS = LIFETIMES.idleSession * 1000
 /**
  * Prober and status call a session active for this long after its last flow, since another one may follow. Each second of it costs
  * ten packets in each direction, and as many at the relay. (A direct path goes on being sought for longer: `PathMachine.SEEK_MS`.)
  */
 const ACTIVE_AFTER_FLOW_MS = 3_000
 /** A grant is renewed this long before it ends: time for a relay to come back. */
-const RENEW_BEFORE_SECONDS = 120
+const RENEW_BEFORE_SECONDS = LIFETIMES.grantRenewBefore
 const RENEW_RETRY_MS = 5_000
 /** A peer that has owed an answer for this long gets no new flows by this session: it may have started anew, without it. */
 const SILENT_MS = 1_000

@@ -1,12 +1,13 @@
 /** Learns the directory's time over a link and keeps it right. Whoever judges documents takes it from here. */
 import { Duration, Effect, Random, Stream } from "effect"
 import * as DirectoryTime from "../../protocol/DirectoryTime.ts"
+import { LIFETIMES } from "../../protocol/Lifetimes.ts"
 
 /**
  * How often the directory is asked for its time. It covers what the host's clock cannot see: a virtual machine that was
  * paused, here or at the relay.
  */
-const ASK_EVERY = Duration.minutes(4)
+const ASK_EVERY = Duration.seconds(LIFETIMES.timeCheck)
 
 export interface TimeLearned {
   readonly _tag: "TimeLearned"

@@ -4,6 +4,7 @@
  * each session once. So what was recorded opens nothing, neither again nor elsewhere (docs/decisions/0013-resumption.md).
  */
 import { createHash, randomBytes } from "node:crypto"
+import { LIFETIMES } from "../../protocol/Lifetimes.ts"
 
 export interface Resumption {
   /** `connectionIdOf` the session. A connector takes no handshake that begins with another one. */
@@ -17,7 +18,7 @@ export interface Resumption {
 const CONNECTION_ID_BYTES = 16
 const TICKET_KEY_BYTES = 48
 /** Outlasts a night. Whoever took a key out of the connector's memory could read the early data of this time, not more. */
-export const KEY_LIFE_MS = 12 * 3_600_000
+export const KEY_LIFE_MS = LIFETIMES.resumption * 1000
 /** Connectors whose TLS sessions a client keeps; the one kept longest goes first. */
 export const MAX_SAVED = 64
 /** Clients that a connector remembers. While there are as many, further ones make the whole handshake. */

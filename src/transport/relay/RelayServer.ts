@@ -7,6 +7,7 @@
  */
 import { Either } from "effect"
 import * as Frame from "../../protocol/Frame.ts"
+import { LIFETIMES } from "../../protocol/Lifetimes.ts"
 import type { NodeKey } from "../../protocol/NodeKey.ts"
 import * as RelayWire from "../../protocol/RelayWire.ts"
 import type { Signed } from "../../protocol/Signed.ts"
@@ -19,7 +20,7 @@ import { DEFAULT_LIMITS, type Half, type Limits, type Link, type Node, RelayTabl
 import { StunServer } from "./StunServer.ts"
 
 /** A UDP leg without any frame from its node for so long is gone. */
-export const BINDING_SECONDS = 300
+export const BINDING_SECONDS = LIFETIMES.binding
 /** A node cut off stays so until its last credential (600 s) and ticket (3,600 s) are over. */
 export const REVOKED_MS = 3_700_000
 /** Frames of one buffer that are no longer than this together go on as one datagram: no path has a smaller MTU. */

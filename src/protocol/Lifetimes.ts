@@ -1,0 +1,74 @@
+/**
+ * How long what is signed, bound or remembered lasts, in seconds, in one table. The soak test runs a
+ * build in which all of it is short, so that every lifetime passes several times in minutes. No
+ * configuration can change it.
+ */
+
+/** Set by `scripts/build.mjs --short-lifetimes`; not defined in any other build. */
+declare const SHORT_LIFETIMES: boolean | undefined
+
+export interface Lifetimes {
+  /** A grant: also the longest that a connector that is cut off from the relay can miss a revocation. */
+  readonly grant: number
+  /** How long before its end a client renews a grant: time for a relay to come back. */
+  readonly grantRenewBefore: number
+  /** A relay credential, by which a node binds at a relay. */
+  readonly credential: number
+  /** Time between two relay credentials of a node; one of them may be lost. */
+  readonly credentialRefresh: number
+  /** A session's ticket at the relay. It is renewed with each grant. */
+  readonly ticket: number
+  /** TURN credentials, for new allocations. */
+  readonly turn: number
+  /** A binding at the relay's UDP port without any frame from its node. */
+  readonly binding: number
+  /** A session without flows. */
+  readonly idleSession: number
+  /** The key that seals a client's TLS session tickets, and the sessions sealed by it. */
+  readonly resumption: number
+  /** The relay's TLS certificate. Browsers accept one by its hash for at most 14 days. */
+  readonly certificate: number
+  /** How long before its end the relay replaces its certificate. */
+  readonly certificateRenewBefore: number
+  /** How often the relay looks whether its certificate is due. */
+  readonly certificateCheck: number
+  /** Time between two questions of a node for the directory's time. */
+  readonly timeCheck: number
+}
+
+const DAY = 86_400
+
+export const NORMAL: Lifetimes = {
+  grant: 300,
+  grantRenewBefore: 120,
+  credential: 600,
+  credentialRefresh: 240,
+  ticket: 3600,
+  turn: 3600,
+  binding: 300,
+  idleSession: 600,
+  resumption: 12 * 3600,
+  certificate: 13 * DAY,
+  certificateRenewBefore: 6 * DAY,
+  certificateCheck: 3600,
+  timeCheck: 240
+}
+
+/** Documents stand 10 s past their end (`Documents.LEEWAY_SECONDS`), so the longest of these passes three times in 3 minutes. */
+export const SHORT: Lifetimes = {
+  grant: 16,
+  grantRenewBefore: 8,
+  credential: 24,
+  credentialRefresh: 10,
+  ticket: 40,
+  turn: 40,
+  binding: 30,
+  idleSession: 15,
+  resumption: 30,
+  certificate: 30,
+  certificateRenewBefore: 15,
+  certificateCheck: 3,
+  timeCheck: 10
+}
+
+export const LIFETIMES: Lifetimes = typeof SHORT_LIFETIMES === "boolean" && SHORT_LIFETIMES ? SHORT : NORMAL
