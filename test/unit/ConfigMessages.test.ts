@@ -82,7 +82,7 @@ const EXPECTED: Readonly<Record<string, ReadonlyArray<string>>> = {
     `:8:5 resources[1]: found no port; expected at least one in tcp; write for example tcp: [80, "8000-8100"]`
   ],
   "16-secret.yaml": [
-    `:2:7 name: found "***"; expected a name: letters, digits, -, _ and dots between them, such as office-1, db_1 or web.corp; write for example name: office-1`,
+    `:2:7 name: found "***=", which is no name; expected a name: letters, digits, -, _ and dots between them, such as office-1, db_1 or web.corp; write for example name: office-1`,
     ":4:8 token: found a list; expected the token's text, {file: PATH} or {env: NAME}; write for example token: {file: token.txt}, with what `sallyport token create` printed in that file",
     `:5:19 telemetry.otlp: found "ftp://***@collector"; expected an http or https URL; write for example otlp: http://127.0.0.1:4318`,
     `:6:8 proxy: found text (not shown), which has the scheme socks4://, and only http, https and socks5 are supported; expected the URL of an HTTP, HTTPS or SOCKS 5 proxy, or none; write for example proxy: "http://proxy.example.com:3128"`
