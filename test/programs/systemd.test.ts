@@ -114,7 +114,10 @@ describe.skipIf(process.platform !== "linux" || !have(PYTHON, ANALYZE))("the uni
   ])("runs the relay that relay init made, $what", async ({ netlink }) => {
     const dir = mkdtempSync(join(tmpdir(), "unit-"))
     const unit = join(dir, "sallyport.service")
-    writeFileSync(unit, readFileSync(UNIT, "utf8").replace(netlink ? "" : " AF_NETLINK", ""))
+    writeFileSync(
+      unit,
+      readFileSync(UNIT, "utf8").replace(netlink ? "" : "AF_UNIX AF_NETLINK", netlink ? "" : "AF_UNIX")
+    )
     const [etc, state] = [join(dir, "etc"), join(dir, "state")]
     const ports = ["--https-port", "28443", "--udp-port", "23478"]
     const made = await sallyport(["relay", "init", "--host", "127.0.0.1", "--dir", etc, "--state-dir", state, ...ports])
