@@ -3,7 +3,7 @@
  * seconds. A field that this version does not know is refused, because it could be a restriction; other fields need another
  * version in `Signed.signedBytes`.
  */
-import { Either, Schema } from "effect"
+import { DateTime, Either, Schema } from "effect"
 import * as HostName from "./HostName.ts"
 import { LIFETIMES } from "./Lifetimes.ts"
 import { NodeKey } from "./NodeKey.ts"
@@ -184,7 +184,7 @@ interface Times {
 
 /** With both times, so that a reader sees how far apart they are. */
 const untimelyText = (untimely: keyof typeof TIMING, { expiresAt, issuedAt }: Times, nowSeconds: number): string => {
-  const at = (seconds: number) => new Date(seconds * 1000).toISOString().replace(".000", "")
+  const at = (seconds: number) => DateTime.formatIso(DateTime.unsafeMake(seconds * 1000)).replace(".000", "")
   const inRange = (seconds: number) => Math.abs(seconds) <= LATEST_DATE_SECONDS // others are no dates; NaN is not, either
   if (!inRange(nowSeconds)) return "cannot be judged: the directory's time is not known yet"
   const span = [

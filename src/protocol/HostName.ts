@@ -24,6 +24,7 @@ export const normalize = (text: string): string | null => {
 export const toAscii = (text: string): string | null => {
   if (/^[\x20-\x7e]*$/.test(text)) return text
   // A URL's host is not only a name: these characters would end it, or be decoded.
+  // oxlint-disable-next-line no-control-regex -- control characters are what is refused here
   if (text.length > MAX_CHARS || /[\x00-\x20/?#@:%\\[\]]/.test(text)) return null
   const url = `http://${text}/`
   if (!URL.canParse(url)) return null

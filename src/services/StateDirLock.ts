@@ -17,7 +17,7 @@ export const hold = (stateDir: string): Effect.Effect<void, AdminListenError, Sc
   Effect.gen(function*() {
     const server = yield* Effect.acquireRelease(
       Effect.sync(() => createServer((_, response) => void response.writeHead(404, { connection: "close" }).end())),
-      (server) => Effect.sync(() => void server.close().closeAllConnections())
+      (server) => Effect.sync(() => server.close().closeAllConnections())
     )
     yield* Effect.catchIf(
       listenUnix(server, join(stateDir, LOCK_FILE)),

@@ -63,7 +63,7 @@ describe("a rule that is taken away", () => {
         yield* Fiber.join(cut)
         const refused = yield* Effect.flip(world.dial("wiki", port))
         assert.instanceOf(refused, Socks5Refused, `round ${round}`)
-        assert.strictEqual((refused as Socks5Refused).reply, NOT_ALLOWED, `round ${round}`)
+        assert.strictEqual(refused.reply, NOT_ALLOWED, `round ${round}`)
         yield* answered(mail, `still there in round ${round}`)
         yield* allow(["mail", "wiki"])
       }

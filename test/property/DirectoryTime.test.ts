@@ -114,7 +114,7 @@ const documentsAt = (seconds: number) =>
     }]
   ] as const
 const opens = (kind: Documents.Kind, document: Documents.Documents[Documents.Kind], nowSeconds: number): boolean => {
-  const signed = { payload: Documents.encode(kind, document as never), signature: new Uint8Array(64) }
+  const signed = { payload: Documents.encode(kind, document), signature: new Uint8Array(64) }
   return Either.isRight(Documents.open(kind, signed, () => true, nowSeconds))
 }
 

@@ -42,6 +42,7 @@ const times = (count: number, span: Partial<Span> & { readonly elapsedMs: number
 
 const spans = (part: fc.Arbitrary<Partial<Span>>) =>
   fc.array(
+    // oxlint-disable-next-line oxc/no-map-spread -- generated data
     fc.tuple(fc.integer({ min: 1, max: 20_000 }), part).map(([elapsedMs, part]): Span => ({
       elapsedMs,
       ranMs: 0,

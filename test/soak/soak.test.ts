@@ -20,7 +20,7 @@ const DURATION_MS = isShort ? SHORT_MS : MINUTES * 60_000
 const NOT_ALLOWED = 2
 
 /** Lifetimes that a run of 35 minutes cannot pass three times; the short run passes all. */
-const DAYS: ReadonlyArray<keyof Lifetimes> = [
+const DAYS: ReadonlySet<string> = new Set([
   "ticket",
   "turn",
   "resumption",
@@ -28,7 +28,7 @@ const DAYS: ReadonlyArray<keyof Lifetimes> = [
   "certificateRenewBefore",
   "certificateCheck",
   "idleSession"
-]
+])
 
 const quantile = (list: ReadonlyArray<number>, q: number) =>
   Math.round(list.toSorted((a, b) => a - b)[Math.min(list.length - 1, Math.floor(q * list.length))] ?? 0)
@@ -43,7 +43,7 @@ describe("the product over time", () => {
   it("keeps flows, legs and promises through three lives of everything", async () => {
     assert.strictEqual(LIFETIMES, NORMAL, "this test's own process runs the released lifetimes")
     for (const [name, seconds] of Object.entries(LIVES)) {
-      if (!isShort && DAYS.includes(name as keyof Lifetimes)) continue
+      if (!isShort && DAYS.has(name)) continue
       assert.isAtLeast(DURATION_MS / 1000, TIMES * seconds, `${name} passes ${TIMES} times`)
     }
     const resource = await serve((socket) => socket.pipe(socket))

@@ -52,7 +52,7 @@ describe.each(kinds)("actors whose threads are killed at random moments, $name",
   it.live(`come back from ${kills} kills in boot, run and stop`, () =>
     Effect.gen(function*() {
       const seed = Number(process.env["SALLYPORT_KILL_SEED"] ?? randomInt(2 ** 31))
-      console.log(`kills, ${kind.name}: SALLYPORT_KILL_SEED=${seed}`)
+      process.stdout.write(`kills, ${kind.name}: SALLYPORT_KILL_SEED=${seed}\n`)
       const random = randomFrom(seed)
       for (let killed = 0; killed < kills;) {
         const channel = newChannel()

@@ -30,7 +30,7 @@ const balancer = (port: number, first: () => string, slow = false) =>
             })
           }
           up.setNoDelay(true)
-          const pieces = slow ? [...first()] : [first()]
+          const pieces = slow ? Array.from(first()) : [first()]
           const next = () => {
             const piece = pieces.shift()
             if (piece !== undefined) return void up.write(piece, () => setImmediate(next))

@@ -36,6 +36,7 @@ export const begin = (): void => {
   isBeating = true
   const slots = new Int32Array(shared)
   Atomics.store(slots, TID, ownTid())
+  // oxlint-disable-next-line no-restricted-globals -- it must beat before, beside and without any Effect runtime
   setInterval(() => Atomics.add(slots, BEATS, 1), BEAT_MS).unref()
 }
 

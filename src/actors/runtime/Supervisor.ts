@@ -271,7 +271,7 @@ const notUp = ({ threads }: World, atLeast: Duration.Duration) =>
   Effect.map(
     monotonicMs,
     (now) =>
-      [...threads.values()].flatMap((thread) => [thread, ...thread.actors]).flatMap((entry) => {
+      [...threads.values(), ...[...threads.values()].flatMap(({ actors }) => actors)].flatMap((entry) => {
         const downMs = entry.downSinceMs === null ? -1 : now - entry.downSinceMs
         if (entry.isOptional || downMs < Duration.toMillis(atLeast)) return []
         const why = entry.lastError === null ? "" : `; last error: ${entry.lastError.split("\n")[0]}`

@@ -108,6 +108,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   /** Tells the STUN server which sockets there are, and which of them stand in for each other. */
   const wire = () => {
     const places = [main, ...extra].flatMap((it) =>
+      // oxlint-disable-next-line oxc/no-map-spread -- a handful of sockets, once a change
       it.held().map((held) => ({ ...held, port: held.socket.address().port }))
     )
     for (const { number, socket } of main.held()) server.setPort(number, socket)

@@ -23,6 +23,7 @@ export interface Settings {
 const seen = (...hosts: ReadonlyArray<string>): LocalAddresses.Seen => ({
   source: "netlink",
   interfaces: {
+    // oxlint-disable-next-line oxc/no-map-spread -- one or two addresses
     eth0: hosts.map((address) => {
       const common = { address, netmask: "", mac: "", internal: false, cidr: null }
       return isIPv6(address) ? { ...common, family: "IPv6", scopeid: 0 } : { ...common, family: "IPv4" }
