@@ -18,7 +18,8 @@ name: relay
 stateDir: ${stateDir}
 
 # Where this relay listens: TCP for HTTPS (signaling, and packets where UDP is blocked) and
-# UDP for STUN and packets. Open both in the firewall.
+# UDP for STUN and packets. Open both in the firewall. 0.0.0.0 means every IPv4 address of this machine, and [::] every
+# address of both kinds, also those that it gets later.
 listen:
   https: "0.0.0.0:${httpsPort}"
   udp: "0.0.0.0:${udpPort}"

@@ -100,7 +100,7 @@ describe.each(Kit.CARRIERS)("the handshake over %s", (carrier) => {
         authority: server.authority,
         leaf: yield* Kit.issue(server.authority, Date.now() - 30 * 86_400_000)
       })
-      expect((yield* Effect.flip(Kit.connect(old, carrier))).reason).toBe("tls_untrusted")
+      yield* Kit.connect(old, carrier) // a pinned certificate is judged by its key, not by its dates
     })))
 
   it("fails at the relay when a man in the middle holds a certificate that the client trusts", () =>

@@ -148,7 +148,7 @@ describe("usage", () => {
   it.effect("exits 2 with a place at the start of each line for a broken configuration", () =>
     Effect.gen(function*() {
       const file = join(dir, "broken.yaml")
-      writeFileSync(file, "role: client\nname: A\nstateDir: s\nsock5: x\n")
+      writeFileSync(file, "role: client\nname: a b\nstateDir: s\nsock5: x\n")
       const { code, stderr } = yield* cli(["run", "--config", file])
       assert.strictEqual(code, 2)
       assert.deepStrictEqual(stderr.split("\n").map((line) => line.slice(0, file.length + 12)), [
