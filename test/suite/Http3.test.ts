@@ -48,7 +48,7 @@ const rawTo = Effect.fnUntraced(function*(server: Kit.Served, control: Uint8Arra
 const sessionAt = Effect.fnUntraced(function*(server: Kit.Served) {
   const raw = yield* rawTo(server)
   raw.say(0, CONNECT())
-  expect(yield* promise(() => Kit.within(3000, () => statuses(raw, 0).includes("200")))).toBe(true)
+  expect(yield* promise(() => Kit.within(Kit.HANG_MS, () => statuses(raw, 0).includes("200")))).toBe(true)
   return raw
 })
 const echoes = Effect.fnUntraced(function*(link: Link, text = "hello") {
@@ -95,11 +95,11 @@ describe("what a peer says", () => {
       const server = yield* Kit.serve()
       const raw = yield* rawTo(server, null)
       say(raw)
-      expect(yield* promise(() => Promise.race([raw.closed, Kit.sleep(5000)]))).toMatchObject({
+      expect(yield* promise(() => Promise.race([raw.closed, Kit.sleep(Kit.HANG_MS)]))).toMatchObject({
         application: true,
         code
       })
-      expect(yield* promise(() => Kit.within(3000, () => server.http3.stats.connections === 0))).toBe(true)
+      expect(yield* promise(() => Kit.within(Kit.HANG_MS, () => server.http3.stats.connections === 0))).toBe(true)
     })))
 
   it("is answered: 404 for what is no session, 429 for a second one, 404 for a path of nobody's", () =>
@@ -112,11 +112,11 @@ describe("what a peer says", () => {
         true
       )
       raw.say(8, CONNECT())
-      expect(yield* promise(() => Kit.within(3000, () => statuses(raw, 8).length === 1))).toBe(true)
+      expect(yield* promise(() => Kit.within(Kit.HANG_MS, () => statuses(raw, 8).length === 1))).toBe(true)
       expect([statuses(raw, 4), statuses(raw, 8)]).toEqual([["404"], ["429"]])
       const lost = yield* rawTo(server)
       lost.say(0, CONNECT("/elsewhere"))
-      expect(yield* promise(() => Kit.within(3000, () => statuses(lost, 0).includes("404")))).toBe(true)
+      expect(yield* promise(() => Kit.within(Kit.HANG_MS, () => statuses(lost, 0).includes("404")))).toBe(true)
     })))
 
   it("costs a peer its connection: a second stream of its session", () =>
@@ -151,11 +151,11 @@ describe("what a peer says", () => {
       yield* promise(() => Kit.sleep(200))
       raw.reset(4)
       const started = performance.now()
-      expect(yield* promise(() => Promise.race([raw.closed, Kit.sleep(5000)]))).toMatchObject({
+      expect(yield* promise(() => Promise.race([raw.closed, Kit.sleep(Kit.HANG_MS)]))).toMatchObject({
         code: ErrorCode.noError
       })
       expect(performance.now() - started).toBeLessThan(3000)
-      expect(yield* promise(() => Kit.within(3000, () => server.stats().connections === 0))).toBe(true)
+      expect(yield* promise(() => Kit.within(Kit.HANG_MS, () => server.stats().connections === 0))).toBe(true)
     })))
 })
 
@@ -183,7 +183,7 @@ describe("a session", () => {
           path
         ])
       )
-      yield* promise(() => Promise.race([raw.closed, Kit.within(3000, () => statuses(raw, 0).length > 0)]))
+      yield* promise(() => Promise.race([raw.closed, Kit.within(Kit.HANG_MS, () => statuses(raw, 0).length > 0)]))
       expect(statuses(raw, 0)).not.toContain("200")
       const { link } = yield* Kit.connect(server, "webtransport-h3")
       yield* echoes(link)
@@ -225,7 +225,7 @@ describe("a session", () => {
       }).pipe(Effect.exit)
       yield* Effect.timeout(writing, "8 seconds")
       expect(yield* promise(() => link.closed)).toMatchObject({ by: "network" })
-      expect(yield* promise(() => Kit.within(3000, () => server.http3.stats.connections === 0))).toBe(true)
+      expect(yield* promise(() => Kit.within(Kit.HANG_MS, () => server.http3.stats.connections === 0))).toBe(true)
     })))
 
   it("is ended by frames that say nothing, and by any others without end", () =>
@@ -243,7 +243,7 @@ describe("a session", () => {
           raw.say(stream, many.subarray(0, many.length - many.length % frame.length))
           yield* promise(() => Kit.sleep(100))
         }
-        expect(yield* promise(() => Promise.race([raw.closed, Kit.sleep(3000)]))).toMatchObject({
+        expect(yield* promise(() => Promise.race([raw.closed, Kit.sleep(Kit.HANG_MS)]))).toMatchObject({
           code: ErrorCode.excessiveLoad
         })
       }
@@ -283,7 +283,7 @@ describe("strangers", () => {
       yield* echoes(link)
       expect(process.memoryUsage().rss - before).toBeLessThan(150 * 1024 * 1024)
       socket.close()
-      expect(yield* promise(() => Kit.within(9000, () => server.http3.stats.connections === 1))).toBe(true)
+      expect(yield* promise(() => Kit.within(Kit.HANG_MS, () => server.http3.stats.connections === 1))).toBe(true)
       yield* echoes(link)
     })))
 
@@ -303,7 +303,7 @@ describe("strangers", () => {
       for (const raw of silent) yield* promise(() => raw.closed)
       for (const raw of more) raw.close()
       expect(server.http3.stats.refused.late).toBeGreaterThanOrEqual(64)
-      expect(yield* promise(() => Kit.within(9000, () => server.http3.stats.strangers === 0))).toBe(true)
+      expect(yield* promise(() => Kit.within(Kit.HANG_MS, () => server.http3.stats.strangers === 0))).toBe(true)
       yield* echoes(link)
     })))
 
@@ -313,7 +313,7 @@ describe("strangers", () => {
       for (let i = 0; i < 3; i++) yield* rawTo(server)
       const socket = createSocket("udp4")
       socket.send(initialLike(1), server.port, "127.0.0.1")
-      expect(yield* promise(() => Kit.within(3000, () => server.http3.stats.refused.rate === 1))).toBe(true)
+      expect(yield* promise(() => Kit.within(Kit.HANG_MS, () => server.http3.stats.refused.rate === 1))).toBe(true)
       socket.close()
     })))
 })

@@ -134,7 +134,7 @@ describe.each(Kit.CARRIERS)("a relay link over %s", (carrier) => {
         yield* promise(() => expect(survivor.write(new Uint8Array(1))).rejects.toThrow())
         expect(performance.now() - started).toBeLessThan(3000)
       }
-      expect(yield* promise(() => Kit.within(8000, () => server.stats().links === 0))).toBe(true)
+      expect(yield* promise(() => Kit.within(Kit.HANG_MS, () => server.stats().links === 0))).toBe(true)
     })))
 
   it("closes the link with its scope, and is interrupted without leaving anything", () =>
@@ -146,7 +146,7 @@ describe.each(Kit.CARRIERS)("a relay link over %s", (carrier) => {
       const silent = yield* Kit.serve({ authenticate: () => Effect.never })
       const exit = yield* Effect.exit(Effect.timeout(Effect.scoped(Kit.connect(silent, carrier)), 300))
       expect(Exit.isFailure(exit)).toBe(true)
-      expect(yield* promise(() => Kit.within(8000, () => silent.stats().connections === 0))).toBe(true)
+      expect(yield* promise(() => Kit.within(Kit.HANG_MS, () => silent.stats().connections === 0))).toBe(true)
     })))
 
   it("does not leave a client hanging when the server's callbacks die", () =>
@@ -221,7 +221,7 @@ describe.each(Kit.CARRIERS)("a relay link over %s", (carrier) => {
         code: "503"
       })
       strangers[0].link.destroy("gone")
-      expect(yield* promise(() => Kit.within(8000, () => crowded.stats().connections === 1))).toBe(true)
+      expect(yield* promise(() => Kit.within(Kit.HANG_MS, () => crowded.stats().connections === 1))).toBe(true)
       yield* Kit.connect(crowded, carrier)
     })))
 
@@ -274,7 +274,7 @@ describe("a relay link over webtransport", () => {
       const { link: client } = yield* Kit.connect(server, "webtransport")
       const link = yield* next
       void privates(client).writer.abort({ code: 9 }).catch(() => {})
-      expect(yield* promise(() => Promise.race([link.closed, Kit.sleep(8000)]))).toMatchObject({ by: "network" })
+      expect(yield* promise(() => Promise.race([link.closed, Kit.sleep(Kit.HANG_MS)]))).toMatchObject({ by: "network" })
       yield* promise(() => client.closed)
     })))
 
@@ -286,7 +286,9 @@ describe("a relay link over webtransport", () => {
         const { link: client } = yield* Kit.connect(server, "webtransport")
         const link = yield* next
         privates(client).native.stream.write(Buffer.from([...WT_STREAM, 1, id]))
-        expect(yield* promise(() => Promise.race([link.closed, Kit.sleep(8000)]))).toMatchObject({ by: "network" })
+        expect(yield* promise(() => Promise.race([link.closed, Kit.sleep(Kit.HANG_MS)]))).toMatchObject({
+          by: "network"
+        })
       }
     })))
 

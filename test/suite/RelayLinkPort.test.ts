@@ -140,7 +140,7 @@ describe.each(Kit.CARRIERS)("the handshake over %s", (carrier) => {
       for (const first of [long, randomBytes(5000), framed(randomBytes(40)), framed(LinkHandshake.encode(auth))]) {
         const { link } = yield* promise(() => Kit.openRaw(server, carrier))
         yield* promise(() => link.write(first))
-        expect(yield* promise(() => Promise.race([link.closed, Kit.sleep(8000)]))).toMatchObject({
+        expect(yield* promise(() => Promise.race([link.closed, Kit.sleep(Kit.HANG_MS)]))).toMatchObject({
           by: "peer",
           code: 1002
         })
@@ -323,7 +323,9 @@ describe("the relay's port", () => {
       for (const carrier of Kit.CARRIERS) yield* Kit.connect(server, carrier)
       yield* promise(() => before.write(utf8("alive")))
       expect((yield* promise(() => Kit.readBytes(before, 5))).toString()).toBe("alive")
-      expect(yield* promise(() => Kit.within(8000, () => server.stats().connections === 1 + Kit.CARRIERS.length))).toBe(
+      expect(
+        yield* promise(() => Kit.within(Kit.HANG_MS, () => server.stats().connections === 1 + Kit.CARRIERS.length))
+      ).toBe(
         true
       )
     })))
@@ -332,10 +334,12 @@ describe("the relay's port", () => {
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve({ limits: { strangers: 10, handshakeMs: 2500 } })
       const sockets = Array.from({ length: 60 }, () => net.connect(server.port, "127.0.0.1").on("error", () => {}))
-      yield* promise(() => Kit.within(8000, () => server.stats().refused.sockets === 40))
+      yield* promise(() => Kit.within(Kit.HANG_MS, () => server.stats().refused.sockets === 40))
       expect(server.stats()).toMatchObject({ connections: 20, refused: { sockets: 40 } })
-      expect(yield* promise(() => Kit.within(8000, () => sockets.every((socket) => socket.destroyed)))).toBe(true)
-      yield* promise(() => Kit.within(8000, () => server.stats().connections === 0)) // told later than the peer
+      expect(yield* promise(() => Kit.within(Kit.HANG_MS, () => sockets.every((socket) => socket.destroyed)))).toBe(
+        true
+      )
+      yield* promise(() => Kit.within(Kit.HANG_MS, () => server.stats().connections === 0)) // told later than the peer
       expect(server.stats()).toMatchObject({ connections: 0, refused: { late: 20 } })
       yield* Kit.connect(server, "websocket")
     })))

@@ -133,7 +133,7 @@ describe.each(Kit.CARRIERS)("calls over %s", (carrier) => {
       expect(failure(yield* Effect.exit(client.Echo({ bytes: new Uint8Array(1) })))).toContain("more than 64 calls")
       const before = state.interrupted
       yield* Effect.forEach(hanging, Fiber.interrupt)
-      expect(yield* promise(() => Kit.within(8000, () => state.interrupted === before + 64))).toBe(true)
+      expect(yield* promise(() => Kit.within(Kit.HANG_MS, () => state.interrupted === before + 64))).toBe(true)
       yield* client.Echo({ bytes: new Uint8Array(1) })
     })))
 
@@ -144,7 +144,7 @@ describe.each(Kit.CARRIERS)("calls over %s", (carrier) => {
       const link = yield* server.links.take
       const before = { ...state }
       const calls = yield* Effect.forEach(Array.from({ length: 10 }), () => Effect.fork(client.Hang()))
-      yield* promise(() => Kit.within(8000, () => state.hanging === before.hanging + 10))
+      yield* promise(() => Kit.within(Kit.HANG_MS, () => state.hanging === before.hanging + 10))
       const started = performance.now()
       link.destroy("died")
       for (const call of calls) expect(failure(yield* Fiber.await(call))).toContain("the link to the relay ended")
@@ -154,7 +154,7 @@ describe.each(Kit.CARRIERS)("calls over %s", (carrier) => {
       expect(performance.now() - started).toBeLessThan(2500)
       expect(
         yield* promise(() =>
-          Kit.within(8000, () => state.interrupted === before.interrupted + 10 && server.rpc.clients() === 0)
+          Kit.within(Kit.HANG_MS, () => state.interrupted === before.interrupted + 10 && server.rpc.clients() === 0)
         )
       ).toBe(true)
     })))
@@ -246,7 +246,7 @@ describe.each(Kit.CARRIERS)("calls over %s", (carrier) => {
       for (const bytes of rude) {
         const { link } = yield* Kit.connect(server, carrier)
         yield* promise(() => link.write(bytes))
-        expect(yield* promise(() => Promise.race([link.closed, Kit.sleep(8000)]))).toMatchObject({
+        expect(yield* promise(() => Promise.race([link.closed, Kit.sleep(Kit.HANG_MS)]))).toMatchObject({
           by: "peer",
           code: 1002
         })

@@ -29,6 +29,19 @@ export const open = (port: number): RawHttp3 => {
   let onClosed: (fault: ConnectionFault | null) => void = () => {}
   const established = new Promise<void>((resolve) => (onEstablished = resolve))
   const closed = new Promise<ConnectionFault | null>((resolve) => (onClosed = resolve))
+  /** What was said while the stream had no room. */
+  const unsent = new Map<number, Buffer>()
+  const finished = new Set<number>()
+  const flush = () => {
+    for (const [stream, bytes] of unsent) {
+      const rest = bytes.subarray(Math.max(0, quic.write(stream, bytes)))
+      if (rest.length > 0) unsent.set(stream, rest)
+      else {
+        unsent.delete(stream)
+        if (finished.delete(stream)) quic.finish(stream)
+      }
+    }
+  }
   const driver = new QuicDriver({
     role: "client",
     quic,
@@ -40,6 +53,7 @@ export const open = (port: number): RawHttp3 => {
     },
     serve: () => {
       onEstablished()
+      flush()
       for (const id of quic.readable()) {
         for (let got = quic.read(id, scratch); got !== READ_NOTHING; got = quic.read(id, scratch)) {
           if (got > 0) heard.set(id, [...heard.get(id) ?? [], Buffer.from(scratch.subarray(0, got))])
@@ -55,8 +69,9 @@ export const open = (port: number): RawHttp3 => {
   return {
     established,
     say: (stream, bytes, fin = false) => {
-      quic.write(stream, bytes)
-      if (fin) quic.finish(stream)
+      unsent.set(stream, Buffer.concat([unsent.get(stream) ?? Buffer.alloc(0), bytes]))
+      if (fin) finished.add(stream)
+      flush()
       driver.schedule()
     },
     datagram: (bytes) => {
