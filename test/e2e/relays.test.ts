@@ -70,7 +70,7 @@ describe("a second relay", () => {
       assert.include(yield* refusal("thief", token), "another node has used this token")
       assert.include(yield* refusal("garbled", `${token.slice(0, -4)}AAAA`), "the enrolment token is not usable")
       const clients = yield* tokenOf(world, "client", "phone")
-      assert.include(yield* refusal("phone", clients), "belongs to client phone")
+      assert.include(yield* refusal("phone", clients), "this token is for the client phone")
       const other = yield* World.make({ resources })
       const mixed = yield* World.createToken(world.relayConfig, httpsOf(other), "relay", "relay-3", null)
       assert.include(yield* refusal("relay-3", mixed), "this is not the relay that the token came from")

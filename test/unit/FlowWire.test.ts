@@ -70,7 +70,7 @@ describe("FlowWire", () => {
     ["text that is not UTF-8", Uint8Array.of(1, 1, 1, 255, 1, 97, 0, 80, 0), "text"],
     [
       "a resource that is too long",
-      new Uint8Array([1, 1, 64, ...new Uint8Array(64).fill(97), 1, 97, 0, 80, 0]),
+      new Uint8Array([1, 1, 254, ...new Uint8Array(254).fill(97), 1, 97, 0, 80, 0]),
       "text"
     ],
     ["a trace that is none", Uint8Array.of(1, 1, 0, 1, 97, 0, 80, 1, 97), "traceparent"],
