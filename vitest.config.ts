@@ -32,7 +32,7 @@ export default defineConfig({
           include: ["test/e2e/**/*.test.ts"],
           retry: RETRIES,
           testTimeout: 120_000,
-          hookTimeout: 60_000,
+          hookTimeout: HANG_MS,
           fileParallelism: false
         }
       },
@@ -43,7 +43,7 @@ export default defineConfig({
           exclude: MEASURED,
           retry: RETRIES,
           testTimeout: 180_000,
-          hookTimeout: 60_000
+          hookTimeout: HANG_MS
         }
       },
       {
@@ -51,7 +51,7 @@ export default defineConfig({
           name: "measured",
           include: MEASURED,
           testTimeout: 180_000,
-          hookTimeout: 60_000,
+          hookTimeout: HANG_MS,
           poolOptions: { forks: { singleFork: true } }
         }
       },
@@ -62,7 +62,7 @@ export default defineConfig({
           include: ["test/natlab/**/*.test.ts"],
           retry: RETRIES,
           testTimeout: 300_000,
-          hookTimeout: 120_000
+          hookTimeout: HANG_MS
         }
       }
     ]
