@@ -63,6 +63,8 @@ export const Invite = Schema.TaggedStruct("Invite", {
 })
 /** The grant of a session was replaced (access rules changed, or it was renewed). */
 export const GrantReplaced = Schema.TaggedStruct("GrantReplaced", { session: SessionId, grant: Signed })
+/** The client has renewed this session: the connector's end at the relay lives on by the new ticket. */
+export const TicketRenewed = Schema.TaggedStruct("TicketRenewed", { session: SessionId, ticket: Signed })
 /** Every session with this node ends now. */
 export const Revoked = Schema.TaggedStruct("Revoked", { node: NodeKey })
 /** A sealed path message of the session's other side. */
@@ -81,6 +83,7 @@ export const SignalingEvent = Schema.Union(
   CredentialRenewed,
   Invite,
   GrantReplaced,
+  TicketRenewed,
   Revoked,
   Sealed,
   SessionLost,

@@ -305,6 +305,7 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
         answer
       })
     }
+    board.send(ticket.connectorKey, { _tag: "TicketRenewed", session: ticket.session, ticket: fresh.ticket })
     return { grant: fresh.grant, ticket: fresh.ticket }
   })
 

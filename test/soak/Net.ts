@@ -142,9 +142,12 @@ export const dialUntil = async (client: Client, host: string, port: number): Pro
   return socket as unknown as net.Socket
 }
 
-/** The reply with which the client refuses; dials until it does. */
-export const refusalOf = async (client: Client, host: string, port: number): Promise<number> => {
-  return await until(
+/**
+ * Dials until the client is refused with this reply. Right after a rule was taken away the client may still have the old grant and
+ * ask the connector, which has the new one and knows no such resource.
+ */
+export const untilRefused = async (client: Client, host: string, port: number, reply: number): Promise<void> => {
+  await until(
     `${client.name} is refused ${host}`,
     async () => {
       try {
@@ -152,7 +155,7 @@ export const refusalOf = async (client: Client, host: string, port: number): Pro
         socket.destroy()
         return null
       } catch (error) {
-        return error instanceof Socks5Client.Socks5Refused ? error.reply : null
+        return error instanceof Socks5Client.Socks5Refused && error.reply === reply ? true : null
       }
     },
     HANG_MS,

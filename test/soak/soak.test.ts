@@ -7,7 +7,7 @@ import { execFileSync } from "node:child_process"
 import { join } from "node:path"
 import { LIFETIMES, type Lifetimes, NORMAL, SHORT } from "../../src/protocol/Lifetimes.ts"
 import { ROOT, serve } from "../programs/support/Programs.ts"
-import { type Client, dialUntil, during, EchoFlow, Net, refusalOf } from "./Net.ts"
+import { type Client, dialUntil, during, EchoFlow, Net, untilRefused } from "./Net.ts"
 
 const MINUTES = Number(process.env["SOAK_MINUTES"] ?? 0)
 const isShort = MINUTES === 0
@@ -82,7 +82,7 @@ describe("the product over time", () => {
         net.reload({ access: [{ clients: ["*"], resources: ["steady"] }] })
         await flow.ended
         cuts.push(performance.now() - since)
-        assert.strictEqual(await refusalOf(direct, "wiki", resource.port), NOT_ALLOWED)
+        await untilRefused(direct, "wiki", resource.port, NOT_ALLOWED)
         net.reload({ access: everything })
         counts.ruleChanges++
       }

@@ -351,6 +351,8 @@ export const make = (options: Options) => {
         })
       case "Sealed":
         return Effect.sync(() => held.get(event.session)?.session.peer.onSealed(event.box, null, 0))
+      case "TicketRenewed":
+        return onTicketRenewed(event.session, event.ticket)
       case "SessionLost":
         return Effect.sync(() =>
           held.get(event.session)?.session.close(CloseCode.normal, "the connector was restarted")
@@ -363,6 +365,15 @@ export const make = (options: Options) => {
       case "GoAway":
         return Effect.void
     }
+  }
+
+  /** Connector: without it this end of the session would be closed at the relay when the first ticket expires. */
+  const onTicketRenewed = (id: SessionId, signed: Signed): Effect.Effect<void> => {
+    const it = held.get(id)
+    const opened = Authority.verify("ticket", signed, authorityKey, node.nowSeconds())
+    if (it === undefined || Either.isLeft(opened) || opened.right.session !== id) return Effect.void
+    it.ticket = signed
+    return Effect.ignore(relay.ask((client) => client.OpenSession({ session: id, ticket: signed })))
   }
 
   /** By signaling, from the directory itself: unlike one that a client brings, it may take away. */

@@ -196,6 +196,7 @@ export const make = ({ fork, hostMs, node, post, servers, signaling, traces }: O
                 : Effect.void,
             { discard: true }
           )
+        case "TicketRenewed": // a page binds at no relay
         case "Snapshot":
         case "SessionLost":
         case "RelaysChanged":
