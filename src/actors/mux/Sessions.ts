@@ -41,6 +41,11 @@ const ACTIVE_AFTER_FLOW_MS = 3_000
 /** A grant is renewed this long before it ends: time for a relay to come back. */
 const RENEW_BEFORE_SECONDS = LIFETIMES.grantRenewBefore
 const RENEW_RETRY_MS = 5_000
+/**
+ * Age at which a ticket is renewed although the grant is fresh. Each change of rules brings a new grant
+ * and no ticket, so that where rules change often the grant alone would never ask for a renewal.
+ */
+const RENEW_TICKET_AFTER_MS = LIFETIMES.ticket * 500
 /** A peer that has owed an answer for this long gets no new flows by this session: it may have started anew, without it. */
 const SILENT_MS = 1_000
 /** With flows under way, whether it has is found out by another dial, this often. */
@@ -81,6 +86,8 @@ interface Held {
   readonly up: Deferred.Deferred<FlowSession, Verdict>
   /** As it is signed: what a renewal is asked with. */
   ticket: Signed
+  /** When the ticket came, ms, monotonic. */
+  ticketAt: number
   active: boolean
   renewAt: number
   /** Ms, monotonic; Infinity before. */
@@ -219,6 +226,7 @@ export const make = (options: Options) => {
       session,
       up,
       ticket,
+      ticketAt: node.now(),
       active: true,
       target,
       selected,
@@ -306,6 +314,7 @@ export const make = (options: Options) => {
     const documents = yield* Either.mapLeft(open(renewed.grant, renewed.ticket), internal)
     if (documents.ticket.session !== session.id) return yield* Effect.fail(internal("renewed for another session"))
     it.ticket = renewed.ticket
+    it.ticketAt = node.now()
     session.setGrant(documents.grant, renewed.grant)
     yield* relay.ask((client) => client.OpenSession({ session: session.id, ticket: renewed.ticket }))
   })
@@ -444,7 +453,8 @@ export const make = (options: Options) => {
         it.redialAt = now + REDIAL_EVERY_MS
         fork(Effect.ignore(dial(it.target.host, it.target.port)))
       } else if (
-        node.role === "client" && session.leftSeconds < RENEW_BEFORE_SECONDS &&
+        node.role === "client" &&
+        (session.leftSeconds < RENEW_BEFORE_SECONDS || now - it.ticketAt >= RENEW_TICKET_AFTER_MS) &&
         now >= it.renewAt
       ) {
         it.renewAt = now + RENEW_RETRY_MS
