@@ -98,6 +98,7 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
       case "Invite":
       case "Revoked":
       case "RelaysChanged":
+      case "TicketRenewed":
       case "BindingsLost":
       case "CredentialRenewed":
       case "Examine":
