@@ -1,16 +1,23 @@
 /**
- * What both sides say, on a stream of the session's own that never ends, about the ends of all others. quiche 0.18 forgets a
- * stream as soon as its bytes are acknowledged, though not its end: an empty FIN (or a reset) that is lost then is never sent
- * again, and the reader would wait for ever. A notice is sent for every end; when the end itself came, it is not needed.
+ * Notices about the ends of streams. Both sides send them on one stream of the session itself,
+ * which never ends.
  *
- *   kind u8 | stream u32 (its id / 4) | bytes f64 (how many the stream had in all; 0 for a reset)
+ * quiche 0.18 forgets a stream as soon as its bytes are acknowledged, even if its end is not. An
+ * empty FIN or a reset that is lost after that is never sent again, and the reader would wait
+ * permanently. Therefore every end is also announced by a notice. A reader that receives the end
+ * itself ignores the notice.
+ *
+ *   kind u8 | stream u32 (its id / 4) | bytes f64 (the stream's total length; 0 for a reset)
  */
 import { Buffer } from "node:buffer"
 
-/** The first stream that the client opens, before any of its owner's. */
+/** Stream that carries the notices: the first one that the client opens. */
 export const NOTICE_STREAM = 0
+/** Length of an encoded notice. */
 export const NOTICE_BYTES = 13
-/** What the client writes first, so that the connector has a stream to write to. */
+/**
+ * First byte that the client writes. It opens the stream, so that the connector can write to it.
+ */
 export const HELLO = Buffer.from([1])
 
 export interface EndNotice {
@@ -30,7 +37,9 @@ export const encode = ({ bytes, kind, stream }: EndNotice): Buffer => {
   return notice
 }
 
-/** Null: not a notice; the peer breaks the protocol. */
+/**
+ * Decodes a notice. Returns `null` if the bytes are not a notice, which is a protocol violation.
+ */
 export const decode = (notice: Buffer): EndNotice | null => {
   const [kind] = notice
   if (notice.length !== NOTICE_BYTES || (kind !== END && kind !== RESET)) return null

@@ -1,29 +1,49 @@
 /**
- * Judges a peer that makes this side work without getting anywhere: after the handshake, packets that carry neither stream
- * bytes nor datagrams (floods of connection ids or path challenges) have no purpose beyond acknowledging and keeping alive.
- * A bucket of bytes: what is received drains it, progress and time fill it. Empty means abuse.
+ * Detects a peer that causes work without making progress.
+ *
+ * After the handshake, packets without stream bytes or datagrams serve only to acknowledge and to
+ * keep the connection alive. Floods of connection ids or path challenges consist of such packets.
+ * The meter is a bucket of bytes: received packets drain it; progress and time refill it. An empty
+ * bucket means abuse.
  */
-export const BURST_BYTES = 2 * 1024 * 1024 // connection ids, probes, a lost flight sent again, and many a keepalive
-export const IDLE_BYTES_PER_SECOND = 4096 // keepalives, acknowledgements and a path probe now and then
-/** A byte read pays for itself and for a duplicate of it. */
+
+/**
+ * Capacity of the bucket, in bytes. Covers connection ids, path probes, a flight that was lost and
+ * sent again, and many keepalives.
+ */
+export const BURST_BYTES = 2 * 1024 * 1024
+/** Refill rate over time. Covers keepalives, acknowledgements and occasional path probes. */
+export const IDLE_BYTES_PER_SECOND = 4096
+/** Credit for each byte read: it pays for the byte and for one duplicate of it. */
 const PER_BYTE_READ = 2
-/** Bytes written come back as acknowledgements, at most one small packet for each of ours. */
+/**
+ * Credit for each byte written. Acknowledgements come back: at most one small packet for each
+ * packet sent.
+ */
 const PER_BYTE_WRITTEN = 0.2
-/** What is still on its way when a stream is given up comes within this, or never. */
+/**
+ * How long forgiven bytes may still arrive. Data in flight when a stream was given up comes within
+ * this time or not at all.
+ */
 const FORGIVEN_MS = 10_000
-/** However small, a read or a write explains a packet or two. */
+/** Credit for each read or write of any size: even a small one explains a packet or two. */
 const PER_OPERATION = 256
 
 export class FloodMeter {
   readonly #burst: number
   #level: number
   #unread = 0
-  /** Left of what was forgiven, and until when: beside the level, which holds no more than a burst. */
+  /**
+   * Remaining forgiven bytes, valid until `#forgivenUntil`. They are kept apart from the level,
+   * which is capped at one burst.
+   */
   #forgiven = 0
   #forgivenUntil = 0
-  /** Packets handed to QUIC; and at the last alarm, those and how many of them it had accepted. */
+  /** Packets handed to QUIC. */
   #seen = 0
+  /** Value of `#seen` at the last alarm. */
   #seenAtAlarm = 0
+  /** How many packets QUIC had accepted at the last alarm. */
   #acceptedAtAlarm = 0
   #at: number
 
@@ -33,7 +53,7 @@ export class FloodMeter {
     this.#at = now
   }
 
-  /** One packet. */
+  /** Counts one received packet. */
   received(bytes: number): void {
     this.#seen += 1
     if (this.#forgiven >= bytes) this.#forgiven -= bytes
@@ -48,12 +68,18 @@ export class FloodMeter {
     this.#level += bytes * PER_BYTE_WRITTEN + PER_OPERATION
   }
 
-  /** By how much more (or, negative, less) may be received unread: behind a lost packet, or while a reader pauses. */
+  /**
+   * Changes how many bytes may arrive unread, for example behind a lost packet or while a reader
+   * pauses. A negative value lowers it.
+   */
   allow(bytes: number): void {
     this.#unread += bytes
   }
 
-  /** Bytes that were received, which is seen as debt, or will be, and that nobody will read: a stream was given up on. */
+  /**
+   * Forgives bytes of a stream that was given up: nobody will read them. They have arrived already,
+   * which shows as debt, or will still arrive.
+   */
   forgive(bytes: number): void {
     const debt = Math.min(bytes, Math.max(0, -this.#level))
     this.#level += debt
@@ -61,18 +87,23 @@ export class FloodMeter {
     this.#forgivenUntil = this.#at + FORGIVEN_MS
   }
 
-  /** Call once a turn. True: the peer has spent its credit and more. */
+  /**
+   * Whether the peer has used up its credit, including the allowance for unread bytes. Must be
+   * called once a turn.
+   */
   exhausted(now: number): boolean {
     this.#level += (now - this.#at) / 1000 * IDLE_BYTES_PER_SECOND
     this.#at = now
     if (now >= this.#forgivenUntil) this.#forgiven = 0
-    if (this.#level > this.#burst) this.#level = this.#burst // yesterday's download does not pay for today's flood
+    // an earlier download does not pay for a flood now
+    if (this.#level > this.#burst) this.#level = this.#burst
     return this.#level < -this.#unread
   }
 
   /**
-   * After `exhausted`, with the packets that QUIC has accepted so far. False: most could not be opened, so they came from
-   * somebody who merely knows the addresses; the peer is pardoned.
+   * Whether the peer is to blame. Called after `exhausted`, with the number of packets that QUIC
+   * has accepted so far. If QUIC could not open most of the packets, they came from a third party
+   * that knows the addresses; the meter is then refilled and the result is `false`.
    */
   convicts(accepted: number): boolean {
     const guilty = (accepted - this.#acceptedAtAlarm) * 2 >= this.#seen - this.#seenAtAlarm

@@ -1,17 +1,19 @@
 /**
- * Sends the packets of a handshake again while nobody answers. QUIC itself waits a second for a lost first packet, as it knows
- * no round trip yet; sent again, the same packets do no harm.
+ * Sends the packets of a handshake again while the peer does not answer. QUIC itself waits a second
+ * for a lost first packet, because it knows no round-trip time yet. Repeating the same packets does
+ * no harm.
  */
 import { Buffer } from "node:buffer"
 
+/** Delay before the first repetition. Each later delay is twice as long. */
 const RESEND_MS = 200
 const RESENDS = 4 // at 200, 600, 1400 and 3000 ms
-/** Packets kept. */
+/** Most packets that are kept. Further packets of the flight are not repeated. */
 const FLIGHT = 12
 
 export interface Kept {
   readonly slot: number
-  /** With the room for its head in front. */
+  /** The packet, preceded by the free bytes for its frame head. */
   readonly packet: Buffer
 }
 
@@ -20,11 +22,12 @@ export class HandshakeFlight {
   #resends = 0
   #dueAt = Infinity
 
-  /** When `due` will have something. */
+  /** When `due` will next return packets. `Infinity` if it will not. */
   get dueAt(): number {
     return this.#dueAt
   }
 
+  /** Copies a train of packets, `segment` bytes apart, to be repeated later. */
   keep(now: number, slot: number, buffer: Buffer, length: number, segment: number): void {
     for (let at = 0; at < length && this.#kept.length < FLIGHT; at += segment) {
       this.#kept.push({ slot, packet: Buffer.from(buffer.subarray(at, Math.min(at + segment, length))) })
@@ -32,7 +35,7 @@ export class HandshakeFlight {
     if (this.#dueAt === Infinity && this.#resends === 0) this.#dueAt = now + RESEND_MS
   }
 
-  /** The packets to send again now. */
+  /** Returns the packets to send again now. */
   due(now: number): ReadonlyArray<Kept> {
     if (now < this.#dueAt) return []
     this.#resends += 1

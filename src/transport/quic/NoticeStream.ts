@@ -1,21 +1,31 @@
-/** The session's own stream: sends and collects notices about the ends of the other streams. */
+/**
+ * The session's own stream, which sends and collects notices about the ends of the other streams.
+ */
 import { Buffer } from "node:buffer"
 import * as EndNotice from "./EndNotice.ts"
 import { type QuicConnection, READ_NOTHING, READ_RESET, type Role } from "./QuicEngine.ts"
 
-/** Notices about streams that have not been seen yet are kept, the latest ones. */
+/**
+ * Most notices kept about streams that have not been seen yet. When full, the oldest notice is
+ * dropped.
+ */
 const MAX_EARLY = 1024
-/** More unsent bytes than this: the peer reads no notices, and every stream that it opens would cost more for ever. */
+/**
+ * Limit for unsent bytes. A peer that exceeds it does not read notices, and each stream it opens
+ * would add to the backlog.
+ */
 const MAX_UNSENT_BYTES = 256 * 1024
 
 export class NoticeStream {
   readonly #connection: QuicConnection
   readonly #connector: boolean
-  /** Not yet taken by QUIC. */
+  /** Bytes that QUIC has not accepted yet. */
   #unsent: Buffer
-  /** The start of a notice. */
+  /** Beginning of a notice whose rest has not arrived. */
   #kept: Buffer = Buffer.alloc(0)
-  /** The connector may write once the client's first byte is here. */
+  /**
+   * Whether this side may write. The connector may do so once the client's first byte has arrived.
+   */
   #open: boolean
   readonly #early = new Map<number, EndNotice.EndNotice>()
 
@@ -26,7 +36,7 @@ export class NoticeStream {
     this.#unsent = this.#connector ? Buffer.alloc(0) : EndNotice.HELLO
   }
 
-  /** The peer takes none. */
+  /** Whether the peer has stopped reading notices. */
   get isStuck(): boolean {
     return this.#unsent.length > MAX_UNSENT_BYTES
   }
@@ -36,14 +46,17 @@ export class NoticeStream {
     this.#unsent = Buffer.concat([this.#unsent, EndNotice.encode(notice)])
   }
 
-  /** Once a turn, before other writers. */
+  /** Writes waiting notices. Called once a turn, before the other writers. */
   flush(): void {
     if (!this.#open || this.#unsent.length === 0) return
     const taken = this.#connection.write(EndNotice.NOTICE_STREAM, this.#unsent)
     if (taken > 0) this.#unsent = this.#unsent.subarray(taken)
   }
 
-  /** When the stream is readable. False: the peer breaks the protocol. */
+  /**
+   * Reads the notices that have arrived; called when the stream is readable. Returns `false` if the
+   * peer violates the protocol.
+   */
   receive(tell: (notice: EndNotice.EndNotice) => void): boolean {
     for (;;) {
       const got = this.#connection.read(EndNotice.NOTICE_STREAM, space)
@@ -64,7 +77,10 @@ export class NoticeStream {
     }
   }
 
-  /** The stream is not known: its first bytes were overtaken, or it is long over. */
+  /**
+   * Keeps a notice about an unknown stream: either its first bytes are still on the way, or it
+   * ended long ago.
+   */
   keep(notice: EndNotice.EndNotice): void {
     if (!this.#connector) return // the client knows its streams
     this.#early.set(notice.stream, notice)
@@ -72,7 +88,7 @@ export class NoticeStream {
     if (this.#early.size > MAX_EARLY && oldest !== undefined) this.#early.delete(oldest)
   }
 
-  /** What was said about a stream before it was seen. */
+  /** Takes the notice that arrived before its stream was seen. `null` if there is none. */
   early(stream: number): EndNotice.EndNotice | null {
     const notice = this.#early.get(stream)
     if (notice === undefined) return null

@@ -1,4 +1,4 @@
-/** Turns what QUIC has to send into trains of packets on the session's slots. */
+/** Packs what QUIC has to send into trains of packets on the session's slots. */
 import { type Buffer } from "node:buffer"
 import { HandshakeFlight } from "./HandshakeFlight.ts"
 import { type QuicConnection, SLOTS } from "./QuicEngine.ts"
@@ -7,14 +7,24 @@ import { type SessionOptions, type SlotPath } from "./SessionOptions.ts"
 import { SlotPacer } from "./SlotPacer.ts"
 import { SlotTail } from "./SlotTail.ts"
 
-/** Trains sent in one turn: 1 MiB, a quarter of a socket's buffer. What is left goes in the next turn, after reading. */
+/**
+ * Most trains sent in one turn: 1 MiB, a quarter of a socket's buffer. The rest is sent in the next
+ * turn, after reading.
+ */
 export const MAX_TRAINS_PER_TURN = 16
-/** RFC 9000, section 14.1: no path below this is usable. */
+/** Smallest packet size. A path that cannot carry it is not usable (RFC 9000, section 14.1). */
 const MIN_PACKET = 1200
+/** Largest packet on any slot, in bytes. */
 export const LARGEST_PACKET = 16_384
-/** Assumed for a re-pointed slot when the caller has not measured its path. */
+/**
+ * Round-trip time assumed for a slot whose path was replaced, if the caller has not measured the
+ * new path.
+ */
 const DEFAULT_RTT_MS = 100
-/** A slot that was left longer ago holds nothing that QUIC's own timers have not sent anew. */
+/**
+ * How long after it was left a slot's packets are repeated. Later, QUIC's own timers have sent
+ * everything again.
+ */
 const LEFT_MS = 10_000
 const sharedRing = new SendRing()
 
@@ -32,12 +42,18 @@ export class PacketSender {
   readonly #connection: QuicConnection
   readonly #ring: SendRing
   readonly #slots: Array<Slot | undefined> = Array.from({ length: SLOTS })
-  /** Null once the handshake is over. */
+  /** `null` once the handshake is complete. */
   #flight: HandshakeFlight | null = new HandshakeFlight()
-  /** Upper bound for packets of this flush, when some of them may leave by another slot than the active one. */
+  /**
+   * Largest packet size in the current flush. It is lowered if some packets may leave by a slot
+   * other than the active one.
+   */
   #packetLimit = LARGEST_PACKET
   #active: number
-  /** The slots that packets left by before, and until when: several moves in a row may each have swallowed something. */
+  /**
+   * Slots that were active before, with the time each was left. After several moves in a row, each
+   * may have lost packets.
+   */
   readonly #left = new Map<number, number>()
 
   constructor(options: SessionOptions, connection: QuicConnection) {
@@ -48,12 +64,12 @@ export class PacketSender {
     this.point(options.slot, options.path)
   }
 
-  /** The slot by which packets leave. */
+  /** The slot that packets are sent on. */
   get active(): number {
     return this.#active
   }
 
-  /** QUIC uses `slot` from now on. */
+  /** Switches to `slot`, which QUIC uses from now on. */
   switchTo(slot: number): void {
     if (slot === this.#active) return
     this.#left.set(this.#active, this.#options.now())
@@ -63,8 +79,9 @@ export class PacketSender {
   }
 
   /**
-   * Makes QUIC send anew what the paths that were left have swallowed; see SlotTail. With `active`, also what the path in use
-   * did while it was gone: its window may be so full of lost packets that nothing else can leave. Too often only costs packets.
+   * Makes QUIC retransmit what was lost on the paths that were left (see {@link SlotTail}). With
+   * `active`, also what the current path lost during an outage: its congestion window may be so
+   * full of lost packets that nothing else can be sent. A call too many costs only a few packets.
    */
   rescue(active = false): void {
     const oldest = this.#options.now() - LEFT_MS
@@ -92,7 +109,9 @@ export class PacketSender {
     return this.#slots[slot] !== undefined
   }
 
-  /** Puts a path under a slot; in place of another one it is paced. */
+  /**
+   * Puts a path under a slot. If it replaces another path, sending on the slot is paced at first.
+   */
   point(slot: number, path: SlotPath): void {
     if (!Number.isInteger(slot) || slot < 0 || slot >= SLOTS) {
       throw new RangeError(`slot ${slot} is not one of ${SLOTS}`)
@@ -108,6 +127,9 @@ export class PacketSender {
     known.pacer.restart(this.#options.now(), maxPacket, path.rttMs ?? DEFAULT_RTT_MS)
   }
 
+  /**
+   * Updates the head length and packet size of a slot whose path stays the same, without pacing.
+   */
   adjust(slot: number, path: SlotPath): void {
     const known = this.#slots[slot]
     if (known === undefined) return this.point(slot, path)
@@ -115,7 +137,7 @@ export class PacketSender {
     known.maxPacket = clampPacket(path.maxPacket)
   }
 
-  /** Something of this slot leaves with the next flush: no packet of it may be larger than the slot takes. */
+  /** Limits the next flush to packets that fit `slot`, because one of them may leave by it. */
   limitTo(slot: number): void {
     const path = this.#slots[slot]
     if (path !== undefined && path.maxPacket < this.#packetLimit) this.#packetLimit = path.maxPacket
@@ -125,7 +147,10 @@ export class PacketSender {
     this.#flight = null
   }
 
-  /** The trains sent; as many as allowed means that there may be more, for another turn. */
+  /**
+   * Sends what QUIC has and returns the number of trains sent. If it equals `maxTrains`, there may
+   * be more for another turn.
+   */
   flush(now: number, maxTrains = MAX_TRAINS_PER_TURN): number {
     this.#resend(now)
     let trains = 0
@@ -134,12 +159,15 @@ export class PacketSender {
     return trains
   }
 
-  /** When a flush has something to do that QUIC's own timer does not know of. */
+  /** When a flush has work that QUIC's own timer does not cover. `Infinity` if there is none. */
   dueAt(): number {
     return Math.min(this.#slots[this.#active]?.pacer.nextRoundAt() ?? Infinity, this.#flight?.dueAt ?? Infinity)
   }
 
-  /** Full packets side by side; a shorter one ends the train. False: nothing to send, or the slot is being paced. */
+  /**
+   * Sends one train of full packets; a shorter packet ends the train. Returns `false` if there is
+   * nothing to send or the slot is being paced.
+   */
   #sendTrain(now: number): boolean {
     const slot = this.#active
     const path = this.#slots[slot]
@@ -169,7 +197,10 @@ export class PacketSender {
     return count > 0
   }
 
-  /** A packet that QUIC wants on another slot than expected: a probe, or the first one after a migration. */
+  /**
+   * Sends one packet on a slot other than the active one: a path probe, or the first packet after a
+   * migration.
+   */
   #sendAlone(now: number, slot: number, packet: Buffer, size: number): void {
     const path = this.#slots[slot]
     if (path === undefined) return

@@ -1,29 +1,35 @@
-/** On which systems the QUIC library has a build. A client or a connector cannot run anywhere else. */
+/**
+ * Platforms for which the QUIC library has a build. Clients and connectors cannot run on any other.
+ */
 import { Effect, Schema } from "effect"
 
-/** The QUIC library has no build for this system; `message` says which there are. */
+/** The QUIC library has no build for this system. `message` names the systems that have one. */
 export class UnsupportedPlatform
   extends Schema.TaggedError<UnsupportedPlatform>()("UnsupportedPlatform", { message: Schema.String })
 {}
 
 export interface System {
-  /** As `process.platform` and `process.arch` name them. */
+  /** Operating system, as in `process.platform`; `arch` is as in `process.arch`. */
   readonly platform: string
   readonly arch: string
   /** Version of the C library. `null` if it is not glibc, as on Alpine. */
   readonly glibc: string | null
 }
 
+/** Describes the system that this process runs on. */
 export const here = (): System => {
   const { header } = process.report.getReport() as { readonly header: { readonly glibcVersionRuntime?: string } }
   return { platform: process.platform, arch: process.arch, glibc: header.glibcVersionRuntime ?? null }
 }
 
-/** The builds that the registry has: one, for Linux on x86-64 with glibc. */
+/** Whether the package registry has a build. There is one: for Linux on x86-64 with glibc. */
 const hasBuild = ({ arch, glibc, platform }: System): boolean =>
   platform === "linux" && arch === "x64" && glibc !== null
 
-/** Elsewhere `load` decides, since an operator may have built the library. */
+/**
+ * Fails if the QUIC library cannot be used here. On a system without a published build it tries
+ * `load`, because an operator may have built the library.
+ */
 export const check = (
   system: System = here(),
   load: () => Promise<unknown> = () => import("@infisical/quic/dist/native/index.js")

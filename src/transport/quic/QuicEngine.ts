@@ -1,43 +1,59 @@
-/** What a session needs of a QUIC implementation: packets in, packets out, streams and paths. No sockets, no clock of ours. */
+/**
+ * Interface of a QUIC implementation, as a session needs it: packets in and out, streams and paths.
+ * It opens no sockets and takes no clock from the caller.
+ */
 
 import type { Resumption } from "./Resumption.ts"
 
 export { READ_NOTHING, READ_RESET, WRITE_STOPPED } from "../flow/FlowStream.ts"
 
-/** A session's paths live in this many fixed slots; a slot is pointed at another path underneath (QUIC never sees a new address). */
+/**
+ * Number of path slots of a session. A slot may be pointed at another path underneath; QUIC never
+ * sees a new address.
+ */
 export const SLOTS = 8
 
 export const ALPN = "sallyport/1"
 
-/** A stream starts with this much credit (all that a stalled flow can hold) and doubles while its reader keeps up... */
+/**
+ * Initial flow-control window of a stream, in bytes, which is all that a stalled flow can hold. It
+ * doubles while its reader keeps up, up to {@link MAX_STREAM_WINDOW}.
+ */
 export const STREAM_WINDOW = 512 * 1024
-/** ...to this, which feeds 1 Gbit/s at 32 ms; larger only fills the sockets' buffers. */
+/**
+ * Largest flow-control window of a stream, in bytes: enough for 1 Gbit/s at 32 ms. A larger one
+ * would only fill socket buffers.
+ */
 export const MAX_STREAM_WINDOW = 4 * 1024 * 1024
 
-/** The client opens every stream and decides every path; the connector follows. */
+/** Role of a side. The client opens all streams and chooses the path; the connector follows. */
 export type Role = "client" | "connector"
 
 export interface EngineOptions {
   readonly role: Role
-  /** PEM: a self-signed Ed25519 certificate and its key. Peers are checked by the caller against the pinned key. */
+  /**
+   * Self-signed Ed25519 certificate, in PEM. The caller checks the peer's certificate against the
+   * pinned key.
+   */
   readonly certificate: string
+  /** Private key of the certificate, in PEM. */
   readonly privateKey: string
-  /** Largest QUIC packet on any slot, bytes: 1200 to 65527. */
+  /** Largest QUIC packet on any slot, in bytes: 1200 to 65527. */
   readonly maxPacket: number
-  /** The slot that the handshake uses. */
+  /** Slot that the handshake uses. */
   readonly slot: number
-  /** Absent: every handshake is whole, and bound to no session. */
+  /** If absent, every handshake is a full one, and is not tied to a particular session. */
   readonly resumption?: Resumption
 }
 
-/** `write`: the peer's stream limit does not allow this new stream yet. */
+/** Result of `write`: the peer's stream limit does not allow this new stream yet. */
 export const WRITE_LIMITED = -2
 
 export type PathEvent =
   | { readonly _tag: "Validated"; readonly slot: number }
   | { readonly _tag: "PeerMigrated"; readonly slot: number }
 
-/** Counters since the session began; `rttMs` and `cwndBytes` are of the active path. */
+/** Counters since the session began. `rttMs` and `cwndBytes` are those of the active path. */
 export interface ConnectionStats {
   readonly packetsReceived: number
   readonly packetsSent: number
@@ -49,85 +65,124 @@ export interface ConnectionStats {
 }
 
 export interface ConnectionFault {
-  /** True: the peer's application closed (its code and reason); false: the transport did. */
+  /**
+   * Whether the peer's application closed the connection, with its code and reason. `false` if the
+   * transport did.
+   */
   readonly application: boolean
   readonly code: number
   readonly reason: string
 }
 
 export interface QuicConnection {
-  /** One QUIC packet, or several coalesced, as they came in by `slot`. False: not for this connection; drop it. */
+  /**
+   * Takes one QUIC packet, or several coalesced ones, received on `slot`. Returns `false` if it
+   * does not belong to this connection and must be dropped.
+   */
   readonly receive: (slot: number, packet: Uint8Array) => boolean
-  /** Writes the next packet, at most `into.length` bytes. 0: nothing to send now. See `sendSlot`. */
+  /**
+   * Writes the next packet into `into` and returns its length. 0 if there is nothing to send now.
+   * `sendSlot` tells its slot.
+   */
   readonly send: (into: Uint8Array) => number
-  /** By which slot the packet that `send` wrote last has to leave. */
+  /** The slot on which the packet last written by `send` must be sent. */
   readonly sendSlot: () => number
 
-  /** Milliseconds until `onTimeout` is due; null: no timer. */
+  /** Milliseconds until `onTimeout` is due. `null` if no timer is set. */
   readonly timeoutMs: () => number | null
   readonly onTimeout: () => void
 
   readonly isEstablished: () => boolean
   /**
-   * Before it is established. Client: what is written leaves as early data, or, where the connector takes none, later. Connector:
-   * what is read is early data, sent by whom `peerCertificate` says, for this very session.
+   * Whether early data may be exchanged before the handshake is complete.
+   *
+   * Client: what is written is sent as early data, or later if the connector does not accept early
+   * data. Connector: what is read is early data for this very session, sent by the client that
+   * `peerCertificate` identifies.
    */
   readonly isEarly: () => boolean
-  /** Client: to resume from; secret. Null: the connector has not sent a ticket yet. */
+  /**
+   * Client: the TLS session to resume from, which is secret. `null` if the connector has not sent a
+   * session ticket yet.
+   */
   readonly savedSession: () => Uint8Array | null
   readonly isClosed: () => boolean
   readonly isTimedOut: () => boolean
-  /** DER of the peer's certificate; null before it came. */
+  /** The peer's certificate, in DER. `null` before it has arrived. */
   readonly peerCertificate: () => Uint8Array | null
-  /** Why it closed: what the peer said, else what was said here. */
+  /**
+   * Why the connection closed: the peer's reason, otherwise the local one. `null` if there is none.
+   */
   readonly fault: () => ConnectionFault | null
-  /** Tells the peer; the connection is closed after its draining time. `code` is an application code. */
+  /**
+   * Tells the peer that the connection closes; it is closed after the draining time. `code` is an
+   * application code.
+   */
   readonly close: (code: number, reason: string) => void
 
-  /** Streams that have data, an end or a reset to read (every one, at each call). */
+  /** All streams that have data, an end or a reset to read. Each call lists every one. */
   readonly readable: () => Iterable<number>
-  /** Bytes read (0 is possible together with the end), or READ_NOTHING, or READ_RESET. See `readFinished`. */
+  /**
+   * Reads from a stream. Returns the number of bytes (0 is possible together with the end),
+   * READ_NOTHING or READ_RESET. `readFinished` tells whether the end was reached.
+   */
   readonly read: (stream: number, into: Uint8Array) => number
   /** Whether the last `read` reached the end of its stream. */
   readonly readFinished: () => boolean
-  /** Bytes taken (they are copied), 0 when blocked, or WRITE_STOPPED, or WRITE_LIMITED. */
+  /**
+   * Copies bytes to a stream. Returns how many were accepted (0 if blocked), WRITE_STOPPED or
+   * WRITE_LIMITED.
+   */
   readonly write: (stream: number, data: Uint8Array) => number
   /**
-   * After a `write` that took nothing of a stream that was written to before: whether nobody will ever take anything. quiche
-   * forgets a stream when the peer has stopped it and seen it reset, and `write` then looks blocked for ever.
+   * Whether a stream will never accept data again. Called after a `write` that accepted nothing, on
+   * a stream that was written to before. quiche forgets a stream when the peer has stopped it and
+   * has seen its reset; from then on `write` looks blocked permanently.
    */
   readonly isForgotten: (stream: number) => boolean
-  /** Ends the sending side. False: blocked, try again. */
+  /** Ends the sending side. Returns `false` if blocked; try again later. */
   readonly finish: (stream: number) => boolean
-  /** RESET_STREAM: what is not yet sent is thrown away. */
+  /** Sends RESET_STREAM and discards what has not been sent yet. */
   readonly reset: (stream: number, code: number) => void
-  /** STOP_SENDING: what is not yet read is thrown away. */
+  /** Sends STOP_SENDING and discards what has not been read yet. */
   readonly stop: (stream: number, code: number) => void
-  /** Whether any stream at all could take a byte now. */
+  /** Whether any stream could accept a byte now. */
   readonly anyWritable: () => boolean
-  /** How many further bidirectional streams the peer allows. */
+  /** How many more bidirectional streams the peer allows. */
   readonly streamsLeft: () => number
 
-  /** False: the datagram is too large for the path, the queue is full, or the peer takes none. */
+  /**
+   * Queues a datagram. Returns `false` if it is too large for the path, the queue is full, or the
+   * peer does not accept datagrams.
+   */
   readonly sendDatagram: (data: Uint8Array) => boolean
-  /** Null: none waiting. */
+  /** The next received datagram. `null` if none is waiting. */
   readonly receiveDatagram: () => Uint8Array | null
 
-  /** Makes the next flush carry something that the peer acknowledges, a PING if need be. */
+  /** Makes the next flush carry a frame that the peer acknowledges: a PING if there is no other. */
   readonly ping: () => void
 
-  /** Client: sends a PATH_CHALLENGE by `slot` (RFC 9000, section 8.2). False: not possible now. */
+  /**
+   * Client: sends a PATH_CHALLENGE on `slot` (RFC 9000, section 8.2). Returns `false` if that is
+   * not possible now.
+   */
   readonly probe: (slot: number) => boolean
-  /** Client: all traffic leaves by `slot` from now on (RFC 9000, section 9). False: not possible now. */
+  /**
+   * Client: moves all traffic to `slot` (RFC 9000, section 9). Returns `false` if that is not
+   * possible now.
+   */
   readonly migrate: (slot: number) => boolean
   readonly isValidated: (slot: number) => boolean
-  /** Hands out as many connection ids as the peer keeps, and forgets retired ones. */
+  /** Issues as many connection ids as the peer accepts, and drops retired ones. */
   readonly replenishIds: () => void
   readonly nextPathEvent: () => PathEvent | null
   readonly stats: () => ConnectionStats
 }
 
 export interface QuicEngine {
-  /** A new connection: of a client it starts the handshake at the first `send`, of a connector it waits for the peer's first packet. */
+  /**
+   * Opens a connection. A client starts the handshake at the first `send`; a connector waits for
+   * the peer's first packet.
+   */
   readonly open: (options: EngineOptions) => QuicConnection
 }

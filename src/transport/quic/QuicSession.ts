@@ -1,6 +1,7 @@
 /**
- * The end-to-end QUIC connection between a client and a connector, over eight fixed path slots. It owns no socket: packets
- * come in by `receive` and leave by `transmit`. Work is done once for each batch, in one turn of the event loop.
+ * The end-to-end QUIC connection between a client and a connector, over eight fixed path slots. It
+ * owns no socket: packets come in through `receive` and go out through `transmit`. Work is done
+ * once per batch, in one turn of the event loop.
  */
 import { Buffer } from "node:buffer"
 import { type EndNotice, NOTICE_STREAM } from "./EndNotice.ts"
@@ -14,24 +15,34 @@ import { WriterQueue } from "./WriterQueue.ts"
 
 export { CloseCode, type CloseReason, type SessionOptions, type SessionStats, type SlotPath } from "./SessionOptions.ts"
 
-/** Nobody waits longer for a peer that does not answer, or answers without a certificate. */
+/** How long a handshake may take, with a peer that does not answer or shows no certificate. */
 export const HANDSHAKE_TIMEOUT_MS = 8_000
 /**
- * quiche 0.18, closed by its own side before the handshake was confirmed, has one more packet to send for ever. So what a
- * closed session still says is counted, and it ends by our own clock.
+ * Packets that a closed session may still send. If quiche 0.18 is closed by its own side before the
+ * handshake is confirmed, it always has one more packet to send. Therefore the packets are counted,
+ * and the session ends by its own clock.
  */
 const CLOSE_PACKETS = 16
 const CLOSE_PACKETS_PER_TURN = 2
-const DRAIN_MS = 1000 // the peer's late packets are answered for so long
-/** Streams opened of which nothing could be written yet, since others fill the window; past this `openStream` refuses. */
+/** How long a closed session still answers late packets from the peer. */
+const DRAIN_MS = 1000
+/**
+ * Most opened streams that have not written anything yet because others fill the window. Beyond it,
+ * `openStream` refuses.
+ */
 const MAX_WAITING_STREAMS = 1024
-/** While several streams wait for room, what one of them may take before the next one's turn; less when many wait. */
+/** Most bytes that one stream may write before the next one's turn, while several wait for room. */
 const QUANTUM_BYTES = 16 * 1024
+/** Quantum while {@link CROWD} or more streams wait. */
 const CROWDED_QUANTUM_BYTES = 4 * 1024
+/** Number of waiting streams from which the smaller quantum applies. */
 const CROWD = 64
-/** No progress for so long by a path that answers: what is in flight was lost with another path, or in an outage of this one. */
+/**
+ * If nothing was accepted for this long although the path answers, the packets in flight were lost
+ * on another path or in an outage of this one.
+ */
 const STUCK_MS = 150
-/** Streams that the peer may have open; one more is reset at once. */
+/** Most streams that the peer may have open. A further one is reset at once. */
 const MAX_OPEN_STREAMS = 4096
 export class QuicSession {
   readonly #options: SessionOptions
@@ -40,24 +51,28 @@ export class QuicSession {
   readonly #sender: PacketSender
   readonly #streams = new Map<number, QuicStream>()
   readonly #writers = new WriterQueue()
-  /** Opened here, nothing written yet: QUIC does not count them against the peer's limit before. */
+  /**
+   * Streams opened here on which nothing has been written. QUIC does not count them against the
+   * peer's limit yet.
+   */
   readonly #unwritten = new Set<number>()
   readonly #handshakeDeadline: number
   readonly #owner: StreamOwner
-  /** Slots to be probed as soon as possible. */
+  /** Slots to probe as soon as possible. */
   readonly #probes = new Set<number>()
-  /** Stream bytes that QUIC took. */
+  /** Number of stream bytes that QUIC has accepted. */
   #written = 0
-  /** When `onPathAlive` last looked, and `#written` then. */
+  /** When `onPathAlive` last checked. */
   #aliveAt = -Infinity
+  /** Value of `#written` at that check. -1 before the first one. */
   #writtenThen = -1
   readonly #notices: NoticeStream
   #noticesWaiting = false
-  /** Streams that ended by a notice, whose own end may still come and is to be read. */
+  /** Streams that ended by a notice. Their own end may still arrive and must be read. */
   readonly #ghosts = new Set<number>()
   #nextStream = NOTICE_STREAM + 4
   #established = false
-  /** Early data came or may leave; see `SessionOptions.onEarly`. */
+  /** Whether early data has arrived or may be sent; see `SessionOptions.onEarly`. */
   #early = false
   #saved = false
   #closed: CloseReason | null = null
@@ -87,7 +102,7 @@ export class QuicSession {
     this.schedule()
   }
 
-  /** The slot by which packets leave. */
+  /** The slot that packets are sent on. */
   get activeSlot(): number {
     return this.#sender.active
   }
@@ -96,32 +111,39 @@ export class QuicSession {
     return this.#established
   }
 
-  /** Null while the session lives. */
+  /** `null` while the session lives. */
   get closed(): CloseReason | null {
     return this.#closed
   }
 
-  /** Nothing will be sent any more; packets for this session can be dropped unseen. */
+  /** Whether the session will send nothing more. Packets for it can then be dropped unread. */
   get drained(): boolean {
     return this.#drained
   }
 
-  /** One frame's content, `length` bytes of `buffer` from `offset`, as it came by `slot`. Call `schedule` after a batch. */
+  /**
+   * Takes the content of one frame received on `slot`: `length` bytes of `buffer` from `offset`.
+   * Call `schedule` after a batch.
+   */
   receive(slot: number, buffer: Uint8Array, offset: number, length: number): void {
     if (this.#drained || !this.#sender.has(slot)) return
     if (this.#established || this.#early) this.#meter.received(length)
     this.#connection.receive(slot, buffer.subarray(offset, offset + length))
-    if (slot !== this.#sender.active) this.#sender.limitTo(slot) // a PATH_RESPONSE leaves by the slot of its challenge
+    // a PATH_RESPONSE leaves by the slot of its challenge
+    if (slot !== this.#sender.active) this.#sender.limitTo(slot)
   }
 
-  /** Asks for one turn: read streams, write streams, send packets. */
+  /** Requests one turn: read streams, write streams, send packets. */
   schedule(): void {
     if (this.#due || this.#drained) return
     this.#due = true
     setImmediate(this.#turn)
   }
 
-  /** A new stream, to be written to at once. Null: closed, or the peer's stream limit is far exceeded. Client only. */
+  /**
+   * Client: opens a stream, which can be written to at once. `null` if the session is closed or
+   * {@link MAX_WAITING_STREAMS} streams already wait for their first write.
+   */
   openStream(): QuicStream | null {
     if (this.#closed !== null || this.#options.role !== "client") return null
     if (this.#unwritten.size >= MAX_WAITING_STREAMS) return null
@@ -132,24 +154,32 @@ export class QuicSession {
     return stream
   }
 
-  /** Puts a path under a slot, or another one in place of it; then little may leave until a round trip has passed. */
+  /**
+   * Puts a path under a slot. If it replaces another path, little may be sent until a round trip
+   * has passed.
+   */
   pointSlot(slot: number, path: SlotPath): void {
     this.#sender.point(slot, path)
   }
 
-  /** A better packet size or head for the same path: nothing is paced. */
+  /**
+   * Updates the packet size or head length of a slot whose path stays the same. Nothing is paced.
+   */
   adjustSlot(slot: number, path: SlotPath): void {
     this.#sender.adjust(slot, path)
   }
 
-  /** Client: validates the path of `slot` as soon as there is a connection id to spare; `onPathValidated` tells. */
+  /**
+   * Client: validates the path of `slot` as soon as a connection id is available. `onPathValidated`
+   * reports the result.
+   */
   probeSlot(slot: number): void {
     if (!this.#sender.has(slot) || this.#closed !== null) return
     this.#probes.add(slot)
     this.schedule()
   }
 
-  /** Keepalive: the next packet asks for an acknowledgement. */
+  /** Keepalive: makes the next packet ask for an acknowledgement. */
   ping(): void {
     if (this.#closed !== null) return
     this.#connection.ping()
@@ -157,15 +187,19 @@ export class QuicSession {
   }
 
   /**
-   * The path in use was gone for a while and is back: QUIC's own timer may have backed off to many seconds, and packets that
-   * were to rescue those of the path before may be lost, too. An acknowledgement tells it at once what was lost.
+   * Restarts sending after the current path was down and has recovered. QUIC's own timer may have
+   * backed off to many seconds, and packets repeated from the previous path may be lost, too. An
+   * acknowledgement shows QUIC at once what was lost.
    */
   revive(): void {
     if (this.#closed === null) this.#sender.rescue(true)
     this.ping()
   }
 
-  /** The path in use was just seen to work. Where nothing was taken since the last time, though something waits, it is revived. */
+  /**
+   * Must be called when the current path was seen to work. If data waits and none was accepted
+   * since the last check, at least {@link STUCK_MS} ago, the session is revived.
+   */
   onPathAlive(): void {
     const now = this.#options.now()
     if (now < this.#aliveAt + STUCK_MS) return
@@ -175,9 +209,12 @@ export class QuicSession {
   }
 
   /**
-   * Client: sends everything by `slot` from now on. False: not now (not established, or no connection id to spare). The peer
-   * follows a packet that comes by the new path (RFC 9000, section 9.3), so one is sent even where nothing is to be said: a
-   * client that only downloads by a dead path has nothing to acknowledge.
+   * Client: sends everything on `slot` from now on. Returns `false` if that is not possible now:
+   * the session is not established, or no connection id is available.
+   *
+   * The peer follows when a packet arrives on the new path (RFC 9000, section 9.3). A ping is sent
+   * so that there is one: a client that only downloads, on a path that has failed, has nothing to
+   * acknowledge.
    */
   migrate(slot: number): boolean {
     if (!this.#sender.has(slot) || this.#closed !== null || !this.#established) return false
@@ -195,7 +232,10 @@ export class QuicSession {
     return this.#connection.isValidated(slot)
   }
 
-  /** RFC 9221. False: too large for the path, or too many wait: the caller drops it or takes a stream. */
+  /**
+   * Sends a datagram (RFC 9221). Returns `false` if it is too large for the path or too many wait;
+   * the caller drops it or uses a stream.
+   */
   sendDatagram(data: Uint8Array): boolean {
     if (this.#closed !== null) return false
     const sent = this.#connection.sendDatagram(data)
@@ -204,7 +244,10 @@ export class QuicSession {
     return sent
   }
 
-  /** Streams and `onClosed` are told at once; the peer with the next packets. */
+  /**
+   * Closes the session. The streams and `onClosed` are notified at once, the peer with the next
+   * packets.
+   */
   close(code: number, text: string): void {
     if (this.#closed !== null) return
     this.#connection.close(code, text)
@@ -239,7 +282,7 @@ export class QuicSession {
         const part = data.length > quantum ? data.subarray(0, quantum) : data
         const taken = this.#closed === null ? connection.write(id, part) : WRITE_STOPPED
         if (taken === WRITE_LIMITED) return 0
-        // A stream that QUIC has not made yet is none that it has forgotten.
+        // QUIC has not created this stream yet, so it cannot have forgotten it.
         if (taken === 0 && !this.#unwritten.has(id) && connection.isForgotten(id)) return WRITE_STOPPED
         if (taken > 0) {
           if (this.#unwritten.size > 0) this.#unwritten.delete(id)
@@ -277,7 +320,7 @@ export class QuicSession {
   readonly #turn = (): void => {
     if (this.#drained) return
     const now = this.#options.now()
-    this.#due = true // what is asked for meanwhile is done by this very turn
+    this.#due = true // work requested meanwhile is done in this turn
     if (this.#closed === null) this.#serve(now)
     this.#due = false
     if (this.#closed === null) {
@@ -326,7 +369,8 @@ export class QuicSession {
     const certificate = this.#connection.peerCertificate()
     if (certificate === null) return this.close(CloseCode.identity, "no certificate")
     this.#established = true
-    if (this.#early) this.#connection.ping() // where no early data was taken, its answer tells QUIC to send it again
+    // if the early data was rejected, the answer makes QUIC send it again
+    if (this.#early) this.#connection.ping()
     this.#sender.onEstablished()
     this.#options.onEstablished(certificate)
   }
@@ -355,7 +399,10 @@ export class QuicSession {
     }
   }
 
-  /** A stream that the peer opened; or null, when it is one that is over already, or one too many. */
+  /**
+   * Registers a stream that the peer opened. `null` if the stream has already ended or exceeds the
+   * limit.
+   */
   #newStream(id: number): QuicStream | null {
     if (this.#ghosts.has(id)) {
       const got = this.#connection.read(id, scrap)
@@ -374,7 +421,10 @@ export class QuicSession {
     return stream
   }
 
-  /** After the readers: an end that came by itself needs no notice. */
+  /**
+   * Applies received notices. Runs after the readers, because an end that arrived itself needs no
+   * notice.
+   */
   #serveNotices(): void {
     if (this.#noticesWaiting) {
       this.#noticesWaiting = false
@@ -389,7 +439,7 @@ export class QuicSession {
     if (this.#notices.isStuck) this.close(CloseCode.protocol, "notices are not read")
   }
 
-  /** Nobody wants it: read to the end, so that QUIC can forget the stream. */
+  /** Reads and drops a stream without a handler up to its end, so that QUIC can forget it. */
   #discard(stream: QuicStream): void {
     for (let budget = 64; budget > 0 && !stream.readOver; budget -= 1) {
       if (stream.read(scrap) === READ_NOTHING) return
@@ -429,7 +479,7 @@ export class QuicSession {
     else if (this.#connection.isClosed()) this.#end({ kind: "fault", code: 0, text: "connection ended" })
   }
 
-  /** One timer, moved only when it would fire too late. */
+  /** Arms the one timer. It is moved only if it would fire too late. */
   #armTimer(now: number): void {
     const timeout = this.#connection.timeoutMs()
     let at = timeout === null ? Infinity : now + timeout

@@ -1,8 +1,11 @@
-/** One bidirectional stream of a session, as flows see it. All calls are synchronous; nothing here throws. */
+/**
+ * One bidirectional stream of a session, as flows see it. All calls are synchronous and none
+ * throws.
+ */
 import { type FlowStream, READ_NOTHING, READ_RESET, type StreamHandler, WRITE_STOPPED } from "../flow/FlowStream.ts"
 import { MAX_STREAM_WINDOW, STREAM_WINDOW } from "./QuicEngine.ts"
 
-/** What a stream needs of its session. */
+/** Services of the session that a stream uses. */
 export interface StreamOwner {
   readonly read: (id: number, into: Uint8Array) => number
   readonly readFinished: () => boolean
@@ -10,44 +13,51 @@ export interface StreamOwner {
   readonly finish: (id: number) => boolean
   readonly reset: (id: number, code: number) => void
   readonly stop: (id: number, code: number) => void
-  /** The stream waits for room; `small` ones are served first. */
+  /** Adds the stream to those that wait for room. `small` ones are served first. */
   readonly blocked: (stream: QuicStream, small: boolean) => void
   readonly unblocked: (stream: QuicStream) => void
-  /** By how much more, or less, may come in unread. */
+  /** Changes how many bytes may arrive unread. A negative value lowers it. */
   readonly allowUnread: (bytes: number) => void
-  /** What came in or still comes, and will not be read. */
+  /** Forgives bytes that will not be read, whether they have arrived or not. */
   readonly forgiveUnread: (bytes: number) => void
-  /** Says on the session's own stream how the sending side ended. */
+  /** Announces on the session's own stream how the sending side ended. */
   readonly announce: (id: number, kind: "end" | "reset", bytes: number) => void
-  /** The end was known from a notice; QUIC's own may still come. */
+  /** Reports that the end was learnt from a notice. QUIC's own end may still arrive. */
   readonly endedByNotice: (id: number) => void
-  /** Both sides are over. */
+  /** Reports that both sides have ended. */
   readonly over: (stream: QuicStream) => void
 }
 
-/** A writer with no more than this waiting is small: the window is shared, and a bulk flow would take all of it. */
+/**
+ * Most waiting bytes of a small writer. The congestion window is shared, and a bulk flow would
+ * otherwise take all of it.
+ */
 const SMALL_BYTES = 16 * 1024
 
-/** An Open has about a hundred bytes, and its reader never waits. */
+/**
+ * Bytes that may arrive unread before the flow is accepted. An Open has about a hundred bytes, and
+ * its reader never waits.
+ */
 const UNACCEPTED_BYTES = 16 * 1024
 
 export class QuicStream implements FlowStream {
   readonly id: number
   readonly #owner: StreamOwner
+  /** Receives the stream's events. `null` if nobody reads the stream; its data is then dropped. */
   handler: StreamHandler | null = null
   #readOver = false
   #writeOver = false
   #bytesRead = 0
   #bytesWritten = 0
-  /** How many bytes the stream has, once the peer said so. */
+  /** Total length of the stream, once the peer has announced it. `Infinity` before. */
   #endsAt = Infinity
   #resetNoticed = false
-  /** The flow was accepted, so what its window lets in is explained. */
+  /** Whether the flow was accepted, so that unread bytes up to its window are legitimate. */
   #accepted: boolean
-  /** What may have come in unread, as the owner was told. */
+  /** Unread bytes currently allowed, as reported to the owner. */
   #allowed = 0
 
-  /** `accepted`: opened on this side. */
+  /** Pass `accepted` as `true` for a stream that was opened on this side. */
   constructor(id: number, owner: StreamOwner, accepted: boolean) {
     this.id = id
     this.#owner = owner
@@ -55,17 +65,23 @@ export class QuicStream implements FlowStream {
     this.#allow(this.#window())
   }
 
-  /** The end or a reset was read, or `stop` was called. */
+  /** Whether the reading side has ended: the end or a reset was read, or `stop` was called. */
   get readOver(): boolean {
     return this.#readOver
   }
 
-  /** `finish` succeeded, or `reset` was called, or the peer stopped us. */
+  /**
+   * Whether the writing side has ended: `finish` succeeded, `reset` was called, or the peer stopped
+   * the stream.
+   */
   get writeOver(): boolean {
     return this.#writeOver
   }
 
-  /** Bytes read (0 is possible with the end: see `readOver`), READ_NOTHING, or READ_RESET. */
+  /**
+   * Reads into `into`. Returns the number of bytes (0 is possible with the end: see `readOver`),
+   * READ_NOTHING or READ_RESET.
+   */
   read(into: Uint8Array): number {
     if (this.#readOver) return READ_NOTHING
     const got = this.#owner.read(this.id, into)
@@ -80,7 +96,7 @@ export class QuicStream implements FlowStream {
     return got
   }
 
-  /** QUIC has nothing more; perhaps the peer said that there will be nothing more. */
+  /** Ends the reading side if QUIC has no more data and the peer has announced the end. */
   #readByNotice(): number {
     const ended = this.#bytesRead >= this.#endsAt
     if (!ended && !this.#resetNoticed) return READ_NOTHING
@@ -89,7 +105,10 @@ export class QuicStream implements FlowStream {
     return ended ? 0 : READ_RESET
   }
 
-  /** From the session: the peer ended or reset its sending side. Tells the handler if that is news. */
+  /**
+   * Called by the session: the peer ended or reset its sending side. Notifies the handler if the
+   * reader does not know yet.
+   */
   onNotice(kind: "end" | "reset", bytes: number): void {
     if (this.#readOver) return
     if (kind === "end") this.#endsAt = bytes
@@ -98,8 +117,9 @@ export class QuicStream implements FlowStream {
   }
 
   /**
-   * Bytes taken; the caller keeps the rest and is told by `onWritable`. WRITE_STOPPED: nobody reads any more.
-   * `pending`: all the caller has waiting, which decides its place among the blocked.
+   * Writes `data` and returns the number of bytes accepted. The caller keeps the rest and is
+   * notified by `onWritable`. WRITE_STOPPED means that nobody reads any more. `pending` is the
+   * total that the caller has waiting, which decides its place among the blocked streams.
    */
   write(data: Uint8Array, pending: number = data.length): number {
     if (this.#writeOver) return WRITE_STOPPED
@@ -113,7 +133,7 @@ export class QuicStream implements FlowStream {
     return taken
   }
 
-  /** Ends the sending side. False: blocked; call again at `onWritable`. */
+  /** Ends the sending side. Returns `false` if blocked; call again at `onWritable`. */
   finish(): boolean {
     if (this.#writeOver) return true
     if (!this.#owner.finish(this.id)) {
@@ -125,7 +145,7 @@ export class QuicStream implements FlowStream {
     return true
   }
 
-  /** Throws away what is unsent; the peer's reader sees a reset. */
+  /** Discards unsent data. The peer's reader sees a reset. */
   reset(code: number): void {
     if (this.#writeOver) return
     this.#owner.reset(this.id, code)
@@ -133,20 +153,23 @@ export class QuicStream implements FlowStream {
     this.#endWrite()
   }
 
-  /** Asks the peer to send no more; what comes is thrown away. */
+  /** Asks the peer to stop sending. Data that still arrives is discarded. */
   stop(code: number): void {
     if (this.#readOver) return
     this.#owner.stop(this.id, code)
     this.#giveUpUnread()
   }
 
-  /** Both of the above, for what is not over yet. */
+  /** Resets the sending side and stops the reading side, if they have not ended yet. */
   abort(code: number): void {
     this.reset(code)
     this.stop(code)
   }
 
-  /** To be said whenever the reader means to leave waiting bytes alone for a while, as it does while it dials. */
+  /**
+   * Must be called when the reader leaves data unread for a while, for example while it dials. It
+   * also marks the flow as accepted, so that its unread bytes do not count as a flood.
+   */
   pause(): void {
     this.#accepted = true
     if (!this.#readOver) this.#allow(this.#window())
@@ -158,13 +181,17 @@ export class QuicStream implements FlowStream {
     this.#allowed = bytes
   }
 
-  /** The window doubles at most as the reader gets on. Who has not been accepted must not build up credit by opening streams. */
+  /**
+   * Upper estimate of the current flow-control window. The window at most doubles as the reader
+   * progresses. A stream that has not been accepted gets little, so that a peer cannot gain
+   * allowance by opening streams.
+   */
   #window(): number {
     if (!this.#accepted) return UNACCEPTED_BYTES
     return Math.min(MAX_STREAM_WINDOW, STREAM_WINDOW + 2 * this.#bytesRead)
   }
 
-  /** What came in or still comes will not be read. */
+  /** Ends the reading side and forgives the bytes that will not be read. */
   #giveUpUnread(): void {
     this.#owner.forgiveUnread(this.#accepted ? this.#window() : 0)
     this.#endRead()

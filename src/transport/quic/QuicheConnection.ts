@@ -1,4 +1,7 @@
-/** One connection of Cloudflare's quiche, through the prebuilt native binding, whoever made it and with what configuration. */
+/**
+ * One connection of Cloudflare's quiche, through the prebuilt native binding. It serves connections
+ * of any origin and configuration.
+ */
 import native, { type Connection, type PathStats, type RecvInfo } from "@infisical/quic/dist/native/index.js"
 import { Buffer } from "node:buffer"
 import { randomBytes } from "node:crypto"
@@ -15,12 +18,16 @@ import {
   WRITE_STOPPED
 } from "./QuicEngine.ts"
 
+/** Length of a connection id, in bytes. */
 export const ID_BYTES = 16
 const EMPTY = new Uint8Array(0)
 const NO_ROOM = new Uint8Array(1)
 const PROTOCOL_VIOLATION = 0x0a // RFC 9000, section 20.1
 
-/** Addresses that only quiche sees. Short, since each packet carries them through the binding as text. */
+/**
+ * Synthetic hosts, which only quiche sees. They are short because each packet carries them through
+ * the binding as text.
+ */
 const HOSTS: Record<Role, string> = { client: "::1", connector: "::2" }
 const addressesOf = (role: Role) => Array.from({ length: SLOTS }, (_, slot) => ({ host: HOSTS[role], port: slot + 1 }))
 
@@ -28,7 +35,7 @@ const makeArrivals = (role: Role): ReadonlyArray<RecvInfo> => {
   const remote = addressesOf(role === "client" ? "connector" : "client")
   return addressesOf(role).map((to, slot) => ({ from: remote[slot] ?? to, to }))
 }
-/** By role and slot, from where to where the packets come that a connection receives. */
+/** Source and destination of the packets that a connection receives, by role and slot. */
 export const ARRIVALS: Readonly<Record<Role, ReadonlyArray<RecvInfo>>> = {
   client: makeArrivals("client"),
   connector: makeArrivals("connector")
@@ -36,7 +43,9 @@ export const ARRIVALS: Readonly<Record<Role, ReadonlyArray<RecvInfo>>> = {
 
 const messageOf = (error: unknown) => error instanceof Error ? error.message : String(error)
 
-/** Who gives a connection the ids that its peer may address it by, and hears which of them are of no use any more. */
+/**
+ * Issues the ids by which the peer may address a connection, and is notified when one is retired.
+ */
 export interface ConnectionIds {
   readonly next: () => Uint8Array
   readonly retired: (id: Uint8Array) => void
@@ -46,12 +55,12 @@ const RANDOM_IDS: ConnectionIds = { next: () => randomBytes(ID_BYTES), retired: 
 
 export interface Parts {
   readonly role: Role
-  /** Made with the addresses of `ARRIVALS[role][slot]`. */
+  /** A connection that was created with the addresses of `ARRIVALS[role][slot]`. */
   readonly connection: Connection
   readonly slot: number
-  /** Connector: the only connection id that a client may begin with; null: any. */
+  /** Connector: the only connection id that a client may begin with. `null` if any is accepted. */
   readonly onlyFrom?: Uint8Array | null
-  /** Client: a saved session was given. */
+  /** Client: whether a saved session was given. */
   readonly resumes?: boolean
   readonly ids?: ConnectionIds
 }
@@ -61,9 +70,12 @@ export class QuicheConnection implements QuicConnection {
   readonly #arrivals: ReadonlyArray<RecvInfo>
   readonly #client: boolean
   readonly #ids: ConnectionIds
-  /** Null once a client has begun. */
+  /**
+   * The connection id that the client must begin with. `null` if any is accepted, or once it has
+   * been checked.
+   */
   #onlyFrom: Uint8Array | null
-  /** The first flight was made for another session. */
+  /** Whether the first flight was made for another session. */
   #foreign = false
   #sendSlot: number
   #finished = false
@@ -99,18 +111,23 @@ export class QuicheConnection implements QuicConnection {
   }
 
   /**
-   * Where the connector took no early data, quiche goes on with the handshake only as it sends next, and the packet that it then
-   * writes may hold stream data already: the owner has to see the certificate before. No packet fits into one byte.
+   * Completes a client's handshake after a packet was received. If the connector rejects early
+   * data, quiche continues the handshake only at the next send, and the packet it then writes may
+   * already hold stream data. The owner must see the certificate before that. A send into one byte
+   * advances the handshake without writing a packet.
    */
   #finishHandshake(): void {
     if (!this.#connection.isEstablished()) this.send(NO_ROOM)
     this.#resumes = !this.#connection.isEstablished()
   }
 
-  /** QUIC has checked that the client's ClientHello names the connection id that its packets bear (RFC 9000, section 7.3). */
+  /**
+   * Checks that the handshake is for this session. QUIC itself has checked that the ClientHello
+   * names the connection id that the client's packets carry (RFC 9000, section 7.3).
+   */
   #checkOrigin(expected: Uint8Array): void {
     const origin = this.#connection.destinationId()
-    if (origin.length === 0) return // no packet could be opened yet
+    if (origin.length === 0) return // no packet has been decrypted yet
     this.#onlyFrom = null
     if (Buffer.compare(origin, expected) === 0) return
     this.#foreign = true
@@ -124,7 +141,7 @@ export class QuicheConnection implements QuicConnection {
       this.#sendSlot = sent[1].from.port - 1
       return sent[0]
     } catch {
-      return 0 // the connection has ended with a fault; `isClosed` and `fault` tell
+      return 0 // the connection failed; `isClosed` and `fault` report it
     }
   }
 
@@ -224,7 +241,8 @@ export class QuicheConnection implements QuicConnection {
     try {
       return this.#connection.streamSend(stream, EMPTY, true) !== null
     } catch (error) {
-      return !messageOf(error).startsWith("StreamLimit") // else stopped by the peer: nothing is left to end
+      // otherwise the peer has stopped it and nothing is left to end
+      return !messageOf(error).startsWith("StreamLimit")
     }
   }
 
@@ -240,7 +258,7 @@ export class QuicheConnection implements QuicConnection {
     try {
       this.#connection.streamShutdown(stream, direction, code)
     } catch {
-      // that side is already over
+      // that side has already ended
     }
   }
 
@@ -305,14 +323,14 @@ export class QuicheConnection implements QuicConnection {
 
   replenishIds(): void {
     for (let id = this.#connection.retiredScidNext(); id !== null; id = this.#connection.retiredScidNext()) {
-      this.#ids.retired(id) // quiche keeps them until they are fetched
+      this.#ids.retired(id) // quiche keeps retired ids until they are fetched
     }
     try {
       while (this.#connection.sourceCidsLeft() > 0) {
         this.#connection.newSourceCid(this.#ids.next(), randomBytes(16).readBigUInt64BE(0), false)
       }
     } catch {
-      // as many as the peer keeps
+      // the peer accepts no more
     }
   }
 

@@ -5,25 +5,34 @@ import { randomBytes } from "node:crypto"
 import { ALPN, type EngineOptions, MAX_STREAM_WINDOW, type QuicEngine, SLOTS, STREAM_WINDOW } from "./QuicEngine.ts"
 import { ARRIVALS, ID_BYTES, QuicheConnection } from "./QuicheConnection.ts"
 
-/** Outlasts a closed laptop lid or a lift; the caller sends keepalives and judges a path dead long before. */
+/**
+ * Idle timeout of QUIC. It outlasts a closed laptop lid or a lift. The caller sends keepalives and
+ * detects a dead path much earlier.
+ */
 const IDLE_TIMEOUT_MS = 600_000
 /**
- * quiche never gives back the connection-level credit of bytes that a reset or stopped stream left unread, so any finite
- * window leaks away with resets; and a finite one lets a few stalled flows stop all others. So it is out of the way, and
- * memory is bounded by the stream windows times the flows that the owner admits.
+ * Flow-control window of the whole connection, large enough never to matter.
+ *
+ * quiche never returns the connection-level credit of bytes that a reset or stopped stream left
+ * unread, so resets would use up any finite window. A finite window would also let a few stalled
+ * flows block all others. Memory is bounded by the stream windows times the number of flows that
+ * the owner admits.
  */
 const CONNECTION_WINDOW = 2 ** 60
 /**
- * Streams that a client may have open in QUIC's eyes; the connector opens none. Far more than a session admits, since quiche
- * never gives back the credit of a stream whose end was lost (see EndNotice).
+ * Streams that QUIC lets a client have open; the connector opens none. The limit is far above what
+ * a session admits, because quiche never returns the credit of a stream whose end was lost (see
+ * EndNotice).
  */
 const MAX_STREAMS = 65_536
-/** One for each slot and some to spare while retired ones are replaced. */
+/** Connection ids in use at once: one per slot, and spare ones while retired ids are replaced. */
 const ACTIVE_ID_LIMIT = SLOTS + 4
+/** Datagrams that may wait in each direction. */
 const MAX_DATAGRAMS = 1024
 
 const makeConfig = (options: EngineOptions) => {
-  // The peer must present a certificate, but no authority vouches for it: the owner compares it with the pinned key.
+  // The peer must present a certificate, but no authority vouches for it. The owner compares it
+  // with the pinned key.
   const config = native.quiche.Config.withBoringSslCtx(
     true,
     true,
@@ -44,9 +53,12 @@ const makeConfig = (options: EngineOptions) => {
   config.setInitialMaxStreamsBidi(options.role === "connector" ? MAX_STREAMS : 0)
   config.setInitialMaxStreamsUni(0)
   config.setActiveConnectionIdLimit(ACTIVE_ID_LIMIT)
-  config.setCcAlgorithm(native.CongestionControlAlgorithm.CUBIC) // BBR of this version restarts very slowly after a migration
-  // Its send times are passed over (the session bounds bursts), but without them quiche 0.18 takes a packet for sent when its pacer
-  // last began anew: on a window below ten of the largest packets the round trip then grows by itself, to minutes.
+  // BBR of this version restarts very slowly after a migration.
+  config.setCcAlgorithm(native.CongestionControlAlgorithm.CUBIC)
+  // The session bounds bursts itself and ignores the pacer's send times. But without pacing, quiche
+  // 0.18 takes the time at which its pacer last restarted as the packet's send time. On a window
+  // below ten of the largest packets, the measured round-trip time then grows by itself, to
+  // minutes.
   config.enablePacing(true)
   config.enableDgram(true, MAX_DATAGRAMS, MAX_DATAGRAMS)
   const ticketKey = options.resumption?.ticketKey ?? null
@@ -71,7 +83,10 @@ const open = (options: EngineOptions): QuicheConnection => {
   return new QuicheConnection({ role, connection, slot, resumes })
 }
 
-/** False: not a session of this build of TLS, so the handshake is whole. */
+/**
+ * Whether quiche accepts the saved session. `false` if it is not from this build of TLS; the
+ * handshake is then a full one.
+ */
 const isTaken = (connection: Connection, session: Uint8Array): boolean => {
   try {
     connection.setSession(session)

@@ -1,32 +1,52 @@
 /**
- * What a session resumes from: the client's TLS sessions, the connector's ticket keys. Both live in memory only and die with the
- * thread. A first flight is tied to the session that it was made for by its connection id, which TLS covers; a connector begins
- * each session once. So what was recorded opens nothing, neither again nor elsewhere (docs/decisions/0013-resumption.md).
+ * State for resuming sessions: the client's TLS sessions and the connector's ticket keys. Both
+ * exist only in memory and are lost with the thread.
+ *
+ * A first flight is tied to its session by the connection id, which TLS authenticates, and a
+ * connector begins each session only once. A recorded flight is therefore useless, whether it is
+ * replayed in the same place or elsewhere (docs/decisions/0013-resumption.md).
  */
 import { createHash, randomBytes } from "node:crypto"
 import { LIFETIMES } from "../../protocol/Lifetimes.ts"
 
 export interface Resumption {
-  /** `connectionIdOf` the session. A connector takes no handshake that begins with another one. */
+  /**
+   * Connection id of the session, from `connectionIdOf`. A connector rejects a handshake that
+   * begins with another one.
+   */
   readonly clientId: Uint8Array
-  /** Client: a TLS session with this very connector; its first flight carries early data. Null: none is at hand. */
+  /**
+   * Client: a TLS session with this very connector; the first flight carries early data. `null` if
+   * there is none.
+   */
   readonly savedSession: Uint8Array | null
-  /** Connector: seals and opens this client's tickets. Null: gives none that allow early data, and takes none. */
+  /**
+   * Connector: key that seals and opens this client's tickets. `null` if early data is neither
+   * offered nor accepted.
+   */
   readonly ticketKey: Uint8Array | null
 }
 
 const CONNECTION_ID_BYTES = 16
 const TICKET_KEY_BYTES = 48
-/** Outlasts a night. Whoever took a key out of the connector's memory could read the early data of this time, not more. */
+/**
+ * Lifetime of a ticket key and of a saved session, in milliseconds; it outlasts a night. A stolen
+ * key exposes only the early data of this time.
+ */
 export const KEY_LIFE_MS = LIFETIMES.resumption * 1000
-/** Connectors whose TLS sessions a client keeps; the one kept longest goes first. */
+/** Most connectors whose TLS sessions a client keeps. When full, the oldest one is dropped. */
 export const MAX_SAVED = 64
-/** Clients that a connector remembers. While there are as many, further ones make the whole handshake. */
+/**
+ * Most clients that a connector keeps keys for. When full, further clients make a full handshake.
+ */
 export const MAX_CLIENTS = 1024
-/** Sessions of one client in the life of a key; with more the key is thrown away before its time. */
+/** Most sessions of one client in the lifetime of a key. Beyond it, the key is dropped early. */
 export const MAX_SESSIONS = 256
 
-/** The connection id that the client of this session begins with: the two ends know it, and no two sessions share one. */
+/**
+ * The connection id that the client of this session begins with. Both ends can compute it, and no
+ * two sessions share one.
+ */
 export const connectionIdOf = (session: string): Uint8Array =>
   createHash("sha256").update("sallyport session ").update(session).digest().subarray(0, CONNECTION_ID_BYTES)
 
@@ -35,13 +55,16 @@ export class SavedSessions {
   readonly #saved = new Map<string, { readonly session: Uint8Array; readonly at: number }>()
 
   keep(connector: string, session: Uint8Array, now: number): void {
-    this.#saved.delete(connector) // the last one is the latest
+    this.#saved.delete(connector) // moves it to the end, so that the first entry is the oldest
     this.#saved.set(connector, { session, at: now })
     const [oldest] = this.#saved.keys()
     if (this.#saved.size > MAX_SAVED && oldest !== undefined) this.#saved.delete(oldest)
   }
 
-  /** Each is used once: two sessions that resume from the same one could be told to be the same client's. */
+  /**
+   * Takes the session saved for a connector. `null` if there is none or it has expired. Each is
+   * used once: two sessions that resume from the same one could be linked to the same client.
+   */
   take(connector: string, now: number): Uint8Array | null {
     const saved = this.#saved.get(connector)
     this.#saved.delete(connector)
@@ -50,26 +73,32 @@ export class SavedSessions {
 }
 
 export type Claim =
-  /** The session may begin; with a null key, without early data. */
+  /** The session may begin. With a `null` key it does so without early data. */
   | { readonly _tag: "New"; readonly ticketKey: Uint8Array | null }
-  /** It has begun before, and must not again. */
+  /** The session has begun before and must not begin again. */
   | { readonly _tag: "Spent" }
 
 interface Client {
   key: Uint8Array | null
   madeAt: number
-  /** Begun since the key was made, and in the life of the key before it. */
+  /** Sessions that began since the key was made. */
   sessions: Set<string>
+  /** Sessions that began in the lifetime of the previous key. */
   before: ReadonlySet<string>
 }
 
 /**
- * Connector: a random key for each client's tickets, and which sessions began while it was good. Early data that a key can open
- * belongs to a session of these, so nothing is ever forgotten before the key that makes it matter; when full, the key goes.
+ * Connector: a random ticket key for each client, and the sessions that began while it was valid.
+ * Early data that a key can open belongs to one of these sessions, so a session is never forgotten
+ * before its key. When a client has too many, its key is dropped.
  */
 export class TicketKeys {
   readonly #clients = new Map<string, Client>()
 
+  /**
+   * Begins a session of `client`, or reports that it has begun before. `now` is in milliseconds,
+   * monotonic.
+   */
   claim(client: string, session: string, now: number): Claim {
     const it = this.#of(client, now)
     if (it === null) return withoutKey
@@ -105,7 +134,7 @@ export class TicketKeys {
     return fresh
   }
 
-  /** Those whose last session under their key began at least the life of a key ago. */
+  /** Drops clients whose key was made at least two key lifetimes ago. */
   #forgetOld(now: number): void {
     for (const [key, { madeAt }] of this.#clients) {
       if (now - madeAt >= 2 * KEY_LIFE_MS) this.#clients.delete(key)

@@ -1,21 +1,36 @@
-/** The buffers in which packets are built. Shared by all sessions of a thread; a train belongs to the socket until it is sent. */
+/**
+ * Buffers in which packets are built, shared by all sessions of a thread. A train belongs to the
+ * socket until it is sent.
+ */
 import { Buffer } from "node:buffer"
 
-/** Sockets send at once unless their buffer is full; this many trains may wait in them before one is overwritten (a lost train). */
+/**
+ * Number of buffers in the ring. Sockets send at once unless their buffer is full. If this many
+ * trains wait in sockets, the oldest is overwritten, which loses that train.
+ */
 export const RING_BUFFERS = 64
 const BUFFER_BYTES = 64 * 1024
-/** UDP_SEGMENT takes at most 64 segments and 65,507 bytes; 44 packets of 1,448 bytes are the most that fit at our usual size. */
+/**
+ * Most packets in a train. UDP_SEGMENT takes at most 64 segments and 65,507 bytes; 44 packets of
+ * 1,448 bytes are the most that fit at the usual size.
+ */
 export const MAX_TRAIN = 44
 const MAX_TRAIN_BYTES = 65_000
 
-/** How one train lies in its buffer: packets `segment` bytes apart, with `head` free bytes in front of each. */
+/**
+ * Layout of one train in its buffer: packets `segment` bytes apart, each preceded by `head` free
+ * bytes.
+ */
 export interface Train {
   readonly buffer: Buffer
-  /** Where packet i is written: at most `segment - head` bytes. */
+  /** One view per packet, which holds at most `segment - head` bytes. */
   readonly packets: ReadonlyArray<Buffer>
 }
 
-/** Views are made once for each layout: making one for each packet costs as much as encrypting it. */
+/**
+ * Ring of send buffers. Views are created once for each layout, because creating one per packet
+ * costs as much as encrypting it.
+ */
 export class SendRing {
   readonly #buffers = Array.from({ length: RING_BUFFERS }, () => ({
     buffer: Buffer.allocUnsafeSlow(BUFFER_BYTES),
@@ -23,7 +38,7 @@ export class SendRing {
   }))
   #next = 0
 
-  /** The next free train; valid until `RING_BUFFERS` further calls. */
+  /** Returns the next free train. It is valid until `RING_BUFFERS` further calls. */
   take(head: number, segment: number): Train {
     const slot = this.#buffers[this.#next]
     if (slot === undefined) throw new RangeError("ring out of range")
@@ -42,5 +57,8 @@ export class SendRing {
   }
 }
 
-/** Path MTUs differ little; past this many layouts the views of a buffer are made anew. */
+/**
+ * Most layouts kept per buffer. Path MTUs differ little; beyond this number the buffer's views are
+ * created again.
+ */
 const MAX_LAYOUTS = 8

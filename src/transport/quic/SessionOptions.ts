@@ -1,11 +1,11 @@
-/** What a session is made of, and what it tells. */
+/** Options of a session, and the events that it reports. */
 import { type Buffer } from "node:buffer"
 import { type ConnectionStats, type QuicEngine, type Role } from "./QuicEngine.ts"
 import { type QuicStream } from "./QuicStream.ts"
 import { type Resumption } from "./Resumption.ts"
 import { type SendRing } from "./SendRing.ts"
 
-/** Application close codes, as the peer sees them. */
+/** Application close codes, as the peer receives them. */
 export const CloseCode = {
   normal: 0,
   flood: 1,
@@ -17,62 +17,87 @@ export const CloseCode = {
 } as const
 
 export interface CloseReason {
-  /** local: `close` was called; peer: the peer said so; idle: nothing came for ten minutes; fault: QUIC or TLS failed. */
+  /**
+   * `local`: `close` was called. `peer`: the peer closed the session. `idle`: nothing arrived for
+   * ten minutes. `fault`: QUIC or TLS failed.
+   */
   readonly kind: "local" | "peer" | "idle" | "fault"
   readonly code: number
   readonly text: string
 }
 
-/** The path under a slot, as far as packets are concerned. */
+/** Path of a slot: what a sender of packets needs to know. */
 export interface SlotPath {
-  /** Bytes kept free in front of each packet for the frame's head: 8 relayed, 2 direct, 0 to 15. */
+  /**
+   * Bytes kept free in front of each packet for the frame head: 8 if relayed, 2 if direct; 0 to 15.
+   */
   readonly headBytes: number
-  /** Largest QUIC packet this path carries, bytes: at least 1200. */
+  /** Largest QUIC packet that this path carries, in bytes: at least 1200. */
   readonly maxPacket: number
-  /** The path's round trip as probes measured it; paces the first packets after a slot was re-pointed. */
+  /**
+   * Round-trip time of the path as probes measured it. It paces the first packets after a slot's
+   * path was replaced.
+   */
   readonly rttMs?: number
 }
 
 export interface SessionOptions {
   readonly engine: QuicEngine
   readonly role: Role
-  /** PEM. */
+  /** Certificate, in PEM. `privateKey` is its key, in PEM. */
   readonly certificate: string
   readonly privateKey: string
-  /** The slot of the handshake, and its path. */
+  /** Slot of the handshake. `path` is its path. */
   readonly slot: number
   readonly path: SlotPath
   /**
-   * Sends a train: `count` packets, one every `segment` bytes of `buffer` from 0, the last one ending at `length`. The
-   * `headBytes` in front of each belong to the callee, which writes the frame's head there. `buffer` is good until the
-   * ring comes round (`RING_BUFFERS` trains).
+   * Sends a train: `count` packets, one every `segment` bytes of `buffer` from offset 0; the last
+   * one ends at `length`. The callee writes the frame head into the `headBytes` in front of each
+   * packet. `buffer` stays valid until the ring wraps around (`RING_BUFFERS` trains).
    */
   readonly transmit: (slot: number, buffer: Buffer, length: number, segment: number, count: number) => void
-  /** Once, before any stream. The callee compares the key with the pinned one and calls `close` if it differs. */
+  /**
+   * Called once, before any stream. The callee compares the key with the pinned one and calls
+   * `close` if it differs.
+   */
   readonly onEstablished: (peerCertificate: Uint8Array) => void
-  /** What to resume from, and what ties the handshake to this session. */
+  /** State to resume from, and the connection id that ties the handshake to this session. */
   readonly resumption?: Resumption
   /**
-   * Once, before `onEstablished`, which checks the peer all the same. Client: streams may be opened, and what they say leaves with the
-   * first flight; only the connector of the saved session can read it. Connector: with the certificate that the client had shown
-   * in the session before; the callee compares the key.
+   * Called at most once, before `onEstablished`, which checks the peer in any case.
+   *
+   * Client: streams may be opened, and their first data leaves with the first flight. Only the
+   * connector of the saved session can read it. Connector: receives the certificate that the client
+   * showed in the previous session; the callee compares its key.
    */
   readonly onEarly?: (peerCertificate: Uint8Array | null) => void
-  /** Client, once: to resume from in another session with this peer. Secret. */
+  /**
+   * Client: called at most once with the TLS session to resume from in a later session with this
+   * peer. It is secret.
+   */
   readonly onSavedSession?: (session: Uint8Array) => void
-  /** A stream that the peer opened (connector only). The callee sets its handler at once. */
+  /**
+   * Connector: called for each stream that the peer opened. The callee sets its handler at once.
+   */
   readonly onStream: (stream: QuicStream) => void
-  /** Once. Streams are told before. The session may still answer the peer until `drained`. */
+  /**
+   * Called once, after the streams were notified. The session may still answer the peer until
+   * `drained`.
+   */
   readonly onClosed: (reason: CloseReason) => void
   readonly onPathValidated?: (slot: number) => void
-  /** Connector: the client's traffic comes by `slot` now, and so does ours. */
+  /**
+   * Connector: called when the client has moved its traffic to `slot`. This side's traffic follows.
+   */
   readonly onPeerMigrated?: (slot: number) => void
   readonly onDatagram?: (data: Uint8Array) => void
-  /** Milliseconds, monotonic. */
+  /** Returns the current time: milliseconds, monotonic. */
   readonly now: () => number
-  /** Shared by the sessions of a thread. */
+  /** Ring of send buffers, shared by the sessions of a thread. A module-wide one if absent. */
   readonly ring?: SendRing
-  /** Unexplained bytes that a peer may send; see FloodMeter. */
+  /**
+   * Capacity of the session's {@link FloodMeter}: unexplained bytes that the peer may send at once.
+   */
   readonly floodBurstBytes?: number
 }
 

@@ -1,11 +1,14 @@
 /**
- * How much may leave by a slot whose path was replaced. QUIC still holds the old path's congestion window, so the first
- * round trip lets 10 packets through (RFC 6928) and each later one twice as much, until the limit no longer means anything.
+ * Limits what may be sent on a slot whose path was replaced. QUIC still holds the congestion window
+ * of the old path. Therefore the first round trip allows 10 packets (RFC 6928) and each later one
+ * twice as many, until the limit no longer matters.
  */
+
+/** Packets that the first round trip allows (RFC 6928). */
 const INITIAL_PACKETS = 10
-/** 10 packets doubled 12 times is more than any window here. */
+/** Round trips after which the limit ends. 10 packets doubled 12 times exceed any window here. */
 const ROUNDS = 12
-/** Rounds shorter than the timers' own grain would only cost wake-ups. */
+/** Shortest round. Rounds below the granularity of timers would only cost wake-ups. */
 const MIN_ROUND_MS = 2
 
 export class SlotPacer {
@@ -16,7 +19,10 @@ export class SlotPacer {
   #roundMs = 0
   #now = 0
 
-  /** Begins anew: `packetBytes` is the slot's packet size and `rttMs` the new path's round trip, measured by probes. */
+  /**
+   * Restarts the pacing. `packetBytes` is the slot's packet size; `rttMs` is the new path's
+   * round-trip time, measured by probes.
+   */
   restart(now: number, packetBytes: number, rttMs: number): void {
     this.#round = 0
     this.#spent = 0
@@ -26,7 +32,7 @@ export class SlotPacer {
     this.#now = now
   }
 
-  /** Bytes that may leave now. */
+  /** Bytes that may be sent now. `Infinity` if there is no limit. */
   room(now: number): number {
     if (this.#round >= ROUNDS) return Infinity
     this.#now = now
@@ -40,14 +46,14 @@ export class SlotPacer {
     return Math.max(0, this.#allowance - this.#spent)
   }
 
-  /** The first bytes of a round start its clock. */
+  /** Counts sent bytes. The first bytes of a round start its clock. */
   spend(bytes: number): void {
     if (this.#round >= ROUNDS) return
     if (this.#roundEndsAt === 0) this.#roundEndsAt = this.#now + this.#roundMs
     this.#spent += bytes
   }
 
-  /** When there is room again; Infinity while there is no limit. */
+  /** When there is room again. `Infinity` if there is no limit, or if no round is running. */
   nextRoundAt(): number {
     return this.#round >= ROUNDS || this.#roundEndsAt === 0 ? Infinity : this.#roundEndsAt
   }

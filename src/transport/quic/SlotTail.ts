@@ -1,11 +1,17 @@
 /**
- * Copies of the last packets that left by a slot. QUIC keeps what is in flight for each path apart, and this version gives up
- * what a dead path swallowed only when something sent later on that path is acknowledged, which a dead path never brings. So
- * when a session moves, these packets go once more by the new path: one acknowledgement of them, and all before is sent anew.
+ * Copies of the last packets sent on a slot.
+ *
+ * QUIC tracks the packets in flight for each path separately. This version declares the packets of
+ * a path lost only when a later packet of that path is acknowledged, which never happens on a dead
+ * path. Therefore these packets are sent once more on the new path when a session moves. As soon as
+ * one of them is acknowledged, QUIC retransmits everything before it.
  */
 import { Buffer } from "node:buffer"
 
-/** A path is left after some time of silence, so these are probes that ask for an acknowledgement; two may be lost again. */
+/**
+ * Number of packets kept. A path is left after some silence, so the last packets are probes that
+ * ask for an acknowledgement. Some of them may be lost again.
+ */
 const PACKETS = 4
 
 export class SlotTail {
@@ -23,7 +29,9 @@ export class SlotTail {
     this.#lengths[at] = packet.length
   }
 
-  /** In the order in which they were sent. Good until the next `keep`. */
+  /**
+   * Returns the packets in the order in which they were sent. They are valid until the next `keep`.
+   */
   packets(): Array<Buffer> {
     const oldestFirst = [...this.#packets.keys()].map((index) => (this.#next + index) % this.#packets.length)
     return oldestFirst.map((at) => this.#packets[at]!.subarray(0, this.#lengths[at]))

@@ -1,4 +1,4 @@
-/** Streams that wait for room, small writers first, each in its turn. */
+/** Streams that wait for room to write. Small writers are served first, each in its turn. */
 import { type QuicStream } from "./QuicStream.ts"
 
 export class WriterQueue {
@@ -25,13 +25,19 @@ export class WriterQueue {
     this.#bulk.clear()
   }
 
-  /** `written` counts the bytes that QUIC took so far; `anyWritable` says whether any stream could take one. */
+  /**
+   * Lets the waiting streams write. `written` returns the number of bytes that QUIC has accepted so
+   * far; `anyWritable` tells whether any stream could accept a byte.
+   */
   serve(written: () => number, anyWritable: () => boolean): void {
     this.#serve(this.#small, written, anyWritable)
     this.#serve(this.#bulk, written, anyWritable)
   }
 
-  /** The longest waiting first, a quantum each; who is still blocked goes to the end. Ends when nothing more fits. */
+  /**
+   * Serves one queue, the longest waiting stream first, one quantum each. A stream that is still
+   * blocked goes to the end. Stops when nothing more fits.
+   */
   #serve(waiting: Set<QuicStream>, written: () => number, anyWritable: () => boolean): void {
     let room = false
     for (let idle = 0; idle < waiting.size;) {
@@ -44,7 +50,7 @@ export class WriterQueue {
       else if (!this.#small.has(stream) && !this.#bulk.has(stream)) continue
       else {
         if (!room && !anyWritable()) return
-        room = true // this one waits for its own window, others need not
+        room = true // this stream waits for its own window; others may have room
         idle += 1
       }
     }
