@@ -1,4 +1,7 @@
-/** Which actors a process of each kind is made of, whom each calls, and on which thread each runs unless config says otherwise. */
+/**
+ * Lists the actors of each kind of process, which actors each one calls, and the thread on which
+ * each runs unless config says otherwise.
+ */
 import { Http3 } from "./Http3Rpcs.ts"
 import { PathProber } from "./PathProberRpcs.ts"
 import { RelayForwarder } from "./RelayForwarderRpcs.ts"
@@ -11,7 +14,10 @@ import { StreamMux } from "./StreamMuxRpcs.ts"
 import { Stun } from "./StunRpcs.ts"
 import { WebRtc } from "./WebRtcRpcs.ts"
 
-/** By actor name. The actors themselves declare the same `uses`; a thread refuses an actor whose edges differ. */
+/**
+ * Actors that each actor calls, by its name. The actors declare the same `uses` themselves, and a
+ * thread refuses an actor whose declaration differs.
+ */
 export const USES: Readonly<Record<string, ReadonlyArray<Any>>> = {
   [Signaling.name]: [Stun],
   [Relay.name]: [Signaling, StreamMux, Stun],
@@ -25,22 +31,32 @@ export const USES: Readonly<Record<string, ReadonlyArray<Any>>> = {
   [RelayForwarder.name]: []
 }
 
+/** Actors of a node. */
 export const NODE_ACTORS: ReadonlyArray<Any> = [Signaling, Relay, Stun, PathProber, StreamMux]
+/** Actors of the relay that holds the directory. */
 export const RELAY_ACTORS: ReadonlyArray<Any> = [SignalingHub, RelayForwarder]
-/** Of a relay that has joined another one. */
+/** Actors of a relay that has joined another one. */
 export const FORWARDER_ACTORS: ReadonlyArray<Any> = [RelayMember, RelayForwarder]
 
-/** Run in child processes, since their native libraries may end or stop them (see `Processes`); a process lives without them. */
+/**
+ * Actors that run in child processes, because their native libraries may crash or block the process
+ * (see `Processes`). The main process works without them.
+ */
 export const APART: ReadonlySet<string> = new Set([WebRtc.name, Http3.name])
 
-/** A thread costs memory and boot time, so: one for decisions and one for packets. */
+/**
+ * Threads of a node: one for decisions and one for packets. There are no more, because each thread
+ * costs memory and boot time.
+ */
 export const NODE_PLACEMENT = {
   control: [Signaling.name, Relay.name, Stun.name, PathProber.name],
   data: [StreamMux.name]
 }
-/** Beside those, where config asks for it. */
+/** Thread for WebRTC. It is added to the node's threads if config asks for it. */
 export const WEBRTC_PLACEMENT = { webRtc: [WebRtc.name] }
+/** Threads of the relay that holds the directory. */
 export const RELAY_PLACEMENT = { control: [SignalingHub.name], relay: [RelayForwarder.name] }
-/** Beside those, where config asks for it. */
+/** Thread for HTTP/3. It is added to the relay's threads if config asks for it. */
 export const HTTP3_PLACEMENT = { http3: [Http3.name] }
+/** Threads of a relay that has joined another one. */
 export const FORWARDER_PLACEMENT = { control: [RelayMember.name], relay: [RelayForwarder.name] }

@@ -1,4 +1,7 @@
-/** Every actor of this program, by the name of its address. A thread imports only those placed on it. */
+/**
+ * Every actor of this program, by the name of its address. A thread imports only the actors placed
+ * on it.
+ */
 import type { Registry } from "./runtime/ThreadHost.ts"
 
 export const registry: Registry = {

@@ -1,4 +1,7 @@
-/** What an actor is made of. The runtime decides in which thread it runs, and starts it again when it breaks down. */
+/**
+ * Defines what an actor consists of. The runtime decides on which thread an actor runs, and
+ * restarts it when it fails.
+ */
 import { Rpc, RpcServer } from "@effect/rpc"
 import { Cause, Context, Effect, Layer, ParseResult, Schema, type Scope, Stream } from "effect"
 import type { ActorAddress, Any as AnyAddress } from "./ActorAddress.ts"
@@ -8,16 +11,24 @@ import type { Peers } from "./Peers.ts"
 import type { Port } from "./Port.ts"
 import type { Self } from "./Self.ts"
 
-/** What the runtime gives to the actor's layer; it provides everything else itself. */
+/**
+ * Services that the runtime gives to an actor's layer. The layer provides everything else itself.
+ */
 export type Environment = Peers | Self
 
 export interface Options<Rpcs extends Rpc.Any, Config, Encoded, E> {
   readonly address: ActorAddress<Rpcs>
-  /** Of the config in its encoded form, which must survive a structured clone. */
+  /**
+   * Schema of the actor's config. Its encoded form must survive a structured clone, because it
+   * crosses threads.
+   */
   readonly config: Schema.Schema<Config, Encoded>
-  /** Whom it calls: `Peers.ref` knows only these. Cycles are fine. */
+  /** Actors that this actor calls. `Peers.ref` accepts only these. Cycles are allowed. */
   readonly uses: ReadonlyArray<AnyAddress>
-  /** Built once an incarnation; up when built. May ask peers, which may then still be starting. */
+  /**
+   * Builds one incarnation, which is up once the layer is built. The layer may call peers, which
+   * may still be starting at that time.
+   */
   readonly layer: (config: Config) => Layer.Layer<Rpc.ToHandler<Rpcs>, E, Environment>
 }
 
@@ -25,22 +36,27 @@ export interface Options<Rpcs extends Rpc.Any, Config, Encoded, E> {
 export interface Actor {
   readonly address: AnyAddress
   readonly uses: ReadonlyArray<AnyAddress>
-  /** One incarnation, which lives until the scope ends. */
+  /** Starts one incarnation, which lives until the scope ends. */
   readonly start: (config: unknown) => Effect.Effect<Incarnation, NotStarted, Environment | Scope.Scope>
 }
 
+/** One running incarnation of an actor. */
 export interface Incarnation {
-  /** Serves one caller until the scope ends or the port is closed; then `closed` is done. */
+  /**
+   * Serves one caller until the scope ends or the port closes. `closed` is done when the port is
+   * closed.
+   */
   readonly serve: (port: Port) => Effect.Effect<{ readonly closed: Effect.Effect<void> }, never, Scope.Scope>
 }
 
-/** Why an incarnation did not come up; `message` says what to look at. */
+/** The incarnation did not come up. `message` says what to look at. */
 export class NotStarted extends Schema.TaggedError<NotStarted>()("NotStarted", {
   actor: Schema.String,
   reason: Schema.Literal("unknown_actor", "import", "uses", "config", "layer", "timed_out", "thread"),
   message: Schema.String
 }) {}
 
+/** Makes an actor out of its address, config schema, used actors and layer. */
 export const make = <Rpcs extends Rpc.Any, Config, Encoded, E>(
   options: Options<Rpcs, Config, Encoded, E>
 ): Actor => {
@@ -64,7 +80,10 @@ export const make = <Rpcs extends Rpc.Any, Config, Encoded, E>(
   return { address: options.address, uses: options.uses, start }
 }
 
-/** A typed failure says what to do, and its stack says nothing more. A defect is a bug, so its stack is kept. */
+/**
+ * Describes why a layer failed. For expected failures it gives only their messages, because their
+ * stacks say nothing more. For a defect it gives the stack, because a defect is a bug.
+ */
 const describe = (cause: Cause.Cause<unknown>): string => {
   const failures = [...Cause.failures(cause)]
   const isExpected = !Cause.isDie(cause) &&
@@ -78,7 +97,8 @@ const serve = Effect.fnUntraced(function*<Rpcs extends Rpc.Any>(
   port: Port
 ) {
   const connection = yield* MessagePortProtocol.makeServer(port)
-  // Actors use no RPC middleware and no services in schemas; the compiler can't see that for an unknown group.
+  // Actors use no RPC middleware and no services in schemas. The compiler cannot see that for an
+  // unknown group.
   const services = guard(name, handlers) as Context.Context<
     Rpc.ToHandler<Rpcs> | Rpc.Middleware<Rpcs> | Rpc.Context<Rpcs>
   >
@@ -87,11 +107,15 @@ const serve = Effect.fnUntraced(function*<Rpcs extends Rpc.Any>(
     Effect.provide(services),
     Effect.forkScoped
   )
-  yield* Effect.addFinalizer(() => connection.hangUp) // last added, first run: the caller sees an end, not interrupted calls
+  // Added last, so it runs first: the caller sees a closed port, not interrupted calls.
+  yield* Effect.addFinalizer(() => connection.hangUp)
   return { closed: connection.closed }
 })
 
-/** A defect in a handler is logged here, and ends that call only; `ActorRef` turns it into `ActorUnavailable` at the caller. */
+/**
+ * Wraps the handlers so that a defect is logged here and ends only the call in which it happened.
+ * At the caller, `ActorRef` turns it into `ActorUnavailable`.
+ */
 const guard = <Handlers>(actor: string, handlers: Context.Context<Handlers>): Context.Context<Handlers> => {
   const guarded = new Map<string, Rpc.Handler<string>>()
   for (const [key, entry] of handlers.unsafeMap as ReadonlyMap<string, Rpc.Handler<string>>) {

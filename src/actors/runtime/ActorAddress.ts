@@ -1,13 +1,17 @@
-/** Who an actor is and what may be asked of it. Lives in `*Rpcs.ts` files: callers import this, never the actor. */
+/**
+ * Says who an actor is and which calls it takes. Addresses are made in `*Rpcs.ts` files: callers
+ * import these and never the actor.
+ */
 import type { Rpc, RpcGroup } from "@effect/rpc"
 
+/** Address of an actor with its typed calls. */
 export interface ActorAddress<Rpcs extends Rpc.Any> {
-  /** Unique in a process; also its name in placements, logs and spans. */
+  /** Name that is unique in a process. Placements, logs and spans use it, too. */
   readonly name: string
   readonly rpcs: RpcGroup.RpcGroup<Rpcs>
 }
 
-/** Any address, where only the name matters. */
+/** Address of any actor, for code that needs only the name. */
 export interface Any {
   readonly name: string
   readonly rpcs: RpcGroup.Any
@@ -18,5 +22,5 @@ export const make = <Rpcs extends Rpc.Any>(name: string, rpcs: RpcGroup.RpcGroup
   rpcs
 })
 
-/** The calls of an address: `ActorRef<RpcsOf<typeof Signaling>>`. */
+/** The calls of an address, as in `ActorRef<RpcsOf<typeof Signaling>>`. */
 export type RpcsOf<Address> = Address extends ActorAddress<infer Rpcs> ? Rpcs : never

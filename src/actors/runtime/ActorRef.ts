@@ -1,4 +1,7 @@
-/** A caller's end of one edge between two actors. It outlives the callee's incarnations: each brings a new port. */
+/**
+ * The caller's end of one edge between two actors. It outlives the incarnations of the called
+ * actor, each of which brings a new port.
+ */
 import { type Rpc, RpcClient } from "@effect/rpc"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
 import {
@@ -17,12 +20,16 @@ import type { ActorAddress } from "./ActorAddress.ts"
 import * as MessagePortProtocol from "./MessagePortProtocol.ts"
 import type { Port } from "./Port.ts"
 
+/** RPC client of an actor. Each call can also fail because the port to the actor closed. */
 export type Client<Rpcs extends Rpc.Any> = RpcClient.RpcClient<Rpcs, RpcClientError>
 
 /**
- * The actor did not answer. `starting`: no incarnation was up within the deadline; ask again later. `died`: it, its thread or
- * this one call broke down, and whether the call took effect is not known. `timed_out`: it is up and silent. `gave_up`: its
- * supervisor no longer restarts it, so do not ask again.
+ * The actor did not answer.
+ * - `starting`: no incarnation came up within the deadline. Ask again later.
+ * - `died`: the actor, its thread or this one call failed. Whether the call took effect is not
+ *   known.
+ * - `timed_out`: the actor is up but did not answer within the deadline.
+ * - `gave_up`: the supervisor no longer restarts the actor. Do not ask again.
  */
 export class ActorUnavailable extends Schema.TaggedError<ActorUnavailable>()("ActorUnavailable", {
   actor: Schema.String,
@@ -40,33 +47,41 @@ const advice = {
   gave_up: "it failed too often and is not restarted; see the log for its last error and restart the process"
 } as const
 
+/** How long an ask waits for its answer unless the caller gives another deadline. */
 export const DEFAULT_DEADLINE = Duration.seconds(5)
 
+/** Calls one actor, across its restarts. */
 export interface ActorRef<Rpcs extends Rpc.Any> {
   readonly name: string
   /**
-   * Asks the incarnation that is up, or the next one if it comes within the deadline (5 s unless given). Interrupting the ask
-   * interrupts the handler. It is asked once: a call that broke down is never repeated by itself.
+   * Calls the incarnation that is up, or the next one if it comes up within the deadline
+   * (`DEFAULT_DEADLINE` unless given). Interrupting the ask interrupts the handler. The call is
+   * sent once: a call that failed is never repeated automatically.
    */
   readonly ask: <A, E, R>(
     call: (client: Client<Rpcs>) => Effect.Effect<A, E, R>,
     options?: { readonly deadline?: Duration.DurationInput | undefined }
   ) => Effect.Effect<A, Exclude<E, RpcClientError> | ActorUnavailable, R>
   /**
-   * What every incarnation, one after the other, has to say. It ends when the actor ends the stream, and fails with the
-   * stream's own error, or with `gave_up`. Elements said between two incarnations are lost: begin streams with a snapshot.
+   * Subscribes to a stream of every incarnation, one after the other. The stream ends when the
+   * actor ends it. It fails with the stream's own error, or with `gave_up`. Elements that are
+   * emitted between two incarnations are lost, so such streams begin with a snapshot.
    */
   readonly subscribe: <A, E, R>(
     call: (client: Client<Rpcs>) => Stream.Stream<A, E, R>
   ) => Stream.Stream<A, Exclude<E, RpcClientError> | ActorUnavailable, R>
-  /** The incarnation that is up, if one is, and then each later one. Slow readers see the latest only. */
+  /**
+   * Number of the incarnation that is up, if one is, and then of each later one. A slow reader sees
+   * only the latest.
+   */
   readonly incarnations: Stream.Stream<number>
 }
 
-/** The runtime's side of a ref: it puts each new incarnation's port behind it. */
+/** The runtime's end of a ref. It gives the ref the port of each new incarnation. */
 export interface Link {
+  /** Uses `port` for later calls. A port of an older incarnation than the present one is closed. */
   readonly connect: (port: Port, incarnation: number) => Effect.Effect<void>
-  /** From now on asks fail at once. A later `connect` undoes it. */
+  /** Makes asks fail at once from now on. A later `connect` undoes it. */
   readonly giveUp: Effect.Effect<void>
 }
 
@@ -76,11 +91,17 @@ type Up<Rpcs extends Rpc.Any> = {
   readonly client: Client<Rpcs>
   readonly connection: MessagePortProtocol.ClientConnection
   readonly close: Effect.Effect<void>
-  users: number // the client is released when the port is closed and the last of them is done, so that none sees it shut down
+  /**
+   * Calls that use `client` now. The client is released when its port is closed and the last of
+   * them is done, so that no call sees it shut down.
+   */
+  users: number
 }
 type State<Rpcs extends Rpc.Any> = Up<Rpcs> | { readonly _tag: "Waiting" } | { readonly _tag: "GaveUp" }
 
-/** Both live until the scope ends, which hangs up. */
+/**
+ * Makes a ref and the runtime's link to it. Both live until the scope ends, which closes the port.
+ */
 export const make = Effect.fnUntraced(function*<Rpcs extends Rpc.Any>(address: ActorAddress<Rpcs>) {
   const owner = yield* Effect.scope
   const state = yield* SubscriptionRef.make<State<Rpcs>>({ _tag: "Waiting" })
@@ -110,14 +131,16 @@ export const make = Effect.fnUntraced(function*<Rpcs extends Rpc.Any>(address: A
 
 const makeClient = Effect.fnUntraced(function*<Rpcs extends Rpc.Any>(address: ActorAddress<Rpcs>, port: Port) {
   const connection = yield* MessagePortProtocol.makeClient(port)
-  // Actors use no RPC middleware, so the client needs none; the compiler can't see that for an unknown group.
+  // Actors use no RPC middleware, so the client needs none. The compiler cannot see that for an
+  // unknown group.
   const making = RpcClient.make(address.rpcs, { spanPrefix: `ask.${address.name}` }) as Effect.Effect<
     Client<Rpcs>,
     never,
     RpcClient.Protocol | Scope.Scope
   >
   const client = yield* Effect.provideService(making, RpcClient.Protocol, connection.protocol)
-  yield* Effect.addFinalizer(() => connection.hangUp) // last added, first run: calls in flight fail, and are not interrupted
+  // Added last, so it runs first: calls in flight fail instead of being interrupted.
+  yield* Effect.addFinalizer(() => connection.hangUp)
   return { client, connection }
 })
 
@@ -151,7 +174,9 @@ const makeRef = <Rpcs extends Rpc.Any>(
           return Effect.acquireUseRelease(hold(up), () => call(up.client), () => letGo(up))
         }),
         Effect.mapErrorCause((cause) => (brokeDown(cause) ? Cause.fail(unavailable("died")) : withoutRpcError(cause))),
-        Effect.interruptible, // by the deadline, also in a finalizer; it runs in a fiber of its own
+        // The deadline must be able to interrupt this, even in a finalizer. It runs in a fiber of
+        // its own.
+        Effect.interruptible,
         Effect.timeoutFail({ duration: options?.deadline ?? DEFAULT_DEADLINE, onTimeout: () => unavailable(late) })
       )
     })
@@ -159,7 +184,9 @@ const makeRef = <Rpcs extends Rpc.Any>(
   const subscribe: ActorRef<Rpcs>["subscribe"] = (call) =>
     Stream.suspend(() => {
       let ended = false
-      let failures = 0 // in a row, on ports that stayed open: where one closed, waiting for the next incarnation is delay enough
+      // Failures in a row on ports that stayed open. Where the port closed, waiting for the next
+      // incarnation is delay enough.
+      let failures = 0
       const next = Effect.suspend(() => {
         if (ended) return Effect.fail(Option.none())
         const pause = failures === 0 ? Effect.void : Effect.sleep(Math.min(25 * 2 ** (failures - 1), 2000))
@@ -189,10 +216,16 @@ const makeRef = <Rpcs extends Rpc.Any>(
   return { name: actor, ask, subscribe, incarnations }
 }
 
-/** Name of the error that stands for a callee's defect at its callers (errors cross threads as name and message). */
+/**
+ * Name of the error by which a defect of the called actor arrives at its callers. Errors cross
+ * threads as a name and a message.
+ */
 export const ACTOR_DEFECT = "ActorDefect"
 
-/** The callee's fault: its port closed, its handler died, or was interrupted there (here, an interruption runs no handler). */
+/**
+ * Whether the called actor is at fault: its port closed, its handler died, or the call was
+ * interrupted there. An interruption on this side does not run the handler that asks this.
+ */
 const brokeDown = (cause: Cause.Cause<unknown>): boolean => {
   if (Cause.isInterruptedOnly(cause)) return true
   const failure = Cause.failureOption(cause)
@@ -201,5 +234,8 @@ const brokeDown = (cause: Cause.Cause<unknown>): boolean => {
   return defect instanceof Error && defect.name === ACTOR_DEFECT
 }
 
-/** Only for causes that did not break down: there is no `RpcClientError` in them. */
+/**
+ * Drops `RpcClientError` from the type. Only for causes for which `brokeDown` is false: they
+ * contain no such error.
+ */
 const withoutRpcError = <E>(cause: Cause.Cause<E>) => cause as Cause.Cause<Exclude<E, RpcClientError>>

@@ -1,6 +1,7 @@
 /**
- * An actor's one inbox and the loop that empties it: one message at a time, to its end, so the state needs no locks. Timers
- * are messages. A defect in `handle` ends the loop, and with it the actor.
+ * An actor's single inbox, and the loop that empties it. The loop handles one message at a time and
+ * finishes it before the next, so the actor's state needs no locks. Timers are messages, too. A
+ * defect in `handle` ends the loop and with it the actor.
  */
 import {
   type Cause,
@@ -18,41 +19,65 @@ import {
 import * as Metrics from "../../services/telemetry/Metrics.ts"
 import * as SelfModule from "./Self.ts"
 
+/** The queue of one actor, and the ways to put messages into it. */
 export interface Inbox<Message> {
-  /** Waits while the inbox is full. `false`: the actor is dying, and the message is lost. */
+  /**
+   * Posts a message, and waits while the inbox is full. Returns `false` if the actor is dying; the
+   * message is then lost.
+   */
   readonly post: (message: Message) => Effect.Effect<boolean>
-  /** Never waits, and may be called outside Effect. `false`: full or dying, and the message is lost. */
+  /**
+   * Posts a message without waiting, also from outside Effect. Returns `false` if the inbox is full
+   * or the actor is dying; the message is then lost.
+   */
   readonly unsafePost: (message: Message) => boolean
   /**
-   * Posts what `message` makes of a new reply, and waits for that reply. Has no deadline of its own, since the asker's ask has
-   * one and its interruption ends this wait; `handle` may still answer, to nobody.
+   * Posts the message that `message` makes of a new reply, and waits for that reply. There is no
+   * deadline here, because the caller's ask has one and its interruption ends this wait. `handle`
+   * may still answer after that; the answer is ignored.
    */
   readonly ask: <A, E = never>(message: (reply: Reply<A, E>) => Message) => Effect.Effect<A, E>
-  /** As `ask`, for actors that ask themselves or owe the asker an earlier answer. */
+  /**
+   * Does the same as `ask`, with a deadline. For actors that ask themselves, or that owe the caller
+   * an answer earlier than the caller's own deadline.
+   */
   readonly askWithin: <A, E = never>(
     deadline: Duration.DurationInput,
     message: (reply: Reply<A, E>) => Message
   ) => Effect.Effect<A, E | Cause.TimeoutException>
-  /** Posts `message` after `delay`, once. A timer of the same name that has not fired yet is replaced. */
+  /**
+   * Posts `message` once, after `delay`. Replaces a timer of the same name that has not fired yet.
+   */
   readonly setTimer: (name: string, delay: Duration.DurationInput, message: Message) => Effect.Effect<void>
-  /** The message may have been posted just before and still arrive. */
+  /** Stops a timer. Its message may already be in the inbox, and is then still handled. */
   readonly clearTimer: (name: string) => Effect.Effect<void>
+  /** Number of messages that wait. */
   readonly depth: () => number
 }
 
+/** The slot that `handle` fills with the answer to an ask. */
 export type Reply<A, E = never> = Deferred.Deferred<A, E>
 
 export interface Options<Message, R> {
-  /** For status and metrics; "inbox" unless given. */
+  /** Name in status and metrics. "inbox" unless given. */
   readonly name?: string
-  /** Messages waiting, not counting the one being handled. */
+  /**
+   * Most messages that may wait, not counting the one being handled. When the inbox is full, `post`
+   * and timers wait and `unsafePost` drops the message.
+   */
   readonly capacity: number
-  /** Expected failures are replies or state; whatever else goes wrong is a defect. */
+  /**
+   * Handles one message. Expected failures become replies or state; any other failure is a defect.
+   */
   readonly handle: (message: Message, inbox: Inbox<Message>) => Effect.Effect<void, never, R>
 }
 
+/** Makes an inbox and starts its loop, which runs until the scope ends. */
 export const make = Effect.fnUntraced(function*<Message, R = never>(options: Options<Message, R>) {
-  /** `at`: when it was posted, ms; waiting for room in a full inbox is waiting, too. */
+  /**
+   * A message in the inbox. `at` is when it was posted, in ms, so waiting for room in a full inbox
+   * counts as waiting.
+   */
   type Letter = { readonly message: Message; readonly span: Option.Option<Tracer.AnySpan>; readonly at: number }
   const self = yield* SelfModule.Self
   const mailbox = yield* Mailbox.make<Letter>({ capacity: options.capacity })
@@ -70,7 +95,8 @@ export const make = Effect.fnUntraced(function*<Message, R = never>(options: Opt
   const ask = <A, E = never>(message: (reply: Reply<A, E>) => Message) =>
     Effect.suspend(() => {
       const reply = Deferred.unsafeMake<A, E>(FiberId.none)
-      const key = reply as unknown as Reply<never> // only ever failed with a cause, which suits every type
+      // It only ever fails with a cause, which suits every type.
+      const key = reply as unknown as Reply<never>
       waiting.add(key)
       return Effect.flatMap(
         post(message(reply)),
@@ -105,14 +131,18 @@ export const make = Effect.fnUntraced(function*<Message, R = never>(options: Opt
   yield* self.watchQueue({ name, capacity: options.capacity, depth })
   yield* self.exposeMetrics(() => metricsOf({ actor: self.name, queue: name }, depth(), waits))
   yield* Effect.forever(handleNext).pipe(
-    Effect.orDie, // taking fails only after the mailbox has ended, which only the next line does
+    // `take` fails only after the mailbox has ended, and only the next line ends it.
+    Effect.orDie,
     Effect.onExit((exit) => Effect.zipRight(mailbox.shutdown, strand(waiting, exit))),
     SelfModule.fork
   )
   return inbox
 })
 
-/** A dead loop answers nobody: its askers die of what it died of, and the runtime tells their callers. */
+/**
+ * Fails the askers of a dead loop with the cause of its death. The runtime reports that to their
+ * callers.
+ */
 const strand = (waiting: ReadonlySet<Reply<never>>, exit: Exit.Exit<never>) =>
   Exit.isSuccess(exit)
     ? Effect.void

@@ -1,32 +1,53 @@
 /**
- * Many ports over the one channel that a process has to its child. A `MessagePort` cannot leave its process, so each one that a
- * message hands over becomes a numbered channel: its own process holds the port and carries what comes by it, both ways and in
- * order, to a port that the other process makes in its place. Both processes run this, the parent and the child.
+ * Carries many ports over the single channel between a process and its child. A `MessagePort`
+ * cannot leave its process, so each port that a message hands over becomes a numbered channel. The
+ * process that had the port keeps it, and forwards what arrives on it to a port that the other
+ * process makes in its place. Both directions work, in order. The parent and the child both run
+ * this.
  */
 import { MessageChannel, MessagePort, type Transferable } from "node:worker_threads"
 import type { Port } from "./Port.ts"
 
-/** As `process.send` and `ChildProcess.send` have it, with `serialization: "advanced"`. */
+/**
+ * The channel to the other process: `process.send` or `ChildProcess.send`, with `serialization:
+ * "advanced"`.
+ */
 export interface Ipc {
-  /** Throws for what cannot be copied. `done`: it has left this process, or never will. */
+  /**
+   * Sends one message. Throws if it cannot be copied. Calls `done` when the message has left this
+   * process, or never will.
+   */
   readonly send: (message: unknown, done: () => void) => void
 }
 
+/** All ports of one channel between two processes. */
 export interface IpcPorts {
-  /** Both processes give the same number to what is theirs from the start; those of ports handed over follow. */
+  /**
+   * Carries `port` as the given channel. Both processes use the same number for a port that exists
+   * from the start. Ports that are handed over get numbers of their own.
+   */
   readonly open: (channel: number, port: Port) => void
-  /** What came from the other process. */
+  /** Takes a message from the other process. */
   readonly onMessage: (message: unknown) => void
-  /** The other process is gone: every port is closed. */
+  /** Closes every port, because the other process is gone. */
   readonly close: () => void
 }
 
-/** Of both processes' numbers: the child's are odd. */
+/**
+ * First channel number that each process gives to ports it hands over. The parent's numbers are
+ * even and the child's are odd, so they never clash.
+ */
 const FIRST = { parent: 2, child: 1 } as const
-/** Messages that wait because the other process does not read. Streams wait for their reader, so this is not reached by them. */
+/**
+ * Most messages that may wait because the other process does not read. One more fails the channel.
+ * Streams wait for their reader, so they do not reach this.
+ */
 export const MAX_WAITING = 10_000
 
-/** `onFailed`: nothing more can be carried, for this reason. Called at most once. */
+/**
+ * Makes one process's end. `onFailed` is called at most once, with the reason why nothing more can
+ * be carried.
+ */
 export const make = (side: keyof typeof FIRST, ipc: Ipc, onFailed: (why: string) => void): IpcPorts => {
   const ports = new Map<number, Port>()
   let next: number = FIRST[side]
@@ -64,7 +85,10 @@ export const make = (side: keyof typeof FIRST, ipc: Ipc, onFailed: (why: string)
     })
   }
 
-  /** Takes the ports out of a request's payload, which are the only ones that actors hand over (`Port.PortSchema`). */
+  /**
+   * Takes the ports out of a request's payload. Actors hand over ports only there (see
+   * `Port.PortSchema`).
+   */
   const withoutPorts = (message: unknown, handed: Array<Handed>): unknown => {
     const payload = payloadOf(message)
     if (payload === null) return message
@@ -91,9 +115,10 @@ export const make = (side: keyof typeof FIRST, ipc: Ipc, onFailed: (why: string)
   return {
     open,
     onMessage: (received) => {
-      const frame = received as Frame // made by `send` of the same program
+      // The same program sent this, by `send`.
+      const frame = received as Frame
       const port = ports.get(frame.channel)
-      if (port === undefined) return // closed meanwhile
+      if (port === undefined) return // closed in the meantime
       if ("closed" in frame) {
         ports.delete(frame.channel)
         return port.close()
@@ -113,7 +138,7 @@ type Frame =
   | { readonly channel: number; readonly message: unknown; readonly ports: ReadonlyArray<Mark> }
   | { readonly channel: number; readonly closed: true }
 
-/** Where in a payload a port was. */
+/** Place of a port in a payload, and the channel that replaces the port. */
 interface Mark {
   readonly at: string
   readonly channel: number

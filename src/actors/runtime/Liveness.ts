@@ -1,43 +1,52 @@
 /**
- * Judges whether a thread that does not answer is dead or only slow. Time in which the thread waits for a processor does not
- * count, because the host owes it that time. Pure; all times are ms.
+ * Judges whether a thread that does not answer is dead or only slow. Time in which the thread waits
+ * for a processor does not count, because the host caused that delay. This module is pure. All
+ * times are in ms.
  */
 
-/** Time between two readings. It is also the most that one reading may count as sleep, so that a late supervisor blames nobody. */
+/**
+ * Time between two readings. A single reading counts at most this much as sleep, so a supervisor
+ * that is late itself does not blame the thread.
+ */
 export const SAMPLE_MS = 500
 /**
- * How many times longer than the limit for a running thread a sleeping one may take. A thread can sleep for long without a
- * fault of its own, for example when it waits for helper threads that get no processor.
+ * Factor by which a sleeping thread may exceed the limit for a running one. A thread can sleep for
+ * long without a fault of its own, for example while it waits for helper threads that get no
+ * processor.
  */
 const PATIENCE = 6
 
-/** What the system and the thread itself show at one moment. */
+/** One reading of a thread, from the system and from the thread itself. */
 export interface Reading {
-  /** Counts up while the thread's event loop turns. */
+  /** Counter that grows while the thread's event loop turns. */
   readonly beats: number
-  /** Processor time that the thread has used since it started; `null` if the system does not tell. */
+  /**
+   * Processor time that the thread has used since it started. `null` if the system does not tell.
+   */
   readonly cpuMs: number | null
   /** How long the thread has waited for a processor since it started. */
   readonly waitedMs: number
-  /** Whether the thread sleeps, so that it neither runs nor waits for a processor or a disk. */
+  /** Whether the thread sleeps, that is, neither runs nor waits for a processor or a disk. */
   readonly isAsleep: boolean
 }
 
+/** How a thread has spent its time up to its last reading. */
 export interface State {
   readonly atMs: number
   readonly last: Reading
-  /** How long the thread has run or slept in all. */
+  /** How long the thread has run or slept in total. */
   readonly givenMs: number
-  /** How long it has run, and slept, since its event loop last turned. */
+  /** How long the thread has run since its event loop last turned. */
   readonly ranMs: number
+  /** How long the thread has slept since its event loop last turned. */
   readonly sleptMs: number
-  /** How long it has run or slept since it last answered. */
+  /** How long the thread has run or slept since it last answered. */
   readonly silentMs: number
 }
 
 const NOTHING: Reading = { beats: 0, cpuMs: null, waitedMs: 0, isAsleep: false }
 
-/** State for a thread that is started now. */
+/** Returns the state for a thread that is started now. */
 export const start = (now: number): State => ({
   atMs: now,
   last: NOTHING,
@@ -47,6 +56,7 @@ export const start = (now: number): State => ({
   silentMs: 0
 })
 
+/** Counts the time since the last reading. */
 export const onReading = (state: State, reading: Reading, now: number): State => {
   const { ranMs, sleptMs } = spent(state, reading, now)
   const turned = reading.beats !== state.last.beats
@@ -60,10 +70,13 @@ export const onReading = (state: State, reading: Reading, now: number): State =>
   }
 }
 
-/** The thread answered a call of the supervisor. */
+/** Notes that the thread answered a call of the supervisor. */
 export const onAnswer = (state: State): State => ({ ...state, ranMs: 0, sleptMs: 0, silentMs: 0 })
 
-/** Why the thread has to be ended; `null` while it may go on. `limitMs`: how long it may run without a turn of its event loop. */
+/**
+ * Returns why the thread must be ended, or `null` while it may go on. `limitMs` is how long it may
+ * run without a turn of its event loop.
+ */
 export const verdict = ({ ranMs, silentMs, sleptMs }: State, limitMs: number): string | null => {
   const seconds = (ms: number) => `${Math.round(ms / 100) / 10} s`
   if (ranMs >= limitMs) return `its event loop hangs: it ran for ${seconds(ranMs)} without a turn`
@@ -72,7 +85,10 @@ export const verdict = ({ ranMs, silentMs, sleptMs }: State, limitMs: number): s
   return null
 }
 
-/** How the time since the last reading was spent. The rest of that time the thread waited for a processor or a disk. */
+/**
+ * Splits the time since the last reading into running and sleeping. In the rest of that time the
+ * thread waited for a processor or a disk.
+ */
 const spent = ({ atMs, last }: State, reading: Reading, now: number) => {
   const elapsedMs = Math.max(0, now - atMs)
   if (reading.cpuMs === null) return { ranMs: 0, sleptMs: Math.min(elapsedMs, SAMPLE_MS) }

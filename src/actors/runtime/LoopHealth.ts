@@ -1,13 +1,22 @@
-/** How late and how busy the event loop of this thread is, and its heap. */
+/** Measures how late and how busy this thread's event loop is, and how large its heap is. */
 import { Effect, type Scope } from "effect"
 import { monitorEventLoopDelay, performance } from "node:perf_hooks"
 import type { Health } from "./ThreadContract.ts"
 
+/**
+ * Resolution of the delay measurement. It is also part of each measured delay, and is subtracted.
+ */
 const RESOLUTION_MS = 20
-/** Of these readings at least, and of twice as many at most, is the percentile: one late moment is none. */
+/**
+ * Number of readings after which the older of two delay histograms starts over. The percentile
+ * therefore covers 10 to 20 readings, so a single late moment does not set it.
+ */
 const READINGS = 10
 
-/** Read it once a second. The largest delay and the share are about the time since the reading before. */
+/**
+ * Returns an effect that reads the figures. Run it once a second. The largest delay and the
+ * utilization cover the time since the reading before.
+ */
 export const make: Effect.Effect<Effect.Effect<Omit<Health, "actors" | "limits">>, never, Scope.Scope> = Effect.gen(
   function*() {
     const latest = yield* watch

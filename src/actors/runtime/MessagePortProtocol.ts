@@ -1,7 +1,8 @@
 /**
- * `@effect/rpc` over a `Port`. Messages are handled in the order of arrival: the fiber of each runs at once, up to its first
- * wait, which for a request is after its handler has started. A chunk of a stream may wait (its reader is slow) and holds
- * nothing else up; its sender waits for the acknowledgement before it sends the next one.
+ * Carries `@effect/rpc` over a `Port`. Messages are handled in order of arrival: the fiber of each
+ * message runs at once, up to its first wait. For a request, that is after its handler has started.
+ * A chunk of a stream may wait for a slow reader without holding up anything else, because its
+ * sender waits for the acknowledgement before it sends the next chunk.
  */
 import { RpcClient, RpcServer } from "@effect/rpc"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
@@ -12,12 +13,16 @@ import type { Port } from "./Port.ts"
 
 type Fork = (effect: Effect.Effect<void>) => Fiber.RuntimeFiber<void>
 
-/** The other side went away, or this side hung up: calls in flight fail with this, and so do later ones. */
+/**
+ * The error of calls in flight and of later calls, after the other side closed the port or this
+ * side hung up.
+ */
 const portClosed = () => new RpcClientError({ reason: "Protocol", message: "the port to the actor was closed" })
 
 /**
- * Forks onto the scope. What it forks has no context of its own, since a handler would otherwise see the services (a Scope, a
- * span) of whoever made the port; loggers, tracer and other fiber refs are kept.
+ * Returns a function that forks effects onto the scope. These run without context, because a
+ * handler would otherwise see the services (a Scope, a span) of whoever made the port. Loggers, the
+ * tracer and other fiber refs are kept.
  */
 const makeFork: Effect.Effect<Fork, never, Scope.Scope> = Effect.gen(function*() {
   const fibers = yield* FiberSet.make<void>()
@@ -33,15 +38,17 @@ const makeFork: Effect.Effect<Fork, never, Scope.Scope> = Effect.gen(function*()
 const moved = (transferables: ReadonlyArray<unknown> | undefined) =>
   transferables as ReadonlyArray<Transferable> | undefined
 
+/** The caller's end of a port. */
 export interface ClientConnection {
   readonly protocol: RpcClient.Protocol["Type"]
   readonly isOpen: () => boolean
-  /** Done when the port is closed, by whichever side. */
+  /** Done when either side has closed the port. */
   readonly closed: Effect.Effect<void>
   /** Fails the calls in flight and closes the port. Later calls fail, too, until the scope ends. */
   readonly hangUp: Effect.Effect<void>
 }
 
+/** Makes an RPC client protocol on `port`, which closes when the scope ends. */
 export const makeClient = Effect.fnUntraced(function*(port: Port) {
   const closed = yield* Deferred.make<void>()
   let open = true
@@ -68,7 +75,8 @@ export const makeClient = Effect.fnUntraced(function*(port: Port) {
       send: (request: FromClientEncoded, transferables?: ReadonlyArray<unknown>) =>
         Effect.suspend(() => {
           if (!open) return Effect.fail(portClosed())
-          port.postMessage(request, moved(transferables)) // a payload that can't be cloned is a bug of the caller: a defect
+          // A payload that cannot be cloned is a bug of the caller, so it is a defect.
+          port.postMessage(request, moved(transferables))
           return Effect.void
         }),
       supportsAck: true,
@@ -78,16 +86,22 @@ export const makeClient = Effect.fnUntraced(function*(port: Port) {
   return { protocol, isOpen: () => open, closed: Deferred.await(closed), hangUp } satisfies ClientConnection
 })
 
+/** The called actor's end of a port. */
 export interface ServerConnection {
   readonly protocol: RpcServer.Protocol["Type"]
   readonly closed: Effect.Effect<void>
-  /** Closes the port at once: nothing more is answered, so the caller learns of an end and not of interrupted calls. */
+  /**
+   * Closes the port at once. No call is answered after that, so the caller sees a closed port and
+   * not interrupted calls.
+   */
   readonly hangUp: Effect.Effect<void>
 }
 
+/** Makes an RPC server protocol on `port`, which closes when the scope ends. */
 export const makeServer = Effect.fnUntraced(function*(port: Port) {
   const closed = yield* Deferred.make<void>()
-  const disconnects = yield* Mailbox.make<number>({ capacity: 1, strategy: "dropping" }) // one client, which can only go once
+  // There is one client, which can leave only once.
+  const disconnects = yield* Mailbox.make<number>({ capacity: 1, strategy: "dropping" })
   let open = true
   let hangUp: Effect.Effect<void> = Effect.void
   const protocol = yield* RpcServer.Protocol.make(Effect.fnUntraced(function*(writeRequest) {

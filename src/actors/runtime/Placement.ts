@@ -1,17 +1,25 @@
-/** Which actor runs on which thread. */
+/** Decides which actor runs on which thread. */
 import { Either, Schema } from "effect"
 
-/** Actor names by thread name, each actor once; or every actor on a thread of its own, named after it. */
+/**
+ * Actor names by thread name, with each actor on exactly one thread. "isolated" gives every actor a
+ * thread of its own, named after the actor.
+ */
 export type Placement = "isolated" | Readonly<Record<string, ReadonlyArray<string>>>
 
+/** The placement and the actors of a role do not fit together. */
 export class BadPlacement extends Schema.TaggedError<BadPlacement>()("BadPlacement", { message: Schema.String }) {}
 
+/** An actor to place, and the names of the actors that it uses. */
 export interface Placed {
   readonly name: string
   readonly uses: ReadonlyArray<string>
 }
 
-/** Actor names by thread; every actor is on exactly one, and whom it uses is there, too. */
+/**
+ * Resolves a placement to actor names by thread. Fails unless every actor is on exactly one thread,
+ * every placed name is an actor, and every used actor is among the actors.
+ */
 export const resolve = (
   placement: Placement,
   actors: ReadonlyArray<Placed>

@@ -1,4 +1,4 @@
-/** Runs a thread host as the whole of a child process. */
+/** Entry of a child process that is nothing but a thread host. */
 import { Cause, Effect, Exit } from "effect"
 import { MessageChannel } from "node:worker_threads"
 import * as Telemetry from "../../services/Telemetry.ts"
@@ -7,6 +7,7 @@ import * as IpcPorts from "./IpcPorts.ts"
 import { type Begin, CONTROL } from "./Processes.ts"
 import * as ThreadHost from "./ThreadHost.ts"
 
+/** Resident memory of this process, as a metric. */
 const memoryOf = (thread: string) => [
   Metrics.gauge({
     name: "sallyport_child_process_memory_bytes",
@@ -15,10 +16,12 @@ const memoryOf = (thread: string) => [
   }, [{ labels: { thread }, value: process.memoryUsage.rss() }])
 ]
 
+/** Runs the thread host of this process. The process ends with it, and when the parent is gone. */
 export const run = (registry: ThreadHost.Registry): void => {
-  // A terminal's Ctrl-C and a service manager's stop come to each process of the group; the parent says when this one ends.
+  // Ctrl-C in a terminal and a stop by the service manager signal each process of the group. This
+  // process ends only when its parent says so.
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => undefined)
-  process.on("disconnect", () => process.exit(1)) // nobody is left to work for
+  process.on("disconnect", () => process.exit(1)) // the parent is gone
   process.once("message", (first) => {
     const { telemetry, thread } = first as Begin
     const { port1: control, port2 } = new MessageChannel()

@@ -1,6 +1,7 @@
 /**
- * Actors in a child process: for a native library that may take its process down. To the supervisor it is a thread like any other
- * (`Threads.Spawn`), and to the actors, too; what crosses is copied, never moved.
+ * Runs actors in a child process, for native libraries that may crash their process. The supervisor
+ * treats it as a thread like any other (`Threads.Spawn`), and so do the actors. Messages to and
+ * from it are copied, never transferred.
  */
 import { Deferred, Effect } from "effect"
 import { type ChildProcess, fork } from "node:child_process"
@@ -11,23 +12,28 @@ import * as IpcPorts from "./IpcPorts.ts"
 import * as Pulse from "./Pulse.ts"
 import type { Spawn } from "./Threads.ts"
 
+/** How to start a child process. */
 export interface ProcessOptions {
   /** A bundled file that calls `ProcessEntry.run`. */
   readonly entry: URL
-  /** Node flags, V8's among them. The parent's own are not passed on. */
+  /** Node flags, including V8's. The parent's own flags are not passed on. */
   readonly execArgv?: ReadonlyArray<string>
   readonly telemetry?: Settings
 }
 
-/** The first message to the child. Not in its arguments or its environment, which others can read. */
+/**
+ * First message to the child. It is not sent as arguments or environment, because other processes
+ * can read those.
+ */
 export interface Begin {
   readonly thread: string
   readonly telemetry: Settings | undefined
 }
 
-/** The number of the control port. */
+/** Channel number of the control port. */
 export const CONTROL = 0
 
+/** Makes each thread a child process. */
 export const processes = (options: ProcessOptions): Spawn => (thread) =>
   Effect.gen(function*() {
     const ended = yield* Deferred.make<string>()
@@ -45,7 +51,8 @@ export const processes = (options: ProcessOptions): Spawn => (thread) =>
           fork(fileURLToPath(options.entry), {
             execArgv: [...options.execArgv ?? []],
             serialization: "advanced",
-            stdio: ["ignore", 2, 2, "ipc"] // standard output is the parent's own
+            // Standard output belongs to the parent.
+            stdio: ["ignore", 2, 2, "ipc"]
           })
             .on("error", (error) => tell(error.message))
             .on("exit", (code, signal) => tell(`the process ended with ${signal ?? `code ${code}`}`)),
@@ -53,7 +60,8 @@ export const processes = (options: ProcessOptions): Spawn => (thread) =>
       }),
       (child) => end(child, Deferred.await(ended))
     )
-    // Without file descriptors there is neither a process nor a channel to it, and `error` follows.
+    // Without file descriptors there is neither a process nor a channel to it. `error` is then
+    // emitted.
     if (child.pid === undefined) return yield* Effect.flatMap(Deferred.await(ended), Effect.fail)
     const pulse = yield* Effect.acquireRelease(
       Effect.sync(() => Pulse.ofChild(child.pid, () => messages)),
@@ -75,6 +83,9 @@ export const processes = (options: ProcessOptions): Spawn => (thread) =>
     return { control, pulse, ended: Deferred.await(ended), kill: end(child, Deferred.await(ended)) }
   })
 
-/** By force: whoever wants its actors' finalizers to run has asked it to shut down before. */
+/**
+ * Kills the process. If the finalizers of its actors are to run, it must be asked to shut down
+ * before.
+ */
 const end = (child: ChildProcess, ended: Effect.Effect<string>): Effect.Effect<void> =>
   Effect.zipRight(Effect.sync(() => child.kill("SIGKILL")), Effect.asVoid(ended))

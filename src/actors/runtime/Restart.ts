@@ -1,22 +1,26 @@
-/** Decides when a thread or an actor that died is started again, and when it is given up. Pure. */
+/**
+ * Decides when a dead thread or actor is restarted, and when it is given up. This module is pure.
+ */
 import { Duration } from "effect"
 
+/** When to restart, and when to give up. */
 export interface Policy {
-  /** Delay before the first restart in a row; each later one doubles, up to `max`. */
+  /** Delay before the first restart in a row. Each later one is twice as long, up to `max`. */
   readonly first: Duration.DurationInput
   readonly max: Duration.DurationInput
-  /** An incarnation that was up this long ends the row. */
+  /** How long an incarnation must be up so that its death begins a new row. */
   readonly forgetAfter: Duration.DurationInput
-  /** Restarts in a row after which the next death may be given up. */
+  /** Number of restarts in a row after which the next death may be given up. */
   readonly limit: number
   /**
-   * How long a row has to last before it is given up. A cause outside, such as a lack of file descriptors, gets this long to
-   * pass. It does not count for what was never up: a mistake at the start is told at once.
+   * How long a row must last before it is given up, so that an outside cause, such as a lack of
+   * file descriptors, has time to pass. It does not apply to something that has never been up: a
+   * mistake at the start is reported at once.
    */
   readonly patience: Duration.DurationInput
 }
 
-/** About 17 restarts in the two minutes of patience. */
+/** Default policy. It allows about 17 restarts in its two minutes of patience. */
 export const DEFAULT: Policy = {
   first: "25 millis",
   max: "15 seconds",
@@ -25,29 +29,35 @@ export const DEFAULT: Policy = {
   patience: "2 minutes"
 }
 
-/** Restarts that follow one another too fast: each died again within `forgetAfter`. */
+/**
+ * Restarts that follow one another too fast, because each incarnation died within `forgetAfter`.
+ */
 export interface Row {
   readonly restarts: number
-  /** When the first death of the row happened, ms. */
+  /** When the first death of the row happened, in ms (monotonic). */
   readonly sinceMs: number
 }
+/** Row of something that has not died yet. */
 export const NO_ROW: Row = { restarts: 0, sinceMs: 0 }
 
+/** Decision after a death: restart after `delayMs`, or give up. */
 export type Next =
   | { readonly _tag: "Restart"; readonly row: Row; readonly delayMs: number }
   | { readonly _tag: "GiveUp" }
 
+/** One death. */
 export interface Died {
-  /** Monotonic ms. */
+  /** When it happened, in ms (monotonic). */
   readonly nowMs: number
-  /** How long the incarnation had been up; 0 if it never was. */
+  /** How long the incarnation had been up, in ms. 0 if it never was. */
   readonly upMs: number
   /** Whether any incarnation has been up. */
   readonly wasUp: boolean
-  /** 0 to 1: makes 80 to 120 % of the delay. */
+  /** Random number from 0 to 1. It makes the delay 80 to 120 % of what the policy says. */
   readonly jitter: number
 }
 
+/** Decides what follows a death. `before` is the row up to that death. */
 export const next = (policy: Policy, before: Row, { jitter, nowMs, upMs, wasUp }: Died): Next => {
   const isNew = before.restarts === 0 || upMs >= Duration.toMillis(policy.forgetAfter)
   const row = isNew ? { restarts: 0, sinceMs: nowMs } : before

@@ -1,6 +1,7 @@
 /**
- * The metrics of a whole process, as main puts them together: what each thread answers, and what the supervisor knows itself.
- * A thread that does not answer in time holds nobody up: what it said last stands in for it, and that is counted.
+ * Gathers the metrics of a whole process in the main thread: those that each thread answers, and
+ * those that the supervisor knows itself. A thread that does not answer in time delays nothing. Its
+ * last answer is used instead, and the miss is counted.
  */
 import { Cause, Effect, Option } from "effect"
 import * as Descriptors from "../../services/Descriptors.ts"
@@ -9,28 +10,39 @@ import * as LoopHealth from "./LoopHealth.ts"
 import type * as Status from "./Status.ts"
 import type { Health } from "./ThreadContract.ts"
 
-/** A thread whose loop turns answers within a few ms; scrapers give up after ten seconds or so. */
+/**
+ * How long a thread may take to answer. A thread whose event loop turns answers within a few ms,
+ * and scrapers give up after about ten seconds.
+ */
 export const DEADLINE = "1 second"
 const MAIN = "main"
 
-/** A thread, as the supervisor holds it. */
+/** A thread as the supervisor holds it. */
 export type Thread = Status.Entry & {
   readonly actors: ReadonlyArray<Status.Entry>
 }
 type Loop = Omit<Health, "actors" | "limits">
 
-/** Why a thread did not answer. `down`: it is being started, or was given up. */
+/**
+ * Why a thread did not answer. `down`: it is starting, or was given up. `late`: it missed the
+ * deadline. `died`: the call failed.
+ */
 type Missing = "down" | "late" | "died"
 
+/** Metrics of the process, and the readings that feed them. */
 export interface RuntimeMetrics {
+  /** Asks all threads and returns the metrics of the process. */
   readonly read: Effect.Effect<ReadonlyArray<Metrics.Family>>
-  /** To be told of each reading of a thread's health. */
+  /** Takes a reading of a thread's health. The supervisor calls this for each reading. */
   readonly onHealth: (thread: string, health: Loop) => void
-  /** To be run each time that threads are asked for their health: main has a loop, too. */
+  /**
+   * Takes a reading of the main thread's own event loop. The supervisor runs this as often as it
+   * asks the other threads for their health.
+   */
   readonly sampleMain: Effect.Effect<void>
 }
 
-/** `ask` fails with "down" where there is nobody to ask. */
+/** Makes the metrics of these threads. `ask` fails with "down" if there is no thread to ask. */
 export const make = Effect.fnUntraced(function*<T extends Thread>(
   threads: ReadonlyArray<T>,
   ask: (thread: T) => Effect.Effect<ReadonlyArray<Metrics.Family>, unknown>
@@ -68,7 +80,7 @@ export const make = Effect.fnUntraced(function*<T extends Thread>(
   return { read, onHealth, sampleMain } satisfies RuntimeMetrics
 })
 
-/** What is known of one thread, over all of its incarnations: what died with one of them is not uncounted. */
+/** Metrics of one thread, over all of its incarnations. Counts of a dead incarnation are kept. */
 class Known {
   #incarnation = 0
   #last: ReadonlyArray<Metrics.Family> = []
@@ -143,7 +155,7 @@ const ofMissing = (missing: Metrics.Counts<`${string} ${Missing}`>): Metrics.Fam
     })
   )
 
-/** Under the names that every dashboard of processes knows. */
+/** Metrics of the process, under the names that dashboards for processes know. */
 const ofProcess = (): ReadonlyArray<Metrics.Family> => {
   const { system, user } = process.cpuUsage()
   const { limit, open } = Descriptors.read()

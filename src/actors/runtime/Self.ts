@@ -1,19 +1,24 @@
-/** What the runtime lets an actor say about itself. */
+/** The means by which an actor tells the runtime about itself. */
 import { type Cause, Context, Effect, Layer, Option, type Scope } from "effect"
 import type * as Metrics from "../../services/telemetry/Metrics.ts"
 
+/** The actor's own incarnation, as the runtime knows it. */
 export class Self extends Context.Tag("sallyport/actors/Self")<Self, {
   readonly name: string
-  /** 1, 2, ...: how often this actor was started in this process. */
+  /** Number of this incarnation in this process, from 1. */
   readonly incarnation: number
-  /** Ends this incarnation; its supervisor starts the next. Returns at once. */
+  /** Ends this incarnation and returns at once. The supervisor starts the next incarnation. */
   readonly die: (cause: Cause.Cause<unknown>) => Effect.Effect<void>
   /** Shows a queue's depth in the supervisor's status while the scope lives. */
   readonly watchQueue: (queue: Queue) => Effect.Effect<void, never, Scope.Scope>
-  /** Adds what `source` reads to this process's metrics while the scope lives. What it has counted stays after that. */
+  /**
+   * Adds what `source` reads to this process's metrics while the scope lives. What it has counted
+   * is kept after that.
+   */
   readonly exposeMetrics: (source: Metrics.Source) => Effect.Effect<void, never, Scope.Scope>
 }>() {}
 
+/** A queue that the status shows. */
 export interface Queue {
   readonly name: string
   readonly capacity: number
@@ -21,7 +26,8 @@ export interface Queue {
 }
 
 /**
- * Forks onto the scope what the actor cannot live without: when it ends, other than by interruption, the actor dies.
+ * Forks onto the scope something that the actor cannot live without. When it ends other than by
+ * interruption, the actor dies.
  */
 export const fork = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<void, never, R | Scope.Scope | Self> =>
   Effect.flatMap(Self, (self) =>
@@ -33,7 +39,7 @@ export const fork = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<voi
       Effect.asVoid
     ))
 
-/** For tests of one actor without the runtime: a death is only logged. */
+/** Layer for tests of one actor without the runtime. A death is only logged. */
 export const layerTest = (name = "test"): Layer.Layer<Self> =>
   Layer.succeed(Self, {
     name,

@@ -1,27 +1,38 @@
-/** What the supervisor tells of its threads and actors. */
+/** State of the supervisor's threads and actors, as it reports it. */
 import * as Restart from "./Restart.ts"
 import type { Health } from "./ThreadContract.ts"
 
+/**
+ * State of a thread or an actor. `waiting`: an actor waits for its thread. `restarting`: it died,
+ * and the next incarnation follows after a delay. `gave_up`: it is not restarted any more.
+ */
 export type State = "waiting" | "starting" | "up" | "restarting" | "gave_up" | "stopped"
 
+/** Status of one actor. */
 export interface ActorStatus {
   readonly name: string
   readonly state: State
   readonly incarnation: number
   readonly restarts: number
-  /** When it came into this state, ms since the epoch. */
+  /** When the actor or thread came into this state, in ms since the epoch. */
   readonly since: number
   readonly lastError: string | null
-  /** As of the last health report, at most `HEALTH_INTERVAL` old. */
+  /** Queues as of the last health report, which is at most `HEALTH_INTERVAL` old. */
   readonly queues: Health["actors"][number]["queues"]
 }
 
+/**
+ * Status of one thread and of the actors on it. `health` is `null` until the thread has reported.
+ */
 export interface ThreadStatus extends Omit<ActorStatus, "queues"> {
   readonly health: Omit<Health, "actors"> | null
   readonly actors: ReadonlyArray<ActorStatus>
 }
 
-/** A change of one thread's or actor's state; `message` is the error when it died or gave up. */
+/**
+ * A change of the state of one thread or actor. `message` is the error when it died or was given
+ * up.
+ */
 export interface Event {
   readonly at: number
   readonly kind: "thread" | "actor"
@@ -31,7 +42,10 @@ export interface Event {
   readonly message: string | null
 }
 
-/** Changed only by `mark` and by the loop of its thread or actor. */
+/**
+ * State of a thread or an actor inside the supervisor. Only `mark` and the loop of that thread or
+ * actor change it.
+ */
 export type Entry = {
   readonly kind: "thread" | "actor"
   readonly name: string
@@ -41,12 +55,16 @@ export type Entry = {
   restarts: number
   since: number
   sinceMonotonicMs: number
-  /** When it was last up, or was made; `null` while it is up, and once it is stopped. Monotonic ms. */
+  /**
+   * When it was last up, or when it was made if it never was; in ms (monotonic). `null` while it is
+   * up, and after it was stopped.
+   */
   downSinceMs: number | null
   lastError: string | null
   isOptional: boolean
 }
 
+/** Returns the entry of a thread or an actor that has not been started. */
 export const newEntry = (kind: Entry["kind"], name: string, nowMs: number): Entry => ({
   kind,
   name,
@@ -61,7 +79,7 @@ export const newEntry = (kind: Entry["kind"], name: string, nowMs: number): Entr
   isOptional: false
 })
 
-/** What threads and actors have in common in the status. */
+/** Returns the part of the status that threads and actors have in common. */
 export const ofEntry = ({ incarnation, lastError, name, restarts, since, state }: Entry) => ({
   name,
   state,

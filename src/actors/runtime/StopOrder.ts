@@ -1,10 +1,16 @@
-/** Whom to stop first: callers before those they use, so that an actor's finalizers may still ask its peers. Pure. */
+/**
+ * Decides what to stop first: callers before the actors they use, so that an actor's finalizers may
+ * still ask its peers. This module is pure.
+ */
 export interface Node {
   readonly name: string
   readonly uses: ReadonlyArray<string>
 }
 
-/** In a cycle, the one listed first stops first. */
+/**
+ * Returns the names in the order in which to stop them. In a cycle, the node listed first stops
+ * first.
+ */
 export const callersFirst = (nodes: ReadonlyArray<Node>): ReadonlyArray<string> => {
   const byName = new Map(nodes.map((node) => [node.name, node]))
   const usedFirst = new Set<string>()

@@ -1,6 +1,7 @@
 /**
- * Starts the threads and the actors placed on them, connects the actors that use one another, restarts what dies, and gives
- * up (so that the process can end) when something keeps dying. Lives in the main thread; no call of an actor passes through.
+ * Starts the threads and the actors placed on them, connects actors that use one another, and
+ * restarts the ones that die. When something keeps dying, it gives up, so that the process can end.
+ * It lives in the main thread, and no call between actors passes through it.
  */
 import { type Rpc, RpcClient, type RpcGroup } from "@effect/rpc"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
@@ -36,94 +37,134 @@ import * as StopOrder from "./StopOrder.ts"
 import { type Death, type Health, ThreadRpcs } from "./ThreadContract.ts"
 import type { Spawn, Thread } from "./Threads.ts"
 
+/** An actor to start. */
 export interface ActorSpec {
   readonly address: AnyAddress
-  /** As the actor itself declares. */
+  /** Actors that it uses, as the actor itself declares them. */
   readonly uses: ReadonlyArray<AnyAddress>
-  /** Encoded; the actor decodes it. Read again for each incarnation. */
+  /** Config in its encoded form, which the actor decodes. It is read again for each incarnation. */
   readonly config: unknown
   /**
-   * The process does its main work without it: once it has been up, it is never given up, however often it dies, and so is its thread
-   * where all of the thread's actors are so.
+   * Whether the process does its main work without this actor. Once such an actor has been up, it
+   * is never given up, however often it dies. The same holds for a thread with only such actors.
    */
   readonly optional?: boolean
 }
 
+/** Time limits of the supervisor. */
 export interface Deadlines {
   /**
-   * How long a thread may take until it answers, and an actor until it is up. Time in which the thread waits for a processor
-   * does not count.
+   * How long a thread may take to answer for the first time, and an actor to be up. Time in which
+   * the thread waits for a processor does not count.
    */
   readonly boot: Duration.DurationInput
-  /** For each actor to stop, and then for each thread to end by itself. */
+  /** How long each actor may take to stop, and after that each thread to end by itself. */
   readonly stop: Duration.DurationInput
-  /** How long a thread may run without a turn of its event loop until it is killed; see `Liveness.verdict`. */
+  /**
+   * How long a thread may run without a turn of its event loop before it is killed; see
+   * `Liveness.verdict`.
+   */
   readonly health: Duration.DurationInput
 }
 
 export const DEFAULT_DEADLINES: Deadlines = { boot: "10 seconds", stop: "2 seconds", health: "10 seconds" }
 
+/** Settings of a supervisor. */
 export interface Options {
   readonly actors: ReadonlyArray<ActorSpec>
   readonly placement: Placement.Placement
-  /** `Threads.workers` or `Threads.inThread`. */
+  /** How to make a thread, for example `Threads.workers` or `Threads.inThread`. */
   readonly spawn: Spawn
   readonly restart?: Restart.Policy
   readonly deadlines?: Partial<Deadlines>
 }
 
-/** Died more often in a row than the policy allows. The rest goes on; the process should stop it and end. */
+/**
+ * A thread or an actor died more often in a row than the policy allows. Everything else goes on, so
+ * the process should stop it and end.
+ */
 export class GaveUp extends Schema.TaggedError<GaveUp>()("GaveUp", { what: Schema.String, lastError: Schema.String }) {
   override get message(): string {
     return `${this.what} kept dying and is not restarted; last: ${this.lastError}`
   }
 }
 
+/** The threads and actors of this process. */
 export interface Supervisor {
-  /** Main as a caller. Unknown addresses are a defect. */
+  /** Returns a ref by which the main thread calls an actor. An unknown address is a defect. */
   readonly ref: <Rpcs extends Rpc.Any>(address: ActorAddress<Rpcs>) => ActorRef.ActorRef<Rpcs>
+  /** State of all threads and actors now. */
   readonly status: Effect.Effect<ReadonlyArray<Status.ThreadStatus>>
-  /** Of all threads, as they are now; see `RuntimeMetrics` for those that do not answer. */
+  /**
+   * Metrics of all threads now. `RuntimeMetrics` says how threads that do not answer are handled.
+   */
   readonly metrics: Effect.Effect<ReadonlyArray<Metrics.Family>>
-  /** By thread, main among them, the last spans that ended there; without the threads that do not answer. */
+  /**
+   * Last spans that ended on each thread, by thread name, including `main`. Threads that do not
+   * answer are left out.
+   */
   readonly spans: Effect.Effect<Readonly<Record<string, SpanRing.Snapshot>>>
-  /** The last 64 and what follows; who falls behind by 256 loses the oldest. */
+  /**
+   * Changes of state: the last 64, then each later one. A reader that falls 256 behind loses the
+   * oldest.
+   */
   readonly events: Stream.Stream<Status.Event>
-  /** When each actor has been up once. */
+  /** Waits until each actor has been up once. */
   readonly awaitUp: Effect.Effect<void, GaveUp>
+  /** Fails when the supervisor gives up a thread or an actor. */
   readonly awaitGiveUp: Effect.Effect<never, GaveUp>
-  /** What is not up now: each thread and actor in words. Leaves out what the process can do without. */
+  /** One line for each thread and actor that is not up now. Optional ones are left out. */
   readonly down: Effect.Effect<ReadonlyArray<string>>
-  /** Those of `down` that have not been up for `LOST_AFTER`, so that only a restart of the process may help. */
+  /**
+   * Those lines of `down` whose subject has not been up for {@link LOST_AFTER}, so that only a
+   * restart of the process may help.
+   */
   readonly lost: Effect.Effect<ReadonlyArray<string>>
-  /** Changes what the threads that run now log and trace. Those that start later get it from `Options.spawn`. */
+  /**
+   * Changes what the running threads log and trace. Threads that start later get their settings
+   * from `Options.spawn`.
+   */
   readonly tune: (settings: Telemetry.Tunable) => Effect.Effect<void>
-  /** Ends the thread at once, as a crash would; it is restarted. Unknown names are ignored. */
+  /** Ends the thread at once, as a crash would. It is restarted. Unknown names are ignored. */
   readonly kill: (thread: string) => Effect.Effect<void>
 }
 
 const HEALTH_INTERVAL = Duration.seconds(1)
-/** What a thread has sent may lie unread in main's event loop for a turn or two. */
+/**
+ * Delay before a bad verdict on a thread is checked again. An answer of the thread may still lie
+ * unread in the main thread's event loop for a turn or two.
+ */
 const LAST_CHANCE = Duration.millis(50)
 /** How often an actor's boot deadline is compared with the time that its thread was given. */
 const BOOT_LOOK = Duration.millis(100)
-/** Longer than the patience of `Restart.DEFAULT`, after which the process ends by itself. */
+/**
+ * How long something must be down to count as lost. This is longer than the patience of
+ * `Restart.DEFAULT`, after which the process ends by itself.
+ */
 const LOST_AFTER = Duration.minutes(3)
-/** An ended thread also closes its port: the reason it ended with is worth waiting for. */
+/**
+ * How long to wait for a thread's end after its port closed. An ended thread closes its port, too,
+ * and its end tells the reason.
+ */
 const PORT_CLOSED_GRACE = Duration.seconds(1)
 const EVENTS_CAPACITY = 256
 const EVENTS_REPLAY = 64
-/** Between the restarts of what is optional and keeps dying. */
+/** Longest delay between restarts of something optional that keeps dying. */
 const OPTIONAL_MAX = Duration.seconds(30)
 
+/** A thread that answers. */
 type Host = {
   readonly client: ActorRef.Client<RpcGroup.Rpcs<typeof ThreadRpcs>>
-  /** Done when the thread is gone and its successor can be waited for. */
+  /** Done when the thread is gone and its successor can be awaited. */
   readonly gone: Deferred.Deferred<void>
 }
 
 type ThreadEntry = Status.Entry & {
   readonly actors: Array<ActorEntry>
+  /**
+   * The running thread, once it has answered. A new `Deferred` replaces it when that thread is
+   * gone.
+   */
   host: Deferred.Deferred<Host>
   running: Thread | null
   health: Health | null
@@ -134,9 +175,11 @@ type ActorEntry = Status.Entry & {
   readonly spec: ActorSpec
   readonly thread: ThreadEntry
   readonly firstUp: Deferred.Deferred<void>
+  /** The main thread's own edge to the actor. */
   readonly main: { readonly ref: ActorRef.ActorRef<Rpc.Any>; readonly link: ActorRef.Link }
-  /** Where it is loaded, and so can be connected. */
+  /** Thread on which this incarnation is loaded and can be connected. `null` if it is on none. */
   loaded: Host | null
+  /** Why this incarnation died. */
   died: Deferred.Deferred<string>
 }
 type World = {
@@ -151,7 +194,10 @@ type World = {
   readonly actors: ReadonlyMap<string, ActorEntry>
 }
 
-/** Starts everything and returns at once (see `awaitUp`). The scope's end stops callers before those they use. */
+/**
+ * Starts everything and returns at once (see `awaitUp`). At the end of the scope, callers are
+ * stopped before the actors they use.
+ */
 export const make = Effect.fnUntraced(function*(options: Options) {
   const world = yield* makeWorld(options)
   const threadLoops = yield* Effect.forEach(
@@ -174,7 +220,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     ref: (address) => {
       const found = world.actors.get(address.name)
       if (found === undefined) throw new Error(`no actor ${address.name} was given to this supervisor`)
-      return found.main.ref // made from the address of this name
+      return found.main.ref // its type fits: it was made from the address of this name
     },
     status: Effect.sync(() => [...world.threads.values()].map(threadStatus)),
     metrics: world.metrics.read,
@@ -285,7 +331,7 @@ const runThread = (world: World, thread: ThreadEntry): Effect.Effect<never> =>
     yield* mark(world, thread, "starting", null)
     const gone = yield* Deferred.make<void>()
     const why = yield* hostThread(world, thread, gone).pipe(Effect.scoped, Effect.merge, orDefect)
-    // One that died before it was up leaves its actors waiting for this same one.
+    // If the thread died before it was up, its actors still wait for this same `Deferred`.
     if (yield* Deferred.isDone(thread.host)) thread.host = yield* Deferred.make<Host>()
     thread.running = null
     thread.health = null
@@ -293,7 +339,10 @@ const runThread = (world: World, thread: ThreadEntry): Effect.Effect<never> =>
     yield* backOff(world, thread, why)
   }).pipe(Effect.forever)
 
-/** A defect of one incarnation must not end the loop that starts the next one. It is not told of the loop's own interruption. */
+/**
+ * Turns a defect of one incarnation into a reason, because it must not end the loop that starts the
+ * next one. An interruption of the loop itself does not run this handler.
+ */
 const orDefect = <E, R>(why: Effect.Effect<string, E, R>): Effect.Effect<string, E, R> =>
   Effect.catchAllDefect(why, (defect) => Effect.succeed(`internal error: ${Cause.pretty(Cause.die(defect))}`)).pipe(
     Effect.catchSomeCause((cause) =>
@@ -301,7 +350,7 @@ const orDefect = <E, R>(why: Effect.Effect<string, E, R>): Effect.Effect<string,
     )
   )
 
-/** One incarnation of a thread. Fails or succeeds with why it ended. */
+/** Runs one incarnation of a thread. Fails or succeeds with why it ended. */
 const hostThread = Effect.fnUntraced(function*(world: World, entry: ThreadEntry, gone: Deferred.Deferred<void>) {
   entry.life = Liveness.start(yield* monotonicMs)
   const thread = yield* world.spawn(entry.name)
@@ -309,7 +358,8 @@ const hostThread = Effect.fnUntraced(function*(world: World, entry: ThreadEntry,
   const client = yield* RpcClient.make(ThreadRpcs, { disableTracing: true }).pipe(
     Effect.provideService(RpcClient.Protocol, connection.protocol)
   )
-  yield* Effect.addFinalizer(() => connection.hangUp) // before the client's end, so that calls in flight fail
+  // This runs before the client ends, so that calls in flight fail.
+  yield* Effect.addFinalizer(() => connection.hangUp)
   entry.running = thread
   yield* Effect.addFinalizer((exit) =>
     Exit.isInterrupted(exit)
@@ -349,7 +399,9 @@ const hostThread = Effect.fnUntraced(function*(world: World, entry: ThreadEntry,
   )
 })
 
-/** Fails with the reason when the thread must be ended: it took too long to boot, or it is dead. */
+/**
+ * Fails with the reason when the thread must be ended, because it took too long to boot or is dead.
+ */
 const judge = (world: World, entry: ThreadEntry, { pulse }: Thread): Effect.Effect<never, string> => {
   const limitMs = Duration.toMillis(world.deadlines.health)
   const bootMs = Duration.toMillis(world.deadlines.boot)
@@ -365,7 +417,7 @@ const judge = (world: World, entry: ThreadEntry, { pulse }: Thread): Effect.Effe
   )
 }
 
-/** Waits until a thread has run or slept for this long. */
+/** Waits until the thread has run or slept for this long. */
 const afterGiven = (thread: ThreadEntry, duration: Duration.DurationInput): Effect.Effect<void> =>
   Effect.suspend(() => {
     const untilMs = thread.life.givenMs + Duration.toMillis(duration)
@@ -373,8 +425,9 @@ const afterGiven = (thread: ThreadEntry, duration: Duration.DurationInput): Effe
   })
 
 /**
- * A call of a thread that fails does so because the thread is going, and that is told (with its reason) elsewhere. The same is
- * true of one that somebody else interrupted: this handler is not run when the caller itself is interrupted.
+ * Waits permanently instead of failing, if a call to a thread fails because the thread is going.
+ * The reason is reported elsewhere. A call that somebody else interrupted is treated alike: this
+ * handler is not run when the caller itself is interrupted.
  */
 const untilGone = <A, E, R>(
   call: Effect.Effect<A, E | RpcClientError, R>
@@ -409,7 +462,7 @@ const runActor = (world: World, actor: ActorEntry): Effect.Effect<never> =>
     yield* backOff(world, actor, why)
   }).pipe(Effect.forever)
 
-/** One incarnation of an actor. Succeeds with why it ended, unless its thread did. */
+/** Runs one incarnation of an actor. Succeeds with why it ended, unless its thread ended first. */
 const incarnate = Effect.fnUntraced(function*(world: World, actor: ActorEntry, host: Host) {
   const { spec: { config, uses } } = actor
   const which = { name: actor.name, incarnation: ++actor.incarnation }
@@ -448,7 +501,7 @@ const connectIfUp = (world: World, caller: ActorEntry, callee: ActorEntry | unde
 const connectMain = (world: World, callee: ActorEntry, host: Host) =>
   connect(world, callee, host, (port) => callee.main.link.connect(port, callee.incarnation))
 
-/** Gives both ends of a new channel away, one to the callee, the other to a caller. */
+/** Makes a channel and hands one end to the called actor and the other to a caller. */
 const connect = (
   world: World,
   { incarnation, name }: ActorEntry,
@@ -459,13 +512,14 @@ const connect = (
     const { port1, port2 } = new MessageChannel()
     return Effect.all([host.client.Serve({ name, incarnation, port: port2 }), giveToCaller(port1)], { concurrency: 2 })
       .pipe(
-        // An end that was not given away closes both. A thread that is only slow answers in the end.
+        // Closing an end that was not handed over closes both. A thread that is only slow answers
+        // in the end.
         Effect.catchAllCause(() => Effect.sync(() => (port1.close(), port2.close()))),
         Effect.forkIn(world.scope)
       )
   })
 
-/** Waits for the next try; for ever, once that is given up. */
+/** Waits for the next restart. If the policy gives up instead, it waits permanently. */
 const backOff = Effect.fnUntraced(function*(world: World, entry: ThreadEntry | ActorEntry, why: string) {
   const nowMs = yield* monotonicMs
   const upMs = entry.state === "up" ? nowMs - entry.sinceMonotonicMs : 0
@@ -506,7 +560,8 @@ const stopActors = Effect.fnUntraced(function*(world: World) {
       yield* actor.loaded.client.Stop({ name, incarnation: actor.incarnation }).pipe(
         Effect.interruptible,
         Effect.timeout(world.deadlines.stop),
-        // Also when the thread is interrupted or ends meanwhile: the others are still to be stopped.
+        // This also covers a thread that is interrupted or ends meanwhile. The other actors must
+        // still be stopped.
         Effect.catchAllCause((cause) => Effect.logWarning("actor did not stop in time", Cause.squash(cause))),
         Effect.annotateLogs({ actor: name })
       )
@@ -516,7 +571,10 @@ const stopActors = Effect.fnUntraced(function*(world: World) {
   }
 })
 
-/** `message`: the error, which stays as the entry's last; null leaves that as it was. */
+/**
+ * Records and logs a new state. `message` is the error, which stays the entry's last error; with
+ * `null` the last error stays as it was.
+ */
 const mark = Effect.fnUntraced(
   function*(world: World, entry: Status.Entry, state: Status.State, message: string | null) {
     entry.state = state

@@ -1,4 +1,7 @@
-/** What the supervisor asks of a thread, over the thread's control port. No behaviour here. */
+/**
+ * Calls by which the supervisor controls a thread, over the thread's control port. This file has no
+ * behaviour.
+ */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import * as Telemetry from "../../services/Telemetry.ts"
@@ -8,19 +11,32 @@ import * as SpanRing from "../../services/telemetry/SpanRing.ts"
 import { NotStarted } from "./Actor.ts"
 import { PortSchema } from "./Port.ts"
 
-/** One incarnation of one actor. Calls about an incarnation that is gone do nothing (and close their port). */
+/**
+ * Names one incarnation of one actor. A call about an incarnation that is gone does nothing, except
+ * that it closes the port it brings.
+ */
 const Which = { name: Schema.String, incarnation: Schema.Int }
 
+/** Death of one incarnation, with its cause as text. */
 export const Death = Schema.Struct({ ...Which, message: Schema.String })
 export type Death = typeof Death.Type
 
+/** Depth of one queue. */
 export const QueueDepth = Schema.Struct({ name: Schema.String, capacity: Schema.Int, depth: Schema.Int })
 
+/** Health of a thread and the queue depths of its actors. */
 export const Health = Schema.Struct({
-  /** How much later than due the event loop ran a timer, ms: 99th percentile of the last 10 to 20 reports, largest since the last one. */
+  /**
+   * How much later than due the event loop ran a timer, in ms: the 99th percentile of the last 10
+   * to 20 reports.
+   */
   loopDelayP99Ms: Schema.Number,
+  /**
+   * How much later than due the event loop ran a timer, in ms: the largest delay since the last
+   * report.
+   */
   loopDelayMaxMs: Schema.Number,
-  /** Share of the time since the last call that the event loop was busy, 0 to 1. */
+  /** Share of the time since the last report in which the event loop was busy, from 0 to 1. */
   loopUtilization: Schema.Number,
   heapUsedBytes: Schema.Int,
   /** Limits that the thread has met since it started. */
@@ -29,12 +45,16 @@ export const Health = Schema.Struct({
 })
 export type Health = typeof Health.Type
 
+/** Calls of the supervisor to a thread. */
 export class ThreadRpcs extends RpcGroup.make(
-  /** Imports the actor and makes room for this incarnation, so that it can be connected. `uses`: names, to be checked. */
+  /**
+   * Imports the actor and prepares this incarnation, so that ports to peers can be connected.
+   * `uses` are the names that the supervisor expects the actor to declare.
+   */
   Rpc.make("Load", { payload: { ...Which, uses: Schema.Array(Schema.String) }, error: NotStarted }),
-  /** Answers when the actor is up. */
+  /** Starts the actor with the encoded `config`. Answers when the actor is up. */
   Rpc.make("Start", { payload: { ...Which, config: Schema.Unknown }, error: NotStarted }),
-  /** Answers when everything of the actor is released. */
+  /** Stops the actor. Answers when everything of the actor is released. */
   Rpc.make("Stop", { payload: Which }),
   /** Gives the actor a new port to a peer that came up. */
   Rpc.make("Connect", {
@@ -42,17 +62,23 @@ export class ThreadRpcs extends RpcGroup.make(
   }),
   /** Gives the actor a port on which a caller will call it. */
   Rpc.make("Serve", { payload: { ...Which, port: PortSchema } }),
-  /** This peer is not restarted any more: asks of it fail at once. */
+  /** Reports that this peer is not restarted any more, so that asks of it fail at once. */
   Rpc.make("GiveUp", { payload: { peer: Schema.String } }),
   Rpc.make("Health", { success: Health }),
-  /** Of the actors on this thread, those that have ended among them as far as they counted. */
+  /**
+   * Metrics of the actors on this thread. Those that have ended are included with what they
+   * counted.
+   */
   Rpc.make("Metrics", { success: Schema.Array(Metrics.Family) }),
-  /** The last spans that ended on this thread. */
+  /** Last spans that ended on this thread. */
   Rpc.make("Spans", { success: SpanRing.Snapshot }),
-  /** Actors that died by themselves once they were up, after everything of theirs was released. */
+  /**
+   * Actors that died by themselves after they were up. Each is reported after everything it held is
+   * released, or its release has timed out.
+   */
   Rpc.make("Deaths", { success: Death, stream: true }),
-  /** Changes what a thread logs and how many flows it traces. */
+  /** Changes what the thread logs and how many flows it traces. */
   Rpc.make("Tune", { payload: Telemetry.Tunable }),
-  /** Flushes telemetry and ends the thread. May not be answered. */
+  /** Flushes telemetry and ends the thread. The call may not be answered. */
   Rpc.make("Shutdown", {})
 ) {}

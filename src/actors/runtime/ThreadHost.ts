@@ -1,4 +1,7 @@
-/** Runs the actors placed on one thread, as the supervisor says over one control port. Each has a scope of its own. */
+/**
+ * Runs the actors of one thread, as the supervisor commands over one control port. Each actor has a
+ * scope of its own.
+ */
 import { type Rpc, RpcServer } from "@effect/rpc"
 import { Cause, Deferred, Duration, Effect, ExecutionStrategy, Exit, Fiber, Layer, Mailbox, Scope } from "effect"
 import * as Telemetry from "../../services/Telemetry.ts"
@@ -15,15 +18,27 @@ import type { Port } from "./Port.ts"
 import { type Queue, Self } from "./Self.ts"
 import { type Death, type Health, ThreadRpcs } from "./ThreadContract.ts"
 
-/** By actor name. Dynamic imports, so that a thread loads only what is placed on it. */
+/**
+ * Actors by name. They are imported dynamically, so that a thread loads only the actors placed on
+ * it.
+ */
 export type Registry = Readonly<Record<string, () => Promise<Actor>>>
 
-/** A dead actor's finalizers get this long before its successor may start beside what they did not release. */
+/**
+ * How long the finalizers of a dead actor may take. After that, the next incarnation starts beside
+ * whatever they did not release.
+ */
 const RELEASE_DEADLINE = Duration.seconds(2)
-/** Deaths that the supervisor has not read yet: one per actor of a thread is the most that can happen. */
+/**
+ * Most deaths that may wait for the supervisor to read them. The oldest is dropped when it is full,
+ * which does not happen: at most one per actor of a thread can wait.
+ */
 const DEATHS_CAPACITY = 64
 
-/** `own`: what is to be told beside the actors' own figures. Serves the control port until `Shutdown`, or until the port closes: a supervisor that is gone leaves nothing running. */
+/**
+ * Serves the control port until `Shutdown`, or until the port closes, so that nothing is left
+ * running when the supervisor is gone. `own` gives metrics to report beside those of the actors.
+ */
 export const run = Effect.fnUntraced(function*(
   registry: Registry,
   control: Port,
@@ -37,12 +52,13 @@ export const run = Effect.fnUntraced(function*(
     Effect.provide(host),
     Effect.forkScoped
   )
-  yield* Effect.addFinalizer(() => connection.hangUp) // last added, first run: as in `Actor.serve`
+  // Added last, so it runs first, as in `Actor.serve`.
+  yield* Effect.addFinalizer(() => connection.hangUp)
   yield* Effect.raceFirst(Deferred.await(shutdown), connection.closed)
 }, Effect.scoped)
 
-/** What a thread knows of one incarnation. */
 type AnyRef = { readonly ref: ActorRef.ActorRef<Rpc.Any>; readonly link: ActorRef.Link }
+/** One incarnation as its thread knows it. */
 type Hosted = {
   readonly actor: Actor
   readonly incarnation: number
@@ -64,7 +80,7 @@ const makeHost = Effect.fnUntraced(function*(
   const deaths = yield* Mailbox.make<Death>({ capacity: DEATHS_CAPACITY, strategy: "sliding" })
   const health = yield* makeHealth(hosted)
   const sources = new Set([own])
-  /** What sources that are gone have counted. */
+  /** Counts of sources that have been removed. */
   let counted: ReadonlyArray<Metrics.Family> = []
   const expose = (source: Metrics.Source) =>
     Effect.acquireRelease(Effect.sync(() => sources.add(source)), () =>
@@ -80,7 +96,8 @@ const makeHost = Effect.fnUntraced(function*(
   const release = (it: Hosted) =>
     Effect.suspend(() => {
       it.closing = true
-      return Deferred.succeed(it.died, Cause.empty) // a start under way ends
+      // A start that is under way ends by this.
+      return Deferred.succeed(it.died, Cause.empty)
     }).pipe(
       Effect.zipRight(Scope.close(it.scope, Exit.void)),
       Effect.tap(() =>
@@ -89,7 +106,10 @@ const makeHost = Effect.fnUntraced(function*(
         })
       )
     )
-  /** For a dead actor: what hangs in its finalizers must not keep it from being started again. */
+  /**
+   * Releases a dead actor, but not for longer than {@link RELEASE_DEADLINE}: a finalizer that hangs
+   * must not keep the actor from being restarted.
+   */
   const releaseSoon = (it: Hosted) =>
     Effect.forkDaemon(release(it)).pipe(
       Effect.flatMap((releasing) => Effect.interruptible(Fiber.await(releasing))),
@@ -103,7 +123,7 @@ const makeHost = Effect.fnUntraced(function*(
       const { incarnation } = it
       const name = it.actor.address.name
       const cause = yield* Deferred.await(it.died)
-      if (it.closing) return // stopped
+      if (it.closing) return // stopped on purpose
       yield* Effect.logError("actor died", cause).pipe(Effect.annotateLogs({ actor: name, incarnation }))
       yield* releaseSoon(it)
       yield* deaths.offer({ name, incarnation, message: Cause.pretty(cause) })
@@ -117,10 +137,12 @@ const makeHost = Effect.fnUntraced(function*(
       return yield* new NotStarted({ actor: name, reason: "uses", message })
     }
     const before = hosted.get(name)
-    if (before !== undefined) yield* releaseSoon(before) // its start was given up
+    // The start of the incarnation before was given up.
+    if (before !== undefined) yield* releaseSoon(before)
     const scope = yield* Scope.fork(threadScope, ExecutionStrategy.sequential)
     const links = new Map<string, AnyRef>()
-    const linkScope = yield* Scope.fork(scope, ExecutionStrategy.sequential) // before the actor's own, so closed after it
+    // Forked before the actor's own resources, so it is closed after them.
+    const linkScope = yield* Scope.fork(scope, ExecutionStrategy.sequential)
     for (const address of actor.uses) {
       links.set(address.name, yield* Scope.extend(ActorRef.make(address as ActorAddress<Rpc.Any>), linkScope))
     }
@@ -228,13 +250,16 @@ const environment = (it: Hosted, exposeMetrics: Self["Type"]["exposeMetrics"]) =
     ref: (address) => {
       const found = it.links.get(address.name)
       if (found === undefined) throw new Error(`actor ${name} must list ${address.name} in its uses`)
-      return found.ref // made from the address of this name
+      return found.ref // its type fits: it was made from the address of this name
     }
   })
   return Layer.merge(Layer.succeed(Self, self), Layer.succeed(Peers, peers))
 }
 
-/** Plain code that meets a limit cannot log. The supervisor asks for a thread's health every second. */
+/**
+ * Logs the limits that were newly met, because the plain code that meets a limit cannot log. Each
+ * health call of the supervisor runs this, once a second.
+ */
 const logLimits = Effect.suspend(() =>
   Effect.forEach(
     Limits.takeNews(),

@@ -1,4 +1,7 @@
-/** Where actors run: each kind makes a thread that serves `ThreadRpcs` on a port, and tells when it is gone. */
+/**
+ * The kinds of threads on which actors run. Each kind makes a thread that serves `ThreadRpcs` on a
+ * port and reports when it has ended.
+ */
 import { Clock, Deferred, Duration, Effect, Fiber, Option, type Scope } from "effect"
 import { MessageChannel, type ResourceLimits, Worker } from "node:worker_threads"
 import type { Settings } from "../../services/Telemetry.ts"
@@ -7,40 +10,49 @@ import type { Port } from "./Port.ts"
 import * as Pulse from "./Pulse.ts"
 import * as ThreadHost from "./ThreadHost.ts"
 
+/** A running thread. */
 export interface Thread {
   readonly control: Port
   readonly pulse: Pulse.Pulse
-  /** Why it ended, whoever ended it. */
+  /** Waits until the thread has ended, for whatever reason, and returns why. */
   readonly ended: Effect.Effect<string>
-  /** Ends it at once. */
+  /** Ends the thread at once. */
   readonly kill: Effect.Effect<void>
 }
 
-/** The scope's end kills the thread and waits until it is gone. A failure says why it could not even be made. */
+/**
+ * Makes a thread of this name. The end of the scope kills the thread and waits until it has ended.
+ * A failure says why the thread could not be made.
+ */
 export type Spawn = (name: string) => Effect.Effect<Thread, string, Scope.Scope>
 
+/** How to start a worker thread. */
 export interface WorkerOptions {
   /** A bundled file that calls `WorkerEntry.run`. */
   readonly entry: URL
-  /** `maxYoungGenerationSizeMb` is what `--max-semi-space-size` (3 semi-spaces to a young generation) is for the main thread. */
+  /**
+   * Memory limits of the thread. `maxYoungGenerationSizeMb` has the role that
+   * `--max-semi-space-size` has for the main thread; a young generation is three semi-spaces.
+   */
   readonly resourceLimits?: ResourceLimits
-  /** Node flags only: V8's are for the whole process and refused here. */
+  /** Node flags only. V8's flags apply to the whole process and are refused here. */
   readonly execArgv?: ReadonlyArray<string>
   readonly telemetry?: Settings
 }
 
-/** What a worker's parent posts to make it end itself. */
+/** Message by which the parent makes a worker end itself. */
 export const END = "end"
 
-/** What the entry finds in `workerData`. */
+/** Data that the parent gives to a worker's entry, as `workerData`. */
 export interface WorkerData {
   readonly control: Port
   readonly thread: string
   readonly telemetry: Settings | undefined
-  /** For `Pulse.begin`. */
+  /** Shared memory for `Pulse.begin`. */
   readonly pulse: SharedArrayBuffer
 }
 
+/** Makes each thread a worker thread. */
 export const workers = (options: WorkerOptions): Spawn => (thread) =>
   Effect.gen(function*() {
     const ended = yield* Deferred.make<string>()
@@ -74,13 +86,17 @@ export const workers = (options: WorkerOptions): Spawn => (thread) =>
     return { control, pulse, ended: Deferred.await(ended), kill: kill(worker) }
   })
 
-/** A thread whose event loop turns ends itself in far less; one that waits for a locked database, in a second. */
+/**
+ * How long a thread gets to end itself. One whose event loop turns needs far less; one that waits
+ * for a locked database needs a second.
+ */
 const END_DEADLINE_MS = 1500
 const END_LOOK = Duration.millis(50)
 
 /**
- * Asks the thread to end itself, between two turns of its event loop; stops it by force when it does not. Force alone may hit a
- * thread inside a native library's call, and one that is not prepared for that (neon, under libSQL) aborts the whole process.
+ * Asks the thread to end itself between two turns of its event loop, and stops it by force if it
+ * does not. Force alone may stop a thread inside a call of a native library. A library that is not
+ * prepared for that (neon, which libSQL uses) aborts the whole process.
  */
 const end = (worker: Worker, pulse: Pulse.Pulse, ended: Effect.Effect<string>): Effect.Effect<void> =>
   Effect.sync(() => worker.postMessage(END)).pipe(
@@ -93,7 +109,10 @@ const end = (worker: Worker, pulse: Pulse.Pulse, ended: Effect.Effect<string>): 
     Effect.asVoid
   )
 
-/** Waits until the thread has run or slept for this long. Time in which it waits for a processor does not count. */
+/**
+ * Waits until the thread has run or slept for this long. Time in which it waits for a processor
+ * does not count.
+ */
 const given = (pulse: Pulse.Pulse, ms: number): Effect.Effect<void> =>
   Effect.gen(function*() {
     let life = Liveness.onReading(Liveness.start(yield* nowMs), pulse.read(), yield* nowMs)
@@ -104,10 +123,16 @@ const given = (pulse: Pulse.Pulse, ms: number): Effect.Effect<void> =>
     }
   })
 
-/** What hangs in an actor's finalizers can't be ended without a thread: it is left behind after this. */
+/**
+ * How long to wait for finalizers that hang. Without a thread of their own they cannot be ended, so
+ * they are left behind.
+ */
 const HOST_RELEASE_DEADLINE = Duration.seconds(2)
 
-/** No thread at all: for small hosts and for tests. A busy actor holds the others up, and `kill` still runs finalizers. */
+/**
+ * Runs the actors on the calling thread, for small hosts and for tests. A busy actor delays the
+ * others, and `kill` still runs finalizers.
+ */
 export const inThread = (registry: ThreadHost.Registry): Spawn => () =>
   Effect.gen(function*() {
     const { port1: control, port2 } = new MessageChannel()

@@ -1,4 +1,4 @@
-/** Runs a thread host as the whole of a worker thread. */
+/** Entry of a worker thread that is nothing but a thread host. */
 import { Cause, Effect, Exit } from "effect"
 import { parentPort, workerData } from "node:worker_threads"
 import * as Telemetry from "../../services/Telemetry.ts"
@@ -6,11 +6,13 @@ import * as Pulse from "./Pulse.ts"
 import * as ThreadHost from "./ThreadHost.ts"
 import { END, type WorkerData } from "./Threads.ts"
 
+/** Runs the thread host of this worker. The thread ends with it. */
 export const run = (registry: ThreadHost.Registry): void => {
   Pulse.begin()
   const { control, telemetry, thread } = workerData as WorkerData
   parentPort?.on("message", (message) => {
-    if (message === END) process.exit(1) // in a worker thread this ends the thread only
+    // In a worker thread, this ends only the thread.
+    if (message === END) process.exit(1)
   })
   parentPort?.unref()
   const fiber = Effect.runFork(
