@@ -1,4 +1,6 @@
-/** What each command does: checks its options, asks the backend, prints. Everything printed goes to stdout. */
+/**
+ * The work of each command: checks the options, asks the backend and prints the answer to stdout.
+ */
 import { Console, Duration, Effect, Either, Schema } from "effect"
 import { constants } from "node:fs"
 import { access, mkdir, open, readdir } from "node:fs/promises"
@@ -40,7 +42,7 @@ export const relayInit = (options: {
   readonly host: string
   readonly httpsPort: number
   readonly udpPort: number
-  /** `null` for `state` in `dir`. */
+  /** The folder for the keys. `null` for `state` in `dir`. */
   readonly stateDir: string | null
 }) =>
   Effect.gen(function*() {
@@ -88,10 +90,13 @@ const reasonOf = (error: unknown): string => {
 }
 const NO_RIGHT: ReadonlySet<string> = new Set(["EACCES", "EPERM", "EROFS"])
 
-/** Where a new relay has its keys, in the folder of its configuration. */
+/** Folder that holds a new relay's keys. It lies beside the relay's configuration file. */
 const STATE_FOLDER = "state"
 
-/** Whether the path is taken. An empty folder is not: a service manager may have made it. */
+/**
+ * Whether a file or a folder with entries is at `path`. An empty folder does not count, because a
+ * service manager may have made it.
+ */
 const isInTheWay = (path: string) =>
   Effect.tryPromise(() => readdir(path)).pipe(
     Effect.map((entries) => entries.length > 0),
@@ -147,11 +152,17 @@ export const tokenCreate = (options: {
   })
 
 const SECONDS = { s: 1, m: 60, h: 3600, d: 86_400 }
-/** Long enough to copy it over; short enough that a forgotten one is worth nothing. */
+/**
+ * Longest lifetime of a token, in seconds. It leaves time to copy the token to another machine, and
+ * a forgotten token still becomes worthless.
+ */
 const MAX_TTL_SECONDS = 30 * SECONDS.d
 const MIN_TTL_SECONDS = 10
 
-/** `30m` and the like. */
+/**
+ * Parses a duration such as `30m`: an integer with the unit `s`, `m`, `h` or `d`. Fails with a
+ * usage error unless it is from 10 seconds to 30 days.
+ */
 export const parseTtl = (text: string): Effect.Effect<Duration.Duration, CliError> => {
   const parts = /^(\d{1,9})([smhd])$/.exec(text)
   const seconds = parts === null ? 0 : Number(parts[1]) * SECONDS[parts[2] as keyof typeof SECONDS]
@@ -195,11 +206,11 @@ const Peer = Schema.Struct({
 const ClockAheadMs = Schema.optional(Schema.NullOr(Schema.Number))
 const Status = Schema.Struct({
   peers: Schema.Array(Peer),
-  /** A node's; a relay has none. */
+  /** Present for nodes; a relay has no signaling link. */
   signaling: Schema.optional(Schema.NullOr(Schema.Struct({ clockAheadMs: ClockAheadMs }))),
-  /** A second relay's. */
+  /** Present for a relay that has joined another one. */
   directory: Schema.optional(Schema.NullOr(Schema.Struct({ clockAheadMs: ClockAheadMs }))),
-  /** Of the relay with the directory. */
+  /** Present for the relay that holds the directory. */
   clockAheadMs: ClockAheadMs
 })
 
@@ -228,14 +239,17 @@ export const status = (options: { readonly config: string; readonly json: boolea
     if (note !== null) yield* Console.log(`Note: ${note}.`)
   })
 
-/** `null` if the relay does not answer just now: the rest of the status is worth showing without them. */
+/**
+ * Resources that the client may use. `null` if they cannot be had now, for example while the relay
+ * does not answer: the rest of the status is still shown.
+ */
 const resourcesOf = ({ admin }: Config.Config, configFile: string) =>
   AdminClient.request(admin, "GET", "/v1/resources", undefined, { configFile }).pipe(
     Effect.flatMap(Schema.decodeUnknown(StatusHead.Resources)),
     Effect.orElseSucceed(() => null)
   )
 
-/** `null` if the clocks agree. */
+/** A warning about differing clocks. `null` if they agree. */
 const clockNote = (ofRelay: number, ofNode: number): string | null =>
   Math.abs(ofRelay) > DirectoryTime.TELL_SKEW_MS
     ? DirectoryTime.clockSetText(ofRelay)
@@ -243,7 +257,9 @@ const clockNote = (ofRelay: number, ofNode: number): string | null =>
     ? DirectoryTime.skewText(ofNode)
     : null
 
-/** The path is the last but one thing a person looks at, so it has the colour. */
+/**
+ * Renders the peers as a table. Each line is coloured by its path, because operators look for it.
+ */
 const peerTable = (peers: ReadonlyArray<typeof Peer.Type>, colours: boolean): string => {
   const rows = peers.map((peer) => [
     peer.name,
@@ -263,7 +279,10 @@ const peerTable = (peers: ReadonlyArray<typeof Peer.Type>, colours: boolean): st
   return [colour(colours, 1, head), ...painted].join("\n")
 }
 
-/** Of the node that runs, or else from this process itself. */
+/**
+ * Runs the network check, either in the running node that `config` describes, or in this process
+ * against the STUN server `relay`.
+ */
 export const netcheck = (options: {
   readonly config: string | null
   readonly relay: string | null

@@ -1,9 +1,13 @@
-/** Asks the running sallyport that a configuration file describes, and decodes what it answers. */
+/**
+ * Client of the running sallyport's admin API. Finds the process by its configuration file and
+ * decodes its answers.
+ */
 import { Effect, Schema } from "effect"
 import * as AdminClient from "../services/AdminClient.ts"
 import * as Config from "../services/config/Config.ts"
 import { CliError, EXIT_USAGE, failure, fromError } from "./CliError.ts"
 
+/** Error text for an answer that does not match its schema. */
 export const OTHER_VERSION = "the running sallyport answers in a way this version does not know; restart it"
 
 export interface Asker {
@@ -12,6 +16,9 @@ export interface Asker {
   readonly post: <A, I>(path: string, body: unknown, schema: Schema.Schema<A, I>) => Effect.Effect<A, CliError>
 }
 
+/**
+ * Loads a configuration file. Each line of the error begins with the mistake's place in the file.
+ */
 export const load = (file: string): Effect.Effect<Config.Config, CliError> =>
   Effect.mapError(Config.load(file), ({ message }) => new CliError({ message, exitCode: EXIT_USAGE, placed: true }))
 
@@ -29,8 +36,8 @@ export const make = (file: string): Effect.Effect<Asker, CliError> =>
     }
   })
 
-/** Whether somebody looks at it. */
+/** Whether output may have colours: stdout is a terminal and `NO_COLOR` is not set. */
 export const hasColours = (): boolean => process.stdout.isTTY && process.env["NO_COLOR"] === undefined
 
-/** UTC, to the second. */
+/** Formats a time as `YYYY-MM-DD hh:mm:ss`, in UTC. */
 export const timeOf = (epochMs: number): string => new Date(epochMs).toISOString().replace("T", " ").slice(0, 19)

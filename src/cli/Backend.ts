@@ -1,4 +1,7 @@
-/** What the commands ask of the rest of the program. Loaded only when a command needs it, so that small commands start fast. */
+/**
+ * Operations that commands need from the rest of the program. The implementation is loaded only
+ * when a command needs it, so that small commands start fast.
+ */
 import { Context, type Duration, type Effect } from "effect"
 import type { NetReport } from "../protocol/NatReport.ts"
 import type { Config, RelayConfig } from "../services/config/Config.ts"
@@ -10,7 +13,7 @@ export type LogFormat = "json" | "pretty"
 export type NewToken = {
   readonly role: "client" | "connector" | "relay"
   readonly name: string
-  /** Null but for a connector. */
+  /** The connector's network. `null` for the other roles. */
   readonly network: string | null
   readonly ttl: Duration.Duration
 }
@@ -19,26 +22,28 @@ export type NodeRow = {
   readonly name: string
   readonly role: string
   readonly network: string | null
-  /** Base64url. */
+  /** The node's public key, base64url. */
   readonly nodeKey: string
-  /** ISO 8601, UTC. */
+  /** When the node enrolled: ISO 8601, UTC. */
   readonly enrolledAt: string
 }
 
 export class Backend extends Context.Tag("sallyport/cli/Backend")<Backend, {
-  /** Runs until it is interrupted, then drains. */
+  /** Runs a role until it is interrupted, then stops it in order. */
   readonly run: (
     config: Config,
     options: { readonly logFormat: LogFormat; readonly configFile: string }
   ) => Effect.Effect<void, CliError>
   readonly demo: Effect.Effect<void, CliError>
-  /** Makes the keys of a new relay in `stateDir`; fails when there are some. */
+  /** Makes the keys of a new relay in `stateDir`. Fails if there are keys already. */
   readonly makeRelayKeys: (stateDir: string) => Effect.Effect<void, CliError>
-  /** The token's text. Works beside a running relay. */
+  /** Creates an enrolment token and returns its text. May be called while the relay is running. */
   readonly createToken: (relay: RelayConfig, token: NewToken) => Effect.Effect<string, CliError>
   readonly listNodes: (relay: RelayConfig) => Effect.Effect<ReadonlyArray<NodeRow>, CliError>
-  /** How the network here treats UDP, as that STUN server sees it. */
+  /** Checks from this process how the network treats UDP, as the STUN server `server` sees it. */
   readonly netcheck: (server: HostPort) => Effect.Effect<NetReport, CliError>
-  /** Answers false when there is no such node. A running relay cuts its flows. */
+  /**
+   * Removes a node; a running relay then ends its flows. Returns `false` if there is no such node.
+   */
   readonly removeNode: (relay: RelayConfig, name: string) => Effect.Effect<boolean, CliError>
 }>() {}

@@ -1,4 +1,7 @@
-/** The program behind the commands. Every part is imported by the command that needs it. */
+/**
+ * Implementation of the `Backend` service. Each operation imports its part of the program when it
+ * is called.
+ */
 import { Context, Effect, Layer, Option } from "effect"
 import type { RelayConfig } from "../services/config/Config.ts"
 import { Backend } from "./Backend.ts"
@@ -7,7 +10,10 @@ import { type CliError, failure, fromError } from "./CliError.ts"
 const orError = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, CliError, R> =>
   Effect.mapError(effect, fromError)
 
-/** Keys first: opening the directory of a relay that does not exist would make half of one. */
+/**
+ * Reads the relay's keys. This happens before the directory is opened, because opening the
+ * directory of a relay that does not exist would create half a relay.
+ */
 const keysOf = (relay: RelayConfig) =>
   Effect.flatMap(
     Effect.promise(() => import("../services/RelayKeys.ts")),
@@ -21,7 +27,7 @@ const keysOf = (relay: RelayConfig) =>
           : fromError(error))
   )
 
-/** The relay's directory, which a running relay may have open, too. */
+/** Opens the relay's directory. A running relay may have it open at the same time. */
 const directoryOf = (relay: RelayConfig) =>
   Effect.gen(function*() {
     yield* keysOf(relay)

@@ -1,7 +1,10 @@
 /**
- * All that is known of one sallyport, in one file that may be sent to a stranger: gzip of one JSON document. No key or token is asked
- * for; addresses are replaced by words, each by the same one throughout; of the configuration only named parts are taken. Names of
- * nodes and resources stay, or nothing in it could be understood.
+ * Writes a bug report: one JSON document, compressed with gzip, that may be sent to a stranger.
+ *
+ * The report asks for no key and no token. Each address, relay host name and node key is replaced
+ * by a placeholder, the same one everywhere in the report. Only named parts of the configuration
+ * are included. Names of nodes and resources stay, because nothing could be understood without
+ * them.
  */
 import { Clock, Console, Effect, Option, Schema } from "effect"
 import { createHash, randomBytes } from "node:crypto"
@@ -19,6 +22,7 @@ import * as Asker from "./Asker.ts"
 import { failure } from "./CliError.ts"
 import type { Options } from "./Inspect.ts"
 
+/** Traces in a report: the last ones. */
 const TRACES = 50
 
 export const bugreport = ({ config: file, json, out }: Options & { readonly out: string | null }) =>
@@ -67,7 +71,10 @@ export const bugreport = ({ config: file, json, out }: Options & { readonly out:
     )
   })
 
-/** What says how it is set up, and neither where things are nor who may reach them. */
+/**
+ * Parts of the configuration that say how the process is set up. They name no place and no access
+ * rule.
+ */
 const partsOf = (config: Config.Config) => {
   const { logLevel, role, telemetry } = config
   const common = { role, logLevel, telemetry: { exported: telemetry.otlp !== null, sample: telemetry.sample } }
@@ -95,7 +102,10 @@ const partsOf = (config: Config.Config) => {
 
 const Recorded = Schema.Struct({ entries: Schema.Array(Entry) })
 
-/** As doctor says them; null where there is too little to go by. */
+/**
+ * Findings as `sallyport doctor` reports them. `null` if the running process did not answer with
+ * its actors or its recorder.
+ */
 const findings = (
   parts: { readonly status: unknown; readonly actors: unknown; readonly recorder: unknown },
   now: number
@@ -110,7 +120,9 @@ const findings = (
       Doctor.diagnose({ status, threads, states: entries.filter((entry) => entry._tag === "State"), now })
   ))
 
-/** Names of relays and proxies: they are addresses, too. */
+/**
+ * Host names of relays and proxies to hide: its own advertised one, its relay's and its proxy's.
+ */
 const hostsOf = (config: Config.Config, status: unknown): ReadonlyArray<string> => {
   const own = "advertise" in config ? [config.advertise.host] : []
   const signaling = Option.flatMapNullable(
@@ -122,10 +134,13 @@ const hostsOf = (config: Config.Config, status: unknown): ReadonlyArray<string> 
   return [...own, ...Option.toArray(relay), ...Option.toArray(proxy)].filter((host) => host !== "")
 }
 
-/** 32 bytes in base64url: a node key, which tells who it is. */
+/** Matches a node key: 32 bytes in base64url. It identifies a node. */
 const KEY = /(?<![\w-])[\w-]{43}(?![\w-])/g
 
-/** A word in the place of each address, relay's name and node key; the same one for the same. */
+/**
+ * Replaces each address, each of `hosts` and each node key by a placeholder. With the same `salt`
+ * equal inputs give the same placeholder.
+ */
 export const redact = (text: string, hosts: ReadonlyArray<string>, salt: Uint8Array): string => {
   const word = (kind: string, what: string) =>
     `${kind}-${createHash("sha256").update(salt).update(what).digest("hex").slice(0, 6)}`

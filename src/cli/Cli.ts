@@ -1,4 +1,4 @@
-/** Runs one command line to its exit code. The only place that writes errors. */
+/** Runs one command line and returns its exit code. Errors are written to stderr only here. */
 import { CliConfig, Command, HelpDoc, ValidationError } from "@effect/cli"
 import * as NodeContext from "@effect/platform-node/NodeContext"
 import { Cause, type Console, Effect, Layer, Option } from "effect"
@@ -13,7 +13,10 @@ const parse = Command.run(root, { name: "sallyport", version: pkg.version, execu
 
 const environment = Layer.merge(NodeContext.layer, CliConfig.layer({ showBuiltIns: false }))
 
-/** `args` are those after the program's name. Never fails; interruption is told by `EXIT_INTERRUPTED`. */
+/**
+ * Runs the command that `args` names; `args` does not include the program's name. Never fails: an
+ * error is printed and becomes the exit code, and interruption becomes `EXIT_INTERRUPTED`.
+ */
 export const main = (
   args: ReadonlyArray<string>,
   options: { readonly colours: boolean }
@@ -40,7 +43,11 @@ const explain = (error: unknown): CliError => {
   return usage(`${text.replace(/[.;]$/, "")}${text.endsWith("?") ? " See" : "; see"} sallyport --help`)
 }
 
-/** The parser prints its own errors and always in colour: the first is `report`'s to do, the second only fits a terminal. */
+/**
+ * A console for the command-line parser. It drops the parser's own error output, because `report`
+ * prints errors, and it removes colours where they are not wanted, because the parser always uses
+ * them.
+ */
 const forCommands = (console: Console.Console, colours: boolean): Console.Console => ({
   ...console,
   error: () => Effect.void,

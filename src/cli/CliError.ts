@@ -1,27 +1,36 @@
-/** How a command fails: what it says on stderr, and the exit code. */
+/** Errors of commands: the message on stderr and the exit code. */
 import { Cause, Option, Schema } from "effect"
 
-/** Usage or configuration: nothing was done, and doing it again changes nothing. */
+/**
+ * Exit code for wrong options or a wrong configuration. Nothing was done, and running the same
+ * command again fails in the same way.
+ */
 export const EXIT_USAGE = 2
 export const EXIT_FAILURE = 1
-/** Ended by Ctrl-C, as shells count it. */
+/** Exit code after Ctrl-C: 128 plus the number of SIGINT, as shells report it. */
 export const EXIT_INTERRUPTED = 130
 
-/** `message` is one line (or one a mistake) that says what to do next. */
+/**
+ * Error that ends a command. `message` says what to do next; it is one line, or one line for each
+ * mistake in a file.
+ */
 export class CliError extends Schema.TaggedError<CliError>()("CliError", {
   message: Schema.String,
   exitCode: Schema.Literal(EXIT_FAILURE, EXIT_USAGE),
-  /** True when the lines start with a place in a file, which editors only know at the start of a line. */
+  /**
+   * Whether each line starts with a place in a file (`file:line:column`). Such lines are printed
+   * without a prefix, because editors find the place only at the start of a line.
+   */
   placed: Schema.Boolean
 }) {}
 
 export const usage = (message: string) => new CliError({ message, exitCode: EXIT_USAGE, placed: false })
 export const failure = (message: string) => new CliError({ message, exitCode: EXIT_FAILURE, placed: false })
 
-/** Any other typed error of the program as an ordinary failure. */
+/** Turns any other typed error of the program into an ordinary failure. */
 export const fromError = (error: unknown): CliError => error instanceof CliError ? error : failure(messageOf(error))
 
-/** A bug: the first line of its message, without its stack. */
+/** Turns a bug into a failure that shows the first line of its message, without the stack. */
 export const fromDefect = (cause: Cause.Cause<unknown>): CliError => {
   const [line] = messageOf(Option.getOrElse(Cause.dieOption(cause), () => Cause.squash(cause))).split("\n")
   return failure(`internal error: ${line}; please report it`)

@@ -1,11 +1,14 @@
-/** The command tree: names, options and their help. What a command does is in `Actions.ts`. */
+/** The command tree: names, options and their help. `Actions.ts` and its neighbours do the work. */
 import { Args, Command, HelpDoc, Options, ValidationError } from "@effect/cli"
 import { Effect, Logger, LogLevel, Option } from "effect"
 import * as HostName from "../protocol/HostName.ts"
 import { MAX_PORT } from "../services/config/HostPort.ts"
 import type { LogFormat } from "./Backend.ts"
 
-/** A node's name as it is compared. What is no name is left to the answer. */
+/**
+ * Normalizes a node's name for comparison. Text that is no valid name is passed on unchanged, so
+ * that the answer says that no such node exists.
+ */
 const comparable = (name: string): string => HostName.normalize(name) ?? name
 
 const config = Options.text("config").pipe(
@@ -22,7 +25,7 @@ const json = Options.boolean("json").pipe(Options.withDescription("Print JSON fo
 
 const invalid = (message: string) => Effect.fail(ValidationError.invalidValue(HelpDoc.p(message)))
 
-/** Unlike the library's own, it names the option when the value is wrong. */
+/** An option with a fixed set of values. Unlike the library's own, its error names the option. */
 const choice = <A extends string>(name: string, values: ReadonlyArray<A>) =>
   Options.text(name).pipe(
     Options.withPseudoName(values.join("|")),
@@ -34,10 +37,10 @@ const choice = <A extends string>(name: string, values: ReadonlyArray<A>) =>
     })
   )
 
-/** Loads what the actions need only when one runs. */
+/** Loads the code of the actions when a command runs. */
 const actions = Effect.promise(() => import("./Actions.ts"))
 
-/** Stdout is for the answer alone: whatever else wants to be said goes to stderr, warnings and worse. */
+/** Keeps stdout for the command's answer: logs go to stderr, and only warnings and errors. */
 const quietly = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   effect.pipe(
     Logger.withMinimumLogLevel(LogLevel.Warning),
@@ -172,7 +175,7 @@ const netcheck = Command.make(
   Command.withDescription("Find out how this network treats UDP, and whether direct paths are to be expected")
 )
 
-/** Commands that look into a running process. */
+/** Loads the commands that look into a running process. */
 const inspect = Effect.promise(() => import("./Inspect.ts"))
 
 const actorsCommand = Command.make(

@@ -1,4 +1,6 @@
-/** Commands that look into a running sallyport: its actors, the paths to a peer, and what is wrong. */
+/**
+ * Commands that look into a running sallyport: its actors, the paths to a peer, and its problems.
+ */
 import { Clock, Console, Effect, Schema } from "effect"
 import * as CandidateView from "../protocol/CandidateView.ts"
 import { Findings } from "../protocol/NodeReport.ts"
@@ -55,7 +57,10 @@ export const path = ({ config, json, peer }: Options & { readonly peer: string }
     yield* Console.log(table([["AT (UTC)", "PATH", "KNOWN THEN", "WHY"], ...rows]))
   })
 
-/** Fails when something is broken, so that scripts can tell. `node`: of which the relay is to ask; null: of the process itself. */
+/**
+ * `sallyport doctor`. Fails if something is broken, so that scripts can test for it. `node` names a
+ * node that the relay is to ask; `null` to examine the process itself.
+ */
 export const doctor = ({ config, json, node }: Options & { readonly node: string | null }) =>
   Effect.gen(function*() {
     const { candidates, findings, leftOut } = yield* node === null ? examined(config) : examinedBy(config, node)
@@ -75,14 +80,15 @@ const examinedBy = (file: string, node: string) =>
       return yield* usage(`--node is for a relay, and ${file} is the configuration of a ${config.role}; leave it out`)
     }
     const { findings } = yield* post("/v1/doctor", { node }, Schema.Struct({ findings: Findings }))
-    return { findings, candidates: null, leftOut: null } // a relay is told no addresses of its nodes
+    // The relay does not receive the addresses of its nodes.
+    return { findings, candidates: null, leftOut: null }
   })
 
 const examined = (config: string) =>
   Effect.gen(function*() {
     const { get } = yield* Asker.make(config)
     const threads = yield* get("/v1/actors", Doctor.Threads)
-    // With an actor down there may be no status, and just then somebody asks.
+    // The status may be missing while an actor is down, which is when somebody runs doctor.
     const status = yield* Effect.orElseSucceed(get("/v1/status", Doctor.Status), () => null)
     const { entries } = yield* get("/v1/recorder", Recorded)
     const states = entries.filter((entry) => entry._tag === "State")
@@ -90,10 +96,13 @@ const examined = (config: string) =>
     return { findings, candidates: status?.candidates ?? null, leftOut: status?.leftOut ?? null }
   })
 
-/** Addresses of this host that are named one by one; of more only the number is told. */
+/** Unoffered addresses that are listed one by one. For the rest only the number is shown. */
 const MAX_LEFT_OUT_SHOWN = 4
 
-/** What peers are offered to reach this node by, and what they are not. Empty where that is not known. */
+/**
+ * Lines with the addresses that are offered to peers, and those of this host that are not. Empty if
+ * they are not known.
+ */
 const addresses = (
   candidates: ReadonlyArray<CandidateView.CandidateView> | null,
   leftOut: ReadonlyArray<CandidateView.CandidateView> | null

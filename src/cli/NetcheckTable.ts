@@ -1,4 +1,4 @@
-/** What a network check found, for people. */
+/** Renders the result of a network check for people. */
 import type * as MappingLifetime from "../protocol/MappingLifetime.ts"
 import type { NatReport, NetReport } from "../protocol/NatReport.ts"
 import type * as PortMapping from "../protocol/PortMapping.ts"
@@ -11,7 +11,10 @@ const RED = 31
 const BOLD = 1
 const PAINT = { yes: GREEN, likely: GREEN, sometimes: YELLOW, unknown: YELLOW, no: RED } as const
 
-/** One column for each IP version that leads to the server; what is unknown is explained below. */
+/**
+ * Renders one column for each IP version that reaches the server. Unknown values are explained
+ * below the table.
+ */
 export const render = ({ direct, ipv4, ipv6, lifetime, portMapping, server }: NetReport, colours: boolean): string => {
   const columns = [["IPV4", ipv4], ["IPV6", ipv6]] as const
   const shown = columns.flatMap(([name, report]) => report === null ? [] : [{ name, report }])

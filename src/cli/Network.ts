@@ -1,4 +1,4 @@
-/** What the relay knows of its network, as the nodes that consent report it. */
+/** `sallyport network`: shows the relay's view of its network, as consenting nodes report it. */
 import { Console, Effect } from "effect"
 import { Network } from "../actors/SignalingHubRpcs.ts"
 import { PATH_KINDS } from "../protocol/PathKind.ts"
@@ -11,7 +11,7 @@ import { colour, table } from "./Table.ts"
 type Node = Network["nodes"][number]
 
 export const network = ({ config, find, json }: Options & {
-  /** A part of names, whatever the case; empty: all. */
+  /** Part of a node's name, in any case. Empty for all nodes. */
   readonly find: string
 }) =>
   Effect.gen(function*() {
@@ -82,7 +82,10 @@ const lastDay = ({ samples }: Network): ReadonlyArray<string> => {
 
 const percent = (part: number, of: number): string => `${Math.round((part / of) * 100)} %`
 
-/** A newer node may have a reason that is not known here. */
+/**
+ * Text of a reason. A newer node may report a reason that this version does not know; its code is
+ * shown in words.
+ */
 const inWords = (reason: string): string =>
   Object.hasOwn(ReasonText.TEXT, reason)
     ? ReasonText.TEXT[reason as keyof typeof ReasonText.TEXT]

@@ -1,4 +1,4 @@
-/** Round trips to a peer, one a second, until it is reached directly. */
+/** `sallyport ping`: measures one round trip a second until the peer is reached directly. */
 import { Console, Effect, Either, Schema } from "effect"
 import { PATH_KINDS, type PathKind } from "../protocol/PathKind.ts"
 import { Reason } from "../protocol/PathRef.ts"
@@ -21,7 +21,7 @@ const Pong = Schema.Struct({
 })
 type Pong = typeof Pong.Type
 
-/** Fails when no answer came at all. `count`: at most so many. */
+/** Pings `peer` up to `count` times. Fails if no ping was answered. */
 export const ping = ({ config, count, json, peer }: Options & { readonly peer: string; readonly count: number }) =>
   Effect.gen(function*() {
     const { post } = yield* Asker.make(config)

@@ -1,4 +1,4 @@
-/** The configuration that `relay init` writes: commented, and right as it stands. */
+/** The configuration file that `relay init` writes. It has comments and is valid as it is. */
 
 export type Values = {
   readonly host: string

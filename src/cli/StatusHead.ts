@@ -1,4 +1,7 @@
-/** The lines above the peers in `sallyport status`: who this is, whether the relay is reached, and what may be used. */
+/**
+ * The lines above the peers in `sallyport status`: this node, its relay, and the resources that it
+ * may use.
+ */
 import { Schema } from "effect"
 import { PortRange } from "../protocol/Documents.ts"
 import { colour } from "./Table.ts"
@@ -18,7 +21,10 @@ const Signaling = Schema.Struct({
 })
 const Leg = Schema.Struct({ kind: Schema.NullOr(Schema.String), reason: Schema.String })
 
-/** The parts of `/v1/status` that are shown here. Each may be missing, as the roles have different ones. */
+/**
+ * The parts of `/v1/status` that are shown here. Each is optional, because roles report different
+ * ones.
+ */
 export const Head = Schema.Struct({
   self: Schema.optional(Self),
   signaling: Schema.optional(Schema.NullOr(Signaling)),
@@ -28,7 +34,7 @@ export const Head = Schema.Struct({
 })
 export type Head = typeof Head.Type
 
-/** What `/v1/resources` answers, as far as it is shown. */
+/** The parts of the answer of `/v1/resources` that are shown here. */
 export const Resources = Schema.Array(
   Schema.Struct({ name: Schema.String, address: Schema.String, tcp: Schema.Array(PortRange) })
 )
@@ -38,7 +44,10 @@ const GREEN = 32
 const RED = 31
 const YELLOW = 33
 
-/** `resources`: `null` if they are not known, or if this is no client. */
+/**
+ * Renders the lines. Returns none if the status does not say whose it is. `resources` is `null` if
+ * they are not known or if this is not a client.
+ */
 export const render = (head: Head, resources: Resources | null, colours: boolean): ReadonlyArray<string> => {
   const { nodes, restartNeeded = [], self } = head
   if (self === undefined) return []

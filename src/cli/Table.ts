@@ -1,6 +1,9 @@
 /** Plain text tables for a terminal. */
 
-/** Columns are as wide as their widest cell and two spaces apart; no line ends in spaces. */
+/**
+ * Lays out rows in columns. Each column is as wide as its widest cell, columns are two spaces
+ * apart, and no line ends in spaces.
+ */
 export const table = (rows: ReadonlyArray<ReadonlyArray<string>>): string => {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)))
   return rows
@@ -10,7 +13,7 @@ export const table = (rows: ReadonlyArray<ReadonlyArray<string>>): string => {
 
 const UNITS = ["B", "kB", "MB", "GB", "TB"]
 
-/** Powers of 1,000, three digits. */
+/** Formats a number of bytes with at most three digits and a decimal unit (powers of 1,000). */
 export const bytes = (count: number): string => {
   let value = count
   let unit = 0
@@ -22,5 +25,5 @@ export const bytes = (count: number): string => {
   return `${value.toFixed(digits)} ${UNITS[unit]}`
 }
 
-/** Colours by SGR number, only where `on`. */
+/** Colours `text` by its SGR number if `on` is set. */
 export const colour = (on: boolean, sgr: number, text: string): string => on ? `\u001B[${sgr}m${text}\u001B[0m` : text

@@ -1,4 +1,4 @@
-/** What a running sallyport did for its last flows, step by step. */
+/** `sallyport trace`: shows step by step what a running sallyport did for its last flows. */
 import { Console, Effect } from "effect"
 import { type Trace, Traces } from "../services/telemetry/Traces.ts"
 import * as Asker from "./Asker.ts"
@@ -6,12 +6,16 @@ import { failure, usage } from "./CliError.ts"
 import type { Options } from "./Inspect.ts"
 import * as TraceTable from "./TraceTable.ts"
 
+/** Time between two polls of `--follow`. */
 const GAP = "1 second"
-/** Of one second; more than that nobody reads. */
+/**
+ * Traces to ask for in each poll of `--follow`. More flows than this in a second are too many to
+ * read.
+ */
 const FOLLOWED = 100
 
 export const trace = ({ config, follow, id, json, last }: Options & {
-  /** The beginning of a trace's id; null: any. */
+  /** The beginning of a trace's id. `null` for any trace. */
   readonly id: string | null
   readonly last: number
   readonly follow: boolean
@@ -34,13 +38,14 @@ export const trace = ({ config, follow, id, json, last }: Options & {
   })
 
 /**
- * Each trace when it has been still for a second: once and whole where it ends at once, and again when more has happened in a flow that
- * stays open. Until it is interrupted.
+ * Polls once a second and prints each trace that has not changed since the poll before. A trace is
+ * printed again after more has happened in it, for example in a flow that stays open. Runs until it
+ * is interrupted.
  */
 const following = (get: Asker.Asker["get"], json: boolean) => {
   const path = `/v1/traces?last=${FOLLOWED}`
   return Effect.gen(function*() {
-    /** Of each trace that is still kept: what had happened in it, and whether that was shown. */
+    /** The state of each trace at the last poll, and whether it was printed in that state. */
     let known = new Map((yield* get(path, Traces)).traces.map((one) => [one.traceId, { sum: sumOf(one), shown: true }]))
     return yield* Effect.forever(Effect.gen(function*() {
       yield* Effect.sleep(GAP)
@@ -58,5 +63,5 @@ const following = (get: Asker.Asker["get"], json: boolean) => {
   })
 }
 
-/** Another one when a span began or ended. */
+/** A summary of the trace that changes whenever a span begins or ends. */
 const sumOf = ({ spans }: Trace): string => `${spans.length} ${spans.filter(({ status }) => status === "open").length}`

@@ -1,9 +1,9 @@
-/** A trace as a waterfall of lines. */
+/** Renders a trace as a waterfall: one line for each span. */
 import type { Span, Trace } from "../services/telemetry/Traces.ts"
 import * as Asker from "./Asker.ts"
 import { colour, table } from "./Table.ts"
 
-/** Characters for the whole of a trace. */
+/** Width of a trace's bar, in characters. */
 const WIDTH = 32
 const RED = 31
 const BOLD = 1
@@ -29,7 +29,10 @@ export const render = (trace: Trace, colours: boolean): string => {
 
 type Nested = { readonly span: Span; readonly depth: number }
 
-/** Each below the span that it is a part of; what is a part of one that is not here stands by itself. */
+/**
+ * Orders spans so that each follows its parent, one level deeper. A span whose parent is not in the
+ * trace is shown at the top level.
+ */
 const nested = (spans: ReadonlyArray<Span>): ReadonlyArray<Nested> => {
   const known = new Set(spans.map(({ spanId }) => spanId))
   const children = new Map<string, Array<Span>>()

@@ -1,10 +1,10 @@
-/** The program's entry: signals, exit codes, and nothing else. */
+/** Entry file of the program: starts the command, handles signals and sets the exit code. */
 import { Effect, Exit, Fiber } from "effect"
 import { layer } from "./BackendLive.ts"
 import * as Cli from "./Cli.ts"
 import { EXIT_FAILURE, EXIT_INTERRUPTED } from "./CliError.ts"
 
-/** How long a stop may take until the process ends anyway. */
+/** Longest time that a stop may take. After it the process ends at once. */
 const STOP_LIMIT = "5 seconds"
 
 const args = process.argv.slice(2)
@@ -17,16 +17,17 @@ process.on("uncaughtException", (error) => {
   process.exit(EXIT_FAILURE)
 })
 
-// `never` keeps the process alive while a command waits for something that does not.
+// `Effect.never` keeps the process alive while a command waits for something that holds no handle.
 const fiber = Effect.runFork(Effect.raceFirst(Cli.main(args, { colours }), Effect.never).pipe(Effect.provide(layer)))
 
 const COMMANDS = new Set(["run", "relay", "token", "node", "status", "path", "actors", "doctor", "netcheck", "demo"])
-/** `run` and `demo` only end by a signal, so that is how they succeed. */
 const command = args.find((arg) => COMMANDS.has(arg))
+/** Whether the command ends only by a signal, so that ending that way is a success. */
 const endsBySignal = command === "run" || command === "demo"
 
-// Whoever read an answer has left, as `head` does. A service goes on: it must not end, and least of all as if all were well,
-// because its log cannot be written.
+// A reader such as `head` may close the pipe once it has its answer; the command then ends as if it
+// had succeeded. A service keeps running: it must not end because its log cannot be written, and
+// least of all with exit code 0.
 process.stdout.on("error", () => {
   if (!endsBySignal) process.exit(0)
 })
@@ -37,7 +38,10 @@ fiber.addObserver((exit) => {
   process.exit(code === EXIT_INTERRUPTED && endsBySignal ? 0 : code)
 })
 
-/** npm passes on the Ctrl-C that the terminal has sent already: a second signal so soon after the first is the same one. */
+/**
+ * Signals within this time after the first are taken as the same one: npm forwards the Ctrl-C that
+ * the terminal has already sent to the process.
+ */
 const SAME_SIGNAL_MS = 1_000
 let stoppingSince = Infinity
 const stop = () => {

@@ -1,6 +1,7 @@
 /**
- * The whole product on loopback: a relay, a connector and a client as three processes, from `config/demo/*.yaml`, and a real
- * HTTP resource. Tells what happens until a request has gone through the relay and then direct, and leaves it running.
+ * Runs the whole product on loopback: a relay, a connector and a client as three processes, from
+ * `config/demo/*.yaml`, and a real HTTP resource. Prints each step until a request has gone through
+ * the relay and another one over the direct path, then keeps everything running.
  */
 import { Console, Data, Duration, Effect, Schedule, type Scope } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
@@ -18,7 +19,7 @@ import { load } from "../services/config/Config.ts"
 import * as Socks5Client from "../transport/flow/Socks5Client.ts"
 import type { Peer } from "./Running.ts"
 
-/** Some part of the demo did not work; `message` says which, with the last lines of that process. */
+/** A part of the demo failed. `message` says which, with the last log lines of that process. */
 export class DemoFailed extends Data.TaggedError("DemoFailed")<{ readonly message: string }> {}
 
 const PACKAGE_ROOT = fileURLToPath(new URL("../", import.meta.url)).replace(/(src|dist)\/$/, "")
@@ -34,11 +35,11 @@ interface Ports {
   readonly udp: number
   readonly resource: number
   readonly socks5: number
-  /** The client's admin API, with the inspector. */
+  /** Port of the client's admin API, which also serves the inspector. */
   readonly admin: number
 }
 
-/** Ends by interruption only (Ctrl-C), or fails. */
+/** Runs the demo until it is interrupted (Ctrl-C) or fails. */
 export const demo: Effect.Effect<never, DemoFailed> = Effect.scoped(Effect.gen(function*() {
   const started = performance.now()
   const since = () => `${((performance.now() - started) / 1000).toFixed(1).padStart(5)} s`
@@ -105,9 +106,12 @@ export const demo: Effect.Effect<never, DemoFailed> = Effect.scoped(Effect.gen(f
 
 const rtt = (peer: Peer) => (peer.rttMs === null ? "not measured yet" : `${peer.rttMs.toFixed(1)} ms`)
 
-// -------------------------------------------------------------------------------------------------------------- workspace
+// ---- workspace
 
-/** The ports of the config files where they are free; others (told by their lines) where a second demo runs beside this one. */
+/**
+ * Chooses the ports of the config files if all are free. Otherwise, for example beside a second
+ * demo, it chooses free ones; the printed lines show them.
+ */
 const choosePorts: Effect.Effect<Ports, DemoFailed> = Effect.promise(async () => {
   const wanted = { https: 18443, udp: 18478, resource: 18080, socks5: 11080, admin: 11090 }
   const free = await Promise.all(Object.values(wanted).map((port) => freePort(port)))
@@ -117,7 +121,7 @@ const choosePorts: Effect.Effect<Ports, DemoFailed> = Effect.promise(async () =>
   return { https: https!, udp: udp!, resource: resource!, socks5: socks5!, admin: admin! }
 })
 
-/** The port if it can be listened on, else one that the system chose. */
+/** Returns `port` if it can be listened on, or else a free port that the system chose. */
 const freePort = (port: number): Promise<number> =>
   new Promise((resolve) => {
     const server = createTcp()
@@ -128,7 +132,10 @@ const freePort = (port: number): Promise<number> =>
     })
   })
 
-/** A folder of its own with the demo's config files, in which only the ports may differ. */
+/**
+ * Makes a temporary folder with a copy of the demo's config files, with `ports` written into it.
+ * The folder is removed with the scope.
+ */
 const workspace = (ports: Ports): Effect.Effect<string, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => {
@@ -176,12 +183,12 @@ const serveResource = (port: number): Effect.Effect<void, DemoFailed, Scope.Scop
       })
   ))
 
-// -------------------------------------------------------------------------------------------------------------- processes
+// ---- processes
 
 const program = (dir: string, args: ReadonlyArray<string>) =>
   spawn(process.execPath, [PROGRAM, ...args], { cwd: dir, stdio: ["ignore", "pipe", "pipe"] })
 
-/** Runs one role until the scope ends; succeeds when it says that it is ready. */
+/** Runs a role until the scope closes. Succeeds when the process prints that it is ready. */
 const launch = (role: "relay" | "connector" | "client", dir: string): Effect.Effect<void, DemoFailed, Scope.Scope> =>
   Effect.gen(function*() {
     const child = yield* Effect.acquireRelease(
@@ -211,7 +218,7 @@ const stop = (child: ChildProcess): Effect.Effect<void> =>
     Effect.timeoutTo({ duration: "6 seconds", onSuccess: () => undefined, onTimeout: () => void child.kill("SIGKILL") })
   )
 
-/** Runs a command to its end and answers with what it printed. */
+/** Runs a command to its end and returns its output. */
 const output = (dir: string, args: ReadonlyArray<string>): Effect.Effect<string, DemoFailed> =>
   Effect.async((resume) => {
     const child = program(dir, args)
@@ -247,7 +254,7 @@ const peerOf = (dir: string): Effect.Effect<Peer, DemoFailed> =>
     })
   )
 
-// ---------------------------------------------------------------------------------------------------------------- request
+// ---- request
 
 interface Fetched {
   readonly status: number
@@ -255,7 +262,7 @@ interface Fetched {
   readonly ms: number
 }
 
-/** One HTTP request by the resource's name, as curl makes it with --socks5-hostname. */
+/** Makes one HTTP request by the resource's name, as curl does with `--socks5-hostname`. */
 const fetchThrough = (ports: Ports, path: string): Effect.Effect<Fetched, DemoFailed> =>
   Effect.tryPromise({
     try: async () => {

@@ -1,4 +1,7 @@
-/** Before anything else a node is enrolled: once, with a token, over a link of its own; after that its state directory suffices. */
+/**
+ * Enrolment of a node, which comes before everything else. It happens once, with a token, over a
+ * link of its own. Later starts need only the state directory.
+ */
 import { Effect, Either, Option, Redacted, Ref, Schedule, Schema } from "effect"
 import type { NodeRole } from "../protocol/Documents.ts"
 import * as EnrolmentToken from "../protocol/EnrolmentToken.ts"
@@ -10,10 +13,13 @@ import * as Enrolment from "../services/Enrolment.ts"
 import { layerNodeIdentity, NodeIdentity } from "../services/Keys.ts"
 import * as LinkClient from "../transport/link/LinkClient.ts"
 
-/** The node cannot be enrolled, and trying again with the same token will not help. */
+/** The node cannot be enrolled, and another attempt with the same token will not help. */
 export class EnrolFailed extends Schema.TaggedError<EnrolFailed>()("EnrolFailed", { message: Schema.String }) {}
 
-/** A relay that cannot be reached is tried again for ever: a node may well boot before its network. */
+/**
+ * Waits between attempts to reach the relay: from 0.5 up to 10 seconds, without an end, because a
+ * node may boot before its network.
+ */
 const RETRY = Schedule.exponential("500 millis").pipe(Schedule.either(Schedule.spaced("10 seconds")), Schedule.jittered)
 
 export interface Newcomer {
@@ -33,10 +39,14 @@ export interface Waiting {
   readonly problem: string
   /** The kind of `problem`: the `reason` of a `LinkError`. */
   readonly reason: string
-  /** By which proxy the relay is reached, without its login; `null` if there is none. */
+  /** The proxy by which the relay is reached, without its login. `null` if there is none. */
   readonly proxy: string | null
 }
 
+/**
+ * Returns the node's enrolment, from the state directory or by enrolling now. Fails if the state
+ * directory belongs to a node with another role or name.
+ */
 export const ensure = Effect.fn("Enrol.ensure")(function*(config: Newcomer) {
   const { carrier, name, onWaiting = () => Effect.void, role, stateDir } = config
   const proxy = proxyText(config)
@@ -78,7 +88,7 @@ export const ensure = Effect.fn("Enrol.ensure")(function*(config: Newcomer) {
         }),
         (connected) => connected.welcome
       )).pipe(
-        // Logged once for each cause, not once for each try.
+        // Each cause is logged as a warning once, not at every attempt.
         Effect.tapError(({ message, reason }) =>
           Effect.gen(function*() {
             const problem = `not enrolled yet${UNSENT.test(reason) ? ", and the token is not spent" : ""}: ${message}`
@@ -103,8 +113,9 @@ export const ensure = Effect.fn("Enrol.ensure")(function*(config: Newcomer) {
 })
 
 /**
- * What may pass without anybody touching this node: its network, the relay, or what stands between. A captive portal or a wrong
- * clock is no reason to give up, and the token goes to nobody before the relay has proved itself.
+ * Reasons of a `LinkError` that may pass without anybody touching this node: its network, the
+ * relay, or something between them changes. A captive portal or a wrong clock is no reason to give
+ * up: the token is sent only after the relay has proved its identity.
  */
 const TRANSIENT: ReadonlySet<string> = new Set([
   "unreachable",
@@ -117,14 +128,17 @@ const TRANSIENT: ReadonlySet<string> = new Set([
   "proxy_refused"
 ])
 
-/** What threads are told of `proxy`. */
+/** The proxy setting as threads take it: the URL with its login, or `null` if it is not set. */
 export const proxyText = ({ proxy }: { readonly proxy?: ProxySetting }): string | null =>
   proxy === null || proxy === undefined ? null : Redacted.value(proxy)
 
-/** Reasons for which nobody was shown the token. */
+/** Reasons for which the token was not sent to anybody. */
 const UNSENT = /^(tls|proxy)_|^unreachable$/
 
-/** Logs by which proxy the relay is reached, and answers with that. Fails if one is asked for that cannot be used. */
+/**
+ * Logs the proxy by which the relay is reached and returns it as text, or `null` if there is none.
+ * Fails if the setting asks for a proxy that cannot be used.
+ */
 const tellProxy = Effect.fnUntraced(function*({ host, httpsPort }: Enrolment.Relay, setting: string | null) {
   const choice = LinkClient.proxyOf({ host, port: httpsPort, proxy: setting })
   if (choice._tag === "Unusable") return yield* new EnrolFailed({ message: choice.message })

@@ -1,4 +1,7 @@
-/** A relay that has joined another one: it forwards packets and answers STUN, by the authority's public key alone. */
+/**
+ * The role of a relay that has joined another one: it forwards packets and answers STUN. The
+ * authority's public key is all it needs to check tickets.
+ */
 import { Effect, Stream } from "effect"
 import { RelayForwarder } from "../actors/RelayForwarderRpcs.ts"
 import { RelayMember } from "../actors/RelayMemberRpcs.ts"

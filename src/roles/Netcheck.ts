@@ -1,16 +1,18 @@
-/** A check of the network from this process alone, without a node that runs. */
+/** Network check by this process alone, without a running node. */
 import { Effect, Schema } from "effect"
 import { lookup } from "node:dns/promises"
 import * as HostPort from "../services/config/HostPort.ts"
 import * as PortMapper from "../services/PortMapper.ts"
 import * as NetCheck from "../transport/udp/NetCheck.ts"
 
-/** `message` says what to correct. */
+/** The check could not start. `message` says what to correct. */
 export class NetcheckFailed
   extends Schema.TaggedError<NetcheckFailed>()("NetcheckFailed", { message: Schema.String })
 {}
 
-/** `server`: a relay's UDP address, or any STUN server's. */
+/**
+ * Checks how the network treats UDP. `server` is the UDP address of a relay or of any STUN server.
+ */
 export const run = Effect.fn("Netcheck.run")(function*(server: HostPort.HostPort) {
   const found = yield* Effect.tryPromise({
     try: () => lookup(server.host, { all: true }),

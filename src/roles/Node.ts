@@ -1,4 +1,7 @@
-/** The client and connector roles: enrolled, signed in, bound at the relay, doors open. */
+/**
+ * The client and connector roles: enrolls the node, signs it in, binds it at the relay and opens
+ * its listeners.
+ */
 import { Effect, ExecutionStrategy, Exit, Scope } from "effect"
 import { join } from "node:path"
 import { PathProber, type SessionPath } from "../actors/PathProberRpcs.ts"
@@ -22,22 +25,26 @@ import * as Reporting from "./Reporting.ts"
 import type { Peer, Running } from "./Running.ts"
 import * as Threads from "./Threads.ts"
 
-/** A SOCKS5 door for the embedding program, in the state directory. */
+/** Unix socket of the SOCKS5 listener for the embedding program, in the state directory. */
 export const LOCAL_DOOR_FILE = "flows.sock"
 
 export interface Options {
-  /** Whether the program that embeds this node wants to open flows itself. */
+  /** Whether the embedding program opens flows itself, by the listener of `LOCAL_DOOR_FILE`. */
   readonly localDoor: boolean
-  /** Is called when everything runs, before the relay has been reached: `status` and `doctor` can answer from then on. */
+  /**
+   * Called when all actors run, before the relay has been reached. `status` and `doctor` can answer
+   * from then on.
+   */
   readonly onStarted?: (running: Running) => Effect.Effect<void>
-  /** Is called while the node cannot enrol, each time with why. */
+  /** Called after each failed attempt to enrol. */
   readonly onWaiting?: (waiting: Enrol.Waiting) => Effect.Effect<void>
 }
 
 export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: Settings, options: Options) {
   const { carrier, name, role, stateDir } = config
   yield* Platform.check()
-  yield* ListenCheck.check(listenersOf(config)) // before the token is used
+  // This comes before the token is used.
+  yield* ListenCheck.check(listenersOf(config))
   const { membership, relay } = yield* Enrol.ensure({ ...config, onWaiting: options.onWaiting })
   const proxy = Enrol.proxyText(config)
   const webRtc = config.webrtc === "auto" && config.path === "auto"
@@ -84,7 +91,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
       relay: HostPort.render({ host: relay.host, port: relay.httpsPort })
     },
     status: Effect.gen(function*() {
-      // Peers are worth telling also while another actor is being restarted.
+      // Peers are shown even while another actor is being restarted.
       const { browsers, leg, local, paths, ports, refusals, sessions, signaling } = yield* Effect.all({
         sessions: mux.ask((client) => client.Status()),
         refusals: orNull(mux.ask((client) => client.Refusals(), BRIEF)),
@@ -118,7 +125,8 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
       const leg = yield* supervisor.ref(Relay).ask((client) => client.State(), BRIEF)
       const paths = yield* prober.ask((client) => client.Paths(), BRIEF)
       const silent = paths.filter(({ reason }) => reason === "nothing_answers").length
-      yield* mux.ask((client) => client.Listeners(), BRIEF) // the data plane's thread answers
+      // Fails if the data plane's thread does not answer.
+      yield* mux.ask((client) => client.Listeners(), BRIEF)
       return [
         ...(signaling.state === "up" ? [] : [`not connected to the relay ${signaling.relay}: ${signaling.problem}`]),
         ...(leg.kind === null ? [`no relay carries packets: ${leg.reason}`] : []),
@@ -156,23 +164,27 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
   }
   const report: (wanted: boolean) => Effect.Effect<void> = yield* reporting(running)
   yield* options.onStarted?.(running) ?? Effect.void
-  // Waits for as long as it takes: a node may well start before its network or its relay.
+  // These calls wait as long as it takes, because a node may start before its network or its relay.
   yield* supervisor.ref(Signaling).ask((client) => client.AwaitUp(), { deadline: "365 days" })
   yield* supervisor.ref(Relay).ask((client) => client.AwaitBound(), { deadline: "365 days" })
   yield* report(consents)
   return running
 })
 
-/** The addresses that peers are offered, and those of this host that they are not; `null` while they are not known. */
+/**
+ * The addresses that are offered to peers, and those of this host that are not. Both are `null`
+ * while they are not known.
+ */
 const candidatesOf = (local: LocalCandidates | null) => ({
   candidates: local?.candidates.map(CandidateView.of) ?? null,
   leftOut: local?.leftOut.map(CandidateView.of) ?? null
 })
 
+/** Deadline for questions whose answer may be left out. */
 const BRIEF = { deadline: "1 second" } as const
 const orNull = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A | null> => Effect.orElseSucceed(effect, () => null)
 
-/** Starts and stops telling the relay how this node is, as the operator consents. */
+/** Returns a function that starts or stops the reports to the relay, as the operator consents. */
 const reporting = Effect.fnUntraced(function*(running: Running) {
   const parent = yield* Effect.scope
   let open: Scope.CloseableScope | null = null

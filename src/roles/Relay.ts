@@ -1,4 +1,7 @@
-/** The relay role: keys and directory, the hub that nodes sign in at, the forwarder of their packets. */
+/**
+ * The relay role: keys and directory, the hub at which nodes sign in, and the forwarder of their
+ * packets.
+ */
 import { Effect, Stream } from "effect"
 import { join } from "node:path"
 import { Http3 } from "../actors/Http3Rpcs.ts"
@@ -14,7 +17,7 @@ import * as Platform from "../transport/quic/Platform.ts"
 import type { Running } from "./Running.ts"
 import * as Threads from "./Threads.ts"
 
-/** The hub's socket for links that came over HTTP/3, in the state directory. */
+/** Unix socket in the state directory by which the HTTP/3 process hands links to the hub. */
 const HTTP3_GATE_FILE = "http3.sock"
 
 export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry: Settings) {
@@ -87,7 +90,8 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
     ping: null,
     network: {
       overview: (wanted) => hub.ask((client) => client.Network(wanted)),
-      // Longer than the hub gives the node: its own words are the better ones.
+      // This is longer than the hub waits for the node, so that the hub's more precise error is
+      // shown.
       examine: (name) => hub.ask((client) => client.Examine({ name }), { deadline: "7 seconds" })
     },
     reload: (next) => {

@@ -1,4 +1,7 @@
-/** A node whose operator consents tells its relay how it is, and answers it as its doctor would. Without consent nothing here runs. */
+/**
+ * Reports a node's state to its relay and answers the relay's doctor questions, if the operator
+ * consents. Without consent nothing here runs.
+ */
 import { Clock, Effect, Queue, Schedule, Schema, Stream } from "effect"
 import pkg from "../../package.json" with { type: "json" }
 import { Signaling } from "../actors/SignalingRpcs.ts"
@@ -9,11 +12,15 @@ import { Recorder } from "../services/telemetry/Recorder.ts"
 import * as Redact from "../services/telemetry/Redact.ts"
 import type { Peer, Running } from "./Running.ts"
 
+/** Time between reports if nothing changes. */
 const EVERY = "30 seconds"
-/** A change is told when it has settled, and the next one no sooner than so long after: two of these between reports. */
+/**
+ * Pause before and after each report. The first lets a change settle; together they limit reports
+ * to one in two seconds.
+ */
 const SETTLED = "1 second"
 
-/** For as long as the scope lasts. */
+/** Starts reporting. It stops when the scope closes. */
 export const start = Effect.fnUntraced(
   function*({ decisions, status, supervisor }: Pick<Running, "decisions" | "status" | "supervisor">) {
     const signaling = supervisor.ref(Signaling)
@@ -31,6 +38,7 @@ export const start = Effect.fnUntraced(
       yield* signaling.ask((client) => client.Findings({ question, text }))
     })
 
+    /** Last refusal that was logged as a warning; the same one is not logged again. */
     let told = ""
     const reporting = Effect.gen(function*() {
       yield* Queue.take(due)
@@ -62,7 +70,9 @@ export const start = Effect.fnUntraced(
     const onState = Stream.runForEach(supervisor.events, (event) => Effect.sync(() => recorder.onState(event)))
     const ticks = Effect.repeat(nudge, Schedule.spaced(EVERY))
     for (const part of [Effect.forever(reporting), onWanted, onDecided, onState, ticks]) {
-      yield* Effect.forkScoped(Effect.ignore(part)) // a stream fails only when the supervisor gives its actor up, and says so itself
+      // The parts ignore errors: a stream fails only when the supervisor gives its actor up, and
+      // the supervisor reports that itself.
+      yield* Effect.forkScoped(Effect.ignore(part))
     }
   }
 )
@@ -80,7 +90,8 @@ const reportOf = (
   for (const entry of recorder.entries()) {
     if (entry._tag === "Path" && (entry.moved || !moves.has(entry.peer))) moves.set(entry.peer, entry.at)
   }
-  const known = [...new Map(peers.map((peer) => [peer.name, peer])).values()] // of two sessions with one peer the newer
+  // If there are two sessions with one peer, the newer one counts.
+  const known = [...new Map(peers.map((peer) => [peer.name, peer])).values()]
   return {
     version: pkg.version,
     runtime: process.version,
@@ -91,7 +102,8 @@ const reportOf = (
       return {
         name,
         path,
-        reason: reason.split(" ")[0] ?? "", // what follows may say where the relay is
+        // The rest of the text may name the relay's address.
+        reason: reason.split(" ")[0] ?? "",
         rttMs: rttMs === null ? null : Math.round(rttMs * 10) / 10,
         pathAgeSeconds: since === undefined ? null : Math.max(0, Math.floor((now - since) / 1000))
       }
@@ -124,6 +136,9 @@ const findings = Effect.fnUntraced(
   }
 )
 
-/** As the relay takes it: an error's text may hold anything. */
+/**
+ * Makes a text acceptable for the relay: an error's text may hold addresses and control characters,
+ * and may be too long.
+ */
 export const clean = (text: string): string =>
   Redact.addresses(text, (family) => `(${family})`).replaceAll(/\p{Cc}/gu, " ").slice(0, NodeReport.MAX_TEXT_CHARS)

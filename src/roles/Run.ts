@@ -1,4 +1,4 @@
-/** One process of one role, from its configuration to its end: what `sallyport run` does. */
+/** Runs one process of one role from its configuration to its end, for `sallyport run`. */
 import {
   Console,
   Deferred,
@@ -35,7 +35,7 @@ import * as Relay from "./Relay.ts"
 import type { Running } from "./Running.ts"
 import * as Threads from "./Threads.ts"
 
-/** It could not start, or had to end; `message` is for the operator. */
+/** The process could not start, or had to end. `message` is for the operator. */
 export class RunFailed extends Schema.TaggedError<RunFailed>()("RunFailed", { message: Schema.String }) {}
 
 export interface Options {
@@ -43,7 +43,7 @@ export interface Options {
   readonly configFile: string
 }
 
-/** Starts a role; it stops with the scope, in order: doors, sessions, links, threads. */
+/** Starts a role. When the scope closes it stops in order: listeners, sessions, links, threads. */
 export const start = (config: Config, telemetry: Telemetry.Settings, options: Node.Options) =>
   config.role === "relay"
     ? Relay.start(config, telemetry)
@@ -51,7 +51,7 @@ export const start = (config: Config, telemetry: Telemetry.Settings, options: No
     ? Forwarder.start(config, telemetry, options)
     : Node.start(config, telemetry, options)
 
-/** Runs until interrupted. Fails when it cannot start, and when an actor keeps dying. */
+/** Runs a role until it is interrupted. Fails if it cannot start, or if an actor keeps dying. */
 export const run = (config: Config, options: Options): Effect.Effect<never, RunFailed> => {
   const telemetry = Threads.telemetryOf(config, options.logFormat)
   return Effect.gen(function*() {
@@ -95,18 +95,21 @@ export const run = (config: Config, options: Options): Effect.Effect<never, RunF
   )
 }
 
-/** How far the process has come. */
+/** How far the start of the process has come. */
 interface Phase {
-  /** As it is in force. */
+  /** The configuration that is in force. */
   config: Config
   readonly started: Deferred.Deferred<Running>
-  /** Why the node has not enrolled yet. `null` if nothing has gone wrong so far. */
+  /** Why the node has not enrolled yet. `null` if no attempt has failed so far. */
   waiting: Enrol.Waiting | null
-  /** Keys whose new values wait for a restart. */
+  /** Keys whose new values take effect only after a restart. */
   restartNeeded: ReadonlyArray<string>
 }
 
-/** The admin API at an address that may change. If it cannot listen at the new address, it goes on at the old one. */
+/**
+ * Serves the admin API at an address that may change. If the server cannot listen at a new address,
+ * it returns to the old one.
+ */
 const movable = Effect.fnUntraced(function*(served: AdminServer.Routes) {
   const parent = yield* Effect.scope
   let open: { readonly scope: Scope.CloseableScope; readonly at: AdminEndpoint } | null = null
@@ -122,13 +125,17 @@ const movable = Effect.fnUntraced(function*(served: AdminServer.Routes) {
   const move = (to: AdminEndpoint) =>
     Effect.gen(function*() {
       const before = open
-      if (before !== null) yield* Scope.close(before.scope, Exit.void) // the new address may be the old one with other rights
+      // The old server closes first, because the new address may be the old one with other rights.
+      if (before !== null) yield* Scope.close(before.scope, Exit.void)
       yield* Effect.tapError(listen(to), () => before === null ? Effect.void : Effect.ignore(listen(before.at)))
     })
   return { move }
 })
 
-/** Ends only when the supervisor gives the prober up, of which it tells by itself. */
+/**
+ * Records state changes and path decisions. Ends only when the supervisor gives the prober up,
+ * which the supervisor reports itself.
+ */
 const record = ({ decisions, supervisor }: Running, recorder: Recorder) =>
   Effect.all([
     Stream.runForEach(supervisor.events, (event) => Effect.sync(() => recorder.onState(event))),
@@ -146,7 +153,7 @@ const routes = (phase: Phase, recorder: Recorder): AdminServer.Routes => {
           : `it waits for its relay ${phase.waiting.relay}: ${phase.waiting.problem}`
       })
   })
-  /** What can be told of a node that has not enrolled. */
+  /** The status of a node that has not enrolled. */
   const unenrolled = ({ problem, proxy, reason, relay }: Enrol.Waiting) => ({
     self: { role: phase.config.role, name: phase.config.name, network: null, relay },
     peers: [],
@@ -165,7 +172,10 @@ const routes = (phase: Phase, recorder: Recorder): AdminServer.Routes => {
             onSuccess: (told) => ({ self, ...told, restartNeeded: phase.restartNeeded })
           }))
   )
-  /** Until the relay has been reached it has not said which UDP port it has: then the usual one is asked. */
+  /**
+   * Runs the network check. The relay tells its UDP port only once it has been reached; until then
+   * the usual port is asked.
+   */
   const netcheck = Effect.gen(function*() {
     if (!(yield* Deferred.isDone(phase.started)) && phase.waiting !== null) return yield* askUsual(phase.waiting.relay)
     const { netcheck, self } = yield* running
@@ -187,7 +197,7 @@ const routes = (phase: Phase, recorder: Recorder): AdminServer.Routes => {
   const onFailure = ({ message }: { readonly message: string }) => unavailable(message)
   const okUnless = (missing: ReadonlyArray<string>) =>
     missing.length === 0 ? Effect.succeed(OK) : unavailable(missing.join("; "))
-  // Before it has started it answers, too: a node waits for its relay for as long as that takes.
+  // Healthy even before the start has finished, because a node waits for its relay without a limit.
   const lost = Effect.flatMap(
     Deferred.poll(phase.started),
     (polled) =>
@@ -204,7 +214,8 @@ const routes = (phase: Phase, recorder: Recorder): AdminServer.Routes => {
       Effect.gen(function*() {
         const { supervisor, unready } = yield* running
         const down = yield* supervisor.down
-        if (down.length > 0) return yield* okUnless(down) // what they would say must not be waited for
+        // The actors that are down must not be waited for.
+        if (down.length > 0) return yield* okUnless(down)
         return yield* Effect.matchEffect(unready, { onFailure, onSuccess: okUnless })
       }),
     "GET /v1/status": () => status,
@@ -250,7 +261,7 @@ const routes = (phase: Phase, recorder: Recorder): AdminServer.Routes => {
   }
 }
 
-/** Where `sallyport relay init` puts UDP. */
+/** The UDP port that `sallyport relay init` writes by default. */
 const USUAL_UDP_PORT = 3478
 const askUsual = (relay: string) => {
   const host = Either.getOrElse(HostPort.parse(relay), () => ({ host: relay })).host
@@ -263,7 +274,7 @@ const badRequest = (message: string) => new AdminError({ code: "bad_request", me
 const onlyOfRelay = badRequest("only the relay with the directory knows the network; ask it")
 const notOfRelay = badRequest("a relay has nobody to ask; ask a node")
 
-/** `?last=N`, and `?id=` with the beginning of a trace's id. */
+/** Parses `?last=N`, and `?id=` with the beginning of a trace's id. */
 const wantedOf = (query: URLSearchParams) =>
   Effect.mapError(
     Schema.decodeUnknown(Traces.Wanted)(Object.fromEntries(query)),
@@ -282,14 +293,15 @@ const nodesWantedOf = (query: URLSearchParams) =>
   )
 
 /**
- * Takes over what can be taken over and says what cannot. A broken file keeps everything as it was, and the log says why;
- * so does a listener that cannot be opened.
+ * Reads the configuration file again, applies what can change live and logs which keys need a
+ * restart. If the file is broken or a listener cannot be opened, everything stays as it was and the
+ * log says why.
  */
 const reload = ({ admin, file, first, phase }: {
   readonly file: string
   readonly phase: Phase
   readonly admin: { readonly move: (to: AdminEndpoint) => Effect.Effect<void, AdminListenError> }
-  /** What the process was started with. */
+  /** The configuration with which the process started. */
   readonly first: Config
 }) =>
 (running: Running) =>

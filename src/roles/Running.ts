@@ -1,4 +1,4 @@
-/** What a started role offers to whoever started it, whichever role it is. */
+/** The interface of a started role. It is the same for every role. */
 import type { Effect, Stream } from "effect"
 import type { Decided, PingFailed } from "../actors/PathProberRpcs.ts"
 import type { ActorUnavailable } from "../actors/runtime/ActorRef.ts"
@@ -16,56 +16,65 @@ import type { Config } from "../services/config/Config.ts"
 export interface Peer {
   readonly name: string
   readonly path: PathKind
-  /** The relay by which its packets go, if it is another one than the node's own; null: none, or the node's own. */
+  /**
+   * Name of the relay that carries the peer's packets, if it is not the node's own relay. `null` if
+   * it is, or if no relay carries them.
+   */
   readonly relay: string | null
   readonly rttMs: number | null
-  /** Why it is this path; never empty. */
+  /** Why the session uses this path. Never empty. */
   readonly reason: string
   readonly flows: number
   readonly bytesIn: number
   readonly bytesOut: number
 }
 
-/** One round trip, just made. */
+/** Result of one round trip to a peer. */
 export interface Ping {
   readonly peer: string
   readonly rttMs: number
   readonly path: PathKind
-  /** As in `Peer`. */
+  /** Same meaning as {@link Peer.relay}. */
   readonly relay: string | null
   readonly reason: string
 }
 
 export interface Running {
   readonly supervisor: Supervisor
-  /** Names and addresses of what listens, with real ports. */
+  /** Listeners by name, with their addresses and actual ports. */
   readonly listen: Readonly<Record<string, string>>
-  /** Who this process is. */
+  /** Identity of this process. */
   readonly self: {
     readonly role: Config["role"]
     readonly name: string
-    /** `null` for every role but a connector. */
+    /** The connector's network. `null` for every other role. */
     readonly network: string | null
-    /** The relay that this node enrolled at, as `host:port`. `null` for the relay with the directory. */
+    /**
+     * The relay at which this node enrolled, as `host:port`. `null` for the relay with the
+     * directory.
+     */
     readonly relay: string | null
   }
-  /** `peers`, and what else there is to say. */
+  /** Current status: `peers`, and more fields that depend on the role. */
   readonly status: Effect.Effect<{ readonly peers: ReadonlyArray<Peer> }, ActorUnavailable>
-  /** What keeps it from doing its work now, each in words with what to see to; empty: nothing. */
+  /** Reasons why the process cannot do its work now, in words for the operator. Empty if it can. */
   readonly unready: Effect.Effect<ReadonlyArray<string>, ActorUnavailable>
-  /** Decisions about paths, as they are made. */
+  /** Decisions of the path prober, as they are made. Empty for a relay. */
   readonly decisions: Stream.Stream<Decided, ActorUnavailable>
-  /** What this client may use now, as its relay says. `null` for the other roles. */
+  /** Resources that this client may use now, as its relay says. `null` for other roles. */
   readonly resources: Effect.Effect<ReadonlyArray<Resource>, ActorUnavailable | SignalingDown> | null
-  /** How the network treats UDP; null for a relay, which has nobody to ask. */
+  /** Checks how the network treats UDP. `null` for a relay, which has no server to ask. */
   readonly netcheck: Effect.Effect<NetReport, ActorUnavailable | NetCheckFailed> | null
-  /** Null for a relay, which has no sessions of its own. */
+  /** Measures a round trip to a peer. `null` for a relay, which has no sessions of its own. */
   readonly ping: ((peer: string) => Effect.Effect<Ping, ActorUnavailable | PingFailed>) | null
-  /** The network as its nodes report it, and what the doctor of a node says; null but for the relay of the directory. */
+  /**
+   * Network overview built from node reports, and the result of running `doctor` on a node. `null`
+   * except on the relay that holds the directory.
+   */
   readonly network: {
     readonly overview: (wanted: Wanted) => Effect.Effect<Network, ActorUnavailable | HubError>
     readonly examine: (node: string) => Effect.Effect<Findings, ActorUnavailable | ExamineFailed>
   } | null
-  /** Takes over the keys of this role that `Reload` calls live. All of them, or none if it fails. */
+  /** Applies the keys of this role that `Reload` classes as live. If it fails, none is applied. */
   readonly reload: (config: Config) => Effect.Effect<void, ActorUnavailable | HubError | ListenFailed>
 }

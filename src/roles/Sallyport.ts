@@ -1,6 +1,7 @@
 /**
- * Any role inside another program: as an Effect Layer, or by promises. A node that is embedded opens flows with `dial`, which
- * gives a connected socket: reads, writes, half-close and back-pressure are those of the flow.
+ * Embeds any role in another program, as an Effect Layer or with promises. An embedded client opens
+ * flows with `dial`, which returns a connected socket: its reads, writes, half-close and
+ * back-pressure are those of the flow.
  */
 import { NodeSink, NodeStream } from "@effect/platform-node"
 import {
@@ -29,7 +30,11 @@ import { RunFailed, start } from "./Run.ts"
 import type { Peer, Running } from "./Running.ts"
 import * as Threads from "./Threads.ts"
 
-/** The flow was not opened. `denied`: no permission, or the port is not listed. `refused`: the resource said no. */
+/**
+ * The flow was not opened. `denied`: the client has no permission, or the port is not listed.
+ * `unreachable`: the name, the resource or its connector cannot be reached. `refused`: the resource
+ * refused the connection. `failed`: any other cause. `not_a_client`: only clients open flows.
+ */
 export class DialFailed extends Schema.TaggedError<DialFailed>()("DialFailed", {
   reason: Schema.Literal("denied", "unreachable", "refused", "failed", "not_a_client"),
   resource: Schema.String,
@@ -40,7 +45,7 @@ export class DialFailed extends Schema.TaggedError<DialFailed>()("DialFailed", {
 /** The flow broke after it was open: the peer, the resource or the permission ended it. */
 export class FlowBroken extends Schema.TaggedError<FlowBroken>()("FlowBroken", { message: Schema.String }) {}
 
-/** Both directions of one flow. The sink's end half-closes it. */
+/** Both directions of a flow. The end of the sink half-closes the flow. */
 export interface Flow {
   readonly stream: Stream.Stream<Uint8Array, FlowBroken>
   readonly sink: Sink.Sink<void, Uint8Array, never, FlowBroken>
@@ -49,28 +54,40 @@ export interface Flow {
 export interface Service {
   readonly role: Config["role"]
   readonly name: string
-  /** Names and addresses of what listens. */
+  /** Names and addresses of the listeners. */
   readonly listen: Readonly<Record<string, string>>
   readonly peers: Effect.Effect<ReadonlyArray<Peer>, RunFailed>
-  /** Clients only. `resource`: a name, or an address that a resource has. The socket is destroyed with the scope. */
+  /**
+   * Opens a flow; for clients only. `resource` is the name or an address of a resource. The socket
+   * is destroyed when the scope closes.
+   */
   readonly dial: (resource: string, port: number) => Effect.Effect<Duplex, DialFailed, Scope.Scope>
-  /** The same flow as a stream and a sink. */
+  /** Opens a flow as a stream and a sink; for clients only. */
   readonly open: (resource: string, port: number) => Effect.Effect<Flow, DialFailed, Scope.Scope>
-  /** Takes over what may change while running (resources, access, forwards). */
+  /** Applies the keys that may change while running, such as resources, access and forwards. */
   readonly reload: (config: ConfigInput) => Effect.Effect<void, RunFailed>
 }
 
 export interface Options {
-  /** The folder from which relative paths in a configuration object count; the working directory unless given. */
+  /**
+   * Folder that relative paths in a configuration object start from. Default: the working
+   * directory.
+   */
   readonly baseDir?: string
-  /** Of the threads' logs, which go to stderr. The main thread logs as the embedding program does. */
+  /**
+   * Format of the worker threads' logs, which go to stderr. Default: `json`. The main thread logs
+   * as the embedding program does.
+   */
   readonly logFormat?: Settings["format"]
 }
 
-/** The handshake with the local door, the dial through the relay, and the resource's own answer. */
+/**
+ * Longest time for a dial, in milliseconds: the local handshake, the dial through the relay and the
+ * resource's own answer.
+ */
 const DIAL_DEADLINE_MS = 30_000
 
-/** A YAML file's path, or what would stand in it. */
+/** Path of a YAML file, or the configuration as an object. */
 export type Source = string | ConfigInput
 
 const make = (source: Source, options: Options = {}) =>
@@ -127,7 +144,7 @@ const flowOf = (socket: Duplex): Flow => {
   }
 }
 
-/** By the reply of RFC 1928, section 6. */
+/** Errors by the reply code of SOCKS5 (RFC 1928, section 6). */
 const REASONS: Readonly<Record<number, readonly [DialFailed["reason"], string]>> = {
   2: ["denied", "this client may not reach it, or the port is not listed; ask the relay's administrator"],
   4: ["unreachable", "the name is unknown, or the resource or its connector cannot be reached; see the status"],
@@ -141,27 +158,28 @@ const dialFailed = (resource: string, port: number, cause: unknown): DialFailed 
 }
 
 /**
- * A program that embeds this node may bring another version of `effect`. The two share what `effect` keeps in `globalThis`,
- * such as the default clock, so each use would be warned of. Nothing here depends on the version of those.
+ * Runtime that does not warn about another version of `effect`. The embedding program may bring
+ * one, and both share what `effect` keeps in `globalThis`, such as the default clock. Nothing here
+ * depends on the version of that.
  */
 const besideOthers = Runtime.setFiberRef(Runtime.defaultRuntime, FiberRef.versionMismatchErrorLogLevel, Option.none())
 
-/** What `Sallyport.start` gives to programs without Effect. */
+/** A running role, for programs without Effect. */
 export interface Handle {
   readonly listen: Readonly<Record<string, string>>
   readonly peers: () => Promise<ReadonlyArray<Peer>>
-  /** A socket that is the caller's to end or destroy. Rejects with `DialFailed`. */
+  /** Opens a flow as a socket that the caller must end or destroy. Rejects with `DialFailed`. */
   readonly dial: (resource: string, port: number) => Promise<Duplex>
-  /** Ends flows, doors and threads; resolves when nothing of it is left. */
+  /** Stops flows, listeners and threads. Resolves when all have stopped. */
   readonly stop: () => Promise<void>
 }
 
 export class Sallyport extends Context.Tag("sallyport/Sallyport")<Sallyport, Service>() {
-  /** The role that the configuration says, for as long as the layer lives. Up when it is ready. */
+  /** Layer that runs the configured role while it lives. It is built when the role is ready. */
   static readonly layer = (source: Source, options?: Options): Layer.Layer<Sallyport, RunFailed> =>
     Layer.scoped(Sallyport, make(source, options))
 
-  /** The same for programs without Effect. Rejects with `RunFailed`. */
+  /** Starts the configured role, for programs without Effect. Rejects with `RunFailed`. */
   static readonly start = async (source: Source, options: Options = {}): Promise<Handle> => {
     const scope = Effect.runSync(Scope.make())
     const settings: Settings = { ...Telemetry.DEFAULT, format: options.logFormat ?? "json", level: "Warning" }
@@ -177,7 +195,7 @@ export class Sallyport extends Context.Tag("sallyport/Sallyport")<Sallyport, Ser
     const stop = () => Runtime.runPromise(besideOthers)(Scope.close(scope, Exit.void))
     try {
       const { dial, listen, peers } = await run(Scope.extend(make(source, options), scope))
-      // The caller owns the socket; what is still open at `stop` ends with it.
+      // The caller owns the socket; `stop` destroys sockets that are still open.
       const open = async (resource: string, port: number) => {
         const own = await run(Scope.fork(scope, ExecutionStrategy.sequential))
         const release = () => void Runtime.runFork(besideOthers)(Scope.close(own, Exit.void))

@@ -1,4 +1,4 @@
-/** How the actors of a process are started, whatever its role: worker threads from the bundled entry. */
+/** Starts the actors of a process in worker threads or child processes, whatever its role. */
 import { Effect } from "effect"
 import { existsSync } from "node:fs"
 import { fileURLToPath } from "node:url"
@@ -12,13 +12,21 @@ import { APART, USES } from "../actors/Wiring.ts"
 import type { Config } from "../services/config/Config.ts"
 import type { Settings } from "../services/Telemetry.ts"
 
-/** Most garbage of a thread that moves packets dies young: as `--max-semi-space-size=64` for the main thread (three semi-spaces). */
+/**
+ * V8 limits of a thread that moves packets. Most of its garbage dies young, so the young generation
+ * is large: as with `--max-semi-space-size=64` for a main thread (three semi-spaces).
+ */
 const PACKET_LIMITS = { maxYoungGenerationSizeMb: 192 }
-/** Elsewhere so much room would only fill with garbage: 30 MB more in a minute. */
+/**
+ * V8 limits of other threads. A larger young generation would only fill with garbage: 30 MB more in
+ * a minute.
+ */
 const OTHER_LIMITS = { maxYoungGenerationSizeMb: 24 }
 /**
- * V8 lets a heap grow the further before it collects, the more it may have in all: without a bound a node's control thread, of which
- * 30 MB live, came to 125 in 130 roams within six minutes. A relay's may hold thousands of nodes.
+ * V8 limits of a node's other threads. V8 lets a heap grow further between collections if its limit
+ * is higher. Without a limit a node's control thread with 30 MB of live data grew to 125 MB in 130
+ * roams within six minutes. A relay's threads have no such limit, as they may serve thousands of
+ * nodes.
  */
 const NODE_LIMITS = { ...OTHER_LIMITS, maxOldGenerationSizeMb: 512 }
 const MOVES_PACKETS: ReadonlySet<string> = new Set([StreamMux.name, RelayForwarder.name])
@@ -35,7 +43,7 @@ export const telemetryOf = (config: Config, format: Settings["format"]): Setting
   serviceName: `sallyport-${config.role}`
 })
 
-/** `dist/actors/thread.worker.js`, from wherever this module was bundled to. */
+/** Finds `dist/actors/thread.worker.js`, from wherever this module was bundled to. */
 const entry = (): URL => {
   for (const up of ["./", "../", "../../dist/", "../dist/"]) {
     const url = new URL(`${up}actors/thread.worker.js`, import.meta.url)
@@ -44,13 +52,20 @@ const entry = (): URL => {
   throw new Error("dist/actors/thread.worker.js is missing; run: npm run build")
 }
 
-/** Looked for at each start of a thread: an upgrade may take the file away for a moment. */
+/**
+ * Finds the file at each start of a thread, because an upgrade may remove it for a moment. Fails
+ * with the reason as text.
+ */
 const findEntry = Effect.try({ try: entry, catch: (cause) => (cause instanceof Error ? cause.message : String(cause)) })
 
+/** Starts the actors and succeeds when all of them are up. */
 export const start = (options: {
   readonly config: Config
   readonly actors: ReadonlyArray<Any>
-  /** By actor name, encoded. Read again whenever an actor starts, so a reload that changes one outlasts the actor's death. */
+  /**
+   * Encoded configurations by actor name. They are read again whenever an actor starts, so that a
+   * reloaded value survives the actor's restart.
+   */
   readonly configs: Readonly<Record<string, unknown>>
   readonly placement: Readonly<Record<string, ReadonlyArray<string>>>
   readonly telemetry: Settings

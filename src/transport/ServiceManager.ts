@@ -1,6 +1,6 @@
 /**
- * Tells systemd how the service is, by sd_notify(3): ready, reloading, stopping, and a watchdog's ping while it is healthy.
- * Without `NOTIFY_SOCKET` nothing is told.
+ * Reports the state of the service to systemd by sd_notify(3): ready, reloading, stopping, and a
+ * watchdog ping while it is healthy. Nothing is reported if `NOTIFY_SOCKET` is not set.
  */
 import { Duration, Effect, Schedule, type Scope } from "effect"
 import { endianness } from "node:os"
@@ -8,16 +8,19 @@ import * as Libc from "./udp/Libc.ts"
 
 const AF_UNIX = 1
 const ABSTRACT = "@"
-/** `sun_path` of unix(7), with the end's NUL. */
+/** Longest `sun_path` of unix(7), in bytes, with the NUL at its end. */
 const MAX_PATH_BYTES = 108
-/** Pings for each of the watchdog's periods: one may come late. */
+/** Pings in each period of the watchdog, so that one may be late. */
 const PINGS_PER_PERIOD = 3
 
 export interface ServiceManager {
   readonly ready: Effect.Effect<void>
   readonly reloading: Effect.Effect<void>
   readonly stopping: Effect.Effect<void>
-  /** Pings for as long as it is healthy, if systemd asked for that; ends with the scope. */
+  /**
+   * Sends watchdog pings while `healthy` succeeds with `true`, if systemd asked for them. Stops
+   * with the scope.
+   */
   readonly watch: (healthy: Effect.Effect<boolean>) => Effect.Effect<void, never, Scope.Scope>
 }
 
@@ -40,14 +43,16 @@ export const make = (env: Env): ServiceManager => {
   }
 }
 
-/** Time between pings; null: none is wanted of this process. */
+/** Time between two pings. `null` if systemd wants none from this process. */
 const watchdogOf = ({ WATCHDOG_PID: pid, WATCHDOG_USEC: usec }: Env): Duration.Duration | null => {
   const periodMs = Number(usec) / 1_000
   if (!(periodMs > 0) || (pid !== undefined && pid !== String(process.pid))) return null
   return Duration.millis(periodMs / PINGS_PER_PERIOD)
 }
 
-/** Never fails: a service manager that does not listen is no reason to stop. */
+/**
+ * Sends a state. Never fails, because the service can run without a service manager that listens.
+ */
 const send = (path: string, state: () => string): Effect.Effect<void> =>
   Effect.suspend(() => {
     const why = sendNow(path, Buffer.from(state()))
@@ -66,7 +71,10 @@ const sendNow = (path: string, bytes: Uint8Array): string | null => {
   return errno === 0 ? null : `sendto: errno ${errno}`
 }
 
-/** `struct sockaddr_un`; an abstract name has a NUL before it instead of behind it. */
+/**
+ * Builds a `struct sockaddr_un`. An abstract name has a NUL in front of it instead of after it.
+ * `null` if `path` is not valid.
+ */
 const sockaddrOf = (path: string): Uint8Array | null => {
   const abstract = path.startsWith(ABSTRACT)
   const name = Buffer.from(abstract ? `\0${path.slice(1)}` : `${path}\0`)

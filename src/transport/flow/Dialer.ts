@@ -1,4 +1,7 @@
-/** Connector: from a resource's address to a connected TCP socket. Only addresses that were checked are dialled. */
+/**
+ * Connects from the connector to a resource's address over TCP. It dials only addresses that it has
+ * checked.
+ */
 import { Buffer } from "node:buffer"
 import net from "node:net"
 import { type Verdict, type VerdictCode } from "../../protocol/FlowWire.ts"
@@ -8,16 +11,25 @@ import { type Listener, Names } from "../dns/Names.ts"
 import { resetSocket } from "./FlowPump.ts"
 import { connect, type Reader } from "./TcpReader.ts"
 
-/** Limit for a whole dial: looking up the name and trying all its addresses. */
+/**
+ * Longest time for a whole dial, in milliseconds: the name's lookup and the attempts to connect to
+ * its addresses.
+ */
 export const DIAL_TIMEOUT_MS = 10_000
-/** How long one address is tried alone before the next one is tried beside it (RFC 8305, section 5). */
+/**
+ * Time in milliseconds for which one address is tried alone before the next one is tried beside it
+ * (Happy Eyeballs, RFC 8305, section 5).
+ */
 const STAGGER_MS = 250
-/** Addresses of one name that are tried at most. */
+/** Most addresses of one name that are tried. */
 const MAX_ADDRESSES = 16
-/** A TCP peer that vanished is noticed after about this long. */
+/**
+ * Idle time before TCP keepalives, in milliseconds: a peer that has vanished is noticed after about
+ * this long.
+ */
 const KEEPALIVE_MS = 60_000
 
-/** As `Names.lookup`: the returned function gives up. */
+/** The function {@link Names.lookup}. The returned function abandons the lookup. */
 export type Lookup = (host: string, client: string, listener: Listener) => () => void
 
 export interface Target {
@@ -26,11 +38,11 @@ export interface Target {
   readonly port: number
   /** Whether the resource may be at a loopback address of the connector's host. */
   readonly allowLoopback: boolean
-  /** Who asks: lookups are limited for each client. */
+  /** The client that asks. Lookups are limited for each client. */
   readonly client: string
   readonly lookup?: Lookup
   readonly timeoutMs?: number
-  /** A socket is open; the first of those that are tried, and maybe again for each further one. */
+  /** Called when the first socket is opened, and again for each further attempt. */
   readonly onSocket?: () => void
 }
 
@@ -38,10 +50,13 @@ export type Result =
   | { readonly _tag: "Connected"; readonly reader: Reader; readonly address: string }
   | { readonly _tag: "Failed" } & Verdict
 
-/** One for the thread, so that all dials share lookups and answers. */
+/** Shared by all dials of the thread, so that they share lookups and answers. */
 const names = new Names()
 
-/** `done` is called once. The returned function gives up; then `done` is not called any more. */
+/**
+ * Dials a target. `done` is called once. The returned function cancels the dial; then `done` is not
+ * called.
+ */
 export const dial = (options: Target, done: (result: Result) => void): () => void => {
   const attempt = new Attempt(options, done)
   attempt.begin()
@@ -55,14 +70,17 @@ class Attempt {
   readonly #deadline: NodeJS.Timeout
   #stagger: NodeJS.Timeout | null = null
   #leaveLookup: (() => void) | null = null
-  /** Whether the lookup has told everything. */
+  /** Whether the lookup has delivered all its addresses. */
   #isWhole = false
   readonly #found: Array<Address> = []
   /** Allowed addresses that were not tried yet. */
   readonly #untried: Record<4 | 6, Array<string>> = { 4: [], 6: [] }
   #lastFamily: 4 | 6 = 4
   #tried = 0
-  /** The most telling failure of any address: on a host without IPv6, "no way" to that address says nothing of the others. */
+  /**
+   * The most informative failure of any address. On a host without IPv6, for example, "unreachable"
+   * for an IPv6 address says nothing about the other addresses.
+   */
   #failure: Verdict | null = null
   #over = false
 
@@ -105,7 +123,7 @@ class Attempt {
     if (this.#stagger === null) this.#tryNext()
   }
 
-  /** RFC 8305, section 4: the families take turns, IPv6 first. */
+  /** Takes the next address. The families take turns, IPv6 first (RFC 8305, section 4). */
   #take(): Address | null {
     const family = this.#lastFamily === 4 ? 6 : 4
     for (const each of family === 6 ? ([6, 4] as const) : ([4, 6] as const)) {
@@ -121,7 +139,7 @@ class Attempt {
     return this.#tried < MAX_ADDRESSES && this.#untried[4].length + this.#untried[6].length > 0
   }
 
-  /** Nothing is left to try or to wait for. */
+  /** Fails the dial if nothing is left to try or to wait for. */
   #onExhausted(): void {
     if (!this.#isWhole || this.#sockets.size > 0) return
     const { host } = this.#options
@@ -130,7 +148,7 @@ class Attempt {
     this.#fail({ code: "name_not_found", reason: `${host} has no address` })
   }
 
-  /** The next address, beside those that have not failed yet. */
+  /** Tries the next address, beside those that have not failed yet. */
   #tryNext(): void {
     if (this.#stagger !== null) clearTimeout(this.#stagger)
     this.#stagger = null
@@ -153,14 +171,16 @@ class Attempt {
     reader.socket.once("error", onError)
     reader.socket.once("connect", () => {
       reader.socket.off("error", onError)
-      reader.socket.on("error", () => {}) // until the pump listens; 'close' tells it
+      // Errors are ignored until the pump listens; the `close` event reports them.
+      reader.socket.on("error", () => {})
       reader.socket.setKeepAlive(true, KEEPALIVE_MS)
       this.#sockets.delete(reader)
       if (this.#over) return resetSocket(reader.socket)
       this.#finish()
       this.#done({ _tag: "Connected", reader, address: target.address })
     })
-    // Also without another address: one may come by then, and must not be tried at once.
+    // The timer starts even if no other address is known: one may arrive meanwhile and must not be
+    // tried at once.
     if (this.#hasMore || !this.#isWhole) this.#stagger = setTimeout(() => this.#tryNext(), STAGGER_MS)
   }
 
@@ -194,10 +214,10 @@ const VERDICT_OF: Readonly<Record<string, VerdictCode>> = {
   ETIMEDOUT: "timed_out"
 }
 
-/** Verdicts of failed connects, the most telling last. */
+/** Verdicts of failed connects, the most informative last. */
 const TELLING: ReadonlyArray<VerdictCode> = ["internal", "unreachable", "timed_out", "refused", "too_many_flows"]
 
-/** None of these addresses may be dialled. */
+/** Reason text for a name of which no address may be dialled. */
 const whyDenied = (host: string, found: ReadonlyArray<Address>): string => {
   const own = found.find(({ address }) => kindOf(address) === "loopback")
   if (own !== undefined) {
@@ -216,22 +236,25 @@ const SAYS: Partial<Record<VerdictCode, string>> = {
 const codeOf = (error: unknown): string =>
   error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : ""
 
-/** What a failed connect means to the application. */
+/** Translates a failed connect into the verdict that the application gets. */
 const verdictOf = (error: unknown): Verdict => {
   const errno = codeOf(error)
   const code = VERDICT_OF[errno] ?? "internal"
   return { code, reason: errno === "" ? "the dial failed" : `${SAYS[code] ?? "the dial failed"} (${errno})` }
 }
 
-/** The connector's own host. A resource reaches it only with `allowLoopback`. */
+/** Addresses of the connector's own host. A resource may have one only with `allowLoopback`. */
 const loopback = new net.BlockList()
 loopback.addSubnet("127.0.0.0", 8, "ipv4")
 loopback.addAddress("::1", "ipv6")
 
-/** Never reached through a connector: addresses without a host, its links, and clouds' metadata services. */
+/**
+ * Addresses that are never reached through a connector: those without a host, those of its links,
+ * and cloud metadata services.
+ */
 const forbidden = new net.BlockList()
 forbidden.addSubnet("0.0.0.0", 8, "ipv4") // "this host"
-forbidden.addSubnet("169.254.0.0", 16, "ipv4") // link-local, and the metadata service of most clouds
+forbidden.addSubnet("169.254.0.0", 16, "ipv4") // link-local, and metadata in most clouds
 forbidden.addAddress("100.100.100.200", "ipv4") // metadata, Alibaba Cloud
 forbidden.addAddress("192.0.0.192", "ipv4") // metadata, Oracle Cloud
 forbidden.addAddress("168.63.129.16", "ipv4") // platform services, Azure
@@ -244,13 +267,13 @@ forbidden.addAddress("fd20:ce::254", "ipv6") // metadata, Google Cloud
 forbidden.addSubnet("ff00::", 8, "ipv6")
 /** IPv6 forms that carry an IPv4 address in their last four bytes. */
 const MAPPED = new net.BlockList()
-MAPPED.addSubnet("::", 96, "ipv6") // compatible, RFC 4291, section 2.5.5.1
+MAPPED.addSubnet("::", 96, "ipv6") // IPv4-compatible, RFC 4291, section 2.5.5.1
 MAPPED.addSubnet("64:ff9b::", 96, "ipv6") // NAT64, RFC 6052
 MAPPED.addSubnet("64:ff9b:1::", 48, "ipv6") // NAT64, RFC 8215
 
 type Kind = "ordinary" | "loopback" | "forbidden"
 
-/** Where a literal address leads. Text that is no address is `forbidden`. */
+/** Classifies a literal address. Text that is no address is `forbidden`. */
 const kindOf = (address: string): Kind => {
   const plain = address.split("%")[0] ?? ""
   const family = net.isIP(plain)
@@ -265,7 +288,10 @@ const kindOf = (address: string): Kind => {
   return inner === null || kindOfIpv4(inner) === "ordinary" ? "ordinary" : "forbidden"
 }
 
-/** Whether a literal address may be dialled. `allowLoopback` permits loopback addresses and nothing else beside the ordinary. */
+/**
+ * Whether a literal address may be dialled. `allowLoopback` additionally permits loopback
+ * addresses, and no others.
+ */
 export const isAllowed = (address: string, allowLoopback: boolean): boolean => {
   const kind = kindOf(address)
   return kind === "ordinary" || (allowLoopback && kind === "loopback")
@@ -279,13 +305,17 @@ const kindOfIpv4 = (address: string): Kind => {
 const isMapped = (bytes: Buffer): boolean =>
   bytes.subarray(0, 10).every((byte) => byte === 0) && bytes[10] === 255 && bytes[11] === 255
 
-/** The IPv4 address to which a gateway on the way would translate. `null` if there is none inside. */
+/**
+ * The IPv4 address that a gateway on the path would translate to. `null` if the address contains
+ * none.
+ */
 const embeddedIpv4 = (address: string, bytes: Buffer): string | null => {
   if (MAPPED.check(address, "ipv6")) return bytes.subarray(12).join(".")
-  return bytes[0] === 0x20 && bytes[1] === 0x02 ? bytes.subarray(2, 6).join(".") : null // 6to4, RFC 3056
+  // 6to4 (RFC 3056)
+  return bytes[0] === 0x20 && bytes[1] === 0x02 ? bytes.subarray(2, 6).join(".") : null
 }
 
-/** A valid IPv6 literal without a zone, as 16 bytes. */
+/** Parses a valid IPv6 literal without a zone into 16 bytes. */
 const ipv6Bytes = (address: string): Buffer => {
   const dotted = /^(.*:)(\d+)\.(\d+)\.(\d+)\.(\d+)$/.exec(address)
   let text = address

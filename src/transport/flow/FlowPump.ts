@@ -1,4 +1,7 @@
-/** Moves bytes between one stream and one socket, both ways, until both ways are over. Neither side ever waits for the other. */
+/**
+ * Moves bytes between one stream and one socket in both directions, until both are over. Neither
+ * direction waits for the other.
+ */
 import { Buffer } from "node:buffer"
 import net from "node:net"
 import { type Duplex } from "node:stream"
@@ -18,11 +21,17 @@ export interface FlowOutcome {
   readonly sent: number
   /** Bytes from the stream that the socket took. */
   readonly received: number
-  /** ended: both sides closed in order. Otherwise who cut it; the other side was reset. */
+  /**
+   * How the flow ended. `ended`: both sides closed in order. Otherwise it names the side that cut
+   * the flow; the other side was reset.
+   */
   readonly how: "ended" | "socket_reset" | "peer_reset" | "session_closed"
 }
 
-/** What flows have moved together, as in `FlowOutcome`; each adds to it while it runs. */
+/**
+ * Bytes that several flows moved together, with the fields of {@link FlowOutcome}. Each flow adds
+ * to it while it runs.
+ */
 export interface FlowMeter {
   sent: number
   received: number
@@ -30,16 +39,22 @@ export interface FlowMeter {
 
 export interface PumpOptions {
   readonly stream: FlowStream
-  /** A paused socket with its reader, or any paused Duplex (made with `allowHalfOpen`). Belongs to the pump from here on. */
+  /**
+   * A paused socket with its reader, or any paused Duplex made with `allowHalfOpen`. The pump owns
+   * it.
+   */
   readonly socket: Reader | Duplex
-  /** Bytes already read from the stream, first to go to the socket. */
+  /** Bytes already read from the stream. They go to the socket first. */
   readonly fromStream?: Uint8Array
-  /** Bytes already read from the socket, first to go to the stream. */
+  /** Bytes already read from the socket. They go to the stream first. */
   readonly fromSocket?: Uint8Array
   readonly meter?: FlowMeter
-  /** The first bytes that way are about to go. May be told again for as long as none of them was taken. */
+  /**
+   * Called when the first bytes in a direction are about to be written. It may be called again
+   * while none of them was taken.
+   */
   readonly onFirst?: (way: "sent" | "received") => void
-  /** Once, when both sides are over and the socket is closed. */
+  /** Called once, when both sides are over and the socket is closed. */
   readonly onDone: (outcome: FlowOutcome) => void
 }
 
@@ -49,13 +64,18 @@ export class FlowPump implements StreamHandler {
   readonly #onFirst: PumpOptions["onFirst"]
   readonly #onDone: (outcome: FlowOutcome) => void
   readonly #meter: FlowMeter
-  /** Read from the socket, not yet taken by the stream. While it is here the socket is not read. */
+  /**
+   * Bytes read from the socket that the stream has not taken yet. The socket is not read meanwhile.
+   */
   #rest: Buffer | null = null
-  /** The socket's end was read. */
+  /** Whether the socket's end was read. */
   #ended = false
-  /** The socket has enough. The stream is left alone until it drains: its window fills, and the peer stops. */
+  /**
+   * Whether the socket's buffer is full. The stream is not read until the socket drains, so that
+   * its window fills and the peer stops.
+   */
   #paused = false
-  /** Bytes waiting in the socket, as far as they were told to `unread`. */
+  /** Bytes buffered in the socket that are counted in `unread`. */
   #unread = 0
   #socketClosed = false
   #how: FlowOutcome["how"] = "ended"
@@ -89,7 +109,7 @@ export class FlowPump implements StreamHandler {
 
   #listen(): void {
     const socket = this.#socket
-    socket.on("error", ignore) // 'close' follows and says all that matters
+    socket.on("error", ignore) // `close` follows and is enough
     socket.on("end", () => {
       this.#ended = true
       this.#push()
@@ -102,7 +122,7 @@ export class FlowPump implements StreamHandler {
     socket.on("close", () => this.#onSocketClose())
   }
 
-  /** Stream to socket. */
+  /** Moves bytes from the stream to the socket. */
   onReadable(): void {
     while (!this.#paused && !this.#stream.readOver) {
       const space = readSpace(unread.allowance - this.#unread)
@@ -125,7 +145,10 @@ export class FlowPump implements StreamHandler {
     this.#cut("session_closed")
   }
 
-  /** Ends the flow from outside (a revoked grant, a shutdown): both sides see a reset. */
+  /**
+   * Ends the flow from outside, for example after a revoked grant or at shutdown. Both sides see a
+   * reset.
+   */
   abort(): void {
     this.#cut("session_closed")
   }
@@ -144,13 +167,19 @@ export class FlowPump implements StreamHandler {
     }
   }
 
-  /** A socket says that it has drained only when it had said that it has no room, so nothing less is told. */
+  /**
+   * Counts the bytes that the socket buffers. They are counted only after a write that returned
+   * `false`, because only then a `drain` event follows that ends the count.
+   */
   #holds(bytes: number): void {
     unread.change(bytes - this.#unread)
     this.#unread = bytes
   }
 
-  /** Socket to stream. False: the stream is full, and the socket shall not be read. */
+  /**
+   * Moves bytes from the socket to the stream. Returns `false` if the stream is full and the socket
+   * must not be read.
+   */
   readonly #onBytes = (bytes: Buffer): boolean => {
     if (this.#rest !== null) {
       this.#rest = Buffer.concat([this.#rest, bytes])
@@ -162,11 +191,12 @@ export class FlowPump implements StreamHandler {
     this.#sent += taken
     this.#meter.sent += taken
     if (taken === bytes.length) return true
-    this.#rest = Buffer.from(bytes.subarray(taken)) // a copy: the socket reads into the same buffer again
+    // This is a copy, because the socket reads into the same buffer again.
+    this.#rest = Buffer.from(bytes.subarray(taken))
     return false
   }
 
-  /** Gives the stream what is left, then the end; or lets the socket be read again. */
+  /** Writes the kept bytes to the stream and then its end, or resumes reading from the socket. */
   #push(): void {
     const rest = this.#rest
     if (rest !== null) {
@@ -186,8 +216,9 @@ export class FlowPump implements StreamHandler {
   }
 
   /**
-   * The far socket reads no more. What it still has to say is delivered first; then this socket is closed with bytes unread,
-   * which TCP turns into a reset. Returns false: there is nowhere to put bytes.
+   * The socket on the far side reads no more. Bytes that it still sends are delivered first. Then
+   * this socket is closed with bytes unread, which TCP turns into a reset. Returns `false`, because
+   * no more bytes can be taken.
    */
   #onStopped(): false {
     if (this.#stream.readOver) this.#closeAfterFlush()
@@ -200,7 +231,10 @@ export class FlowPump implements StreamHandler {
     else this.#socket.once("finish", () => this.#socket.destroy())
   }
 
-  /** The socket is gone. An end that was read in order stays an end; anything else was a reset. */
+  /**
+   * The socket has closed. If its end was read in order it counts as an end; anything else is a
+   * reset.
+   */
   #onSocketClose(): void {
     if (this.#socketClosed) return
     this.#socketClosed = true
@@ -232,10 +266,10 @@ export class FlowPump implements StreamHandler {
   }
 }
 
-/** Starts a pump that nobody needs to hold. */
+/** Starts a pump whose instance the caller need not keep. */
 export const pump = (options: PumpOptions): FlowPump => new FlowPump(options)
 
-/** The application sees a connection reset, never a clean end. */
+/** Closes a socket so that the application sees a connection reset, never an orderly end. */
 export const resetSocket = (socket: Duplex): void => {
   if (socket.destroyed) return
   if (socket instanceof net.Socket) socket.resetAndDestroy()
@@ -245,14 +279,14 @@ export const resetSocket = (socket: Duplex): void => {
 const ignore = () => {}
 
 /**
- * Where streams are read to, shared by the flows of a thread. What a socket could not pass on at once it keeps, so that part
- * of the buffer is lent for good, and reading goes on behind it.
+ * Size of the buffer that streams are read into, in bytes. The flows of a thread share it. A part
+ * that a socket could not pass on at once stays with that socket, and reading continues after it.
  */
 const SPACE_BYTES = 256 * 1024
 const MIN_SPACE_BYTES = 64 * 1024
 let space = Buffer.allocUnsafeSlow(SPACE_BYTES)
 
-/** Room for at most `most` bytes, and for at least `MIN_BYTES`. */
+/** The part of the buffer to read into: at most `most` bytes, but at least {@link MIN_BYTES}. */
 const readSpace = (most: number): Buffer => most >= space.length ? space : space.subarray(0, Math.max(most, MIN_BYTES))
 
 const lend = (bytes: number): void => {

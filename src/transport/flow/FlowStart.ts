@@ -1,4 +1,7 @@
-/** The beginning of a flow on its stream: the client asks, the connector answers; what follows is for a FlowPump. */
+/**
+ * Opens a flow on its stream: the client asks and the connector answers. A `FlowPump` moves the
+ * bytes that follow.
+ */
 import {
   type BadReason,
   type Decoded,
@@ -18,24 +21,33 @@ import {
   WRITE_STOPPED
 } from "./FlowStream.ts"
 
-/** A dial may take 10 s, and its answer a few round trips over a bad path. */
+/**
+ * Longest wait of a client for the verdict, in milliseconds. A dial may take 10 s, and its answer a
+ * few round trips over a bad path.
+ */
 export const VERDICT_TIMEOUT_MS = 15_000
-/** The Open is in the first packet of its stream; only losses delay the rest. */
+/**
+ * Longest wait of a connector for a whole Open, in milliseconds. The Open is in the first packet of
+ * its stream, so that only losses delay it.
+ */
 export const OPEN_TIMEOUT_MS = 10_000
-/** Of application bytes that come right behind an Open or a verdict, this many are taken along at once. */
+/**
+ * Read buffer of the thread. Application bytes that follow an Open or a verdict are read along with
+ * it, up to this size.
+ */
 const scrap = new Uint8Array(16 * 1024)
 
 export type Answer =
   | {
     readonly _tag: "Accepted"
     readonly stream: FlowStream
-    /** The application's first bytes from the far side; the pump wants them as `fromStream`. */
+    /** First bytes of the application on the far side. Pass them to the pump as `fromStream`. */
     readonly rest: Uint8Array
   }
-  /** The stream is over. */
+  /** The flow was not opened, and its stream has ended. */
   | { readonly _tag: "Rejected"; readonly verdict: Verdict }
 
-/** Null: no more of them now. */
+/** The session's source of streams. `openStream` returns `null` if no more can be opened now. */
 export interface Streams {
   readonly openStream: () => FlowStream | null
 }
@@ -43,8 +55,8 @@ export interface Streams {
 const internal = (reason: string): Answer => ({ _tag: "Rejected", verdict: { code: "internal", reason } })
 
 /**
- * Client: opens a flow. `done` is called once, in a later turn or at once. The returned function gives the flow up (the
- * application went away); then `done` is not called any more.
+ * Opens a flow; for clients. `done` is called once, either before this returns or in a later turn.
+ * The returned function gives the flow up when the application has gone; then `done` is not called.
  */
 export const request = (session: Streams, open: Open, done: (answer: Answer) => void): () => void => {
   const hello = encodeOpen(open)
@@ -98,13 +110,14 @@ const tooMany: Answer = {
 export interface Incoming {
   readonly stream: FlowStream
   readonly open: Open
-  /** The application's first bytes; the pump wants them as `fromStream`. */
+  /** First bytes of the application. Pass them to the pump as `fromStream`. */
   readonly rest: Uint8Array
 }
 
 /**
- * Connector: reads the Open of a stream that the peer opened. From then on the stream is left alone until a pump takes it, or
- * `reject` ends it. A stream that does not begin with an Open is reset and `onBad` is told.
+ * Reads the Open of a stream that the peer opened; for connectors. Afterwards the stream is paused
+ * until a pump takes it or `reject` ends it. A stream that does not begin with an Open is reset,
+ * and `onBad` receives the reason.
  */
 export const accept = (
   stream: FlowStream,
@@ -131,17 +144,23 @@ export const accept = (
   }
 }
 
-/** Early bytes wait in the stream's window while the connector dials. */
+/** Handler of a stream whose flow is being dialled. Early bytes wait in the stream's window. */
 const waiting: StreamHandler = { onReadable: () => {}, onWritable: () => {}, onClosed: () => {} }
 
-/** Connector: says that the resource answered. The verdict is in front of everything that a pump writes after it. */
+/**
+ * Tells the client that the resource has accepted; for connectors. Returns the bytes of the verdict
+ * that the stream did not take; they go before everything else that is written.
+ */
 export const admit = (stream: FlowStream): Uint8Array => {
   const bytes = encodeVerdict({ code: "accepted", reason: "" })
   const taken = stream.write(bytes)
   return taken < 0 ? NOTHING : bytes.subarray(taken)
 }
 
-/** Connector: says why not, and ends the stream; what the client still sends is thrown away. */
+/**
+ * Tells the client why the flow is rejected, and ends the stream; for connectors. Bytes that the
+ * client still sends are discarded.
+ */
 export const reject = (stream: FlowStream, verdict: Verdict): void => {
   const writer = write(stream, encodeVerdict(verdict), true)
   stream.handler = { onReadable: () => discard(stream), onWritable: writer, onClosed: () => {} }
@@ -151,7 +170,10 @@ export const reject = (stream: FlowStream, verdict: Verdict): void => {
 
 const NOTHING = new Uint8Array(0)
 
-/** Writes all of `bytes` as room comes, then the end if asked to. */
+/**
+ * Returns a function that writes `bytes` as far as there is room; call it again at `onWritable`.
+ * With `end` it then ends the stream.
+ */
 const write = (stream: FlowStream, bytes: Uint8Array, end = false) => {
   let left = bytes
   return () => {
@@ -171,7 +193,10 @@ const discard = (stream: FlowStream): void => {
   }
 }
 
-/** Feeds a decoder from a stream until it is done; the bytes behind it are handed over as a copy. */
+/**
+ * Returns an `onReadable` that feeds a decoder until it is done. The bytes after the decoded part
+ * are passed on as a copy.
+ */
 const collect = <A>(
   stream: FlowStream,
   decode: (bytes: Uint8Array) => Decoded<A>,

@@ -1,4 +1,7 @@
-/** A local TCP door to one fixed target. What the connector rejects is reset: an application never sees a clean end instead. */
+/**
+ * Local TCP listener that leads to one fixed target. A connection that the connector rejects is
+ * reset, so that the application does not mistake it for an orderly end.
+ */
 import type net from "node:net"
 import { type Verdict } from "../../protocol/FlowWire.ts"
 import { resetSocket } from "./FlowPump.ts"
@@ -7,11 +10,17 @@ import type { Places } from "./Places.ts"
 import { adopt, type Reader } from "./TcpReader.ts"
 
 export interface Forwarded {
-  /** Paused; nothing was read from it, so early bytes are still in it. Belongs to the callee after `accepted`. */
+  /**
+   * Reader of the accepted socket. It is paused, and early bytes are still in the socket. The
+   * callee owns it after `accepted`.
+   */
   readonly reader: Reader
-  /** Aborted when the application resets before the answer. */
+  /** Aborted if the application closes the connection before the answer. */
   readonly gone: AbortSignal
-  /** To be called once. False: not accepted (the socket is reset), or the application has gone. */
+  /**
+   * Answers the application; call it once. Returns `false` if the verdict is not `accepted` (the
+   * socket is then reset) or if the application has gone.
+   */
   readonly answer: (verdict: Verdict) => boolean
 }
 
@@ -29,14 +38,17 @@ export class ForwardServer {
     this.#options = options
   }
 
-  /** Resolves with the address, whose port is the real one. Rejects with the system's error. */
+  /**
+   * Starts to listen. Resolves with the address, with its actual port. Rejects with the system's
+   * error.
+   */
   async start(): Promise<ListenAt> {
     const { connect, listen: at, places } = this.#options
     const onSocket = (socket: net.Socket) => {
       const reader = adopt(socket)
       const gone = new AbortController()
       const onClose = () => gone.abort()
-      reader.socket.on("error", () => {}) // 'close' follows
+      reader.socket.on("error", () => {}) // the `close` event follows
       reader.socket.once("close", onClose)
       let answered = false
       const answer = (verdict: Verdict): boolean => {

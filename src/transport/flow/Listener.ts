@@ -1,38 +1,48 @@
-/** A TCP or unix-socket listener of a client. */
+/** Local listener of a client, on TCP or a unix socket. */
 import net from "node:net"
 import { resetSocket } from "./FlowPump.ts"
 import { type Place, Places } from "./Places.ts"
 import { holderOf } from "./TcpReader.ts"
 
-/** `host` is a literal address; port 0 takes a free one. A path is a unix socket (or a named pipe). */
+/**
+ * Listening address. `host` is a literal address, and port 0 picks a free port. `path` is a unix
+ * socket, or a named pipe on Windows.
+ */
 export type ListenAt = { readonly host: string; readonly port: number } | { readonly path: string }
 
+/** Connections that the kernel queues until they are accepted. */
 const BACKLOG = 1024
 
 export interface Listener {
-  /** Where it listens: the port is the real one. */
+  /** Address that it listens at, with the actual port. */
   readonly address: ListenAt
-  /** Stops listening; open connections stay. Resolves when no new connection can come. */
+  /** Stops listening; open connections stay. Resolves when no new connection can arrive. */
   readonly close: () => Promise<void>
   readonly connections: () => number
 }
 
 export interface Options {
   readonly at: ListenAt
-  /** Shared by the listeners of a node. */
+  /** Places shared by the listeners of a node. */
   readonly places?: Places
-  /** Whether it is known at once where a connection leads. */
+  /** Whether a connection's target is known as soon as it is accepted. */
   readonly isSettled: boolean
-  /** The socket is paused and half-open; nothing was read from it. It has its place until it closes. */
+  /**
+   * Called with each accepted socket. It is paused and may be half-open, and nothing was read from
+   * it. It holds `place` until it closes.
+   */
   readonly onSocket: (socket: net.Socket, place: Place) => void
 }
 
-/** Connections that find no place are reset at once. Rejects with the system's error (EADDRINUSE...). */
+/**
+ * Listens at `at`. A connection that gets no place is reset at once. Rejects with the system's
+ * error, such as EADDRINUSE.
+ */
 export const listen = ({ at, isSettled, onSocket, places = new Places() }: Options): Promise<Listener> =>
   new Promise((resolve, reject) => {
     const open = new Set<net.Socket>()
     const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, (socket) => {
-      socket.on("error", () => {}) // 'close' follows
+      socket.on("error", () => {}) // the `close` event follows
       const place = places.take(occupantOf(socket), { isSettled, hasSocket: true })
       if (place === null) return void socket.resetAndDestroy()
       open.add(socket)
@@ -45,7 +55,8 @@ export const listen = ({ at, isSettled, onSocket, places = new Places() }: Optio
     server.once("error", reject)
     server.listen({ ...at, backlog: BACKLOG }, () => {
       server.off("error", reject)
-      server.on("error", () => {}) // out of descriptors: the connection is lost, the listener stays
+      // Without a free descriptor the connection is lost and the listener stays.
+      server.on("error", () => {})
       const bound = server.address()
       const address = bound === null || typeof bound === "string" ? at : { host: bound.address, port: bound.port }
       const close = () =>

@@ -1,35 +1,45 @@
 /**
- * The places of one node's flows: a connection at a listener, or a dial to a resource, takes one for as long as it has its
- * socket. When there are as many as allowed, or the process is short of descriptors, the one that has been idle the longest is
- * cut. If none is idle, the new one is refused.
+ * Limits how many flows a node has at once. A connection at a listener, or a dial to a resource,
+ * holds one place while it has its socket. When all places are taken, or the process is short of
+ * descriptors, the flow that has been idle longest is cut. If none is idle, the new one is refused.
  */
 import * as Descriptors from "../../services/Descriptors.ts"
 import * as Limits from "../../services/telemetry/Limits.ts"
 
-/** Flows of one node at once, unless the configuration says otherwise. */
+/** Most flows of one node at once, unless the configuration says otherwise. */
 export const DEFAULT_FLOWS = 4096
-/** A flow that moved nothing for this long may be cut to make room: what many NATs do to idle TCP connections, too. */
+/**
+ * Idle time in milliseconds after which a flow may be cut to make room. Many NATs also drop TCP
+ * connections that are idle this long.
+ */
 export const IDLE_MS = 5 * 60_000
-/** A connection that has not said where it wants to go may be cut after this long. Programs say it within milliseconds. */
+/**
+ * Time in milliseconds after which a connection that has not named its target may be cut to make
+ * room. Programs name it within milliseconds.
+ */
 export const MUTE_MS = 2_000
-/** How long no search for an idle one is made after one that found none. */
+/** Pause in milliseconds after a search that found no idle flow. A search visits every flow. */
 const SEARCH_AGAIN_MS = 1_000
-/** How often it is seen which flows have moved bytes. */
+/** Interval in milliseconds at which the flows are checked for moved bytes. */
 const SAMPLE_MS = 5_000
 
-/** Who has a place. */
+/** Holder of a place. */
 export interface Occupant {
-  /** Bytes moved in both directions so far. */
+  /** Bytes moved so far, both directions together. */
   readonly moved: () => number
-  /** Closes the socket at once. The occupant calls `leave` itself, then or later. */
+  /** Closes the socket at once. The occupant still calls `leave`, during this call or later. */
   readonly cut: () => void
 }
 
 export interface Place {
-  /** The socket is there: from now on it is among the descriptors in use. */
+  /** Reports that the socket is open. From now on it counts among the descriptors in use. */
   readonly opened: () => void
-  /** The connection has said where it wants to go: from then on it is a flow, and may be idle for `IDLE_MS`. */
+  /**
+   * Reports that the connection has named its target. It is a flow from now on and may be idle for
+   * {@link IDLE_MS}.
+   */
   readonly settle: () => void
+  /** Gives the place back. */
   readonly leave: () => void
 }
 
@@ -37,7 +47,7 @@ interface Held {
   readonly occupant: Occupant
   isSettled: boolean
   hasSocket: boolean
-  /** When it was last seen to have moved bytes, or came. */
+  /** When bytes were last seen to move, or when the place was taken. Milliseconds, monotonic. */
   movedAt: number
   moved: number
 }
@@ -45,7 +55,7 @@ interface Held {
 export interface Options {
   readonly flows?: number
   readonly hasRoom?: (descriptors: number) => boolean
-  /** Milliseconds, monotonic. */
+  /** Clock: milliseconds, monotonic. */
   readonly now?: () => number
   readonly met?: (limit: Limits.Limit) => void
 }
@@ -56,9 +66,9 @@ export class Places {
   readonly #now: () => number
   readonly #met: (limit: Limits.Limit) => void
   readonly #held = new Set<Held>()
-  /** Those whose sockets are still to be opened: a name may have to be looked up first. */
+  /** Places whose sockets are not open yet, for example while a name is looked up. */
   #unopened = 0
-  /** Searching again before that would find nothing either. */
+  /** No search is made before this time, because it would find nothing. */
   #searchAt = -Infinity
   #sampledAt = -Infinity
 
@@ -74,8 +84,8 @@ export class Places {
   }
 
   /**
-   * `null` if there is no room. `isSettled`: whether it is known where the connection wants to go. `hasSocket`: whether its socket
-   * is open already, as that of an accepted connection is.
+   * Takes a place; `null` if there is no room. `isSettled`: whether the connection's target is
+   * known. `hasSocket`: whether its socket is already open, as that of an accepted connection is.
    */
   take(occupant: Occupant, { hasSocket, isSettled }: { hasSocket: boolean; isSettled: boolean }): Place | null {
     if (!this.#makeRoom()) return null
@@ -99,7 +109,7 @@ export class Places {
     }
   }
 
-  /** Sees which flows have moved bytes. To be called about once a second. */
+  /** Checks which flows have moved bytes. Call it about once a second. */
   tick(): void {
     const now = this.#now()
     if (now - this.#sampledAt < SAMPLE_MS) return
@@ -119,7 +129,10 @@ export class Places {
     return this.#cutIdlest()
   }
 
-  /** `false` if nobody is idle. The descriptor of who was cut is free at once. */
+  /**
+   * Cuts the occupant that has been idle longest; its descriptor is free at once. Returns `false`
+   * if none is idle.
+   */
   #cutIdlest(): boolean {
     const now = this.#now()
     if (now < this.#searchAt) return false
@@ -130,7 +143,7 @@ export class Places {
       else mute = mute === null || held.movedAt < mute.movedAt ? held : mute
     }
     const isMute = mute !== null && now - mute.movedAt >= MUTE_MS
-    // A flow may have moved bytes since it was last seen.
+    // The flow may have moved bytes since the last check.
     const isIdle = idle !== null && now - idle.movedAt >= IDLE_MS && idle.occupant.moved() === idle.moved
     const chosen = isMute ? mute : isIdle ? idle : null
     if (chosen === null) {

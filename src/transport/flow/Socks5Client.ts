@@ -1,10 +1,11 @@
 /**
- * Opens one flow through a node's own SOCKS5 listener (RFC 1928) and gives back the connected socket: how a program in the same
- * process reaches a resource, and how the demo tries one. No bytes but the handshake's are touched.
+ * Opens one flow through a node's own SOCKS5 listener (RFC 1928) and returns the connected socket.
+ * A program in the same process reaches resources this way, and so does the demo. Only the bytes of
+ * the handshake are read.
  */
 import { connect, type Socket } from "node:net"
 
-/** The reply code of RFC 1928, section 6, when it is not 0. */
+/** The listener refused the connection. `reply` is its reply code (RFC 1928, section 6). */
 export class Socks5Refused extends Error {
   readonly reply: number
   constructor(reply: number) {
@@ -14,18 +15,22 @@ export class Socks5Refused extends Error {
 }
 
 export interface Through {
-  /** A unix socket's path, or a TCP address of the listener. */
+  /** The listener: the path of a unix socket, or a TCP address. */
   readonly listener: { readonly path: string } | { readonly host: string; readonly port: number }
-  /** A resource's name or address, at most 255 bytes. */
+  /** A resource's name or address, 1 to 255 bytes. */
   readonly host: string
   readonly port: number
-  /** For the whole handshake, ms. */
+  /** Longest time for the whole handshake, in milliseconds. */
   readonly deadlineMs: number
 }
 
 const GREETING = Buffer.from([5, 1, 0])
 
-/** Resolves once the resource has accepted, with nothing read beyond the handshake. Rejects with `Socks5Refused`, or the socket's error. */
+/**
+ * Opens a flow. Resolves once the resource has accepted; nothing is read beyond the handshake.
+ * Rejects with `Socks5Refused` (also after the deadline, as "host unreachable"), with the socket's
+ * error, or if the listener breaks the protocol.
+ */
 export const open = ({ deadlineMs, host, listener, port }: Through): Promise<Socket> =>
   new Promise((resolve, reject) => {
     const name = Buffer.from(host, "utf8")
@@ -47,7 +52,8 @@ export const open = ({ deadlineMs, host, listener, port }: Through): Promise<Soc
       reject(cause)
     }
     const onClose = () => fail(new Error("the listener closed the connection during the handshake"))
-    // Exact reads by `readable` leave the socket as fresh as a connected one: neither paused nor flowing.
+    // Reading exact lengths by `readable` leaves the socket as it is after connecting: neither
+    // paused nor flowing.
     let wanted = 0
     const onReadable = () => {
       try {
@@ -71,12 +77,14 @@ export const open = ({ deadlineMs, host, listener, port }: Through): Promise<Soc
     onReadable()
   })
 
-/** RFC 1928, section 6: host unreachable. */
+/** Reply code "host unreachable" (RFC 1928, section 6). */
 const REPLY_UNREACHABLE = 4
 const IPV4 = 1
 const IPV6 = 4
 
-/** Yields how many bytes it needs next. Throws when the answer is no. */
+/**
+ * Runs the handshake. Yields the number of bytes that it needs next. Throws if the answer is no.
+ */
 function* handshake(socket: Socket, name: Buffer, port: number): Generator<number, void, Buffer> {
   socket.write(GREETING)
   const method = yield 2

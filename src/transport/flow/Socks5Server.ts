@@ -1,4 +1,7 @@
-/** The client's SOCKS listener (SOCKS5, 4 and 4a, CONNECT only). An application sees success only after the resource accepted. */
+/**
+ * The client's SOCKS listener: SOCKS5, 4 and 4a, CONNECT only. It reports success to the
+ * application only after the resource has accepted.
+ */
 import { Buffer } from "node:buffer"
 import type net from "node:net"
 import { type Verdict } from "../../protocol/FlowWire.ts"
@@ -8,22 +11,29 @@ import { resetSocket } from "./FlowPump.ts"
 import { listen, type ListenAt, type Listener } from "./Listener.ts"
 import type { Place, Places } from "./Places.ts"
 
-/** From accept to a complete CONNECT. */
+/** Longest time from accept to a complete CONNECT, in milliseconds. */
 export const HANDSHAKE_TIMEOUT_MS = 10_000
-/** Connections that have not said where they want to go. One more cuts the oldest, so that mute ones shut nobody out. */
+/**
+ * Most connections that have not named their target yet. One more cuts the oldest of them, so that
+ * silent connections do not lock others out.
+ */
 export const MAX_HANDSHAKES = 512
-/** Bytes that an application sends before the answer; more than this waits in its socket. */
+/**
+ * Bytes that are kept while the application waits for the answer. At this size the socket is
+ * paused; more bytes wait in it.
+ */
 const MAX_EARLY_BYTES = 64 * 1024
 
 export interface Connect {
   readonly target: Target
-  /** The accepted socket, paused. Belongs to the callee after it answered `accepted` (see `take`). */
+  /** The accepted socket, paused. The callee owns it after answering `accepted`. */
   readonly socket: net.Socket
-  /** Resolves when the application goes away before the answer. */
+  /** Aborted if the application closes the connection before the answer. */
   readonly gone: AbortSignal
   /**
-   * To be called once. `accepted`: the success reply is written and the bytes that came early are returned, for the pump's
-   * `fromSocket`; null if the application has gone. Any other verdict: the reply is written, the socket closes, null.
+   * Answers the application; call it once. `accepted` writes the success reply and returns the
+   * early bytes, for the pump's `fromSocket`, or `null` if the application has gone. Any other
+   * verdict writes its reply, closes the socket and returns `null`.
    */
   readonly answer: (verdict: Verdict) => Uint8Array | null
 }
@@ -32,7 +42,7 @@ export interface Socks5Options {
   readonly listen: ListenAt
   readonly connect: (request: Connect) => void
   readonly places?: Places
-  /** A program spoke something that is not understood here. */
+  /** Called when a program spoke a protocol that is not understood here. */
   readonly onRefused?: (reason: FailReason) => void
   readonly handshakeTimeoutMs?: number
 }
@@ -40,14 +50,17 @@ export interface Socks5Options {
 export class Socks5Server {
   readonly #options: Socks5Options
   #listener: Listener | null = null
-  /** Connections that have not said where they want to go, the oldest first. */
+  /** Connections that have not named their target yet, oldest first. */
   readonly #pending = new Set<net.Socket>()
 
   constructor(options: Socks5Options) {
     this.#options = options
   }
 
-  /** Resolves with the address, whose port is the real one. Rejects with the system's error. */
+  /**
+   * Starts to listen. Resolves with the address, with its actual port. Rejects with the system's
+   * error.
+   */
   async start(): Promise<ListenAt> {
     const { listen: at, places } = this.#options
     const onSocket = (socket: net.Socket, place: Place) => this.#onSocket(socket, place)
@@ -98,7 +111,10 @@ export class Socks5Server {
     socket.resume()
   }
 
-  /** Reads on while the answer is awaited: early bytes are kept, and an application that leaves is noticed. */
+  /**
+   * Asks for a flow and keeps reading meanwhile: early bytes are kept, and it is noticed when the
+   * application closes the connection.
+   */
   #onConnect(socket: net.Socket, { answer: encode, early, target }: Step & { readonly _tag: "Connect" }): void {
     const gone = new AbortController()
     let kept: Buffer = Buffer.from(early)

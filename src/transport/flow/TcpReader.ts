@@ -1,6 +1,7 @@
 /**
- * TCP sockets that read into one buffer of the thread instead of a new one for each read: a quarter more throughput, and
- * reads larger than 64 KiB. The bytes are good only during the call.
+ * TCP sockets that all read into one buffer of the thread instead of a new buffer for each read. It
+ * gives a quarter more throughput and reads larger than 64 KiB. The bytes are valid only during the
+ * call that delivers them.
  */
 import { Buffer } from "node:buffer"
 import net from "node:net"
@@ -8,10 +9,13 @@ import net from "node:net"
 const READ_BYTES = 256 * 1024
 const readBuffer = Buffer.allocUnsafeSlow(READ_BYTES)
 
-/** Takes bytes as they come. False: read no more until `socket.resume()`. */
+/** Receives bytes as they arrive. Returns `false` to stop reading until `socket.resume()`. */
 export type Sink = (bytes: Buffer) => boolean
 
-/** A socket and where its bytes go. The socket stays paused until a sink is set and `resume` is called. */
+/**
+ * A socket and the receiver of its bytes. The socket stays paused until `sink` is set and
+ * `socket.resume()` is called.
+ */
 export interface Reader {
   readonly socket: net.Socket
   sink: Sink | null
@@ -22,7 +26,7 @@ const onread = (reader: { sink: Sink | null }): net.OnReadOpts => ({
   callback: (length) => reader.sink?.(readBuffer.subarray(0, length)) ?? false
 })
 
-/** Begins to connect; the socket is paused and half-open. */
+/** Starts to connect. The socket is paused and may be half-open. */
 export const connect = (host: string, port: number, family: 4 | 6): Reader => {
   const target: { sink: Sink | null } = { sink: null }
   const socket = net.connect({ host, port, family, noDelay: true, allowHalfOpen: true, onread: onread(target) })
@@ -30,7 +34,10 @@ export const connect = (host: string, port: number, family: 4 | 6): Reader => {
   return bind(socket, target)
 }
 
-/** Not in the types: `handle`, and `pauseOnCreate`, which keeps a socket made from a handle from reading at once. */
+/**
+ * Socket options, with two that Node's types lack: `handle`, and `pauseOnCreate`, which keeps a
+ * socket that is made from a handle from reading at once.
+ */
 type FromHandle = net.SocketConstructorOpts & {
   readonly handle: unknown
   readonly pauseOnCreate: boolean
@@ -39,8 +46,9 @@ type FromHandle = net.SocketConstructorOpts & {
 type WithHandle = { _handle: { readonly readStart?: unknown } | null }
 
 /**
- * Gives an accepted, paused socket (`pauseOnConnect`, nothing read from it yet) a reader. Only the constructor takes `onread`,
- * so a new socket is built around the same handle; the old one stays behind, empty, for its server to count.
+ * Gives an accepted socket a reader. The socket must be paused (`pauseOnConnect`), with nothing
+ * read from it yet. Only the constructor takes `onread`, so a new socket takes over the handle; the
+ * old one stays behind without a handle, because its server counts it.
  */
 export const adopt = (accepted: net.Socket): Reader => {
   const holder = accepted as unknown as WithHandle
@@ -62,10 +70,10 @@ export const adopt = (accepted: net.Socket): Reader => {
   return bind(socket, target)
 }
 
-/** By the accepted socket, those that took over its handle. */
+/** Sockets that took over a handle, by the accepted socket. */
 const holders = new WeakMap<net.Socket, net.Socket>()
 
-/** The socket that holds the connection of an accepted one now. */
+/** The socket that now holds the connection of an accepted one. */
 export const holderOf = (accepted: net.Socket): net.Socket => holders.get(accepted) ?? accepted
 
 const bind = (socket: net.Socket, target: { sink: Sink | null }): Reader => ({

@@ -1,9 +1,15 @@
-/** Gives the memory of flows that have ended back to the system: the allocator alone would keep it for the life of the process. */
+/**
+ * Returns the memory of ended flows to the system. The allocator alone would keep it for the life
+ * of the process.
+ */
 import * as Libc from "../udp/Libc.ts"
 
-/** Flows that must have ended since the last time: fewer held too little. */
+/** Flows that must have ended since the last trim. Fewer held too little memory. */
 export const ENDED_FLOWS = 64
-/** How long no flow must have ended: memory that is wanted again at once is better kept, ms. */
+/**
+ * Time in milliseconds during which the number of flows must not have changed. Memory that is
+ * needed again soon is better kept.
+ */
 export const QUIET_MS = 5_000
 
 export class Trim {
@@ -16,7 +22,10 @@ export class Trim {
     this.#trim = trim
   }
 
-  /** To be called about once a second. `flows`: how many there are. `now`: milliseconds, monotonic. */
+  /**
+   * Trims if it is worthwhile. Call it about once a second. `flows` is the current number of flows;
+   * `now` is in milliseconds, monotonic.
+   */
   tick(flows: number, now: number): void {
     if (flows < this.#flows) this.#ended += this.#flows - flows
     if (flows !== this.#flows) this.#changedAt = now

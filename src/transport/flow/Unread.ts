@@ -1,14 +1,20 @@
 /**
- * Bytes that the sockets of a thread's flows hold because nobody reads them. Each flow may hold a quarter of what is left of a
- * common budget, so that abandoned downloads cannot take the memory of the process, and a flow that is read always goes on.
+ * Limits the bytes that the sockets of a thread's flows buffer because the applications do not read
+ * them. Each flow may buffer a quarter of what is left of a common budget. Abandoned downloads thus
+ * cannot exhaust the memory of the process, and a flow that is read always continues.
  */
 import * as Limits from "../../services/telemetry/Limits.ts"
 
-/** What all flows of a thread may hold together, beside `MIN_BYTES` for each. */
+/**
+ * Most bytes that all flows of a thread buffer together, not counting {@link MIN_BYTES} for each.
+ */
 export const BUDGET_BYTES = 64 * 1024 * 1024
-/** What one flow may hold: more would not make it faster. */
+/** Most bytes that one flow buffers. More would not make it faster. */
 export const MAX_BYTES = 1024 * 1024
-/** What one flow may always hold: a socket that is read takes this in well below a millisecond. */
+/**
+ * Bytes that one flow may always buffer. A socket that is read takes them in well below a
+ * millisecond.
+ */
 export const MIN_BYTES = 16 * 1024
 const SHARE = 4
 
@@ -20,17 +26,17 @@ export class Unread {
     this.#met = met
   }
 
-  /** Held now, by all flows. */
+  /** Bytes that all flows buffer now. */
   get bytes(): number {
     return this.#bytes
   }
 
-  /** What one more flow may hold. */
+  /** Bytes that one flow may buffer now. */
   get allowance(): number {
     return Math.max(MIN_BYTES, Math.min(MAX_BYTES, Math.floor((BUDGET_BYTES - this.#bytes) / SHARE)))
   }
 
-  /** A flow holds so many bytes more, or fewer. */
+  /** Adds `bytes` to the total; negative to subtract. */
   change(bytes: number): void {
     const wasFull = this.#isFull
     this.#bytes += bytes
@@ -42,5 +48,5 @@ export class Unread {
   }
 }
 
-/** That of this thread. */
+/** The instance that all flows of this thread share. */
 export const unread = new Unread()
