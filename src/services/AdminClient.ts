@@ -1,25 +1,31 @@
-/** Asks the admin API of a running sallyport on this machine. */
+/** Client of the admin API of a sallyport that runs on this machine. */
 import { Effect, Option, Schema } from "effect"
 import { request as httpRequest, type RequestOptions } from "node:http"
 import { AdminCode } from "./AdminError.ts"
 import type { AdminEndpoint } from "./config/Config.ts"
 import * as HostPort from "./config/HostPort.ts"
 
-/** Nobody serves the endpoint. `message` names the command that starts it. */
+/** No process serves the endpoint. `message` names the command that starts one. */
 export class NotRunning extends Schema.TaggedError<NotRunning>()("NotRunning", { message: Schema.String }) {}
 
-/** The running process, or the system, did not let us. `message` is for the operator. */
+/** The running process or the system refused the request. `message` is for the operator. */
 export class Refused extends Schema.TaggedError<Refused>()("Refused", {
   code: Schema.Union(AdminCode, Schema.Literal("no_permission", "bad_answer")),
   message: Schema.String
 }) {}
 
-/** Longer than the server gives its routes, ms: the server's own message is the better one. */
+/**
+ * How long a request may take, in milliseconds. It is longer than the server's own limit, because
+ * the server's message is more helpful.
+ */
 const TIMEOUT_MS = 35_000
-/** Largest answer taken in, bytes. */
+/** Largest answer that is accepted, in bytes. A larger one ends the request. */
 const MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
-/** The decoded JSON of the answer, or its text when it is something else. `configFile` is only for messages. */
+/**
+ * Sends a request and returns the decoded JSON of the answer, or its text if it is not JSON.
+ * `configFile` is used only in messages.
+ */
 export const request = (
   admin: AdminEndpoint,
   method: "GET" | "POST" | "PUT" | "DELETE",
@@ -77,7 +83,7 @@ const send = (
 
 const target = (admin: AdminEndpoint): RequestOptions => {
   if (admin._tag === "Unix") return { socketPath: admin.path }
-  // A server bound to every address is asked on this machine's own.
+  // If the server listens on all addresses, ask it on the loopback address.
   return { host: HostPort.isUnspecified(admin.host) ? "localhost" : admin.host, port: admin.port }
 }
 

@@ -1,7 +1,7 @@
-/** What a route of the admin API answers when it cannot do what was asked. */
+/** The error answers of the admin API. */
 import { Schema } from "effect"
 
-/** The HTTP status that each code travels as. */
+/** HTTP status for each error code. */
 export const STATUS = {
   bad_request: 400,
   forbidden: 403,
@@ -15,10 +15,11 @@ export const STATUS = {
   timed_out: 504
 } as const
 
+/** Machine-readable kind of an error. */
 export const AdminCode = Schema.Literal(...Object.keys(STATUS) as Array<keyof typeof STATUS>)
 export type AdminCode = typeof AdminCode.Type
 
-/** `message` is shown to the operator as it is. */
+/** A request that the admin API could not serve. The operator sees `message` as it is. */
 export class AdminError extends Schema.TaggedError<AdminError>()("AdminError", {
   code: AdminCode,
   message: Schema.String

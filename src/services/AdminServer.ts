@@ -1,7 +1,9 @@
 /**
- * The admin API of one process: JSON over HTTP on a unix socket that only its owner may use, or on a TCP address.
- * Over TCP, a page in a browser must not reach it: requests for another host name (DNS rebinding) or from another origin
- * are refused with 403.
+ * The admin API of one process: JSON over HTTP, on a unix socket that only its owner may use, or on
+ * a TCP address.
+ *
+ * Over TCP, a page in a browser must not reach it. Requests for another host name (DNS rebinding)
+ * or from another origin get 403.
  */
 import { Cause, Duration, Effect, Exit, FiberSet, Option, type Scope } from "effect"
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
@@ -21,42 +23,59 @@ export class Text {
   }
 }
 
-/** `body` is undefined when the request has none. */
+/** Answers a request. `body` is `undefined` if the request has none. */
 export type Handler<R = never> = (body: unknown, query: URLSearchParams) => Effect.Effect<unknown, AdminError, R>
-/** An answer that goes on: server-sent events, JSON each, until the client leaves or reads too slowly. */
+/**
+ * An answer that stays open: server-sent events, each one JSON value, until the client leaves or
+ * reads too slowly.
+ */
 export class Events {
-  /** Calls `send` for what there is and what comes; answers with how to stop that. */
+  /**
+   * Calls `send` for the existing events and for each new one. Returns a function that stops this.
+   */
   readonly subscribe: (send: (event: unknown) => void) => () => void
   constructor(subscribe: Events["subscribe"]) {
     this.subscribe = subscribe
   }
 }
 
-/** A key is a method and a path, such as `GET /v1/status`. */
+/** Handlers by method and path, such as `GET /v1/status`. */
 export type Routes<R = never> = Readonly<Record<string, Handler<R>>>
 
-/** Largest request body, bytes: a few thousand times a usual one. */
+/**
+ * Largest request body, in bytes. It is a few thousand times the usual size. A larger one gets 413.
+ */
 export const MAX_BODY_BYTES = 64 * 1024
-/** Longest time for one answer; whoever asks waits a little longer (`AdminClient`). */
+/** Longest time for one answer. The client waits slightly longer (`AdminClient`). */
 const HANDLER_TIMEOUT = Duration.seconds(30)
-/** Connections at once; more are closed unanswered. */
+/** Most connections at once. Others are closed without an answer. */
 const MAX_CONNECTIONS = 64
-/** Event streams at once, so that forgotten tabs leave room for other requests; more are refused. */
+/**
+ * Most event streams at once, so that forgotten tabs leave room for other requests. Others are
+ * refused.
+ */
 const MAX_EVENT_STREAMS = 16
-/** What may wait for a slow reader, bytes: twice what a full recorder holds. Above it the stream ends, and the reader asks anew. */
+/**
+ * Most bytes that may wait for a slow reader, twice the size of a full recorder. Above it the
+ * stream ends, and the reader connects again.
+ */
 const MAX_UNREAD_BYTES = 1024 * 1024
-/** The page loads its own files only, runs no inline script, and may not be framed. */
+/**
+ * Content security policy of the inspector's page: it loads only its own files, runs no inline
+ * script, and may not be framed.
+ */
 const CONTENT_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " +
   "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-/** How long a client may take to send its request, ms. */
+/** How long a client may take to send its request, in milliseconds. */
 const REQUEST_TIMEOUT_MS = 10_000
 
+/** An admin API that is listening. */
 export type Running = {
-  /** As asked for, with the port that the system chose where 0 was asked for. */
+  /** The configured endpoint. If port 0 was configured, it has the port that the system chose. */
   readonly endpoint: AdminEndpoint
 }
 
-/** Serves until the scope closes; then the socket is removed and open connections end. */
+/** Serves until the scope closes. Then the socket is removed and open connections end. */
 export const make = <R>(options: {
   readonly listen: AdminEndpoint
   readonly routes: Routes<R>
@@ -124,7 +143,7 @@ const refused = (
   const known = Option.filter(Cause.failureOption(cause), (error) => error instanceof AdminError)
   const error = Option.getOrElse(known, () => refuse("internal", "this request failed inside sallyport; see its log"))
   const tell = Effect.sync(() => {
-    // What is left of an oversized request is not read.
+    // The rest of an oversized request is not read.
     if (!request.complete) response.setHeader("connection", "close")
     answer(response, STATUS[error.code], { error: { code: error.code, message: error.message } })
   })
@@ -133,6 +152,7 @@ const refused = (
 
 const refuse = (code: AdminError["code"], message: string) => new AdminError({ code, message })
 
+/** Refuses a request over TCP that a page of another origin may have sent. */
 const admit = (request: IncomingMessage, endpoint: AdminEndpoint): Effect.Effect<void, AdminError> => {
   if (endpoint._tag === "Unix") return Effect.void
   const { host, origin } = request.headers
@@ -154,18 +174,27 @@ const admit = (request: IncomingMessage, endpoint: AdminEndpoint): Effect.Effect
     )
 }
 
-/** Scrapers and probes ask for these by whatever name their network has for this process. They tell counts and health. */
+/**
+ * Paths for scrapers and probes, which may use any name that their network has for this process.
+ * They show only counts and health.
+ */
 const PROBED: ReadonlySet<string> = new Set(["/metrics", "/healthz", "/readyz"])
 
-/** Whether other machines may ask by any name: where the operator lets them in at all, and only for `PROBED`. */
+/**
+ * Whether the request is allowed under any host name: only for `PROBED`, and only if the operator
+ * admits other machines at all.
+ */
 const isForProbes = ({ method, url = "/" }: IncomingMessage, { allowRemote }: TcpEndpoint): boolean =>
   allowRemote && method === "GET" && PROBED.has(url.split("?", 1)[0] ?? "")
 
 type TcpEndpoint = Extract<AdminEndpoint, { _tag: "Tcp" }>
 
-/** Anybody could have made a name point here, but not an IP address in `Host`, nor a name that the operator lists. */
+/**
+ * Whether the `Host` header names this server. Anybody can make a name point here, but an IP
+ * address in `Host` and a name that the operator lists are safe.
+ */
 const isOwn = (host: string, { allowHosts, allowRemote, host: own, port }: TcpEndpoint): boolean => {
-  // A port may be mapped on the way to a container, so a listed name counts with any port.
+  // A port may be mapped on the way to a container, so a listed name is valid with any port.
   if (allowHosts.includes(host.replace(/:\d+$/, "").toLowerCase())) return true
   const suffix = port === 80 && !/:\d+$/.test(host) ? "" : `:${port}`
   if (!host.endsWith(suffix)) return false
@@ -202,7 +231,7 @@ const readBody = (request: IncomingMessage): Effect.Effect<unknown, AdminError> 
 
 const parseBody = (body: Buffer, contentType: string): Effect.Effect<unknown, AdminError> => {
   if (body.length === 0) return Effect.succeed(undefined)
-  // A page may send any other type across origins without asking first.
+  // A page can send any other content type to another origin without a preflight request.
   if (!/^application\/json\b/i.test(contentType)) {
     return refuse("unsupported_media_type", "the body is not marked as JSON; send content-type: application/json")
   }
@@ -212,7 +241,7 @@ const parseBody = (body: Buffer, contentType: string): Effect.Effect<unknown, Ad
   })
 }
 
-/** Throws, before anything is sent, when the value cannot be written as JSON. */
+/** Sends an answer. If the value cannot be written as JSON, it throws before anything is sent. */
 const answer = (response: ServerResponse, status: number, value: unknown): void => {
   if (value instanceof Events) return stream(response, value)
   const text = value instanceof Text ? value.text : `${JSON.stringify(value ?? null, bigintAsNumber)}\n`
@@ -232,7 +261,7 @@ const HEADERS = {
   "x-content-type-options": "nosniff"
 }
 
-/** In this process, which has one admin API. */
+/** Number of open event streams in this process, which has one admin API. */
 let streams = 0
 
 const stream = (response: ServerResponse, { subscribe }: Events): void => {

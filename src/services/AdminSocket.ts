@@ -1,4 +1,7 @@
-/** The unix socket of the admin API: made with mode 0600, and taken over from a process that died. */
+/**
+ * The admin API's unix socket. It is created with mode 0600, and taken over if the process that
+ * owned it died.
+ */
 import { Effect, Schema } from "effect"
 import { chmodSync, lstatSync, mkdirSync, type Stats, unlinkSync } from "node:fs"
 import type { Server } from "node:http"
@@ -6,19 +9,22 @@ import { createConnection } from "node:net"
 import { dirname } from "node:path"
 import * as ListenCheck from "./ListenCheck.ts"
 
-/** The admin API cannot listen, so the process must not start. `message` says who is in the way and what to do. */
+/**
+ * The admin API cannot listen, so the process must not start. `message` says what is in the way and
+ * what to do.
+ */
 export class AdminListenError extends Schema.TaggedError<AdminListenError>()("AdminListenError", {
   reason: Schema.Literal("InUse", "Forbidden", "Other"),
   message: Schema.String
 }) {}
 
-/** Answers when the server accepts connections. */
+/** Listens on a unix socket. Succeeds when the server accepts connections. */
 export const listenUnix = (server: Server, path: string): Effect.Effect<void, AdminListenError> =>
   Effect.gen(function*() {
     yield* clear(path)
     yield* Effect.async<void, AdminListenError>((resume) => {
       server.once("error", (cause: NodeJS.ErrnoException) => resume(Effect.fail(fromErrno(cause, path))))
-      // The mode is set by the mask, so that there is no moment in which others may connect.
+      // The umask sets the mode, so others can never connect, not even before the `chmod` below.
       const restore = mask()
       try {
         server.listen(path, () => resume(Effect.void))
@@ -29,13 +35,17 @@ export const listenUnix = (server: Server, path: string): Effect.Effect<void, Ad
     yield* Effect.try({ try: () => chmodSync(path, 0o600), catch: (cause) => fromErrno(errno(cause), path) })
   })
 
+/** Listens on a TCP address. Succeeds when the server accepts connections. */
 export const listenTcp = (server: Server, host: string, port: number): Effect.Effect<void, AdminListenError> =>
   Effect.async((resume) => {
     server.once("error", (cause: NodeJS.ErrnoException) => resume(Effect.fail(fromErrno(cause, `${host}:${port}`))))
     server.listen({ host, port }, () => resume(Effect.void))
   })
 
-/** Removes a socket that nobody serves; fails for one that somebody does, and for anything that is no socket. */
+/**
+ * Removes a socket that no process serves. Fails if a process serves it, and if the path is not a
+ * socket.
+ */
 const clear = Effect.fnUntraced(function*(path: string) {
   const found = yield* Effect.try({
     try: () => {
@@ -56,7 +66,7 @@ const clear = Effect.fnUntraced(function*(path: string) {
   yield* Effect.try({ try: () => unlinkSame(path, found), catch: (cause) => fromErrno(errno(cause), path) })
 })
 
-/** Leaves a socket alone that another process has put there since. */
+/** Removes the socket unless another process has replaced it in the meantime. */
 const unlinkSame = (path: string, seen: Stats): void => {
   if (lstatSync(path, { throwIfNoEntry: false })?.ino === seen.ino) unlinkSync(path)
 }
@@ -70,12 +80,15 @@ const probe = (path: string): Effect.Effect<"live" | "stale" | "forbidden"> =>
     }
     socket.once("connect", () => done("live"))
     socket.once("error", ({ code }: NodeJS.ErrnoException) =>
-      // A full backlog (EAGAIN) means that somebody listens.
+      // A full backlog (EAGAIN) means that a process is listening.
       done(code === "EACCES" || code === "EPERM" ? "forbidden" : code === "EAGAIN" ? "live" : "stale"))
     return Effect.sync(() => socket.destroy())
   })
 
-/** Threads other than the main one may not change the mask; there the mode is set right after. */
+/**
+ * Sets the umask and returns a function that restores it. Only the main thread may do that; in
+ * other threads nothing happens here, and the mode is set right after.
+ */
 const mask = (): () => void => {
   try {
     const before = process.umask(0o177)

@@ -1,19 +1,20 @@
-/** The page for people at the relay's own address, `/app`; its sources are `src/app`. */
+/** The page for people at the relay's own address, under `/app`. Its sources are in `src/app`. */
 import { Effect } from "effect"
 import { promisify } from "node:util"
 import { gzip } from "node:zlib"
 import * as BuiltFile from "./BuiltFile.ts"
 
 /**
- * The page runs its own script only, and reaches the relay only. `unsafe-inline` is for the styles of pages that it shows as stills,
- * which inherit this policy, and could not reach out with them.
+ * Content security policy of the page: it runs only its own script and reaches only the relay.
+ * `unsafe-inline` is for the styles of pages that it shows as stills. Those inherit this policy,
+ * and their styles cannot reach any other host.
  */
 const CONTENT_POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src blob: data:; " +
   "font-src data:; connect-src 'self' wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 const HEADERS = {
   "cache-control": "no-cache",
-  "content-encoding": "gzip", // no browser that could run it lacks that
+  "content-encoding": "gzip", // every browser that can run the page supports it
   "content-security-policy": CONTENT_POLICY,
   "cross-origin-opener-policy": "same-origin",
   "referrer-policy": "no-referrer"
@@ -28,11 +29,19 @@ const FILES: Readonly<Record<string, { readonly contentType: string; readonly fi
 
 const pack = promisify(gzip)
 
-/** Told in the page: a browser that tried in vain would complain on its console. */
+/**
+ * Mark in the page of a relay without HTTP/3. Without it, a browser would try HTTP/3 in vain and
+ * log a console error.
+ */
 const WITHOUT_HTTP3 = "<meta name=\"http3\" content=\"no\">"
+/** Mark in the page of a relay with HTTP/3. */
 const WITH_HTTP3 = "<meta name=\"http3\" content=\"yes\">"
 
-/** What is at a path; read and compressed once, held in memory (a quarter of a megabyte). `http3`: whether this relay has it. */
+/**
+ * Loads the page's files and returns a function from a path to its content. Files are read and
+ * compressed once and stay in memory (about 250 KB). `http3` says whether this relay supports
+ * HTTP/3.
+ */
 export const load = ({ http3 }: { readonly http3: boolean }) =>
   Effect.forEach(
     Object.entries(FILES),

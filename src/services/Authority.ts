@@ -1,4 +1,7 @@
-/** The key that everybody in a network trusts: signs memberships, grants, credentials and tickets, and how a node verifies them. */
+/**
+ * The key that everybody in a network trusts. It signs memberships, grants, credentials and
+ * tickets; nodes verify them with the functions here.
+ */
 import { Context, Effect, type Either, Layer } from "effect"
 import { join } from "node:path"
 import * as Documents from "../protocol/Documents.ts"
@@ -8,32 +11,38 @@ import * as Crypto from "./Crypto.ts"
 import * as DirectoryClock from "./DirectoryClock.ts"
 import * as Keys from "./Keys.ts"
 
+/** Name of the authority's key file in a relay's state directory. */
 export const AUTHORITY_KEY_FILE = "authority.key"
 
 type GrantFields = Omit<Documents.Grant, "id" | "issuedAt" | "expiresAt">
 
+/** Signs documents with the authority's key. */
 export class Authority extends Context.Tag("sallyport/services/Authority")<Authority, {
-  /** What nodes pin. */
+  /** The public key that nodes pin. */
   readonly key: NodeKey
   readonly membership: (fields: Omit<Documents.Membership, "issuedAt">) => Effect.Effect<Signed>
   /**
-   * Lasts `MAX_GRANT_SECONDS`. Resources that no longer fit are left out from the end, so the one that was asked for goes
-   * first. Gives the id for logs and the expiry for renewal, too.
+   * Signs a grant for `MAX_GRANT_SECONDS`. Resources that do not fit into a document are dropped
+   * from the end, so the requested one must be the first. Also returns the id, for logs, and the
+   * expiry, for renewal.
    */
   readonly grant: (
     fields: GrantFields
   ) => Effect.Effect<{ readonly signed: Signed; readonly id: string; readonly expiresAt: number }>
-  /** Lasts `MAX_CREDENTIAL_SECONDS`. */
+  /** Signs a relay credential for `MAX_CREDENTIAL_SECONDS`. */
   readonly credential: (nodeKey: NodeKey) => Effect.Effect<Signed>
-  /** Lasts `MAX_TICKET_SECONDS`. */
+  /** Signs a ticket for `MAX_TICKET_SECONDS`. */
   readonly ticket: (fields: Omit<Documents.Ticket, "expiresAt">) => Effect.Effect<Signed>
 }>() {}
 
-/** A grant's id begins with its time in as many hex digits, so that of two grants the later one has the greater id. */
+/**
+ * Number of hex digits of time at the start of a grant's id. The later of two grants therefore has
+ * the greater id.
+ */
 const ID_TIME_DIGITS = 12
 
 export const make = (key: Keys.SigningKey): typeof Authority.Service => {
-  let lastGrantAt = 0 // epoch ms; moved on by one where two grants fall into one millisecond
+  let lastGrantAt = 0 // epoch ms; counted up by one if two grants fall into the same millisecond
   const sign = <K extends Documents.Kind>(kind: K, document: Documents.Documents[K]): Signed => {
     const payload = Documents.encode(kind, document)
     return { payload, signature: Crypto.sign(key.privateKey, signedBytes(kind, payload)) }
@@ -63,11 +72,16 @@ export const make = (key: Keys.SigningKey): typeof Authority.Service => {
   }
 }
 
-/** The key must be there: `RelayKeys` makes it, once. */
+/**
+ * Loads the authority's key, which `RelayKeys` has created. Fails with `missing` if there is none.
+ */
 export const layer = (options: { readonly stateDir: string }): Layer.Layer<Authority, Keys.KeyFileError> =>
   Layer.effect(Authority, Effect.map(Keys.load(join(options.stateDir, AUTHORITY_KEY_FILE)), make))
 
-/** Whether the authority signed this document, and for now. `now`: epoch seconds, by the relay's clock where it is known. */
+/**
+ * Opens a document if the authority signed it and it is valid at `now`, in epoch seconds of the
+ * directory's time where that is known.
+ */
 export const verify = <K extends Documents.Kind>(
   kind: K,
   signed: Signed,
@@ -78,7 +92,7 @@ export const verify = <K extends Documents.Kind>(
   return Documents.open(kind, signed, (message, signature) => Crypto.verify(raw, message, signature), now)
 }
 
-/** Names for a new session: public, unique, and tags that nobody can guess. */
+/** Creates the names of a new session: a public, unique id and two tags that nobody can guess. */
 export const newSession: Effect.Effect<Pick<Documents.Ticket, "session" | "clientTag" | "connectorTag">> = Effect.sync(
   () => {
     const clientTag = newTag("")
@@ -86,11 +100,16 @@ export const newSession: Effect.Effect<Pick<Documents.Ticket, "session" | "clien
   }
 )
 
+/**
+ * A random 48-bit tag that is not 0, which is reserved for the relay, and that differs from
+ * `other`.
+ */
 const newTag = (other: string): string => {
   const tag = Crypto.randomHex(6)
   return tag === other || /^0*$/.test(tag) ? newTag(other) : tag
 }
 
+/** Drops resources from the end until the grant fits into a document. */
 const fitting = (grant: Documents.Grant): Documents.Grant => {
   let resources = grant.resources
   while (resources.length > 1 && Documents.encode("grant", { ...grant, resources }).length > MAX_PAYLOAD_BYTES) {

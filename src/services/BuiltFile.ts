@@ -1,16 +1,19 @@
-/** Files for browsers that `scripts/build.mjs` has made, in `dist`. */
+/** Files for browsers, which `scripts/build.mjs` puts into `dist`. */
 import { Effect, Schema } from "effect"
 import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 
-/** The file is not there. */
+/** The file does not exist. `message` names the command that builds it. */
 export class NotBuilt extends Schema.TaggedError<NotBuilt>()("NotBuilt", { message: Schema.String }) {}
 
-/** From the bundles as from the sources: both are in a folder of the package. */
+/**
+ * Folder of the package. The result is the same from the bundles in `dist` and from the sources in
+ * `src`.
+ */
 const PACKAGE_ROOT = fileURLToPath(new URL("../", import.meta.url)).replace(/(src|dist)\/$/, "")
 
-/** `name` counts from `dist`. */
+/** Reads a built file. `name` is relative to `dist`. */
 export const read = (name: string): Effect.Effect<Buffer, NotBuilt> =>
   Effect.tryPromise({
     try: () => readFile(join(PACKAGE_ROOT, "dist", name)),

@@ -1,26 +1,36 @@
-/** Writes X.509 v3 certificates (RFC 5280) that an Ed25519 key signs (RFC 8410). Slow to load: import it when one is to be made. */
-// oxlint-disable-next-line import/no-unassigned-import -- before the library, which does not load without it
+/**
+ * Writes X.509 v3 certificates (RFC 5280) with an Ed25519 signature (RFC 8410). This module is slow
+ * to load, so import it only when a certificate is to be written.
+ */
+// oxlint-disable-next-line import/no-unassigned-import -- the library does not load without it
 import "reflect-metadata"
 import * as x509 from "@peculiar/x509"
 import { type KeyObject, webcrypto } from "node:crypto"
 import { isIP } from "node:net"
 
+/** The content of a certificate. */
 export interface Parts {
-  /** Private, Ed25519. */
+  /** The private Ed25519 key that signs. */
   readonly signer: KeyObject
   readonly publicKey: KeyObject
-  /** 1 to 20 bytes; its first two bits are set to 01. */
+  /** Serial number, 1 to 20 bytes. Its first two bits are set to 01. */
   readonly serial: Uint8Array
-  /** Common names. */
+  /** Common name of the issuer. */
   readonly issuer: string
+  /** Common name of the subject. */
   readonly subject: string
-  /** Cut to whole seconds. */
+  /** First valid moment, cut to whole seconds. */
   readonly notBefore: Date
+  /** Last valid moment, cut to whole seconds. */
   readonly notAfter: Date
-  /** The one name or IP literal that a TLS server shows this certificate for; null: it is for no server. */
+  /**
+   * The one name or IP literal that a TLS server uses this certificate for. `null` if it is not for
+   * servers.
+   */
   readonly serverFor: string | null
 }
 
+/** One certificate in both encodings. */
 export interface Certificate {
   readonly der: Uint8Array
   readonly pem: string
@@ -28,7 +38,10 @@ export interface Certificate {
 
 const ED25519 = { name: "Ed25519" }
 
-/** Gives the same bytes for the same parts. Rejects only for a signer that is no private Ed25519 key. */
+/**
+ * Writes a certificate. The same parts give the same bytes. Rejects only if the signer is not a
+ * private Ed25519 key.
+ */
 export const write = async (parts: Parts): Promise<Certificate> => {
   const pkcs8 = parts.signer.export({ format: "der", type: "pkcs8" })
   const certificate = await x509.X509CertificateGenerator.create({
@@ -54,10 +67,10 @@ const forServer = (host: string): Array<x509.Extension> => [
   new x509.SubjectAlternativeNameExtension([{ type: isIP(host) === 0 ? "dns" : "ip", value: host }])
 ]
 
-/** As structure, not as text: a name needs no escapes then. */
+/** Builds a name as a structure instead of text, so that nothing needs escaping. */
 const commonName = (text: string): x509.JsonName => [{ CN: [text] }]
 
-/** A serial number is positive (RFC 5280, section 4.1.2.2), and of the same length each time. */
+/** Makes the serial number positive (RFC 5280, section 4.1.2.2) and its encoded length constant. */
 const positive = (serial: Uint8Array): Buffer => {
   const bytes = Buffer.from(serial)
   bytes[0] = ((bytes[0] ?? 0) & 0x7f) | 0x40

@@ -1,4 +1,7 @@
-/** Signatures, hashes and chance, over `node:crypto`. Plain functions for hot paths; the service is for what tests must control. */
+/**
+ * Signatures, hashes and random bytes, based on `node:crypto`. Hot paths use the plain functions;
+ * the service is for randomness that tests must control.
+ */
 import { Context, Effect, Layer } from "effect"
 import { Buffer } from "node:buffer"
 import {
@@ -13,27 +16,31 @@ import {
   verify as nodeVerify
 } from "node:crypto"
 
-/** SubjectPublicKeyInfo of an Ed25519 key, up to the key itself (RFC 8410, section 4). */
+/** SubjectPublicKeyInfo of an Ed25519 key, without the key at its end (RFC 8410, section 4). */
 const SPKI_HEAD = Buffer.from("302a300506032b6570032100", "hex")
 const PUBLIC_KEY_BYTES = 32
 
-/** DER of a raw Ed25519 public key. */
+/** DER (SubjectPublicKeyInfo) of a raw Ed25519 public key. */
 export const spkiOf = (publicKey: Uint8Array): Buffer => Buffer.concat([SPKI_HEAD, publicKey])
 
-/** The 32 raw bytes; null when the key is of another kind. */
+/**
+ * Returns the 32 raw bytes of an Ed25519 public key, or of a private key's public half. `null` for
+ * another kind of key.
+ */
 export const rawPublicKey = (key: KeyObject): Uint8Array | null => {
   if (key.asymmetricKeyType !== "ed25519") return null
   const spki = (key.type === "private" ? createPublicKey(key) : key).export({ format: "der", type: "spki" })
   return Uint8Array.from(spki.subarray(SPKI_HEAD.length))
 }
 
-/** Ed25519 (RFC 8032); the private key is one. */
+/** Signs with Ed25519 (RFC 8032). `privateKey` must be an Ed25519 key. */
 export const sign = (privateKey: KeyObject, message: Uint8Array): Uint8Array =>
   Uint8Array.from(nodeSign(null, message, privateKey))
 
 /**
- * Points of small order, low byte first, without the sign bit: under such a key anybody can sign anything, and OpenSSL lets
- * them pass. The same list as libsodium's `ge25519_has_small_order`.
+ * Points of small order, low byte first, without the sign bit. Under such a key anybody can sign
+ * anything, and OpenSSL accepts them. The list is the same as in libsodium's
+ * `ge25519_has_small_order`.
  */
 const SMALL_ORDER = new Set([
   "00".repeat(32),
@@ -51,7 +58,10 @@ const hasSmallOrder = (publicKey: Uint8Array): boolean => {
   return SMALL_ORDER.has(bytes.toString("hex"))
 }
 
-/** False for a wrong signature and for a key that is none or proves nothing; never throws. */
+/**
+ * Verifies an Ed25519 signature. Returns `false` if the signature is wrong, and if the key is
+ * malformed or has small order. Never throws.
+ */
 export const verify = (publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array): boolean => {
   if (publicKey.length !== PUBLIC_KEY_BYTES || signature.length !== 64 || hasSmallOrder(publicKey)) return false
   try {
@@ -74,14 +84,16 @@ export const sha256 = (...parts: ReadonlyArray<Uint8Array | string>): Uint8Array
 export const hmacSha256 = (key: Uint8Array, message: Uint8Array): Uint8Array =>
   Uint8Array.from(createHmac("sha256", key).update(message).digest())
 
-/** For STUN's MESSAGE-INTEGRITY, which names it; not for anything of ours. */
+/** HMAC-SHA1 for STUN's MESSAGE-INTEGRITY, which requires it. Not for our own protocols. */
 export const hmacSha1 = (key: Uint8Array, message: Uint8Array): Uint8Array =>
   Uint8Array.from(createHmac("sha1", key).update(message).digest())
 
-/** For the key of STUN's long-term credentials, which names it; not for anything of ours. */
+/**
+ * MD5 for the key of STUN's long-term credentials, which requires it. Not for our own protocols.
+ */
 export const md5 = (text: string): Uint8Array => Uint8Array.from(createHash("md5").update(text).digest())
 
-/** RFC 5869. `length` is at most 8160 bytes. */
+/** HKDF-SHA256 (RFC 5869). `length` is at most 8160 bytes. */
 export const hkdfSha256 = (
   secret: Uint8Array,
   salt: Uint8Array,
@@ -89,13 +101,14 @@ export const hkdfSha256 = (
   length: number
 ): Uint8Array => new Uint8Array(hkdfSync("sha256", secret, salt, info, length))
 
-/** In constant time for equal lengths. */
+/** Compares two byte strings, in constant time if their lengths are equal. */
 export const equal = (left: Uint8Array, right: Uint8Array): boolean =>
   left.length === right.length && timingSafeEqual(left, right)
 
+/** Random bytes as a service, so that tests can control them. */
 export class Crypto extends Context.Tag("sallyport/services/Crypto")<Crypto, {
   readonly randomBytes: (length: number) => Effect.Effect<Uint8Array>
-  /** Lower case, two digits a byte. */
+  /** Lower case, two digits per byte. */
   readonly randomHex: (bytes: number) => Effect.Effect<string>
 }>() {}
 

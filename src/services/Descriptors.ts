@@ -1,39 +1,56 @@
 /**
- * How many descriptors (open files and sockets) this process has and may have. Whoever takes descriptors on behalf of others
- * (accepted connections, dials, TURN allocations) asks `hasRoom` first. The last ones are kept for the process itself: a thread
- * that cannot open a file, a socket or its database ends.
+ * Counts the descriptors (open files and sockets) of this process.
+ *
+ * Code that takes descriptors on behalf of others (accepted connections, dials, TURN allocations)
+ * asks `hasRoom` first. The last ones are kept for the process itself, because a thread that cannot
+ * open a file, a socket or its database ends.
  */
 import { readdirSync, readFileSync, statSync } from "node:fs"
 
+/** How many descriptors are open and allowed. */
 export interface Use {
   readonly open: number
-  /** The soft limit, which Node raises to the hard one when it starts. `Infinity` if there is none or it cannot be read. */
+  /**
+   * The soft limit, which Node raises to the hard one when it starts. `Infinity` if there is none
+   * or it cannot be read.
+   */
   readonly limit: number
 }
 
 /**
- * Descriptors kept for the process itself. A thread that starts takes about 15, the directory 3, `netcheck` and each change of
- * network a few; the rest is for the admin API and for reading files.
+ * Number of descriptors that are kept for the process itself. Starting a thread takes about 15, the
+ * directory 3, and `netcheck` and each network change a few. The rest is for the admin API and for
+ * reading files.
  */
 const RESERVE = 64
-/** Of a small limit a quarter is kept. */
+/** Divisor of a small limit: at most this fraction of it, a quarter, is kept. */
 const RESERVE_SHARE = 4
-/** How long a count that had to list a folder is good for, ms. Descriptors taken since are added to it. */
+/**
+ * How long a count that came from listing a folder is used, in milliseconds. Descriptors requested
+ * since then are added to it.
+ */
 const LISTING_MS = 1000
 const FOLDERS = { linux: "/proc/self/fd", darwin: "/dev/fd" } as const
 
-/** Whether `more` descriptors may be taken for somebody else. The caller takes them at once, or not at all. */
+/**
+ * Whether `more` descriptors may be taken on behalf of others. The caller must take them at once,
+ * or not at all.
+ */
 export const hasRoom = (more = 1): boolean => room() >= more
 
-/** How many descriptors may be taken for others. 0 if only the reserve is left. */
+/** Returns how many descriptors may be taken on behalf of others. 0 if only the reserve is left. */
 export const room = (): number => {
   const { limit, open } = read()
   return Math.max(0, limit - reserveOf(limit) - open)
 }
 
+/** Returns how many descriptors are kept for the process itself under this limit. */
 export const reserveOf = (limit: number): number => Math.min(RESERVE, Math.ceil(limit / RESERVE_SHARE))
 
-/** Exact on Linux 6.2 and newer. Elsewhere up to a second old, and then too high rather than too low. */
+/**
+ * Counts the open descriptors. The count is exact on Linux 6.2 and newer. Elsewhere it may be one
+ * second old, and then it is too high rather than too low.
+ */
 export const read = (): Use => ({ open: countOpen(), limit: limit ??= readLimit() })
 
 let limit: number | null = null
@@ -42,7 +59,8 @@ let listed = { at: -Infinity, open: 0, asked: 0 }
 const countOpen = (): number => {
   const folder = FOLDERS[process.platform as keyof typeof FOLDERS]
   if (folder === undefined) return 0
-  // Since Linux 6.2 the size of this folder is the number of descriptors; before, and elsewhere, it says nothing.
+  // Since Linux 6.2 the size of this folder is the number of descriptors. Elsewhere the size means
+  // nothing.
   const size = process.platform === "linux" ? sizeOf(folder) : 0
   if (size > 0) return size
   listed.asked += 1
@@ -59,10 +77,12 @@ const sizeOf = (folder: string): number => {
   }
 }
 
-/** `Infinity` if no descriptor is left to list the folder with. */
+/**
+ * Counts a folder's entries. Returns `Infinity` if no descriptor is left to list the folder with.
+ */
 const list = (folder: string): number => {
   try {
-    return readdirSync(folder).length - 1 // the listing's own
+    return readdirSync(folder).length - 1 // without the descriptor of this listing
   } catch {
     return Infinity
   }

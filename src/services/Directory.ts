@@ -1,6 +1,7 @@
 /**
- * Who is in the network and who may reach what: nodes, enrolment tokens, resources, access rules and an audit log. Every read
- * sees what other processes wrote before it; `changesSince` tells a running relay that there is something to see.
+ * The directory: nodes, enrolment tokens, resources, access rules and an audit log. Every read sees
+ * what other processes wrote before it. `changesSince` tells a running relay that something
+ * changed.
  */
 import { Context, Effect, Layer, Option } from "effect"
 import { join } from "node:path"
@@ -42,49 +43,70 @@ export {
 
 type Asked<A, E = never> = Effect.Effect<A, E | DirectoryDb.DirectoryError>
 
+/**
+ * The directory of one relay. Every operation fails with `DirectoryError` if the database cannot be
+ * used.
+ */
 export class Directory extends Context.Tag("sallyport/services/Directory")<Directory, {
-  /** The secret exists only in the answer; the database keeps its hash. */
+  /**
+   * Creates an enrolment token. The secret exists only in the result; the database keeps its hash.
+   */
   readonly createToken: (
     token: DirectoryNodes.NewToken
   ) => Asked<DirectoryNodes.CreatedToken, DirectoryNodes.NameTaken>
-  /** Once for each token; the key that used it may ask again, and gets the same answer. */
+  /**
+   * Enrols a node. A token works once, but the key that used it may repeat the request and gets the
+   * same answer.
+   */
   readonly enrol: (
     request: DirectoryNodes.EnrolRequest
   ) => Asked<Omit<Membership, "issuedAt">, DirectoryNodes.EnrolError>
-  /** None: never enrolled, or removed. */
+  /** Finds a node. `None` if it never enrolled or was removed. */
   readonly findNode: (key: NodeKey) => Asked<Option.Option<DirectoryNodes.NodeRecord>>
   readonly listNodes: Asked<ReadonlyArray<DirectoryNodes.NodeRecord>>
-  /** Of one network, by name. */
+  /** Lists the connectors of one network, by name. */
   readonly connectorsOf: (network: string) => Asked<ReadonlyArray<DirectoryNodes.NodeRecord>>
-  /** Relays that have joined and have said where they are, by name. */
+  /** Lists the relays that have joined and reported their addresses, by name. */
   readonly relays: Asked<ReadonlyArray<RelayPoint>>
-  /** Where a relay is reached from now on. Answers whether it is news. */
+  /** Stores the addresses at which a relay is reached from now on. Returns whether they changed. */
   readonly placeRelay: (key: NodeKey, point: RelayPoint) => Asked<boolean>
-  /** For good: its key stays refused, its name is free. None: there was no such node. */
+  /**
+   * Removes a node permanently: its key stays refused, but its name is free. Returns `None` if no
+   * node has this name.
+   */
   readonly removeNode: (name: string) => Asked<Option.Option<DirectoryNodes.NodeRecord>>
-  /** Nodes that were removed since then (epoch seconds), the newest first, at most 10,000. */
+  /** Lists nodes that were removed since then (epoch seconds), newest first, at most 10,000. */
   readonly removedSince: (at: number) => Asked<ReadonlyArray<DirectoryNodes.RemovedNode>>
-  /** The configuration is the truth: what it does not say is gone. Answers whether anything differed. */
+  /**
+   * Replaces all resources and access rules by those of the configuration. Returns whether anything
+   * differed.
+   */
   readonly replacePolicy: (policy: DirectoryPolicy.Policy) => Asked<boolean>
   readonly resources: Asked<ReadonlyArray<Resource>>
-  /** Whether this client may dial this; recorded in the audit log. */
+  /**
+   * Decides whether this client may dial this target, and records the decision in the audit log.
+   */
   readonly authorize: (
     request: DirectoryPolicy.DialRequest
   ) => Asked<DirectoryPolicy.Authorized, DirectoryPolicy.DialError>
-  /** What a grant to a connector of this network says; null: of all networks. Empty for a key that is no client. */
+  /**
+   * Lists the resources that this client may reach in this network, or in all networks if `network`
+   * is `null`. A grant to a connector of the network contains them. Empty if the key is no client.
+   */
   readonly allResourcesFor: (clientKey: NodeKey, network: string | null) => Asked<ReadonlyArray<Resource>>
-  /** Id of the last change (of nodes, tokens or policy); 0 before the first. */
+  /** Id of the last change of nodes, tokens or policy. 0 before the first. */
   readonly latestAuditId: Asked<number>
-  /** Changes after this id, oldest first, at most 1,000: ask again from the last one. */
+  /** Lists changes after this id, oldest first, at most 1,000. Ask again from the last id. */
   readonly changesSince: (auditId: number) => Asked<ReadonlyArray<DirectoryAudit.Entry>>
-  /** The latest time that was kept, epoch milliseconds; 0 if none was. */
+  /** Latest time that was stored, in epoch milliseconds. 0 if none was. */
   readonly latestTime: Asked<number>
-  /** Keeps this time unless a later one is kept. */
+  /** Stores this time unless a later one is stored. */
   readonly keepTime: (ms: number) => Asked<void>
-  /** Changes and dials, newest first. */
+  /** Lists changes and dials, newest first. */
   readonly auditLog: (limit: number) => Asked<ReadonlyArray<DirectoryAudit.Entry>>
 }>() {}
 
+/** Name of the database file in a relay's state directory. */
 export const DIRECTORY_FILE = "directory.db"
 
 const make = Effect.fnUntraced(function*(stateDir: string) {
@@ -97,7 +119,8 @@ const make = Effect.fnUntraced(function*(stateDir: string) {
       return { client, decision: DirectoryPolicy.decide(yield* policy(sql), client, request) }
     }))
     const entry = DirectoryPolicy.entryOf(request, client, decision)
-    // A dial that cannot be recorded goes on: a full disk must not cut everybody off.
+    // A dial proceeds even if it cannot be recorded, so that a full disk does not cut off every
+    // client.
     yield* Effect.catchTag(
       write((sql) => DirectoryAudit.append(sql, entry)),
       "DirectoryError",
@@ -134,7 +157,10 @@ const make = Effect.fnUntraced(function*(stateDir: string) {
   })
 })
 
-/** Opens `directory.db`, making it and its tables where they are missing. Two processes may have it open. */
+/**
+ * Opens `directory.db`, and creates it and its tables if they are missing. Two processes may have
+ * it open.
+ */
 export const layer = (
   options: { readonly stateDir: string }
 ): Layer.Layer<Directory, DirectoryDb.DirectoryError> => Layer.scoped(Directory, make(options.stateDir))

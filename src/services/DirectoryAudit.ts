@@ -1,9 +1,15 @@
-/** The audit log: what happened to nodes, tokens and rules, and who was let through. Bounded; ids only ever grow. */
+/**
+ * The audit log: changes to nodes, tokens and rules, and every decision about a dial. Its length is
+ * bounded, and ids only grow.
+ */
 import type { SqlClient } from "@effect/sql"
 import { Effect } from "effect"
 import * as DirectoryTimes from "./DirectoryTimes.ts"
 
-/** What administrators do and what enrols; rare, and told to a running relay. */
+/**
+ * Events caused by administrators and enrolments. They are rare, and a running relay reads them to
+ * notice changes.
+ */
 const CHANGES = [
   "token_created",
   "enrolled",
@@ -12,11 +18,15 @@ const CHANGES = [
   "relay_placed",
   "policy_replaced"
 ] as const
-/** What clients ask for; a hostile one can write many of these, which must not push out the others. */
+/**
+ * Events caused by clients. A hostile client can write many, so they are counted apart and cannot
+ * push out the others.
+ */
 const DIALS = ["dial_allowed", "dial_denied"] as const
 
 export type Kind = typeof CHANGES[number] | typeof DIALS[number]
 
+/** One row of the audit log. */
 export interface Entry {
   readonly id: number
   /** Epoch seconds. */
@@ -27,13 +37,14 @@ export interface Entry {
   readonly detail: { readonly [field: string]: string | number | null }
 }
 
-/** Kept of each of the two groups, rows. */
+/** Number of rows that are kept for each of the two groups. Older rows are deleted. */
 const MAX_ROWS = 100_000
+/** Number of rows between two prunings. */
 const PRUNE_EVERY = 500
-/** Longest answer of `since`, rows. */
+/** Longest result of `since`, in rows. */
 const MAX_ANSWER = 1000
 
-/** Inside a transaction of the caller's. */
+/** Adds a row. The caller must be inside a transaction. */
 export const append = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, entry: Omit<Entry, "id" | "at">) {
   const { detail, kind, nodeKey, nodeName } = entry
   const at = yield* DirectoryTimes.nowSeconds(sql)
@@ -42,7 +53,7 @@ export const append = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, entr
   if (row !== undefined && row.id % PRUNE_EVERY === 0) yield* prune(sql, MAX_ROWS)
 })
 
-/** Keeps the last `maxRows` of each group. */
+/** Deletes all but the last `maxRows` rows of each group. */
 export const prune = (sql: SqlClient.SqlClient, maxRows: number) =>
   Effect.forEach([CHANGES, DIALS], (kinds) =>
     sql`DELETE FROM audit WHERE kind IN ${sql.in(kinds)} AND id <= (
@@ -50,7 +61,10 @@ export const prune = (sql: SqlClient.SqlClient, maxRows: number) =>
     discard: true
   })
 
-/** Changes only, oldest first, at most 1,000: ask again from the last id. */
+/**
+ * Returns changes after this id, without dials, oldest first. A result holds at most 1,000; ask
+ * again from its last id.
+ */
 export const since = (sql: SqlClient.SqlClient, id: number) =>
   Effect.map(
     sql<Row>`SELECT id, at, kind, node_name, node_key, detail FROM audit
@@ -58,21 +72,21 @@ export const since = (sql: SqlClient.SqlClient, id: number) =>
     (rows) => rows.map(fromRow)
   )
 
-/** Everything, newest first. */
+/** Returns the last rows of both groups, newest first. */
 export const latest = (sql: SqlClient.SqlClient, limit: number) =>
   Effect.map(
     sql<Row>`SELECT id, at, kind, node_name, node_key, detail FROM audit ORDER BY id DESC LIMIT ${limit}`,
     (rows) => rows.map(fromRow)
   )
 
-/** Of the last change; 0 before the first. */
+/** Id of the last change, dials not counted. 0 if there is none. */
 export const latestId = (sql: SqlClient.SqlClient) =>
   Effect.map(
     sql<{ id: number | null }>`SELECT max(id) AS id FROM audit WHERE kind IN ${sql.in(CHANGES)}`,
     ([row]) => row?.id ?? 0
   )
 
-/** Of the change that wrote the present policy; 0 when none is known. */
+/** Id of the change that wrote the current policy. 0 if none is known. */
 export const policyId = (sql: SqlClient.SqlClient) =>
   Effect.map(
     sql<{ id: number | null }>`SELECT max(id) AS id FROM audit WHERE kind = 'policy_replaced'`,

@@ -1,22 +1,28 @@
 /**
- * The directory's time, by which everything that the authority signs is dated and judged. It is taken from this machine's clock
- * when the relay starts, and counts on by the machine's uptime: a clock that is set while the relay runs ends nothing and
- * revives nothing. The directory keeps the latest time that was seen, so a relay that starts with a clock set back goes on
- * from there.
+ * The directory's time. Everything that the authority signs is dated and judged by it.
+ *
+ * The relay takes it from the machine's clock when it starts, and then advances it by the machine's
+ * uptime. Setting the clock while the relay runs therefore neither expires nor revives anything.
+ * The directory stores the latest time, so a relay that starts with a clock that was set back
+ * continues from there.
  */
 import { Clock, Context, Effect } from "effect"
 import { HostClock } from "./HostClock.ts"
 
-/** Where nothing else is provided, as in commands and tests, it is the clock of this machine. */
+/**
+ * The source of the directory's time. The default, used in commands and tests, is the clock of this
+ * machine.
+ */
 export class DirectoryClock extends Context.Reference<DirectoryClock>()("sallyport/services/DirectoryClock", {
   defaultValue: (): { readonly nowMs: Effect.Effect<number> } => ({ nowMs: Clock.currentTimeMillis })
 }) {}
 
-/** Epoch milliseconds. */
+/** The directory's time in epoch milliseconds. */
 export const nowMs: Effect.Effect<number> = Effect.flatMap(DirectoryClock, (clock) => clock.nowMs)
-/** Epoch seconds. */
+/** The directory's time in epoch seconds. */
 export const nowSeconds: Effect.Effect<number> = Effect.map(nowMs, (ms) => Math.floor(ms / 1000))
 
+/** A running directory clock. */
 export interface Running {
   /** How far this clock is ahead of `HostClock`, milliseconds. */
   readonly offsetMs: number
@@ -25,7 +31,10 @@ export interface Running {
   readonly clockAheadMs: Effect.Effect<number>
 }
 
-/** `latestMs`: what the directory remembers; 0 if nothing. */
+/**
+ * Starts the clock. `latestMs` is the latest time that the directory has stored, or 0 if there is
+ * none.
+ */
 export const start = Effect.fnUntraced(function*(latestMs: number) {
   const host = yield* HostClock
   const offsetMs = Math.max(yield* Clock.currentTimeMillis, latestMs) - host.now()

@@ -1,10 +1,13 @@
 /**
- * A libSQL connection to `directory.db`. Other processes may use the file too (the command line beside a running relay): readers
- * never wait, and writers wait for one another.
+ * A libSQL connection to `directory.db`. Other processes may use the file too, such as the command
+ * line beside a running relay. Readers never wait, and writers wait for each other.
  *
- * Transactions are plain statements here, not the client's own: those go on to a new connection after each (losing the pragmas
- * and leaking the old one), stay locked for ever when BEGIN fails, and die when COMMIT does. And a connection is given up once
- * SQLite was busy: the binding never resets the statement that failed, and no later transaction could be committed.
+ * Transactions are plain statements here, not the client's own. The client opens a new connection
+ * after each transaction (it loses the pragmas and leaks the old connection), stays locked
+ * permanently if BEGIN fails, and dies if COMMIT fails.
+ *
+ * A connection is closed after SQLite was busy, because the binding never resets the failed
+ * statement, and no later transaction could be committed.
  */
 import { Reactivity } from "@effect/experimental"
 import { SqlClient, SqlError } from "@effect/sql"
@@ -16,36 +19,45 @@ import { pathToFileURL } from "node:url"
 import * as DirectoryMigrations from "./DirectoryMigrations.ts"
 import * as StateFile from "./StateFile.ts"
 
-/** The database cannot be used; `message` says what to check. `busy` may pass by itself. */
+/** The database cannot be used. `message` says what to check. `busy` may pass by itself. */
 export class DirectoryError extends Schema.TaggedError<DirectoryError>()("DirectoryError", {
   reason: Schema.Literal("busy", "full", "damaged", "unusable"),
   message: Schema.String
 }) {}
 
+/** Access to the database. One caller at a time runs its `body`; the others wait. */
 export interface DirectoryDb {
-  /** May be run again when another process was in the way. */
+  /** Runs `body`. It may run more than once, if another process had locked the database. */
   readonly read: <A, E>(body: Body<A, E>) => Effect.Effect<A, Failed<E>>
-  /** The same, and all or nothing: a failure undoes everything. */
+  /** Runs `body` in a transaction, which a failure rolls back. It may run more than once, too. */
   readonly write: <A, E>(body: Body<A, E>) => Effect.Effect<A, Failed<E>>
 }
 type Body<A, E> = (sql: SqlClient.SqlClient) => Effect.Effect<A, E | SqlError.SqlError>
 type Failed<E> = Exclude<E, SqlError.SqlError> | DirectoryError
 
-/** How long SQLite waits for another process, ms. It blocks the thread meanwhile; usually it is a few. */
+/**
+ * How long SQLite waits for another process, in milliseconds. It blocks the thread meanwhile,
+ * usually for only a few.
+ */
 const BLOCK_MS = 1000
-/** Then others get their turn, and it is tried again on a new connection. */
+/**
+ * Delay before a busy database is tried again on a new connection. Meanwhile other callers in this
+ * thread get their turn.
+ */
 const RETRY_AFTER = "25 millis"
+/** Most retries before the caller gets `busy`. */
 const MAX_RETRIES = 4
 
 /**
- * One user at a time in this thread, of all connections: SQLite would block the thread while it waits for a transaction that
- * only this thread can end.
+ * Lock for all connections of this thread. Without it, SQLite would block the thread while it waits
+ * for a transaction that only this thread can end.
  */
 const turn = Effect.unsafeMakeSemaphore(1)
 
+/** Opens the database until the scope closes, and creates it if there is none. */
 export const make = Effect.fnUntraced(function*(path: string) {
   yield* turn.withPermits(1)(createFile(path))
-  let connection: Connection | null = null // touched by whose turn it is
+  let connection: Connection | null = null // only the holder of `turn` touches it
   const giveUp = Effect.suspend(() => {
     const old = connection
     connection = null
@@ -76,17 +88,18 @@ const connect = (path: string): Effect.Effect<Connection, SqlError.SqlError> =>
     const scope = yield* Scope.make()
     const opening = Effect.gen(function*() {
       const sql = yield* open(path)
-      yield* sql.unsafe("PRAGMA synchronous = NORMAL") // in WAL mode a power failure may undo the last writes, never damage
+      // in WAL mode a power failure may undo the last writes but damages nothing
+      yield* sql.unsafe("PRAGMA synchronous = NORMAL")
       yield* migrate(sql)
       return { sql, scope }
     })
     return yield* Effect.onError(Scope.extend(opening, scope), () => Scope.close(scope, Exit.void))
   }))
 
-/** A client whose transactions stay on its one connection. */
+/** Opens a client whose transactions stay on its one connection. */
 const open = Effect.fnUntraced(function*(path: string) {
   const client = yield* LibsqlClient.make({ url: pathToFileURL(path).href }).pipe(
-    // The constructor opens the file, and throws when that fails.
+    // The constructor opens the file and throws if that fails.
     Effect.catchAllDefect((cause) => new SqlError.SqlError({ cause, message: "cannot open the database" })),
     Effect.provide(Reactivity.layer)
   )
@@ -99,19 +112,23 @@ const transactionOn = (sql: SqlClient.SqlClient) => <R, E, A>(body: Effect.Effec
   Effect.uninterruptible(Effect.gen(function*() {
     yield* sql.unsafe("BEGIN IMMEDIATE")
     const exit = yield* Effect.exit(Effect.zipLeft(body, sql.unsafe("COMMIT")))
-    if (Exit.isFailure(exit)) yield* Effect.ignore(sql.unsafe("ROLLBACK")) // fails when SQLite rolled back by itself
+    // fails if SQLite has rolled back by itself
+    if (Exit.isFailure(exit)) yield* Effect.ignore(sql.unsafe("ROLLBACK"))
     return yield* exit
   }))
 
 const migrate = (sql: SqlClient.SqlClient) =>
   DirectoryMigrations.run.pipe(
     Effect.provideService(SqlClient.SqlClient, sql),
-    Effect.catchTag("MigrationError", Effect.die) // the steps are ours
+    Effect.catchTag("MigrationError", Effect.die) // the migrations are our own code
   )
 
 /**
- * Makes the file beside its place and puts it there whole, in WAL mode and private: SQLite cannot switch the mode while others
- * open the file, and gives its other files (`-wal`, `-shm`) the mode of this one. A copy goes to the place, since SQLite knows
+ * Creates the database in a temporary file, and copies it into place complete, in WAL mode and with
+ * mode 0600.
+ *
+ * SQLite cannot switch the journal mode while others open the file, and it gives its other files
+ * (`-wal`, `-shm`) the mode of this one. The file is copied, not renamed, because SQLite identifies
  * files by their inode.
  */
 const createFile = Effect.fnUntraced(function*(path: string) {
@@ -131,7 +148,10 @@ const createFile = Effect.fnUntraced(function*(path: string) {
   yield* unusable(StateFile.create(path, made))
 })
 
-/** Takes away the rights that a volume's `fsGroup` or a restored backup gave to others. Leaves the modes if it may not set them. */
+/**
+ * Removes the rights that a volume's `fsGroup` or a restored backup gave to others. Does nothing if
+ * this user may not set modes.
+ */
 const closeToOthers = (path: string) =>
   Effect.forEach(["", "-wal", "-shm"], (end) => Effect.ignore(Effect.tryPromise(() => chmod(path + end, 0o600))), {
     discard: true

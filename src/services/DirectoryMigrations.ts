@@ -1,16 +1,21 @@
-/** The tables of the directory, as steps that each database takes once. A step that has been released is never changed. */
+/**
+ * The tables of the directory, as migrations that each database runs once. A released migration is
+ * never changed.
+ */
 import { SqlClient } from "@effect/sql"
 import { LibsqlMigrator } from "@effect/sql-libsql"
 import { Effect } from "effect"
 
-/** Times are epoch seconds; keys are base64url; ports and audit details are JSON. */
+/**
+ * First tables. Times are epoch seconds, keys are base64url, and ports and audit details are JSON.
+ */
 const tables = Effect.gen(function*() {
   const sql = yield* SqlClient.SqlClient
   yield* sql`CREATE TABLE nodes (
     key TEXT PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, network TEXT,
     created_at INTEGER NOT NULL, removed_at INTEGER
   ) STRICT`
-  // A removed node keeps its row, so that its key stays refused; its name is free again.
+  // A removed node keeps its row, so that its key stays refused. Its name is free again.
   yield* sql`CREATE UNIQUE INDEX nodes_by_name ON nodes (name) WHERE removed_at IS NULL`
   yield* sql`CREATE TABLE tokens (
     id TEXT PRIMARY KEY, secret_sha256 TEXT NOT NULL, role TEXT NOT NULL, name TEXT NOT NULL, network TEXT,
@@ -21,7 +26,7 @@ const tables = Effect.gen(function*() {
     tcp TEXT NOT NULL, udp TEXT NOT NULL, allow_loopback INTEGER NOT NULL
   ) STRICT`
   yield* sql`CREATE TABLE access (client TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY (client, resource)) STRICT`
-  // AUTOINCREMENT: an id is never given twice, also after pruning.
+  // With AUTOINCREMENT an id is never used twice, even after pruning.
   yield* sql`CREATE TABLE audit (
     id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, kind TEXT NOT NULL,
     node_name TEXT, node_key TEXT, detail TEXT NOT NULL
@@ -29,19 +34,22 @@ const tables = Effect.gen(function*() {
   yield* sql`CREATE INDEX audit_by_kind ON audit (kind, id)`
 })
 
-/** Where relays that have joined are reached; their names and roles are in `nodes`. Addresses are JSON. */
+/** Addresses of the relays that have joined, as JSON. Their names and roles are in `nodes`. */
 const relays = Effect.flatMap(
   SqlClient.SqlClient,
   (sql) => sql`CREATE TABLE relays (key TEXT PRIMARY KEY, addresses TEXT NOT NULL, port INTEGER NOT NULL) STRICT`
 )
 
-/** One row: the latest time that the directory has seen, epoch milliseconds. */
+/** One row: the latest time that the directory has seen, in epoch milliseconds. */
 const clock = Effect.flatMap(
   SqlClient.SqlClient,
   (sql) => sql`CREATE TABLE clock (id INTEGER PRIMARY KEY CHECK (id = 1), latest_ms INTEGER NOT NULL) STRICT`
 )
 
-/** Two processes may run it at once: the second waits, and finds nothing left to do. */
+/**
+ * Runs the missing migrations. If two processes do so at once, the second one waits and finds
+ * nothing to do.
+ */
 export const run = LibsqlMigrator.run({
   loader: LibsqlMigrator.fromRecord({ "1_tables": tables, "2_relays": relays, "3_clock": clock }),
   table: "migrations"

@@ -1,4 +1,7 @@
-/** Nodes and the tokens by which they come in. Functions on an open database; `Directory` runs them in transactions. */
+/**
+ * Nodes, and the tokens with which they enrol. These are functions on an open database; `Directory`
+ * runs them in transactions.
+ */
 import type { SqlClient } from "@effect/sql"
 import { Duration, Effect, Either, Encoding, Option, Redacted, Schema } from "effect"
 import { Buffer } from "node:buffer"
@@ -9,16 +12,18 @@ import * as Crypto from "./Crypto.ts"
 import * as DirectoryAudit from "./DirectoryAudit.ts"
 import * as DirectoryTimes from "./DirectoryTimes.ts"
 
+/** An enrolled node. */
 export interface NodeRecord {
   readonly key: NodeKey
   readonly name: string
   readonly role: NodeRole
-  /** Null for a client. */
+  /** The network that a connector belongs to. `null` for a client. */
   readonly network: string | null
   /** Epoch seconds. */
   readonly createdAt: number
 }
 
+/** A token to create. */
 export interface NewToken {
   readonly role: NodeRole
   readonly name: string
@@ -26,6 +31,7 @@ export interface NewToken {
   readonly ttl: Duration.Duration
 }
 
+/** A created token. `secret` is not stored and cannot be read again. */
 export interface CreatedToken {
   readonly id: string
   readonly secret: Redacted.Redacted
@@ -33,34 +39,45 @@ export interface CreatedToken {
   readonly expiresAt: number
 }
 
+/** A node's request to enrol with a token. */
 export interface EnrolRequest {
   readonly tokenId: string
   readonly secret: Redacted.Redacted
-  /** The caller has seen proof that the node holds it. */
+  /** The node's key. The caller has verified that the node holds the private key. */
   readonly nodeKey: NodeKey
-  /** The role of whoever asks. A token for another role is refused and stays usable. `null` takes what the token says. */
+  /**
+   * The role that the requester claims. A token for another role is refused and stays usable.
+   * `null` accepts the token's role.
+   */
   readonly onlyAs: string | null
-  /** The name of whoever asks. A token for another name is refused and stays usable. `null` takes what the token says. */
+  /**
+   * The name that the requester claims. A token for another name is refused and stays usable.
+   * `null` accepts the token's name.
+   */
   readonly onlyNamed?: string | null
 }
 
-/** There is no such token, or its secret is another: not told apart. */
+/**
+ * No such token exists, or its secret differs. The two cases are deliberately not distinguished.
+ */
 export class TokenUnknown extends Schema.TaggedError<TokenUnknown>()("TokenUnknown", { message: Schema.String }) {}
+/** The token has expired. */
 export class TokenExpired extends Schema.TaggedError<TokenExpired>()("TokenExpired", { message: Schema.String }) {}
-/** By another key. If nobody here did it, the token was stolen. */
+/** Another key has used the token. If none of the operator's nodes did, the token was stolen. */
 export class TokenUsed extends Schema.TaggedError<TokenUsed>()("TokenUsed", { message: Schema.String }) {}
-/** A node has this name already. */
+/** Another node has this name. */
 export class NameTaken extends Schema.TaggedError<NameTaken>()("NameTaken", { message: Schema.String }) {}
-/** This key was removed; it stays refused for good. */
+/** This key was removed. It stays refused permanently. */
 export class NodeRemoved extends Schema.TaggedError<NodeRemoved>()("NodeRemoved", { message: Schema.String }) {}
-/** This key is a node already, under another name, role or network. */
+/** This key is enrolled already, under another name, role or network. */
 export class AlreadyEnrolled extends Schema.TaggedError<AlreadyEnrolled>()("AlreadyEnrolled", {
   message: Schema.String
 }) {}
 
-/** The token is for another role or another name than that of whoever asks. It can still be used. */
+/** The token is for another role or name than the requester claims. It can still be used. */
 export class TokenForOther extends Schema.TaggedError<TokenForOther>()("TokenForOther", { message: Schema.String }) {}
 
+/** All the reasons for which an enrolment is refused. */
 export type EnrolError =
   | TokenUnknown
   | TokenExpired
@@ -70,6 +87,7 @@ export type EnrolError =
   | NodeRemoved
   | AlreadyEnrolled
 
+/** A node that was removed. */
 export interface RemovedNode {
   readonly key: NodeKey
   readonly name: string
@@ -77,13 +95,17 @@ export interface RemovedNode {
   readonly removedAt: number
 }
 
-/** Longest answer of `removedSince`, rows. */
+/** Longest result of `removedSince`, in rows. */
 const MAX_REMOVED = 10_000
-/** Stands for "no end". */
+/** Longest lifetime of a token, in seconds. It stands for "no end". */
 const MAX_TTL_SECONDS = 10 * 365 * 86_400
-/** Tokens are forgotten this long after they expired, seconds; until then the node that used one may ask again. */
+/**
+ * How long after its expiry a token is deleted, in seconds. Until then the node that used it may
+ * repeat its request.
+ */
 const KEEP_EXPIRED_SECONDS = 30 * 86_400
 
+/** Creates a token and deletes those that expired long ago. Fails if a node has this name. */
 export const createToken = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, token: NewToken) {
   const { name, network, role, ttl } = token
   if (Option.isSome(yield* findByName(sql, name))) return yield* nameTaken(name)
@@ -104,7 +126,10 @@ export const createToken = Effect.fnUntraced(function*(sql: SqlClient.SqlClient,
   return created
 })
 
-/** A refusal comes as a value, since the transaction that records it must be kept. */
+/**
+ * Enrols a node. A refusal is returned as a value, because the transaction that records it must be
+ * committed.
+ */
 export const enrol = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, request: EnrolRequest) {
   const { secret, tokenId } = request
   const token = yield* findToken(sql, tokenId, Redacted.value(secret))
@@ -124,17 +149,18 @@ export const enrol = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, reque
   return Either.map(verdict, (): Omit<Membership, "issuedAt"> => ({ nodeKey: request.nodeKey, name, role, network }))
 })
 
-/** Finds nobody who was removed. */
+/** Finds a node by its key. Removed nodes are not found. */
 export const findByKey = (sql: SqlClient.SqlClient, key: NodeKey) =>
   Effect.map(
     sql<NodeRow>`SELECT * FROM nodes WHERE key = ${key} AND removed_at IS NULL`,
     ([row]) => Option.map(Option.fromNullable(row), fromRow)
   )
 
+/** Lists all nodes by name, without removed ones. */
 export const list = (sql: SqlClient.SqlClient) =>
   Effect.map(sql<NodeRow>`SELECT * FROM nodes WHERE removed_at IS NULL ORDER BY name`, (rows) => rows.map(fromRow))
 
-/** Since then, epoch seconds; the newest first. */
+/** Lists the nodes that were removed since `at` (epoch seconds), newest first. */
 export const removedSince = (sql: SqlClient.SqlClient, at: number) =>
   Effect.map(
     sql<NodeRow & { removed_at: number }>`SELECT * FROM nodes
@@ -142,6 +168,7 @@ export const removedSince = (sql: SqlClient.SqlClient, at: number) =>
     (rows) => rows.map((row): RemovedNode => ({ key: row.key, name: row.name, removedAt: row.removed_at }))
   )
 
+/** Lists the connectors of a network by name. */
 export const connectorsOf = (sql: SqlClient.SqlClient, network: string) =>
   Effect.map(
     sql<NodeRow>`SELECT * FROM nodes
@@ -149,6 +176,10 @@ export const connectorsOf = (sql: SqlClient.SqlClient, network: string) =>
     (rows) => rows.map(fromRow)
   )
 
+/**
+ * Removes a node and returns it, or `None` if no node has this name. The row stays, so that its key
+ * stays refused.
+ */
 export const remove = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, name: string) {
   const found = yield* findByName(sql, name)
   if (Option.isNone(found)) return found
@@ -198,7 +229,10 @@ const findToken = (sql: SqlClient.SqlClient, id: string, secret: string) =>
       rows.find((row) => Crypto.equal(Buffer.from(row.secret_sha256, "hex"), Buffer.from(hashOf(secret), "hex")))
   )
 
-/** `again`: the same key has enrolled with this token, and its answer was lost. */
+/**
+ * Decides about an enrolment. `again`: this key has already enrolled with this token, and the
+ * answer was lost.
+ */
 const judge = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, token: TokenRow, request: EnrolRequest) {
   const { nodeKey, onlyAs, onlyNamed = null } = request
   const [known] = yield* sql<NodeRow>`SELECT * FROM nodes WHERE key = ${nodeKey}`
@@ -247,7 +281,7 @@ const forOtherName = ({ name, role }: TokenRow, wanted: string) =>
     message: `this token is for a ${role} named ${name}, which can still use it, and the configuration says ` +
       `name: ${cut(wanted)}; write name: ${name}, or ${create} --name ${cut(wanted)}`
   })
-/** A stranger's text as far as a message repeats it. */
+/** A stranger's text, shortened and cleaned for a message. */
 const cut = (text: string) => text.replaceAll(/[^\w.-]/g, "?").slice(0, 253)
 const nameTaken = (name: string) =>
   new NameTaken({

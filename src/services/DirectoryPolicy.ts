@@ -1,4 +1,7 @@
-/** Resources and access rules: written whole from the relay's configuration, and asked at every dial. Default deny. */
+/**
+ * Resources and access rules of the directory. They are replaced as a whole from the relay's
+ * configuration and consulted at every dial. Whatever no rule allows is denied.
+ */
 import type { SqlClient } from "@effect/sql"
 import { Effect, Either, Option, Schema } from "effect"
 import type { PortRange, Resource } from "../protocol/Documents.ts"
@@ -7,17 +10,19 @@ import * as ResourceMatch from "../protocol/ResourceMatch.ts"
 import * as DirectoryAudit from "./DirectoryAudit.ts"
 import type * as DirectoryNodes from "./DirectoryNodes.ts"
 
-/** Each of these clients may reach each of these resources; "*" stands for all. */
+/** Allows each of these clients to reach each of these resources; "*" stands for all. */
 export interface AccessRule {
   readonly clients: ReadonlyArray<string>
   readonly resources: ReadonlyArray<string>
 }
 
+/** The complete policy of a relay's configuration. */
 export interface Policy {
   readonly resources: ReadonlyArray<Resource>
   readonly access: ReadonlyArray<AccessRule>
 }
 
+/** A client's request to reach a target. */
 export interface DialRequest {
   readonly clientKey: NodeKey
   readonly host: string
@@ -25,14 +30,15 @@ export interface DialRequest {
   readonly port: number
 }
 
+/** The result of an allowed dial. */
 export interface Authorized {
   readonly client: DirectoryNodes.NodeRecord
   readonly resource: Resource
-  /** The connectors of this network reach it. */
+  /** The network whose connectors can reach the resource. */
   readonly network: string
 }
 
-/** The resource exists, and no rule lets this client reach it; or this key is no client. */
+/** The resource exists but no rule lets this client reach it, or the key belongs to no client. */
 export class Denied extends Schema.TaggedError<Denied>()("Denied", { message: Schema.String }) {}
 /** No resource has this name or address. */
 export class UnknownResource extends Schema.TaggedError<UnknownResource>()("UnknownResource", {
@@ -43,17 +49,20 @@ export class PortNotListed extends Schema.TaggedError<PortNotListed>()("PortNotL
 
 export type DialError = Denied | UnknownResource | PortNotListed
 
-/** Of a host that a client sent, in messages and in the log. */
+/**
+ * Longest part of a client's requested host that is shown in messages and in the audit log, in
+ * characters.
+ */
 const MAX_SHOWN_CHARS = 100
 
-/** What is kept in memory between dials, while nobody writes to the database. */
+/** The policy as it is kept in memory between dials, until somebody writes to the database. */
 export interface Loaded {
   readonly resources: ReadonlyArray<Resource>
   /** Resources by client; "*" on either side stands for all. */
   readonly access: ReadonlyMap<string, ReadonlySet<string>>
 }
 
-/** False: nothing differed, and nothing was written. */
+/** Replaces the stored policy. Returns `false` if nothing differed and nothing was written. */
 export const replace = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, policy: Policy) {
   const pairs = pairsOf(policy.access)
   if (same(yield* load(sql), policy.resources, pairs)) return false
@@ -94,7 +103,7 @@ const load = Effect.fnUntraced(function*(sql: SqlClient.SqlClient) {
   return loaded
 })
 
-/** What this client may reach, in the order of the configuration. */
+/** Returns the resources that this client may reach, in the order of the configuration. */
 export const allowed = ({ access, resources }: Loaded, clientName: string): ReadonlyArray<Resource> => {
   const rules = [access.get(clientName), access.get("*")].filter((rule) => rule !== undefined)
   return rules.some((rule) => rule.has("*"))
@@ -102,7 +111,10 @@ export const allowed = ({ access, resources }: Loaded, clientName: string): Read
     : resources.filter(({ name }) => rules.some((rule) => rule.has(name)))
 }
 
-/** The same answer as the connector's, from the grant that follows. */
+/**
+ * Decides a dial. It gives the same answer as the connector's check of the grant that follows,
+ * since both use `ResourceMatch`.
+ */
 export const decide = (
   loaded: Loaded,
   client: Option.Option<DirectoryNodes.NodeRecord>,
@@ -135,9 +147,13 @@ export const decide = (
   )
 }
 
-/** Loads again only when the policy was replaced, here or by another process. */
+/**
+ * Creates a loader that keeps the policy in memory. It reads the database again only after the
+ * policy was replaced, by this process or another.
+ */
 export const makeCache = () => {
-  let cached: { readonly id: number; readonly loaded: Loaded } | undefined // used while the database is, by one at a time
+  // only one caller at a time uses it, the one that holds the database
+  let cached: { readonly id: number; readonly loaded: Loaded } | undefined
   return Effect.fnUntraced(function*(sql: SqlClient.SqlClient) {
     const id = yield* DirectoryAudit.policyId(sql)
     if (cached?.id !== id) cached = { id, loaded: yield* load(sql) }
@@ -145,7 +161,7 @@ export const makeCache = () => {
   })
 }
 
-/** For the audit log. */
+/** Makes the audit log entry of a dial. */
 export const entryOf = (
   { clientKey, host, port, protocol }: DialRequest,
   client: Option.Option<DirectoryNodes.NodeRecord>,

@@ -1,11 +1,17 @@
-/** Where the relays that have joined are reached, as each of them says. Functions on an open database, as in `DirectoryNodes`. */
+/**
+ * The addresses of the relays that have joined, as each of them reports. These are functions on an
+ * open database, as in `DirectoryNodes`.
+ */
 import type { SqlClient } from "@effect/sql"
 import { Effect } from "effect"
 import type { NodeKey } from "../protocol/NodeKey.ts"
 import { MAX_RELAYS, type RelayPoint } from "../protocol/RelayPoint.ts"
 import * as DirectoryAudit from "./DirectoryAudit.ts"
 
-/** In the order of their names, which is the same for every node. Those that were removed are gone. */
+/**
+ * Lists the joined relays in the order of their names, so that the order is the same for every
+ * node. Removed relays are not in it.
+ */
 export const list = (sql: SqlClient.SqlClient) =>
   Effect.map(
     sql<Row>`SELECT nodes.name, relays.addresses, relays.port FROM relays JOIN nodes ON nodes.key = relays.key
@@ -18,7 +24,10 @@ export const list = (sql: SqlClient.SqlClient) =>
       }))
   )
 
-/** Whether this is news; then it is in the audit log, too, by which a running relay learns of it. */
+/**
+ * Stores a relay's addresses. Returns whether they changed; if so, it also writes to the audit log,
+ * which is how a running relay notices.
+ */
 export const place = Effect.fnUntraced(
   function*(sql: SqlClient.SqlClient, key: NodeKey, { addresses, name, port }: RelayPoint) {
     const text = JSON.stringify(addresses)

@@ -1,4 +1,7 @@
-/** What a node remembers of its enrolment: where its relay is, whom it trusts, and its own membership. File `enrolment.json`. */
+/**
+ * The result of a node's enrolment, kept in `enrolment.json`: where its relay is, which keys it
+ * trusts, and its own membership.
+ */
 import { Context, Effect, Either, Option, Schema } from "effect"
 import { join } from "node:path"
 import type { Membership } from "../protocol/Documents.ts"
@@ -8,7 +11,10 @@ import { type Signed, SignedText } from "../protocol/Signed.ts"
 import * as Authority from "./Authority.ts"
 import * as StateFile from "./StateFile.ts"
 
-/** Where the relay is, and what this node trusts; a token says it before the first connection. */
+/**
+ * A node's relay, and the keys that the node trusts. An enrolment token carries it, so the node
+ * knows it before its first connection.
+ */
 export interface Relay {
   readonly host: string
   readonly httpsPort: number
@@ -16,28 +22,42 @@ export interface Relay {
   readonly authorityKey: NodeKey
 }
 
+/** A verified enrolment. */
 export interface Enrolled {
   readonly relay: Relay
   readonly signed: Signed
   readonly membership: Membership
 }
 
-/** `damaged`: the file cannot be read as one. `foreign`: it is of another node key, or not signed by its own authority. */
+/**
+ * Why the stored enrolment cannot be used. `damaged`: the file is no valid enrolment. `foreign`: it
+ * belongs to another node key, or its own authority did not sign it. `unusable`: the system cannot
+ * read or write the file.
+ */
 export class EnrolmentError extends Schema.TaggedError<EnrolmentError>()("EnrolmentError", {
   path: Schema.String,
   reason: Schema.Literal("damaged", "foreign", "unusable"),
   message: Schema.String
 }) {}
 
+/** Loads and saves a node's enrolment. */
 export class Enrolment extends Context.Tag("sallyport/services/Enrolment")<Enrolment, {
-  /** None: this node has not enrolled yet. The membership is verified, and is that of `nodeKey`. */
+  /**
+   * Returns the enrolment, or `None` if this node has not enrolled yet. The membership is verified
+   * and belongs to `nodeKey`.
+   */
   readonly load: (nodeKey: NodeKey) => Effect.Effect<Option.Option<Enrolled>, EnrolmentError>
-  /** Verified likewise before it is written: what comes from the relay is not believed. */
+  /**
+   * Verifies the membership in the same way before it writes it, since the relay's answer is not
+   * trusted.
+   */
   readonly save: (nodeKey: NodeKey, relay: Relay, signed: Signed) => Effect.Effect<Enrolled, EnrolmentError>
 }>() {}
 
+/** Name of the enrolment file in a node's state directory. */
 export const ENROLMENT_FILE = "enrolment.json"
 
+/** Takes the relay's part out of a token. */
 export const relayOf = ({ authorityKey, host, httpsPort, tls }: EnrolmentToken): Relay => ({
   host,
   httpsPort,

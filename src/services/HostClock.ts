@@ -1,24 +1,35 @@
 /**
- * Time since this machine started, in milliseconds: a clock that nobody can set, that goes on while the machine sleeps
- * (CLOCK_BOOTTIME), and that all threads and processes of the machine share, within some milliseconds on Linux and a second
- * on macOS. `performance.now()` counts from another moment in each thread, and stands still in a sleep on Linux.
+ * A clock of the time since this machine started, in milliseconds. Nobody can set it, and it
+ * advances while the machine sleeps (CLOCK_BOOTTIME). All threads and processes of the machine
+ * share it, within some milliseconds on Linux and a second on macOS.
+ *
+ * `performance.now()` would not do: it counts from a different moment in each thread, and stops
+ * during a sleep on Linux.
  */
 import { Context } from "effect"
 import { uptime } from "node:os"
 
-/** How long one reading of the system's uptime serves; reading it is a system call. */
+/**
+ * How long one reading of the system's uptime is used, in milliseconds. A reading is a system call.
+ */
 const REREAD_MS = 100
-/** A sleep is recognised from this length on: macOS tells its uptime in whole seconds. */
+/**
+ * Shortest sleep that is recognised, in milliseconds. macOS reports its uptime in whole seconds.
+ */
 const SHORTEST_SLEEP_MS = 2_000
 
+/** The two clocks that {@link make} combines. */
 export interface Sources {
-  /** Runs on in a sleep, may be coarse. `null`: the system does not tell. */
+  /**
+   * Uptime in milliseconds. Advances during a sleep and may be coarse. `null` if the system does
+   * not report it.
+   */
   readonly uptimeMs: () => number | null
-  /** Fine; may stand still in a sleep. */
+  /** Monotonic time in milliseconds. Precise, but may stop during a sleep. */
   readonly steadyMs: () => number
 }
 
-/** A clock over these sources. It never goes back. */
+/** Creates a clock from these sources. It never goes back. */
 export const make = ({ steadyMs, uptimeMs }: Sources): () => number => {
   let readAt = steadyMs()
   const first = uptimeMs()
@@ -42,7 +53,7 @@ const systemUptimeMs = (): number | null => {
   }
 }
 
-/** The clock of this thread; a test may provide another one. */
+/** The clock of this thread. A test may provide another one. */
 export class HostClock extends Context.Reference<HostClock>()("sallyport/services/HostClock", {
   defaultValue: (): { readonly now: () => number } => ({
     now: make({ uptimeMs: systemUptimeMs, steadyMs: () => Number(process.hrtime.bigint()) / 1e6 })

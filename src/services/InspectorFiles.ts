@@ -1,4 +1,7 @@
-/** The inspector's page as the admin server gives it out; `scripts/build.mjs` puts it in `dist/inspector`. */
+/**
+ * Serves the inspector's page through the admin server. `scripts/build.mjs` puts the files in
+ * `dist/inspector`.
+ */
 import { Effect } from "effect"
 import { AdminError } from "./AdminError.ts"
 import { type Routes, Text } from "./AdminServer.ts"

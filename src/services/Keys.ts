@@ -1,4 +1,7 @@
-/** Ed25519 keys in files (PKCS#8 PEM, mode 0600), and the identity of a node made of one. Private keys are never logged. */
+/**
+ * Ed25519 keys in files (PKCS#8 PEM, mode 0600), and the identity of a node made from one. Private
+ * keys are never logged.
+ */
 import { Context, Effect, Layer, Option, Redacted, Schema } from "effect"
 import { createPrivateKey, generateKeyPairSync, type KeyObject } from "node:crypto"
 import { join } from "node:path"
@@ -7,20 +10,26 @@ import * as Crypto from "./Crypto.ts"
 import * as Pki from "./Pki.ts"
 import * as StateFile from "./StateFile.ts"
 
-/** `exposed`: others can read it, so it may be known to them. `damaged`: it is no Ed25519 key. */
+/**
+ * Why a key file cannot be used. `exposed`: other users can access it, so they may know the key.
+ * `damaged`: it holds no Ed25519 key.
+ */
 export class KeyFileError extends Schema.TaggedError<KeyFileError>()("KeyFileError", {
   path: Schema.String,
   reason: Schema.Literal("missing", "exposed", "damaged", "unusable"),
   message: Schema.String
 }) {}
 
-/** An opened key. The private part cannot be printed: a KeyObject shows nothing of itself. */
+/**
+ * A loaded key. The private part cannot be printed by accident, because a `KeyObject` shows nothing
+ * of its content.
+ */
 export interface SigningKey {
   readonly publicKey: NodeKey
   readonly privateKey: KeyObject
 }
 
-/** Fails with `missing` where there is none. */
+/** Loads a key. Fails with `missing` if there is no file. */
 export const load = (path: string): Effect.Effect<SigningKey, KeyFileError> =>
   Effect.flatMap(read(path), (found) =>
     Option.match(found, {
@@ -29,7 +38,10 @@ export const load = (path: string): Effect.Effect<SigningKey, KeyFileError> =>
       onSome: (file) => decode(path, file)
     }))
 
-/** Of two processes that create at once, both get the same key. */
+/**
+ * Loads the key, or creates it if there is no file. If two processes create it at once, both get
+ * the same key.
+ */
 export const loadOrCreate = (path: string): Effect.Effect<SigningKey, KeyFileError> =>
   Effect.flatMap(read(path), (found) =>
     Option.match(found, {
@@ -37,27 +49,31 @@ export const loadOrCreate = (path: string): Effect.Effect<SigningKey, KeyFileErr
       onSome: (file) => decode(path, file)
     }))
 
-/** False: there is one already, which stays. */
+/** Creates a key file. Returns `false` if there is one already; that one is kept. */
 const create = (path: string): Effect.Effect<boolean, KeyFileError> =>
   Effect.sync(() => generateKeyPairSync("ed25519").privateKey.export({ format: "pem", type: "pkcs8" }).toString()).pipe(
     Effect.flatMap((text) => StateFile.create(path, text)),
     Effect.mapError(unusable)
   )
 
+/** Adds the public key to a private one. Returns `null` if it is no Ed25519 private key. */
 export const fromPrivateKey = (privateKey: KeyObject): SigningKey | null => {
   const raw = Crypto.rawPublicKey(privateKey)
   return raw === null || privateKey.type !== "private" ? null : { publicKey: fromBytes(raw), privateKey }
 }
 
-/** Who this node is. */
+/** The identity of this node: its key, and what the key signs. */
 export class NodeIdentity extends Context.Tag("sallyport/services/NodeIdentity")<NodeIdentity, {
   readonly key: NodeKey
   readonly sign: (message: Uint8Array) => Uint8Array
-  /** PEM, for QUIC: the certificate that shows `key`, made at the first use, and its private key. */
+  /**
+   * PEM for QUIC: the self-signed certificate that carries `key`, which is created on first use.
+   */
   readonly certificate: Effect.Effect<string>
   readonly privateKey: Redacted.Redacted
 }>() {}
 
+/** Name of the key file in a node's state directory. */
 export const NODE_KEY_FILE = "node.key"
 
 const makeIdentity = Effect.fnUntraced(function*(stateDir: string) {
@@ -70,7 +86,7 @@ const makeIdentity = Effect.fnUntraced(function*(stateDir: string) {
   })
 })
 
-/** Makes the node's key at the first start. */
+/** Loads the node's key from the state directory, and creates it at the first start. */
 export const layerNodeIdentity = (options: { readonly stateDir: string }): Layer.Layer<NodeIdentity, KeyFileError> =>
   Layer.effect(NodeIdentity, makeIdentity(options.stateDir))
 

@@ -1,13 +1,17 @@
 /**
- * Tries a role's addresses before its threads start, so that a taken port or a missing right is one line for the
- * operator and not a row of restarts. The addresses are free again when the check ends.
+ * Tries a role's addresses before its threads start, so that a taken port or a missing right gives
+ * the operator one line instead of a series of restarts. The addresses are free again when the
+ * check ends.
  */
 import { Effect, Schema } from "effect"
 import { createSocket } from "node:dgram"
 import { createServer, isIP } from "node:net"
 import * as HostPort from "./config/HostPort.ts"
 
-/** `message` has one line for each address that cannot be used, with its configuration key and the remedy. */
+/**
+ * Some addresses cannot be used. `message` has one line for each, with its configuration key and
+ * the remedy.
+ */
 export class CannotListen extends Schema.TaggedError<CannotListen>()("CannotListen", { message: Schema.String }) {}
 
 export interface Wanted {
@@ -21,12 +25,17 @@ export interface Wanted {
 /** Ports below this need a right on most systems (Linux: `net.ipv4.ip_unprivileged_port_start`). */
 const FIRST_FREE_PORT = 1024
 
+/**
+ * Tries to bind all addresses at once and fails with every problem found. Everything it bound is
+ * released.
+ */
 export const check = (wanted: ReadonlyArray<Wanted>): Effect.Effect<void, CannotListen> =>
   Effect.forEach(wanted, problemOf, { concurrency: "unbounded" }).pipe(Effect.flatMap((found) => {
     const problems = found.filter((problem) => problem !== null)
     return problems.length === 0 ? Effect.void : new CannotListen({ message: problems.join("\n") })
   }))
 
+/** The line that {@link CannotListen} shows for this address, or `null` if it can be used. */
 const problemOf = ({ at, key, protocol }: Wanted): Effect.Effect<string | null> => {
   if (at === null || at === undefined || at.port === 0) return Effect.succeed(null)
   return Effect.map(
@@ -36,7 +45,9 @@ const problemOf = ({ at, key, protocol }: Wanted): Effect.Effect<string | null> 
   )
 }
 
-/** The system's code, or `null` if the address could be bound. */
+/**
+ * Tries to bind the address. Returns the system's code, or `null` if the address could be bound.
+ */
 const tryTcp = ({ host, port }: HostPort.HostPort): Effect.Effect<string | null> =>
   Effect.async((resume) => {
     const server = createServer()
@@ -45,8 +56,11 @@ const tryTcp = ({ host, port }: HostPort.HostPort): Effect.Effect<string | null>
   })
 
 /**
- * A relay binds each address of this machine where the configuration says all of them, and copes with those that it
- * cannot bind. So only a taken port and a missing right count there.
+ * Tries to bind the address. Returns the system's code, or `null` if the address can be used.
+ *
+ * A relay that is configured to listen on all addresses binds each one separately and skips those
+ * that it cannot bind. On an unspecified address, therefore, only a taken port and a missing right
+ * count as problems.
  */
 const tryUdp = ({ host, port }: HostPort.HostPort): Effect.Effect<string | null> => {
   const family = isIP(host)
@@ -67,7 +81,10 @@ const isForbidden = (code: string | null) => code === "EACCES" || code === "EPER
 
 const codeOf = (error: Error): string => "code" in error ? String(error.code) : error.message
 
-/** What to do about an address that cannot be listened on. `code` is the system's, such as `EADDRINUSE`. */
+/**
+ * Returns advice about an address that cannot be listened on. `code` is the system's, such as
+ * `EADDRINUSE`.
+ */
 export const remedy = (code: string, port: number, protocol: "tcp" | "udp"): string => {
   if (code === "EADDRINUSE") {
     const option = protocol === "tcp" ? "-ltnp" : "-lunp"

@@ -1,14 +1,20 @@
 /**
- * The addresses of this machine. The system tells them by netlink (`os.networkInterfaces`). Where netlink is refused, as by
- * `RestrictAddressFamilies` of a systemd unit, Linux also shows them in `/proc/net`.
+ * The addresses of this machine. The system reports them by netlink (`os.networkInterfaces`). If
+ * netlink is forbidden, as by `RestrictAddressFamilies` in a systemd unit, Linux still shows them
+ * in `/proc/net`.
  */
 import { readFileSync } from "node:fs"
 import { type NetworkInterfaceInfo, networkInterfaces } from "node:os"
 import * as IpBytes from "../protocol/IpBytes.ts"
 
+/** Addresses by interface name, as `os.networkInterfaces` returns them. */
 export type Interfaces = NodeJS.Dict<Array<NetworkInterfaceInfo>>
-/** `unseen`: neither way works, so nothing is known about this machine's addresses. */
+/**
+ * How the addresses were read. `unseen`: neither way works, so nothing is known about this
+ * machine's addresses.
+ */
 export type Source = "netlink" | "proc" | "unseen"
+/** The addresses that were found, and how. */
 export interface Seen {
   readonly interfaces: Interfaces
   readonly source: Source
@@ -23,7 +29,10 @@ export interface Ways {
 
 const SYSTEM: Ways = { netlink: networkInterfaces, file: (path) => readFileSync(path, "utf8") }
 
-/** Never throws. Reading costs about 60 µs on a machine with few interfaces. */
+/**
+ * Reads this machine's addresses. Never throws. It takes about 60 µs on a machine with few
+ * interfaces.
+ */
 export const see = (ways: Ways = SYSTEM): Seen => {
   try {
     return { interfaces: ways.netlink(), source: "netlink" }
@@ -33,16 +42,23 @@ export const see = (ways: Ways = SYSTEM): Seen => {
   }
 }
 
-/** As `os.networkInterfaces`, but from `/proc/net` where netlink is refused. Throws where nothing can be seen. */
+/**
+ * Like `os.networkInterfaces`, but reads `/proc/net` if netlink is forbidden. Throws if neither
+ * works.
+ */
 export const interfaces = (): Interfaces => {
   const seen = see()
   return seen.source === "unseen" ? networkInterfaces() : seen.interfaces
 }
 
-/** The interface of an IPv4 address is not told there. */
+/** Stands for the interface of an IPv4 address, which `/proc/net/fib_trie` does not name. */
 const UNKNOWN_INTERFACE = "ipv4"
-/** Flags of `/proc/net/if_inet6`: the address cannot be bound yet, or another host has it. */
+/** Flag in `/proc/net/if_inet6`: another host has this address, so it cannot be used. */
 const DAD_FAILED = 0x08
+/**
+ * Flag in `/proc/net/if_inet6`: duplicate detection is still running, so the address cannot be
+ * bound yet.
+ */
 const TENTATIVE = 0x40
 
 const fromProc = (file: Ways["file"]): Interfaces | null => {
@@ -72,7 +88,10 @@ const fromProc = (file: Ways["file"]): Interfaces | null => {
   return found
 }
 
-/** An address stands before the line that says it is this host's: `|-- 192.0.2.1`, then `/32 host LOCAL`. */
+/**
+ * Finds this host's addresses in `/proc/net/fib_trie`. An address is on the line before the one
+ * that marks it as local: `|-- 192.0.2.1`, then `/32 host LOCAL`.
+ */
 const localOfTrie = (text: string): ReadonlyArray<string> => {
   const found: Array<string> = []
   let last = ""

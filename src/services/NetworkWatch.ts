@@ -1,6 +1,10 @@
 /**
- * The addresses of this host, which of them leads out, and when that changes. Told by the system where it can (`ip monitor`), and
- * seen by looking ten times a second where it cannot; also told: that the host was asleep, after which nothing is as it was.
+ * Watches the addresses of this host, the source addresses of its default routes, and whether the
+ * host slept.
+ *
+ * On Linux the system reports changes (`ip monitor`). Everywhere, and also without that program,
+ * the state is polled ten times a second. After a sleep the counter `wakes` goes up, because NAT
+ * mappings and sessions may be gone by then.
  */
 import { Clock, Context, Effect, Layer, Mailbox, Option, Schedule, type Stream, SubscriptionRef } from "effect"
 import { createSocket } from "node:dgram"
@@ -12,60 +16,81 @@ import * as InterfaceUse from "../protocol/InterfaceUse.ts"
 import * as LocalAddresses from "./LocalAddresses.ts"
 import * as TiedChild from "./TiedChild.ts"
 
-/** One literal address, and what the system tells about the interface that has it. */
+/** One literal address of this host, and what the system says about its interface. */
 export type InterfaceAddress = InterfaceUse.Traits & { readonly host: string; readonly family: 4 | 6 }
-/** What packets to the internet leave with, by IP version; null: there is no route. */
+/** Source address of packets to the internet, for each IP version. `null` if there is no route. */
 export type Outward = { readonly v4: string | null; readonly v6: string | null }
+/** The network of this host at one moment. */
 export type NetworkState = {
-  /** Sorted by interface and address; loopback is in it, link-local and other unusable addresses are not. */
+  /**
+   * Sorted by interface and address. Includes loopback, but not link-local and other unusable
+   * addresses.
+   */
   readonly addresses: ReadonlyArray<InterfaceAddress>
   readonly outward: Outward
-  /** Counts up whenever the host turns out to have slept. */
+  /** Goes up by one each time the host is found to have slept. */
   readonly wakes: number
 }
 
+/** Watches this host's network and reports its changes. */
 export class NetworkWatch extends Context.Tag("sallyport/services/NetworkWatch")<NetworkWatch, {
   readonly current: Effect.Effect<NetworkState>
-  /** The current state first, then each later one that is different and has held still for a moment. */
+  /** Emits the current state, then each different one once it has been stable for a moment. */
   readonly changes: Stream.Stream<NetworkState>
-  /** The addresses of this host that packets to these literal addresses leave with, each once. Nothing is sent. */
+  /**
+   * Returns this host's source addresses for packets to these literal addresses, without
+   * duplicates. Sends nothing.
+   */
   readonly towards: (hosts: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<string>>
 }>() {}
 
-/** 57 µs of CPU each on a host with few interfaces: 0.06 % of a core. */
+/**
+ * Time between two looks at the interfaces. One look costs 57 µs of CPU on a host with few
+ * interfaces, so polling costs 0.06 % of a core.
+ */
 const POLL_MS = 100
-/** A roam takes down one address and brings up another: one change is told, not two. Less than a user notices. */
+/**
+ * How long a new state must be stable before it is reported. A roam removes one address and adds
+ * another; they should be reported as one change. The delay is too short for a user to notice.
+ */
 const SETTLE_MS = 50
-/** The same after the system has told of a change; its words come in bursts. */
+/** The same delay after the system reported a change. Its reports come in bursts. */
 const HINT_SETTLE_MS = 15
-/** Looks between two questions for the way out, which costs two sockets: a change of route alone is seen within a second. */
+/**
+ * Number of looks per query of the default route, which costs two sockets. A change of the route
+ * alone is noticed within a second.
+ */
 const LOOKS_PER_OUTWARD = 10
 const NO_MAC = "00:00:00:00:00:00"
 /**
- * The host was asleep if the wall clock has gone this much further than the monotonic one, or if a look is this late. Time for
- * which a busy host made this thread wait for a processor does not count: nothing has changed in it.
+ * The host has slept if the wall clock advanced this much more than the monotonic clock, or if a
+ * look is this late. Time in which this thread ran or waited for a processor does not count,
+ * because a busy host has not slept.
  */
 const SLEPT_MS = 5_000
+/** Delay before a failed `ip monitor` is started again. */
 const MONITOR_RETRY = "10 seconds"
 
+/** Lists this host's interfaces, in the shape of `os.networkInterfaces`. */
 export type Read = () => ReturnType<typeof Os.networkInterfaces>
-/** What the kernel tells about an interface beside its addresses. */
+/** The kernel's information about an interface, in addition to its addresses. */
 export type Device = Pick<InterfaceUse.Traits, "isTun" | "isInnerBridge">
 const NO_DEVICE: Device = { isTun: false, isInnerBridge: false }
+/** The system as {@link NetworkWatch} reads it. Tests replace it. */
 export interface Sources {
   readonly read: Read
-  /** Asked once for each interface that appears. */
+  /** Called once for each interface that appears. */
   readonly device: (name: string) => Device
   readonly outward: Effect.Effect<Outward>
-  /** The address that packets to this one leave with; `null` without a route. */
+  /** Returns the source address for packets to `host`, or `null` if there is no route. */
   readonly source: (host: string) => Effect.Effect<string | null>
-  /** How long this thread has run or waited for a processor, ms. */
+  /** How long this thread has run or waited for a processor, in ms. */
   readonly busyMs: () => number
-  /** Never ends, and calls `look` whenever something may have changed. */
+  /** Calls `look` whenever something may have changed. Never ends. */
   readonly hints: (look: () => void) => Effect.Effect<never>
 }
 
-/** The usable addresses in what the system tells of its interfaces. */
+/** Returns the usable addresses among the system's interfaces. */
 export const addressesOf = (
   interfaces: ReturnType<Read>,
   deviceOf: (name: string) => Device = () => NO_DEVICE
@@ -84,8 +109,11 @@ export const addressesOf = (
 }
 
 /**
- * This host's addresses with the use of each, as candidates are chosen from. `towards`: those that packets to relays leave with, which
- * count like the one of the default route. A relay may be reached through a LAN without one, or through another VPN.
+ * Returns this host's addresses with the use of each, as input for choosing candidates.
+ *
+ * `towards` are the source addresses of packets to relays. They count like the address of the
+ * default route, because a relay may be reached through a LAN without a default route, or through
+ * another VPN.
  */
 export const hostsOf = (
   { addresses, outward }: NetworkState,
@@ -102,31 +130,45 @@ const keyOf = (address: InterfaceAddress): string => `${address.name}|${address.
 const fingerprint = ({ addresses, outward, wakes }: NetworkState): string =>
   [...addresses.map(keyOf), outward.v4, outward.v6, wakes].join()
 
-// --------------------------------------------------------------------------------------------- what a change comes to
+// --------------------------------------------------------------------------------------- effects
+// of a change
 
 const FAMILIES = [["v4", 4], ["v6", 6]] as const
 
-/** IP versions whose way out led by an address that is gone now. */
+/** Returns the IP versions whose default route used an address that is gone now. */
 export const lost = (before: NetworkState, now: NetworkState): ReadonlyArray<4 | 6> =>
   FAMILIES.flatMap(([key, family]) => (isGone(before.outward[key], now) ? [family] : []))
 
-/** IP versions with another way out, while the address that their sockets' packets left with (`bound`) is gone. */
+/**
+ * Returns the IP versions that have another default route, while the source address of their
+ * sockets (`bound`) is gone.
+ */
 export const replaced = (bound: Outward, now: NetworkState): ReadonlyArray<4 | 6> =>
   FAMILIES.flatMap(([key, family]) => (now.outward[key] !== null && isGone(bound[key], now) ? [family] : []))
 
-/** What sockets are bound by after those of `stale` were opened anew; one that had no way out gets its first one. */
+/**
+ * Source address for each IP version after the sockets in `stale` were reopened. A version that had
+ * no default route takes the current one.
+ */
 export const firstOf = (bound: Outward, outward: Outward, stale: ReadonlyArray<4 | 6>): Outward => ({
   v4: stale.includes(4) ? outward.v4 : bound.v4 ?? outward.v4,
   v6: stale.includes(6) ? outward.v6 : bound.v6 ?? outward.v6
 })
 
+/**
+ * Names what changed between two states. A wake-up counts before addresses, and addresses before
+ * the route.
+ */
 export const reasonOf = (before: NetworkState, now: NetworkState): "woke" | "addresses" | "route" => {
   if (before.wakes !== now.wakes) return "woke"
   return before.addresses.map(keyOf).join() === now.addresses.map(keyOf).join() ? "route" : "addresses"
 }
 
 type Clocks = { readonly wallMs: number; readonly monotonicMs: number; readonly busyMs: number }
-/** Whether the host slept between two looks. The wall clock goes on in a sleep, the monotonic one may or may not. */
+/**
+ * Whether the host slept between two looks. The wall clock advances during a sleep; the monotonic
+ * clock may or may not.
+ */
 export const hasSlept = (before: Clocks, now: Clocks): boolean => {
   const passed = now.monotonicMs - before.monotonicMs
   const busy = now.busyMs - before.busyMs
@@ -134,8 +176,9 @@ export const hasSlept = (before: Clocks, now: Clocks): boolean => {
 }
 
 /**
- * Whether only addresses changed that no packet to the internet leaves with and that lead to no other host: a container has started
- * or ended, or another VPN has. Paths to peers are not touched by that.
+ * Whether the change is internal to this host, so that paths to peers are not affected: a container
+ * or another VPN started or stopped. The changed addresses are not the source of internet traffic
+ * and lead to no other host.
  */
 export const isInner = (
   before: NetworkState,
@@ -158,13 +201,13 @@ const isGone = (host: string | null, { addresses }: NetworkState): boolean =>
 
 const make = Effect.fnUntraced(function*(sources: Sources) {
   const hints = yield* Mailbox.make<void>({ capacity: 1, strategy: "dropping" })
-  // Where the system refuses (EMFILE and the like), the last good answer stands.
+  // If the system refuses (for example with EMFILE), the last good answer stays.
   let devices = new Map<string, Device>()
   const readAddresses = (last: ReadonlyArray<InterfaceAddress>) =>
     Effect.try(() => {
       const interfaces = sources.read()
       const names = Object.keys(interfaces)
-      // One that went and came back under its name may be another device.
+      // An interface that disappears and comes back under the same name may be another device.
       devices = new Map(names.map((name) => [name, devices.get(name) ?? sources.device(name)]))
       return addressesOf(interfaces, (name) => devices.get(name) ?? NO_DEVICE)
     }).pipe(Effect.orElseSucceed(() => last))
@@ -174,10 +217,14 @@ const make = Effect.fnUntraced(function*(sources: Sources) {
     wakes: 0
   })
   const slept = yield* sleepDetector(sources.busyMs)
-  let pending: string | null = null // a state seen once that differs from `state`: told when it is seen again
+  // a state that was seen once and differs from `state`; it is reported if it is seen again
+  let pending: string | null = null
   let looks = 0
 
-  /** Answers with how long to wait for the next look. */
+  /**
+   * Compares the current state with the reported one. Returns how long to wait before the next
+   * look.
+   */
   const look = Effect.fnUntraced(function*(hinted: boolean) {
     const before = yield* SubscriptionRef.get(state)
     const addresses = yield* readAddresses(before.addresses)
@@ -220,7 +267,7 @@ const make = Effect.fnUntraced(function*(sources: Sources) {
   })
 })
 
-/** True once after each sleep. */
+/** Yields `true` once after each sleep. */
 const sleepDetector = Effect.fnUntraced(function*(busyMs: () => number) {
   const clocks = Effect.all({
     busyMs: Effect.sync(busyMs),
@@ -235,10 +282,13 @@ const sleepDetector = Effect.fnUntraced(function*(busyMs: () => number) {
   })
 })
 
-/** Destinations that stand for the internet: they are for documentation (RFC 5737, RFC 3849). */
+/**
+ * Source address towards the internet, which addresses reserved for documentation stand for (RFC
+ * 5737, RFC 3849).
+ */
 const outwardOf = (family: 4 | 6) => sourceOf(family === 4 ? "192.0.2.1" : "2001:db8::1")
 
-/** The kernel's choice of source address towards a literal address. Nothing is sent. */
+/** Asks the kernel which source address it would use towards a literal address. Sends nothing. */
 const sourceOf = (host: string): Effect.Effect<string | null> =>
   Effect.async((resume) => {
     const socket = createSocket(Candidate.familyOf(host) === 4 ? "udp4" : "udp6")
@@ -254,13 +304,16 @@ const sourceOf = (host: string): Effect.Effect<string | null> =>
   })
 
 const SYS = "/sys/class/net"
-/** Other systems than Linux have no such folder; there names and hardware addresses must do. */
+/**
+ * Reads an interface's device traits from sysfs. Systems other than Linux have no such folder, so
+ * there both traits are `false` and the interface is judged by its name and hardware address.
+ */
 export const deviceOf = (name: string, root: string = SYS): Device => ({
   isTun: existsSync(`${root}/${name}/tun_flags`),
   isInnerBridge: existsSync(`${root}/${name}/bridge`) && !portsOf(name, root).some((port) => leadsOutside(port, root))
 })
 const portsOf = (bridge: string, root: string): ReadonlyArray<string> => entries(`${root}/${bridge}/brif`)
-/** Whether a bridge's port is a network card, several of them joined, or a VLAN on one. */
+/** Whether a bridge's port is a network card, a bond of several cards, or a VLAN on one. */
 const leadsOutside = (port: string, root: string): boolean =>
   existsSync(`${root}/${port}/device`) || existsSync(`${root}/${port}/bonding`) ||
   entries(`${root}/${port}`).some((entry) => entry.startsWith("lower_"))
@@ -272,7 +325,10 @@ const entries = (folder: string): ReadonlyArray<string> => {
   }
 }
 
-/** Treats each line of `ip monitor` as a hint. Without that program changes are still found by polling. */
+/**
+ * Treats each line of `ip monitor` as a hint. Without that program, polling still finds the
+ * changes.
+ */
 const ipMonitor = (look: () => void): Effect.Effect<never> =>
   Effect.async<TiedChild.How>((resume) => {
     const end = TiedChild.start("ip", ["-o", "monitor", "link", "address", "route"], {
@@ -288,19 +344,21 @@ const ipMonitor = (look: () => void): Effect.Effect<never> =>
 
 let lastBusyMs = 0
 /**
- * The first two fields of the calling thread's `schedstat`, which are in ns. The last value stands while the file cannot be
- * read, for example for want of descriptors.
+ * How long the calling thread has run or waited for a processor, in ms: the first two fields of its
+ * `schedstat`, which are in ns. If the file cannot be read, for example for want of descriptors,
+ * the last value stands.
  */
 const busyOfThread = (): number => {
   try {
     const [ranNs, waitedNs] = readFileSync("/proc/thread-self/schedstat", "latin1").split(" ")
     lastBusyMs = (Number(ranNs) + Number(waitedNs)) / 1e6
   } catch {
-    // also a kernel without these statistics
+    // also happens on a kernel without these statistics
   }
   return lastBusyMs
 }
 
+/** Builds the service over other `sources` than the real system. */
 export const layerFrom = (sources: Sources): Layer.Layer<NetworkWatch> => Layer.scoped(NetworkWatch, make(sources))
 
 export const layer: Layer.Layer<NetworkWatch> = layerFrom({
@@ -312,7 +370,7 @@ export const layer: Layer.Layer<NetworkWatch> = layerFrom({
   hints: Os.platform() === "linux" ? ipMonitor : () => Effect.never
 })
 
-/** For tests: the state is what the test says, at once. */
+/** A service for tests that reports the test's own `state` without delay. */
 export const layerTest = (
   state: SubscriptionRef.SubscriptionRef<NetworkState>,
   towards: Effect.Effect<ReadonlyArray<string>> = Effect.succeed([])

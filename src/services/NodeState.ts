@@ -1,15 +1,26 @@
-/** An enrolled node's identity and whom it trusts, as its actors need them: each thread reads them from the state directory. */
+/**
+ * Reads an enrolled node's identity and its trusted relay from the state directory. Each thread
+ * reads them for its own actors.
+ */
 import { Effect, Option, Schema } from "effect"
 import { type Enrolled, ENROLMENT_FILE, make as makeEnrolment } from "./Enrolment.ts"
 import { layerNodeIdentity, NodeIdentity } from "./Keys.ts"
 
-/** The state directory holds no enrolment, which the process must have made before its actors start. */
+/**
+ * The state directory holds no enrolment. The process must enrol the node before it starts its
+ * actors.
+ */
 export class NotEnrolled extends Schema.TaggedError<NotEnrolled>()("NotEnrolled", { message: Schema.String }) {}
 
+/** An enrolled node: what enrolment stored, and the key that identifies the node. */
 export interface NodeState extends Enrolled {
   readonly identity: typeof NodeIdentity.Service
 }
 
+/**
+ * Reads the identity and the enrolment from `stateDir`. Fails with {@link NotEnrolled} if there is
+ * no enrolment.
+ */
 export const load = Effect.fnUntraced(function*(stateDir: string) {
   const identity = yield* Effect.provide(NodeIdentity, layerNodeIdentity({ stateDir }))
   const enrolled = yield* makeEnrolment(stateDir).load(identity.key)

@@ -1,6 +1,8 @@
 /**
- * Certificates: the relay's short-lived leaves under its long-term key, and the certificate in which a node shows its own key.
- * Nobody's certificate is believed for what it says; only for the key that it holds, or that signed it.
+ * Certificates: the relay's short-lived leaves under its long-term key, and the certificate that
+ * carries a node's own key.
+ *
+ * No statement in a certificate is trusted. Only the key in it counts, or the key that signed it.
  */
 import { Effect, Either, Redacted } from "effect"
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, X509Certificate } from "node:crypto"
@@ -11,22 +13,29 @@ import { randomBytes, rawPublicKey, sha256, spkiOf } from "./Crypto.ts"
 import * as Printable from "./telemetry/Printable.ts"
 
 const DAY_MS = 86_400_000
-/** For nodes whose clock is behind. */
+/** How far a certificate's start is set into the past, for nodes whose clock is behind. */
 const BACKDATE_MS = DAY_MS
-/** From the first to the last valid moment; browsers accept a certificate by its hash only up to 14 days. */
+/**
+ * Time from the first to the last valid moment. Browsers accept a certificate by its hash only if
+ * this is at most 14 days.
+ */
 const LEAF_LIFE_MS = LIFETIMES.certificate * 1000
 const SERIAL_BYTES = 16
 
+/** A certificate for TLS servers, with its private key. */
 export interface Leaf {
   readonly cert: string
   readonly key: Redacted.Redacted
-  /** Of the DER, 32 bytes. */
+  /** SHA-256 of the DER, 32 bytes. */
   readonly sha256: Uint8Array
-  /** Epoch milliseconds. */
+  /** Last valid moment, in epoch milliseconds. */
   readonly notAfter: number
 }
 
-/** A P-256 certificate for `host` (a name or an IP literal), signed by the relay's Ed25519 key. */
+/**
+ * Issues a P-256 certificate for `host` (a name or an IP literal), signed by the relay's Ed25519
+ * key.
+ */
 export const issueLeaf = Effect.fn("Pki.issueLeaf")(function*(
   options: { readonly issuer: KeyObject; readonly host: string; readonly nowMs: number }
 ) {
@@ -47,14 +56,14 @@ export const issueLeaf = Effect.fn("Pki.issueLeaf")(function*(
     cert: pem,
     key: Redacted.make(privateKey.export({ format: "pem", type: "pkcs8" }).toString()),
     sha256: sha256(der),
-    notAfter: Math.floor(notAfter / 1000) * 1000 // certificates know whole seconds
+    notAfter: Math.floor(notAfter / 1000) * 1000 // certificates have whole seconds
   }
   return leaf
 })
 
 /**
- * PEM of the certificate in which a node shows its Ed25519 key. Always the same for the same key, and without an end, since
- * peers compare the key and nothing else.
+ * Creates the certificate that carries a node's Ed25519 key, as PEM. It is always the same for the
+ * same key and has no end, because peers compare the key and nothing else.
  */
 export const selfSigned = Effect.fn("Pki.selfSigned")(function*(privateKey: KeyObject) {
   const publicKey = createPublicKey(privateKey)
@@ -65,16 +74,21 @@ export const selfSigned = Effect.fn("Pki.selfSigned")(function*(privateKey: KeyO
     issuer: "sallyport node",
     subject: "sallyport node",
     notBefore: new Date("2020-01-01T00:00:00Z"),
-    notAfter: new Date("9999-12-31T23:59:59Z"), // "no well-defined expiration date" (RFC 5280, section 4.1.2.5)
+    // "no well-defined expiration date" (RFC 5280, section 4.1.2.5)
+    notAfter: new Date("9999-12-31T23:59:59Z"),
     serverFor: null
   })
   return pem
 })
 
-/** Loaded at the first certificate: the library takes longer to load than most threads take to start, and few write any. */
+/**
+ * Writes a certificate. The library is loaded with the first one: loading it takes longer than most
+ * threads take to start, and few threads write any.
+ */
 const write = (parts: CertificateWriter.Parts) =>
   Effect.promise(async () => (await import("./CertificateWriter.ts")).write(parts))
 
+/** Why the relay's certificate is refused. */
 export type LeafProblem = {
   readonly _tag: "LeafProblem"
   readonly reason: "malformed" | "foreign"
@@ -82,8 +96,10 @@ export type LeafProblem = {
 }
 
 /**
- * Whether the relay that is pinned issued this certificate (DER). Its dates are not looked at: the relay makes a new one every
- * few days, and a node whose clock is wrong must still find its relay, from which it learns the time. Never throws.
+ * Checks that the pinned relay issued this certificate (DER). Never throws.
+ *
+ * It ignores the dates: the relay issues a new certificate every few days, and a node whose clock
+ * is wrong must still find its relay, from which it learns the time.
  */
 export const checkLeaf = (der: Uint8Array, pin: NodeKey): Either.Either<void, LeafProblem> => {
   const leaf = parse(der)
@@ -97,14 +113,17 @@ export const checkLeaf = (der: Uint8Array, pin: NodeKey): Either.Either<void, Le
   return Either.void
 }
 
-/** What a certificate says of itself, cut and made printable: anybody may have written it. */
+/**
+ * The names in a certificate, shortened and made printable, because anybody may have written them.
+ */
 export interface Shown {
   readonly subject: string
   readonly issuer: string
-  /** Whether it is written as relays write theirs, although with another key. */
+  /** Whether the issuer is named as relays name theirs. The key may still be another. */
   readonly isOfRelay: boolean
 }
 
+/** Reads the names in a certificate (DER), for messages. Never throws. */
 export const describe = (der: Uint8Array): Shown => {
   const leaf = parse(der)
   const nameOf = (lines: string | undefined) => {
@@ -120,12 +139,16 @@ export const describe = (der: Uint8Array): Shown => {
 }
 
 const RELAY_ISSUER = "sallyport relay"
-/** Longest name that is shown, of the 64 KiB that one may have. */
+/** Longest name that is shown, in characters. A certificate may have one of 64 KiB. */
 const MAX_SHOWN_CHARS = 80
 
+/** The certificate holds no Ed25519 key. */
 export type BadCertificate = { readonly _tag: "BadCertificate"; readonly message: string }
 
-/** The key that a peer's certificate (DER) shows; Ed25519 only. The handshake must have proved that the peer holds it. */
+/**
+ * Returns the Ed25519 key in a peer's certificate (DER). The TLS handshake must have proved that
+ * the peer holds the private key.
+ */
 export const publicKeyOfCert = (der: Uint8Array): Either.Either<NodeKey, BadCertificate> => {
   const parsed = parse(der)
   const raw = parsed === null ? null : rawKeyOf(parsed)
@@ -134,9 +157,10 @@ export const publicKeyOfCert = (der: Uint8Array): Either.Either<NodeKey, BadCert
     : Either.right(fromBytes(raw))
 }
 
+/** The operator's certificate and key cannot be used. */
 export type BadMaterial = { readonly _tag: "BadMaterial"; readonly message: string }
 
-/** An operator's certificate chain and key, checked to belong together. */
+/** Reads an operator's certificate chain and key, and checks that they belong together. */
 export const fromPem = (cert: string, key: string): Either.Either<Leaf, BadMaterial> => {
   try {
     const first = new X509Certificate(cert)
@@ -153,11 +177,12 @@ export const fromPem = (cert: string, key: string): Either.Either<Leaf, BadMater
 const problem = (reason: LeafProblem["reason"], message: string) =>
   Either.left<LeafProblem>({ _tag: "LeafProblem", reason, message })
 
-/** Null for anything but exactly one certificate. */
+/** Reads exactly one certificate. Returns `null` for anything else. */
 const parse = (der: Uint8Array): X509Certificate | null => {
   try {
     const parsed = new X509Certificate(der)
-    return parsed.raw.equals(der) ? parsed : null // also refuses PEM, and what follows the certificate
+    // also refuses PEM, and bytes after the certificate
+    return parsed.raw.equals(der) ? parsed : null
   } catch {
     return null
   }
@@ -167,7 +192,7 @@ const rawKeyOf = (parsed: X509Certificate): Uint8Array | null => {
   try {
     return rawPublicKey(parsed.publicKey)
   } catch {
-    return null // a key of a kind that this Node cannot read
+    return null // this Node cannot read this kind of key
   }
 }
 

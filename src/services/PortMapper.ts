@@ -1,7 +1,10 @@
 /**
- * Keeps one local UDP port mapped at the default gateway, so that peers reach it whatever the translator does with the rest: by PCP,
- * NAT-PMP or UPnP, the first that answers. One loop compares what is wanted with what is held: when told, at half of the lifetime, and
- * when the gateway says that it started anew. IPv4 only.
+ * Keeps one local UDP port mapped at the default gateway, so that peers can reach it even if the
+ * NAT filters or remaps other traffic.
+ *
+ * It uses PCP, NAT-PMP or UPnP, whichever answers first. One loop compares the wanted mapping with
+ * the current one: on request, at half of the mapping's lifetime, and when the gateway announces
+ * that it has restarted. IPv4 only.
  */
 import { Context, Duration, Effect, Either, Layer, Mailbox, Option, Stream, SubscriptionRef } from "effect"
 import { createSocket } from "node:dgram"
@@ -16,31 +19,49 @@ import * as GatewayUdp from "./portmap/GatewayUdp.ts"
 import * as IgdClient from "./portmap/IgdClient.ts"
 import * as PcpClient from "./portmap/PcpClient.ts"
 
+/** Keeps a port mapped at the gateway. The owner of the data plane's UDP socket names the port. */
 export class PortMapper extends Context.Tag("sallyport/services/PortMapper")<PortMapper, {
-  /** The local port to keep mapped from now on; null: none. Returns at once. */
+  /** Sets the local port to keep mapped from now on, or `null` for none. Returns at once. */
   readonly follow: (port: number | null) => Effect.Effect<void>
-  /** The network changed: looks at once whether the gateway and the mapping are as they were. Returns at once. */
+  /**
+   * Checks the gateway and the mapping again, for use after the network changed. Returns at once.
+   */
   readonly look: Effect.Effect<void>
-  /** What is held now, and each change; null: nothing. The external address may be a private one, of a second translator's inside. */
+  /**
+   * Emits the current mapping, then each change; `null` if there is no mapping. The external
+   * address may be private, if the gateway itself is behind another NAT.
+   */
   readonly changes: Stream.Stream<PortMapping.PortMapping | null>
-  /** What the gateway can do; changes nothing there. Takes at most 1.5 s. Null: switched off. */
+  /**
+   * Reports which protocols the gateway speaks, without changing anything there. Takes at most
+   * 1.5 s. Returns `null` if port mapping is switched off.
+   */
   readonly probe: Effect.Effect<PortMapping.Report | null>
 }>() {}
 
+/** Longest wait for the answer to one protocol of {@link PortMapper}'s `probe`. */
 const PROBE_DEADLINE = Duration.millis(1400)
-/** Nothing was granted: a router that is starting, or one that has none of this, which a question now and then does not disturb. */
+/** Delay before the gateway is asked again after it granted nothing. Each failure doubles it. */
 const RETRY_FIRST = Duration.seconds(15)
+/**
+ * Longest delay before the gateway is asked again. It may support none of the protocols, and an
+ * occasional request does no harm.
+ */
 const RETRY_MOST = Duration.minutes(15)
-/** Of giving back a mapping, when it is wanted no longer. */
+/** Longest wait for the gateway to confirm that a mapping was released. */
 const RELEASE_DEADLINE = Duration.millis(500)
-/** A restarted gateway says so ten times; and nobody on the link can make us ask more often. */
+/**
+ * Shortest time between two checks on request. A restarted gateway announces itself ten times, and
+ * nobody on the link can make this node ask more often.
+ */
 const LOOKS_APART = Duration.seconds(1)
 
+/** The gateway's address and the ports that are used to talk to it. Tests replace them. */
 export interface Sources {
   readonly gateway: Effect.Effect<string | null>
   readonly port: number
   readonly ssdpPort: number
-  /** Where gateways say that they started anew. */
+  /** UDP port on which gateways announce that they have restarted. */
   readonly announcePort: number
 }
 
@@ -82,11 +103,14 @@ const make = Effect.fnUntraced(function*(sources: Sources) {
       ? Effect.void
       : Effect.logInfo("the gateway had lost its mappings, and has this one again")
 
-  /** Makes what is held be what is wanted; answers with when to look again. */
+  /**
+   * Brings the mapping in line with what is wanted. Returns how long to wait before the next check.
+   */
   const reconcile = Effect.gen(function*() {
     const gateway = wanted === null ? null : yield* sources.gateway
     if (held !== null && (held.internalPort !== wanted || held.gateway !== gateway)) {
-      if (held.gateway === gateway || wanted === null) yield* release // elsewhere nobody would hear it
+      // the old gateway cannot be reached from another network
+      if (held.gateway === gateway || wanted === null) yield* release
       yield* hold(null)
     }
     if (wanted === null || gateway === null) return RETRY_MOST
@@ -120,12 +144,13 @@ const make = Effect.fnUntraced(function*(sources: Sources) {
   const loop = Effect.gen(function*() {
     while (true) {
       const again = yield* reconcile
-      // What was asked for meanwhile is looked at now.
+      // A request that arrived during `reconcile` is served at once.
       const told = yield* Effect.timeoutOption(looks.take, again)
       if (Option.isSome(told) && held !== null && held.internalPort === wanted) yield* Effect.sleep(LOOKS_APART)
     }
   })
-  yield* Effect.addFinalizer(() => Effect.interruptible(release)) // else its deadlines would not hold
+  // finalizers are uninterruptible, so timeouts in `release` would not work
+  yield* Effect.addFinalizer(() => Effect.interruptible(release))
   yield* Effect.forkScoped(Effect.zipRight(looks.take, loop))
   yield* listen(sources.announcePort, onAnnouncement)
   const look = Effect.suspend(() => {
@@ -144,7 +169,7 @@ const make = Effect.fnUntraced(function*(sources: Sources) {
   })
 })
 
-/** What worked goes first. */
+/** Order in which the protocols are tried: the one that worked last goes first. */
 const asksFor = (protocol: PortMapping.Protocol | undefined): ReadonlyArray<Ask> =>
   ASKS.toSorted(([a], [b]) => Number(b === protocol) - Number(a === protocol)).map(([, ask]) => ask)
 
@@ -165,7 +190,10 @@ const firstOf = (asks: ReadonlyArray<Ask>, wish: Wish): Effect.Effect<Granted, P
 const isSame = (a: Granted["external"] | undefined, b: Granted["external"] | undefined): boolean =>
   a?.host === b?.host && a?.port === b?.port
 
-/** The gateway's clock, of what it says to everybody. */
+/**
+ * Reads the gateway's clock from an announcement that it sent to all hosts. `null` if the message
+ * is no announcement.
+ */
 const announced = (bytes: Uint8Array): Effect.Effect<PortMapping.Epoch | null> =>
   Effect.map(GatewayUdp.nowMs, (atMs) => {
     const serverS = Either.match(Pcp.decode(bytes), {
@@ -179,7 +207,10 @@ const announced = (bytes: Uint8Array): Effect.Effect<PortMapping.Epoch | null> =
     return serverS === null ? null : { serverS, atMs }
   })
 
-/** Where another program holds the port for itself alone, restarts are seen at renewals only. */
+/**
+ * Listens for the gateway's announcements. If another program holds the port exclusively, restarts
+ * are noticed only at renewals.
+ */
 const listen = Effect.fnUntraced(
   function*(port: number, onMessage: (bytes: Uint8Array, from: string) => Effect.Effect<void>) {
     const arrivals = yield* Mailbox.make<readonly [Uint8Array, string]>({ capacity: 16, strategy: "dropping" })
@@ -192,7 +223,7 @@ const listen = Effect.fnUntraced(
           try {
             socket.addMembership(NatPmp.ANNOUNCEMENTS.group)
           } catch {
-            // All hosts are members already.
+            // Every host is a member of the all-hosts group already.
           }
         })
         return socket
@@ -233,11 +264,12 @@ const SOURCES: Sources = {
   announcePort: NatPmp.ANNOUNCEMENTS.port
 }
 
+/** Builds the service over other `sources` than the real gateway. */
 export const layerFrom = (sources: Sources): Layer.Layer<PortMapper> => Layer.scoped(PortMapper, make(sources))
 
 export const layer: Layer.Layer<PortMapper> = layerFrom(SOURCES)
 
-/** Switched off: nothing is asked of any gateway. */
+/** Port mapping switched off: no gateway is ever asked. */
 export const layerOff: Layer.Layer<PortMapper> = Layer.succeed(PortMapper, {
   follow: () => Effect.void,
   look: Effect.void,
@@ -245,5 +277,5 @@ export const layerOff: Layer.Layer<PortMapper> = Layer.succeed(PortMapper, {
   probe: Effect.succeed(null)
 })
 
-/** The check alone, for a process that keeps no mapping. */
+/** The gateway probe alone, for a process that keeps no mapping. */
 export const probeAlone: Effect.Effect<PortMapping.Report> = probe(SOURCES)

@@ -1,6 +1,6 @@
 /**
- * The addresses of a relay's name. The last ones that DNS gave are kept in the state directory, so that a node which
- * starts while DNS is dead still finds its relay.
+ * The addresses of a relay's name. The last answer from DNS is kept in the state directory, so that
+ * a node that starts while DNS is down still finds its relay.
  */
 import { Context, Duration, Effect, Schema } from "effect"
 import { lookup } from "node:dns/promises"
@@ -8,15 +8,20 @@ import { isIP } from "node:net"
 import { join } from "node:path"
 import * as StateFile from "./StateFile.ts"
 
+/** Name of the file in a node's state directory. */
 export const FILE = "relay-addresses.json"
 /**
- * How long one question may take. The system's resolver waits 5 s for each name server before it asks the next one, and
- * asks all of them twice; whoever waits here goes on with the known addresses meanwhile.
+ * How long one lookup may take. The system's resolver waits 5 s for each name server before it asks
+ * the next one, and asks all of them twice. Meanwhile the caller goes on with the known addresses.
  */
 const PATIENCE = Duration.seconds(30)
+/** Most addresses that are used and kept. Others are dropped. */
 const MAX_ADDRESSES = 8
 
-/** Asks the system for every address of a name, IPv4 first. Rejects if the name has none, or no name server answers. */
+/**
+ * Asks the system for every address of a name, IPv4 first. Rejects if the name has none, or if no
+ * name server answers.
+ */
 export type Lookup = (host: string) => Promise<ReadonlyArray<string>>
 
 /** The resolver in use. Tests replace it. */
@@ -33,7 +38,10 @@ const File = Schema.parseJson(Schema.Struct({
   )
 }))
 
-/** What DNS said last, from the state directory. Empty if the name was never found, or the file is for another name or damaged. */
+/**
+ * Returns the last answer from DNS, from the state directory. Empty if the name was never found, or
+ * if the file is damaged or for another name.
+ */
 export const known = (stateDir: string, host: string): Effect.Effect<ReadonlyArray<string>> =>
   isIP(host) !== 0 ? Effect.succeed([host]) : StateFile.read(join(stateDir, FILE)).pipe(
     Effect.flatten,
@@ -43,8 +51,9 @@ export const known = (stateDir: string, host: string): Effect.Effect<ReadonlyArr
   )
 
 /**
- * Asks DNS for every address of the name, IPv4 first, and keeps the answer. `null` if DNS does not answer or does not know
- * the name. This may take as long as `PATIENCE`: run it beside other work.
+ * Asks DNS for every address of the name, IPv4 first, and stores the answer. Returns `null` if DNS
+ * does not answer or does not know the name. It may take as long as `PATIENCE`, so run it beside
+ * other work.
  */
 export const ask = Effect.fnUntraced(function*(stateDir: string, host: string) {
   if (isIP(host) !== 0) return [host]

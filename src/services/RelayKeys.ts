@@ -1,4 +1,7 @@
-/** What makes a relay itself: the authority's key, the TLS key and the directory, side by side in its `stateDir`. Made once. */
+/**
+ * The identity of a relay: the authority's key, the TLS key and the directory, next to each other
+ * in its `stateDir`. They are created once.
+ */
 import { Effect, Schema } from "effect"
 import { join } from "node:path"
 import * as EnrolmentToken from "../protocol/EnrolmentToken.ts"
@@ -9,13 +12,17 @@ import * as Keys from "./Keys.ts"
 import { TLS_KEY_FILE } from "./RelayTls.ts"
 import * as StateFile from "./StateFile.ts"
 
-/** `exists`: there is a relay already. `incomplete`: part of one is lost; making it anew would shut every node out. */
+/**
+ * Why a relay could not be created or started. `exists`: the folder already holds a relay or a part
+ * of one. `incomplete`: a part is lost; a new one would lock every node out. `unusable`: the system
+ * cannot read the folder.
+ */
 export class RelayKeysError extends Schema.TaggedError<RelayKeysError>()("RelayKeysError", {
   reason: Schema.Literal("exists", "incomplete", "unusable"),
   message: Schema.String
 }) {}
 
-/** The public halves. */
+/** The public keys of a relay. */
 export interface RelayKeys {
   readonly authorityKey: NodeKey
   readonly tlsKey: NodeKey
@@ -23,7 +30,10 @@ export interface RelayKeys {
 
 const FILES = [AUTHORITY_KEY_FILE, TLS_KEY_FILE, DIRECTORY_FILE]
 
-/** A new relay; nothing is touched where there is part of one. */
+/**
+ * Creates a new relay. If the folder holds any part of a relay, it changes nothing and fails with
+ * `exists`.
+ */
 export const init = Effect.fn("RelayKeys.init")(function*(stateDir: string) {
   const present = yield* filesIn(stateDir)
   if (present.length > 0) {
@@ -35,7 +45,10 @@ export const init = Effect.fn("RelayKeys.init")(function*(stateDir: string) {
   return yield* make(stateDir)
 })
 
-/** For every start: makes a relay in an empty folder, and refuses a folder where part of one is missing. */
+/**
+ * Prepares the folder at each start. It creates a relay in an empty folder, and fails with
+ * `incomplete` if a part is missing.
+ */
 export const ensure = Effect.fn("RelayKeys.ensure")(function*(stateDir: string) {
   const present = yield* filesIn(stateDir)
   if (present.length === 0) {
@@ -56,14 +69,14 @@ export const ensure = Effect.fn("RelayKeys.ensure")(function*(stateDir: string) 
   return yield* read(stateDir)
 })
 
-/** Also beside a running relay. */
+/** Reads the public keys. This is safe while the relay is running. */
 export const read = (stateDir: string): Effect.Effect<RelayKeys, Keys.KeyFileError> =>
   Effect.map(
     Effect.all([Keys.load(join(stateDir, AUTHORITY_KEY_FILE)), Keys.load(join(stateDir, TLS_KEY_FILE))]),
     ([authority, tls]) => ({ authorityKey: authority.publicKey, tlsKey: tls.publicKey })
   )
 
-/** How nodes know a relay whose configuration this is; it goes into tokens. */
+/** Returns how nodes recognise a relay with this configuration. It goes into enrolment tokens. */
 export const trustOf = (
   config: { readonly behindProxy: unknown; readonly tls: unknown },
   keys: RelayKeys
@@ -74,7 +87,7 @@ export const trustOf = (
     ? { _tag: "Ca" }
     : { _tag: "Pin", key: keys.tlsKey }
 
-/** The text for an administrator to hand on; a secret. */
+/** Encodes the enrolment token that an administrator passes on. The text is a secret. */
 export const tokenText = (options: {
   readonly keys: RelayKeys
   readonly host: string
@@ -91,7 +104,10 @@ export const tokenText = (options: {
     secret: options.token.secret
   })
 
-/** The directory last: with it, the relay is whole. Of two processes at once both end with the same keys. */
+/**
+ * Creates the keys first and the directory last, because the directory completes the relay. If two
+ * processes do this at once, both end with the same keys.
+ */
 const make = Effect.fnUntraced(function*(stateDir: string) {
   const authority = yield* Keys.loadOrCreate(join(stateDir, AUTHORITY_KEY_FILE))
   const tls = yield* Keys.loadOrCreate(join(stateDir, TLS_KEY_FILE))

@@ -1,4 +1,7 @@
-/** The relay's TLS certificate as it is now: issued by its own key and renewed while running, or an operator's files. */
+/**
+ * The relay's current TLS certificate. The relay either issues it with its own key and renews it
+ * while running, or reads it from the operator's files.
+ */
 import { Clock, Context, Duration, Effect, Either, Layer, Schedule, Schema, type Stream, SubscriptionRef } from "effect"
 import { readFile } from "node:fs/promises"
 import { join } from "node:path"
@@ -7,35 +10,48 @@ import { LIFETIMES } from "../protocol/Lifetimes.ts"
 import * as Keys from "./Keys.ts"
 import * as Pki from "./Pki.ts"
 
+/** The relay's TLS certificate and its changes. */
 export class RelayTls extends Context.Tag("sallyport/services/RelayTls")<RelayTls, {
-  /** How nodes know this relay; goes into enrolment tokens. */
+  /** How nodes recognise this relay. It goes into enrolment tokens. */
   readonly trust: RelayTrust
   readonly current: Effect.Effect<Pki.Leaf>
-  /** The present one first, then each new one; connections that are open keep theirs. */
+  /**
+   * Emits the current certificate, then each new one. Open connections keep the certificate that
+   * they started with.
+   */
   readonly changes: Stream.Stream<Pki.Leaf>
 }>() {}
 
+/** The operator's certificate or key cannot be used. `message` says what to correct. */
 export class RelayTlsError extends Schema.TaggedError<RelayTlsError>()("RelayTlsError", {
   message: Schema.String
 }) {}
 
+/** Name of the TLS key file in a relay's state directory. */
 export const TLS_KEY_FILE = "tls.key"
 
-/** A leaf is replaced this long before it ends; what is left covers clocks that are ahead and a relay that sleeps. */
+/**
+ * How long before its end a certificate is replaced. The margin covers nodes whose clock is ahead
+ * and a relay that sleeps.
+ */
 const RENEW_BEFORE = Duration.seconds(LIFETIMES.certificateRenewBefore)
-/** How often the calendar is looked at; one long sleep would be wrong on a machine that sleeps, too. */
+/**
+ * How often the relay checks whether its certificate must be renewed. A single long timer would
+ * fire late on a machine that sleeps.
+ */
 const LOOK_EVERY = Duration.seconds(LIFETIMES.certificateCheck)
-/** How often an operator's files are compared. */
+/** How often the operator's files are compared with the certificate in use. */
 const COMPARE_EVERY = Duration.minutes(1)
 
 export interface Options {
   readonly stateDir: string
-  /** What nodes connect to: a name or an IP literal. */
+  /** The name or IP literal that nodes connect to. */
   readonly host: string
-  /** Paths of PEM files; null: the relay issues its own. */
+  /** Paths of the operator's PEM files, or `null` if the relay issues its own certificate. */
   readonly tls: { readonly cert: string; readonly key: string } | null
 }
 
+/** Issues certificates or reads the operator's files, as `options.tls` says. */
 export const layer = (options: Options): Layer.Layer<RelayTls, RelayTlsError | Keys.KeyFileError> =>
   options.tls === null
     ? Layer.scoped(RelayTls, makeIssued(options))
@@ -57,7 +73,8 @@ const makeIssued = Effect.fnUntraced(function*({ host, stateDir }: Options) {
 
 const makeFromFiles = Effect.fnUntraced(function*(files: { readonly cert: string; readonly key: string }) {
   const ref = yield* SubscriptionRef.make(yield* readFiles(files))
-  let problem = "" // told once, not once a minute; only the fiber below touches it
+  // the last problem, so that each is logged only once; only the fiber below touches it
+  let problem = ""
   const reload = readFiles(files).pipe(
     Effect.flatMap(Effect.fnUntraced(function*(leaf) {
       problem = ""

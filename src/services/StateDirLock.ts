@@ -1,17 +1,22 @@
 /**
- * Keeps a second process off a state directory, also if the admin API is at a TCP port and so not at a socket in that directory.
- * Two processes with one identity would take the relay's link from each other for ever.
+ * Keeps a second process from using a state directory, even if the admin API listens on a TCP port
+ * instead of a socket in that directory. Two processes with one identity would permanently take the
+ * relay's link from each other.
  */
 import { Effect, type Scope } from "effect"
 import { createServer } from "node:http"
 import { join } from "node:path"
 import { type AdminListenError, listenUnix } from "./AdminSocket.ts"
 
+/** Name of the lock's socket in a state directory. */
 export const LOCK_FILE = "running.sock"
 
 /**
- * Holds the directory until the scope closes; the system ends the hold of a process that dies. Fails only if another process
- * holds it: where no socket can be made (some network file systems, long paths) the directory is used without a lock.
+ * Holds the directory until the scope closes. If the process dies, the system releases it. Fails
+ * only if another process holds it.
+ *
+ * Where no socket can be created (some network file systems, long paths), the directory is used
+ * without a lock.
  */
 export const hold = (stateDir: string): Effect.Effect<void, AdminListenError, Scope.Scope> =>
   Effect.gen(function*() {

@@ -1,37 +1,45 @@
-/** Small private files in a state folder: mode 0600, written whole or not at all, also when two processes race or power fails. */
+/**
+ * Small private files in a state directory. They have mode 0600 and are written as a whole or not
+ * at all, even if two processes race or the power fails.
+ */
 import { Effect, Option, Schema } from "effect"
 import { randomBytes } from "node:crypto"
 import { type FileHandle, link, mkdir, open, rename, rm, stat } from "node:fs/promises"
 import { dirname } from "node:path"
 
-/** `code` is the system's, such as EACCES. */
+/** A file cannot be read or written. `code` is the system's, such as EACCES. */
 export class StateFileError extends Schema.TaggedError<StateFileError>()("StateFileError", {
   path: Schema.String,
   code: Schema.String,
   message: Schema.String
 }) {}
 
+/** The content of a file, and who else can access it. */
 export interface Found {
   readonly text: string
-  /** Whether other users may read or change the file. Always `false` on Windows, which has no modes. */
+  /**
+   * Whether other users may read or change the file. Always `false` on Windows, which has no modes.
+   */
   readonly exposed: boolean
-  /** Permission bits, octal, for messages. */
+  /** Permission bits in octal, for messages. */
   readonly mode: string
 }
 
-/** Longest file that is read, bytes: far above any of ours. */
+/** Longest file that is read, in bytes. It is far above the size of any file that we write. */
 const MAX_FILE_BYTES = 1024 * 1024
 
 const GROUP_BITS = 0o070
 const OTHER_BITS = 0o007
 
 /**
- * The file's text, or `None` if there is no such file. A file that only its group may use besides its owner gets mode 0600
- * again: Kubernetes opens every file of a volume to `fsGroup`, and nobody in the pod could undo that by hand.
+ * Reads a file, or returns `None` if there is none.
+ *
+ * If only the owner and the group have access, the mode is set back to 0600: Kubernetes opens every
+ * file of a volume to `fsGroup`, and nobody in the pod could undo that by hand.
  */
 export const read = (path: string): Effect.Effect<Option.Option<Found>, StateFileError> =>
   Effect.scoped(Effect.gen(function*() {
-    // The mode is asked of the open file, so that it is the mode of what is read.
+    // The mode is read from the open file, so that it belongs to the content that is read.
     const file = yield* Effect.acquireRelease(
       attempt(path, () => open(path, "r")),
       (file) => Effect.promise(() => file.close())
@@ -47,23 +55,30 @@ export const read = (path: string): Effect.Effect<Option.Option<Found>, StateFil
     })
   })).pipe(Effect.catchIf(({ code }) => code === "ENOENT", () => Effect.succeed(Option.none())))
 
-/** False: there is one already, which stays as it is. Makes the folder (mode 0700) where there is none. */
+/**
+ * Creates a file, and its folder (mode 0700) if needed. Returns `false` if the file exists; it
+ * stays unchanged.
+ */
 export const create = (path: string, text: string | Uint8Array): Effect.Effect<boolean, StateFileError> =>
   viaTemporary(path, text, (temporary) => link(temporary, path)).pipe(
     Effect.as(true),
     Effect.catchIf(({ code }) => code === "EEXIST", () => Effect.succeed(false))
   )
 
-/** Puts it in the place of what was there. */
+/** Writes a file in one step, in place of an existing one. */
 export const replace = (path: string, text: string): Effect.Effect<void, StateFileError> =>
   viaTemporary(path, text, (temporary) => rename(temporary, path))
 
+/** Whether the file exists. */
 export const exists = (path: string): Effect.Effect<boolean, StateFileError> =>
   Effect.as(attempt(path, () => stat(path)), true).pipe(
     Effect.catchIf(({ code }) => code === "ENOENT", () => Effect.succeed(false))
   )
 
-/** The mode after the group's rights were taken away. The same mode if there is no need, or if this user may not do that. */
+/**
+ * Takes the group's rights away and returns the new mode. Returns the old mode if nothing was to be
+ * done, or if this user may not change it.
+ */
 const withoutGroup = (path: string, file: FileHandle, mode: number): Effect.Effect<number> => {
   const isForGroupOnly = (mode & GROUP_BITS) !== 0 && (mode & OTHER_BITS) === 0
   if (process.platform === "win32" || !isForGroupOnly) return Effect.succeed(mode)
@@ -78,6 +93,7 @@ const withoutGroup = (path: string, file: FileHandle, mode: number): Effect.Effe
 const makeFolder = (path: string): Effect.Effect<void, StateFileError> =>
   Effect.asVoid(attempt(path, () => mkdir(path, { recursive: true, mode: 0o700 })))
 
+/** Writes a synced temporary file, lets `settle` give it its real name, and syncs the folder. */
 const viaTemporary = (path: string, text: string | Uint8Array, settle: (temporary: string) => Promise<void>) => {
   const temporary = `${path}.${randomBytes(6).toString("hex")}.tmp`
   return makeFolder(dirname(path)).pipe(
@@ -100,7 +116,9 @@ const writeSynced = async (path: string, text: string | Uint8Array) => {
   }
 }
 
-/** Makes the new name outlast a power failure. Windows cannot, and does it by itself. */
+/**
+ * Makes the new name survive a power failure. Windows cannot sync a folder, and does not need to.
+ */
 const syncFolder = async (path: string) => {
   if (process.platform === "win32") return
   const folder = await open(path, "r")

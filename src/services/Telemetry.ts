@@ -1,6 +1,7 @@
 /**
- * Logs to stderr, and logs, spans and metrics to an OTLP collector if there is one; the same in main and in every thread, which keep
- * their last spans. Metrics are main's alone.
+ * Logs to stderr, and exports logs, spans and metrics to an OTLP collector if one is configured.
+ * The main thread and every worker thread use the same layer, and each keeps its last spans. Only
+ * the main thread exports metrics.
  */
 import * as OtlpLogger from "@effect/opentelemetry/OtlpLogger"
 import * as OtlpResource from "@effect/opentelemetry/OtlpResource"
@@ -18,21 +19,31 @@ import * as Redact from "./telemetry/Redact.ts"
 import * as SpanRing from "./telemetry/SpanRing.ts"
 import * as Tracing from "./telemetry/Tracing.ts"
 
-/** Survives a structured clone: threads get it in their `workerData`. */
+/**
+ * Telemetry settings. They survive a structured clone, because threads receive them in their
+ * `workerData`.
+ */
 export const Settings = Schema.Struct({
   format: Schema.Literal("json", "pretty"),
   level: Schema.Literal("All", "Trace", "Debug", "Info", "Warning", "Error", "Fatal", "None"),
-  /** Base URL of an OTLP/HTTP collector, as `http://127.0.0.1:4318`. Null: nothing is exported. */
+  /**
+   * Base URL of an OTLP/HTTP collector, such as `http://127.0.0.1:4318`. `null` if nothing is
+   * exported.
+   */
   otlp: Schema.NullOr(Schema.String),
-  /** Share of the flows that are traced, 0 to 1. */
+  /** Share of flows that are traced, from 0 to 1. */
   sample: Schema.Number,
   serviceName: Schema.String
 })
 export type Settings = typeof Settings.Type
 
+/** Settings of a process that configures nothing. */
 export const DEFAULT: Settings = { format: "json", level: "Info", otlp: null, sample: 1, serviceName: "sallyport" }
 
-/** `thread`: "main", or the name from the placement. What is still to be exported is flushed when the layer is released. */
+/**
+ * Sets up logging and tracing for a thread. `thread` is "main" or the name from the placement. When
+ * the layer is released, it flushes pending exports.
+ */
 export const layer = (settings: Settings, thread: string): Layer.Layer<never> =>
   Layer.suspend(() => {
     const live = new Live(settings)
@@ -50,8 +61,8 @@ export const Tunable = Settings.pick("level", "sample")
 export type Tunable = typeof Tunable.Type
 
 /**
- * A log level that can be moved. It is the minimum log level of all fibers under `layer`, which is also how `tune` finds
- * it: no state is shared between two programs in one process.
+ * A log level that can be changed. It is the minimum log level of all fibers under `layer`, and
+ * `tune` finds it there. Two programs in one process therefore share no state.
  */
 class Live {
   sample: number
@@ -78,7 +89,9 @@ class Live {
   }
 }
 
-/** Changes the log level and the share of traced flows of this thread. Does nothing without `layer`. */
+/**
+ * Changes the log level and the share of traced flows of this thread. Does nothing without `layer`.
+ */
 export const tune = (settings: Tunable): Effect.Effect<void> =>
   Effect.map(FiberRef.get(FiberRef.currentMinimumLogLevel), (level: unknown) => {
     if (level instanceof Live) level.tune(settings)
@@ -105,7 +118,7 @@ const exporter = (baseUrl: string, { serviceName }: Settings, thread: string, li
   )
 }
 
-/** Nothing leaves that says where anybody is. */
+/** Encodes telemetry for export, with all addresses taken out. */
 const encode = (data: unknown) => HttpBody.text(Redact.otlp(data), "application/json")
 const withoutAddresses = Layer.succeed(OtlpSerialization.OtlpSerialization, {
   traces: encode,
@@ -113,13 +126,22 @@ const withoutAddresses = Layer.succeed(OtlpSerialization.OtlpSerialization, {
   logs: encode
 })
 
-/** A collector that keeps values for a minute shows no gaps. */
+/**
+ * Time between two exports of metrics. A collector that keeps values for a minute shows no gaps.
+ */
 const METRICS_INTERVAL = Duration.seconds(15)
+/** Longest time for one export of metrics. */
 const METRICS_DEADLINE = Duration.seconds(3)
-/** Whoever stops a process does not wait for a collector that hangs. */
+/**
+ * Longest time for the last export, so that stopping a process does not wait for a collector that
+ * hangs.
+ */
 const LAST_METRICS_DEADLINE = Duration.seconds(1)
 
-/** Sends what `read` answers to the collector, if there is one, as long as the scope lasts, and once more at its end. */
+/**
+ * Sends the metrics that `read` returns to the collector, if there is one, until the scope closes,
+ * and once more at its end.
+ */
 export const exportMetrics = Effect.fnUntraced(function*(
   { otlp, serviceName }: Settings,
   read: Effect.Effect<ReadonlyArray<Metrics.Family>>

@@ -1,38 +1,47 @@
-/** Child processes that end with the thread that started them, however that thread or its process ends. */
+/**
+ * Child processes that end together with the thread that started them, however that thread or its
+ * process ends.
+ */
 import { spawn } from "node:child_process"
 import type { Duplex } from "node:stream"
 
-/** `absent`: the command, or the shell that starts it, is not installed. */
+/**
+ * How a child came to its end. `absent`: the command, or the shell that starts it, is not
+ * installed.
+ */
 export type How = "ended" | "absent"
 
+/** Callbacks of a child process. */
 export interface Options {
   readonly onOutput: (bytes: Buffer) => void
   /** Called once. */
   readonly onEnd: (how: How) => void
 }
 
-/** Exit code with which a shell says that there is no such command. */
+/** Exit code of a shell for a command that does not exist. */
 const NOT_FOUND = 127
 
 /**
- * Starts the command and a watcher in the background, and ends. The watcher waits for the end of the pipe at descriptor 3: Node
- * closes our end when the thread ends, and the kernel does when the process is killed. `kill 0` reaches exactly these two,
- * because they are alone in their process group. Neither is a child of this process, which could not reap the children of a
- * thread that is gone.
+ * Shell script that starts the command and a watcher in the background, and ends.
+ *
+ * The watcher waits for the end of the pipe at descriptor 3. Node closes our end of it when the
+ * thread ends, and the kernel does so when the process is killed. `kill 0` hits exactly these two,
+ * because they are alone in their process group. Neither is a child of this process, which could
+ * not reap the children of a thread that is gone.
  */
 const SCRIPT =
   `command -v "$1" >/dev/null || exit ${NOT_FOUND}; { { read -r _ <&3; kill 0; } >/dev/null & exec "$@" 3<&-; } &`
 
 /**
- * Starts a command from the search path and returns a function that ends it. A killed thread or process runs no finalizer, so
- * an ordinary child would outlive it.
+ * Starts a command from the search path and returns a function that ends it. A killed thread or
+ * process runs no finalizer, so an ordinary child would outlive it.
  */
 export const start = (command: string, args: ReadonlyArray<string>, { onEnd, onOutput }: Options): () => void => {
   const shell = spawn("sh", ["-c", SCRIPT, "sh", command, ...args], {
     stdio: ["ignore", "pipe", "ignore", "pipe"],
     detached: true
   })
-  // There are no pipes when the process could not be started for want of file descriptors.
+  // There are no pipes if the process could not be started for want of descriptors.
   const tie = shell.stdio[3] as Duplex | undefined
   tie?.on("error", () => {}) // the watcher may be gone
   const end = () => void tie?.destroy()

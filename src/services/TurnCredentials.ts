@@ -1,6 +1,7 @@
 /**
- * Short-lived TURN credentials: user name `EXPIRY:NODE` (epoch seconds, and the node's name), password an HMAC of it under a
- * secret that only this relay has. So nothing is kept for those that were issued.
+ * Short-lived TURN credentials. The user name is `EXPIRY:NODE` (epoch seconds, and the node's
+ * name), and the password is an HMAC of it under a secret that only this relay has. The relay
+ * therefore stores nothing about the credentials that it issues.
  */
 import { Effect, Option, Redacted, Schema } from "effect"
 import { Buffer } from "node:buffer"
@@ -10,19 +11,29 @@ import * as Crypto from "./Crypto.ts"
 import * as DirectoryClock from "./DirectoryClock.ts"
 import * as StateFile from "./StateFile.ts"
 
+/** Name of the secret's file in a relay's state directory. */
 export const TURN_SECRET_FILE = "turn.key"
 const SECRET_BYTES = 32
-/** Allocations can be made for so long; one that was made may be kept by the same credentials for `KEEP_SECONDS`. */
+/**
+ * How long credentials can create allocations, in seconds. They can keep an allocation alive for
+ * `KEEP_SECONDS`.
+ */
 export const LIFETIME_SECONDS = LIFETIMES.turn
-/** From issue on. An ICE agent cannot take other credentials without starting anew. */
+/**
+ * How long after issue credentials can refresh an allocation, in seconds. An ICE agent cannot
+ * switch to new credentials without an ICE restart.
+ */
 export const KEEP_SECONDS = 12 * 3600
 
+/** The secret cannot be read or written. `message` says what to do. */
 export class TurnSecretError extends Schema.TaggedError<TurnSecretError>()("TurnSecretError", {
   message: Schema.String
 }) {}
 
+/** The secret under which this relay's passwords are made, 32 bytes. */
 export type Secret = Redacted.Redacted<Uint8Array>
 
+/** The credentials with which a node uses TURN. */
 export interface Credentials {
   readonly username: string
   readonly password: Redacted.Redacted
@@ -30,6 +41,7 @@ export interface Credentials {
   readonly expiresAt: number
 }
 
+/** The parts of a user name. */
 export interface User {
   readonly name: string
   readonly expiresAt: number
@@ -37,7 +49,10 @@ export interface User {
 
 const text = new TextEncoder()
 
-/** Made where there is none, with mode 0600. Deleting the file ends all credentials at the next start. */
+/**
+ * Reads the secret, or creates it with mode 0600 if there is none. Deleting the file invalidates
+ * all credentials at the next start.
+ */
 export const loadOrCreate = Effect.fn("TurnCredentials.loadOrCreate")(function*(stateDir: string) {
   const path = join(stateDir, TURN_SECRET_FILE)
   const failed = (message: string) => new TurnSecretError({ message })
@@ -58,6 +73,7 @@ export const loadOrCreate = Effect.fn("TurnCredentials.loadOrCreate")(function*(
   return Redacted.make(secret)
 })
 
+/** Issues credentials for a node, valid for {@link LIFETIME_SECONDS}. */
 export const issue = (secret: Secret, name: string): Effect.Effect<Credentials> =>
   Effect.map(DirectoryClock.nowSeconds, (now) => {
     const expiresAt = now + LIFETIME_SECONDS
@@ -65,11 +81,17 @@ export const issue = (secret: Secret, name: string): Effect.Effect<Credentials> 
     return { username, password: Redacted.make(passwordOf(secret, username)), expiresAt }
   })
 
-/** What only we and whom it was issued to can know. */
+/**
+ * Computes the password for a user name. Only this relay and the node that it was issued to can
+ * know it.
+ */
 export const passwordOf = (secret: Secret, username: string): string =>
   Buffer.from(Crypto.hmacSha256(Redacted.value(secret), text.encode(username))).toString("base64url")
 
-/** Null for a name that we never issue. Says nothing about the password, nor whether it has expired. */
+/**
+ * Takes a user name apart. Returns `null` for a name that this relay never issues. It checks
+ * neither the password nor the expiry.
+ */
 export const parse = (username: string): User | null => {
   const parts = /^(\d{10}):([a-z0-9][a-z0-9-]{0,62})$/.exec(username)
   return parts === null ? null : { expiresAt: Number(parts[1]), name: parts[2]! }
