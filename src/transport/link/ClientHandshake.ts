@@ -1,16 +1,19 @@
-/** The client's side of the handshake over a link, and what both sides need for it. Runs in a browser, too: nothing of Node's here. */
+/**
+ * The client's side of the handshake over a link, and what both sides need for it. It also runs in
+ * browsers, so it must not use Node modules.
+ */
 import { Either } from "effect"
 import { encode as framed, HEAD_BYTES, readU32 } from "../../protocol/LengthPrefix.ts"
 import * as LinkHandshake from "../../protocol/LinkHandshake.ts"
 import { type NodeKey, toBytes } from "../../protocol/NodeKey.ts"
 import { type Link, LinkEnded } from "./Link.ts"
 
-/** The peer said something that is no handshake. */
+/** The peer sent something that is not a handshake message. */
 export class BrokenHandshake extends Error {
   override readonly name = "BrokenHandshake"
 }
 
-/** The server said no, for a reason that it gave. */
+/** The server refused the client. `code` and `message` give its reason. */
 export class RefusedByServer extends Error {
   override readonly name = "RefusedByServer"
   readonly code: string
@@ -22,11 +25,14 @@ export class RefusedByServer extends Error {
 
 export interface Identity {
   readonly key: NodeKey
-  /** By promise where WebCrypto holds the key. */
+  /** Signs with the node's key. Returns a promise where WebCrypto holds the key. */
   readonly sign: (message: Uint8Array) => Uint8Array | Promise<Uint8Array>
 }
 
-/** Answers with the Welcome's bytes. Throws `RefusedByServer`, `BrokenHandshake` or `LinkEnded`. */
+/**
+ * Runs the handshake and returns the bytes of the Welcome. Rejects with `RefusedByServer`,
+ * `BrokenHandshake` or `LinkEnded`.
+ */
 export const asClient = async (
   link: Link,
   options: {
@@ -43,11 +49,13 @@ export const asClient = async (
   return (await hear(link, LinkHandshake.MAX_SERVER_BYTES, "Welcome")).body
 }
 
+/** Sends one handshake message. */
 export const say = (link: Link, message: LinkHandshake.Message): Promise<void> =>
   link.write(framed(LinkHandshake.encode(message)))
 
 type Expected<Tag> = Extract<LinkHandshake.Message, { readonly _tag: Tag }>
 
+/** Receives one handshake message of the expected type. Rejects as `asClient` does. */
 export const hear = async <Tag extends LinkHandshake.Message["_tag"]>(
   link: Link,
   maxBytes: number,
@@ -61,7 +69,7 @@ export const hear = async <Tag extends LinkHandshake.Message["_tag"]>(
   return message as Expected<Tag>
 }
 
-/** One body; what comes after it goes back to the link. */
+/** Reads one message body. Bytes after it are put back on the link. */
 const readBody = async (link: Link, maxBytes: number): Promise<Uint8Array> => {
   let held: Uint8Array = new Uint8Array(0)
   for (;;) {

@@ -1,22 +1,26 @@
-/** The server's side of the handshake over a link. What follows it stays on the link, unread. */
+/**
+ * The server's side of the handshake over a link. Bytes that follow the handshake stay on the link,
+ * unread.
+ */
 import * as LinkHandshake from "../../protocol/LinkHandshake.ts"
 import { fromBytes, type NodeKey } from "../../protocol/NodeKey.ts"
 import * as Crypto from "../../services/Crypto.ts"
 import { BrokenHandshake, hear, RefusedByServer, say } from "./ClientHandshake.ts"
 import type { Link } from "./Link.ts"
 
-/** Who a client says it is; the signature over this link has been checked. */
+/** Identity that a client claims. The signature over this link has been verified. */
 export interface Claims {
   readonly nodeKey: NodeKey
   readonly purpose: LinkHandshake.Purpose
   readonly enrol?: LinkHandshake.Enrol
-  /** Of the certificate that the client saw. */
+  /** SHA-256 of the certificate that the client saw. */
   readonly certSha256: Uint8Array
 }
 
 /**
- * Up to the checked signature. The caller then says `welcome` or `refuse`. `certHashes`: of the certificates that a client may
- * have seen, the present and the one before it.
+ * Runs the handshake up to the verified signature. The caller then sends `welcome` or `refuse`.
+ * `certHashes` are the certificates that a client may have seen: the current one and the previous
+ * one. Rejects with `RefusedByServer`, `BrokenHandshake` or `LinkEnded`.
  */
 export const asServer = async (
   link: Link,
@@ -47,7 +51,9 @@ export const asServer = async (
   return { nodeKey, purpose, certSha256, ...(auth.enrol !== undefined && { enrol: auth.enrol }) }
 }
 
+/** Admits the client. `body` is what the relay tells it. */
 export const welcome = (link: Link, body: Uint8Array): Promise<void> => say(link, { _tag: "Welcome", body })
 
+/** Refuses the client, which learns the reason. Longer texts are cut. */
 export const refuse = (link: Link, code: string, message: string): Promise<void> =>
   say(link, { _tag: "Refused", code: code.slice(0, 200), message: message.slice(0, 300) })

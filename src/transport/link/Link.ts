@@ -1,105 +1,151 @@
 /**
- * One ordered byte pipe to a peer, whatever carries it. Who the peer is was proved before anybody gets a `Link`; where bytes
- * are cut on the way says nothing. Reading slower than the peer writes slows the peer, in both carriers.
+ * One ordered byte stream to a peer, whatever carries it. The peer is authenticated before anybody
+ * gets a `Link`. Boundaries between received pieces carry no meaning. In every carrier, reading
+ * slower than the peer writes slows the peer down.
  */
 
 export type Carrier = "websocket" | "webtransport-h2" | "webtransport-h3"
 
-/** Why a link ended. The numbers are WebSocket's (RFC 6455, section 7.4), and go over WebTransport as they are. */
+/**
+ * Codes with which a link ends. They are those of WebSocket (RFC 6455, section 7.4), and
+ * WebTransport uses them unchanged.
+ */
 export const CloseCode = {
   normal: 1000,
-  protocol: 1002, // the peer broke the protocol
-  policy: 1008, // not allowed, or too slow
+  /** The peer violated the protocol. */
+  protocol: 1002,
+  /** The peer is not allowed, or too slow. */
+  policy: 1008,
+  /** A message is too long. */
   tooBig: 1009,
-  restart: 1012, // the server stops: connect again
-  full: 1013 // the server has no room: try again later
+  /** The server stops. The client should reconnect. */
+  restart: 1012,
+  /** The server has no room. The client should try again later. */
+  full: 1013
 } as const
 
 export interface Closed {
-  /** `network`: nobody said good-bye. */
+  /** Who ended the link. `network`: the connection was lost without a close notice. */
   readonly by: "here" | "peer" | "network"
-  /** 0 when the network took it. */
+  /** Close code. 0 if the connection was lost. */
   readonly code: number
   readonly reason: string
 }
 
-/** A QUIC packet of 1,200 bytes, which every path carries, in a relayed frame: fits into one packet of `http3/QuicheHttp3`. */
+/**
+ * Largest relayed frame sent as a datagram: a QUIC packet of 1,200 bytes, which every path carries,
+ * and the frame head. It fits into one packet of `http3/QuicheHttp3`.
+ */
 export const MAX_DATAGRAM_FRAME_BYTES = 1208
 
-/** Beside the pipe: what may be lost, and holds nothing else up when it is. Whole relayed frames, back to back. */
+/**
+ * Unreliable channel beside the byte stream. It carries whole relayed frames, back to back; a lost
+ * one delays nothing else.
+ */
 export interface Datagrams {
-  /** Of one frame. A longer one finds no way by this carrier, so that peers find out what fits. */
+  /**
+   * Largest frame this carrier can send. Longer frames are dropped, which is how the peers' MTU
+   * probes find the limit.
+   */
   readonly maxFrameBytes: number
-  /** Frames of the largest size have been seen to get through both ways. Until then frames travel by the pipe. */
+  /**
+   * Whether frames of the largest size are known to get through in both directions. Until then
+   * frames travel on the byte stream.
+   */
   readonly isReady: boolean
-  /** Takes a copy. What finds no room is dropped: so many, as far as is known here. */
+  /**
+   * Copies and sends `frames`; frames that do not fit in the queue are dropped. Returns the number
+   * known to be dropped.
+   */
   readonly send: (frames: Uint8Array) => number
-  /** Set by whoever reads them; `frames` is valid until it returns. */
+  /** Callback that receives frames, set by their reader. `frames` is valid until it returns. */
   onFrames: ((frames: Uint8Array) => void) | undefined
 }
 
 export interface Link {
   readonly carrier: Carrier
-  /** Of a link of purpose "relay", where the carrier has them. */
+  /** Datagrams of a link with the purpose "relay". `undefined` if the carrier has none. */
   readonly datagrams?: Datagrams | undefined
-  /** `address:port`, for logs. */
+  /** Remote address as `address:port`, for logs. */
   readonly remote: string
   /**
-   * SHA-256 of the server's leaf certificate (DER): on a client what its socket saw, on a server what the client signed. If a reverse
-   * proxy ends TLS it is that of `LinkHandshake.proxiedName`.
+   * SHA-256 of the server's leaf certificate (DER). On a client it is the certificate that its
+   * socket saw; on a server, the one that the client signed. Behind a reverse proxy that ends TLS
+   * it is the hash of `LinkHandshake.proxiedName`.
    */
   readonly serverCertSha256: Uint8Array
-  /** The next bytes, undefined once the link has ended. One reader at a time. The bytes stay valid. */
+  /**
+   * Returns the next bytes, or `undefined` once the link has ended. Only one reader at a time. The
+   * bytes stay valid.
+   */
   readonly read: () => Promise<Uint8Array | undefined>
   /** Puts bytes back, to be read first. */
   readonly unread: (bytes: Uint8Array) => void
   readonly incoming: AsyncIterable<Uint8Array>
-  /** Resolves when the bytes have left the process's buffers for the most part; rejects when the link ended. Do not change them. */
+  /**
+   * Writes bytes, which the caller must not change afterwards. Resolves when most of them have left
+   * the process's buffers; rejects with `LinkEnded` or the carrier's error when the link has ended.
+   */
   readonly write: (bytes: Uint8Array) => Promise<void>
-  /** Bytes written that still wait in this process. */
+  /** Number of written bytes that still wait in this process. */
   readonly bufferedBytes: () => number
-  /** Says good-bye, and lets go a second later at the latest. Only the first call counts. */
+  /**
+   * Sends a close notice and releases the connection within a second. Only the first call has an
+   * effect.
+   */
   readonly close: (reason: string, code?: number) => void
-  /** Lets go at once. */
+  /** Releases the connection at once. */
   readonly destroy: (reason: string) => void
-  /** Never rejects. */
+  /** Resolves when the link has ended. Never rejects. */
   readonly closed: Promise<Closed>
   readonly isClosed: () => boolean
 }
 
-/** Bytes received and not read at which the peer is told to wait, and at which it may go on. */
+/** Received bytes in the queue from which the peer is paused. */
 const HIGH_WATER_BYTES = 256 * 1024
+/** Received bytes in the queue at which a paused peer may continue. */
 const LOW_WATER_BYTES = 64 * 1024
-/** How long a good-bye may take. */
+/** How long a close notice may take. */
 const CLOSE_GRACE_MS = 1000
-/** RFC 6455, section 5.5: 125 bytes with the code. */
+/** Longest reason in a close notice: 125 bytes with the code (RFC 6455, section 5.5). */
 const MAX_REASON_BYTES = 123
 
-/** What WebSocket can say of an end: a code that may be sent (RFC 6455, section 7.4) and a reason that fits. */
+/**
+ * Converts a code and a reason into ones that WebSocket can send: a permitted code (RFC 6455,
+ * section 7.4) and a reason that fits.
+ */
 export const sendable = (code: number, reason: string): readonly [code: number, reason: Uint8Array] => {
   const isCode = (code >= 1000 && code <= 1014 && code !== 1004 && code !== 1005 && code !== 1006) ||
     (code >= 3000 && code <= 4999)
   const bytes = new TextEncoder().encode(reason)
   let length = Math.min(bytes.length, MAX_REASON_BYTES)
-  while (length > 0 && length < bytes.length && (bytes[length]! & 0xc0) === 0x80) length-- // no half of a character
+  // do not split a character
+  while (length > 0 && length < bytes.length && (bytes[length]! & 0xc0) === 0x80) length--
   return [isCode ? code : CloseCode.normal, bytes.subarray(0, length)]
 }
 
+/** The link ended before the operation was complete. */
 export class LinkEnded extends Error {
   override readonly name = "LinkEnded"
 }
 
-/** What the carriers share: the queue of received bytes with its water marks, and ending once only. */
+/**
+ * Common part of the carriers: the queue of received bytes with its water marks, and ending only
+ * once.
+ */
 export abstract class CarrierLink implements Link {
   abstract readonly carrier: Carrier
   readonly remote: string
   serverCertSha256: Uint8Array
   readonly closed: Promise<Closed>
   private readonly settle: (closed: Closed) => void
-  private ended: Closed | undefined // what `closed` says, as soon as it is known
-  private done = false // nothing more will come
+  /** The value of `closed`, as soon as it is known. */
+  private ended: Closed | undefined
+  /** Whether no more bytes will arrive. */
+  private done = false
   private queue: Array<Uint8Array> = []
-  private head = 0 // of the queue; what is before it has been read
+  /** Index of the first unread entry in `queue`. */
+  private head = 0
   private queuedBytes = 0
   private paused = false
   private waiting: ((bytes: Uint8Array | undefined) => void) | undefined
@@ -172,7 +218,8 @@ export abstract class CarrierLink implements Link {
     this.ended = { by: "here", code, reason }
     this.finishReading()
     const grace: unknown = setTimeout(() => this.finish(), CLOSE_GRACE_MS)
-    if (isTimeout(grace)) grace.unref() // a browser's is a number, and keeps nothing running
+    // in browsers a timer is a number and does not keep a process running
+    if (isTimeout(grace)) grace.unref()
     try {
       this.sendClose(code, reason)
     } catch {
@@ -201,7 +248,10 @@ export abstract class CarrierLink implements Link {
     }
   }
 
-  /** The carrier is over. May be called often; what was received before can still be read, unless this side ended the link. */
+  /**
+   * Ends the link, because the carrier has ended. May be called repeatedly. Bytes received before
+   * can still be read, unless this side ended the link.
+   */
   protected finish(closed: Closed = { by: "network", code: 0, reason: "the connection was lost" }): void {
     this.ended ??= closed
     this.finishReading()
@@ -224,7 +274,10 @@ export abstract class CarrierLink implements Link {
 
 const isTimeout = (timer: unknown): timer is { readonly unref: () => void } => typeof timer === "object"
 
-/** What a close said about itself: codes below 1000 are the carrier's own, so the connection was lost without a word. */
+/**
+ * Interprets the close code and reason that the carrier reports. Codes below 1000, 1005 and 1006
+ * are not sent by a peer, so the connection was lost without a close notice.
+ */
 export const closedByPeer = (code: number, reason: string): Closed =>
   code >= 1000 && code !== 1005 && code !== 1006
     ? { by: "peer", code, reason }

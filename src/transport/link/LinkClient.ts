@@ -12,11 +12,17 @@ import * as WebSocketCarrier from "./WebSocketCarrier.ts"
 import * as WebTransportCarrier from "./WebTransportCarrier.ts"
 
 /**
- * `proxy_refused`: the proxy answered no, or is none. `proxy_login`: it wants another login. `proxy_unusable`: its URL is wrong.
- * `tls_pin_mismatch`: another relay answered. `tls_intercepted`: something answered that is no relay, such as a captive portal.
- * `tls_untrusted`: the certificate is out of its dates or of no known authority.
- * `carrier_refused`: HTTP said no, `code` is its status (503: full, try later). `handshake_refused`: the relay knows who asks and
- * says no, `code` is its word. `lost`: the connection broke under way.
+ * Opening a link failed.
+ *
+ * - `proxy_refused`: the proxy refused, or it is not a proxy.
+ * - `proxy_login`: the proxy requires a different login.
+ * - `proxy_unusable`: the proxy's URL is invalid.
+ * - `tls_pin_mismatch`: another relay answered.
+ * - `tls_intercepted`: something that is not a relay answered, such as a captive portal.
+ * - `tls_untrusted`: the certificate is outside its validity period or from an unknown authority.
+ * - `carrier_refused`: the server refused over HTTP; `code` is the status (503: full, try later).
+ * - `handshake_refused`: the relay knows who asks and refuses; `code` is its reason.
+ * - `lost`: the connection broke before the link was open.
  */
 export class LinkError extends Schema.TaggedError<LinkError>()("LinkError", {
   reason: Schema.Literal(
@@ -39,39 +45,43 @@ export class LinkError extends Schema.TaggedError<LinkError>()("LinkError", {
 }) {}
 
 export interface Options {
-  /** A name or an IP literal, without brackets. */
+  /** A name, or an IP literal without brackets. */
   readonly host: string
   readonly port: number
-  /** What the name meant last, for a time when no DNS answers. */
+  /** Addresses that the name resolved to last, for use when DNS does not answer. */
   readonly lastAddresses?: ReadonlyArray<string>
   readonly trust: RelayTrust
   /**
-   * `webtransport`: over HTTP/3 where the relay answers by that, else over HTTP/2. `auto` takes WebSocket, which is cheaper and crosses
-   * proxies; but for packets HTTP/3 first, where the relay has it.
+   * Carrier to use. `webtransport` uses HTTP/3 if the relay answers over it, otherwise
+   * HTTP/2. `auto` uses WebSocket, which is cheaper and passes proxies. For packets, `auto` tries
+   * HTTP/3 first if the relay has it.
    */
   readonly carrier: "auto" | "webtransport" | "websocket"
-  /** Whether the relay is known to have HTTP/3; undefined: not known. */
+  /** Whether the relay is known to have HTTP/3. `undefined` if it is not known. */
   readonly http3?: boolean | undefined
   readonly purpose: Purpose
   readonly identity: ClientHandshake.Identity
   readonly enrol?: Enrol | undefined
-  /** From the first packet to the Welcome. */
+  /** Time from the first packet to the Welcome. 10 seconds by default. */
   readonly deadline?: Duration.DurationInput
-  /** The configuration's `proxy`: a URL, `none`, or `null` if the environment decides. */
+  /** The `proxy` setting: a URL or `none`. `null` if the environment decides. */
   readonly proxy?: string | null
 }
 
 export interface Connected {
   readonly link: Link
-  /** What the relay tells a client that it lets in. */
+  /** Bytes of the Welcome: information for a client that the relay admits. */
   readonly welcome: Uint8Array
-  /** This host's address that the connection was made from; it lives no longer than that. */
+  /** Local address of the connection. It is valid no longer than the connection. */
   readonly localHost: string
 }
 
 const DEFAULT_DEADLINE = Duration.seconds(10)
 
-/** The link is closed with the scope. An interruption or the deadline leaves nothing open. */
+/**
+ * Opens an authenticated link. The scope closes it. An interruption or the deadline leaves nothing
+ * open.
+ */
 export const connect = (options: Options): Effect.Effect<Connected, LinkError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
     restore(Effect.timeoutFail(
@@ -85,7 +95,9 @@ export const connect = (options: Options): Effect.Effect<Connected, LinkError, S
     )
   )
 
-/** A carrier that answers later than this is not waited for alone. */
+/**
+ * Head start of a carrier. If it has not answered after this time, the next one is tried beside it.
+ */
 const HEAD_START_MS = 300
 
 type Opened = Omit<Connected, "welcome"> & { readonly link: CarrierLink }
@@ -94,7 +106,7 @@ const open = async (options: Options, signal: AbortSignal): Promise<Connected> =
   const choice = proxyOf(options)
   if (choice._tag === "Unusable") throw new LinkError({ reason: "proxy_unusable", message: choice.message })
   const proxy = choice._tag === "Proxy" ? choice.proxy : null
-  // What passes reverse proxies is WebSocket.
+  // Only WebSocket passes reverse proxies.
   const isProxied = options.trust._tag === "Proxied"
   const overTcp = options.carrier === "webtransport" && !isProxied ? WEBTRANSPORT : WEBSOCKET
   const tcp = (signal: AbortSignal) => openTcp(options, proxy, overTcp, signal)
@@ -116,7 +128,7 @@ const open = async (options: Options, signal: AbortSignal): Promise<Connected> =
   }
 }
 
-/** By which proxy a relay is reached; what is told to people, too. */
+/** Decides through which proxy a relay is reached. The result is also shown to users. */
 export const proxyOf = ({ host, port, proxy }: Pick<Options, "host" | "port" | "proxy">): ProxyUrl.Choice =>
   ProxyUrl.choose({ setting: proxy ?? null, env: process.env, host, port })
 
@@ -148,7 +160,10 @@ const openTcp = async (
   }
 }
 
-/** Loaded where it is wanted: QUIC is a native library, and most nodes' signaling does without. */
+/**
+ * Opens a link over HTTP/3. The module is loaded on demand, because QUIC is a native library that
+ * the signaling of most nodes does not need.
+ */
 const openHttp3 = async (
   { host, lastAddresses, port, purpose, trust }: Options,
   signal: AbortSignal

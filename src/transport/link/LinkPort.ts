@@ -1,8 +1,11 @@
 /**
- * The one TLS port of a relay: links over both of its carriers, `/healthz`, pages, and bounds on what strangers may cost. HTTP/1.1 and
- * HTTP/2 are told apart by ALPN and served by listeners that never listen themselves. Every connection is cut at its deadline
- * unless it has become an authenticated link by then, whatever it did or did not send. Links over HTTP/3, which another process
- * takes, come by a socket of this machine (`http3/Gateway`).
+ * The single TLS port of a relay. It serves links over both TCP carriers, `/healthz` and pages, and
+ * bounds the cost of unauthenticated peers.
+ *
+ * ALPN selects HTTP/1.1 or HTTP/2; both are served by listeners that never listen themselves. Every
+ * connection is cut at its deadline unless it has become an authenticated link by then, whatever it
+ * has sent. Links over HTTP/3, which another process accepts, arrive through a Unix socket
+ * (`http3/Gateway`).
  */
 import { Redacted } from "effect"
 import { randomInt } from "node:crypto"
@@ -25,18 +28,19 @@ import * as WebTransportCarrier from "./WebTransportCarrier.ts"
 export interface Page {
   readonly contentType: string
   readonly body: string | Uint8Array
-  /** Besides those that each page has. */
+  /** Headers in addition to those of every page. */
   readonly headers?: Readonly<Record<string, string>>
 }
 
 export interface Limits {
-  /** Connections on which nobody has proved who they are: half-open links, and twice that in sockets. */
+  /** Most unauthenticated connections: this many half-open links, and twice as many sockets. */
   readonly strangers: number
   readonly links: number
-  /** ms from TCP accept to an authenticated link, or to the request for a page. */
+  /** Milliseconds from the TCP accept to an authenticated link, or to the request for a page. */
   readonly handshakeMs: number
-  /** New connections a second from one /24 or /56, and how many at once. Above it: reset before TLS. */
+  /** New connections per second from one /24 or /56. Further ones are reset before TLS. */
   readonly acceptsPerSecond: number
+  /** New connections from one /24 or /56 that may arrive at once. */
   readonly acceptBurst: number
 }
 
@@ -48,82 +52,105 @@ export const DEFAULT_LIMITS: Limits = {
   acceptBurst: 200
 }
 
-/** What the admin API and the logs tell. */
+/** Counters for the admin API and the logs. */
 export interface Stats {
   connections: number
   links: number
   /**
-   * Since the start: reset by rate, reset since there was no place or no descriptor, answered 503, cut at the deadline, without the
-   * PROXY header that was due.
+   * Connections refused since the start. `rate`: reset by the rate limit. `sockets`: reset because
+   * no place or no descriptor was free. `full`: answered with 503. `late`: cut at the deadline.
+   * `header`: without the expected PROXY header.
    */
   readonly refused: { rate: number; sockets: number; full: number; late: number; header: number }
 }
 
-/** A link of which nobody knows yet who is on the other end. */
+/** A link whose peer has not been authenticated yet. */
 export interface Stranger {
   readonly link: CarrierLink
   readonly path: string
   /** Whether a reverse proxy ended the TLS that the client saw. */
   readonly isProxied: boolean
-  /** The deadline is lifted, the place among the strangers is free again. */
+  /**
+   * Marks the peer as authenticated: cancels the deadline and frees its place among the strangers.
+   */
   readonly welcome: () => void
 }
 
-/** Who may stand in front of the port. From every other address bytes are TLS, and nothing that they say of others is believed. */
+/**
+ * Addresses that may stand in front of the port. Connections from all other addresses must be TLS,
+ * and what they claim about a client's address is ignored.
+ */
 export interface Fronts {
-  /** Balancers whose every connection begins with a PROXY header. */
+  /** Load balancers. Each of their connections begins with a PROXY header. */
   readonly proxyProtocol: ReadonlyArray<string>
-  /** Reverse proxies that end TLS: they speak plain HTTP here, or TLS again, and name the client in X-Forwarded-For. */
+  /**
+   * Reverse proxies that end TLS. They speak plain HTTP or TLS to this port and name the client in
+   * X-Forwarded-For.
+   */
   readonly reverseProxies: ReadonlyArray<string>
 }
 
 export interface Options {
   readonly fronts?: Fronts | undefined
-  /** Called once, at the first connection that a front may have sent which is not as `fronts` says. */
+  /**
+   * Called once, for the first connection that may come from a front but does not match `fronts`.
+   */
   readonly onOddHeader?: ((message: string) => void) | undefined
   readonly host: string
   readonly port: number
   readonly tls: Leaf
   readonly paths: ReadonlyArray<string>
-  /** Where the gateway for HTTP/3 connects: the path of a socket. In a folder of this process's own. */
+  /**
+   * Path of the Unix socket on which the HTTP/3 gateway connects, in a folder that only this
+   * process uses.
+   */
   readonly gate?: string | undefined
   readonly pages?: ((path: string) => Page | undefined) | undefined
   readonly limits: Limits
   readonly onLink: (stranger: Stranger) => void
-  /** Whether the process may take one more descriptor. */
+  /** Whether the process may open one more descriptor. */
   readonly hasRoom?: () => boolean
 }
 
 const HEALTHZ: Page = { contentType: "text/plain; charset=utf-8", body: "ok\n" }
 const MAX_HEADER_BYTES = 8192
+/** Explanations of TLS errors that a misconfigured front causes, by the error's code. */
 const NOT_TLS: Readonly<Record<string, string>> = {
   ERR_SSL_WRONG_VERSION_NUMBER:
     "sent something that is not TLS; if it is a balancer that speaks the PROXY protocol, list it in proxyProtocol",
   ERR_SSL_HTTP_REQUEST: "sent plain HTTP; if it is a reverse proxy that ends TLS, list it in behindProxy"
 }
-/** First byte of a TLS record with a ClientHello (RFC 8446, section 5.1); no HTTP request begins with it. */
+/**
+ * First byte of a TLS record with a ClientHello (RFC 8446, section 5.1). No HTTP request begins
+ * with it.
+ */
 const TLS_HANDSHAKE = 0x16
-/** Pages on their way to slow readers, who get so much longer; those beyond have until the usual deadline. */
+/**
+ * Most pages that get the longer deadline of {@link PAGE_MS}. Further ones keep the usual deadline.
+ */
 const MAX_SLOW_PAGES = 64
+/** How long a page may take to reach a slow reader. */
 const PAGE_MS = 30_000
-/** How long a stranger is left alone when descriptors are short: a handshake takes a few round trips. */
+/** How long a stranger is kept when descriptors are short. A handshake takes a few round trips. */
 const STRANGER_MS = 1000
 const RETRY_AFTER_SECONDS = "5"
 
 interface Connection {
   readonly socket: Socket
-  /** When it was accepted, ms, monotonic. */
+  /** When it was accepted, in milliseconds, monotonic. */
   readonly since: number
-  /** Where the client is, for logs: what a listed front says, or else the socket's peer. */
+  /** Address of the client, for logs: as a listed front reports it, otherwise the socket's peer. */
   remote: string
-  /** The address in `remote`, by which a client's connections are counted. */
+  /** The host in `remote`. Connections of a client are counted by it. */
   host: string
-  /** Comes from a listed reverse proxy. */
+  /** Whether it comes from a listed reverse proxy. */
   readonly isProxied: boolean
-  /** A page is on its way, and has its longer deadline. */
+  /** Whether a page is being sent, under the longer deadline. */
   isSlow: boolean
   deadline: NodeJS.Timeout | undefined
-  /** Of a stranger, `linked` once its only link was asked for. */
+  /**
+   * `linked` once the stranger's only link was requested; `welcome` once its peer is authenticated.
+   */
   state: "stranger" | "linked" | "welcome"
 }
 
@@ -133,7 +160,10 @@ const keyOf = (socket: { readonly remoteAddress?: string | undefined; readonly r
 export class LinkPort {
   readonly stats: Stats = { connections: 0, links: 0, refused: { rate: 0, sockets: 0, full: 0, late: 0, header: 0 } }
   private readonly options: Options
-  /** Accepts. What follows is handed to `tlsServer`, or to `http1` if a reverse proxy speaks plain HTTP. */
+  /**
+   * Accepts connections. They are handed to `tlsServer`, or to `http1` if a reverse proxy speaks
+   * plain HTTP.
+   */
   private readonly front: Server
   private readonly tlsServer: tls.Server
   private readonly proxyProtocol: ReadonlyArray<IpBlock.IpBlock>
@@ -143,7 +173,7 @@ export class LinkPort {
   private readonly http2: http2.Http2Server
   private readonly gate: Server
   private readonly connections = new Map<string, Connection>()
-  /** Of those, the gateway's; what it says of them is believed. */
+  /** The gateway's connections, by their socket. What it reports about them is trusted. */
   private readonly gated = new WeakMap<object, Connection>()
   private gateways = 0
   private readonly buckets: PrefixBuckets
@@ -151,7 +181,8 @@ export class LinkPort {
   private readonly acceptWebSocket = WebSocketCarrier.makeAcceptor()
   private acceptWebTransport: Awaited<ReturnType<typeof WebTransportCarrier.makeAcceptor>> | undefined
   private current: Uint8Array
-  private halfOpen = 0 // connections in state "linked"
+  /** Number of connections in the state "linked". */
+  private halfOpen = 0
   private slowPages = 0
   private stopping = false
 
@@ -164,9 +195,11 @@ export class LinkPort {
     this.http2 = this.makeHttp2()
     this.tlsServer = tls.createServer({
       ...secureContext(options.tls),
-      // A browser offers both, and asks for its WebSocket on the connection that its page came by; here that is HTTP/1.1's.
+      // A browser offers both and requests its WebSocket on the connection of its page. Here a
+      // WebSocket needs HTTP/1.1.
       ALPNCallback: ({ protocols }) => ["http/1.1", "h2"].find((known) => protocols.includes(known)),
-      handshakeTimeout: 2 * options.limits.handshakeMs // our own deadline comes first, and counts whom it cuts
+      // Our own deadline comes first and counts the connections that it cuts.
+      handshakeTimeout: 2 * options.limits.handshakeMs
     })
     this.front = createServer({ noDelay: true }, (socket) => this.onTcp(socket))
     const blocks = (list: ReadonlyArray<string> = []) => list.map(IpBlock.parse).filter((block) => block !== null)
@@ -180,7 +213,10 @@ export class LinkPort {
     this.gate = createServer((socket) => this.onGateway(socket))
   }
 
-  /** Rejects with the system's error when the port can't be had. */
+  /**
+   * Starts listening and returns the port. Rejects with the system's error if the address or port
+   * is not available.
+   */
   async listen(): Promise<number> {
     this.acceptWebTransport = await WebTransportCarrier.makeAcceptor(
       secureContext(this.options.tls),
@@ -189,20 +225,21 @@ export class LinkPort {
     await listening(this.front, { port: this.options.port, host: this.options.host, backlog: 511 })
     const { gate } = this.options
     if (gate !== undefined) {
-      rmSync(gate, { force: true }) // of a process that died
+      rmSync(gate, { force: true }) // left by a process that died
       await listening(this.gate, { path: gate })
       chmodSync(gate, 0o600)
     }
     return (this.front.address() as AddressInfo).port
   }
 
-  /** New connections get it; those that there are keep the old one. */
+  /** Uses `next` for new connections. Existing ones keep the old certificate. */
   updateTls(next: Leaf): void {
-    this.tlsServer.setSecureContext(secureContext(next)) // whole, since what is left out falls back to the defaults
+    // The whole context, since omitted options would fall back to the defaults.
+    this.tlsServer.setSecureContext(secureContext(next))
     this.current = next.sha256
   }
 
-  /** No new connections, no new links on those that there are. Links are the caller's to close. */
+  /** Accepts no new connections, and no new links on existing ones. The caller closes the links. */
   stopAccepting(): void {
     this.stopping = true
     if (this.front.listening) this.front.close()
@@ -221,7 +258,8 @@ export class LinkPort {
     socket.on("error", () => {})
     const hasHeader = IpBlock.anyHolds(this.proxyProtocol, host)
     const isProxied = IpBlock.anyHolds(this.reverseProxies, host)
-    // Before TLS: a handshake would cost more than the attack. What a front passes on is counted for its client, below.
+    // Before TLS, because a handshake would cost more than the attack. Connections from a front are
+    // counted for its client, below.
     if (!hasHeader && !isProxied && !this.takes(host)) return void socket.destroy()
     if (this.connections.size - this.stats.links >= 2 * limits.strangers) {
       this.stats.refused.sockets++
@@ -241,7 +279,7 @@ export class LinkPort {
     else this.tlsServer.emit("connection", socket)
   }
 
-  /** Whether the client's prefix has not come too often. */
+  /** Whether the rate limit of the client's prefix allows one more connection. */
   private takes(host: string): boolean {
     const length = IpBytes.parse(host, this.ip)
     if (length !== 0 && this.buckets.take(this.ip, length, 1, performance.now())) return true
@@ -249,7 +287,10 @@ export class LinkPort {
     return false
   }
 
-  /** Calls `onBytes` with all that has come, each time there is more, until it answers with how many bytes to take away. */
+  /**
+   * Calls `onBytes` with all bytes received so far, each time more arrive, until it returns how
+   * many of them to remove.
+   */
   private peek({ socket }: Connection, onBytes: (bytes: Buffer) => number | null): void {
     let held: Buffer = Buffer.alloc(0)
     const onReadable = () => {
@@ -286,13 +327,13 @@ export class LinkPort {
         socket.destroy()
         return bytes.length
       }
-      // Not before the rest is back in the socket.
+      // Only after the rest has been put back into the socket.
       queueMicrotask(() => isProxied ? this.sniff(connection) : this.tlsServer.emit("connection", socket))
       return step.length
     })
   }
 
-  /** A reverse proxy speaks plain HTTP, or TLS again. */
+  /** Detects whether a reverse proxy speaks plain HTTP or TLS. */
   private sniff(connection: Connection): void {
     const { socket } = connection
     this.peek(connection, (bytes) => {
@@ -302,7 +343,10 @@ export class LinkPort {
     })
   }
 
-  /** `code` is OpenSSL's word for bytes that are no TLS: those of a PROXY header, or of a request in plain HTTP. */
+  /**
+   * Reports bytes that are not TLS, such as a PROXY header or a plain HTTP request. `code` is
+   * OpenSSL's error.
+   */
   private onNoTls(socket: tls.TLSSocket, code: string | undefined): void {
     const key = NOT_TLS[code ?? ""]
     const host = (socket.remoteAddress ?? "").replace(/^::ffff:/, "")
@@ -310,14 +354,17 @@ export class LinkPort {
     this.tellHeader(`${host} ${key}`)
   }
 
-  /** Once: others may cause it as often as they like. */
+  /** Reports once only, because strangers can cause it as often as they like. */
   private tellHeader(message: string): void {
     if (this.hasToldHeader) return
     this.hasToldHeader = true
     this.options.onOddHeader?.(message)
   }
 
-  /** Makes room for one connection. `false` if every stranger has only just come. Links of nodes are never cut. */
+  /**
+   * Cuts the oldest stranger to free a place. Returns `false` if all strangers have only just
+   * connected. Links of nodes are never cut.
+   */
   private cutOldestStranger(): boolean {
     const now = performance.now()
     for (const connection of this.connections.values()) {
@@ -422,7 +469,10 @@ export class LinkPort {
     return server
   }
 
-  /** What a reverse proxy passes on is counted for the client that it names last: the others are the client's own words. */
+  /**
+   * Whether the rate limit allows a request. A request from a reverse proxy counts for the last
+   * client in X-Forwarded-For, because the client itself may have written the others.
+   */
   private isWelcome(connection: Connection, request: http.IncomingMessage): boolean {
     if (!connection.isProxied) return true
     const named = [request.headers["x-forwarded-for"] ?? []].flat().join(",").split(",").at(-1)?.trim() ?? ""
@@ -462,7 +512,9 @@ export class LinkPort {
     this.acceptWebTransport?.(stream, headers, connection.remote, this.current, onLink)
   }
 
-  /** The HTTP status for somebody who wants a link; 200 takes the connection's one place. */
+  /**
+   * HTTP status for a peer that requests a link. With 200 it takes the only link of its connection.
+   */
   private admit(connection: Connection | undefined, path: string): number {
     if (!this.options.paths.includes(path)) return 404
     if (connection === undefined || connection.state !== "stranger") return 409
@@ -485,7 +537,7 @@ export class LinkPort {
       this.stats.links++
       clearTimeout(connection.deadline)
     }
-    // A peer that keeps its socket open after the link has ended has no more right to it.
+    // A peer may not keep its socket open after the link has ended.
     link.closed.then(() => setTimeout(() => connection.socket.destroy(), 1000).unref(), () => {})
     this.options.onLink({ link, path, isProxied: connection.isProxied, welcome })
   }
@@ -503,7 +555,7 @@ const listening = (server: Server, where: ListenOptions): Promise<void> =>
     server.once("error", reject)
     server.listen(where, () => {
       server.off("error", reject)
-      server.on("error", () => {}) // accept errors (EMFILE) pass by themselves
+      server.on("error", () => {}) // accept errors (EMFILE) are temporary
       resolve()
     })
   })

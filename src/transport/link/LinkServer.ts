@@ -1,4 +1,4 @@
-/** Takes links at the relay's TLS port, proves who is on the other end of each, and hands it on. */
+/** Accepts links at the relay's TLS port, authenticates the peer of each, and hands it on. */
 import { Deferred, Duration, Effect, FiberSet, Schema, type Scope, Stream } from "effect"
 import { type Purpose, UNSEEN_CERT } from "../../protocol/LinkHandshake.ts"
 import * as ListenCheck from "../../services/ListenCheck.ts"
@@ -8,40 +8,55 @@ import * as Handshaking from "./Handshaking.ts"
 import { type CarrierLink, CloseCode, type Link } from "./Link.ts"
 import * as LinkPort from "./LinkPort.ts"
 
-/** Port or address can't be had. */
+/** The address or port is not available. */
 export class ListenError extends Schema.TaggedError<ListenError>()("ListenError", {
   code: Schema.String,
   message: Schema.String
 }) {}
 
-/** What `authenticate` fails with. It is told to the client, whose user reads `message`. */
+/** Failure of `authenticate`. The client receives it, and its user reads `message`. */
 export class LinkRefused extends Schema.TaggedError<LinkRefused>()("LinkRefused", {
   code: Schema.String,
   message: Schema.String
 }) {}
 
-/** A proven peer. */
+/** An authenticated peer. */
 export interface Peer extends Handshaking.Claims {
   readonly remote: string
 }
 
 export interface Options<R> {
   readonly host: string
-  /** 0: any free one. */
+  /** Port to listen on. 0 means any free one. */
   readonly port: number
-  /** The certificate to begin with. */
+  /** The initial certificate. */
   readonly tls: Leaf
-  /** Each later one. Links that are there keep theirs; a client that saw the one before is still believed. */
+  /**
+   * Later certificates. Existing links keep theirs. A client that saw the previous certificate is
+   * still accepted.
+   */
   readonly tlsChanges: Stream.Stream<Leaf>
-  /** Called once the signature was checked; answers with what the client is told. Counts against the handshake's deadline. */
+  /**
+   * Called once the signature was verified; returns what the client receives in the Welcome. It
+   * counts towards the handshake's deadline.
+   */
   readonly authenticate: (peer: Peer) => Effect.Effect<Uint8Array, LinkRefused, R>
-  /** Owns the link until it returns: the link is closed then. Interrupted when the link ends. */
+  /**
+   * Uses the link. The link is closed when this effect returns, and the effect is interrupted when
+   * the link ends.
+   */
   readonly onLink: (link: Link, peer: Peer) => Effect.Effect<void, never, R>
-  /** Balancers and reverse proxies in front of the port. */
+  /** Load balancers and reverse proxies in front of the port. */
   readonly fronts?: LinkPort.Fronts | undefined
-  /** What a client signs in the place of a certificate if a reverse proxy ends its TLS (`LinkHandshake.proxiedName`). */
+  /**
+   * Hash that a client signs instead of a certificate's if a reverse proxy ends its TLS
+   * (`LinkHandshake.proxiedName`).
+   */
   readonly proxiedHash?: Uint8Array | undefined
-  /** Where the gateway for HTTP/3 connects: the path of a socket, in a folder of this process's own. */
+  /**
+   * Path of the Unix socket on which the HTTP/3 gateway connects, in a folder that only this
+   * process uses.
+   */
   readonly gate?: string | undefined
   readonly pages?: (path: string) => LinkPort.Page | undefined
   readonly limits?: Partial<LinkPort.Limits>
@@ -50,12 +65,16 @@ export interface Options<R> {
 export interface LinkServer {
   readonly port: number
   readonly stats: () => Readonly<LinkPort.Stats>
-  /** Takes no more links, lets those that there are leave for `goAwayMs`, and closes the rest with code 1012. */
+  /**
+   * Accepts no more links, waits up to `goAwayMs` for the existing ones to end, and closes the rest
+   * with code 1012.
+   */
   readonly stop: (options: { readonly goAwayMs: number }) => Effect.Effect<void>
 }
 
 const PURPOSES: Readonly<Record<string, Purpose>> = { "/signal": "signal", "/relay": "relay", "/browser": "browser" }
 
+/** Starts a link server. The scope stops it and closes its links. */
 export const make = <R>(options: Options<R>): Effect.Effect<LinkServer, ListenError, R | Scope.Scope> =>
   Effect.gen(function*() {
     const links = new Map<CarrierLink, Deferred.Deferred<void>>()
@@ -93,7 +112,7 @@ export const make = <R>(options: Options<R>): Effect.Effect<LinkServer, ListenEr
     return { port: listening, stats: () => port.stats, stop }
   })
 
-/** A good-bye is given a second by the link itself. */
+/** How long closed links may take to end. A link allows a second for its close notice. */
 const CLOSE_WAIT = Duration.millis(1500)
 
 const allEnded = (links: ReadonlyMap<CarrierLink, Deferred.Deferred<void>>) =>
@@ -116,7 +135,7 @@ const serve = <R>(
     const peer: Peer = { ...claims, remote: link.remote }
     link.serverCertSha256 = claims.certSha256
     const body = yield* options.authenticate(peer)
-    // First, so that a client which answers at once is no stranger any more.
+    // Before the answer, so that a client that reacts at once is no longer counted as a stranger.
     welcome()
     yield* Effect.tryPromise({ try: () => Handshaking.welcome(link, body), catch: (error) => error })
     const ended = yield* Deferred.make<void>()

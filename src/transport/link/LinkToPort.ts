@@ -1,16 +1,20 @@
 /**
- * Joins a packet link with a message port: the link lives in the thread of the HTTPS port, its packets are forwarded in
- * another. Whole relayed frames go both ways, gathered into transferred buffers. Hot path: no Effect, no call for a frame.
+ * Joins a packet link with a message port. The link lives in the thread of the HTTPS port, and
+ * another thread forwards its packets. Whole relayed frames travel both ways, collected in
+ * transferred buffers. This is a hot path: no Effect, no call per frame.
  */
 import type { MessagePort } from "node:worker_threads"
 import * as Frame from "../../protocol/Frame.ts"
 import type { Link } from "./Link.ts"
 import { RelayLinkFrames } from "./RelayLinkFrames.ts"
 
-/** A batch is posted when it has grown to this, or at the end of the event loop's turn. */
+/** Size of a batch. It is posted when it is full, or at the end of the event loop's turn. */
 const BATCH_BYTES = 64 * 1024
 
-/** Until the port is closed. For every buffer that comes by the port its length is posted back once the link has taken it. */
+/**
+ * Joins the link and the port until the port is closed. For every buffer that arrives through the
+ * port, its length is posted back once the link has accepted it.
+ */
 export const join = (link: Link, port: MessagePort): void => {
   const batch = Buffer.allocUnsafeSlow(BATCH_BYTES)
   let length = 0
@@ -36,7 +40,10 @@ export const join = (link: Link, port: MessagePort): void => {
   })
 }
 
-/** Frames back to back, each with its own length; what is no whole frame ends it. */
+/**
+ * Sends frames that lie back to back, each with its own length. Stops at anything that is not a
+ * whole frame.
+ */
 export const sendEach = (frames: RelayLinkFrames, bytes: Uint8Array): void => {
   let at = 0
   while (at < bytes.length) {

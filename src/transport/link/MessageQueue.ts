@@ -1,11 +1,18 @@
-/** Messages on their way out of one link: framed, in order, several to a write when the link is busy, and never more than a bound. */
+/**
+ * Outgoing messages of one link. They are framed and sent in order; while the link is busy, several
+ * share a write. The queue is bounded.
+ */
 import * as LengthPrefix from "../../protocol/LengthPrefix.ts"
 import { concat } from "../../protocol/LinkHandshake.ts"
 import { CloseCode, type Link } from "./Link.ts"
 
-/** Bytes that may wait for one slow peer before its link is cut. It also bounds what one turn of the event loop may say at once. */
+/**
+ * Most bytes that may wait for one slow peer; beyond it, the link is closed. It also bounds what
+ * one turn of the event loop may send.
+ */
 export const MAX_QUEUED_BYTES = 256 * 1024
 
+/** The message is longer than any peer accepts. */
 export class MessageTooLong extends Error {
   override readonly name = "MessageTooLong"
 }
@@ -23,8 +30,8 @@ export class MessageQueue {
   }
 
   /**
-   * False when the link has ended, or ends now since the peer takes too little. Throws `MessageTooLong` for a body that no peer
-   * would take.
+   * Queues a message. Returns `false` if the link has ended, or if it ends now because the peer
+   * reads too slowly. Throws `MessageTooLong` for a body that no peer accepts.
    */
   offer(body: Uint8Array): boolean {
     if (body.length > LengthPrefix.MAX_BODY_BYTES) {
@@ -42,7 +49,10 @@ export class MessageQueue {
     return true
   }
 
-  /** Waits a microtask first, so that what one turn of the loop has to say goes out together. */
+  /**
+   * Writes the queue. Waits a microtask first, so that messages of one turn of the event loop are
+   * sent together.
+   */
   private async drain(): Promise<void> {
     this.writing = true
     await Promise.resolve()

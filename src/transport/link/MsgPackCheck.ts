@@ -1,10 +1,16 @@
 /**
- * Looks through a MessagePack message before it is decoded. The decoder makes an array of whatever length a message claims (33 million
- * entries from five bytes), and knows extensions that build regular expressions, errors, sets and shared references. A message
- * passes when its claims fit into its own length, and its only extensions are `undefined` and timestamps.
+ * Checks a MessagePack message before it is decoded.
+ *
+ * The decoder allocates an array of whatever length a message claims (33 million entries from five
+ * bytes). It also supports extensions that build regular expressions, errors, sets and shared
+ * references. A message passes if the lengths it claims fit into its own length, and its only
+ * extensions are `undefined` and timestamps.
  */
 
-/** Bytes after the first one, and values after those, for tokens 0xc0 to 0xdf; -1: refused, -2: has a length field. */
+/**
+ * Bytes that follow the token, for the tokens 0xc0 to 0xd8. -1: refused. -2: a length field
+ * follows.
+ */
 const FIXED: ReadonlyArray<number> = [
   0,
   -1,
@@ -35,11 +41,11 @@ const FIXED: ReadonlyArray<number> = [
 const UNDEFINED_EXTENSION = 0
 const TIMESTAMP_EXTENSION = 0xff
 
-/** Whether `bytes` is exactly one value. Linear in its length, and keeps nothing. */
+/** Whether `bytes` is exactly one value. Takes linear time and keeps nothing. */
 export const isOneValue = (bytes: Uint8Array): boolean => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   let at = 0
-  let needed = 1 // values still due: each takes a byte at least
+  let needed = 1 // values still expected: each takes at least one byte
   while (needed > 0) {
     if (needed > bytes.length - at) return false
     const token = bytes[at++]!
@@ -63,7 +69,7 @@ export const isOneValue = (bytes: Uint8Array): boolean => {
   return at === bytes.length
 }
 
-/** Bytes after the token of a scalar, a string or binary data; -1 for what is refused. */
+/** Bytes that follow the token of a scalar, a string or binary data. -1 if it is refused. */
 const skipOf = (token: number, view: DataView, at: number): number => {
   const left = view.byteLength - at
   const fixed = FIXED[token - 0xc0] ?? -2

@@ -1,4 +1,7 @@
-/** A TCP connection to a relay through a proxy: CONNECT over HTTP or HTTPS (RFC 9110, section 9.3.6), or SOCKS 5 (RFC 1928, RFC 1929). */
+/**
+ * TCP connections to a relay through a proxy: CONNECT over HTTP or HTTPS (RFC 9110, section 9.3.6),
+ * or SOCKS 5 (RFC 1928, RFC 1929).
+ */
 import { Redacted } from "effect"
 import * as http from "node:http"
 import * as https from "node:https"
@@ -8,8 +11,12 @@ import * as IpBlock from "../../protocol/IpBlock.ts"
 import * as ProxyUrl from "../../protocol/ProxyUrl.ts"
 
 /**
- * `unreachable`: no connection to the proxy. `login`: the proxy wants another user and password, or any. `refused`: it answered
- * no. `unlike`: it is no proxy of this kind. `code` is the system's, HTTP's or SOCKS's.
+ * Connecting through the proxy failed. `code` is the system's, HTTP's or SOCKS's.
+ *
+ * - `unreachable`: no connection to the proxy.
+ * - `login`: the proxy requires a login, or a different one.
+ * - `refused`: the proxy refused the connection.
+ * - `unlike`: the other end is not a proxy of this kind.
  */
 export class ProxyFailed extends Error {
   override readonly name = "ProxyFailed"
@@ -22,13 +29,19 @@ export class ProxyFailed extends Error {
   }
 }
 
-/** `host` without brackets; names are resolved by the proxy, since a network behind a proxy often has no DNS. */
+/**
+ * Destination of the connection. `host` has no brackets. The proxy resolves names, because a
+ * network behind a proxy often has no DNS.
+ */
 export interface Target {
   readonly host: string
   readonly port: number
 }
 
-/** Rejects with `ProxyFailed`, or when `signal` says so, which leaves nothing open. */
+/**
+ * Connects to `target` through `proxy`. Rejects with `ProxyFailed`, or when `signal` aborts, and
+ * then leaves nothing open.
+ */
 export const open = (proxy: ProxyUrl.ProxyUrl, target: Target, signal: AbortSignal): Promise<Duplex> =>
   proxy.kind === "socks5" ? bySocks(proxy, target, signal) : byConnect(proxy, target, signal)
 
@@ -106,7 +119,7 @@ const LOGIN_REMEDY = "write the login into the proxy's URL, as in http://USER:PA
 const refusal = (proxy: ProxyUrl.ProxyUrl, authority: string, response: http.IncomingMessage): ProxyFailed => {
   const where = ProxyUrl.render(proxy)
   const status = response.statusCode ?? 0
-  // tinyproxy answers a wrong login with 401, which is a web server's code.
+  // tinyproxy answers a wrong login with 401, the code of a web server.
   if (status !== 407 && status !== 401) {
     const code = `${status}`
     return new ProxyFailed("refused", code, `the proxy ${where} refused ${authority} (${status}); allow it there`)
@@ -129,7 +142,7 @@ const refusal = (proxy: ProxyUrl.ProxyUrl, authority: string, response: http.Inc
   )
 }
 
-// ------------------------------------------------------------------------------------------------------------------- SOCKS
+// ------------------------------------------------------------------------------------------- SOCKS
 
 const SOCKS = 5
 const METHOD = { none: 0, password: 2 } as const
@@ -165,7 +178,7 @@ const bySocks = (proxy: ProxyUrl.ProxyUrl, target: Target, signal: AbortSignal):
     signal.addEventListener("abort", abort, { once: true })
     socket.once("error", (error) => fail(unreachable(proxy, error)))
     socket.once("close", () => fail(notSocks(proxy)))
-    // Exact reads leave what follows the answer in the socket.
+    // Exact reads leave the bytes after the answer in the socket.
     let wanted = 0
     const onReadable = () => {
       try {
@@ -195,7 +208,9 @@ const notSocks = (proxy: ProxyUrl.ProxyUrl) =>
     `${ProxyUrl.render(proxy)} does not answer as a SOCKS 5 proxy does; check its URL's scheme and port`
   )
 
-/** Yields how many bytes it needs next. Throws `ProxyFailed`. */
+/**
+ * SOCKS handshake as a generator: yields the number of bytes it needs next. Throws `ProxyFailed`.
+ */
 function* socksSteps(socket: net.Socket, proxy: ProxyUrl.ProxyUrl, target: Target): Generator<number, void, Buffer> {
   const where = ProxyUrl.render(proxy)
   const login = proxy.login === null ? null : bytes(proxy.login)

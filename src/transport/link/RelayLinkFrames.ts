@@ -1,28 +1,37 @@
 /**
- * Relayed frames over a link of purpose "relay". Each frame carries its own length, so the stream is cut by that. Hot path: no
- * Effect, no promise for a frame; frames of one turn of the event loop leave in one write. Where the carrier has datagrams, the frames
- * of sessions go by those, and only the relay's own messages by the stream.
+ * Relayed frames over a link with the purpose "relay".
+ *
+ * Each frame carries its own length, by which the stream is split. This is a hot path: no Effect,
+ * no promise per frame; the frames of one turn of the event loop are written together. If the
+ * carrier has datagrams, they carry the frames of sessions, and only the relay's own messages use
+ * the stream.
  */
 import { CONTROL_TAG, MAX_FRAME_BYTES, RELAYED_HEAD_BYTES, tagAt } from "../../protocol/Frame.ts"
 import { CloseCode, type Link } from "./Link.ts"
 
-/** Bytes that wait in this process above which frames are dropped, as a full router queue would. */
+/**
+ * Most bytes that wait in this process. Further frames are dropped, as a full router queue would
+ * do.
+ */
 export const MAX_BACKLOG_BYTES = 1024 * 1024
-/** A batch that has grown to this is written without waiting for the turn to end. */
+/** Size of a batch. A full batch is written without waiting for the turn to end. */
 const BATCH_BYTES = 64 * 1024
 
-/** Cuts a stream into relayed frames. */
+/** Splits a stream into relayed frames. */
 export class FrameReader {
   private readonly onFrame: (frame: Uint8Array) => void
   private readonly partial = new Uint8Array(MAX_FRAME_BYTES)
   private partialLength = 0
 
-  /** `onFrame` gets a view that is valid until it returns. */
+  /** Creates a reader. The view that `onFrame` gets is valid until it returns. */
   constructor(onFrame: (frame: Uint8Array) => void) {
     this.onFrame = onFrame
   }
 
-  /** False: these are no relayed frames, and the stream can't be read any further. */
+  /**
+   * Reads more bytes. Returns `false` if they are not relayed frames; the stream cannot be read any
+   * further then.
+   */
   push(bytes: Uint8Array): boolean {
     let at = 0
     if (this.partialLength > 0) {
@@ -46,7 +55,10 @@ export class FrameReader {
     return true
   }
 
-  /** Where the rest of `bytes` begins after the frame that was cut; -1 when it is none. */
+  /**
+   * Completes the partial frame. Returns where the rest of `bytes` begins, or -1 if the frame is
+   * invalid.
+   */
   private complete(bytes: Uint8Array): number {
     let at = 0
     if (this.partialLength === 1 && bytes.length > 0) this.partial[this.partialLength++] = bytes[at++]!
@@ -64,7 +76,7 @@ export class FrameReader {
   }
 }
 
-/** 0 for what begins no relayed frame. */
+/** Length of the frame that begins with these two bytes. 0 if they do not begin a relayed frame. */
 const lengthOf = (first: number, second: number): number => {
   const length = ((first & 15) << 8) | second
   return (first & 0xf0) === 0x20 && length >= RELAYED_HEAD_BYTES ? length : 0
@@ -73,7 +85,9 @@ const lengthOf = (first: number, second: number): number => {
 export interface Counters {
   sent: number
   received: number
-  /** Frames that found no room. */
+  /**
+   * Frames dropped because the queue was full or they were too long, or because the link had ended.
+   */
   dropped: number
 }
 
@@ -85,7 +99,10 @@ export class RelayLinkFrames {
   private batchLength = 0
   private flushing = false
 
-  /** Reads the link from now on. `onFrame` gets a view that is valid until it returns; a stream of anything else closes the link. */
+  /**
+   * Starts reading the link. The view that `onFrame` gets is valid until it returns. Anything but
+   * relayed frames closes the link.
+   */
   constructor(link: Link, onFrame: (frame: Uint8Array) => void) {
     this.link = link
     this.maxFrameBytes = link.datagrams?.maxFrameBytes ?? MAX_FRAME_BYTES
@@ -98,8 +115,8 @@ export class RelayLinkFrames {
   }
 
   /**
-   * Takes a copy of a whole relayed frame, or drops it: false. The caller may reuse its buffer at once. It leaves with the others
-   * of this turn of the event loop.
+   * Copies a whole relayed frame and sends it with the others of this turn of the event loop. The
+   * caller may reuse its buffer at once. Returns `false` if the frame was dropped.
    */
   send(frame: Uint8Array): boolean {
     const isControl = tagAt(frame, 0) === CONTROL_TAG
@@ -112,7 +129,7 @@ export class RelayLinkFrames {
     }
     this.counters.sent++
     if (isControl && this.link.datagrams !== undefined) {
-      this.write(Uint8Array.from(frame)) // of any size, and never lost
+      this.write(Uint8Array.from(frame)) // may have any size, and must not be lost
       return true
     }
     if (this.batchLength + frame.length > this.batch.length) {
@@ -131,7 +148,7 @@ export class RelayLinkFrames {
     return true
   }
 
-  /** Writes what has gathered. */
+  /** Writes the collected frames. */
   flush(): void {
     if (this.batchLength === 0) return
     const bytes = this.batch.subarray(0, this.batchLength)
@@ -142,7 +159,7 @@ export class RelayLinkFrames {
       this.counters.sent -= dropped
       return
     }
-    // The link keeps what it was given: the next batch goes behind it, or into a new buffer.
+    // The link keeps what it was given. The next batch is placed after it, or in a new buffer.
     this.batch = this.batch.subarray(bytes.length)
     if (this.batch.length < MAX_FRAME_BYTES) this.batch = Buffer.alloc(0)
     this.write(bytes)

@@ -1,6 +1,7 @@
 /**
- * `@effect/rpc` over links: MessagePack inside a checked length prefix. One server serves many links; a client fails every call at
- * once when its link dies. Each link is read by one fiber, in which handlers start.
+ * `@effect/rpc` over links: MessagePack inside a checked length prefix. One server serves many
+ * links. A client fails all its calls at once when its link ends. Each link is read by one fiber,
+ * in which handlers start.
  */
 import { RpcClient, RpcSerialization, RpcServer } from "@effect/rpc"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
@@ -13,20 +14,31 @@ import { CloseCode, type Link } from "./Link.ts"
 import { MessageQueue, MessageTooLong } from "./MessageQueue.ts"
 import * as MsgPackCheck from "./MsgPackCheck.ts"
 
-/** The header in which a handler finds who asks: the server's word, never the client's. */
+/**
+ * Header in which a handler finds the calling node. The server sets it; a client's own value is
+ * dropped.
+ */
 export const NODE_HEADER = "node"
-/** A client's own headers that go through (W3C Trace Context). */
+/** Headers of a client that are passed on (W3C Trace Context). */
 const TRACE_HEADERS = new Set(["traceparent", "tracestate"])
-/** Calls of one link that have not been answered, streams included. */
+/** Most unanswered calls of one link, including streams. Further calls are refused. */
 export const MAX_IN_FLIGHT = 64
+/** Default interval between a client's pings. */
 export const PING_EVERY = Duration.millis(DEFAULT_GAP_MS)
-/** After a change of the network: two retransmissions of TCP on an ordinary path. */
+/**
+ * How long a check after a network change waits for an answer: time for two retransmissions of TCP
+ * on an ordinary path.
+ */
 export const CHECK_DEADLINE = Duration.millis(1500)
-/** A link of which nothing was heard for so long is cut by the server. */
+/** Default time without any message after which the server cuts a link. */
 export const SILENCE_LIMIT = Duration.seconds(30)
+/** Silence checks in one {@link SILENCE_LIMIT}. */
 const SWEEPS_PER_LIMIT = 6
 
-/** Plain maps instead of msgpackr's records, which a check could not follow from one message to the next. */
+/**
+ * Uses plain maps instead of msgpackr's records, which a check could not follow from one message to
+ * the next.
+ */
 const serialization = RpcSerialization.makeMsgPack({ useRecords: false, maxBufferSize: LengthPrefix.MAX_BODY_BYTES })
 type Parser = RpcSerialization.Parser
 
@@ -34,7 +46,7 @@ class BrokenPeer extends Error {
   override readonly name = "BrokenPeer"
 }
 
-/** The messages in `bytes`. Throws `BrokenPeer`. */
+/** Decodes the messages in `bytes`. Throws `BrokenPeer`. */
 const decode = (decoder: LengthPrefix.Decoder, parser: Parser, bytes: Uint8Array): ReadonlyArray<unknown> => {
   const bodies = decoder.push(bytes)
   if (Either.isLeft(bodies)) throw new BrokenPeer(`a message of ${bodies.left.bytes} bytes`)
@@ -48,9 +60,13 @@ const decode = (decoder: LengthPrefix.Decoder, parser: Parser, bytes: Uint8Array
   })
 }
 
-const encode = (parser: Parser, message: unknown): Uint8Array => parser.encode(message) as Uint8Array // MessagePack: never text
+// MessagePack is never text
+const encode = (parser: Parser, message: unknown): Uint8Array => parser.encode(message) as Uint8Array
 
-/** Reads until the link ends; fails with `BrokenPeer` when the peer makes no sense. Handlers' defects are not caught. */
+/**
+ * Reads until the link ends. Fails with `BrokenPeer` if the peer violates the protocol. Defects of
+ * handlers are not caught.
+ */
 const readAll = (link: Link, parser: Parser, onMessage: (message: unknown) => Effect.Effect<void, BrokenPeer>) => {
   const decoder = new LengthPrefix.Decoder()
   const step: Effect.Effect<boolean, BrokenPeer> = Effect.flatMap(Effect.promise(() => link.read()), (bytes) => {
@@ -63,7 +79,7 @@ const readAll = (link: Link, parser: Parser, onMessage: (message: unknown) => Ef
   return Effect.iterate(true, { while: (more) => more, body: () => step })
 }
 
-// ------------------------------------------------------------------------------------------------------------------ server
+// ------------------------------------------------------------------------------------------ server
 
 interface Client {
   readonly link: Link
@@ -80,9 +96,15 @@ export interface ServerOptions {
 }
 
 export interface Server {
-  /** For `RpcServer`: provide it as `RpcServer.Protocol`, with `disableFatalDefects: true` and `concurrency: "unbounded"`. */
+  /**
+   * Protocol for `RpcServer`. Provide it as `RpcServer.Protocol`, with `disableFatalDefects: true`
+   * and `concurrency: "unbounded"`.
+   */
   readonly protocol: RpcServer.Protocol["Type"]
-  /** Serves one link until it ends, or breaks the protocol. `node` becomes the header of that name on every call. */
+  /**
+   * Serves one link until it ends or the peer violates the protocol. `node` becomes the header
+   * {@link NODE_HEADER} of every call.
+   */
   readonly serve: (link: Link, node: NodeKey) => Effect.Effect<void>
   readonly clients: () => number
 }
@@ -90,7 +112,7 @@ export interface Server {
 export const makeServer = (options: ServerOptions = {}): Effect.Effect<Server, never, Scope.Scope> =>
   Effect.gen(function*() {
     const maxInFlight = options.maxInFlight ?? MAX_IN_FLIGHT
-    const disconnects = yield* Mailbox.make<number>() // one entry an ended link, taken at once
+    const disconnects = yield* Mailbox.make<number>() // one entry per ended link, taken at once
     const clients = new Map<number, Client>()
     let nextId = 0
     let writeRequest: (id: number, message: FromClientEncoded) => Effect.Effect<void> = () => Effect.void
@@ -156,7 +178,10 @@ export const makeServer = (options: ServerOptions = {}): Effect.Effect<Server, n
     return { protocol, serve, clients: () => clients.size }
   })
 
-/** A chunk that is too long for one message goes as several; any other such answer is the handler's bug. */
+/**
+ * Sends a response. A chunk that is too long for one message is split; any other response that is
+ * too long is a bug of the handler.
+ */
 const sendTo = (client: Client | undefined, response: FromServerEncoded): void => {
   if (client === undefined) return
   if (response._tag === "Exit") client.inFlight.delete(response.requestId)
@@ -169,7 +194,10 @@ const sendTo = (client: Client | undefined, response: FromServerEncoded): void =
   } else client.queue.offer(body)
 }
 
-/** Cuts the links that were silent for the whole limit. One timer for all of them, no clock in the hot path. */
+/**
+ * Cuts the links that were silent for the whole limit. One timer serves all links, so the hot path
+ * reads no clock.
+ */
 const sweep = (clients: ReadonlyMap<number, Client>, limit: Duration.Duration) =>
   Effect.sync(() => {
     for (const client of clients.values()) {
@@ -198,7 +226,10 @@ const tooMany = (requestId: string, limit: number): FromServerEncoded => ({
 
 const ID = /^[0-9]{1,19}$/
 
-/** What a client may say, in exactly this shape: the server turns ids into numbers and would die of others. */
+/**
+ * Checks a client's message and copies exactly its known fields. The server turns ids into numbers
+ * and would fail on others.
+ */
 const checkFromClient = (message: unknown): FromClientEncoded | undefined => {
   if (!isRecord(message)) return undefined
   switch (message["_tag"]) {
@@ -232,18 +263,24 @@ const isHeaders = (value: unknown): value is ReadonlyArray<[string, string]> =>
     Array.isArray(pair) && pair.length === 2 && typeof pair[0] === "string" && typeof pair[1] === "string"
   )
 
-// ------------------------------------------------------------------------------------------------------------------ client
+// ------------------------------------------------------------------------------------------ client
 
 export interface ClientOptions {
-  /** How often the server is asked whether it is there; unanswered for one more period, the link is cut. */
+  /** Interval between pings. If a ping is unanswered when the next one is due, the link is cut. */
   readonly pingEvery?: Duration.DurationInput
-  /** Each element asks the server at once; unanswered within `CHECK_DEADLINE`, the link is cut. */
+  /**
+   * Each element pings the server at once. Without an answer within {@link CHECK_DEADLINE} the link
+   * is cut.
+   */
   readonly checks?: Stream.Stream<unknown>
-  /** Called when the connection ended without a close message, with how long neither side had said anything, ms. */
+  /**
+   * Called when the connection ended without a close notice. `idleMs` is how long neither side had
+   * sent anything.
+   */
   readonly onCut?: (idleMs: number) => Effect.Effect<void>
 }
 
-/** For `RpcClient`: provide it as `RpcClient.Protocol`. Ends the link with the scope. */
+/** Protocol for `RpcClient`. Provide it as `RpcClient.Protocol`. The scope ends the link. */
 export const makeClient = (
   link: Link,
   options: ClientOptions = {}

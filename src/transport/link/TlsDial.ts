@@ -1,4 +1,7 @@
-/** TCP (through a proxy where there is one), TLS 1.3, and the check of who answered, on the very socket that is then used. */
+/**
+ * Dials a relay: TCP (through a proxy if there is one), TLS 1.3, and the check of who answered, on
+ * the very socket that is then used.
+ */
 import { Either } from "effect"
 import * as dns from "node:dns"
 import * as net from "node:net"
@@ -11,17 +14,19 @@ import * as Pki from "../../services/Pki.ts"
 import * as ProxyDial from "./ProxyDial.ts"
 
 export interface Target {
-  /** A name or an IP literal, without brackets. */
+  /** A name, or an IP literal without brackets. */
   readonly host: string
   readonly port: number
-  /** What the name meant last: for a resolver that says nothing, or nothing good. */
+  /** Addresses that the name resolved to last, used if the resolver fails or does not answer. */
   readonly lastAddresses?: ReadonlyArray<string> | undefined
   readonly trust: RelayTrust
   readonly alpn: "h2" | "http/1.1"
   readonly proxy?: ProxyUrl | null
 }
 
-/** `reason` is LinkError's; `code` is the system's, TLS's or the proxy's. */
+/**
+ * Dialling failed. `reason` is one of `LinkError`; `code` is the system's, TLS's or the proxy's.
+ */
 export class DialFailed extends Error {
   override readonly name = "DialFailed"
   readonly reason:
@@ -45,7 +50,7 @@ export interface Dialled {
   readonly certSha256: Uint8Array
 }
 
-/** Throws `DialFailed`. An abort destroys whatever is open. */
+/** Dials `target`. Rejects with `DialFailed`. An abort destroys whatever is open. */
 export const dial = async (target: Target, signal: AbortSignal): Promise<Dialled> => {
   const tcp = await connectTcp(target, signal)
   const socket = await startTls(tcp, target, signal)
@@ -71,13 +76,19 @@ export const dial = async (target: Target, signal: AbortSignal): Promise<Dialled
   return { socket, certSha256: Crypto.sha256(der) }
 }
 
-/** Not by `getPeerX509Certificate`, whose first call on Node 20 empties the socket's certificate for every later one. */
+/**
+ * Leaf certificate of the peer, in DER. Does not use `getPeerX509Certificate`, whose first call on
+ * Node 20 empties the socket's certificate for all later calls.
+ */
 const leafDerOf = (socket: tls.TLSSocket): Uint8Array | undefined => {
   const raw = socket.getPeerCertificate().raw as Buffer | undefined
   return raw === undefined || raw.length === 0 ? undefined : raw
 }
 
-/** What a captive portal shows, or a firewall that opens TLS. `tls_pin_mismatch` is for what another relay shows. */
+/**
+ * Message for a certificate that is not a relay's: that of a captive portal, or of a firewall that
+ * intercepts TLS. `tls_pin_mismatch` is for another relay's certificate.
+ */
 const intercepted = ({ host, port }: Target, { issuer, subject }: Pki.Shown): string =>
   `another server answered in place of the relay ${
     authorityOf(host, port)
@@ -100,10 +111,10 @@ const PROXY_REASONS = {
   unlike: "proxy_refused"
 } as const
 
-/** A resolver that needs longer is dead, or as good as that. */
+/** How long the resolver may take before the last known addresses are used. */
 const RESOLVER_PATIENCE_MS = 2_000
 
-/** The system's resolver, or else what the name meant last. */
+/** Lookup that asks the system's resolver and falls back to the last known addresses. */
 const lookupOr = (last: ReadonlyArray<string>): net.LookupFunction => (host, options, done) => {
   if (last.length === 0) return dns.lookup(host, options, done)
   const addresses = last.map((address) => ({ address, family: net.isIP(address) }))
@@ -147,9 +158,11 @@ const startTls = (tcp: Duplex, target: Target, signal: AbortSignal): Promise<tls
       socket: tcp,
       ALPNProtocols: [target.alpn],
       minVersion: "TLSv1.3",
-      rejectUnauthorized: target.trust._tag !== "Pin", // a pinned leaf is checked right after
+      // A pinned leaf certificate is checked afterwards.
+      rejectUnauthorized: target.trust._tag !== "Pin",
       ...(net.isIP(target.host) === 0 && { servername: target.host }),
-      // Node takes the name from `servername` or the connected socket, which a proxy would make wrong.
+      // Node takes the name from `servername` or from the connected socket, which is wrong behind a
+      // proxy.
       checkServerIdentity: (_, cert) => tls.checkServerIdentity(target.host, cert)
     })
     const abort = () => void socket.destroy(new Error("aborted"))
@@ -165,13 +178,13 @@ const startTls = (tcp: Duplex, target: Target, signal: AbortSignal): Promise<tls
     socket.once("secureConnect", () => {
       signal.removeEventListener("abort", abort)
       socket.removeAllListeners("error")
-      socket.on("error", () => {}) // a close follows
+      socket.on("error", () => {}) // a close event follows
       resolve(socket)
     })
   })
 
 const UNTRUSTED = /CERT|SELF_SIGNED|UNABLE_TO_|ALTNAME/
-/** What OpenSSL says of a certificate whose dates do not fit this machine's clock. */
+/** OpenSSL's errors for a certificate whose dates do not fit this machine's clock. */
 const UNTIMELY = /^CERT_(?:HAS_EXPIRED|NOT_YET_VALID)$/
 
 const tlsProblem = (target: Target, error: NodeJS.ErrnoException): DialFailed => {
@@ -196,7 +209,10 @@ const tlsProblem = (target: Target, error: NodeJS.ErrnoException): DialFailed =>
     )
 }
 
-/** Certificates of public authorities are judged by this machine's own clock, since nothing else vouches for the time yet. */
+/**
+ * Explains a certificate that is outside its validity period. Certificates of public authorities
+ * are checked against this machine's own clock, because there is no trusted time yet.
+ */
 export const untimelyText = (hasExpired: boolean): string => {
   const now = new Date().toISOString().slice(0, 19)
   return hasExpired
@@ -204,6 +220,6 @@ export const untimelyText = (hasExpired: boolean): string => {
     : `is not valid yet by this machine's clock (now ${now}Z); set the clock`
 }
 
-/** As in URLs: an IPv6 literal in brackets. */
+/** Formats host and port as in URLs: an IPv6 literal is put in brackets. */
 export const authorityOf = (host: string, port: number): string =>
   host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`

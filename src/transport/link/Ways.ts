@@ -1,14 +1,19 @@
-/** Several ways to one end, tried one after the other without waiting for those that say nothing (after RFC 8305). Runs in a browser, too. */
+/**
+ * Happy Eyeballs (after RFC 8305) over several ways to connect: the next one starts without waiting
+ * for one that does not answer. It also runs in browsers.
+ */
 
+/** One way to open a connection. */
 export interface Way<A> {
   readonly open: (signal: AbortSignal) => Promise<A>
-  /** What this way has opened after another one had won. */
+  /** Closes what this way has opened after another one had already won. */
   readonly discard: (opened: A) => void
 }
 
 /**
- * The first way begins at once, each later one when the way before it has failed, or has been at it for `headStartMs`. The first to
- * succeed wins, and the others are given up. Rejects with what the last one says when all have failed.
+ * Opens the first connection that succeeds, and gives up the others. The first way starts at once.
+ * Each later one starts when the previous one has failed or has run for `headStartMs`. If all fail,
+ * rejects with the error of the last way in the list.
  */
 export const firstOf = <A>(ways: ReadonlyArray<Way<A>>, headStartMs: number, signal: AbortSignal): Promise<A> =>
   new Promise((resolve, reject) => {

@@ -1,4 +1,4 @@
-/** A link over WebSocket (RFC 6455). Messages are only pieces of the byte stream. */
+/** A link over WebSocket (RFC 6455). Message boundaries have no meaning in the byte stream. */
 import type { IncomingMessage } from "node:http"
 import type { Duplex } from "node:stream"
 import type { TLSSocket } from "node:tls"
@@ -13,9 +13,15 @@ import {
   sendable
 } from "./Link.ts"
 
-/** Largest message, bytes: refused at its head, before its body is kept. Longer writes are split. */
+/**
+ * Largest message, in bytes. A longer one is refused at its header, before its body is kept. Longer
+ * writes are split.
+ */
 const MAX_MESSAGE_BYTES = 128 * 1024
-/** A ping is answered only while less than this waits to be sent: a peer that pings and never reads must not fill the memory. */
+/**
+ * Most bytes waiting to be sent at which a ping is still answered. Otherwise a peer that pings and
+ * never reads would fill the memory.
+ */
 const MAX_PONG_BACKLOG_BYTES = 64 * 1024
 const OPTIONS = {
   perMessageDeflate: false,
@@ -24,11 +30,15 @@ const OPTIONS = {
   skipUTF8Validation: true
 } as const
 
-/** What the gateway for HTTP/3 says of those whom it connects: where they come from, and which certificate they were shown (hex). */
+/** Header in which the HTTP/3 gateway reports the client's address. */
 export const REMOTE_HEADER = "x-sallyport-remote"
+/**
+ * Header in which the HTTP/3 gateway reports the hash of the certificate that the client was shown,
+ * in hex.
+ */
 export const CERT_HEADER = "x-sallyport-cert"
 
-/** The server answered, but not with a link. `status` is HTTP's. */
+/** The server answered, but not with a link. `status` is the HTTP status. */
 export class CarrierRefused extends Error {
   override readonly name = "CarrierRefused"
   readonly status: number
@@ -38,7 +48,10 @@ export class CarrierRefused extends Error {
   }
 }
 
-/** What the gateway for HTTP/3 passes on of a session's datagrams, and takes for it, as text messages: WebSocket's other kind. */
+/**
+ * Datagrams of a session that the HTTP/3 gateway passes on in both directions. They travel as text
+ * messages, because the link's bytes travel as binary ones.
+ */
 class GatewayDatagrams implements Datagrams {
   readonly maxFrameBytes = MAX_DATAGRAM_FRAME_BYTES
   onFrames: ((frames: Uint8Array) => void) | undefined
@@ -54,7 +67,10 @@ class GatewayDatagrams implements Datagrams {
     return 0
   }
 
-  /** A node sends them once it has seen that they get through, both ways. */
+  /**
+   * Passes on received frames. A node sends datagrams once it has seen that they get through in
+   * both directions.
+   */
   receive(frames: Buffer): void {
     this.isReady = true
     this.onFrames?.(frames)
@@ -73,7 +89,7 @@ class WebSocketLink extends CarrierLink {
     this.carrier = carrier
     this.datagrams = carrier === "webtransport-h3" ? new GatewayDatagrams(ws) : undefined
     ws.on("error", (error) => {
-      this.lastError = error.message // a close follows
+      this.lastError = error.message // a close event follows
     })
     ws.on("close", (code, reason) => this.finish(closedByPeer(code, reason.toString() || this.lastError)))
     ws.on("ping", (data) => {
@@ -100,7 +116,7 @@ class WebSocketLink extends CarrierLink {
   }
 
   protected sendClose(code: number, reason: string): void {
-    this.ws.resume() // else the peer's answer is never read
+    this.ws.resume() // otherwise the peer's answer is never read
     const [sent, said] = sendable(code, reason)
     this.ws.close(sent, Buffer.from(said))
   }
@@ -119,8 +135,9 @@ class WebSocketLink extends CarrierLink {
 }
 
 /**
- * `accept` calls back with the link, or never, when the request was no good: it has been answered then. `carrier`: what the client
- * came by, where that was not this.
+ * Returns a function that accepts WebSocket requests. It calls `onLink` with the link, or never if
+ * the request was invalid; the request has been answered then. `carrier` is what the client itself
+ * used, which differs behind the HTTP/3 gateway.
  */
 export const makeAcceptor = () => {
   const server = new WebSocketServer({ noServer: true, clientTracking: false, ...OPTIONS })
@@ -141,7 +158,10 @@ export const makeAcceptor = () => {
     )
 }
 
-/** Owns `socket` from now on. Rejects with `CarrierRefused`, or with what the socket says. */
+/**
+ * Opens a link over `socket`, which it owns from now on. Rejects with `CarrierRefused` or the
+ * socket's error.
+ */
 export const open = (
   socket: TLSSocket,
   authority: string,
@@ -154,10 +174,12 @@ export const open = (
     const ws = new WebSocket(`wss://${authority}${path}`, {
       ...OPTIONS,
       createConnection: () => socket,
-      // Masking protects plain-text proxies from scripts in browsers; inside TLS it only costs a quarter of the CPU.
+      // Masking protects plain-text proxies from scripts in browsers. Inside TLS it only costs a
+      // quarter of the CPU time.
       generateMask: (mask) => void mask.fill(0)
     })
-    // Made now, not on "open": the server may speak in the same read that carries its answer.
+    // Created now and not on "open", because the server's first bytes may arrive in the same read
+    // as its answer.
     const link = new WebSocketLink(ws, remote, serverCertSha256)
     ws.once("open", () => resolve(link))
     ws.once("unexpected-response", (_request, response) => {

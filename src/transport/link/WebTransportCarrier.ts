@@ -1,6 +1,7 @@
 /**
- * A link over WebTransport on HTTP/2: one session a connection, one stream a session, created by the client (the first stream
- * that a server creates loses data in this library). The library runs on sockets that we opened or accepted and checked.
+ * A link over WebTransport on HTTP/2. A connection has one session, and a session one stream, which
+ * the client creates: in this library the first stream that a server creates loses data. The
+ * library runs on sockets that this program has opened or accepted, and checked.
  */
 import * as http2 from "node:http2"
 import type { TLSSocket } from "node:tls"
@@ -8,7 +9,10 @@ import { CarrierLink, closedByPeer, LinkEnded } from "./Link.ts"
 import { CarrierRefused } from "./WebSocketCarrier.ts"
 import * as Library from "./WebTransportLibrary.ts"
 
-/** Bytes in flight each way. All four windows are equal on both sides: a stream stalls for ever otherwise. */
+/**
+ * Most bytes in flight in each direction. All four windows must be equal on both sides; otherwise a
+ * stream stalls permanently.
+ */
 export const WINDOW_BYTES = 1024 * 1024
 const windows = {
   initialStreamFlowControlWindow: WINDOW_BYTES,
@@ -21,7 +25,7 @@ const windows = {
   initialUnidirectionalSendStreams: 1
 } as const
 
-/** The HTTP/2 settings of both ends (draft-ietf-webtrans-http2, section 11.2). */
+/** HTTP/2 settings of both ends (draft-ietf-webtrans-http2, section 11.2). */
 export const settings: http2.SecureServerOptions = {
   settings: {
     enableConnectProtocol: true,
@@ -36,9 +40,15 @@ export const settings: http2.SecureServerOptions = {
   maxHeaderListPairs: 64
 }
 
-/** An incomplete capsule that the library keeps: only control capsules are ever kept whole, and those are short. */
+/**
+ * Longest incomplete capsule that the library may keep. It keeps only control capsules whole, and
+ * those are short.
+ */
 const MAX_CAPSULE_BYTES = 4096
-/** Pieces that wait in a stopped stream. Their bytes are bounded by the window, empty ones by nothing. */
+/**
+ * Most pieces that may wait in a paused stream. The window bounds their bytes, but nothing bounds
+ * the number of empty ones.
+ */
 const MAX_WAITING_PIECES = 8192
 
 const ignore = () => {}
@@ -51,9 +61,11 @@ class WebTransportLink extends CarrierLink {
   private readonly reader
   private readonly writer
   private writingBytes = 0
-  private readonly writers = new Set<(ended: LinkEnded) => void>() // of writes under way
+  /** Rejections of the writes in progress. */
+  private readonly writers = new Set<(ended: LinkEnded) => void>()
   private lastWrite: Promise<void> = Promise.resolve()
-  private wake: (() => void) | undefined // the read loop, while it waits for `resume`
+  /** Wakes the read loop while it waits for `resume`. */
+  private wake: (() => void) | undefined
   private stopped = false
 
   constructor(
@@ -81,8 +93,9 @@ class WebTransportLink extends CarrierLink {
   }
 
   /**
-   * The library takes any amount, so this waits until HTTP/2 has room again; and what the library has not written when the link
-   * ends it never answers, so the end does.
+   * Writes bytes. The library accepts any amount, so this waits until HTTP/2 has room again. The
+   * library never settles writes that are pending when the link ends, so ending the link rejects
+   * them.
    */
   protected async send(bytes: Uint8Array): Promise<void> {
     this.writingBytes += bytes.length
@@ -99,8 +112,9 @@ class WebTransportLink extends CarrierLink {
   }
 
   /**
-   * Reached once only: a second `session.close()` while data is queued sends the library into an endless loop. What was written
-   * before goes first, since the library would write it after the end.
+   * Sends the close notice. It is called only once: a second `session.close()` while data is queued
+   * sends the library into an endless loop. It waits for earlier writes, which the library would
+   * otherwise write after the close.
    */
   protected sendClose(code: number, reason: string): void {
     this.resume()
@@ -155,8 +169,9 @@ const drained = (stream: http2.Http2Stream): Promise<void> =>
   })
 
 /**
- * The library throws inside event listeners on malformed capsules, keeps what nobody reads, and allows any number of streams.
- * After each read this looks at what it keeps and cuts the connection when a peer does what a link never does.
+ * Protects against misbehaving peers. The library throws inside event listeners on malformed
+ * capsules, keeps data that nobody reads, and allows any number of streams. After each read this
+ * checks what the library holds, and cuts the connection if a peer does what a link never does.
  */
 const guard = (native: Library.NativeSession): void => {
   const parser = native.capsParser
@@ -191,8 +206,9 @@ const quiet = (session: Library.Session): void => {
 type OnLink = (link: CarrierLink) => void
 
 /**
- * The library's server object without its listener: streams of our own HTTP/2 server are handed to it one by one, after the path
- * was checked. `onLink` is called when the client has created its stream.
+ * Returns a function that accepts WebTransport sessions. It uses the library's server object
+ * without its listener: streams of our own HTTP/2 server are handed to it one by one, after their
+ * path was checked. `onLink` is called when the client has created its stream.
  */
 export const makeAcceptor = async (
   tls: { readonly cert: string; readonly key: string },
@@ -211,7 +227,7 @@ export const makeAcceptor = async (
       accepted(session, event.session, entry.remote, entry.sha256).then(entry.onLink, () => stream.session?.destroy())
     }
   }
-  // Its own listener is never started, so these are never used.
+  // The listener is never started, so these options are never used.
   const server = new HandedOver({
     port: 0,
     host: "127.0.0.1",
@@ -254,7 +270,10 @@ const accepted = async (
   return new WebTransportLink(session, native, value, remote, sha256)
 }
 
-/** Owns `socket` from now on; it has been checked, and no other connection is made. */
+/**
+ * Opens a link over `socket`, which it owns from now on. The socket has been checked, and no other
+ * connection is made.
+ */
 export const open = async (
   socket: TLSSocket,
   authority: string,
@@ -307,7 +326,10 @@ export const open = async (
   }
 }
 
-/** The library's own way opens another socket, and believes any certificate that the system trusts, whatever hash it was given. */
+/**
+ * Connects the library's client over `socket`. The library itself would open another socket, and
+ * would accept any certificate that the system trusts, whatever hash it was given.
+ */
 const connectOver = (
   transport: Library.ClientTransport,
   socket: TLSSocket,

@@ -1,6 +1,7 @@
 /**
- * `@fails-components/webtransport`, loaded when first needed and without its complaints about the absent HTTP/3 package, and the
- * private parts of it that the carrier relies on. They belong to exactly the version that package.json pins.
+ * Loads `@fails-components/webtransport` when it is first needed, and suppresses its warnings about
+ * the missing HTTP/3 package. It also declares the private parts that the carrier relies on. They
+ * belong to exactly the version that package.json pins.
  */
 import type { Http2Session, ServerHttp2Stream } from "node:http2"
 import type { ReadableStream, WritableStream } from "node:stream/web"
@@ -10,10 +11,12 @@ export interface Bidi {
   readonly writable: WritableStream<Uint8Array>
 }
 
-/** The sending and receiving half of one WebTransport stream, below its web streams. */
+/** One WebTransport stream below its web streams: the sending and the receiving half. */
 export interface NativeStream {
   readonly incomdata: { readonly length: number }
-  /** Until `startReading`, received bytes wait and the peer's window is not renewed. */
+  /**
+   * Stops reading. Until `startReading`, received bytes wait and the peer's window is not renewed.
+   */
   readonly stopReading: () => void
   readonly startReading: () => void
 }
@@ -31,7 +34,7 @@ export interface NativeSession {
   jsobj?: Session
 }
 
-/** Both ends' session object. `state` is `connected`, `draining`, `closed` or `failed`. */
+/** Session object of either end. `state` is `connected`, `draining`, `closed` or `failed`. */
 export interface Session {
   readonly ready: Promise<void>
   readonly closed: Promise<{ readonly closeCode: number; readonly reason: string }>
@@ -43,7 +46,7 @@ export interface Session {
   readonly objint?: NativeSession
 }
 
-/** The transport below a client or a server object: the library's own HTTP/2 connection or listener. */
+/** Transport below a client object: the library's own HTTP/2 connection. */
 export interface ClientTransport {
   createTransport: () => void
   openWTSession: (path: string) => void
@@ -53,6 +56,7 @@ export interface ClientTransport {
     readonly onClientWebTransportSupport: (_: object) => void
   }
 }
+/** Transport below a server object: the library's own HTTP/2 listener. */
 export interface ServerTransport {
   readonly addPath: (path: string) => void
   readonly serverInt: { readonly emit: (event: "stream", stream: ServerHttp2Stream, headers: object) => boolean }
@@ -105,7 +109,8 @@ const load = async (): Promise<Library> => {
   try {
     const library = await import("@fails-components/webtransport")
     await library.quicheLoaded
-    await new Promise((resolve) => setTimeout(resolve, 0)) // the server half complains a moment later
+    // the server half prints its warning a moment later
+    await new Promise((resolve) => setTimeout(resolve, 0))
     return library
   } finally {
     sink.error = error
@@ -114,4 +119,5 @@ const load = async (): Promise<Library> => {
 }
 
 let loaded: Promise<Library> | undefined
+/** Loads the library, once. */
 export const get = (): Promise<Library> => loaded ??= load()
