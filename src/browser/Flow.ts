@@ -1,14 +1,21 @@
-/** A flow as pages take one: two streams of bytes, each with its own end, and neither running ahead of its reader. */
+/**
+ * A flow as a page uses it: two byte streams that end independently. No bytes are read before the
+ * page asks for them.
+ */
 import { FLOW_RESET, type FlowStream, READ_NOTHING, READ_RESET, WRITE_STOPPED } from "../transport/flow/FlowStream.ts"
 
+/** A TCP connection to a resource. */
 export interface Flow {
-  /** Ends when the resource has said all; errors when it was reset. Cancelling it lets the resource know. */
+  /**
+   * Bytes from the resource. The stream ends when the resource has sent everything, and fails with
+   * a `TypeError` if the flow was reset. Cancelling it tells the resource to stop sending.
+   */
   readonly readable: ReadableStream<Uint8Array<ArrayBuffer>>
-  /** Closing it says to the resource that this was all, and leaves `readable` open. */
+  /** Bytes to the resource. Closing the stream ends this direction and leaves `readable` open. */
   readonly writable: WritableStream<Uint8Array>
-  /** When both are over. Never rejects. */
+  /** Resolves when both directions are over. Never rejects. */
   readonly closed: Promise<void>
-  /** Resets it, both ways. */
+  /** Resets the flow in both directions. */
   readonly abort: () => void
 }
 
@@ -52,7 +59,7 @@ export const make = (stream: FlowStream, rest: Uint8Array): Flow => {
   const readable = new ReadableStream<Uint8Array<ArrayBuffer>>({
     start: (controller) => {
       if (rest.length > 0) controller.enqueue(new Uint8Array(rest))
-      if (stream.readOver) controller.close() // the end came with the verdict
+      if (stream.readOver) controller.close() // the end came together with the verdict
     },
     pull: async (controller) => {
       for (;;) {

@@ -1,4 +1,4 @@
-/** `fetch` over a flow: HTTP/1.1 (RFC 9112), one request for each flow. */
+/** `fetch` over a flow: HTTP/1.1 (RFC 9112), one request per flow. */
 import { HTTPParser } from "@achingbrain/http-parser-js"
 import type { Flow } from "./Flow.ts"
 
@@ -7,7 +7,7 @@ export interface Target {
   readonly port: number
 }
 
-/** Where a URL points. Throws a TypeError for what cannot be fetched so. */
+/** Returns the host and port of a URL. Throws a `TypeError` unless it is an `http:` URL. */
 export const targetOf = (url: URL): Target => {
   if (url.protocol === "https:") {
     throw new TypeError(
@@ -18,7 +18,11 @@ export const targetOf = (url: URL): Target => {
   return { host: url.hostname.replace(/^\[|\]$/g, ""), port: url.port === "" ? 80 : Number(url.port) }
 }
 
-/** Rejects with a TypeError where the answer is no HTTP, and when the flow is reset before its head is there. */
+/**
+ * Sends a request over a flow and resolves when the head of the response is there. Rejects with a
+ * `TypeError` if the answer is not HTTP, if the flow is reset before the head is complete, or with
+ * the reason of the request's signal when that aborts.
+ */
 export const fetchOver = async (flow: Flow, request: Request): Promise<Response> => {
   const aborted = new Promise<never>((_, reject) => {
     const abort = () => {
@@ -30,11 +34,11 @@ export const fetchOver = async (flow: Flow, request: Request): Promise<Response>
   })
   aborted.catch(() => undefined)
   const sent = send(flow.writable, request)
-  sent.catch(() => undefined) // a server may answer before it has read all
+  sent.catch(() => undefined) // a server may answer before it has read everything
   return await Promise.race([answerOf(flow, request), aborted])
 }
 
-/** What a page may not say of its own, because the connection is not its to describe. */
+/** Request headers that a page may not set, because they describe the connection. */
 const OWN_HEADERS = new Set([
   "connection",
   "content-length",
@@ -58,10 +62,11 @@ const send = async (writable: WritableStream<Uint8Array>, request: Request): Pro
   ]
   await writer.write(new TextEncoder().encode(`${lines.join("\r\n")}\r\n\r\n`))
   if (body !== null && body.length > 0) await writer.write(body)
-  writer.releaseLock() // left open: some servers take a half-closed client for one that has gone
+  // Left open: some servers treat a client that has half-closed the connection as gone.
+  writer.releaseLock()
 }
 
-/** Statuses that a `Response` may not have with a body. */
+/** Statuses with which a `Response` may not have a body. */
 const EMPTY = new Set([204, 205, 304])
 
 const answerOf = (flow: Flow, request: Request): Promise<Response> =>

@@ -1,12 +1,18 @@
-/** The browser's end of one WebRTC connection with a connector: it offers, and opens one data channel for each stream. */
+/**
+ * The browser's end of one WebRTC connection with a connector. The browser makes the offer and
+ * opens one data channel for each stream.
+ */
 import type { IceSignal } from "../protocol/IceSignal.ts"
 import type { FlowStream } from "../transport/flow/FlowStream.ts"
 import { type Channel, ChannelStream, LOW_WATER_BYTES, type Room } from "../transport/webrtc/ChannelStream.ts"
 
-/** Half of the 1,024 ids that browsers have are of this side (RFC 8832, section 6); a few may still be closing. */
+/**
+ * Most streams that may be open on one connection. Browsers have 1,024 channel ids, half of which
+ * belong to this side (RFC 8832, section 6). The margin is for channels that are still closing.
+ */
 const MAX_STREAMS = 480
 const LABEL = "sallyport/flow"
-/** Where the peer's description says nothing (RFC 8841, section 6.1). */
+/** Largest message in bytes if the peer's description names none (RFC 8841, section 6.1). */
 const DEFAULT_MESSAGE_BYTES = 65_536
 
 export interface Options {
@@ -15,13 +21,14 @@ export interface Options {
   readonly room: Room
   readonly onSignal: (signal: IceSignal) => void
   readonly onConnected: () => void
-  /** Once. Its streams are over by then. Not called after `close`. */
+  /** Called once, after all streams of the connection have ended. Not called after `close`. */
   readonly onClosed: (why: string) => void
 }
 
-/** As the browser's statistics tell it. */
+/** Statistics of a connection, as the browser reports them. */
 export interface LinkStats {
-  /** Of the chosen candidates (RFC 8445, section 5.1.1); null: none yet. */
+  /** Type of the chosen local candidate (RFC 8445, section 5.1.1). `null` if none is chosen yet. */
+  /** Type of the chosen remote candidate. `null` if none is chosen yet. */
   readonly local: string | null
   readonly remote: string | null
   readonly rttMs: number | null
@@ -57,21 +64,28 @@ export class PeerLink {
     })
   }
 
-  /** False also while nothing is heard of the peer, which may be gone. */
+  /**
+   * Whether the connection is up. Also `false` while nothing is heard from the peer, which may be
+   * gone.
+   */
   get isConnected(): boolean {
     return this.#peer.connectionState === "connected"
   }
 
+  /** Whether the connection is open and may take one more stream. */
   get hasRoom(): boolean {
     return !this.#isClosed && this.#streams.size < MAX_STREAMS
   }
 
-  /** After its first stream, without which there would be nothing to offer. */
+  /**
+   * Sends the offer. Must come after the first `openStream`, because without a channel there is
+   * nothing to offer.
+   */
   async offer(): Promise<void> {
     const { attempt, onSignal } = this.#options
     const description = await this.#peer.createOffer()
     onSignal({ kind: "offer", attempt, sdp: description.sdp ?? "" })
-    await this.#peer.setLocalDescription(description) // candidates come after the offer
+    await this.#peer.setLocalDescription(description) // candidates follow the offer
   }
 
   onSignal(signal: IceSignal): void {
@@ -85,7 +99,10 @@ export class PeerLink {
     }
   }
 
-  /** Null: no more of them now. Bytes may be written at once; they leave when the connection is there. */
+  /**
+   * Opens a stream. `null` if no more streams are possible now. Bytes may be written at once; they
+   * leave when the connection is up.
+   */
   openStream(): FlowStream | null {
     if (!this.hasRoom) return null
     const channel = this.#peer.createDataChannel(LABEL)
@@ -161,7 +178,7 @@ export class PeerLink {
     }
   }
 
-  /** One that makes no sense to the browser is one fewer. */
+  /** Adds a remote candidate. A candidate that the browser rejects is ignored. */
   #add(candidate: RTCIceCandidateInit): void {
     this.#peer.addIceCandidate(candidate).catch(() => undefined)
   }
@@ -173,7 +190,7 @@ export class PeerLink {
   }
 }
 
-/** What is read of the entries of `RTCStatsReport`. */
+/** Fields that are read from the entries of an `RTCStatsReport`. */
 interface Stat {
   readonly type: string
   readonly selectedCandidatePairId?: string

@@ -1,4 +1,7 @@
-/** From a token, or from what is remembered, to an authenticated link with typed calls. */
+/**
+ * Connects a page to its relay: from an enrolment token or a stored identity to an authenticated
+ * link with typed calls.
+ */
 import { RpcClient } from "@effect/rpc"
 import { Clock, Duration, Effect, Either, Redacted, Schema, Stream } from "effect"
 import { RelaySignalingRpcs } from "../actors/RelaySignalingRpcs.ts"
@@ -18,9 +21,13 @@ import * as WebSocketLink from "./WebSocketLink.ts"
 import * as WebTransportLink from "./WebTransportLink.ts"
 
 /**
- * `bad_token`: cannot be used, here or at all. `not_enrolled`: no token was given, and none was used here before.
- * `unsupported`: this browser lacks what is needed. `unreachable`: no connection; a browser does not say why. `refused`: by the
- * relay, `code` is its word. `broken`: the relay makes no sense.
+ * Error when there is no connection to the relay. Reasons:
+ * - `bad_token`: the token is invalid, or it cannot be used in a browser.
+ * - `not_enrolled`: no token was given, and this browser has no identity yet.
+ * - `unsupported`: this browser lacks something that is needed.
+ * - `unreachable`: no connection. A browser does not say why.
+ * - `refused`: the relay refused the client; `code` is the relay's error code.
+ * - `broken`: the relay's answer makes no sense, or WebCrypto failed.
  */
 export class ConnectFailed extends Schema.TaggedError<ConnectFailed>()("ConnectFailed", {
   reason: Schema.Literal("bad_token", "not_enrolled", "unsupported", "unreachable", "refused", "broken"),
@@ -28,10 +35,10 @@ export class ConnectFailed extends Schema.TaggedError<ConnectFailed>()("ConnectF
   message: Schema.String
 }) {}
 
-/** From the first packet to the Welcome. */
+/** Longest time to open the link, and again to complete the handshake on it. */
 const DEADLINE = Duration.seconds(10)
 
-/** Ends with the scope. */
+/** Opens a link to the relay and signs in. The link ends with the scope. */
 export const connect = Effect.fn("Relay.connect")(function*(tokenText: string | undefined, webTransport: boolean) {
   const { enrol, identity } = yield* tokenText === undefined ? remembered : fromToken(tokenText)
   const { authorityKey, host, httpsPort } = identity
@@ -77,10 +84,17 @@ const open = (authority: string, webTransport: boolean) =>
     )
   )
 
-/** Longer than a handshake takes on an ordinary path; a relay without HTTP/3 mostly says so at once. */
+/**
+ * Time that WebTransport has before WebSocket is tried beside it. It is longer than a handshake
+ * takes on an ordinary path. A relay without HTTP/3 usually refuses at once, and then WebSocket
+ * does not wait.
+ */
 const HEAD_START_MS = 300
 
-/** By WebTransport where the browser and the relay have it: it moves with the browser from network to network. */
+/**
+ * Carriers to try, best first. WebTransport is first if the browser has it, because its connection
+ * survives a change of the browser's network.
+ */
 const waysTo = (authority: string, webTransport: boolean): ReadonlyArray<Ways.Way<CarrierLink>> => {
   const discard = (link: CarrierLink) => link.destroy("another carrier was faster")
   return [
@@ -116,7 +130,8 @@ const fromToken = Effect.fnUntraced(function*(text: string) {
   const keys = yield* attempt(BrowserKey.generate, noEd25519)
   const usedAt = yield* Clock.currentTimeMillis
   const identity: Store.Identity = { authorityKey, host, httpsPort, keys, usedAt }
-  // Before the relay hears of it: a key that used the token and was lost then would have lost the token, too.
+  // Stored before the relay hears of the key: if a key that used the token were lost, the token
+  // would be lost, too.
   return yield* attempt(() => Store.create(identity), noStore).pipe(
     Effect.as({ enrol, identity }),
     Effect.catchAll((error) =>
@@ -130,7 +145,10 @@ const fromToken = Effect.fnUntraced(function*(text: string) {
 
 const remember = (identity: Store.Identity) => attempt(() => Store.save(identity), noStore)
 
-/** What comes from the relay is not believed. */
+/**
+ * Verifies the membership in the relay's answer with the authority's key. The relay itself is not
+ * trusted.
+ */
 const verified = Effect.fnUntraced(function*(welcome: Uint8Array, authorityKey: NodeKey, nodeKey: NodeKey) {
   const signed = yield* Either.mapLeft(Signed.fromBytes(welcome), (message) => fail("broken", message))
   const message = Signed.signedBytes("membership", signed.payload)

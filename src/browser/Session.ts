@@ -1,6 +1,7 @@
 /**
- * A session with one connector: the grant that says what may flow, renewed while the page uses it; the WebRTC connections that
- * carry the flows; and the control stream, which is opened first. What a `FlowSession` is over QUIC.
+ * A session with one connector. It holds the grant that says what may flow, and renews it while the
+ * page uses the session; the WebRTC connections that carry the flows; and the control stream, which
+ * is opened first. `FlowSession` is its counterpart over QUIC.
  */
 import type { Grant, Ticket } from "../protocol/Documents.ts"
 import type { VerdictCode } from "../protocol/FlowWire.ts"
@@ -13,15 +14,17 @@ import type { Room } from "../transport/webrtc/ChannelStream.ts"
 import { type LinkStats, PeerLink } from "./PeerLink.ts"
 import { Signals } from "./Signals.ts"
 
-/** From the dial to an open connection; ICE itself gives up after about this long. */
+/** Longest time from the dial to an open connection. ICE itself gives up after about this long. */
 const CONNECT_MS = 20_000
-/** A grant is renewed so long before its end. */
+/** Remaining life of a grant, in seconds, at which it is renewed. */
 const RENEW_BEFORE_SECONDS = 150
 /** A session without flows ends after this long. */
 const IDLE_MS = 300_000
+/** How often a session checks its grant and whether it is still used. */
 const LOOK_MS = 5_000
+/** Bytes that the flows of a session share for receive windows, beyond the first window of each. */
 const ROOM_BYTES = 32 * 1024 * 1024
-/** At once, of 480 streams each; the connector takes no more. */
+/** Most WebRTC connections of a session, of 480 streams each. The connector accepts no more. */
 const MAX_LINKS = 4
 
 export interface Documents {
@@ -38,9 +41,9 @@ export interface Options extends Documents {
   readonly sign: (message: Uint8Array) => Promise<Uint8Array>
   readonly forward: (box: Uint8Array) => void
   readonly clocks: Clocks
-  /** Rejects when there is no grant any more, or not now. */
+  /** Fetches a fresh grant. Rejects if there is no grant any more, or if none can be had now. */
   readonly renew: () => Promise<Renewed>
-  /** Once. */
+  /** Called once, when the session has ended. */
   readonly onDown: () => void
 }
 
@@ -73,7 +76,10 @@ export class Session {
     this.#timer = setInterval(() => this.#look(), LOOK_MS)
   }
 
-  /** Connected, or rejected with why not. `use`: where the relay's boxes for it go, from the first moment. */
+  /**
+   * Opens a session. Rejects with the reason if it cannot connect. `use` is called first, so that
+   * boxes from the relay reach the session from the start.
+   */
   static async open(options: Options, use: (session: Session) => void): Promise<Session> {
     const session = new Session(options)
     use(session)
@@ -96,7 +102,10 @@ export class Session {
     }
   }
 
-  /** Whether a new flow may be asked for here; of a session that has fallen silent those that run are kept until it ends. */
+  /**
+   * Whether new flows may be opened. A session that has fallen silent keeps its running flows until
+   * it ends.
+   */
   get isConnected(): boolean {
     return this.#why === null && this.#links.get(1)?.isConnected === true
   }
@@ -105,29 +114,39 @@ export class Session {
     return this.#flows
   }
 
+  /** Whether the session accepts new flows and its grant permits this target. */
   permits(host: string, port: number): boolean {
     return this.#why === null && !this.#isLeaving && typeof this.#permission.permit(host, port) !== "string"
   }
 
-  /** Null: as far as is known here, the connector would say yes. */
+  /**
+   * The reason why the grant does not permit this target. `null` if it does, as far as is known
+   * here.
+   */
   refusal(host: string, port: number): VerdictCode | null {
     const permit = this.#permission.permit(host, port)
     return typeof permit === "string" ? permit : null
   }
 
-  /** From the relay. */
+  /** Handles a box that the relay passed on from the connector. */
   onBox(box: Uint8Array): void {
     this.#signals?.onBox(box)
   }
 
-  /** By signaling, from the directory itself, or renewed. The connector has it from there, too, or from here. */
+  /**
+   * Takes over a newer grant, from the relay or from a renewal, and passes it on to the connector.
+   * The connector may have it from the relay already.
+   */
   setGrant({ grant, signed }: Renewed): void {
     if (this.#permission.replace(grant) === "taken") {
       this.#control?.send({ _tag: "Grant", signed: Signed.toBytes(signed) })
     }
   }
 
-  /** `done` once, unless the returned function gave it up. Tell `flowEnded` when an accepted one is over. */
+  /**
+   * Opens a flow. `done` is called once, unless the returned function gave the flow up first. When
+   * an accepted flow is over, the caller must call `flowEnded`.
+   */
   openFlow(host: string, port: number, done: (answer: FlowStart.Answer) => void): () => void {
     this.#flows++
     this.#lastFlowAt = performance.now()
@@ -147,7 +166,7 @@ export class Session {
     this.#lastFlowAt = performance.now()
   }
 
-  /** Of its connections together; the first one's path. */
+  /** Traffic of all connections of the session; candidates and round trip of the first one. */
   async stats(): Promise<LinkStats> {
     const all = await Promise.all([...this.#links.values()].map((link) => link.stats()))
     const { local = null, remote = null, rttMs = null } = all[0] ?? {}
@@ -200,11 +219,12 @@ export class Session {
       onConnected: () => this.#onConnected(),
       onClosed: (why) => {
         this.#links.delete(attempt)
-        if (this.#links.size === 0 || attempt === 1) this.close(why) // the control stream is on the first
+        // The first connection carries the control stream.
+        if (this.#links.size === 0 || attempt === 1) this.close(why)
       }
     })
     this.#links.set(attempt, link)
-    this.#offer(link).catch(() => undefined) // it was closed meanwhile
+    this.#offer(link).catch(() => undefined) // the link was closed in the meantime
     return link
   }
 
@@ -228,7 +248,7 @@ export class Session {
     this.#isRenewing = true
     this.#options.renew().then(
       (renewed) => this.setGrant(renewed),
-      () => undefined // again at the next look, until the grant's end
+      () => undefined // tried again at the next look, until the grant ends
     ).finally(() => {
       this.#isRenewing = false
     })

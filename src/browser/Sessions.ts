@@ -1,4 +1,7 @@
-/** The sessions of a page with connectors: each is dialled when a flow needs it, and carries those after it. */
+/**
+ * The sessions of a page with connectors. Each session is dialled when a flow needs it and also
+ * carries later flows.
+ */
 import type { RpcClient, RpcGroup } from "@effect/rpc"
 import type { RpcClientError } from "@effect/rpc/RpcClientError"
 import { Deferred, Effect, Either, Exit, Redacted, Schema, Stream } from "effect"
@@ -14,8 +17,11 @@ import * as Flow from "./Flow.ts"
 import { Session } from "./Session.ts"
 
 /**
- * The resource's answer (`refused`, `unreachable`, `timed_out`), or why it was not asked: `no_connector` and `connector_declined` are
- * of the relay, `no_connection` of WebRTC, `relay_gone` of the link.
+ * Error when a flow could not be opened. `code` is the connector's verdict, in which `refused`,
+ * `unreachable` and `timed_out` tell how the resource answered, or it says why the connector was
+ * not asked: `no_connector`, `connector_declined` and `overloaded` come from the relay,
+ * `no_connection` means that WebRTC found no path, and `relay_gone` that the link to the relay has
+ * ended.
  */
 export class OpenFailed extends Schema.TaggedError<OpenFailed>()("OpenFailed", {
   code: Schema.Literal(
@@ -29,14 +35,24 @@ export class OpenFailed extends Schema.TaggedError<OpenFailed>()("OpenFailed", {
   message: Schema.String
 }) {}
 
+/** A session of this page with a connector. */
 export interface Peer {
+  /** Name of the connector. */
   readonly connector: string
-  /** Types of the chosen candidates (RFC 8445, section 5.1.1): `relay` is TURN. Null: none yet. */
+  /**
+   * Type of the chosen local candidate (RFC 8445, section 5.1.1); `relay` is TURN. `null` if none
+   * is chosen yet.
+   */
   readonly local: string | null
+  /** Type of the chosen remote candidate. `null` if none is chosen yet. */
   readonly remote: string | null
+  /** Round trip between this page and the connector. `null` if it has not been measured yet. */
   readonly rttMs: number | null
+  /** Number of flows that are open or being opened now. */
   readonly flows: number
+  /** Bytes received by the session's open WebRTC connections. */
   readonly bytesIn: number
+  /** Bytes sent by the session's open WebRTC connections. */
   readonly bytesOut: number
 }
 
@@ -51,14 +67,14 @@ export interface Options {
 
 const fail = (code: OpenFailed["code"], message: string) => new OpenFailed({ code, message })
 
-/** Sessions end with the scope. */
+/** Makes the sessions of one connection to a relay. They end with the scope. */
 export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, nodeKey }: Options) {
   const sessions = new Map<string, Session>()
   /** Dials under way, by target. */
   const dialling = new Map<string, Promise<Session>>()
   const hostMs = () => performance.now()
   const time = new DirectoryTime.DirectoryTime(hostMs)
-  /** The relay's own, which the first snapshot tells. */
+  /** The relay's own STUN server, as an ICE server. The first snapshot from the relay names it. */
   const stun = yield* Deferred.make<ReadonlyArray<RTCIceServer>>()
   const nowSeconds = () => time.nowSeconds()
   yield* Effect.addFinalizer(() =>
@@ -67,7 +83,7 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
     })
   )
 
-  /** What comes from the relay is not believed. */
+  /** Verifies and decodes a signed document from the relay. The relay itself is not trusted. */
   const opened = <K extends Documents.Kind>(kind: K, signed: Signed.Signed) =>
     Effect.flatMap(
       Effect.promise(() =>
@@ -117,7 +133,8 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
   )
 
   const begin = Effect.fnUntraced(function*({ connectorKey, grant, ticket }: Dialed) {
-    yield* Deferred.await(stun) // the first snapshot tells the time, by which documents are judged
+    // Documents are judged by the directory's time, which comes with the first snapshot.
+    yield* Deferred.await(stun)
     const documents = { grant: yield* opened("grant", grant), ticket: yield* opened("ticket", ticket) }
     for (const document of [documents.grant, documents.ticket]) {
       if (document.clientKey !== nodeKey || document.connectorKey !== connectorKey) {
@@ -157,7 +174,10 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
       Effect.flatMap(begin)
     )
 
-  /** Of those that ask for one target at once, one dials. */
+  /**
+   * Returns a session that permits the target, dialling one if there is none. Callers that want the
+   * same target at the same time share one dial.
+   */
   const obtain = (host: string, port: number): Effect.Effect<Session, OpenFailed> =>
     Effect.suspend(() => {
       const known = [...sessions.values()].find((session) => session.isConnected && session.permits(host, port))

@@ -1,4 +1,7 @@
-/** A session's signals, sealed for the connector and passed on by the relay. */
+/**
+ * The WebRTC signals of one session. They are sealed for the connector, and the relay passes them
+ * on.
+ */
 import * as IceSignal from "../protocol/IceSignal.ts"
 import * as SignalSeal from "../protocol/SignalSeal.ts"
 import * as BrowserKey from "./BrowserKey.ts"
@@ -8,7 +11,7 @@ const X25519 = "X25519"
 export interface Options {
   readonly parties: SignalSeal.Parties
   readonly sign: (message: Uint8Array) => Promise<Uint8Array>
-  /** Hands a box to the relay. In order. */
+  /** Hands a box to the relay. Called in the order in which the boxes must leave. */
   readonly forward: (box: Uint8Array) => void
   readonly onSignal: (signal: IceSignal.IceSignal) => void
 }
@@ -19,11 +22,13 @@ export class Signals {
   readonly #ephemeral: Uint8Array
   #seal: SignalSeal.SignalSeal | null = null
   #isAgreed: () => void = () => undefined
-  /** Resolves once the connector has shown its key. */
+  /** Resolves when the connector has proved its key, so that signals can be sealed. */
   readonly agreed = new Promise<void>((resolve) => {
     this.#isAgreed = resolve
   })
-  /** Everything goes through here in turn: what is sealed first leaves first. */
+  /**
+   * Tail of the queue of tasks. Tasks run one at a time, so that what is sealed first leaves first.
+   */
   #turn: Promise<unknown> = Promise.resolve()
 
   private constructor(options: Options, own: CryptoKeyPair, ephemeral: Uint8Array) {
@@ -32,7 +37,7 @@ export class Signals {
     this.#ephemeral = ephemeral
   }
 
-  /** Says hello. */
+  /** Makes an ephemeral key and sends it to the connector, signed. */
   static async begin(options: Options): Promise<Signals> {
     const own = await crypto.subtle.generateKey(X25519, false, ["deriveBits"])
     if (!("publicKey" in own)) throw new Error("this browser makes no X25519 keys")
@@ -43,13 +48,14 @@ export class Signals {
     return new Signals(options, own, ephemeral)
   }
 
+  /** Seals and sends a signal. Dropped if the connector has not proved its key yet. */
   send(signal: IceSignal.IceSignal): void {
     this.#next(async () => {
       if (this.#seal !== null) this.#options.forward(await this.#seal.seal(IceSignal.encode(signal)))
     })
   }
 
-  /** From the relay. What the connector has not made is passed over. */
+  /** Handles a box from the relay. A box that the connector did not make is ignored. */
   onBox(box: Uint8Array): void {
     this.#next(async () => {
       const hello = SignalSeal.decodeHello(box)
@@ -78,6 +84,7 @@ export class Signals {
   }
 
   #next(task: () => Promise<void>): void {
-    this.#turn = this.#turn.then(task).catch(() => undefined) // of a key that is none: the session is given up in time
+    // A task fails if the peer's key is invalid. The session is then given up by its timeout.
+    this.#turn = this.#turn.then(task).catch(() => undefined)
   }
 }

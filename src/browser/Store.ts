@@ -1,14 +1,20 @@
-/** What a page remembers, in IndexedDB: for each authority that it was enrolled at, who it is there and where the relay was. */
+/**
+ * The page's memory in IndexedDB: for each authority, this browser's identity there and the address
+ * of the relay.
+ */
 import type { NodeKey } from "../protocol/NodeKey.ts"
 import type { KeyPair } from "./BrowserKey.ts"
 
-/** Keyed by `authorityKey`: nobody can tell that one browser is enrolled at two relays. */
+/**
+ * Identity of this browser at one authority, stored by `authorityKey`. Each has its own key, so
+ * that nobody can tell that one browser is enrolled at two relays.
+ */
 export interface Identity {
   readonly authorityKey: NodeKey
   readonly host: string
   readonly httpsPort: number
   readonly keys: KeyPair
-  /** Epoch ms. */
+  /** Time of the last use, in epoch ms. */
   readonly usedAt: number
 }
 
@@ -16,7 +22,7 @@ const DATABASE = "sallyport"
 const VERSION = 1
 const IDENTITIES = "identities"
 
-/** The one that was used last. */
+/** Returns the identity that was used last. */
 export const last = async (): Promise<Identity | undefined> => {
   const all = await inStore("readonly", (store) => store.getAll() as IDBRequest<Array<Identity>>)
   return all.toSorted((left, right) => right.usedAt - left.usedAt)[0]
@@ -29,7 +35,7 @@ export const save = async (identity: Identity): Promise<void> => {
   await inStore("readwrite", (store) => store.put(identity))
 }
 
-/** Rejects when there is one already: another page was faster. */
+/** Stores a new identity. Rejects if there is one already, because another page was faster. */
 export const create = async (identity: Identity): Promise<void> => {
   await inStore("readwrite", (store) => store.add(identity))
 }

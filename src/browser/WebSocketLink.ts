@@ -2,9 +2,12 @@
 import { UNSEEN_CERT } from "../protocol/LinkHandshake.ts"
 import { CarrierLink, CloseCode, closedByPeer } from "../transport/link/Link.ts"
 
-/** Longest message that a relay takes, bytes. */
+/** Longest message that a relay accepts, in bytes. */
 const MAX_MESSAGE_BYTES = 128 * 1024
-/** Codes below are the protocol's own, and no page may send them but this one (WebSockets, "close"). */
+/**
+ * Smallest close code that a page may send, besides 1000. Codes below it belong to the protocol
+ * (WebSockets standard, "close").
+ */
 const FIRST_OWN_CODE = 3000
 
 class WebSocketLink extends CarrierLink {
@@ -25,7 +28,10 @@ class WebSocketLink extends CarrierLink {
     return this.ws.bufferedAmount
   }
 
-  /** The browser tells nobody when it has sent; whoever writes looks at `bufferedBytes`. */
+  /**
+   * Resolves at once, because a browser does not report when it has sent. Writers watch
+   * `bufferedBytes` instead.
+   */
   protected send(bytes: Uint8Array): Promise<void> {
     for (let at = 0; at < bytes.length; at += MAX_MESSAGE_BYTES) {
       this.ws.send(new Uint8Array(bytes.subarray(at, at + MAX_MESSAGE_BYTES)))
@@ -41,7 +47,10 @@ class WebSocketLink extends CarrierLink {
     this.ws.close()
   }
 
-  /** A browser's WebSocket cannot be told to wait: a relay that says more than is read is left. */
+  /**
+   * Ends the link, because a browser's WebSocket cannot be paused: a relay that sends more than
+   * this page reads is given up.
+   */
   protected pause(): void {
     this.destroy("the relay says more than this page reads")
   }
@@ -49,12 +58,12 @@ class WebSocketLink extends CarrierLink {
   protected resume(): void {}
 }
 
-/** Rejects when it cannot be had; the browser does not say why. An abort closes it. */
+/** Opens a link. Rejects if that fails; the browser does not say why. An abort closes the link. */
 export const open = (url: string, signal: AbortSignal): Promise<CarrierLink> =>
   new Promise((resolve, reject) => {
     const ws = new WebSocket(url)
     ws.binaryType = "arraybuffer"
-    const link = new WebSocketLink(ws) // now, not on "open": the relay may speak in the same moment
+    const link = new WebSocketLink(ws) // made before "open", because the relay may speak at once
     signal.addEventListener("abort", () => link.destroy("given up"), { once: true })
     ws.addEventListener("open", () => resolve(link))
     ws.addEventListener("close", () => reject(new Error("closed before it was open")))

@@ -1,4 +1,7 @@
-/** A relay link over the browser's own WebTransport: one session of one stream, which the page opens. */
+/**
+ * A relay link over the browser's own WebTransport: one session with one stream, which the page
+ * opens.
+ */
 import { UNSEEN_CERT } from "../protocol/LinkHandshake.ts"
 import { CarrierLink, closedByPeer, LinkEnded } from "../transport/link/Link.ts"
 
@@ -52,7 +55,7 @@ class WebTransportLink extends CarrierLink {
     try {
       this.#session.close()
     } catch {
-      // it never was open
+      // it was never open
     }
   }
 
@@ -65,7 +68,7 @@ class WebTransportLink extends CarrierLink {
     this.#wake?.()
   }
 
-  /** Why it ended comes right after, if the relay says it. */
+  /** Waits for the reason of the end, which the relay may send right after the stream's end. */
   #onStreamEnd(): void {
     setTimeout(() => this.finish(), STREAM_END_PATIENCE_MS)
   }
@@ -84,15 +87,17 @@ class WebTransportLink extends CarrierLink {
   }
 }
 
-/** The relay says why 200 ms after the end of the stream. */
+/**
+ * How long to wait for the relay's reason. The relay sends it 200 ms after the end of the stream.
+ */
 const STREAM_END_PATIENCE_MS = 1000
 
 const ignore = () => {}
 
-/** Whether this browser has it. */
+/** Whether this browser has WebTransport. */
 export const isKnown = (): boolean => "WebTransport" in globalThis
 
-/** Rejects when it cannot be had; the browser does not say why. An abort closes it. */
+/** Opens a link. Rejects if that fails; the browser does not say why. An abort closes the link. */
 export const open = async (url: string, signal: AbortSignal): Promise<CarrierLink> => {
   const session = new WebTransport(url)
   const abort = () => session.close()

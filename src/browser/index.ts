@@ -1,4 +1,7 @@
-/** Sallyport in a page: `sallyport/browser`. Needs a secure context, IndexedDB and Ed25519 in WebCrypto. */
+/**
+ * Sallyport in a page, as the module `sallyport/browser`. It needs a secure context, IndexedDB and
+ * Ed25519 in WebCrypto.
+ */
 import { Cause, Effect, Exit, Scope } from "effect"
 import type { Flow } from "./Flow.ts"
 import * as Http from "./Http.ts"
@@ -8,68 +11,95 @@ import type { OpenFailed as Failure, Peer } from "./Sessions.ts"
 export type { Flow } from "./Flow.ts"
 export type { Peer } from "./Sessions.ts"
 
-/** Both ends are included. */
+/** A range of ports. Both ends are included. */
 export interface PortRange {
   readonly from: number
   readonly to: number
 }
 
+/** A private target that this client may reach. */
 export interface Resource {
   readonly name: string
-  /** A host name, an address, a pattern or a CIDR. */
+  /** A host name, an IP address, a name pattern (`*.example.com`) or a CIDR block. */
   readonly address: string
+  /** Permitted TCP ports. */
   readonly tcp: ReadonlyArray<PortRange>
+  /** Permitted UDP ports. A page opens TCP flows only. */
   readonly udp: ReadonlyArray<PortRange>
 }
 
-/** Why there is no connection; `message` says what to do. */
+/** Error when there is no connection to the relay. `message` says what to do. */
 export interface ConnectFailed extends Error {
   readonly _tag: "ConnectFailed"
+  /**
+   * Kind of failure:
+   * - `bad_token`: the token is invalid, or it cannot be used in a browser.
+   * - `not_enrolled`: no token was given, and this browser has no identity yet.
+   * - `unsupported`: this browser lacks something that is needed.
+   * - `unreachable`: no connection. A browser does not say why.
+   * - `refused`: the relay refused the client; `code` says why.
+   * - `broken`: the relay's answer makes no sense.
+   */
   readonly reason: Relay.ConnectFailed["reason"]
-  /** A word of the relay's or of the token's check, or empty. */
+  /** Error code of the relay or of the token's check. Empty if there is none. */
   readonly code: string
 }
 
-/** Why there is no flow; `message` says what to do. */
+/** Error when a flow could not be opened. `message` says what to do. */
 export interface OpenFailed extends Error {
   readonly _tag: "OpenFailed"
-  /** The resource's answer, or why it was not asked. */
+  /** The connector's verdict on the flow, or the reason why the connector was not asked. */
   readonly code: Failure["code"]
 }
 
+/** Options of {@link connect}. */
 export interface Options {
-  /** False: WebSocket only. A browser complains on its console of a relay without HTTP/3; the connection is had all the same. */
+  /**
+   * Set to `false` to use WebSocket only. Otherwise WebTransport is tried first; if the relay has
+   * no HTTP/3, the browser logs a console error and the client falls back to WebSocket.
+   */
   readonly webTransport?: boolean
 }
 
+/** A connection to a relay, with the sessions to connectors that were dialled through it. */
 export interface Connection {
-  /** As the administrator named this client. */
+  /** Name of this client, as the administrator chose it. */
   readonly name: string
-  /** This browser's identity at this relay: an Ed25519 public key, base64url. */
+  /** Public key of this browser's identity at this relay: Ed25519, base64url. */
   readonly nodeKey: string
-  /** `host:port`. */
+  /** Address of the relay, as `host:port`. An IPv6 address is in brackets. */
   readonly relay: string
-  /** What the link to the relay travels by: WebTransport where the relay has HTTP/3 and this browser reaches it so. */
+  /**
+   * Carrier of the link to the relay. It is WebTransport if this browser reaches the relay over
+   * HTTP/3, and WebSocket otherwise.
+   */
   readonly carrier: "webtransport" | "websocket"
-  /** What it may reach now. Rejects with `ConnectFailed`. */
+  /** Lists the resources that this client may reach now. Rejects with {@link ConnectFailed}. */
   readonly resources: () => Promise<ReadonlyArray<Resource>>
   /**
-   * A flow to a TCP port of a resource, by its name or an address that it covers; the resource has accepted by then. Rejects with
-   * `OpenFailed`.
+   * Opens a flow to a TCP port of a resource. `host` is the resource's name, or an address that the
+   * resource covers. Resolves when the resource has accepted the connection. Rejects with
+   * {@link OpenFailed}.
    */
   readonly openTcp: (host: string, port: number) => Promise<Flow>
-  /** The page's own `fetch`, over a flow: for `http:` URLs. Rejects as that does, and with `OpenFailed`. Follows no redirects. */
+  /**
+   * Works like the page's own `fetch`, over a flow, for `http:` URLs only. Rejects as `fetch` does,
+   * or with {@link OpenFailed}. Does not follow redirects.
+   */
   readonly fetch: (input: string | URL | Request, init?: RequestInit) => Promise<Response>
-  /** The connectors that this page has sessions with, and how bytes get there. */
+  /** Lists the sessions with connectors, with the path and the traffic of each. */
   readonly peers: () => Promise<ReadonlyArray<Peer>>
+  /** Ends all sessions and the link to the relay. */
   readonly close: () => Promise<void>
-  /** Says why the link to the relay has ended. Never rejects. */
+  /** Resolves with the reason when the link to the relay has ended. Never rejects. */
   readonly closed: Promise<string>
 }
 
 /**
- * With an enrolment token the browser becomes that client; its key is made here and never leaves. Later calls need no token: they
- * go to the relay that was used last. One link for each identity: a newer page ends an older one's. Rejects with `ConnectFailed`.
+ * Connects this page to a relay. With an enrolment token, the browser becomes that token's client;
+ * its key is made here and never leaves the browser. Later calls need no token: they connect to the
+ * relay that was used last. Each identity has one link at a time, so a newer page ends the link of
+ * an older one. Rejects with {@link ConnectFailed}.
  */
 export const connect = async (token?: string, { webTransport = true }: Options = {}): Promise<Connection> => {
   const scope = Effect.runSync(Scope.make())
@@ -103,7 +133,7 @@ export const connect = async (token?: string, { webTransport = true }: Options =
   }
 }
 
-/** With the error itself, not wrapped. */
+/** Runs an effect as a promise that rejects with the effect's own error, not with a wrapper. */
 const run = async <A, E>(effect: Effect.Effect<A, E>, signal?: AbortSignal): Promise<A> => {
   const exit = await Effect.runPromiseExit(effect, signal === undefined ? {} : { signal })
   if (Exit.isSuccess(exit)) return exit.value

@@ -1,10 +1,18 @@
-/** One session's path choice with port guessing beside it: what either wants done comes out as one list. */
+/**
+ * Path choice and port guessing of one session together. What both want done is returned as one
+ * list.
+ */
 import type * as PathMachine from "./PathMachine.ts"
 import type * as PortGuess from "./PortGuess.ts"
 
+/** An action that path choice or port guessing wants. */
 export type Output = PathMachine.Output | PortGuess.Output
 
-/** To be called with what the machine has just answered; after an input to `guess`, to `onTick`. Of two `Wake`s the earlier comes out. */
+/**
+ * Gives the machine's state to port guessing and merges the outputs of both. `outputs` is what the
+ * machine has just returned; after an input to `guess`, it is what `onTick` returns. Of two `Wake`s
+ * the earlier one is returned.
+ */
 export const follow = (
   machine: PathMachine.PathMachine,
   guess: PortGuess.PortGuess,

@@ -1,10 +1,12 @@
 /**
- * Path choice for one session, without I/O: what happened goes in, what to do comes out as data. The relay works from the
- * start; direct paths are probed beside it and taken when an authenticated answer proves them and they cost no more; a path
- * that goes silent while another one answers is left at once. Times: ms, monotonic; every input bears `now`.
+ * Path choice for one session, without I/O. Each method takes an event and returns what to do as
+ * data. The relay works from the start, and direct paths are probed beside it. The session moves to
+ * a direct path when an authenticated answer proves it and it costs no more. It leaves a path that
+ * goes silent as soon as another one answers. Times are in ms, monotonic; every input carries
+ * `now`.
  *
- * The client chooses. A connector probes in the same way, since both sides must send to open their translators, follows the
- * client, and asks it to move where it sees trouble first.
+ * The client chooses the path. A connector probes in the same way, because both sides must send to
+ * open their NATs. It follows the client, and asks the client to move if it sees trouble first.
  */
 import * as Candidate from "./Candidate.ts"
 import { CandidateOffer } from "./CandidateOffer.ts"
@@ -26,45 +28,72 @@ import { biasMs, isClearlyBetter, type RelayKind } from "./PathScore.ts"
 import { PathTable } from "./PathTable.ts"
 import { BUDGET, BUDGET_AGAIN, LADDER_GAP_MS, type PathTrack } from "./PathTrack.ts"
 
-/** Between two ladder probes of a session, over all its pairs: at most 200 a second. */
+/** Gap between two ladder probes of a session, over all its pairs: at most 200 a second. */
 export const PACE_MS = 5
-/** The path in use and its best alternative, while data flows. */
+/** Gap between pings on the path in use and on its best alternative, while data flows. */
 export const BUSY_GAP_MS = 200
-/** Other proved paths, while data flows; after the last flow all of them, while a direct one is sought. */
+/**
+ * Gap between pings on the other proved paths, while data flows. After the last flow, a relayed
+ * session uses it on all proved paths while it seeks a direct one.
+ */
 export const SPARE_GAP_MS = 5_000
-/** While an answer is overdue. */
+/** Gap between pings on a path whose answer is late. */
 export const SUSPECT_GAP_MS = 50
-/** Other paths, while the one in use is suspect. */
+/** Gap between pings on the other paths, while the path in use is suspect. */
 export const RESCUE_GAP_MS = 100
-/** A direct path in use, while nothing flows; by the client. The longest gap: most translators keep a UDP mapping for 30 s. */
+/**
+ * Longest gap between keepalives on an idle direct path, which the client sends. Most NATs keep a
+ * UDP mapping for 30 s.
+ */
 export const KEEPALIVE_MS = 25_000
-/** A connector whose own translator needs packets more often than this sends some, too. */
+/** Connectors whose own NAT needs packets more often than this send keepalives, too. */
 const CONNECTOR_KEEPALIVE_MS = 20_000
-/** ... a bit later than a client with as bad a one, whose pings spare it its own. */
+/**
+ * Factor by which a connector waits longer than a client behind the same kind of NAT, so that the
+ * client's keepalive usually makes its own unnecessary.
+ */
 const AFTER_CLIENT = 1.1
-/** Answers wanted of a fresh path, at `SUSPECT_GAP_MS`, before it is measured well enough. */
+/**
+ * Answers that a fresh path must give before it counts as measured. The pings for them follow at
+ * {@link SUSPECT_GAP_MS}.
+ */
 const MEASURE_PINGS = 3
-/** How often direct paths are looked for again while relayed. */
+/** How often direct paths are probed again while the session is relayed. */
 export const REPROBE_MS = 30_000
 /** How long after its last flow a session still looks for a direct path. */
 export const SEEK_MS = 60_000
-/** A peer's probe starts a spent pair's round anew at most this often. */
+/** Shortest time between two rounds of a spent pair that the peer's probes start. */
 const REVIVE_MS = 5_000
-/** After a move on cost, the next one waits at least this long. */
+/**
+ * Shortest time between a move and a later move on cost. A direct path that has not lost on cost
+ * before is taken from the relay without this wait.
+ */
 export const DWELL_MS = 1_000
-/** In a row clearly better. */
+/** Consecutive answers that must be clearly better before the session moves. */
 export const WINS = 3
-/** How recent an answer must be to follow a request or a failure, when nothing newer can be had. */
+/**
+ * Greatest age of another path's last answer for it to be trusted, when the path in use has failed
+ * or the connector asked to leave it.
+ */
 const FRESH_MS = 1_000
+/**
+ * Shortest gap between two requests to leave a path. A client ignores a request this soon after a
+ * move.
+ */
 const SWITCH_REQUEST_MS = 250
-/** A padded probe may wait behind a window of packets. */
+/** Shortest wait for the answer to a padded probe, which may stand behind a window of packets. */
 const MTU_PATIENCE_MS = 500
-/** Woken later than this, the host is busy, and unread answers are no sign of a dead path. */
+/**
+ * Delay of a wake-up above which this host counts as busy. Answers that wait unread are then no
+ * sign of a dead path.
+ */
 const LATE_MS = 40
+/** Most decisions that are kept. Older ones are dropped. */
 export const MAX_HISTORY = 64
-/** In one decision. */
+/** Most paths that one decision shows. */
 const MAX_SAMPLES = 6
 
+/** An action that the machine wants. */
 export type Output =
   | { readonly _tag: "SendPing"; readonly path: PathRef; readonly txId: string; readonly padTo: number }
   | {
@@ -74,22 +103,31 @@ export type Output =
     readonly mapping?: Candidate.Mapping
   }
   | { readonly _tag: "Select"; readonly path: PathRef; readonly reason: Reason }
-  /** QUIC packets on `path` may have so many bytes from now on. */
+  /** Sets the largest size in bytes of QUIC packets on `path`. */
   | { readonly _tag: "SetPacketSize"; readonly path: PathRef; readonly bytes: number }
   | { readonly _tag: "RequestSwitch"; readonly reason: SwitchReason }
   | { readonly _tag: "Decided"; readonly decision: Decision }
-  /** Call `onTick` no later than then. Replaces any earlier one; null: nothing is due. */
+  /**
+   * Asks for a call of `onTick` at this time or before it, and replaces any earlier request. `null`
+   * if nothing is due.
+   */
   | { readonly _tag: "Wake"; readonly at: number | null }
 
 export type Options = {
   readonly role: Role
   readonly now: number
-  /** The path in use; other than the relay only when the machine starts in the middle of a session. */
+  /** Path in use. Other than the relay only if the machine starts in the middle of a session. */
   readonly path: PathRef
   readonly active: boolean
-  /** 8 hex digits, other ones for each machine of a session: answers to a former machine's probes must not count. */
+  /**
+   * Eight hex digits that differ for each machine of a session, so that answers to a former
+   * machine's probes do not count.
+   */
   readonly txPrefix: string
-  /** The first list of ours has this number; larger than any that a former machine of the session used. */
+  /**
+   * Number of this machine's first candidate list. Must be larger than any that a former machine of
+   * the session used.
+   */
   readonly firstSeq?: number
 }
 
@@ -118,12 +156,18 @@ export class PathMachine {
   readonly #offer: CandidateOffer
   #nextLadderAt = -Infinity
   #movedAt = -Infinity
-  /** When the machine wanted to be woken. */
+  /** When the machine asked to be woken. */
   #dueAt = Infinity
   #requestedAt = -Infinity
-  /** Why the connector asked to leave the path in use, and no other one has answered since. */
+  /**
+   * Why the connector asked to leave the path in use. `null` if it did not ask, or the session has
+   * moved since.
+   */
   #leave: SwitchReason | null = null
-  /** The path in use has lost this host's address. `ready`: and the relay is bound by another one. */
+  /**
+   * State of a path in use that has lost this host's address. `waiting` until the relay is bound
+   * again, then `ready`. `null` if the path has not lost it, or has answered since.
+   */
   #orphan: "waiting" | "ready" | null = null
   #history: Array<Decision> = []
   #decisions = 0
@@ -145,7 +189,7 @@ export class PathMachine {
     this.#out = []
   }
 
-  // ------------------------------------------------------------------------------------------------------ what is so now
+  // --- Current state
 
   get path(): PathRef {
     return this.#table.current.path
@@ -160,22 +204,26 @@ export class PathMachine {
   get active(): boolean {
     return this.#active
   }
-  /** Whether a direct path is looked for: while a flow is open, and for `SEEK_MS` after the last one. */
+  /**
+   * Whether a direct path is sought: while a flow is open, and for {@link SEEK_MS} after the last
+   * one.
+   */
   isSeeking(now: number): boolean {
     return this.#active || now - this.#lastActiveAt <= SEEK_MS
   }
-  /** Oldest first, at most `MAX_HISTORY`. */
+  /** The last decisions, oldest first, at most {@link MAX_HISTORY}. */
   get history(): ReadonlyArray<Decision> {
     return this.#history
   }
+  /** Number of all decisions so far. */
   get decisions(): number {
     return this.#decisions
   }
-  /** As it was told last. */
+  /** The reason that port guessing gave last. `null` if it gave none. */
   get guess(): GuessReason | null {
     return this.#guess
   }
-  /** A direct path answers. */
+  /** Whether a direct path answers. */
   get hasDirect(): boolean {
     for (const { path, state } of this.#table.tracks()) if (path.kind === "direct" && state === "proved") return true
     return false
@@ -187,16 +235,20 @@ export class PathMachine {
     return [...this.#table.tracks()].map((track) => track.sample(now, this.#relayKind))
   }
 
-  // -------------------------------------------------------------------------------------------------------------- inputs
+  // --- Inputs
 
-  /** Also the first call after making the machine. May be called late or too often. */
+  /**
+   * Does what is due now. It is also the first call after the machine was made. It may be called
+   * late or too often.
+   */
   onTick(now: number): ReadonlyArray<Output> {
     return this.#run(now)
   }
 
   /**
-   * `udpBlocked`: no STUN server answers over UDP. `mapping`: `null` where it is not known. `leftOut`: addresses of this host that are
-   * not offered.
+   * Takes this host's candidates and offers them to the peer if they changed. `udpBlocked`: whether
+   * no STUN server answers over UDP. `mapping`: `null` if it is not known. `leftOut`: addresses of
+   * this host that are not offered.
    */
   onLocalCandidates(
     list: ReadonlyArray<Candidate.Candidate>,
@@ -218,7 +270,7 @@ export class PathMachine {
     return this.#run(now)
   }
 
-  /** A list that is no newer than the last one is passed over. */
+  /** Takes the peer's candidates. A list that is no newer than the last one is ignored. */
   onPeerCandidates(seq: number, list: ReadonlyArray<Candidate.Candidate>, now: number): ReadonlyArray<Output> {
     if (seq > this.#peerSeq) {
       this.#peerSeq = seq
@@ -233,12 +285,15 @@ export class PathMachine {
     return this.#run(now)
   }
 
-  /** What this host's own translator needs. The peer's is not known here, so that more than `KEEPALIVE_MS` counts for nothing. */
+  /**
+   * Sets the gap between keepalives that this host's own NAT needs. A gap above
+   * {@link KEEPALIVE_MS} has no effect, because the peer's NAT is not known here.
+   */
   onKeepalive(gapMs: number): void {
     this.#keepaliveMs = Math.min(KEEPALIVE_MS, gapMs)
   }
 
-  /** `path`: the one that was pinged. An answer to a ping that is not open is passed over. */
+  /** Handles an answer to a ping on `path`. An answer to a ping that is not open is ignored. */
   onPong(path: PathRef, txId: string, rttMs: number, now: number): ReadonlyArray<Output> {
     const track = this.#table.get(path)
     if (track?.mtu.onPong(txId, now) === true) return this.#run(now)
@@ -249,26 +304,33 @@ export class PathMachine {
     return this.#run(now)
   }
 
-  /** The session's packets come by `path`: while they do, unanswered pings alone do not condemn it. */
+  /**
+   * Notes that the session's packets come by `path`. While they do, unanswered pings take longer to
+   * condemn the path.
+   */
   onHeard(path: PathRef, now: number): ReadonlyArray<Output> {
     const track = this.#table.get(path)
     if (track !== undefined) track.heardAt = now
     return this.#run(now)
   }
 
-  /** An authenticated ping came by `path`, which the peer may not have known of itself (RFC 8445, section 7.3.1.3). */
+  /**
+   * Handles an authenticated ping that came by `path`. The peer may not have known this address of
+   * its own (RFC 8445, section 7.3.1.3).
+   */
   onPing(path: PathRef, now: number): ReadonlyArray<Output> {
     const track = this.#table.learn(path)
     track.pingedAt = now
     if (track !== this.#relay && track.state !== "proved") {
       const isOver = track.ladderDue === null || track.isSpent
-      // While ports are guessed this is the news that was waited for.
+      // While ports are guessed, this ping is the success that was waited for.
       if (isOver && (this.#guess === "guessing" || now - track.roundAt >= REVIVE_MS)) track.startRound(now, BUDGET)
       track.hurry(now)
     }
     return this.#run(now)
   }
 
+  /** Handles a report by the kernel or the QUIC engine that `path` is broken. */
   onPathError(path: PathRef, now: number): ReadonlyArray<Output> {
     const track = this.#table.get(path)
     if (track !== undefined && track.state !== "failed") {
@@ -278,22 +340,32 @@ export class PathMachine {
     return this.#run(now)
   }
 
-  /** Another way to know the relay's round trip (its handshake): counts until probes have measured it. */
+  /**
+   * Takes the relay's round trip as the handshake measured it. It counts until probes have measured
+   * the relay.
+   */
   onRelayRtt(rttMs: number, now: number): ReadonlyArray<Output> {
     if (this.#relay.score.samples === 0) this.#relay.score.onRtt(rttMs, now)
     return this.#run(now)
   }
 
-  /** This side's leg to the relay is of this kind and has just been bound, perhaps anew. */
+  /**
+   * Notes that this side's leg to the home relay is of this kind and has just been bound, perhaps
+   * again.
+   */
   onRelayBound(kind: RelayKind, now: number): ReadonlyArray<Output> {
     this.#relayKind = kind
     this.#relay.onBoundAnew()
     if (this.#orphan !== null) this.#orphan = "ready"
-    if (this.#offer.isOpen) this.#sendOffer(now) // it may not have left
+    // The last list may not have left.
+    if (this.#offer.isOpen) this.#sendOffer(now)
     return this.#run(now)
   }
 
-  /** This side has just been bound, perhaps anew, at another relay than the first; the peer may be, too. */
+  /**
+   * Notes that this side has just been bound, perhaps again, at another relay than the home relay.
+   * The peer may be bound there, too.
+   */
   onOtherRelayBound(path: PathRef, now: number): ReadonlyArray<Output> {
     const track = this.#table.learn(path)
     track.onBoundAnew()
@@ -307,21 +379,25 @@ export class PathMachine {
     return this.#run(now)
   }
 
-  /** Somebody wants to know how well the peer is reached: better paths are looked for, though nothing flows. */
+  /**
+   * Looks for better paths although nothing flows, because somebody asks how well the peer can be
+   * reached.
+   */
   onAsked(now: number): ReadonlyArray<Output> {
     this.#lastActiveAt = now
     return this.#run(now)
   }
 
-  /** What port guessing knows of why there is no direct path. */
+  /** Takes what port guessing knows about why there is no direct path. */
   onGuess(reason: GuessReason | null, now: number): ReadonlyArray<Output> {
     this.#guess = reason
     return this.#run(now)
   }
 
   /**
-   * Addresses or sockets changed: nothing that was measured counts, all is proved anew, the path in use first. `lost`: direct paths
-   * of these IP versions have lost this host's address, so that the relay is the better guess as soon as it is bound again.
+   * Handles a change of addresses or sockets. Nothing that was measured counts any more, and all
+   * paths are proved again, the path in use first. `lost`: IP versions whose direct paths have lost
+   * this host's address, so that the relay is the better guess as soon as it is bound again.
    */
   onNetworkChange(now: number, lost: ReadonlyArray<4 | 6> = []): ReadonlyArray<Output> {
     const { path } = this.#table.current
@@ -331,7 +407,7 @@ export class PathMachine {
     return this.#run(now)
   }
 
-  /** Connector: the client's packets come by this path now. */
+  /** Connector: follows the client, whose packets come by this path now. */
   onSelectedByPeer(path: PathRef, now: number): ReadonlyArray<Output> {
     const track = this.#table.learn(path)
     if (this.role === "connector" && track !== this.#table.current) {
@@ -341,13 +417,13 @@ export class PathMachine {
     return this.#run(now)
   }
 
-  /** Client: the connector asks to leave the path in use. */
+  /** Client: takes the connector's request to leave the path in use. */
   onSwitchRequested(reason: SwitchReason, now: number): ReadonlyArray<Output> {
     if (this.role === "client" && now - this.#movedAt >= SWITCH_REQUEST_MS) this.#leave = reason
     return this.#run(now)
   }
 
-  // ------------------------------------------------------------------------------------------------------------ choosing
+  // --- Choice of the path
 
   #run(now: number): ReadonlyArray<Output> {
     const late = now - this.#dueAt
@@ -371,7 +447,10 @@ export class PathMachine {
     return out
   }
 
-  /** Leaves a path in use that is silent, broken or unwanted, as soon as another one is known to answer. */
+  /**
+   * Leaves a path in use that is silent, broken or unwanted, as soon as another one is known to
+   * answer. A connector asks the client to do so.
+   */
   #escape(now: number): void {
     const current = this.#table.current
     const why = this.#trouble(now)
@@ -390,7 +469,8 @@ export class PathMachine {
     const moved = why === "network_changed" || this.#leave === "network_changed"
     if (!moved) current.onFall(now, false)
     this.#select(best, why, now)
-    // A move of this host or its peer is not the path's fault: it is looked for at once, in its own right.
+    // A move of this host or its peer is not the path's fault. The path is sought again at once,
+    // without a penalty.
     if (moved) current.onNetworkChange(now, false)
   }
 
@@ -402,7 +482,9 @@ export class PathMachine {
     return this.#leave === null ? null : "peer_request"
   }
 
-  /** Another path than the one in use has just answered: is it the better one? */
+  /**
+   * Decides whether a path that has just answered is better than the one in use, and moves if so.
+   */
   #consider(track: PathTrack, now: number): void {
     const cost = this.#cost(track, now)
     const against = this.#cost(this.#table.current, now)
@@ -417,7 +499,8 @@ export class PathMachine {
       : relayed
       ? "relay_faster" as const
       : "direct_slower_than_relay" as const
-    // Of two that cost the same the direct one is taken: at once, or, when it lost before, as soon as it holds its ground.
+    // Of two paths that cost the same the direct one is taken: at once, or, if it lost before,
+    // after several such answers in a row.
     const isEnough = isBetter || (relayed && toDirect && cost <= against)
     if (isEnough && relayed && toDirect && !track.demoted) {
       return this.#select(track, isBetter ? better : "direct_proved", now)
@@ -485,7 +568,7 @@ export class PathMachine {
     this.#out.push({ _tag: "Decided", decision })
   }
 
-  // ------------------------------------------------------------------------------------------------------------- probing
+  // --- Probes
 
   #reprobe(now: number): void {
     if (this.#table.current.path.kind !== "relay" || !this.isSeeking(now)) return
@@ -511,7 +594,7 @@ export class PathMachine {
     }
   }
 
-  /** Finds out how large the packets of the path in use may be, while data flows. */
+  /** Probes for the largest packet on the path in use, while data flows, and reports a new size. */
   #size(now: number): void {
     const track = this.#table.current
     track.mtu.settle(now)
@@ -536,7 +619,7 @@ export class PathMachine {
     this.#out.push({ _tag: "SendPing", path: track.path, txId, padTo: MIN_PING_BYTES })
   }
 
-  /** The alternative that is kept as fresh as the path in use. */
+  /** The alternative that is kept as fresh as the path in use. `null` if there is none. */
   #standby(now: number): PathTrack | null {
     if (this.#table.current !== this.#relay && this.#relay.state === "proved") return this.#relay
     let best: PathTrack | null = null
@@ -547,7 +630,7 @@ export class PathMachine {
     return best
   }
 
-  /** Between two probes of a path outside its ladder; null: none is due. */
+  /** Gap between two probes of a path outside its ladder. `null` if none is due. */
   #upkeepGap(track: PathTrack, standby: PathTrack | null, now: number): number | null {
     const current = track === this.#table.current
     if (track.state !== "proved") {
@@ -559,11 +642,12 @@ export class PathMachine {
     if (!current && (isSuspect(this.#table.current, now) || this.#leave !== null)) return RESCUE_GAP_MS
     if (track.score.samples + track.inFlight < MEASURE_PINGS && this.isSeeking(now)) return SUSPECT_GAP_MS
     if (this.#active) return current || track === standby ? BUSY_GAP_MS : SPARE_GAP_MS
-    if (this.#table.current.path.kind === "relay" && this.isSeeking(now)) return SPARE_GAP_MS // is the direct one the better one now?
+    // A proved direct path may be the better one by now.
+    if (this.#table.current.path.kind === "relay" && this.isSeeking(now)) return SPARE_GAP_MS
     return current && track.path.kind === "direct" ? this.#keepaliveGap(track) : null
   }
 
-  /** Since the last ping of ours; null: the other side's suffice. */
+  /** Gap between this side's keepalives. `null` if those of the other side suffice. */
   #keepaliveGap(track: PathTrack): number | null {
     if (this.role === "client") return this.#keepaliveMs
     if (this.#keepaliveMs >= CONNECTOR_KEEPALIVE_MS) return null
@@ -592,7 +676,7 @@ export class PathMachine {
     return at === Infinity ? null : Math.max(at, now + 1)
   }
 
-  // ---------------------------------------------------------------------------------------------------------- candidates
+  // --- Candidates
 
   #sendOffer(now: number): void {
     this.#offer.onSent(now)

@@ -1,27 +1,34 @@
 /**
- * The largest packet that one path carries, found by padded probes (RFC 8899), without I/O. A lost one says nothing of the path's
- * health: these probes are counted apart. Sizes are of QUIC packets, bytes; times ms, monotonic.
+ * Search for the largest packet that one path carries, by padded probes (RFC 8899), without I/O.
+ * These probes are counted apart from other pings, because a lost one says nothing about the path's
+ * health. Sizes are of QUIC packets, in bytes. Times are in ms, monotonic.
  */
 
-/** RFC 9000, section 14: what every path carries. Also where the search begins, and where it falls back to. */
+/**
+ * Size that every path carries (RFC 9000, section 14). The search begins here and falls back to it.
+ */
 export const BASE_BYTES = 1200
 /**
- * Tried in this order. 1,350 fits through most tunnels; 1,440 with our longer head, UDP and IPv6 fills an Ethernet frame's 1,500
- * but for 4 bytes.
+ * Sizes that are tried, in this order. 1,350 fits through most tunnels. 1,440, with the longer
+ * frame header, UDP and IPv6, fills all but 4 of the 1,500 bytes of an Ethernet frame.
  */
 export const SIZES: ReadonlyArray<number> = [BASE_BYTES, 1350, 1440]
+/** Largest size that is tried. */
 export const LARGEST_BYTES = 1440
-/** RFC 8899, section 5.1.2: lost in a row before a size counts as too large. */
+/** Probes lost in a row before a size counts as too large (RFC 8899, section 5.1.2). */
 export const MAX_PROBES = 3
-/** RFC 8899, section 5.1.1: a larger size is tried again after this long. */
+/** Time after which a size that was too large is tried again (RFC 8899, section 5.1.1). */
 export const RAISE_MS = 600_000
-/** The size in use is proved again this often while data flows: routes change, and so does what they carry. */
+/**
+ * How often the size in use is proved again while data flows. Routes change, and with them the size
+ * that they carry.
+ */
 export const CONFIRM_MS = 2_000
 
 export class PathMtu {
   #index = 0
   #lost = 0
-  /** Larger sizes are tried from then on. */
+  /** When larger sizes may be tried. `-Infinity` if at once. */
   #raiseAt = -Infinity
   #provedAt = -Infinity
   #probe: { readonly txId: string; readonly index: number; readonly lostAt: number } | null = null
@@ -30,12 +37,15 @@ export class PathMtu {
     return SIZES[this.#index] ?? BASE_BYTES
   }
 
-  /** The size to probe now; null: none. To be asked while data flows, and after `settle`. */
+  /** Returns the size to probe now. `null` if none. Call it while data flows, after `settle`. */
   due(now: number): number | null {
     return now >= this.dueAt() ? SIZES[this.#target(now)] ?? null : null
   }
 
-  /** When `due` or `settle` has something to say; Infinity: never. */
+  /**
+   * When the next probe is due. `-Infinity` if at once; `Infinity` if never, or while a probe is
+   * open.
+   */
   dueAt(): number {
     if (this.#probe !== null) return Infinity
     if (this.#lost > 0) return -Infinity
@@ -43,7 +53,7 @@ export class PathMtu {
     return Math.min(raiseAt, this.#index > 0 ? this.#provedAt + CONFIRM_MS : Infinity)
   }
 
-  /** When the probe that is open counts as lost; Infinity: none is. */
+  /** When the open probe counts as lost. `Infinity` if none is open. */
   lostAt(): number {
     return this.#probe?.lostAt ?? Infinity
   }
@@ -52,7 +62,10 @@ export class PathMtu {
     this.#probe = { txId, index: this.#target(now), lostAt: now + patienceMs }
   }
 
-  /** True: it was this path's probe. Whether `bytes` has grown is for the caller to see. */
+  /**
+   * Handles an answer. Returns whether it was the answer to this path's probe. The caller checks
+   * `bytes` to see whether the size has grown.
+   */
   onPong(txId: string, now: number): boolean {
     if (this.#probe?.txId !== txId) return false
     const { index } = this.#probe
@@ -64,7 +77,7 @@ export class PathMtu {
     return true
   }
 
-  /** Gives an overdue probe up. */
+  /** Gives up the open probe if it is overdue. */
   settle(now: number): void {
     if (this.#probe === null || now < this.#probe.lostAt) return
     const { index } = this.#probe
@@ -72,12 +85,13 @@ export class PathMtu {
     this.#lost++
     if (this.#lost < MAX_PROBES) return
     this.#lost = 0
-    // What was carried before and is not any more: everything is searched anew, from what must work (RFC 8899, section 4.3).
+    // A size that worked before does not any more. The search starts again from the size that must
+    // work (RFC 8899, section 4.3).
     if (index <= this.#index) this.reset()
     else this.#raiseAt = now + RAISE_MS
   }
 
-  /** The network changed: what was proved holds no more. */
+  /** Forgets what was proved, because the network changed. */
   reset(): void {
     this.#index = 0
     this.#lost = 0
@@ -86,7 +100,9 @@ export class PathMtu {
     this.#probe = null
   }
 
-  /** The size in use is proved again before a larger one is tried. */
+  /**
+   * Index of the size to probe next. The size in use is proved again before a larger one is tried.
+   */
   #target(now: number): number {
     const confirming = this.#index > 0 && now >= this.#provedAt + CONFIRM_MS
     if (confirming || this.#index === SIZES.length - 1) return this.#index

@@ -1,26 +1,34 @@
-/** Why a session's path is what it is: always one answer, from a closed list, from what the machine knows now. */
+/**
+ * The reason for a session's current path. There is always exactly one, from a closed list, and it
+ * follows from what the machine knows now.
+ */
 import { type GuessReason, isWebRtc, type PathRef, type Reason, type Role } from "./PathRef.ts"
 import type { PathTrack } from "./PathTrack.ts"
 
-/** For so long a session without any candidates is only young. */
+/** How long a session may lack a list of candidates before it counts as having none. */
 export const YOUNG_MS = 2_000
 
+/** State of a session from which its reason follows. */
 export type Facts = {
   readonly role: Role
   readonly now: number
   readonly startedAt: number
   readonly current: PathTrack
   readonly tracks: Iterable<PathTrack>
-  /** Why the last move was made, or how the session began. */
+  /** Reason of the last move, or how the session began. */
   readonly moved: Reason
-  /** Addresses offered; null: the list has not come yet. */
+  /** Number of addresses that this side offers. `null` if its list has not come yet. */
   readonly local: number | null
+  /** Number of addresses that the peer offers. `null` if its list has not come yet. */
   readonly peer: number | null
   readonly udpBlocked: boolean
   readonly guess: GuessReason | null
 }
 
-/** Moves that stay the reason while the path that was left is still being sought. */
+/**
+ * Reasons of moves away from a path that was in trouble. Each stays the reason while a direct path
+ * is still sought.
+ */
 const FALLS: ReadonlySet<Reason> = new Set(["path_blackholed", "path_failed", "peer_request", "network_changed"])
 
 const IMPROVEMENTS: ReadonlySet<Reason> = new Set([
@@ -31,9 +39,13 @@ const IMPROVEMENTS: ReadonlySet<Reason> = new Set([
   "webrtc_faster"
 ])
 
-/** The move is for the better; the path that is left still works. */
+/**
+ * Whether a move for this reason is an improvement, which means that the path that is left still
+ * works.
+ */
 export const isImprovement = (reason: Reason): boolean => IMPROVEMENTS.has(reason)
 
+/** Returns the reason for the path that is in use. */
 export const of = (facts: Facts): Reason => {
   const { current, moved } = facts
   const others = [...facts.tracks].filter((track) => track !== current)
@@ -65,7 +77,10 @@ const ofNone = ({ local, now, peer, startedAt, udpBlocked }: Facts): Reason => {
   return local === 0 || peer === 0 ? "no_candidates" : "no_common_family"
 }
 
-/** What a decision shows of the paths: the one chosen, the relay, and the likeliest others. */
+/**
+ * Returns the paths that a decision shows: the chosen one, the relays, and then the likeliest
+ * others.
+ */
 export const shownPaths = (
   tracks: Iterable<PathTrack>,
   chosen: PathRef,

@@ -1,42 +1,68 @@
 /**
- * How good a path is, from its probes alone: a flow's own queue must not make an idle path look better, so paths compete on the
- * lowest round trip of the last half minute, and the smoothed one (RFC 6298) only says when an answer is overdue. Times: ms.
+ * Measure of how good a path is, from its probes alone, because a flow's own queue must not make an
+ * idle path look better. Paths therefore compete on the lowest round trip of the last half minute.
+ * The smoothed round trip (RFC 6298) only says when an answer is overdue. Times are in ms.
  */
 import { isWebRtc, type PathRef } from "./PathRef.ts"
 
+/** Length of time for which one lowest round trip is kept. */
 export const BUCKET_MS = 5_000
-/** Lowest round trips are kept for this many buckets. Congestion control empties its queue more often than that. */
+/**
+ * Buckets of lowest round trips that are kept. Congestion control empties its queue more often than
+ * once in their time.
+ */
 export const BUCKETS = 6
-/** Probes whose outcome counts: 26 s of a path that is in use. */
+/** Last probes whose outcome counts: 26 s of a path that is in use. */
 export const LOSS_WINDOW = 128
-/** Below this many probes, loss is counted as if of this many: one lost probe of two says little. */
+/** Number of probes that a loss is divided by at least. One lost probe of two says little. */
 const LOSS_MIN_PROBES = 64
-/** Lost ones among them that count for nothing: at 2 % of loss, chance alone makes as many. */
+/**
+ * Lost probes of {@link LOSS_WINDOW} that cost nothing. At 2 % loss, chance alone makes as many.
+ */
 const LOSS_FREE = 4
-/** What losing every packet would cost. 5 % loss then weighs as much as 10 ms. */
+/** Cost of losing every packet. 5 % loss then weighs as much as 10 ms. */
 const LOSS_COST_MS = 200
 
-/** Nothing is taken for dead sooner: a radio that wakes up or a busy core needs as long. */
+/**
+ * Shortest time before a path counts as silent. A radio that wakes up or a busy core needs as long.
+ */
 export const MIN_SILENCE_MS = 250
-/** Before the first round trip is known. */
+/** Time before a path counts as silent, while no round trip is known. */
 const UNKNOWN_SILENCE_MS = 1_000
-/** A path with a huge round trip is given up no later than this; nothing useful is on it. */
+/**
+ * Longest time before a path counts as silent. A path with a larger round trip than this is of no
+ * use.
+ */
 export const MAX_SILENCE_MS = 3_000
+/** Shortest time, and shortest margin over the round trip, before an answer counts as late. */
 const MIN_SUSPECT_MS = 20
 
-/** "Clearly better": by both of these. */
+/**
+ * Smallest difference of two costs that counts as clearly better. {@link BETTER_SHARE} must be met,
+ * too.
+ */
 export const BETTER_MS = 3
+/**
+ * Smallest share of the greater cost by which a clearly better one is lower. {@link BETTER_MS} must
+ * be met, too.
+ */
 export const BETTER_SHARE = 0.1
 
+/** Kind of a node's leg to its home relay. */
 export type RelayKind = "relay-udp" | "relay-h3" | "relay-tcp"
 /**
- * The relay costs a little more than a direct path of equal latency: it is shared, and one more host that can fail. Over TCP a
- * lost packet also holds back all behind it.
+ * Extra cost of a path through a relay. It is a little worse than a direct path of equal latency,
+ * because the relay is shared and one more host that can fail. Over TCP a lost packet also holds
+ * back all packets behind it.
  */
 const RELAY_BIAS_MS: Record<RelayKind, number> = { "relay-udp": 3, "relay-h3": 5, "relay-tcp": 10 }
-/** Two more processes on the way, and frames in DTLS and SCTP. */
+/** Extra cost of a WebRTC path: two more processes on the way, and frames inside DTLS and SCTP. */
 const WEBRTC_BIAS_MS = 5
-const V4_BIAS_MS = 1 // a translator on the way forgets; of two equal direct paths take the one without
+/**
+ * Extra cost of a direct IPv4 path. A NAT on the way can lose its mapping, so of two equal direct
+ * paths the one over IPv6 is taken.
+ */
+const V4_BIAS_MS = 1
 
 type Bucket = { readonly fromMs: number; minMs: number }
 
@@ -46,7 +72,7 @@ export class PathScore {
   #srtt = 0
   #var = 0
   #samples = 0
-  #outcomes: Array<boolean> = [] // true: lost
+  #outcomes: Array<boolean> = [] // `true` if the probe was lost
 
   get samples(): number {
     return this.#samples
@@ -64,7 +90,10 @@ export class PathScore {
     else this.#buckets = [...this.#buckets.slice(-BUCKETS + 1), { fromMs: now, minMs: rtt }]
   }
 
-  /** Does nothing before the first answer: until both sides have sent, a translator may drop what comes. */
+  /**
+   * Counts a lost probe. Has no effect before the first answer, because until both sides have sent,
+   * a NAT may drop what comes.
+   */
   onLost(): void {
     if (this.#samples > 0) this.#outcome(true)
   }
@@ -78,7 +107,10 @@ export class PathScore {
     if (this.#outcomes.length > LOSS_WINDOW) this.#outcomes.shift()
   }
 
-  /** Null: never measured. Where the window holds nothing, the last round trip stands. */
+  /**
+   * Lowest round trip of the last half minute. If none is in it, the last round trip. `null` if
+   * there has never been one.
+   */
   minRttMs(now: number): number | null {
     let min = Infinity
     for (const bucket of this.#buckets) {
@@ -87,7 +119,7 @@ export class PathScore {
     return min === Infinity ? this.#last : min
   }
 
-  /** 0 to 1. */
+  /** Share of lost probes, from 0 to 1. */
   loss(): number {
     let lost = 0
     for (const outcome of this.#outcomes) if (outcome) lost++
@@ -100,7 +132,10 @@ export class PathScore {
     return Math.min(Math.max(3 * this.#srtt + 4 * this.#var, MIN_SILENCE_MS), MAX_SILENCE_MS)
   }
 
-  /** How long until an unanswered probe calls for another one: the answer is late, yet one loss proves nothing. */
+  /**
+   * How long a probe may go unanswered before another one is sent. The answer is late then, but one
+   * loss proves nothing.
+   */
   suspectMs(): number {
     if (this.#samples === 0) return UNKNOWN_SILENCE_MS / 4
     return Math.max(
@@ -109,7 +144,7 @@ export class PathScore {
     )
   }
 
-  /** What paths are compared by, ms; null: never measured. */
+  /** Cost by which paths are compared, in ms. `null` if the path was never measured. */
   costMs(now: number, biasMs: number): number | null {
     const rtt = this.minRttMs(now)
     const free = LOSS_FREE / LOSS_WINDOW
@@ -117,6 +152,10 @@ export class PathScore {
   }
 }
 
+/**
+ * Extra cost of a path for its kind, in ms. `relay` is the kind of this node's leg to its home
+ * relay.
+ */
 export const biasMs = (path: PathRef, relay: RelayKind): number =>
   path.kind === "relay"
     ? isWebRtc(path) ? WEBRTC_BIAS_MS : RELAY_BIAS_MS[path.relay === undefined ? relay : "relay-udp"]
@@ -124,6 +163,6 @@ export const biasMs = (path: PathRef, relay: RelayKind): number =>
     ? V4_BIAS_MS
     : 0
 
-/** Whether a cost beats another one by more than measuring errors. */
+/** Whether a cost is lower than another one by more than measuring errors. */
 export const isClearlyBetter = (costMs: number, thanMs: number): boolean =>
   costMs + Math.max(BETTER_MS, BETTER_SHARE * thanMs) < thanMs

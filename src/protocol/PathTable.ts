@@ -1,13 +1,16 @@
-/** The paths of one session: the relay, those that follow from both sides' candidates, and those learned from the peer's packets. */
+/**
+ * The paths of one session: by relays, between both sides' candidates, and those learned from the
+ * peer's packets.
+ */
 import * as Candidate from "./Candidate.ts"
 import { direct, isFirstRelay, keyOf, type PathRef, RELAY, type Role } from "./PathRef.ts"
 import { BUDGET, PathTrack } from "./PathTrack.ts"
 
-/** Learned ones: a hostile peer may send from any number of ports. */
+/** Most learned paths that are kept. A hostile peer may send from any number of ports. */
 export const MAX_LEARNED = 8
-/** Offered, learned and left-over ones, and the relay. */
+/** Most paths that are kept, the relay included. */
 export const MAX_TRACKS = 32
-/** A new list of candidates makes spent pairs be probed again at most this often. */
+/** Shortest time between two new candidate lists that make spent pairs be probed again. */
 const REFRESH_MS = 1_000
 
 export class PathTable {
@@ -20,7 +23,7 @@ export class PathTable {
 
   constructor(role: Role, path: PathRef) {
     this.#role = role
-    // The handshake went over the relay, so it works until it is found silent.
+    // The handshake went over the relay, so the relay counts as working until it falls silent.
     this.relay = new PathTrack(RELAY, { state: "proved", offered: true, priority: 0n })
     this.current = this.relay
     this.#tracks.set(this.relay.key, this.relay)
@@ -37,7 +40,10 @@ export class PathTable {
     return this.#tracks.get(keyOf(path))
   }
 
-  /** Makes the paths follow from the two lists; new ones are probed at once, spent ones again, since something changed. */
+  /**
+   * Derives the direct paths from the two lists of candidates. New paths are probed at once. Paths
+   * whose probes were spent are probed again, because something changed.
+   */
   pair(
     local: ReadonlyArray<Candidate.Candidate> | null,
     peer: ReadonlyArray<Candidate.Candidate> | null,
@@ -63,7 +69,10 @@ export class PathTable {
     }
   }
 
-  /** The path by which the peer's packets come: its translator's doing, where the peer did not offer it. */
+  /**
+   * Returns the path by which the peer's packets come, and adds it if it is new. If the peer did
+   * not offer its address, a NAT on the way has made it.
+   */
   learn(path: PathRef): PathTrack {
     const known = this.get(path)
     if (known !== undefined) return known
@@ -86,7 +95,10 @@ export class PathTable {
     return track
   }
 
-  /** Forgets whichever answered longest ago, or never; not the path in use, nor the relay. */
+  /**
+   * Forgets the path that answered longest ago, or never. The path in use and the home relay are
+   * kept.
+   */
   #evict(among: (track: PathTrack) => boolean): void {
     let victim: PathTrack | null = null
     for (const track of this.#tracks.values()) {

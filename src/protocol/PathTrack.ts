@@ -1,71 +1,97 @@
-/** One path of one session: what was sent on it, what came back, and when to send again. Times: ms, monotonic. */
+/**
+ * One path of one session: what was sent on it, what came back, and when to send again. Times are
+ * in ms, monotonic.
+ */
 import { PathMtu } from "./PathMtu.ts"
 import { isFirstRelay, keyOf, type PathRef, type PathSample, type PathState } from "./PathRef.ts"
 import * as PathScore from "./PathScore.ts"
 
-/** After the start of a round. Both sides send, so the early ones open the translators and one of the next gets through. */
+/**
+ * Times of a round's probes after its start. Both sides send, so the early probes open the NATs and
+ * one of the next ones gets through.
+ */
 export const LADDER_MS: ReadonlyArray<number> = [0, 50, 100, 200, 400, 800]
-/** Gap after the ladder's last step. */
+/** Gap between probes after the ladder's last step. */
 export const LADDER_GAP_MS = 1_000
-/** Probes in a first round, and in one after a change. */
+/** Probes in a full round: the first one, and each one after a change. */
 export const BUDGET = 12
 /** Probes in a round that only looks again. */
 export const BUDGET_AGAIN = 4
-/** An answer that comes later than this counts for nothing. */
+/** Age at which an open ping expires. An answer that comes later counts for nothing. */
 export const EXPIRE_MS = 5_000
-/** Unanswered in a row before a path counts as silent: one or two are lost by chance, or wait behind a busy thread. */
+/**
+ * Pings unanswered in a row before a path counts as silent. One or two are lost by chance, or wait
+ * behind a busy thread.
+ */
 export const SILENT_PINGS = 3
-/** The same once the network changed, when the path is probably gone. */
+/**
+ * Pings unanswered in a row before a path counts as silent after a change of the network, when it
+ * is probably gone.
+ */
 export const SILENT_PINGS_AFTER_CHANGE = 2
+/** Shortest wait for an answer after a change of the network. */
 const AFTER_CHANGE_MS = 60
-/** A path that fell silent may be taken again after this long, doubled at each fall. */
+/**
+ * How long a path that fell silent is not taken again. Doubles at each fall, up to
+ * {@link MAX_HOLD_MS}.
+ */
 export const HOLD_MS = 1_000
 export const MAX_HOLD_MS = 30_000
-/** The same for a path that was left because another one was better: two alike must not take turns. */
+/**
+ * How long a path that was left for a better one is not taken again, so that two similar paths do
+ * not take turns. Doubles each time, up to ten times {@link MAX_HOLD_MS}.
+ */
 export const DEMOTED_HOLD_MS = 10_000
-/** A path that lasted this long starts over with `HOLD_MS`. */
+/** Time without a fall after which a path's holds start over with the shortest one. */
 const GOOD_WHILE_MS = 60_000
+/** Most pings that are open at once on a path. The oldest one is forgotten when there are more. */
 const MAX_OUTSTANDING = 128
-/** A path by which packets come, but never an answer, leads one way only: it is given up after this much more. */
+/**
+ * How much longer a path is kept if packets come by it but no answer does. Such a path leads one
+ * way only.
+ */
 const ONE_WAY_MS = 2_000
 
 export class PathTrack {
   readonly path: PathRef
   readonly key: string
-  /** False: learned from the peer's packets, not from its list. */
+  /** Whether the path was offered. `false` if it was learned from the peer's packets. */
   readonly offered: boolean
-  /** Of the pair; higher is probed first. */
+  /** Priority of the candidate pair. A higher one is probed first. */
   priority: bigint
   state: PathState
   score = new PathScore.PathScore()
   readonly mtu = new PathMtu()
-  /** The packet size that the data plane was told; 0: none yet. */
+  /** Packet size that the data plane was given last. 0 if none yet. */
   toldBytes = 0
-  /** When the round's next probe is due; null: the round is over. */
+  /** When the round's next probe is due. `null` if the round is over. */
   ladderDue: number | null = null
   lastPingAt = -Infinity
   lastPongAt = -Infinity
-  /** When the peer's last ping came by it, which was answered. */
+  /** When the peer's last ping came by this path. That ping was answered. */
   pingedAt = -Infinity
-  /** When the oldest ping after the newest answered one was sent; null: none is open. */
+  /** When the first ping after the newest answered one was sent. `null` if there is none. */
   unansweredSince: number | null = null
   unanswered = 0
-  /** When the session's packets were last known to come by it. */
+  /** When the session's packets were last known to come by this path. */
   heardAt = -Infinity
-  /** In a row clearly better than the path in use. */
+  /** Consecutive answers that were clearly better than those of the path in use. */
   wins = 0
-  /** Not to be chosen on its merits before this. */
+  /** Time before which the path is not taken on its merits. */
   holdUntil = -Infinity
-  /** It lost to another path on cost: to return it must be clearly better, not only equal. */
+  /**
+   * Whether the path was left because another one was better. It is taken again only after several
+   * good answers in a row.
+   */
   demoted = false
-  /** The network changed and the path has not answered since. */
+  /** Whether the path was in use when the network changed, and has not answered since. */
   mistrusted = false
   roundAt = -Infinity
   #budget = 0
   #sent = 0
   #falls = 0
   #fellAt = -Infinity
-  /** The network changed since the last answer. */
+  /** Whether the network changed since the last answer. */
   #changed = false
   readonly #outstanding = new Map<string, number>()
 
@@ -84,22 +110,25 @@ export class PathTrack {
     return this.#outstanding.size
   }
 
-  /** Sent by the ladder in this round. */
+  /** Number of probes that the ladder has sent in this round. */
   get sent(): number {
     return this.#sent
   }
 
-  /** The round's budget is spent; it ends when `ladderDue` is over. */
+  /** Whether the round's budget is spent. The round ends when `ladderDue` is over. */
   get isSpent(): boolean {
     return this.#sent >= this.#budget
   }
 
-  /** A full round is under way: whether the path works is an open question. */
+  /** Whether a full round is under way, so that it is open whether the path works. */
   get isSought(): boolean {
     return this.ladderDue !== null && this.#budget === BUDGET && this.state !== "proved"
   }
 
-  /** A direct path (or one by another relay) that does not answer and is not being probed. */
+  /**
+   * Whether this is a direct path, or one by another relay than the home relay, that does not
+   * answer and is not being probed.
+   */
   get isIdleDirect(): boolean {
     return !isFirstRelay(this.path) && this.ladderDue === null && this.state !== "proved"
   }
@@ -112,7 +141,10 @@ export class PathTrack {
     if (this.state === "exhausted" && budget === BUDGET) this.state = "probing"
   }
 
-  /** The peer's probe came by this path: its way to us is open, so the next probe of the round need not wait. */
+  /**
+   * Moves the round's next probe forward. The peer's probe came by this path, so its direction is
+   * open and waiting is of no use.
+   */
   hurry(now: number): void {
     if (this.ladderDue !== null && !this.isSpent) {
       this.ladderDue = Math.max(Math.min(this.ladderDue, this.lastPingAt + LADDER_MS[1]!), now)
@@ -123,7 +155,10 @@ export class PathTrack {
     this.ladderDue = null
   }
 
-  /** The path that is probed is on the ladder, too, as long as it has not answered. */
+  /**
+   * Notes a ping that was sent. `onLadder`: whether it is a probe of the round, which counts
+   * against the round's budget.
+   */
   onSent(txId: string, now: number, onLadder: boolean): void {
     if (this.state === "untried") this.state = "probing"
     this.lastPingAt = now
@@ -134,12 +169,16 @@ export class PathTrack {
     if (!onLadder) return
     this.#sent++
     const next = LADDER_MS[this.#sent]
-    // A step is never less than its ladder gap after the one before, even when the ladder ran late.
+    // A step never follows the one before it sooner than its gap on the ladder, even if the ladder
+    // runs late.
     const gap = next === undefined ? LADDER_GAP_MS : next - LADDER_MS[this.#sent - 1]!
     this.ladderDue = now + gap
   }
 
-  /** True: this answered one of our pings, which also settles all that were sent before it. */
+  /**
+   * Handles an answer. Returns whether it answers an open ping. All pings that were sent before
+   * that one count as lost.
+   */
   onPong(txId: string, rttMs: number, now: number): boolean {
     const sentAt = this.#outstanding.get(txId)
     if (sentAt === undefined) return false
@@ -148,7 +187,8 @@ export class PathTrack {
       if (id === txId) break
       this.score.onLost()
     }
-    // The hold is the punishment of a path that fell, and a change of the network is not its fault.
+    // Losses before this answer are forgotten: a path that fell is punished by its hold, and a
+    // change of the network is not its fault.
     if (this.state === "silent" || this.state === "failed" || this.#changed) this.score.forgetLosses()
     this.#changed = false
     this.score.onRtt(rttMs, now)
@@ -162,7 +202,10 @@ export class PathTrack {
     return true
   }
 
-  /** Forgets pings that will not be answered, ends a spent round, and says whether the path fell silent just now. */
+  /**
+   * Forgets pings that have expired, ends a spent round, and returns whether the path fell silent
+   * just now.
+   */
   settle(now: number, inUse: boolean): boolean {
     for (const [id, sentAt] of this.#outstanding) {
       if (sentAt + EXPIRE_MS > now) break
@@ -180,13 +223,13 @@ export class PathTrack {
     return true
   }
 
-  /** Enough pings, for long enough, without an answer. */
+  /** Whether enough pings have been unanswered for long enough to count the path as silent. */
   isOverdue(now: number): boolean {
     const due = this.overdueAt()
     return due !== null && due <= now
   }
 
-  /** Null: too few pings are open. */
+  /** When the path counts as silent if no answer comes. `null` if too few pings are open. */
   overdueAt(): number | null {
     const needed = this.mistrusted ? SILENT_PINGS_AFTER_CHANGE : SILENT_PINGS
     if (this.unansweredSince === null || this.unanswered < needed) return null
@@ -195,23 +238,30 @@ export class PathTrack {
     return Math.max(this.unansweredSince, heardAt) + this.patienceMs()
   }
 
+  /** How long pings may be unanswered before the path counts as silent. */
   patienceMs(): number {
     return this.mistrusted ? Math.max(this.score.suspectMs(), AFTER_CHANGE_MS) : this.score.silenceMs()
   }
 
-  /** When the oldest open ping's answer is late; null: none is open. */
+  /** When the oldest open ping's answer is late. `null` if none is open. */
   suspectAt(): number | null {
     return this.unansweredSince === null
       ? null
       : this.unansweredSince + (this.mistrusted ? 0 : this.score.suspectMs())
   }
 
-  /** This host itself was late by so much: answers may wait unread, and the path is not to blame. */
+  /**
+   * Extends the wait for an answer, because this host itself was late by `lateMs`. Answers may wait
+   * unread, and the path is not to blame.
+   */
   forgive(lateMs: number, now: number): void {
     if (this.unansweredSince !== null) this.unansweredSince = Math.min(now, this.unansweredSince + lateMs)
   }
 
-  /** The session left it because it was silent or broken, or (`demoted`) not as good as another one. */
+  /**
+   * Holds the path back. The session left it because it was silent or broken, or (`demoted`)
+   * because another one was better.
+   */
   onFall(now: number, demoted: boolean): void {
     if (now - this.#fellAt > GOOD_WHILE_MS) this.#falls = 0
     const [first, most] = demoted ? [DEMOTED_HOLD_MS, 10 * MAX_HOLD_MS] : [HOLD_MS, MAX_HOLD_MS]
@@ -222,7 +272,7 @@ export class PathTrack {
     this.wins = 0
   }
 
-  /** The path leads through another network now: nothing measured counts. */
+  /** Forgets what was measured, because the path leads through another network now. */
   onNetworkChange(now: number, inUse: boolean): void {
     this.#changed = true
     this.#outstanding.clear()
@@ -245,7 +295,10 @@ export class PathTrack {
     }
   }
 
-  /** The relay has answered on this side's leg: what was not answered before says nothing, and it may be asked at once. */
+  /**
+   * Notes that the relay has answered on this side's leg. Pings that were unanswered before say
+   * nothing, and the next one may be sent at once.
+   */
   onBoundAnew(): void {
     this.#outstanding.clear()
     this.unansweredSince = null
