@@ -22,9 +22,15 @@ export const SYSTEM_PATHS: Paths = {
   nsswitch: "/etc/nsswitch.conf"
 }
 
-/** How long a look at the files' times is good for: three calls of `stat` a second cost nothing. */
+/**
+ * Shortest time between two checks of the files, in milliseconds. Three calls of `stat` a second
+ * cost nothing.
+ */
 const LOOK_EVERY_MS = 1000
-/** Longer files are cut: a list that blocks advertisements may have a million names. */
+/**
+ * Longest file that is read. Longer ones are cut after a line: a list that blocks advertisements
+ * may have a million names.
+ */
 const MAX_BYTES = 4 * 1024 * 1024
 
 export class HostFiles {
@@ -34,14 +40,14 @@ export class HostFiles {
   #hosts: Hosts = new Map()
   #sources: ReadonlyArray<string> = []
   #conf: ResolvConf = parseResolvConf(null)
-  /** Grows whenever a file has changed, so that what was learnt before can be dropped. */
+  /** Grows whenever a file has changed, so that cached answers can be dropped. */
   version = 0
 
   constructor(paths: Paths = SYSTEM_PATHS) {
     this.#paths = paths
   }
 
-  /** `nowMs`: monotonic. */
+  /** Reads the files again if they have changed. `nowMs` is in milliseconds, monotonic. */
   refresh(nowMs: number): void {
     if (nowMs - this.#lookedAt < LOOK_EVERY_MS) return
     this.#lookedAt = nowMs
@@ -67,13 +73,16 @@ export class HostFiles {
     return candidates(this.#conf, name, absolute)
   }
 
-  /** Whether the C library may know this name although DNS does not. Where there is no `nsswitch.conf`, macOS asks its own services. */
+  /**
+   * Whether the C library may know this name although DNS does not. On systems other than Linux it
+   * always may: macOS, for example, has no `nsswitch.conf` and asks its own services.
+   */
   isForSystem(name: string): boolean {
     return process.platform !== "linux" || isForSystem(this.#sources, name, os.hostname().toLowerCase())
   }
 }
 
-/** Changes when a file is written, replaced, made or removed. */
+/** Identifies a file's state. It changes when the file is written, replaced, made or removed. */
 const stampOf = (path: string): string => {
   try {
     const { ctimeMs, ino, mtimeMs, size } = statSync(path)

@@ -1,11 +1,19 @@
-/** One name's addresses: its candidates by the search list, both families of each, and the C library for what DNS does not know. */
+/**
+ * Looks up one name: its candidates by the search list, both address families of each, and the C
+ * library for names that DNS does not know.
+ */
 import type { Address } from "../../protocol/ResolverFiles.ts"
 import { ask, type Channels, type Outcome, type Server } from "./NameServers.ts"
 import type { SystemLookup } from "./SystemLookup.ts"
 
-/** RFC 8305, section 3: how long IPv4 addresses wait for the answer about IPv6. */
+/**
+ * How long IPv4 addresses wait for the answer about IPv6, in milliseconds (RFC 8305, section 3).
+ */
 const RESOLUTION_DELAY_MS = 50
-/** When A says that there is no such name, AAAA is not waited for any longer: servers that drop AAAA are common (RFC 4074). */
+/**
+ * How long to wait for AAAA after A was answered with "no such name", in milliseconds. Servers that
+ * drop AAAA questions are common (RFC 4074).
+ */
 const BROKEN_AAAA_MS = 1000
 
 /** Why a name has no addresses. */
@@ -13,24 +21,24 @@ export type Failure =
   /** There is no such name, or it has no address. */
   | { readonly _tag: "NotFound" }
   | { readonly _tag: "TimedOut" }
-  /** A name server answered that it cannot: `code` in DNS's words. */
+  /** A name server replied with an error; `code` is its name in DNS. */
   | { readonly _tag: "ServerFailed"; readonly code: string }
-  /** DNS does not know it, and the C library was busy with other names. */
+  /** DNS does not know the name, and the C library was busy with other names. */
   | { readonly _tag: "SystemBusy" }
 
 type Found = Outcome & { readonly _tag: "Found" }
 
 export interface Listener {
-  /** May be called twice: `isLast` says that no more addresses will come. */
+  /** Receives addresses. May be called twice; `isLast` means that no more will come. */
   readonly onFound: (addresses: ReadonlyArray<Address>, ttlSeconds: number, isLast: boolean) => void
-  /** Nothing was found, and nothing more is called. */
+  /** Reports that nothing was found. Nothing else is called afterwards. */
   readonly onFailed: (failure: Failure) => void
 }
 
 export interface Options {
   /** Names to ask for, in order. */
   readonly candidates: ReadonlyArray<string>
-  /** What the C library is asked for; `null`: nothing, since it would not know more. */
+  /** Name to ask the C library for. `null` if it would not know more than DNS. */
   readonly systemName: string | null
   readonly servers: ReadonlyArray<Server>
   readonly channels: Channels
@@ -38,7 +46,7 @@ export interface Options {
   readonly now: () => number
 }
 
-/** Addresses that the C library gave are good for this long: it does not tell their TTL. */
+/** Lifetime in seconds of addresses from the C library, which does not report their TTL. */
 const SYSTEM_TTL_SECONDS = 30
 
 export class NameLookup {
@@ -61,7 +69,7 @@ export class NameLookup {
     this.#askNext()
   }
 
-  /** Gives up: nothing is called any more, and no socket stays. */
+  /** Stops the lookup: nothing is called any more, and all its sockets are closed. */
   cancel(): void {
     this.#over = true
     if (this.#timer !== null) clearTimeout(this.#timer)
@@ -104,7 +112,7 @@ export class NameLookup {
     this.#onNothing(four, six)
   }
 
-  /** Leaves out what was told before. */
+  /** Passes addresses on, without those that were passed on before. */
   #tell(found: ReadonlyArray<Found>, isLast: boolean): void {
     const news = found.filter((outcome) => !this.#told.has(outcome))
     for (const outcome of news) this.#told.add(outcome)

@@ -1,28 +1,43 @@
 /**
- * One question to several name servers. Each server has its own tries, so one that is dead delays no answer by more than `HEDGE_MS`.
- * What a later server knows counts at once; that a later server knows nothing counts only when the earlier ones say so too or are
- * silent, because hosts often list a server that knows internal names before one that does not.
+ * Asks one question to several name servers. Each server has its own attempts, so a dead one delays
+ * an answer by at most {@link HEDGE_MS}.
+ *
+ * Addresses from any server count at once. "No such name" from a later server counts only if the
+ * earlier ones agree or are silent, because hosts often list a server that knows internal names
+ * before one that does not.
  */
 import dns from "node:dns"
 
-/** The next server is asked beside the first one after this long without an answer. */
+/** Time in milliseconds without an answer after which the next server is asked as well. */
 const HEDGE_MS = 400
-/** A server that has answered no question at all for this long is silent: the next one is asked at the same time. */
+/**
+ * Time in milliseconds after which a server that has answered no question at all is silent. The
+ * server after a silent one is asked at the same time.
+ */
 const SILENT_MS = 1000
-/** Longest first try, so that one lost packet does not cost 5 s, the default of resolv.conf(5). Later tries take twice as long each. */
+/**
+ * Longest first attempt in milliseconds, so that one lost packet does not cost 5 s, the default of
+ * resolv.conf(5). Each later attempt takes twice as long.
+ */
 const MAX_TRY_MS = 1000
 const MAX_TRIES = 3
 
 export type Outcome =
   | { readonly _tag: "Found"; readonly addresses: ReadonlyArray<string>; readonly ttlSeconds: number }
-  /** `nameExists`: the name has other records (NODATA); otherwise there is no such name (NXDOMAIN). */
+  /**
+   * There are no addresses. `nameExists`: the name has other records (NODATA); otherwise there is
+   * no such name (NXDOMAIN).
+   */
   | { readonly _tag: "Missing"; readonly nameExists: boolean }
-  /** `timedOut`: no server answered. Otherwise `code` says what one of them answered. */
+  /**
+   * No server could answer. `timedOut`: none replied at all. Otherwise `code` is the error that one
+   * of them replied.
+   */
   | { readonly _tag: "Failed"; readonly timedOut: boolean; readonly code: string }
 
-/** A name server and whether it answers. Shared by all lookups. */
+/** A name server, with whether it answers. Shared by all lookups. */
 export class Server {
-  /** As `dns.setServers` takes it. */
+  /** Address in the form that `dns.setServers` takes. */
   readonly address: string
   #unansweredSince: number | null = null
 
@@ -43,7 +58,10 @@ export class Server {
   }
 }
 
-/** The sockets of one lookup: c-ares cancels all questions of a channel together. */
+/**
+ * The resolvers of one lookup, one for each server. They belong to one lookup because c-ares can
+ * only cancel all questions of a channel together.
+ */
 export class Channels {
   readonly #open = new Map<Server, dns.Resolver>()
   readonly #options: { readonly timeout: number; readonly tries: number }
@@ -75,11 +93,11 @@ export interface Asked {
   readonly family: 4 | 6
   readonly servers: ReadonlyArray<Server>
   readonly channels: Channels
-  /** Milliseconds, monotonic. */
+  /** Clock: milliseconds, monotonic. */
   readonly now: () => number
 }
 
-/** `done` is called once, and not at all after the returned function was called. */
+/** Asks a question. `done` is called once, unless the returned function is called before. */
 export const ask = (asked: Asked, done: (outcome: Outcome) => void): () => void => {
   const question = new Question(asked, done)
   question.begin()
@@ -89,7 +107,7 @@ export const ask = (asked: Asked, done: (outcome: Outcome) => void): () => void 
 class Question {
   readonly #asked: Asked
   readonly #done: (outcome: Outcome) => void
-  /** Places in the list of servers whose answer is awaited. */
+  /** Indices of the servers that have not answered yet. */
   readonly #open = new Set<number>()
   #next = 0
   #missing: { readonly by: number; readonly outcome: Outcome } | null = null
@@ -132,7 +150,7 @@ class Question {
     try {
       if (family === 4) channels.to(server).resolve4(name, { ttl: true }, onAnswer)
       else channels.to(server).resolve6(name, { ttl: true }, onAnswer)
-    } catch { // c-ares refuses the server's address
+    } catch { // c-ares rejects the server's address
       this.#onAnswer(by, server, Object.assign(new Error(), { code: "EBADSERVER" }), [])
     }
   }
@@ -183,5 +201,5 @@ class Question {
   }
 }
 
-/** c-ares heard nothing from the server. */
+/** Error codes that mean that c-ares received nothing from the server. */
 const UNHEARD: ReadonlySet<string> = new Set(["ETIMEOUT", "ECANCELLED", "ECONNREFUSED", "EDESTRUCTION", "EBADSERVER"])

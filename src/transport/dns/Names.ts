@@ -1,6 +1,7 @@
 /**
- * Names to addresses for dials (decision 27). Equal questions share one lookup; answers are kept for their TTL; a name whose servers do
- * not answer holds up no other, because lookups share no pool and are limited by zone and by client.
+ * Resolves names for dials (decision 27). Equal questions share one lookup, and answers are kept
+ * for their TTL. A name whose servers do not answer delays no other name, because lookups share no
+ * pool and are limited by zone and by client.
  */
 import type { Verdict } from "../../protocol/FlowWire.ts"
 import { type Address, MAX_NAME_CHARS } from "../../protocol/ResolverFiles.ts"
@@ -9,35 +10,50 @@ import { type Failure, NameLookup } from "./NameLookup.ts"
 import { Channels, Server } from "./NameServers.ts"
 import { SystemLookup } from "./SystemLookup.ts"
 
-/** Lookups at once: each has a socket for each name server. One more fails at once, as do those past the limits below. */
+/**
+ * Most lookups at once; each has a socket for each name server. One more fails at once. The same
+ * holds for the two limits below.
+ */
 const MAX_LOOKUPS = 256
-/** Lookups at once that one client has begun. */
+/** Most lookups at once that one client has started. */
 const MAX_OF_CLIENT = 64
-/** Lookups at once of names with the same parent (`a.dead.test` and `b.dead.test`), so that a dead zone leaves places for others. */
+/**
+ * Most lookups at once of names with the same parent (`a.dead.test` and `b.dead.test`), so that a
+ * dead zone leaves room for others.
+ */
 const MAX_OF_ZONE = 32
-/** Names that are remembered. When it is full, the one that was learnt first is forgotten. */
+/** Most names that are remembered. One more removes the oldest. */
 const MAX_KEPT = 1024
-/** A lookup that has not ended by then is given up: a dial has 10 s, and should say what it waited for. */
+/**
+ * Longest time for a lookup, in milliseconds. A dial has 10 s, and should report that it waited for
+ * the name.
+ */
 const DEADLINE_MS = 8000
-/** Addresses are used for their TTL, within these bounds: a move of a service is noticed, and a TTL of 0 does not ask for each flow. */
+/**
+ * Shortest and longest time in seconds for which addresses are used. Within these bounds their TTL
+ * counts: a moved service is noticed, and a TTL of 0 does not cause a question for each flow.
+ */
 const MIN_TTL_SECONDS = 1
 const MAX_TTL_SECONDS = 300
-/** A name without addresses, or whose servers fail, is asked for again after this long: someone may be mending it. */
+/**
+ * Time in milliseconds after which a name without addresses, or whose servers fail, is asked for
+ * again. Someone may be correcting it.
+ */
 const NEGATIVE_TTL_MS = 5000
 
 export interface Listener {
-  /** May be called twice: `isLast` says that no more addresses will come. */
+  /** Receives addresses. May be called twice; `isLast` means that no more will come. */
   readonly onFound: (addresses: ReadonlyArray<Address>, isLast: boolean) => void
-  /** Nothing was found, and nothing more is called. */
+  /** Reports that nothing was found. Nothing else is called afterwards. */
   readonly onFailed: (verdict: Verdict) => void
 }
 
 export interface Options {
   readonly paths?: Paths
-  /** Port of the name servers. */
+  /** Port of the name servers. Default: 53. */
   readonly port?: number
   readonly system?: SystemLookup
-  /** Milliseconds, monotonic. */
+  /** Clock: milliseconds, monotonic. */
   readonly now?: () => number
 }
 
@@ -49,7 +65,7 @@ interface Entry {
   readonly addresses: Array<Address>
   failure: Verdict | null
   ttlSeconds: number
-  /** Gives up the lookup. `null`: it has ended. */
+  /** Stops the lookup. `null` if it has ended. */
   cancel: (() => void) | null
   expiresAt: number
 }
@@ -70,12 +86,15 @@ export class Names {
     this.#now = options.now ?? (() => performance.now())
   }
 
-  /** Lookups under way. */
+  /** Number of lookups that are running. */
   get lookups(): number {
     return this.#asking().length
   }
 
-  /** The listener may be called before this returns. The returned function gives up; then the listener is not called any more. */
+  /**
+   * Looks up a name. The listener may be called before this returns. The returned function cancels;
+   * then the listener is not called any more.
+   */
   lookup(host: string, client: string, listener: Listener): () => void {
     this.#refresh()
     const absolute = host.endsWith(".")
@@ -102,7 +121,7 @@ export class Names {
     return leave
   }
 
-  /** The listener gets what is known now, and what comes. */
+  /** Gives the listener what is known now and adds it for what comes later. */
   #join(key: string, entry: Entry, listener: Listener): () => void {
     if (entry.failure !== null) listener.onFailed(entry.failure)
     else if (entry.cancel === null) listener.onFound(entry.addresses, true)
@@ -120,7 +139,7 @@ export class Names {
     return [...this.#entries.values()].filter(({ cancel }) => cancel !== null)
   }
 
-  /** Why no lookup can be begun. `null`: one can. */
+  /** Why no lookup can be started now. `null` if one can. */
   #busy(client: string, zone: string): string | null {
     const asking = this.#asking()
     const busy = "the connector already looks up"
@@ -182,7 +201,10 @@ export class Names {
     for (const each of entry.listeners) each.onFailed(verdict)
   }
 
-  /** What it has learnt is kept; nothing is, when everybody left before. */
+  /**
+   * Ends a lookup. Its result is kept unless it has none, because every listener left, or the
+   * resolver files have changed meanwhile.
+   */
   #end(key: string, entry: Entry): void {
     entry.cancel?.()
     entry.cancel = null
@@ -196,13 +218,17 @@ export class Names {
     }
   }
 
-  /** What was learnt from other files is forgotten; lookups that run go on, and are not kept. */
+  /**
+   * Reads the resolver files again and drops what was learnt with other ones. Running lookups
+   * continue, but their results are not kept.
+   */
   #refresh(): void {
     this.#files.refresh(this.#now())
     if (this.#files.version === this.#version) return
     this.#version = this.#files.version
     for (const [key, { cancel }] of this.#entries) if (cancel === null) this.#entries.delete(key)
-    // c-ares as Node drives it takes no zone, so a link-local server cannot be asked; the C library can ask it.
+    // c-ares as Node drives it takes no zone, so a link-local server cannot be asked. The C library
+    // can ask it.
     this.#servers = this.#files.conf.servers.filter((server) => !server.includes("%")).map((server) =>
       new Server(server.includes(":") ? `[${server}]:${this.#port}` : `${server}:${this.#port}`)
     )
@@ -229,7 +255,7 @@ export class Names {
 
 const LOCALHOST: ReadonlyArray<Address> = [{ address: "127.0.0.1", family: 4 }, { address: "::1", family: 6 }]
 
-/** Labels as resolvers take them. */
+/** Whether resolvers take this as a name, judged by its length and labels. */
 const isName = (name: string): boolean =>
   name.length <= MAX_NAME_CHARS && name.split(".").every((label) => /^[a-z0-9_-]{1,63}$/.test(label))
 

@@ -1,21 +1,28 @@
 /**
- * Names that only the C library knows (mDNS, this host's own name, directories), by `getaddrinfo`. It blocks a thread of a pool that the
- * whole process shares and cannot be cancelled, so few lookups run at once and few wait.
+ * Looks up names that only the C library knows (mDNS, this host's own name, directories), by
+ * `getaddrinfo`. A call cannot be cancelled, and it blocks a thread of a pool that the whole
+ * process shares, so few lookups run at once and few wait.
  */
 import dns from "node:dns"
 import type { Address } from "../../protocol/ResolverFiles.ts"
 
-/** Lookups at once. libuv gives `getaddrinfo` half of its four threads, so more would only wait there. */
+/**
+ * Most lookups at once. libuv gives `getaddrinfo` half of its four threads, so more would only wait
+ * there.
+ */
 const MAX_RUNNING = 2
-/** Lookups that wait for one of those; one more fails at once. */
+/** Most lookups that wait for a turn. One more fails at once. */
 const MAX_WAITING = 16
-/** Longest wait for a turn: beyond it the C library is held up by names that nobody answers. */
+/**
+ * Longest wait for a turn, in milliseconds. After it the C library is held up by names that nobody
+ * answers.
+ */
 const MAX_WAIT_MS = 2000
 
 export type Outcome =
   | { readonly _tag: "Found"; readonly addresses: ReadonlyArray<Address> }
   | { readonly _tag: "Missing" }
-  /** No turn could be had. */
+  /** The lookup did not get a turn. */
   | { readonly _tag: "Busy" }
 
 export type Ask = (name: string) => Promise<ReadonlyArray<{ readonly address: string; readonly family: number }>>
@@ -29,7 +36,7 @@ export class SystemLookup {
     this.#ask = ask
   }
 
-  /** `done` is called once, and not at all after the returned function was called. */
+  /** Looks up a name. `done` is called once, unless the returned function is called before. */
   lookup(name: string, done: (outcome: Outcome) => void): () => void {
     if (this.#running < MAX_RUNNING) return this.#run(name, done)
     if (this.#waiting.size >= MAX_WAITING) {

@@ -1,4 +1,7 @@
-/** The connector's end of flows: checks what the client asks for, dials the resource, answers with the truth, moves the bytes. */
+/**
+ * The connector's side of flows: checks a client's request, dials the resource, reports the result
+ * and moves the bytes.
+ */
 import type net from "node:net"
 import type { Resource } from "../../protocol/Documents.ts"
 import { type Verdict, type VerdictCode } from "../../protocol/FlowWire.ts"
@@ -12,21 +15,21 @@ import { Places } from "../flow/Places.ts"
 
 export interface Permit {
   readonly resource: Resource
-  /** To be resolved here. */
+  /** Name or address to dial; the connector resolves it. */
   readonly dialHost: string
 }
 
-/** A flow that runs, and what permitted it: asked again whenever the grant changes. */
+/** A running flow and its target, which is checked again whenever the grant changes. */
 export interface Flow {
   readonly host: string
   readonly port: number
   readonly abort: () => void
 }
 
-/** Who follows one flow from its Open to its end. */
+/** Observer of one flow, from its Open to its end. */
 export interface FlowWatch {
   readonly onVerdict: (verdict: Verdict) => void
-  /** The resource's first bytes. */
+  /** Called at the resource's first bytes. */
   readonly onFirst: () => void
   readonly onDone: (outcome: FlowOutcome) => void
   readonly meter?: FlowMeter
@@ -35,32 +38,35 @@ export interface FlowWatch {
 export interface Asked {
   readonly host: string
   readonly port: number
-  /** What the grant calls it; null: the grant lists no such target. */
+  /** The grant's name of the resource. `null` if the grant does not permit the target. */
   readonly resource: string | null
-  /** Ties it to the client's trace. */
+  /** Links the flow to the client's trace. */
   readonly traceparent: string | null
 }
 
 export interface ConnectorFlowsOptions {
-  /** The other end, by which lookups of names are limited. */
+  /** Key of the client. Lookups of names are limited for each client. */
   readonly client: NodeKey
-  /** Whether the session's grant permits this, now. */
+  /** Whether the session's grant permits this target now. */
   readonly permit: (host: string, port: number) => Permit | VerdictCode
-  /** The control stream, once. A second one is refused. */
+  /** Called once, with the control stream. A second one is refused. */
   readonly onControl: (stream: FlowStream, early: Uint8Array) => void
   readonly onFlow: (asked: Asked) => FlowWatch
   readonly limits?: FlowLimits
 }
 
-/** How many flows a connector takes. */
+/** Limits of the flows that a connector takes. */
 export interface FlowLimits {
-  /** Shared by the sessions of a node. */
+  /** Places shared by the sessions of a node. */
   readonly places: Places
-  /** Streams of one session that are dialled or pumped at once; one more is answered `too_many_flows`. */
+  /**
+   * Most streams of one session that are dialled or pumped at once. One more gets the verdict
+   * `too_many_flows`.
+   */
   readonly flowsPerClient: number
 }
 
-/** Streams of one session that are being dialled or pumped at once; one more is answered `too_many_flows`. */
+/** Default of {@link FlowLimits.flowsPerClient}. */
 export const DEFAULT_FLOWS_PER_CLIENT = 1024
 
 const NOT_PERMITTED: Partial<Record<VerdictCode, string>> = {
@@ -81,7 +87,7 @@ export class ConnectorFlows {
     this.#limits = options.limits ?? { places: new Places(), flowsPerClient: DEFAULT_FLOWS_PER_CLIENT }
   }
 
-  /** A stream that the client opened. */
+  /** Takes a stream that the client opened. */
   onStream(stream: FlowStream): void {
     FlowStart.accept(stream, (incoming) => {
       if (incoming.open.kind === "tcp") return this.#onOpen(incoming)
@@ -91,7 +97,7 @@ export class ConnectorFlows {
     })
   }
 
-  /** Cuts every flow that `still` does not permit any more. */
+  /** Ends every flow that `still` no longer permits. */
   recheck(still: (host: string, port: number) => boolean): void {
     for (const flow of this.flows) if (!still(flow.host, flow.port)) flow.abort()
   }
@@ -156,7 +162,7 @@ export class ConnectorFlows {
   }
 }
 
-/** A dial that can be given up until its flow runs, and the flow after it. */
+/** A dial that can be cancelled until its flow runs, and afterwards the flow. */
 class Dialing {
   onAbort: () => void = () => undefined
   #cancel: (() => void) | null = null
@@ -172,12 +178,12 @@ class Dialing {
     })
   }
 
-  /** Bytes between the resource and this connector, both ways. */
+  /** Bytes that the resource and this connector exchanged, both directions together. */
   get moved(): number {
     return this.#socket === null ? 0 : this.#socket.bytesRead + this.#socket.bytesWritten
   }
 
-  /** Frees the socket at once: somebody else needs it. */
+  /** Frees the socket at once, because another flow needs it. */
   cut(): void {
     this.#socket?.resetAndDestroy()
     this.abort()

@@ -1,33 +1,41 @@
 /**
- * Whether a peer still wants packets at an address (RFC 7675): it says so by every sealed message that comes from there, which
- * nobody else can make and which counts once. Where it has said nothing for half a minute, nothing but the questions leaves.
+ * Tracks whether a peer still wants packets at an address (RFC 7675). The peer consents by every
+ * sealed message from that address; nobody else can make one, and each counts once. If none has
+ * come for 30 seconds, no QUIC packets are sent there; path messages still are.
  *
- * That a message bears an address does not show that its sender is there. Until a question that was sent there is answered, no more
- * goes there than a few times what came (RFC 9000, section 8.1), so that no peer can turn a flow on somebody else. The question is
- * of these lines: a peer could guess the numbers of the prober's.
+ * The source address of a message does not prove that its sender is there. Until the peer has
+ * answered a ping that was sent to the address, QUIC may send there at most three times the bytes
+ * that were received (RFC 9000, section 8.1), so that a peer cannot direct a flow at somebody else.
+ * These pings have random numbers of their own, because a peer could guess those of the prober.
  */
 import { randomBytes } from "node:crypto"
 import { TX_ID_BYTES } from "../../protocol/PathMessage.ts"
 import { SLOTS } from "../quic/QuicEngine.ts"
 
-/** RFC 7675, section 5.1. Longer than the longest keepalive, `PathMachine.KEEPALIVE_MS`. */
+/**
+ * How long consent lasts, in milliseconds (RFC 7675, section 5.1). It is longer than the longest
+ * keepalive interval, `PathMachine.KEEPALIVE_MS`.
+ */
 export const CONSENT_MS = 30_000
+/** Bytes that may be sent for each byte received until the peer has proved its address. */
 const UNPROVED_FACTOR = 3
 
 export class Consent {
   readonly #givenAt = new Float64Array(SLOTS).fill(-Infinity)
-  /** Bytes that may still leave; Infinity: the peer has shown that it is there. */
+  /**
+   * Bytes that may still be sent to each slot. `Infinity` if the peer has proved that it is there.
+   */
   readonly #credit = new Float64Array(SLOTS)
   readonly #questions = new Map<number, string>()
 
-  /** Another address lies under the slot. */
+  /** Forgets what is known of a slot, whose address has changed. */
   forget(slot: number): void {
     this.#givenAt[slot] = -Infinity
     this.#credit[slot] = 0
     this.#questions.delete(slot)
   }
 
-  /** The address under slot `from` (-1: under none) lies under `to` from now on. */
+  /** Moves what is known of an address from slot `from` (-1 if it had none) to slot `to`. */
   move(from: number, to: number): void {
     if (from === to) return
     this.forget(to)
@@ -37,7 +45,7 @@ export class Consent {
     this.forget(from)
   }
 
-  /** True: it had lapsed. `now`: ms, monotonic. */
+  /** Renews consent. Returns `true` if it had lapsed. `now` is in milliseconds, monotonic. */
   renew(slot: number, now: number): boolean {
     const lapsed = now - this.#givenAt[slot]! > CONSENT_MS
     if (lapsed) this.forget(slot)
@@ -45,11 +53,15 @@ export class Consent {
     return lapsed
   }
 
+  /** Adds to the bytes that may be sent to an unproved address. */
   onReceived(slot: number, bytes: number): void {
     this.#credit[slot]! += UNPROVED_FACTOR * bytes
   }
 
-  /** A ping's number, hex, to be sent to the slot's address; null: the peer has shown that it is there. */
+  /**
+   * Number of a ping to send to the slot's address, in hex. `null` if the peer has proved that it
+   * is there.
+   */
   question(slot: number): string | null {
     if (this.#credit[slot] === Infinity) return null
     const question = this.#questions.get(slot) ?? randomBytes(TX_ID_BYTES).toString("hex")
@@ -57,7 +69,7 @@ export class Consent {
     return question
   }
 
-  /** A pong came from the slot's address. True: it is the answer. */
+  /** Checks a pong from the slot's address. Returns `true` if it answers the ping of `question`. */
   onPong(slot: number, txId: string): boolean {
     if (this.#questions.get(slot) !== txId) return false
     this.#questions.delete(slot)
@@ -65,7 +77,7 @@ export class Consent {
     return true
   }
 
-  /** Whether so many bytes may leave. */
+  /** Whether `bytes` bytes may be sent now. If so they are deducted. */
   take(slot: number, bytes: number, now: number): boolean {
     if (now - this.#givenAt[slot]! > CONSENT_MS || this.#credit[slot]! < bytes) return false
     this.#credit[slot]! -= bytes

@@ -1,16 +1,22 @@
-/** A session's first stream, on which the two sides keep each other informed (SessionWire). Never ends while the session lives. */
+/**
+ * A session's first stream, on which both sides exchange control messages (`SessionWire`). It ends
+ * only with the session.
+ */
 import * as FlowWire from "../../protocol/FlowWire.ts"
 import * as SessionWire from "../../protocol/SessionWire.ts"
 import { type FlowStream, READ_NOTHING, READ_RESET } from "../flow/FlowStream.ts"
 
-/** More unsent bytes than this: the peer reads nothing, and the session is of no use. */
+/** Most unsent bytes. If there would be more, the peer reads nothing and the session is useless. */
 const MAX_UNSENT_BYTES = 256 * 1024
 
 const OPEN = FlowWire.encodeOpen({ kind: "control", resource: "", host: "", port: 0, traceparent: null })
 
 export interface ControlEvents {
   readonly onMessage: (message: SessionWire.SessionMessage) => void
-  /** The peer broke the protocol, reset the stream or reads nothing. Once; nothing is sent or heard afterwards. */
+  /**
+   * The peer broke the protocol, ended the stream or reads nothing. Called once; no message is sent
+   * or received afterwards.
+   */
   readonly onBroken: (why: string) => void
 }
 
@@ -21,26 +27,26 @@ export class ControlStream {
   #unsent = new Uint8Array(0)
   #isBroken = false
 
-  /** `early`: bytes of the stream that were read before. */
+  /** `early` are bytes of the stream that were read before. */
   constructor(stream: FlowStream, events: ControlEvents, early: Uint8Array = new Uint8Array(0)) {
     this.#stream = stream
     this.#events = events
     stream.handler = {
       onReadable: () => this.#read(),
       onWritable: () => this.#write(),
-      onClosed: () => undefined // the session tells its owner
+      onClosed: () => undefined // the session reports this to its owner
     }
     if (early.length > 0) this.#take(early)
   }
 
-  /** Client: begins the stream. */
+  /** Starts the stream; for clients. */
   static open(stream: FlowStream, events: ControlEvents): ControlStream {
     const control = new ControlStream(stream, events)
     if (OPEN !== null) control.#append(OPEN)
     return control
   }
 
-  /** A message too long for the wire is a caller's bug and is dropped. */
+  /** Sends a message. One that is too long for the wire is a caller's bug and is dropped. */
   send(message: SessionWire.SessionMessage): void {
     const bytes = SessionWire.encode(message)
     if (bytes !== null) this.#append(bytes)

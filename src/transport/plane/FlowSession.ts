@@ -1,6 +1,7 @@
 /**
- * A session with its permission: the connection to the peer, the grant that says what may flow, the control stream, and the
- * flows. The client opens flows and brings new grants; the connector verifies both, every time.
+ * A session with its permission: the connection to the peer, the grant that says what may flow, the
+ * control stream, and the flows. The client opens flows and delivers new grants. The connector
+ * verifies both, every time.
  */
 import { Either } from "effect"
 import type { Grant, Ticket } from "../../protocol/Documents.ts"
@@ -21,16 +22,16 @@ import { newSecret, PeerSession, type PeerSessionEvents } from "./PeerSession.ts
 import { Permission } from "./Permission.ts"
 
 export interface FlowSessionEvents extends Omit<PeerSessionEvents, "onUp" | "onStream" | "onDown"> {
-  /** Client: the session takes flows. Connector: it does, and path messages are understood. */
+  /** The session takes flows. On a connector, path messages work as well. */
   readonly onUp: (session: FlowSession) => void
   readonly onDown: (session: FlowSession, reason: CloseReason) => void
-  /** Connector: the client asks for a flow. */
+  /** The client asks for a flow; for connectors. */
   readonly onFlow: ConnectorFlowsOptions["onFlow"]
-  /** As in `IceSignal`. */
+  /** A signal of the WebRTC path arrived, as in `IceSignal`. */
   readonly onIce: (signal: Uint8Array) => void
 }
 
-/** What does not change while the node runs. */
+/** Settings that stay the same while the node runs. */
 export interface NodeContext {
   readonly role: Role
   readonly key: NodeKey
@@ -40,18 +41,22 @@ export interface NodeContext {
   readonly certificate: string
   readonly privateKey: string
   readonly keyOfCertificate: (der: Uint8Array) => string | null
-  /** Client: what it resumes from. */
+  /** Saved TLS sessions, from which a client resumes. */
   readonly savedSessions: SavedSessions
-  /** Milliseconds, monotonic. */
+  /** Clock: milliseconds, monotonic. */
   readonly now: () => number
-  /** `HostClock`: unlike `now`, it goes on while the machine sleeps. */
+  /** `HostClock` in milliseconds. Unlike `now` it continues while the machine sleeps. */
   readonly hostMs: () => number
-  /** Epoch seconds by the directory's clock; NaN before it is known. */
+  /** Epoch seconds by the directory's clock. `NaN` before it is known. */
   readonly nowSeconds: () => number
-  /** The grant if the authority signed it and it is valid now; else why not, for people. */
+  /**
+   * Verifies a grant: the authority must have signed it, and it must be valid now. Otherwise
+   * returns the reason, for people.
+   */
   readonly openGrant: (signed: Signed.Signed) => Either.Either<Grant, string>
+  /** How this node reaches its relay now. `null` if it does not. */
   readonly leg: () => LegKind | null
-  /** Connector: how many flows it takes. */
+  /** Limits of the flows that a connector takes. */
   readonly flowLimits?: FlowLimits
 }
 
@@ -63,15 +68,15 @@ export class FlowSession {
   readonly #served: ConnectorFlows
   readonly #permission: Permission
   #control: ControlStream | null = null
-  /** Client: flows that run or are being opened. */
+  /** Flows that run or are being opened by this client. */
   #asked = 0
   /** `node.now()` when a flow last began or ended. */
   lastFlowAt: number
   peerLeg: LegKind | null = null
-  /** The peer wants no new flows. */
+  /** Whether the peer takes no new flows. */
   #leaving = false
 
-  /** `ticketKey`: connector; what `TicketKeys` gave for this session. */
+  /** `ticketKey` is the key of `TicketKeys` for this session; for connectors. */
   constructor(
     node: NodeContext,
     ticket: Ticket,
@@ -84,7 +89,7 @@ export class FlowSession {
     this.#events = events
     const isClient = node.role === "client"
     const peerKey = isClient ? grant.connectorKey : grant.clientKey
-    // The keys that this session's two ends have proved.
+    // These are the keys that the session's two ends prove.
     const parties = { clientKey: isClient ? node.key : peerKey, connectorKey: isClient ? peerKey : node.key }
     this.#permission = new Permission(grant, parties, node)
     this.lastFlowAt = node.now()
@@ -135,7 +140,7 @@ export class FlowSession {
     return this.#permission.grant
   }
 
-  /** How long the grant still lasts. */
+  /** Seconds until the grant expires. */
   get leftSeconds(): number {
     return this.#permission.leftSeconds
   }
@@ -144,7 +149,7 @@ export class FlowSession {
     return this.peer.path
   }
 
-  /** Open or being opened. */
+  /** Flows that are open or being opened. */
   get flows(): number {
     return this.#asked + this.#served.flows.size
   }
@@ -155,8 +160,9 @@ export class FlowSession {
   }
 
   /**
-   * A grant for the same two nodes; one that is not newer than the one in force is passed over, since grants come by two ways.
-   * The client passes it on; the connector cuts what it no longer permits. False: it is for others.
+   * Takes a grant for the same two nodes. Grants come by two ways, so one that is not newer than
+   * the current one is ignored. A client passes a new grant on; a connector ends flows that it no
+   * longer permits. Returns `false` if the grant is for other nodes or not valid now.
    */
   setGrant(grant: Grant, signed: Signed.Signed): boolean {
     const taken = this.#permission.replace(grant)
@@ -166,28 +172,35 @@ export class FlowSession {
     return true
   }
 
-  /** What the grant calls this target; null: it lists none such. */
+  /** The grant's name of this target's resource. `null` if the grant does not permit the target. */
   resourceOf(host: string, port: number): string | null {
     const permit = this.#permission.permit(host, port)
     return typeof permit === "string" ? null : permit.resource.name
   }
 
-  /** Why the grant is of no more use; null: it is. */
+  /** Why the grant no longer permits anything. `null` if it still does. */
   standing(): VerdictCode | null {
     return this.#permission.standing()
   }
 
+  /** Tells the peer how this node reaches its relay. */
   tellLeg(): void {
     const kind = this.#node.leg()
     if (kind !== null) this.#control?.send({ _tag: "Leg", kind })
   }
 
-  /** As in `IceSignal`. Dropped before the control stream is there. */
+  /**
+   * Sends a signal of the WebRTC path, as in `IceSignal`. It is dropped while there is no control
+   * stream.
+   */
   sendIce(signal: Uint8Array): void {
     this.#control?.send({ _tag: "Ice", signal })
   }
 
-  /** Client: opens a flow; `done` once, unless the returned function gave it up. Tell `flowEnded` when an accepted one is over. */
+  /**
+   * Opens a flow; for clients. `done` is called once, unless the returned function cancels the flow
+   * before. Call `flowEnded` when an accepted flow has ended.
+   */
   openFlow(
     target: { readonly host: string; readonly port: number; readonly traceparent: string | null },
     done: (answer: FlowStart.Answer) => void
@@ -209,12 +222,13 @@ export class FlowSession {
     }
   }
 
+  /** Must be called once for each accepted flow of {@link openFlow} when it has ended. */
   flowEnded(): void {
     this.#asked--
     this.lastFlowAt = this.#node.now()
   }
 
-  /** New flows go elsewhere; those that run may end in peace. */
+  /** Asks the peer to open no new flows in this session. Running flows continue. */
   goAway(reason: string): void {
     this.#control?.send({ _tag: "Goaway", reason })
   }
@@ -260,7 +274,7 @@ export class FlowSession {
       case "Ice":
         return this.#events.onIce(message.signal)
       case "GrantAck":
-      case "Candidates": // these travel as sealed path messages, which need no stream
+      case "Candidates": // both travel as sealed path messages, which need no stream
       case "Switch":
         return
     }

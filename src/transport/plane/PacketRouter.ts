@@ -1,61 +1,79 @@
 /**
- * Where every datagram of a node goes, both ways. One router owns the node's UDP sockets and its relay leg: what arrives is
- * told apart by its first byte (after RFC 9443) and handed to the session that it belongs to, or to whoever speaks STUN or
- * the relay's control messages. Plain code without allocation for each packet: everything here is a hot path.
+ * Routes every datagram of a node, in both directions. One router has the node's UDP sockets and
+ * its relay leg. It tells what arrives apart by its first byte (like RFC 9443) and passes it to its
+ * session, or to the reader of STUN or of the relay's control messages. Everything here is a hot
+ * path: it is plain code that allocates nothing for each packet.
  *
- * It is also the gate before QUIC: a direct packet reaches a session only from an address that has proved, by a sealed path
- * message, that it knows the session's secret; a relayed one only from the bound relay, under a tag of a live session.
+ * It is also the gate in front of QUIC. A direct packet reaches a session only from an address that
+ * has proved, by a sealed path message, to know the session's secret. A relayed packet reaches it
+ * only under the tag of a live session, and from a relay of this node; while no UDP leg is bound,
+ * the first relay's address is not checked.
  */
 import * as Frame from "../../protocol/Frame.ts"
 import { isWebRtc, keyOf, type PathRef, viaRelay } from "../../protocol/PathRef.ts"
 import { addressKey } from "./Slots.ts"
 import { makeTraffic, type Traffic } from "./Traffic.ts"
 
-/** The part of a UDP socket that is used here. */
+/** The part of a UDP socket that the router uses. */
 export interface Port {
-  /** One datagram; fire and forget. */
+  /** Sends one datagram, without a result. */
   send(bytes: Uint8Array, offset: number, length: number, port: number, address: string): void
-  /** Datagrams of `segment` bytes side by side (the last may be shorter), cut by the kernel where it can. */
+  /**
+   * Sends adjacent datagrams of `segment` bytes (the last may be shorter), cut by the kernel where
+   * it can.
+   */
   sendTrain(bytes: Uint8Array, length: number, segment: number, port: number, address: string): void
 }
 
-/** A socket beside the two that are used for everything: only what came by it and proved itself is answered by it. */
+/**
+ * An extra socket beside the two that serve every address. It answers only addresses that proved
+ * themselves through it.
+ */
 export interface FurtherSocket {
   readonly port: Port
-  /** From now on the address is written to by this socket. */
+  /** Called when packets to the address will leave by this socket from now on. */
   readonly onProved: (address: string, port: number) => void
 }
 
-/** What carries relayed frames between this node and its relay. Frames that do not fit its queue are dropped. */
+/**
+ * The connection that carries relayed frames between this node and its first relay. Frames that do
+ * not fit in its queue are dropped.
+ */
 export type Leg =
   | { readonly kind: "relay-udp"; readonly family: 4 | 6; readonly address: string; readonly port: number }
   | { readonly kind: "relay-tcp" | "relay-h3"; readonly send: (frames: Uint8Array) => void }
 
-/** A relay beside the one of the leg, over UDP. */
+/** Another relay than that of the leg, reached over UDP. */
 interface OtherRelay {
   readonly name: string
-  /** Of the path by it, as in `PathRef.keyOf`. */
+  /** Key of the path by this relay, as in `PathRef.keyOf`. */
   readonly key: string
   readonly family: 4 | 6
   readonly address: string
   readonly port: number
   readonly traffic: Traffic
-  /** Before that only its control messages come. */
+  /** Whether this node is bound there. Before that only the relay's control messages come. */
   readonly bound: boolean
 }
 
-/** A session, as the router sees it. */
+/** The router's view of a session. */
 export interface Endpoint {
-  /** A QUIC packet from the first relay (`remote` null), another relay or a proved address (`PathRef.keyOf`). Valid only during the call. */
+  /**
+   * Receives a QUIC packet, valid only during the call. `remote` is `null` for the first relay, or
+   * else the key (`PathRef.keyOf`) of another relay or of a proved address.
+   */
   onPacket(bytes: Uint8Array, offset: number, length: number, remote: string | null): void
-  /** A sealed path message, from anywhere. `relay`: the name of another relay than the first, by which it came. */
+  /**
+   * Receives a sealed path message from any address; `address` is `null` if a relay carried it.
+   * `relay` is the name of that relay unless it is the first one.
+   */
   onSealed(bytes: Uint8Array, address: string | null, port: number, relay?: string): void
 }
 
 export interface Counters {
-  /** Datagrams that fit no frame, from nobody known, before any cryptography was spent on them. */
+  /** Datagrams from anyone that match no frame. They were dropped before any cryptography. */
   strays: number
-  /** QUIC from an address that had not proved itself. */
+  /** QUIC packets from an address that had not proved itself. */
   unproved: number
   /** Relayed frames under a tag that no session has. */
   unknownTag: number
@@ -63,10 +81,14 @@ export interface Counters {
   unknownHint: number
 }
 
-/** STUN messages, and the relay's control frames with their heads. Valid only during the call. */
+/**
+ * Receives STUN messages, and the relay's control frames with their headers. Both are valid only
+ * during the call.
+ */
 export type OnControl = (kind: "stun" | "relay", bytes: Uint8Array, address: string, port: number) => void
 
-const QUIC_FIXED_BIT = 0x40 // RFC 9000, section 17.2: set in every QUIC packet of version 1
+/** Bit that is set in every QUIC packet of version 1 (RFC 9000, section 17.2). */
+const QUIC_FIXED_BIT = 0x40
 const SEALED = 0x01
 const HINT_BYTES = 8
 const STUN_HEADER_BYTES = 20
@@ -79,16 +101,19 @@ export class PacketRouter {
   leg: Leg | null = null
   v4: Port | null = null
   v6: Port | null = null
-  readonly #relays: Array<OtherRelay> = [] // few: looked through for each relayed frame
+  /** Relays other than the first. They are few, and searched for each relayed frame. */
+  readonly #relays: Array<OtherRelay> = []
   readonly #byTag = new Map<number, Endpoint>()
   readonly #byAddress = new Map<string, Endpoint>()
   readonly #byHint = new Map<bigint, Endpoint>()
-  /** By the address that each is for. */
+  /** Sockets of {@link FurtherSocket}, by the peer's address that each is for. */
   readonly #further = new Map<string, Port>()
-  /** By what the datagram in hand came; null: one of the usual sockets. */
+  /**
+   * The extra socket that received the current datagram. `null` if it was one of the usual sockets.
+   */
   #arrivedBy: FurtherSocket | null = null
   readonly #onControl: OnControl
-  // The address of the datagram before, and its session: a busy peer sends many in a row.
+  // The address of the previous datagram and its session: a busy peer sends many in a row.
   #lastAddress = ""
   #lastPort = 0
   #lastKey = ""
@@ -98,7 +123,7 @@ export class PacketRouter {
     this.#onControl = onControl
   }
 
-  /** `tag` is the one that the session's peer sends with. */
+  /** Registers a session under the tag that its peer sends with. */
   addTag(tag: number, endpoint: Endpoint): void {
     this.#byTag.set(tag, endpoint)
   }
@@ -111,7 +136,10 @@ export class PacketRouter {
   removeHint(hint: Uint8Array): void {
     this.#byHint.delete(hintAt(hint, 0))
   }
-  /** The address has proved itself for this session; an older session's claim on it ends. */
+  /**
+   * Registers an address that has proved itself for this session. An older session's claim on it
+   * ends.
+   */
   proveAddress(address: string, port: number, endpoint: Endpoint): void {
     this.#byAddress.set(addressKey(address, port), endpoint)
     this.#lastAddress = ""
@@ -122,7 +150,10 @@ export class PacketRouter {
     this.#lastAddress = ""
   }
 
-  /** Frames come from it from now on, and leave by it while this node is `bound` there; null: neither. */
+  /**
+   * Sets or removes (`null`) another relay. Frames from it are accepted from now on; frames leave
+   * by it while `bound` is set.
+   */
   useRelay(name: string, at: Omit<OtherRelay, "name" | "key" | "traffic"> | null): void {
     const index = this.#relays.findIndex((relay) => relay.name === name)
     if (index >= 0) this.#relays.splice(index, 1)
@@ -131,7 +162,7 @@ export class PacketRouter {
     this.#relays.push({ ...at, name, key: keyOf(path), traffic: this.traffic[isWebRtc(path) ? "webrtc" : "relay-udp"] })
   }
 
-  /** Those that this node is bound at, beside the first. */
+  /** Names of the relays, other than the first, at which this node is bound. */
   get boundRelays(): ReadonlyArray<string> {
     return this.#relays.flatMap(({ bound, name }) => (bound ? [name] : []))
   }
@@ -140,20 +171,23 @@ export class PacketRouter {
     return family === 4 ? this.v4 : this.v6
   }
 
-  /** The socket by which packets for a direct address leave. */
+  /** The socket by which packets to a direct address leave. */
   portTo(family: 4 | 6, address: string, port: number): Port | null {
     if (this.#further.size === 0) return this.portFor(family)
     return this.#further.get(addressKey(address, port)) ?? this.portFor(family)
   }
 
-  /** As `onDatagrams`, of one that a further socket read. */
+  /** Like {@link onDatagrams}, for a datagram that an extra socket received. */
   onFurther(bytes: Buffer, from: { readonly address: string; readonly port: number }, by: FurtherSocket): void {
     this.#arrivedBy = by
     this.onDatagrams(bytes, from)
     this.#arrivedBy = null
   }
 
-  /** To be called while a datagram is in hand whose sender has proved itself: the answer leaves by the socket that it came to. */
+  /**
+   * Reports that the sender of the current datagram has proved itself. Packets to it then leave by
+   * the socket that received the datagram.
+   */
   onProved(address: string, port: number): void {
     const by = this.#arrivedBy
     const key = addressKey(address, port)
@@ -162,12 +196,15 @@ export class PacketRouter {
     by.onProved(address, port)
   }
 
-  /** The socket is being closed. */
+  /** Removes an extra socket, which is about to close. */
   forgetFurther(address: string, port: number): void {
     this.#further.delete(addressKey(address, port))
   }
 
-  /** What one read of a UDP socket gave: one datagram, or several of equal size joined by the kernel. */
+  /**
+   * Takes the result of one read from a UDP socket: one datagram, or several of equal size that the
+   * kernel joined.
+   */
   onDatagrams(bytes: Buffer, from: { readonly address: string; readonly port: number }): void {
     let at = 0
     while (at < bytes.length) {
@@ -195,7 +232,7 @@ export class PacketRouter {
     }
   }
 
-  /** Whole relayed frames that came by the relay link. */
+  /** Takes whole relayed frames that arrived by the relay link. */
   onLinkFrames(bytes: Uint8Array): void {
     const traffic = this.traffic[this.leg?.kind ?? "relay-tcp"]
     let at = 0
@@ -208,8 +245,8 @@ export class PacketRouter {
   }
 
   /**
-   * Sends frames that already bear their relayed heads, by the first relay or the one of this name; `segment` as for
-   * `Port.sendTrain`. False: not bound there.
+   * Sends frames that already have their relayed headers, by the relay `relay` or by the first one.
+   * `segment` as for `Port.sendTrain`. Returns `false` if this node is not bound there.
    */
   sendRelayed(bytes: Uint8Array, length: number, segment: number, relay?: string): boolean {
     if (relay !== undefined) return this.#sendByOther(relay, bytes, length, segment)
@@ -231,7 +268,7 @@ export class PacketRouter {
     return false
   }
 
-  /** The same for frames with direct heads. */
+  /** Sends frames that already have their direct headers. `segment` as for `Port.sendTrain`. */
   sendDirect(to: DirectPath, bytes: Uint8Array, length: number, segment: number): void {
     count(this.#direct, length, segment)
     const { host, port } = to.remote
@@ -245,7 +282,8 @@ export class PacketRouter {
 
   #isRelay(address: string, port: number): boolean {
     const leg = this.leg
-    // Before a leg is bound only control messages can come, and these are checked by whoever speaks them.
+    // While no UDP leg is bound any address is accepted: control messages are checked by their
+    // reader, and other frames must have the tag of a live session.
     return leg === null || leg.kind !== "relay-udp" || (leg.port === port && leg.address === address)
   }
 

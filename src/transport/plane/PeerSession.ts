@@ -1,6 +1,7 @@
 /**
- * One session with one peer as the data plane holds it: the QUIC connection, the paths under its slots, the key that seals its
- * path messages, and what it counts. Says what happens by `events`; decides nothing about paths.
+ * A session with one peer in the data plane: the QUIC connection, the paths in its slots, the key
+ * that seals its path messages, and counters. It reports through `events` and makes no decisions
+ * about paths.
  */
 import { randomBytes } from "node:crypto"
 import type { Candidate, Mapping } from "../../protocol/Candidate.ts"
@@ -28,53 +29,68 @@ import { Consent } from "./Consent.ts"
 import type { Endpoint, PacketRouter } from "./PacketRouter.ts"
 import { addressKey, RELAY_SLOT, Slots } from "./Slots.ts"
 
-/** Three probe timeouts of a slow path. */
+/**
+ * Time in milliseconds for which packets of a closed session are still accepted: three probe
+ * timeouts of a slow path (RFC 9000, section 10.2).
+ */
 const DRAIN_MS = 3_000
-/** Pings without an answer that are remembered; the oldest is forgotten first. */
+/** Most unanswered pings that are remembered. One more replaces the oldest. */
 const MAX_PINGS = 256
-/** A ping that was overtaken by the answer to a later one after this long: the path was gone for a while, and is back. */
+/**
+ * If a pong arrives while an earlier ping, sent at least this long ago, is still unanswered, the
+ * path was down and has recovered. Milliseconds.
+ */
 const OUTAGE_MS = 250
-/** A path that was chosen, and that QUIC has not validated, is asked again no sooner. */
+/**
+ * Shortest time between two attempts to move to a chosen path that QUIC has not validated, in
+ * milliseconds.
+ */
 const FOLLOW_MS = 300
-/** Paths of which something is remembered: the peer's view of this node, the packet size. */
+/** Most paths whose packet size and mapped address are remembered. One more replaces the oldest. */
 const MAX_SEEN = 16
 
 export interface PeerSessionEvents {
-  /** The peer has proved the pinned key; or, client, only one that has can read what leaves from now on. Once. */
+  /**
+   * The session can be used: the peer has proved the pinned key. On a client that resumes, it has
+   * not yet, but only a peer with that key can read what is sent. Called once.
+   */
   readonly onUp: () => void
-  /** A stream that the peer opened. */
+  /** The peer opened a stream. */
   readonly onStream: (stream: QuicStream) => void
   readonly onDown: (reason: CloseReason) => void
   readonly onCandidates: (seq: number, list: ReadonlyArray<Candidate>, mapping: Mapping | undefined) => void
   readonly onCandidatesAck: (seq: number) => void
   readonly onPing: (path: PathRef) => void
   readonly onPong: (path: PathRef, txId: string, rttMs: number, observed: SocketAddr | null) => void
-  /** Packets came by this path, the one in use, since a ping that is unanswered still. At most once for each ping. */
+  /**
+   * Packets came by the path in use, `path`, although a ping sent before them is unanswered. Called
+   * at most once for each ping.
+   */
   readonly onHeard: (path: PathRef) => void
   readonly onSwitchRequest: (reason: SwitchReason) => void
-  /** The peer has opened its sockets for port guessing. */
+  /** The peer has opened its sockets for port prediction. */
   readonly onOpened: (opened: Opened) => void
-  /** Packets leave and come by this path now. */
+  /** The session has moved: packets leave and arrive by `path` now. */
   readonly onPath: (path: PathRef) => void
 }
 
 export interface PeerSessionOptions {
   readonly id: string
   readonly role: Role
-  /** Base64url of the peer's pinned Ed25519 key. */
+  /** The peer's pinned Ed25519 key, base64url. */
   readonly peerKey: string
   readonly peerName: string
-  /** The tags of the session's ticket: ours to send with, the peer's to receive. */
+  /** Tags of the session's ticket: `sendTag` is this node's, `receiveTag` the peer's. */
   readonly sendTag: number
   readonly receiveTag: number
   readonly router: PacketRouter
   readonly engine: QuicEngine
   readonly resumption: Resumption
-  /** Client: what another session with this peer may resume from. */
+  /** Called on a client with TLS state from which a later session with this peer can resume. */
   readonly onSavedSession: (session: Uint8Array) => void
   readonly certificate: string
   readonly privateKey: string
-  /** The Ed25519 key in a certificate, base64url; null: it has none. */
+  /** Returns the Ed25519 key of a certificate, base64url. `null` if it has none. */
   readonly keyOfCertificate: (der: Uint8Array) => string | null
   readonly events: PeerSessionEvents
   readonly now: () => number
@@ -92,22 +108,28 @@ export class PeerSession implements Endpoint {
   readonly #consent = new Consent()
   readonly #pings = new Map<string, { readonly at: number; readonly path: PathRef; readonly padded: boolean }>()
   #seal: ProbeSeal | null = null
-  /** Packets that came, by slot. */
+  /** Packets received, by slot. */
   readonly #packetsIn = new Float64Array(SLOTS)
-  /** The last ping by the path in use, and how many packets had come by then. */
+  /** The last ping by the path in use, and the number of packets received in its slot before it. */
   #asked = { txId: "", slot: RELAY_SLOT, packetsIn: 0 }
   #up = false
-  /** Client: what packets are to leave by, as soon as QUIC has validated it. */
+  /** The path that a client wants to use. It moves there as soon as QUIC has validated the path. */
   #wanted: PathRef = RELAY
-  /** When QUIC was last told to use it. */
+  /** When QUIC was last asked to move to `#wanted`. */
   #followedAt = -Infinity
-  /** When something was sent that the peer answers at once, with nothing heard since. */
+  /**
+   * When the first message that the peer must answer at once was sent. `Infinity` if the peer has
+   * been heard since.
+   */
   #askedAt = Infinity
-  /** Connector: where the client's paths came from last, by the client's numbers for them. */
+  /**
+   * Address key under which each of the client's paths last came, by the client's number for the
+   * path. Only on a connector.
+   */
   readonly #peerPaths = new Map<number, string>()
-  /** This node as the peer saw it last, by path, as in `addressKey`. */
+  /** This node's address as the peer last saw it (an `addressKey`), by path. */
   readonly #seenAs = new Map<string, string>()
-  /** The packet sizes that paths were found to carry, bytes. */
+  /** Packet sizes that paths were found to carry, in bytes. */
   readonly #sizes = new Map<string, number>()
   bytesIn = 0
   bytesOut = 0
@@ -140,7 +162,7 @@ export class PeerSession implements Endpoint {
     this.#router.addTag(options.receiveTag, this)
   }
 
-  /** Of relayed frames, ours and the peer's. */
+  /** The tags in relayed frames of this node and of the peer. */
   get tags(): { readonly send: number; readonly receive: number } {
     return { send: this.#options.sendTag, receive: this.#options.receiveTag }
   }
@@ -154,17 +176,19 @@ export class PeerSession implements Endpoint {
     return this.#slots.pathOf(this.quic.activeSlot) ?? RELAY
   }
 
-  /** For how long the peer has owed an answer and has said nothing at all, ms; 0: it owes none. */
+  /** How long the peer has owed an answer and sent nothing, in milliseconds. 0 if it owes none. */
   get silentMs(): number {
     return Math.max(0, this.#options.now() - this.#askedAt)
   }
 
-  /** To be called when something leaves that the peer answers at once, a flow's opening for one. */
+  /**
+   * Notes that a message was sent that the peer answers at once, for example the opening of a flow.
+   */
   expectAnswer(): void {
     if (this.#askedAt === Infinity) this.#askedAt = this.#options.now()
   }
 
-  // ------------------------------------------------------------------------------------------------------------ packets
+  // ---- packets
 
   onPacket(bytes: Uint8Array, offset: number, length: number, remote: string | null): void {
     const slot = remote === null ? RELAY_SLOT : this.#slots.slotOf(remote)
@@ -180,7 +204,8 @@ export class PeerSession implements Endpoint {
   #transmit(slot: number, buffer: Buffer, length: number, segment: number, count: number): void {
     const path = this.#slots.pathOf(slot)
     if (path === null) return
-    if (path.kind === "direct" && !this.#consent.take(slot, length, this.#options.now())) return // QUIC takes it for lost
+    // Without consent the packets are dropped, which QUIC treats as loss.
+    if (path.kind === "direct" && !this.#consent.take(slot, length, this.#options.now())) return
     this.bytesOut += length
     if (path.kind === "relay") {
       for (let i = 0; i < count; i++) {
@@ -197,16 +222,16 @@ export class PeerSession implements Endpoint {
     this.#router.sendDirect(path, buffer, length, segment)
   }
 
-  // --------------------------------------------------------------------------------------------------------------- paths
+  // ---- paths
 
-  /** Both sides, once the secret has crossed the QUIC connection: from here on path messages are understood. */
+  /** Sets the secret, once it has crossed the QUIC connection. Path messages work from then on. */
   useSecret(secret: Uint8Array): void {
     if (this.#seal !== null) return
     this.#seal = new ProbeSeal({ secret, role: this.role })
     this.#router.addHint(this.#seal.hintIn, this)
   }
 
-  /** False: no secret yet. `padTo` as in `PathMessage`. */
+  /** Sends a ping. Returns `false` if the secret is not known yet. `padTo` as in `PathMessage`. */
   sendPing(path: PathRef, txId: string, padTo: number): boolean {
     if (this.#seal === null) return false
     if (this.#pings.size >= MAX_PINGS) {
@@ -232,25 +257,29 @@ export class PeerSession implements Endpoint {
     }
   }
 
-  /** By the first relay and by every other path that has a slot. */
+  /** Sends a message by the first relay and by every other path that has a slot. */
   sendOnAllPaths(message: PathMessage.PathMessage): void {
     for (const path of [RELAY, ...this.#slots.otherPaths()]) this.#sendMessage(path, message)
   }
 
-  /** A path message for the peer that leaves by other means than our paths (signaling). Null: no secret yet. */
+  /**
+   * Seals a path message that will reach the peer by other means than a path, such as signaling.
+   * `null` if the secret is not known yet.
+   */
   sealed(message: PathMessage.PathMessage): Uint8Array | null {
     return this.#seal?.seal(PathMessage.encode(message)) ?? null
   }
 
   /**
-   * Client: from now on packets go this way; over a path that QUIC has not validated yet, as soon as it has. `broken`: the path in
-   * use is.
+   * Chooses the path for packets; for clients. If QUIC has not validated the path yet, the session
+   * moves as soon as it has. `broken`: whether the path in use is broken.
    */
   select(path: PathRef, broken = false): void {
     if (this.role !== "client" || !this.#up) return
     if (broken && path.kind === "direct" && this.#isSamePathToPeer(path)) {
-      // A migration would wait for the answer to a challenge, and the peer cannot say a word on a path whose window is full of
-      // what was lost; and for its QUIC nothing has changed.
+      // This replaces the address under the slot. A migration would wait for the answer to a
+      // challenge, which the peer cannot send on a path whose congestion window is full of lost
+      // packets; and for the peer's QUIC nothing has changed.
       this.#wanted = path
       return this.#putUnder(this.quic.activeSlot, path)
     }
@@ -258,7 +287,11 @@ export class PeerSession implements Endpoint {
     this.#follow()
   }
 
-  /** A challenge or its answer may be lost, and QUIC gives up after three: the path is asked again whenever it has shown to work. */
+  /**
+   * Asks QUIC to validate the wanted path, or moves there if it is validated. A challenge or its
+   * answer may be lost, and QUIC gives up after three, so this is repeated when a pong shows that
+   * the path works.
+   */
   #follow(): void {
     this.#followedAt = this.#options.now()
     const slot = isFirstRelay(this.#wanted) ? RELAY_SLOT : this.#prove(this.#wanted)
@@ -271,7 +304,7 @@ export class PeerSession implements Endpoint {
     return this.role === "client" && this.#up && keyOf(this.#wanted) === keyOf(path) && keyOf(this.path) !== keyOf(path)
   }
 
-  /** Packets that leave by `path` have at most so many bytes from now on. */
+  /** Limits packets that leave by `path` to `bytes` bytes. */
   setPacketSize(path: PathRef, bytes: number): void {
     const key = keyOf(path)
     remember(this.#sizes, key, bytes)
@@ -284,7 +317,10 @@ export class PeerSession implements Endpoint {
     return { headBytes, maxPacket: this.#sizes.get(keyOf(path)) ?? BASE_BYTES }
   }
 
-  /** The peer has moved and this node has not: for the peer it is one path, to the address that it has always seen. */
+  /**
+   * Whether the peer sees `path` and the path in use as the same one: the peer has moved, this node
+   * has not, and the peer still sees this node at the same address.
+   */
   #isSamePathToPeer(path: PathRef): boolean {
     const seenAs = this.#seenAs.get(keyOf(path))
     return this.path.kind === "direct" && keyOf(path) !== keyOf(this.path) && seenAs !== undefined &&
@@ -310,20 +346,25 @@ export class PeerSession implements Endpoint {
     this.#onMessage(message.right, path)
   }
 
-  /** This side's own number for a path, told to the peer; null: none yet. */
+  /**
+   * This node's number for a path, which it tells the peer. `null` if the path is not direct or has
+   * no slot.
+   */
   #idOf(path: PathRef): number | null {
     const slot = path.kind === "direct" ? this.#slots.slotOf(keyOf(path)) : -1
     return slot < 0 ? null : slot
   }
 
   /**
-   * The sender has shown that it knows the secret: its packets may reach QUIC. A connector keeps a path of the client's under one
-   * slot whatever address it comes from: this quiche, seeing a new address under an old connection id (RFC 9000, section 9.3.3),
-   * may fall silent for good.
+   * Lets the packets of an address reach QUIC, after its sender has proved to know the secret. A
+   * connector keeps each of the client's paths in one slot, whatever address it comes from: if
+   * quiche sees a new address with an old connection id (RFC 9000, section 9.3.3), it may fall
+   * silent permanently.
    */
   #admit(path: PathRef & { readonly kind: "direct" }, message: PathMessage.PathMessage): void {
     if (this.role === "client") return void this.#prove(path)
-    if (message._tag !== "Ping" && message._tag !== "Pong") return // these say nothing of where the path began
+    // Other messages do not carry the number of a path.
+    if (message._tag !== "Ping" && message._tag !== "Pong") return
     const id = message.pathId
     const before = id === null ? undefined : this.#peerPaths.get(id)
     const key = keyOf(path)
@@ -333,7 +374,7 @@ export class PeerSession implements Endpoint {
     this.#putUnder(slot, path)
   }
 
-  /** Another address under a slot, of which QUIC learns nothing. */
+  /** Puts another address into a slot without telling QUIC. */
   #putUnder(slot: number, path: PathRef & { readonly kind: "direct" }): void {
     this.#consent.move(this.#slots.slotOf(keyOf(path)), slot)
     const before = this.#slots.repoint(slot, path)
@@ -383,12 +424,16 @@ export class PeerSession implements Endpoint {
     }
   }
 
-  /** A sealed message came from the address under this slot: is the peer there? If so, what was held back may leave. */
+  /**
+   * Handles a sealed message from the address in this slot. If it proves that the peer is there,
+   * packets that were held back may leave; if that is still unproved, the peer is asked.
+   */
   #prompt(slot: number, path: PathRef, message: PathMessage.PathMessage, bytes: number): void {
     this.#consent.onReceived(slot, bytes)
     if (message._tag === "Pong" && this.#consent.onPong(slot, Buffer.from(message.txId).toString("hex"))) {
       if (slot === this.quic.activeSlot) this.quic.revive()
-      else if (this.#isWaitingFor(path)) this.#follow() // the challenge before was more than might leave
+      // The last path challenge may have exceeded the bytes that were allowed.
+      else if (this.#isWaitingFor(path)) this.#follow()
       return
     }
     const question = this.#consent.question(slot)
@@ -397,12 +442,18 @@ export class PeerSession implements Endpoint {
     this.#sendMessage(path, { _tag: "Ping", txId, pathId: this.#idOf(path), flags: 0, padTo: 0 })
   }
 
-  /** What goes by this relay gets through again, after a move or a restart of the relay. */
+  /**
+   * The relay is bound again, after a move or a restart. If it carries this session, sending
+   * resumes at once.
+   */
   onRelayBound(relay: PathRef): void {
     if (this.#up && keyOf(this.path) === keyOf(relay)) this.quic.revive()
   }
 
-  /** A translator has mapped this node anew: the peer follows the first QUIC packet, which a download alone does not send. */
+  /**
+   * Whether the peer now sees this node at another address by `path`, because a NAT has remapped
+   * it. The peer follows only when a QUIC packet comes from there, and a download alone sends none.
+   */
   #isSeenAnew(path: PathRef, observed: SocketAddr | null): boolean {
     if (observed === null) return false
     const key = keyOf(path)
@@ -411,7 +462,10 @@ export class PeerSession implements Endpoint {
     return before !== undefined && before !== this.#seenAs.get(key)
   }
 
-  /** Forgets a ping that was answered and those sent by its path before it. Answers with when the first of them was lost, ms. */
+  /**
+   * Forgets an answered ping and those sent before it by the same path. Returns when the first of
+   * the earlier ones was sent; `Infinity` if there were none.
+   */
   #settle(answered: string, path: PathRef): number {
     const key = keyOf(path)
     let lostAt = Infinity
@@ -419,12 +473,13 @@ export class PeerSession implements Endpoint {
       if (keyOf(ping.path) !== key) continue
       this.#pings.delete(txId)
       if (txId === answered) break
-      if (!ping.padded) lostAt = Math.min(lostAt, ping.at) // a padded one was too large, perhaps
+      // A padded ping may just have been too large for the path.
+      if (!ping.padded) lostAt = Math.min(lostAt, ping.at)
     }
     return lostAt
   }
 
-  /** The peer has shown there that it knows the secret: its packets may reach QUIC, under a slot of this session. */
+  /** Gives a path a slot, so that its packets may reach QUIC. Returns the slot. */
   #prove(path: PathRef): number {
     const { evicted, fresh, slot } = this.#slots.take(path, this.quic.activeSlot)
     if (!fresh) return slot
@@ -460,7 +515,10 @@ export class PeerSession implements Endpoint {
     this.#router.sendDirect(path, frame, frame.length, frame.length)
   }
 
-  /** A probe to be sent to an address that is only guessed; its answer counts for nothing. Null: no secret yet. */
+  /**
+   * Builds a ping for an address that is only guessed; its answer is ignored. `null` if the secret
+   * is not known yet.
+   */
   guessFrame(): Uint8Array | null {
     const txId = randomBytes(PathMessage.TX_ID_BYTES)
     const padTo = PathMessage.MIN_PING_BYTES
@@ -472,14 +530,17 @@ export class PeerSession implements Endpoint {
     return frame
   }
 
-  /** By the relay alone. */
+  /** Sends a message by the first relay only. */
   sendByRelay(message: PathMessage.PathMessage): void {
     this.#sendMessage(RELAY, message)
   }
 
-  // ------------------------------------------------------------------------------------------------------------ lifetime
+  // ---- lifetime
 
-  /** A ticket says who the client is by the certificate that the session before was made with. */
+  /**
+   * Handles resumption. A ticket contains the certificate of the client in the earlier session, so
+   * a connector knows the client from it.
+   */
   #onEarly(certificate: Uint8Array | null): void {
     if (this.role === "connector") return this.#onEstablished(certificate)
     this.expectAnswer()
@@ -503,7 +564,10 @@ export class PeerSession implements Endpoint {
     this.#options.events.onDown(reason)
   }
 
-  /** Until then QUIC repeats its good-bye to a peer that has not heard it (RFC 9000, section 10.2). */
+  /**
+   * Ends the routing of this session's packets. Until then QUIC repeats its close notice to a peer
+   * that has not received it (RFC 9000, section 10.2).
+   */
   #leave(): void {
     this.#router.removeTag(this.#options.receiveTag)
     if (this.#seal !== null) this.#router.removeHint(this.#seal.hintIn)
@@ -513,7 +577,7 @@ export class PeerSession implements Endpoint {
   }
 }
 
-/** As the latest; past `MAX_SEEN` the oldest is forgotten. */
+/** Sets a key as the latest one. If there are more than `MAX_SEEN`, the oldest is removed. */
 const remember = <V>(map: Map<string, V>, key: string, value: V) => {
   map.delete(key)
   map.set(key, value)
@@ -521,5 +585,5 @@ const remember = <V>(map: Map<string, V>, key: string, value: V) => {
   if (map.size > MAX_SEEN && oldest !== undefined) map.delete(oldest)
 }
 
-/** A fresh 32-byte secret for path messages. */
+/** Generates a 32-byte secret for path messages. */
 export const newSecret = (): Uint8Array => randomBytes(32)

@@ -1,4 +1,4 @@
-/** What a session's grant permits now, in the words of a flow's verdict. */
+/** The permission that a session's grant gives now, expressed as verdicts of flows. */
 import type { Grant, Resource } from "../../protocol/Documents.ts"
 import type { VerdictCode } from "../../protocol/FlowWire.ts"
 import * as GrantCheck from "../../protocol/GrantCheck.ts"
@@ -8,22 +8,26 @@ export type Parties = Pick<GrantCheck.Request, "clientKey" | "connectorKey">
 export interface Clocks {
   /** Epoch seconds by the directory's clock. */
   readonly nowSeconds: () => number
-  /** Milliseconds of a clock that nobody sets; it goes on while the machine sleeps. */
+  /** Milliseconds of a clock that nobody sets. It continues while the machine sleeps. */
   readonly hostMs: () => number
 }
 
 /**
- * A grant is judged by the directory's time when it comes. From then on it is a lease: what is left of it runs down by the
- * host's clock, so that no later news of the time ends it early or revives it.
+ * The permission of one session. A grant is checked against the directory's time when it arrives.
+ * From then on it is a lease that runs by the host's clock, so that no later correction of the time
+ * ends it early or revives it.
  */
 export class Permission {
   #grant: Grant
   readonly #parties: Parties
   readonly #clocks: Clocks
-  /** `nowSeconds` minus `hostMs` when the grant came. */
+  /** `nowSeconds` minus `hostMs`, in seconds, when the grant arrived. */
   #offset: number
 
-  /** `parties`: the keys that the session's two ends have proved. The grant was just found to be valid. */
+  /**
+   * The grant must have been found valid just before. `parties` are the keys that the session's two
+   * ends have proved.
+   */
   constructor(grant: Grant, parties: Parties, clocks: Clocks) {
     this.#grant = grant
     this.#parties = parties
@@ -35,23 +39,30 @@ export class Permission {
     return this.#grant
   }
 
+  /**
+   * Whether the grant permits a flow to this target. Returns the resource and the name to dial, or
+   * the verdict that the client gets.
+   */
   permit(host: string, port: number): { readonly resource: Resource; readonly dialHost: string } | VerdictCode {
     const verdict = GrantCheck.permits(this.#grant, { host, port, protocol: "tcp", ...this.#request() })
     return verdict._tag === "Permitted" ? verdict : VERDICT_OF[verdict.reason]
   }
 
-  /** How long the grant still lasts. */
+  /** Seconds until the grant expires. */
   get leftSeconds(): number {
     return this.#grant.expiresAt - this.#request().nowSeconds
   }
 
-  /** Why the grant is of no more use; null: it is. */
+  /** Why the grant no longer permits anything. `null` if it still does. */
   standing(): VerdictCode | null {
     const reason = GrantCheck.stands(this.#grant, this.#request())
     return reason === null ? null : VERDICT_OF[reason]
   }
 
-  /** Grants come by several ways, and late. `foreign`: for others than these two, or not for now. */
+  /**
+   * Takes a newer grant. Grants arrive by several ways, and may be late. `older`: not newer than
+   * the current one. `foreign`: for other nodes, or not valid now.
+   */
   replace(grant: Grant): "taken" | "older" | "foreign" {
     const request = { ...this.#parties, nowSeconds: this.#clocks.nowSeconds() }
     if (GrantCheck.stands(grant, request) !== null) return "foreign"

@@ -1,19 +1,19 @@
 /**
- * Which path lies under which of a session's fixed QUIC slots. Slot 0 is the first relay's for good; other paths share the rest,
- * and the one that was used longest ago makes room for a new one.
+ * Assigns a session's paths to its fixed QUIC slots. Slot 0 permanently belongs to the first relay.
+ * Other paths share the rest, and a new path replaces the one that was used least recently.
  */
 import { keyOf, type PathRef, RELAY } from "../../protocol/PathRef.ts"
 import { SLOTS } from "../quic/QuicEngine.ts"
 
 export const RELAY_SLOT = 0
 
-/** As `PathRef.keyOf` for a direct path to this address. */
+/** Key of a direct path to this address, equal to `PathRef.keyOf`. */
 export const addressKey = (host: string, port: number): string => `${host}|${port}`
 
 interface Use {
   path: PathRef
   key: string
-  /** Counts up with every use; the smallest is the longest ago. */
+  /** Counter value at the last use. The smallest belongs to the least recently used path. */
   at: number
 }
 
@@ -27,12 +27,12 @@ export class Slots {
     this.#byKey.set(keyOf(RELAY), RELAY_SLOT)
   }
 
-  /** The path under a slot; null: none yet. */
+  /** The path of a slot. `null` if the slot is empty. */
   pathOf(slot: number): PathRef | null {
     return this.#uses[slot]?.path ?? null
   }
 
-  /** -1: the path is under no slot. */
+  /** The slot of a path. -1 if it has none. */
   slotOf(key: string): number {
     return this.#byKey.get(key) ?? -1
   }
@@ -42,7 +42,10 @@ export class Slots {
     if (use) use.at = ++this.#clock
   }
 
-  /** The path's slot, taken from the longest unused path (`evicted`) if it has none. Never `keep`'s, which is in use. */
+  /**
+   * Returns the path's slot. A path without one replaces the least recently used path (`evicted`),
+   * but never the one in slot `keep`, which is in use.
+   */
   take(
     path: PathRef,
     keep: number
@@ -69,7 +72,10 @@ export class Slots {
     return { slot, fresh: true, evicted }
   }
 
-  /** Puts a path under a slot that has another one, which is forgotten; so is a slot that the path had. Answers with the other one. */
+  /**
+   * Gives a slot to another path and returns the path that it had. The other slot that `path` may
+   * have had becomes empty.
+   */
   repoint(slot: number, path: PathRef): PathRef | null {
     const key = keyOf(path)
     const had = this.slotOf(key)
@@ -81,7 +87,7 @@ export class Slots {
     return before?.path ?? null
   }
 
-  /** Those beside the first relay. */
+  /** All paths that have a slot, without the first relay. */
   otherPaths(): Array<PathRef> {
     return this.#uses.flatMap((use, slot) => (use !== null && slot !== RELAY_SLOT ? [use.path] : []))
   }

@@ -1,7 +1,10 @@
-/** What a node's data plane has sent and received, by how it travelled. Plain numbers, since they change for each packet. */
+/**
+ * Counters of the packets that a node's data plane sent and received, by kind of path. They are
+ * plain numbers because they change with each packet.
+ */
 import type { PathKind } from "../../protocol/PathKind.ts"
 
-/** Datagrams, or frames of a link, and their bytes without the heads of UDP and TLS. */
+/** Counts datagrams, or frames of a link, and their bytes without the headers of UDP and TLS. */
 export class Traffic {
   packetsIn = 0
   bytesIn = 0

@@ -1,10 +1,16 @@
 /**
- * Seals a session's path messages: only the two ends can make, read or change one, and none counts twice. Layout:
+ * Seals a session's path messages. Only the two ends can make, read or change one, and a replayed
+ * one is rejected. Layout, big-endian:
  *
- *     0x01 | hint 8 | counter u64 | ciphertext | tag 16        (big-endian)
+ * - byte 0x01
+ * - hint, 8 bytes
+ * - counter, u64
+ * - ciphertext
+ * - tag, 16 bytes
  *
- * AES-128-GCM, nonce = 4 zero bytes and the counter, everything before the ciphertext authenticated, too. Keys and hints come
- * from the session's secret by HKDF-SHA256, one of each for a direction, so neither side ever uses the other's nonces.
+ * The cipher is AES-128-GCM. The nonce is 4 zero bytes and the counter, and everything before the
+ * ciphertext is authenticated as well. Keys and hints come from the session's secret by
+ * HKDF-SHA256, one of each per direction, so neither side uses the other's nonces.
  */
 import * as Crypto from "node:crypto"
 import type { Role } from "../../protocol/PathRef.ts"
@@ -13,9 +19,9 @@ export const SECRET_BYTES = 32
 export const HINT_BYTES = 8
 export const HEAD_BYTES = 1 + HINT_BYTES + 8
 export const TAG_BYTES = 16
-/** What sealing adds to a message. */
+/** Bytes that sealing adds to a message. */
 export const OVERHEAD_BYTES = HEAD_BYTES + TAG_BYTES
-/** How far behind the newest counter a message may still arrive. */
+/** How far behind the newest counter a message may arrive, in messages. */
 export const REPLAY_WINDOW = 64
 
 const SEALED = 0x01
@@ -23,10 +29,13 @@ const KEY_BYTES = 16
 const NONCE_BYTES = 12
 const ALGORITHM = "aes-128-gcm"
 
-/** Why a datagram is not opened. `forged`: wrong key, changed bytes, or noise. `replayed`: seen, or too old to tell. */
+/**
+ * Why a datagram is not opened. `not_ours`: another first byte or hint. `replayed`: seen before, or
+ * too old to tell. `forged`: wrong key, changed bytes, or noise.
+ */
 export type Rejected = "too_short" | "not_ours" | "replayed" | "forged"
 
-/** Counted since the session began; `microseconds` is CPU and wall time spent on sealing and opening. */
+/** Counts since the session began. `microseconds` is the wall time spent on sealing and opening. */
 export interface Counters {
   sealed: number
   opened: number
@@ -35,17 +44,20 @@ export interface Counters {
 }
 
 export interface Options {
-  /** `SECRET_BYTES` random bytes that both ends know; not kept. */
+  /** `SECRET_BYTES` random bytes that both ends know. They are not kept. */
   readonly secret: Uint8Array
   readonly role: Role
-  /** 0 to 2^32 - 1. Another epoch of the same secret has other keys, and its own counters. */
+  /** Generation of the keys, from 0 to 2^32 - 1. Each epoch of a secret has its own keys and counters. */
   readonly epoch?: number
-  /** Monotonic ms, fractions allowed; only for `counters.microseconds`. */
+  /** Clock for `counters.microseconds`: monotonic milliseconds, which may have a fraction. */
   readonly now?: () => number
 }
 
 export class ProbeSeal {
-  /** What the peer's messages begin with, after the first byte: how a datagram from anywhere finds its session. */
+  /**
+   * Bytes that follow the first byte of the peer's messages. A datagram from any address finds its
+   * session by them.
+   */
   readonly hintIn: Uint8Array
   readonly hintOut: Uint8Array
   readonly counters: Counters = { sealed: 0, opened: 0, rejected: 0, microseconds: 0 }
@@ -53,11 +65,14 @@ export class ProbeSeal {
   readonly #keyOut: Crypto.KeyObject
   readonly #now: () => number
   readonly #nonce = Buffer.alloc(NONCE_BYTES)
-  #counter = 0n // the next to send with; 2^64 are never used up
-  #newest = -1n // the highest counter that was opened
-  #window = 0n // bit i: newest - i was opened
+  /** Counter of the next message to send. It cannot run out of its 2^64 values. */
+  #counter = 0n
+  /** The highest counter that was opened. */
+  #newest = -1n
+  /** Counters that were opened: bit `i` stands for `newest - i`. */
+  #window = 0n
 
-  /** Throws a RangeError for a secret of another length: a bug of the caller. */
+  /** Throws a `RangeError` if the secret has another length, which is a bug of the caller. */
   constructor(options: Options) {
     if (options.secret.length !== SECRET_BYTES) {
       throw new RangeError(`the probe secret must be ${SECRET_BYTES} bytes long`)
@@ -73,7 +88,7 @@ export class ProbeSeal {
     this.#now = options.now ?? (() => performance.now())
   }
 
-  /** The caller owns what is returned. */
+  /** Seals a message. The caller owns the result. */
   seal(plaintext: Uint8Array): Uint8Array {
     const started = this.#now()
     const out = Buffer.allocUnsafe(plaintext.length + OVERHEAD_BYTES)
@@ -90,7 +105,10 @@ export class ProbeSeal {
     return out
   }
 
-  /** Plaintext that the caller owns, or why there is none. A rejected datagram changes nothing but the counters. */
+  /**
+   * Opens a message. Returns the plaintext, which the caller owns, or why there is none. A rejected
+   * datagram changes nothing except the counters.
+   */
   open(sealed: Uint8Array): Uint8Array | Rejected {
     const started = this.#now()
     const opened = this.#open(sealed)
@@ -105,7 +123,8 @@ export class ProbeSeal {
     const bytes = Buffer.from(sealed.buffer, sealed.byteOffset, sealed.length)
     if (bytes[0] !== SEALED || this.hintIn.some((byte, i) => bytes[1 + i] !== byte)) return "not_ours"
     const counter = bytes.readBigUInt64BE(1 + HINT_BYTES)
-    if (!this.#isFresh(counter)) return "replayed" // before the cipher, so that a replayed flood costs little
+    // This comes before decryption, so that a flood of replayed messages costs little.
+    if (!this.#isFresh(counter)) return "replayed"
     const end = bytes.length - TAG_BYTES
     const decipher = Crypto.createDecipheriv(ALGORITHM, this.#keyIn, this.#nonceOf(bytes))
     decipher.setAAD(bytes.subarray(0, HEAD_BYTES))
@@ -130,7 +149,10 @@ export class ProbeSeal {
     return behind < 0n || (behind < BigInt(REPLAY_WINDOW) && ((this.#window >> behind) & 1n) === 0n)
   }
 
-  /** Only after the tag was found right: a forger must not be able to move the window. */
+  /**
+   * Marks a counter as opened. Call it only after the tag has been checked, because a forger must
+   * not be able to move the window.
+   */
   #remember(counter: bigint): void {
     const ahead = counter - this.#newest
     if (ahead <= 0n) {

@@ -1,6 +1,7 @@
 /**
- * The sockets that a node opens for port guessing, each to hold one port of its translator open: see `PortGuess`, which says how
- * many and when. The one by which the peer's probe comes is kept, and carries the path to that peer; all others are closed then.
+ * The sockets that a node opens for port prediction. Each holds one port of the node's NAT open;
+ * `PortGuess` says how many and when. The socket that receives the peer's probe is kept and carries
+ * the path to that peer; all others are closed then.
  */
 import { Either } from "effect"
 import { randomBytes } from "node:crypto"
@@ -13,36 +14,41 @@ import * as LimitsMet from "../../services/telemetry/Limits.ts"
 import type { FurtherSocket, PacketRouter } from "../plane/PacketRouter.ts"
 import * as UdpPort from "./UdpPort.ts"
 
-const LAST_STUN_BYTE = 3 // RFC 9443
+/** Largest first byte of a STUN message (RFC 9443). */
+const LAST_STUN_BYTE = 3
 const ANY_HOST = "0.0.0.0"
 
 export interface Options {
   readonly router: PacketRouter
-  /** Bytes; as for the usual sockets. */
+  /** Segment size in bytes, as for the usual sockets. */
   readonly segment: number
+  /** Called with the mapped address of a socket; `local` is its local port. */
   readonly onSampled: (session: string, local: number, mapped: SocketAddr) => void
+  /** Called when `count` sockets could not be opened, with the system's error code. */
   readonly onRefused: (session: string, count: number, code: string) => void
   readonly open?: (options: UdpPort.Options) => Promise<UdpPort.UdpPort>
-  /** How many descriptors may be taken. */
+  /** Returns how many descriptors may be taken. */
   readonly room?: () => number
 }
 
 interface Held {
   readonly udp: UdpPort.UdpPort
-  /** What its STUN question bore; null: it asked none. */
+  /** Transaction id of its STUN request. `null` if it has sent none, or the answer has come. */
   txId: string | null
-  /** It has sent its probe. */
+  /** Whether it has sent its probe. */
   opened: boolean
 }
 
 interface Attempt {
   readonly session: string
   readonly sockets: Set<Held>
-  /** Opened or being opened. */
+  /** Sockets that were opened or are being opened. */
   count: number
-  /** The socket that was kept, and the address that it is for. */
+  /**
+   * The socket that was kept, and the peer's address that it is for. `null` if there is none yet.
+   */
   won: { readonly held: Held; readonly address: string; readonly port: number } | null
-  /** Nothing more is opened. */
+  /** Whether the attempt is over: no more sockets are opened. */
   over: boolean
 }
 
@@ -54,19 +60,22 @@ export class GuessSockets {
     this.#options = options
   }
 
-  /** Open now, of all sessions. */
+  /** Sockets that are open now, in all sessions. */
   get count(): number {
     let count = 0
     for (const { sockets } of this.#attempts.values()) count += sockets.size
     return count
   }
 
-  /** Begins an attempt: whatever the session has from before is closed. `server` null: nobody can be asked. */
+  /**
+   * Starts an attempt: opens `count` sockets and asks `server` for the mapped address of each.
+   * `null` to ask nobody. All sockets of an earlier attempt of the session are closed.
+   */
   async sample(session: string, count: number, server: SocketAddr | null): Promise<void> {
     this.forget(session)
     const attempt: Attempt = { session, sockets: new Set(), count: 0, won: null, over: false }
     this.#attempts.set(session, attempt)
-    // One after the other: whoever reads the ports wants to know which came first.
+    // The requests leave one after another, because the order of the ports matters to their reader.
     for (const held of await this.#openMany(attempt, count)) {
       if (server === null || held.udp.closed) continue
       const txId = randomBytes(Stun.TX_ID_BYTES)
@@ -89,7 +98,7 @@ export class GuessSockets {
     }
   }
 
-  /** All sockets of the session's attempt but the one that was kept. */
+  /** Closes all sockets of the session's attempt except the one that was kept. */
   close(session: string): void {
     const attempt = this.#attempts.get(session)
     if (attempt === undefined) return
@@ -98,7 +107,10 @@ export class GuessSockets {
     if (attempt.won === null) this.#attempts.delete(session)
   }
 
-  /** The one that was kept, too: the session is over. */
+  /**
+   * Closes all sockets of the session, including the one that was kept. Call it when the session
+   * ends.
+   */
   forget(session: string): void {
     const attempt = this.#attempts.get(session)
     if (attempt === undefined) return
@@ -108,12 +120,12 @@ export class GuessSockets {
     this.#attempts.delete(session)
   }
 
-  /** Nobody steers the attempts that are under way any more. */
+  /** Ends all attempts under way. Call it when nobody directs them any more. */
   closeAll(): void {
     for (const session of this.#attempts.keys()) this.close(session)
   }
 
-  /** This host's address is another one, or the node stops. */
+  /** Closes all sockets. Call it when this host's address has changed or the node stops. */
   forgetAll(): void {
     for (const session of this.#attempts.keys()) this.forget(session)
   }
@@ -138,7 +150,10 @@ export class GuessSockets {
     return results.filter((result) => typeof result === "object" && result !== null)
   }
 
-  /** The system's code where it is refused; null: the attempt has ended meanwhile. */
+  /**
+   * Opens one socket. Returns the system's error code if it is refused, and `null` if the attempt
+   * has ended meanwhile.
+   */
   async #openOne(attempt: Attempt): Promise<Held | string | null> {
     const socket: { held: Held | null } = { held: null }
     const onMessage = (bytes: Buffer, from: RemoteInfo) => {

@@ -1,6 +1,6 @@
 /**
- * The few calls of the C library that node:dgram lacks, on Linux, through koffi. One of it in each thread; everything else
- * about a socket (reading, events, closing) stays with node:dgram, which adopts the descriptor.
+ * The few calls of the C library that node:dgram lacks, on Linux, through koffi. Each thread has
+ * one instance. Reading, events and closing stay with node:dgram, which adopts the descriptor.
  */
 import { createRequire } from "node:module"
 
@@ -19,27 +19,39 @@ export const SO_RCVBUFFORCE = [1, 33] as const
 export const IPV6_V6ONLY = [41, 26] as const
 export const IP_MTU_DISCOVER = [0, 10] as const
 export const IPV6_MTU_DISCOVER = [41, 23] as const
-/** Sets "don't fragment" and does not believe ICMP about the path's MTU (RFC 9000, section 14.2.1, on forged ICMP). */
+/**
+ * Value of `IP_MTU_DISCOVER`: sets "don't fragment" and ignores ICMP about the path's MTU, which
+ * can be forged (RFC 9000, section 14.2.1).
+ */
 export const PMTUDISC_PROBE = 3
 
 export interface Libc {
-  /** A non-blocking UDP socket's descriptor, or -1. */
+  /** Opens a non-blocking UDP socket. Returns its descriptor, or -1. */
   readonly socket: (family: number) => number
-  /** 0, or the errno. */
+  /** Binds a socket. Returns 0 or the errno. */
   readonly bind: (fd: number, sockaddr: Uint8Array) => number
-  /** To receive from there only, and to be told when nobody listens. 0, or the errno. */
+  /**
+   * Connects a socket: it receives only from this address and reports when nobody listens there.
+   * Returns 0 or the errno.
+   */
   readonly connect: (fd: number, sockaddr: Uint8Array) => number
   readonly close: (fd: number) => void
-  /** 0, or the errno. */
+  /** Sets an integer option. Returns 0 or the errno. */
   readonly setOption: (fd: number, option: readonly [level: number, name: number], value: number) => number
-  /** 0, or the errno. Reads `length` bytes of `bytes`; does not keep it. */
+  /**
+   * Sends one datagram, the first `length` bytes of `bytes`, and does not keep `bytes`. Returns 0
+   * or the errno.
+   */
   readonly sendTo: (fd: number, bytes: Uint8Array, length: number, sockaddr: Uint8Array) => number
   readonly errno: () => number
-  /** Gives memory that was freed back to the system, which glibc otherwise keeps. Nothing elsewhere. */
+  /**
+   * Returns freed memory, which glibc would keep, to the system. Does nothing with another C
+   * library.
+   */
   readonly trim: () => void
 }
 
-/** Why there is none, as a sentence's end. */
+/** Why the C library cannot be used, as the end of a sentence. */
 export type Unavailable = { readonly unavailable: string }
 
 type Func = (...args: ReadonlyArray<unknown>) => number
@@ -50,13 +62,14 @@ type Koffi = {
 
 let loaded: Libc | Unavailable | undefined
 
-/** Loaded at the first call, once for each thread. */
+/** Returns the C library's calls. It loads them at the first call in each thread. */
 export const load = (): Libc | Unavailable => loaded ??= tryLoad()
 
 const tryLoad = (): Libc | Unavailable => {
   if (process.platform !== "linux") return { unavailable: `${process.platform} has no UDP segmentation offload` }
   try {
-    // koffi is native: required when first needed, so that a machine without its binary can still run everything else
+    // koffi is native. It is required only when first needed, so that a machine without its binary
+    // can run everything else.
     return wrap(createRequire(import.meta.url)("koffi") as Koffi)
   } catch (cause) {
     return { unavailable: `koffi did not load: ${cause instanceof Error ? cause.message : String(cause)}` }

@@ -1,4 +1,6 @@
-/** Runs the search for the lifetime of idle mappings (`MappingLifetime`) against STUN servers. */
+/**
+ * Runs the search for the lifetime of idle NAT mappings (`MappingLifetime`) against STUN servers.
+ */
 import { Context, Effect, Layer, Option } from "effect"
 import * as Candidate from "../../protocol/Candidate.ts"
 import * as MappingLifetime from "../../protocol/MappingLifetime.ts"
@@ -9,13 +11,17 @@ import * as ProbeSockets from "./ProbeSockets.ts"
 
 export interface Service {
   /**
-   * Takes up to 64 seconds, most of them silent, and asks the first of `servers` (literal) of each IP version: the way that forgets
-   * first counts. Null: there is no way to any.
+   * Asks the first of `servers` (literal addresses) of each IP version and returns the shortest
+   * lifetime found. Takes up to 64 seconds, most of them silent. `null` if no server could be
+   * asked.
    */
   readonly find: (servers: ReadonlyArray<SocketAddr>) => Effect.Effect<MappingLifetime.Lifetime | null>
 }
 
-/** Asks nobody and knows nothing unless a layer provides it: it has sockets of its own, which simulated hosts do not. */
+/**
+ * Finds how long idle NAT mappings last. The default asks nobody and returns `null`: a real search
+ * opens sockets of its own, which simulated hosts lack.
+ */
 export class LifetimeProbe extends Context.Reference<LifetimeProbe>()("sallyport/transport/LifetimeProbe", {
   defaultValue: (): Service => ({ find: () => Effect.succeed(null) })
 }) {}
@@ -40,5 +46,5 @@ export const layer: Layer.Layer<LifetimeProbe> = Layer.succeed(LifetimeProbe, {
     )
 })
 
-/** For tests. */
+/** A layer for tests. */
 export const layerTest = (find: Service["find"]): Layer.Layer<LifetimeProbe> => Layer.succeed(LifetimeProbe, { find })

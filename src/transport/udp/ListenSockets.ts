@@ -1,6 +1,7 @@
 /**
- * The UDP sockets of a server: one for each address that its configured address stands for. Addresses come and go, so
- * `look` is to be called about once a second. An address that cannot be bound is skipped, told, and tried again.
+ * The UDP sockets of a server, one for each address that its configured address stands for.
+ * Addresses come and go, so `look` must be called about once a second. An address that cannot be
+ * bound is skipped, reported and tried again.
  */
 import { Effect, ExecutionStrategy, Exit, Scope } from "effect"
 import { isIPv6 } from "node:net"
@@ -8,9 +9,15 @@ import type * as LocalAddresses from "../../services/LocalAddresses.ts"
 import * as LocalHosts from "./LocalHosts.ts"
 import type { UdpOpenError, UdpPort } from "./UdpPort.ts"
 
-/** How long a socket is kept after its address has gone: an interface that is set up again has it back in seconds. */
+/**
+ * Time in milliseconds for which a socket is kept after its address has gone. An interface that is
+ * set up again has its address back within seconds.
+ */
 export const KEEP_MS = 60_000
-/** The first wait before an address that could not be bound is tried again. It doubles up to `MAX_RETRY_MS`. */
+/**
+ * Wait in milliseconds before an address that could not be bound is tried again. It doubles up to
+ * {@link MAX_RETRY_MS}.
+ */
 export const RETRY_MS = 1000
 export const MAX_RETRY_MS = 30_000
 
@@ -26,7 +33,7 @@ export interface Skipped {
   readonly code: string
 }
 
-/** Gives out the lowest number that is free. */
+/** Gives out the lowest free number. */
 export class Numbers {
   readonly #taken = new Set<number>()
 
@@ -49,31 +56,43 @@ export interface Place {
 }
 
 export interface Options {
-  /** A literal address; an unspecified one stands for all addresses of this machine. */
+  /**
+   * A literal address. An unspecified one (`0.0.0.0` or `::`) stands for all addresses of this
+   * machine.
+   */
   readonly host: string
-  /** 0: any free one, the same for all addresses. */
+  /** Port of all sockets. 0 picks a free one, the same for all addresses. */
   readonly port: number
   readonly numbers: Numbers
   readonly open: (place: Place, number: number) => Effect.Effect<UdpPort, UdpOpenError, Scope.Scope>
-  /** Whether a first `look` fails that can bind nothing, because the port is taken or a right is missing. */
+  /**
+   * Whether the first `look` fails if it can bind nothing because the port is taken, a right is
+   * missing or the configured address cannot be bound.
+   */
   readonly required: boolean
-  /** A socket's address has been gone for `KEEP_MS`. Its number may be given to another one. */
+  /**
+   * Called when a socket's address has been gone for `KEEP_MS`. Its number may be given to another
+   * socket.
+   */
   readonly onDropped: (number: number) => void
-  /** Something was opened or dropped after the first look. */
+  /** Called when a look after the first one opened or dropped a socket. */
   readonly onChange: () => void
-  /** An address is skipped, for the first time or for another reason than before. */
+  /** Called when an address is skipped for the first time, or for another reason than before. */
   readonly onSkipped: (error: UdpOpenError) => Effect.Effect<void>
-  /** Milliseconds, monotonic. */
+  /** Clock: milliseconds, monotonic. */
   readonly now: () => number
   readonly see?: () => LocalAddresses.Seen
 }
 
 export interface ListenSockets {
-  /** The bound port; the configured one while nothing is bound. */
+  /** The bound port, or the configured one while nothing is bound. */
   readonly port: () => number
   readonly held: () => ReadonlyArray<Held>
   readonly skipped: () => ReadonlyArray<Skipped>
-  /** Whether this machine's addresses could not be seen at the start. Then wildcard sockets serve instead, for good. */
+  /**
+   * Whether this machine's addresses could not be listed at the start. Wildcard sockets then serve
+   * instead, permanently.
+   */
   readonly blind: boolean
   readonly look: Effect.Effect<void>
 }
@@ -81,7 +100,7 @@ export interface ListenSockets {
 type Open = Held & { readonly scope: Scope.CloseableScope; goneAt: number | null }
 type Failing = { readonly code: string; readonly gapMs: number; readonly nextAt: number }
 
-/** Looks once. Fails only if `required`. */
+/** Opens the sockets of a first look. Fails only if `required` is set. */
 export const make = Effect.fnUntraced(function*(options: Options) {
   const parent = yield* Effect.scope
   const open = new Map<string, Open>()
@@ -115,7 +134,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     return before?.code === error.code ? Effect.void : options.onSkipped(error)
   }
 
-  /** Answers with the errors of this look. */
+  /** Binds addresses that have no socket yet and are due. Returns the errors of this look. */
   const bindNew = Effect.fnUntraced(function*(hosts: ReadonlyArray<string>, now: number) {
     const errors: Array<UdpOpenError> = []
     for (const host of hosts) {

@@ -1,11 +1,16 @@
 /**
- * The literal addresses that a configured one stands for. A server has one socket for each, because an answer must leave
- * from the address that was asked, and a wildcard socket lets the kernel choose.
+ * The literal addresses that a configured address stands for. A server has one socket for each,
+ * because an answer must leave from the address that was asked, and on a wildcard socket the kernel
+ * chooses the address.
  */
 import { isUnspecified } from "../../services/config/HostPort.ts"
 import * as LocalAddresses from "../../services/LocalAddresses.ts"
 
-/** An unspecified address stands for every one that this machine has now; `null` if these cannot be seen. */
+/**
+ * Returns `host` itself if it is specified, or else every address that this machine has now,
+ * without IPv6 link-local ones. `null` if they cannot be listed. `0.0.0.0` stands for IPv4 only,
+ * `::` for both families.
+ */
 export const of = (host: string, see: () => LocalAddresses.Seen = LocalAddresses.see): ReadonlyArray<string> | null => {
   if (!isUnspecified(host)) return [host]
   const { interfaces, source } = see()

@@ -10,7 +10,11 @@ import * as Crypto from "../../services/Crypto.ts"
 import * as ProbeSockets from "./ProbeSockets.ts"
 import type * as UdpPort from "./UdpPort.ts"
 
-/** `probe`, which takes less time than the rest, is asked beside it. The first of the server's addresses (literal) of each IP version. `name` is what people call it. */
+/**
+ * Checks how the network treats UDP, at the first of `addresses` (literal) of each IP version.
+ * `name` is the server's name for people. `probe` runs at the same time; it takes less time than
+ * the rest.
+ */
 export const run = (
   name: string,
   addresses: ReadonlyArray<SocketAddr>,
@@ -26,7 +30,7 @@ export const run = (
     return NatReport.make(name, found.flatMap(Option.toArray), portMapping)
   })
 
-/** Takes 2 to 4 seconds, by what is silent. */
+/** Runs discovery against one address. Takes 2 to 4 seconds, depending on what stays unanswered. */
 const discover = (server: SocketAddr) =>
   ProbeSockets.run({
     server,

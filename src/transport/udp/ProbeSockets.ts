@@ -1,27 +1,34 @@
-/** Runs a machine that asks one STUN server by sockets of its own, which are fresh and closed at the end. */
+/**
+ * Runs a state machine that asks one STUN server through sockets of its own. They are opened for it
+ * and closed at the end.
+ */
 import { Clock, Effect, Mailbox, Option, Schema } from "effect"
 import { createSocket, type RemoteInfo } from "node:dgram"
 import * as Candidate from "../../protocol/Candidate.ts"
 import type { SocketAddr } from "../../protocol/SocketAddr.ts"
 import * as UdpPort from "./UdpPort.ts"
 
-/** Of what arrives before it is read; answers to our few questions fit several times over. */
+/**
+ * Datagrams that wait to be read, several times the answers to our few questions. When it is full,
+ * new ones are dropped.
+ */
 const ARRIVALS = 256
-const SEGMENT_BYTES = 1200 // no trains are sent here
+// Segment size that the sockets are opened with. It does not matter, because no trains are sent.
+const SEGMENT_BYTES = 1200
 
-/** This host has no way to the server: no address of that IP version, or no route. */
+/** This host cannot reach the server: it has no address of that IP version, or no route. */
 export class NoWay extends Schema.TaggedError<NoWay>()("NoWay", { message: Schema.String }) {}
 
-/** Times: ms, monotonic. */
+/** A state machine that asks a server. Times are in milliseconds, monotonic. */
 export interface Machine<A> {
   readonly poll: (now: number) => {
     readonly sends: ReadonlyArray<{ readonly socket: number; readonly to: SocketAddr; readonly bytes: Uint8Array }>
-    /** When to poll again, unless something arrives before. */
+    /** When to poll again, unless a datagram arrives earlier. */
     readonly wakeAt: number
-    /** Not null: the end. */
+    /** The result, which ends the run. `null` while it is not known. */
     readonly report: A | null
   }
-  /** One whole datagram that arrived at `socket`. */
+  /** Called with each whole datagram that arrived at `socket`. */
   readonly onDatagram: (socket: number, from: SocketAddr, bytes: Uint8Array, now: number) => void
 }
 
@@ -29,7 +36,7 @@ export interface Options<A> {
   readonly server: SocketAddr
   readonly sockets: number
   readonly make: (own: {
-    /** From which address the server is reached; null where this is not known. */
+    /** This host's address towards the server. `null` if it is not known. */
     readonly localHost: string | null
     readonly localPorts: ReadonlyArray<number>
     readonly now: number
@@ -57,7 +64,7 @@ export const run = <A>(options: Options<A>): Effect.Effect<A, NoWay | UdpPort.Ud
           segment: SEGMENT_BYTES,
           offload: false,
           onMessage: (bytes, from) => void arrivals.unsafeOffer({ socket, bytes, from }),
-          onError: () => {} // what it would have received counts as lost
+          onError: () => {} // datagrams that it would have received count as lost
         })
     )
     const localPorts = sockets.map((socket) => socket.address().port)
@@ -75,7 +82,10 @@ export const run = <A>(options: Options<A>): Effect.Effect<A, NoWay | UdpPort.Ud
     }
   }))
 
-/** Nothing is sent, the system only looks up the route. */
+/**
+ * Finds the local address towards the server by connecting a socket. The system only looks up the
+ * route; nothing is sent.
+ */
 const localAddress = (server: SocketAddr, family: 4 | 6): Effect.Effect<string | null, NoWay> =>
   Effect.acquireUseRelease(
     Effect.sync(() => createSocket({ type: family === 4 ? "udp4" : "udp6" })),
@@ -91,5 +101,5 @@ const localAddress = (server: SocketAddr, family: 4 | 6): Effect.Effect<string |
     (socket) => Effect.sync(() => socket.close())
   )
 
-/** Monotonic. */
+/** Current time: milliseconds, monotonic. */
 const nowMs = Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)

@@ -1,15 +1,22 @@
-/** `struct sockaddr_in` and `sockaddr_in6` of Linux, made once for each destination. */
+/** Builds `struct sockaddr_in` and `sockaddr_in6` of Linux, once for each destination. */
 import * as IpBytes from "../../protocol/IpBytes.ts"
 import * as LocalAddresses from "../../services/LocalAddresses.ts"
 import { AF_INET, AF_INET6 } from "./Libc.ts"
 
-/** Past this many destinations all are made anew: a full table costs time, never memory. */
+/**
+ * Most addresses that {@link Destinations} keeps. When it is full it is cleared, so that memory
+ * stays bounded; the next sends only take longer.
+ */
 const MAX_ADDRESSES = 4096
+/** Most ports of one address that are kept. When they are full they are cleared. */
 const MAX_PORTS = 4096
 
 const ip = new Uint8Array(16)
 
-/** Null for text that is no literal address of this family. A zone ("fe80::1%eth0") becomes the scope id. */
+/**
+ * Builds an address. Returns `null` if `address` is not a literal address of this family. A zone
+ * (`fe80::1%eth0`) becomes the scope id.
+ */
 export const make = (address: string, port: number, family: 4 | 6): Uint8Array | null => {
   const length = IpBytes.parse(address, ip)
   if (length !== (family === 4 ? 4 : 16)) return null
@@ -30,7 +37,7 @@ const scopeOf = (address: string): number => {
   return LocalAddresses.see().interfaces[zone]?.find((one) => one.family === "IPv6")?.scopeid ?? 0
 }
 
-/** Destinations of one socket. */
+/** The destinations of one socket. */
 export class Destinations {
   readonly #family: 4 | 6
   readonly #byAddress = new Map<string, Map<number, Uint8Array>>()
@@ -42,7 +49,7 @@ export class Destinations {
     this.#family = family
   }
 
-  /** Null as for `make`. */
+  /** Returns the address for a destination. `null` as for {@link make}. */
   get(address: string, port: number): Uint8Array | null {
     if (port === this.#port && address === this.#address) return this.#last
     let ports = this.#byAddress.get(address)

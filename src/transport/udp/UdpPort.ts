@@ -1,9 +1,11 @@
 /**
- * A UDP socket that moves trains of datagrams. On Linux the kernel cuts what one call sends (UDP_SEGMENT) and joins what it
- * received (UDP_GRO); elsewhere, or where SALLYPORT_UDP_OFFLOAD=0, the same calls send one datagram at a time.
+ * A UDP socket that moves trains of datagrams. On Linux the kernel cuts the bytes of one send into
+ * datagrams (UDP_SEGMENT) and joins received ones (UDP_GRO). Elsewhere, or if
+ * SALLYPORT_UDP_OFFLOAD=0 is set, the same methods send one datagram at a time.
  *
- * Sending is fire and forget, since a lost datagram is ordinary: what the kernel refused is counted by its code. With offload
- * a buffer is free again when the call returns; without, node:dgram may hold it until the socket's buffer has room.
+ * Sends report no result, because a lost datagram is ordinary; sends that the kernel refused are
+ * counted by error code. With offload a buffer is free again when the call returns. Without it
+ * node:dgram may hold the buffer until the socket's buffer has room.
  */
 import { Effect, Schema, type Scope } from "effect"
 import { createSocket, type RemoteInfo, type Socket } from "node:dgram"
@@ -12,13 +14,22 @@ import type { SocketAddr } from "../../protocol/SocketAddr.ts"
 import * as Libc from "./Libc.ts"
 import * as Sockaddr from "./Sockaddr.ts"
 
-/** UDP_SEGMENT takes 64 on older kernels; 44 of our usual 1,448 bytes are what fits in one call. */
+/**
+ * Most datagrams in one send. Older kernels take 64 with UDP_SEGMENT; 44 of the usual 1,448 bytes
+ * fit into one call.
+ */
 export const MAX_TRAIN_PACKETS = 44
-/** The most that one UDP send may carry over IPv4 is 65,507 bytes. */
+/** Most bytes in one send. The limit of UDP over IPv4 is 65,507. */
 export const MAX_TRAIN_BYTES = 65_000
-/** Holds 32 ms at 1 Gbit/s: what arrives while the thread is busy elsewhere. */
+/**
+ * Size of the socket's buffers, in bytes. They hold what arrives in 32 ms at 1 Gbit/s while the
+ * thread is busy.
+ */
 const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024
-/** So many trains in a row refused, none accepted between: this socket's way out cannot segment. */
+/**
+ * Trains refused in a row after which the socket sends single datagrams: its interface cannot
+ * segment.
+ */
 const REFUSALS_UNTIL_SINGLES = 16
 
 const { EADDRINUSE, EINVAL, EIO, EMSGSIZE } = constants.errno
@@ -28,45 +39,63 @@ const nameOf = (errno: number): string => NAMES.get(errno) ?? `errno ${errno}`
 export class UdpOpenError extends Schema.TaggedError<UdpOpenError>()("UdpOpenError", {
   host: Schema.String,
   port: Schema.Int,
-  /** The system's name, such as EADDRINUSE. */
+  /** The system's name of the error, such as EADDRINUSE. */
   code: Schema.String,
   message: Schema.String
 }) {}
 
 export interface Options {
-  /** A literal address of `family`; "0.0.0.0" or "::" for all of this machine's. */
+  /** A literal address of `family`; `0.0.0.0` or `::` for all addresses of this machine. */
   readonly host: string
-  /** 0: any free one. */
+  /** Local port; 0 picks a free one. */
   readonly port: number
-  /** An IPv6 socket never takes IPv4, so that both families can share a port number. */
+  /** IP version. An IPv6 socket never takes IPv4, so that both families can share a port number. */
   readonly family: 4 | 6
-  /** The segment that most trains will have, bytes. */
+  /** Segment size that most trains will have, in bytes. */
   readonly segment: number
-  /** One datagram, or several of equal size (the last may be shorter) joined by the kernel. `bytes` is the reader's to keep. */
+  /**
+   * Called with one datagram, or several of equal size that the kernel joined (the last may be
+   * shorter). The receiver owns `bytes`.
+   */
   readonly onMessage: (bytes: Buffer, from: RemoteInfo) => void
-  /** The socket itself failed; refused sends do not come here. */
+  /** Called when the socket itself failed. Refused sends are not reported here. */
   readonly onError: (cause: Error) => void
-  /** Default: unless SALLYPORT_UDP_OFFLOAD=0. */
+  /** Whether to use offload. Default: unless SALLYPORT_UDP_OFFLOAD=0 is set. */
   readonly offload?: boolean
-  /** The only one to talk to: of nobody else anything comes, and the system tells by `onError` when nobody listens there. */
+  /**
+   * The only peer to talk to. Datagrams from other addresses are not received, and the system
+   * reports by `onError` if nobody listens there.
+   */
   readonly peer?: SocketAddr
-  /** False: each message is one datagram, which need not carry its own length. Default: the kernel may join them. */
+  /**
+   * Set to `false` if each message must be one datagram, for protocols whose messages do not carry
+   * their length. By default the kernel may join datagrams.
+   */
   readonly joined?: boolean
-  /** Datagrams too large for the way are dropped instead of cut (Linux with offload). For sockets that search their MTU. */
+  /**
+   * Set to `true` to have datagrams that are too large for the path dropped instead of fragmented
+   * (on Linux with offload). Sockets that search their path's MTU need it.
+   */
   readonly dontFragment?: boolean
 }
 
 export interface Counters {
-  /** Datagrams and bytes that the kernel took; without offload, that were handed to node:dgram. */
+  /**
+   * Datagrams that the kernel took, or that node:dgram took if there is no offload. `bytes` counts
+   * their bytes.
+   */
   packets: number
   bytes: number
-  /** Calls, or trains cut by hand. */
+  /** System calls, or trains that were sent as single datagrams. */
   sends: number
-  /** Refused, by the system's name: EAGAIN is a full socket buffer. */
+  /**
+   * Refused sends, by the system's name of the error. EAGAIN means that the socket's buffer is
+   * full.
+   */
   readonly errors: Record<string, number>
 }
 
-/** Null while offload can be had in this thread, else why not. */
+/** Why this thread has no offload. `null` if it has. */
 export const offloadUnavailable = (): string | null => {
   if (process.env["SALLYPORT_UDP_OFFLOAD"] === "0") return "SALLYPORT_UDP_OFFLOAD=0"
   const libc = Libc.load()
@@ -79,15 +108,16 @@ export class UdpPort {
   readonly #socket: Socket
   readonly #libc: Libc.Libc | null
   readonly #fd: number
-  /** In node:dgram's eyes, which then refuses to be told where to. */
+  /** Whether node:dgram considers the socket connected. It then refuses a destination. */
   readonly #isConnected: boolean
   readonly #destinations: Sockaddr.Destinations
-  #segment = 0 // what the kernel's UDP_SEGMENT is now; 0 is off
+  /** The value of the kernel's UDP_SEGMENT now; 0 turns it off. */
+  #segment = 0
   #segmenting: boolean
   #refusals = 0
   #closed = false
 
-  /** Without a callback node:dgram keeps the kernel's refusals to itself. */
+  /** Callback for node:dgram, which does not report the kernel's refusals without one. */
   readonly #onSent = (cause: Error | null): void => {
     if (cause !== null) this.#count(codeOf(cause))
   }
@@ -108,7 +138,7 @@ export class UdpPort {
     this.#destinations = new Sockaddr.Destinations(family)
   }
 
-  /** Whether one call sends a whole train. May turn false for good, never true again. */
+  /** Whether one call sends a whole train. May turn `false`, and then stays so. */
   get segmenting(): boolean {
     return this.#segmenting
   }
@@ -117,7 +147,7 @@ export class UdpPort {
     return this.#closed
   }
 
-  /** Where the socket is bound. */
+  /** The address and port that the socket is bound to. */
   address(): SocketAddr {
     const { address, port } = this.#socket.address()
     return { host: address, port }
@@ -131,8 +161,8 @@ export class UdpPort {
   }
 
   /**
-   * Sends datagrams of `segment` bytes that lie side by side from `offset`; the last may be shorter. More than one call can
-   * carry is sent by several.
+   * Sends adjacent datagrams of `segment` bytes, starting at `offset`; the last may be shorter. A
+   * train that is too long for one call is split over several.
    */
   sendTrain(bytes: Uint8Array, length: number, segment: number, port: number, address: string, offset = 0): void {
     if (this.#closed || segment <= 0) return
@@ -147,10 +177,11 @@ export class UdpPort {
     }
   }
 
-  /** The descriptor is free when this returns. Further sends do nothing. */
+  /** Closes the socket and its descriptor. Later sends do nothing. */
   close(): void {
     if (this.#closed) return
-    this.#closed = true // before the close: the descriptor's number may be somebody else's right after it
+    // This comes first: right after the close the descriptor's number may belong to another file.
+    this.#closed = true
     this.#socket.close()
   }
 
@@ -165,7 +196,10 @@ export class UdpPort {
     }
   }
 
-  /** False: nothing was sent, and one datagram at a time may get through. */
+  /**
+   * Sends a train in one call. Returns `false` if nothing was sent and single datagrams may still
+   * get through.
+   */
   #train(bytes: Uint8Array, offset: number, length: number, segment: number, port: number, address: string): boolean {
     const to = this.#destinations.get(address, port)
     if (to === null) return this.#count("EINVAL")
@@ -177,8 +211,10 @@ export class UdpPort {
       this.counters.bytes += length
       return true
     }
-    // EIO: the device has no checksum offload, or IPsec is in the way. EINVAL, EMSGSIZE: a packet exceeds the MTU of this
-    // one way, which others may share (and forged ICMP may cause): singles for this train, for good only if none gets through.
+    // EIO: the device has no checksum offload, or IPsec is in use. EINVAL or EMSGSIZE: a packet
+    // exceeds the MTU of this path; forged ICMP can cause that, too. Other paths of the socket may
+    // be fine, so this train is sent as single datagrams, and all later ones only if trains keep
+    // being refused.
     if (errno === EIO || ((errno === EINVAL || errno === EMSGSIZE) && ++this.#refusals >= REFUSALS_UNTIL_SINGLES)) {
       this.#stopSegmenting()
     }
@@ -231,21 +267,22 @@ export class UdpPort {
     }
   }
 
-  /** Always true, for callers that have nothing more to try. */
+  /** Counts a refused send. Always returns `true`, for callers that have nothing left to try. */
   #count(code: string): true {
     this.counters.errors[code] = (this.counters.errors[code] ?? 0) + 1
     return true
   }
 }
 
-/** Bound when the promise resolves; rejects with `UdpOpenError`. */
+/** Opens a socket. It is bound when the promise resolves. Rejects with `UdpOpenError`. */
 export const open = async (options: Options): Promise<UdpPort> => {
   const native = openNative(options)
   const { family } = options
   const socket = createSocket({
     type: family === 4 ? "udp4" : "udp6",
     ipv6Only: family === 6,
-    // Destinations are literal: without this, node:dgram starts a resolver's request for each datagram.
+    // Destinations are literal. Without this, node:dgram starts a resolver request for each
+    // datagram.
     lookup: (host, _options, done) => done(null, host, family)
   })
   const where = native === null
@@ -266,7 +303,7 @@ export const open = async (options: Options): Promise<UdpPort> => {
     try {
       socket.close()
     } catch {
-      // a socket that failed to bind may be closed already
+      // A socket that failed to bind may be closed already.
     }
     throw failed(options, codeOf(cause))
   }
@@ -276,7 +313,10 @@ export const open = async (options: Options): Promise<UdpPort> => {
   return new UdpPort(socket, family, native, native === null && options.peer !== undefined)
 }
 
-/** Closes the socket with the scope. Why offload is missing is logged once for each thread, at debug. */
+/**
+ * Opens a socket that closes with the scope. The reason for missing offload is logged once in each
+ * thread, at debug level.
+ */
 export const openScoped = (options: Options): Effect.Effect<UdpPort, UdpOpenError, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.tryPromise({ try: () => open(options), catch: (cause) => asOpenError(options, cause) }),
@@ -294,7 +334,7 @@ const tellOnce = Effect.suspend(() => {
 
 type Native = { readonly libc: Libc.Libc; readonly fd: number; readonly segmenting: boolean }
 
-/** Null: not wanted, or not to be had here. */
+/** Opens a descriptor through the C library. `null` if offload is not wanted or not available. */
 const openNative = (options: Options): Native | null => {
   if (!(options.offload ?? process.env["SALLYPORT_UDP_OFFLOAD"] !== "0")) return null
   const libc = Libc.load()
@@ -312,7 +352,7 @@ const openNative = (options: Options): Native | null => {
     libc.close(fd)
     throw failed(options, nameOf(errno))
   }
-  // Older kernels know neither option: the descriptor still serves, one datagram at a time.
+  // Older kernels lack both options. The descriptor still serves, one datagram at a time.
   if (options.joined !== false) libc.setOption(fd, Libc.UDP_GRO, 1)
   const segmenting = libc.setOption(fd, Libc.UDP_SEGMENT, options.segment) === 0
   if (segmenting) libc.setOption(fd, Libc.UDP_SEGMENT, 0)
@@ -325,7 +365,10 @@ const connectTo = (libc: Libc.Libc, fd: number, { family, peer }: Options): numb
   return sockaddr === null ? EINVAL : libc.connect(fd, sockaddr)
 }
 
-/** Best effort: the system's limit (net.core.rmem_max) holds unless we run with CAP_NET_ADMIN. */
+/**
+ * Enlarges the socket's buffers. The system's limit (net.core.rmem_max) applies unless the process
+ * has CAP_NET_ADMIN.
+ */
 const enlarge = (socket: Socket, native: Native | null): void => {
   const forced = native !== null &&
     native.libc.setOption(native.fd, Libc.SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES) === 0 &&
@@ -335,7 +378,7 @@ const enlarge = (socket: Socket, native: Native | null): void => {
     socket.setRecvBufferSize(SOCKET_BUFFER_BYTES)
     socket.setSendBufferSize(SOCKET_BUFFER_BYTES)
   } catch {
-    // the system's default size stays
+    // The system's default size stays.
   }
 }
 
