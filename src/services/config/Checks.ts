@@ -1,6 +1,6 @@
 /**
- * What one key says about another. Works on the value as it was read, whatever its shape, so that these mistakes are told
- * together with those of single keys.
+ * Checks of several keys against each other. They work on the raw value, whatever its shape, so
+ * that these mistakes are reported together with those of single keys.
  */
 import { Either } from "effect"
 import { isIP } from "node:net"
@@ -10,14 +10,18 @@ import { type Finding, nearest, type Path, sentence } from "./ConfigIssue.ts"
 import { ACTORS, type Kind } from "./ConfigSchema.ts"
 import * as HostPort from "./HostPort.ts"
 
-/** Longest path of a unix socket that every system takes, bytes: macOS has 104 with the closing zero, Linux 108. */
+/**
+ * Longest path of a unix socket that every system accepts, in bytes. macOS allows 104 with the
+ * terminating zero, Linux 108.
+ */
 const MAX_SOCKET_PATH_BYTES = 103
 
-/** Where the admin API listens when the configuration does not say. */
+/** Path of the admin socket if the configuration names none. */
 export const defaultSocket = (stateDir: string): string => resolve(stateDir, "admin.sock")
 
 type Mapping = Readonly<Record<string, unknown>>
 
+/** Returns all mistakes that concern more than one key. */
 export const check = (kind: Kind, value: unknown, baseDir: string): ReadonlyArray<Finding> => {
   const config = mapping(value)
   return [
@@ -164,7 +168,10 @@ const advertiseIsReachable = (config: Mapping): ReadonlyArray<Finding> => {
   }]
 }
 
-/** A router forwards to one local port, so that port must not be another one after each start. */
+/**
+ * Checks `udp.advertise`. A router forwards to one local port, so that port must not change at each
+ * start.
+ */
 const advertisedIsForwarded = (config: Mapping): ReadonlyArray<Finding> => {
   const { advertise, port = 0 } = mapping(config["udp"])
   const first = new Map<string, number>()
@@ -232,7 +239,10 @@ const alternateDiffers = (config: Mapping): ReadonlyArray<Finding> => {
   }]
 }
 
-/** A reverse proxy's certificate is for a name, and HTTP/3 does not cross it. */
+/**
+ * Checks a relay behind a reverse proxy. The proxy's certificate is for a name, and HTTP/3 cannot
+ * pass through the proxy.
+ */
 const proxyIsPossible = (config: Mapping): ReadonlyArray<Finding> => {
   if (config["behindProxy"] === undefined) return []
   const host = mapping(config["advertise"])["host"]
@@ -262,7 +272,7 @@ const proxyIsPossible = (config: Mapping): ReadonlyArray<Finding> => {
   ]
 }
 
-/** HTTP/3 is at the UDP port of HTTPS's number. */
+/** Checks that the UDP port with the number of the HTTPS port is free for HTTP/3. */
 const http3HasItsPort = (config: Mapping): ReadonlyArray<Finding> => {
   const { https, stunAlternate, udp } = mapping(config["listen"])
   const at = parsed(https)

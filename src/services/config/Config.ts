@@ -1,6 +1,7 @@
 /**
- * The configuration of one process: read from a YAML file or taken from an object, checked whole, with paths and defaults
- * settled. Every mistake is told at once, with its place.
+ * The configuration of one process. It is read from a YAML file or taken from an object, checked as
+ * a whole, and completed with absolute paths and defaults. All mistakes are reported at once, each
+ * with its place.
  */
 import { Effect, Either, Redacted, Schema } from "effect"
 import { constants } from "node:fs"
@@ -28,7 +29,7 @@ import * as YamlSource from "./YamlSource.ts"
 
 export { ConfigError } from "./ConfigIssue.ts"
 
-/** Where the admin API of a process is reached. */
+/** The address of a process's admin API. */
 export type AdminEndpoint =
   | { readonly _tag: "Unix"; readonly path: string }
   | {
@@ -36,13 +37,14 @@ export type AdminEndpoint =
     readonly host: string
     readonly port: number
     readonly allowRemote: boolean
-    /** Further host names by which it may be asked, lower case. */
+    /** Additional host names that clients may use in requests, in lower case. */
     readonly allowHosts: ReadonlyArray<string>
   }
 
-/** `null`: the environment decides. It may hold a login. */
+/** The proxy's URL, which may contain a login, or `none`. `null` if the environment decides. */
 export type ProxySetting = Redacted.Redacted | null
 
+/** The enrolment token itself, or where to read it. */
 export type TokenSource = Redacted.Redacted | { readonly file: string } | { readonly env: string }
 
 type Settled<A> = Omit<A, "admin" | "telemetry"> & {
@@ -50,17 +52,23 @@ type Settled<A> = Omit<A, "admin" | "telemetry"> & {
   readonly telemetry: { readonly otlp: string | null; readonly sample: number }
 }
 
+/** The settled configuration of a relay that holds the directory. */
 export type RelayConfig = Settled<Omit<typeof Relay.Type, "advertise" | "tls" | "behindProxy">> & {
-  /** A port of 0 stands for the one that `listen` was given by the system. */
+  /**
+   * The public name and ports. A port of 0 stands for the port that the system gave to `listen`.
+   */
   readonly advertise: { readonly host: string; readonly https: number; readonly udp: number }
   readonly tls: { readonly cert: string; readonly key: string } | null
   readonly behindProxy: { readonly from: ReadonlyArray<string> } | null
 }
-/** A relay that has joined another one. In its file the role is relay, and `join` tells it from the first one. */
+/**
+ * The settled configuration of a relay that has joined another one. In the file its role is
+ * `relay`, and the key `join` marks it.
+ */
 export type ForwarderConfig = Settled<Omit<typeof Forwarder.Type, "role" | "join" | "advertise" | "proxy">> & {
   readonly role: "forwarder"
   readonly proxy: ProxySetting
-  /** Needed until it has joined, and never after. */
+  /** Needed only until the relay has joined. */
   readonly token: TokenSource
   readonly advertise: { readonly host: string; readonly udp: number }
 }
@@ -69,18 +77,24 @@ type Node<A> = Settled<Omit<A, "token" | "proxy">> & {
   readonly token: TokenSource | null
   readonly telemetry: { readonly report: boolean }
 }
+/** The settled configuration of a connector. */
 export type ConnectorConfig = Node<typeof Connector.Type>
+/** The settled configuration of a client. */
 export type ClientConfig = Node<Omit<typeof Client.Type, "socks5">> & { readonly socks5: HostPort.HostPort | null }
+/** The settled configuration of a node. */
 export type NodeConfig = ConnectorConfig | ClientConfig
+/** A settled configuration: checked, with absolute paths and defaults. */
 export type Config = RelayConfig | ForwarderConfig | NodeConfig
 
-/** What an embedder may pass instead of a file; the same keys as in YAML. */
+/** The value that an embedder may pass instead of a file. It has the same keys as the YAML. */
 export type ConfigInput = typeof ConfigFile.Encoded
 
-/** Largest configuration file, bytes: a thousand times a usual one. */
+/** Largest configuration file, in bytes. It is a thousand times the usual size. */
 export const MAX_FILE_BYTES = 1024 * 1024
 
-/** Reads, checks and settles one file. Relative paths in it count from its own folder. Never dies. */
+/**
+ * Reads, checks and settles a file. Relative paths in it start at the file's folder. Never dies.
+ */
 export const load: (file: string) => Effect.Effect<Config, ConfigError> = Effect.fn("Config.load")(function*(file) {
   const text = yield* read(file)
   const source = YamlSource.parse(text)
@@ -97,7 +111,10 @@ export const load: (file: string) => Effect.Effect<Config, ConfigError> = Effect
   return checked.right
 })
 
-/** The same for an object: issues then have no line. Relative paths count from `baseDir`. Never dies. */
+/**
+ * Checks and settles an object. Its issues have no line, and relative paths start at `baseDir`.
+ * Never dies.
+ */
 export const decode = (value: unknown, options: { readonly baseDir: string }): Effect.Effect<Config, ConfigError> =>
   Either.mapLeft(
     Either.flatMap(plain(value), (copy) => inspect(copy, options.baseDir)),
@@ -113,10 +130,13 @@ export const decode = (value: unknown, options: { readonly baseDir: string }): E
       })
   )
 
-/** The token cannot be had; `message` says from where and what to do. */
+/** The token cannot be read. `message` says where it was expected and what to do. */
 export class TokenError extends Schema.TaggedError<TokenError>()("TokenError", { message: Schema.String }) {}
 
-/** The enrolment token of a node that has not enrolled yet. Reads the file or the environment at each call. */
+/**
+ * Returns the enrolment token of a node that has not enrolled yet. It reads the file or the
+ * environment at each call.
+ */
 export const resolveToken = (config: {
   readonly name: string
   readonly role: NodeRole
@@ -182,7 +202,9 @@ const UNREADABLE: { readonly [code: string]: string } = {
 const codeOf = (error: unknown): string =>
   typeof error === "object" && error !== null && "code" in error ? String(error.code) : "unknown error"
 
-/** Everything that can be said without reading other files. */
+/**
+ * Checks everything that can be checked without reading other files, and settles the configuration.
+ */
 const inspect = (value: unknown, baseDir: string): Either.Either<Config, ReadonlyArray<Finding>> => {
   if (value === null || value === undefined) return Either.left([atTop("found nothing: the file is empty")])
   if (typeof value !== "object" || Array.isArray(value)) return Either.left([atTop(`found ${describe(value, true)}`)])
@@ -195,7 +217,8 @@ const inspect = (value: unknown, baseDir: string): Either.Either<Config, Readonl
   const found = Either.isLeft(decoded) ? explain(decoded.left.issue, elsewhere(kind)) : []
   const crossed = Checks.check(kind, value, baseDir)
   if (finding !== undefined) {
-    // The role is a guess: what is missing or foreign under it may be right under another.
+    // The role is a guess, so keys that are missing or unknown under it may be right under another
+    // role.
     return Either.left([finding, ...[...found, ...crossed].filter(({ at }) => at === "value")])
   }
   return Either.isRight(decoded) && crossed.length === 0
@@ -284,7 +307,7 @@ const adminOf = (admin: ConfigFile["admin"], stateDir: string, absolute: (path: 
   return { _tag: "Tcp", ...Either.getOrThrow(HostPort.parse(admin)), allowRemote: false, allowHosts: [] }
 }
 
-/** Files of the operator's that must be there before the start. */
+/** Checks that the operator's certificate files can be read before the start. */
 const missingFiles = (config: Config): Effect.Effect<ReadonlyArray<Finding>> => {
   if (config.role !== "relay" || config.tls === null) return Effect.succeed([])
   const { tls } = config

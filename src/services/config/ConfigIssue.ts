@@ -1,21 +1,28 @@
-/** One mistake in a configuration, and the error that carries all of them. */
+/** One mistake in a configuration, and the error that contains all of them. */
 import { Schema } from "effect"
 
+/** One mistake and its place. */
 export const ConfigIssue = Schema.Struct({
-  /** As the operator wrote it; null when the configuration is an object and not a file. */
+  /**
+   * The file's name as the operator wrote it. `null` if the configuration is an object instead of a
+   * file.
+   */
   file: Schema.NullOr(Schema.String),
-  /** From 1; null when there is no file, or when it cannot be read. */
+  /** Starts at 1. `null` if there is no file, or if it cannot be read. */
   line: Schema.NullOr(Schema.Int),
-  /** From 1, in UTF-16 units. */
+  /** Starts at 1, in UTF-16 units. `null` under the same conditions as `line`. */
   column: Schema.NullOr(Schema.Int),
-  /** Such as `resources[0].tcp[1]`; empty for the file as a whole. */
+  /** The key, such as `resources[0].tcp[1]`. Empty for the file as a whole. */
   key: Schema.String,
-  /** What was found, what was expected, what to do. Holds no secret. */
+  /** Says what was found, what was expected and what to do. Contains no secret. */
   message: Schema.String
 })
 export type ConfigIssue = typeof ConfigIssue.Type
 
-/** The configuration cannot be used; nothing was started. `message` has one line for each mistake. */
+/**
+ * The configuration cannot be used, and nothing was started. `message` has one line for each
+ * mistake.
+ */
 export class ConfigError extends Schema.TaggedError<ConfigError>()("ConfigError", {
   issues: Schema.Array(ConfigIssue)
 }) {
@@ -24,43 +31,47 @@ export class ConfigError extends Schema.TaggedError<ConfigError>()("ConfigError"
   }
 }
 
-/** `file:line:col key: message`, without the parts that are not known. */
+/** Formats an issue as `file:line:col key: message`, without the parts that are not known. */
 const render = ({ column, file, key, line, message }: ConfigIssue): string => {
   const place = [file, line, column].filter((part) => part !== null).join(":")
   const head = [place, key].filter((part) => part !== "").join(" ")
   return head === "" ? message : `${head}: ${message}`
 }
 
+/** Keys and list indexes from the top of a configuration to a value. */
 export type Path = ReadonlyArray<PropertyKey>
 
-/** A mistake before it is known where in the file it stands. `at` says which part of the key is to blame. */
+/** A mistake whose place in the file is not known yet. `at` says which part of the key is wrong. */
 export type Finding = {
   readonly path: Path
   readonly at: "key" | "value" | "parent"
   readonly message: string
 }
 
-/** `["resources", 0, "name"]` as `resources[0].name`. */
+/** Writes a path such as `["resources", 0, "name"]` as `resources[0].name`. */
 export const renderPath = (path: Path): string =>
   path.reduce<string>((text, part) => {
     if (typeof part === "number") return `${text}[${part}]`
     return text === "" ? masked(String(part)) : `${text}.${masked(String(part))}`
   }, "")
 
-/** What every message says, in one order. */
+/** Builds a message. Every message has the same parts in the same order. */
 export const sentence = (found: string, expected: string, remedy: string): string =>
   `${found}; expected ${expected}; ${remedy}`
 
-/** Longest piece of the operator's own text that a message repeats. */
+/** Longest piece of the operator's text that a message repeats, in characters. */
 const MAX_QUOTED = 60
 
-/** Hides anything that looks like a token or a key, wherever it was written by mistake. */
+/**
+ * Hides everything that looks like a token, a key or a login, in case it was written in the wrong
+ * place.
+ */
 export const masked = (text: string): string =>
   text
     .replaceAll(/[\w-]{20,}/g, (word) => /\d/.test(word) && /[a-z]/i.test(word) ? "***" : word)
     .replaceAll(/\/\/[^/@\s]*@/g, "//***@")
 
-/** How a value is named in a message. A secret is named by its type only. */
+/** Names a value in a message. Of a secret it names only the type. */
 export const describe = (value: unknown, secret: boolean): string => {
   if (value === null || value === undefined) return "nothing"
   if (Array.isArray(value)) return value.length === 0 ? "an empty list" : "a list"
@@ -78,7 +89,10 @@ const quoted = (text: string): string => {
   return JSON.stringify(shown.length > MAX_QUOTED ? `${shown.slice(0, MAX_QUOTED)}…` : shown)
 }
 
-/** The closest of `known` to a mistyped `word`, or undefined when none is close. */
+/**
+ * Returns the name in `known` that is closest to a mistyped `word`, or `undefined` if none is
+ * close.
+ */
 export const nearest = (word: string, known: ReadonlyArray<string>): string | undefined => {
   const limit = Math.max(1, Math.floor(word.length / 3))
   const ranked = known
@@ -90,7 +104,7 @@ export const nearest = (word: string, known: ReadonlyArray<string>): string | un
 
 const fold = (word: string): string => word.slice(0, 64).toLowerCase().replaceAll(/[-_\s]/g, "")
 
-/** Levenshtein's distance, with a swap of two neighbours counted as one edit. */
+/** Levenshtein distance, with a swap of two neighbouring letters counted as one edit. */
 const editDistance = (left: string, right: string): number => {
   let before: Array<number> = []
   let above = Array.from({ length: right.length + 1 }, (_, column) => column)

@@ -1,4 +1,7 @@
-/** Every key of the three configuration files. Relative paths and defaults that depend on other keys are settled later. */
+/**
+ * Schemas of every key in the configuration files. Relative paths, and defaults that depend on
+ * other keys, are settled in `Config`.
+ */
 import { Either, ParseResult, Redacted, Schema } from "effect"
 import { isIP } from "node:net"
 import { PortRange } from "../../protocol/Documents.ts"
@@ -8,10 +11,13 @@ import * as ProxyUrl from "../../protocol/ProxyUrl.ts"
 import * as Hint from "./Hint.ts"
 import * as HostPort from "./HostPort.ts"
 
-/** Of names of nodes, networks and resources. */
+/** Rule for the names of nodes, networks and resources, as messages state it. */
 export const NAME_RULE = "letters, digits, -, _ and dots between them, such as office-1, db_1 or web.corp"
 
-/** Read in any case, and kept as `HostName.normalize` gives it. */
+/**
+ * A name. It is accepted in any case and stored as `HostName.normalize` returns it, except the
+ * words in `others`.
+ */
 const name = (what: string, example: string, others: ReadonlyArray<string> = []) =>
   Schema.transformOrFail(Schema.String, Schema.String, {
     strict: true,
@@ -26,7 +32,7 @@ const name = (what: string, example: string, others: ReadonlyArray<string> = [])
 
 const nameOf = (what: string, example: string) => name(`a ${what}: ${NAME_RULE}`, example)
 
-/** `noun` names what is listened for; `example` is one whole line. */
+/** A listening address. `noun` names the service that listens, and `example` is a complete line. */
 const address = (noun: string, example: string) =>
   Schema.transformOrFail(Schema.String, Schema.Struct({ host: Schema.String, port: Schema.Int }), {
     strict: true,
@@ -51,7 +57,7 @@ const path = (what: string, example: string) =>
     Schema.annotations(Hint.make(`the path of ${what}`, `write for example ${example}`))
   )
 
-/** Names that are not ASCII are kept as A-labels. */
+/** A host. Names that are not ASCII are stored as A-labels. */
 const host = (expected: string, remedy: string, problemOf = HostPort.hostProblem) =>
   Schema.transformOrFail(Schema.String, Schema.String, {
     strict: true,
@@ -68,10 +74,10 @@ const host = (expected: string, remedy: string, problemOf = HostPort.hostProblem
 const list = <A, I>(item: Schema.Schema<A, I>, of: string, example: string) =>
   Schema.Array(item).annotations(Hint.make(`a list of ${of}`, `write for example ${example}`))
 
-/** A key that may be left out, and then says nothing. */
+/** An optional key without a default. */
 const maybe = <A, I>(schema: Schema.Schema<A, I>) => Schema.optionalWith(schema, { exact: true })
 
-/** A key whose value says what it is when it is left out. */
+/** An optional key with a default value. */
 const orElse = <A, I>(schema: Schema.Schema<A, I>, fallback: A) =>
   Schema.optionalWith(schema, { exact: true, default: () => fallback })
 
@@ -89,7 +95,7 @@ const secretText = Schema.String.pipe(
   })
 )
 
-/** Where the enrolment token comes from. It is needed until the node has enrolled, and never after. */
+/** Source of the enrolment token. It is needed only until the node has enrolled. */
 const Token = Schema.Union(
   secretText,
   Schema.RedactedFromSelf(Schema.String),
@@ -108,7 +114,7 @@ const Token = Schema.Union(
   { secret: true }
 ))
 
-/** Redacted, since it may hold a login. */
+/** A proxy's URL, or `none`. It is redacted because it may contain a login. */
 const Proxy = Schema.transformOrFail(Schema.String, Schema.RedactedFromSelf(Schema.String), {
   strict: true,
   decode: (text, _, ast) =>
@@ -132,7 +138,10 @@ const Admin = Schema.Union(
   Schema.Struct({
     listen: address("the admin API", "listen: \"127.0.0.1:9301\""),
     allowRemote: orElse(flag("allowRemote: true"), false),
-    /** Names by which others ask for it, such as a container's. Without them a name could point here by anybody's DNS. */
+    /**
+     * Host names that clients may use in requests, such as a container's. Without this list,
+     * anybody's DNS could point a name here.
+     */
     allowHosts: orElse(
       list(
         host("a host name, without scheme and port", "write for example allowHosts: [connector]"),
@@ -147,7 +156,7 @@ const Admin = Schema.Union(
   "write for example admin: \"127.0.0.1:9301\", or leave the key out for a socket in stateDir"
 ))
 
-/** What may be placed on a thread of one's own, by the role of the process. */
+/** The actors that can be placed on a thread, by the kind of process. */
 export const ACTORS = {
   node: ["signaling", "stun", "pathProber", "relay", "streamMux"],
   relay: ["signalingHub", "relayForwarder"],
@@ -181,7 +190,7 @@ const telemetry = {
     Schema.filter((text) => URL.canParse(text) && /^https?:$/.test(new URL(text).protocol)),
     Schema.annotations(Hint.make("an http or https URL", "write for example otlp: http://127.0.0.1:4318"))
   )),
-  /** Share of the flows that are traced. */
+  /** Share of the flows that are traced, from 0 to 1. */
   sample: orElse(
     Schema.Number.pipe(
       Schema.between(0, 1),
@@ -195,7 +204,10 @@ const Telemetry = Schema.Struct(telemetry).annotations(
 )
 const NodeTelemetry = Schema.Struct({
   ...telemetry,
-  /** Consent: whether the relay is told how this node is, and may ask what its doctor says. */
+  /**
+   * Whether this node sends reports to the relay, and lets it run `doctor` here. Off unless the
+   * operator agrees.
+   */
   report: orElse(flag("report: true"), false)
 }).annotations(
   Hint.make("a mapping with otlp, sample and report", "write for example telemetry: {otlp: \"http://127.0.0.1:4318\"}")
@@ -203,7 +215,7 @@ const NodeTelemetry = Schema.Struct({
 
 const common = {
   name: nameOf("name", "name: office-1"),
-  /** Keys and state of this process; nothing else may use it at the same time. */
+  /** Folder for the keys and state of this process. Nothing else may use it at the same time. */
   stateDir: path("a folder for keys and state", "stateDir: /var/lib/sallyport"),
   admin: maybe(Admin),
   placement: orElse(Placement, "default"),
@@ -212,6 +224,7 @@ const common = {
   logLevel: orElse(choice("logLevel: info", "trace", "debug", "info", "warn", "error"), "info")
 }
 
+/** Parses "80" or "8000-8100". A failure says what is wrong, in words that follow "found ...". */
 const portRange = (text: string): Either.Either<typeof PortRange.Type, string> => {
   const parts = /^\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?$/.exec(text)
   if (parts === null) return Either.left("which is no port")
@@ -238,9 +251,9 @@ const Ports = list(
 
 const Resource = Schema.Struct({
   name: nameOf("resource name", "name: intranet"),
-  /** The group of connectors that can reach it. */
+  /** The group of connectors that can reach the resource. */
   network: orElse(nameOf("network name", "network: office"), "default"),
-  /** Resolved at the connector. */
+  /** Address of the resource. The connector resolves it. */
   address: host(
     "a host name, an IP address, a CIDR or *.NAME, without scheme or port",
     "write for example address: intranet.local",
@@ -248,7 +261,7 @@ const Resource = Schema.Struct({
   ),
   tcp: orElse(Ports, []),
   udp: orElse(Ports, []),
-  /** Whether it may resolve to the connector's own loopback addresses. */
+  /** Whether the address may resolve to the connector's own loopback addresses. */
   allowLoopback: orElse(flag("allowLoopback: true"), false)
 }).annotations(
   Hint.make(
@@ -268,7 +281,10 @@ const Rule = Schema.Struct({
 
 const listenUdp = {
   udp: address("UDP", "udp: \"0.0.0.0:3478\""),
-  /** Nodes find out by it how their networks treat UDP (RFC 5780). */
+  /**
+   * Second address and port for STUN, which nodes use to find out how their networks treat UDP (RFC
+   * 5780).
+   */
   stunAlternate: maybe(address("STUN at a second address and port", "stunAlternate: \"0.0.0.0:3479\""))
 }
 const advertised = {
@@ -284,9 +300,12 @@ const count = (what: string, example: string) =>
   )
 
 const TurnQuotas = Schema.Struct({
-  /** Allocations in all, of one node, and of one client address. */
+  /** Most allocations in total. */
+  /** Most allocations of one node. */
   total: orElse(count("allocations in all", "total: 1000"), 1000),
+  /** Most allocations of one client address. */
   perUser: orElse(count("allocations of one node", "perUser: 16"), 16),
+  /** Highest rate of one node, in Mbit/s. */
   perAddress: orElse(count("allocations of one client address", "perAddress: 128"), 128),
   mbitPerUser: orElse(count("Mbit/s of one node", "mbitPerUser: 100"), 100)
 }).annotations(Hint.make(
@@ -294,15 +313,19 @@ const TurnQuotas = Schema.Struct({
   "write for example quotas: {perUser: 16, mbitPerUser: 100}"
 ))
 
-/** TURN (RFC 8656), for WebRTC. One port is enough; relayed addresses need all of `ports` open for UDP. */
+/**
+ * The TURN server (RFC 8656), for WebRTC. One listening port is enough. Relayed addresses need all
+ * of `ports` open for UDP.
+ */
 const Turn = Schema.Struct({
   udp: maybe(address("TURN over UDP", "udp: \"0.0.0.0:3480\"")),
   tcp: maybe(address("TURN over TCP", "tcp: \"0.0.0.0:3480\"")),
-  /** Of this relay, as peers see it. */
+  /** Public IP address of this relay, as peers see it. */
   publicAddress: Schema.String.pipe(
     Schema.filter((text) => isIP(text) !== 0),
     Schema.annotations(Hint.make("the public IP address of this relay", "write for example publicAddress: 203.0.113.7"))
   ),
+  /** UDP ports of relayed addresses. */
   ports: orElse(
     Schema.transformOrFail(Schema.String, PortRange, {
       strict: true,
@@ -311,7 +334,7 @@ const Turn = Schema.Struct({
     }).pipe(Schema.annotations(Hint.make("a range of UDP ports", "write for example ports: \"49152-65535\""))),
     { from: 49_152, to: 65_535 }
   ),
-  /** Beside public addresses. */
+  /** Peers that clients may reach in addition to public addresses. */
   allowPeers: orElse(
     list(
       Schema.String.pipe(
@@ -323,7 +346,10 @@ const Turn = Schema.Struct({
     ),
     []
   ),
-  /** Whether requests shorter than the answer are answered over UDP: browsers', and those of whoever forges addresses. */
+  /**
+   * Whether UDP requests that are shorter than their answer are answered. Browsers send such
+   * requests, and so do attackers who forge addresses.
+   */
   answerShort: orElse(flag("answerShort: true"), false),
   quotas: orElse(TurnQuotas, { total: 1000, perUser: 16, perAddress: 128, mbitPerUser: 100 })
 }).pipe(
@@ -344,6 +370,7 @@ const blocks = (example: string) =>
     example
   )
 
+/** The configuration file of a relay that holds the directory. */
 export const Relay = Schema.Struct({
   role: Schema.Literal("relay"),
   ...common,
@@ -353,11 +380,14 @@ export const Relay = Schema.Struct({
       "write for example listen: {https: \"0.0.0.0:443\", udp: \"0.0.0.0:3478\"}"
     )
   ),
-  /** What nodes connect to; ports default to those of `listen`. */
+  /** Public address that nodes connect to. The ports default to those of `listen`. */
   advertise: Schema.Struct({ ...advertised, https: maybe(port("the public HTTPS port", "https: 443")) }).annotations(
     advertiseHint
   ),
-  /** Without it the relay issues its own certificates, which nodes know from their token. */
+  /**
+   * The operator's certificate. Without it the relay issues its own certificates, which nodes
+   * recognise by their token.
+   */
   tls: maybe(
     Schema.Struct({
       cert: path("a PEM certificate chain", "cert: fullchain.pem"),
@@ -366,30 +396,47 @@ export const Relay = Schema.Struct({
       Hint.make("a mapping with cert and key", "write for example tls: {cert: fullchain.pem, key: privkey.pem}")
     )
   ),
-  /** Balancers before `listen.https` that pass TLS through and say by the PROXY protocol whose connection it is. */
+  /**
+   * Load balancers in front of `listen.https` that pass TLS through and report the client's address
+   * by the PROXY protocol.
+   */
   proxyProtocol: orElse(blocks("proxyProtocol: [\"10.0.0.5\"]"), []),
-  /** Reverse proxies before `listen.https` that end TLS with a public certificate for `advertise.host`. */
+  /**
+   * Reverse proxies in front of `listen.https` that terminate TLS with a public certificate for
+   * `advertise.host`.
+   */
   behindProxy: maybe(
     Schema.Struct({ from: blocks("from: [\"127.0.0.1\"]") }).annotations(
       Hint.make("a mapping with from", "write for example behindProxy: {from: [\"127.0.0.1\"]}")
     )
   ),
-  /** Whether links are also taken over HTTP/3, at the UDP port of the same number as HTTPS. Costs a process. */
+  /**
+   * Whether the relay also accepts links over HTTP/3, at the UDP port with the same number as
+   * HTTPS. Needs another process.
+   */
   http3: orElse(flag("http3: true"), false),
   turn: maybe(Turn),
-  /** A page for people at `/app`, where there is `tls`: browsers trust no other relay. */
+  /**
+   * Whether to serve the page for people at `/app`. It needs `tls` or `behindProxy`, because browsers
+   * trust no certificate of the relay's own.
+   */
   app: orElse(flag("app: false"), true),
   resources: orElse(list(Resource, "resources", "resources: [{name: intranet, address: 10.0.0.5, tcp: [80]}]"), []),
   access: orElse(list(Rule, "access rules", "access: [{clients: [alice], resources: [intranet]}]"), [])
 })
 
-/** A relay that holds no directory: it forwards for the nodes of the relay that it has joined. */
+/**
+ * The configuration file of a relay that holds no directory. It forwards for the nodes of the relay
+ * that it has joined.
+ */
 export const Forwarder = Schema.Struct({
   role: Schema.Literal("relay"),
   ...common,
-  /** The token that let it join. The key says what this relay is, so it stays. */
+  /**
+   * The token with which it joined. The key marks this kind of relay, so it must stay in the file.
+   */
   join: Token,
-  /** How the directory's HTTPS port is reached; as for nodes. */
+  /** Proxy through which the directory's HTTPS port is reached, as for nodes. */
   proxy: maybe(Proxy),
   listen: Schema.Struct(listenUdp).annotations(
     Hint.make("a mapping with udp", "write for example listen: {udp: \"0.0.0.0:3478\"}")
@@ -397,7 +444,10 @@ export const Forwarder = Schema.Struct({
   advertise: Schema.Struct(advertised).annotations(advertiseHint)
 })
 
-/** RFC 7064 and, with credentials as in a URL, RFC 7065. */
+/**
+ * URL of a STUN server (RFC 7064), or of a TURN server (RFC 7065) with credentials as in other
+ * URLs.
+ */
 const iceServer = Schema.String.pipe(
   Schema.pattern(/^(stun:|turn:[^:@\s]+:[^@\s]+@)([^:@\s]+|\[[0-9a-fA-F:.]+\]):\d{1,5}$/),
   Schema.annotations(Hint.make(
@@ -406,7 +456,7 @@ const iceServer = Schema.String.pipe(
   ))
 )
 
-/** Static candidates in one file; each takes a place in the list that peers are offered. */
+/** Most addresses in `udp.advertise`. Each takes a place in the list that peers are offered. */
 const MAX_ADVERTISED = 4
 
 const Advertise = Schema.Array(
@@ -441,9 +491,15 @@ const interfaces = (example: string) =>
 
 const Udp = Schema.Struct({
   port: orElse(port("the local UDP port, 0 for any", "port: 41641", 0), 0),
-  /** Addresses at which this node is reached from outside, beside those that it finds itself. Port 0: the local one. */
+  /**
+   * Addresses at which this node is reached from outside, in addition to those that it finds
+   * itself. Port 0 stands for the local port.
+   */
   advertise: orElse(Advertise, []),
-  /** Which interfaces' addresses are offered to peers first, and which never. */
+  /**
+   * Interfaces whose addresses are offered to peers first, and interfaces whose addresses are never
+   * offered.
+   */
   interfaces: orElse(
     Schema.Struct({
       prefer: orElse(interfaces("prefer: [wg0]"), []),
@@ -460,29 +516,38 @@ const node = {
   ...common,
   telemetry: orElse(NodeTelemetry, { sample: 1, report: false }),
   token: maybe(Token),
-  /** How the relay's HTTPS port is reached. Left out, the environment's HTTPS_PROXY, ALL_PROXY and NO_PROXY say it. */
+  /**
+   * Proxy through which the relay's HTTPS port is reached. If omitted, HTTPS_PROXY, ALL_PROXY and
+   * NO_PROXY of the environment decide.
+   */
   proxy: maybe(Proxy),
   carrier: orElse(choice("carrier: auto", "auto", "webtransport", "websocket"), "auto"),
-  /** `relay`: never direct, so that peers do not learn this node's addresses. */
+  /** Set to `relay` to never use direct paths, so that peers do not learn this node's addresses. */
   path: orElse(choice("path: auto", "auto", "relay"), "auto"),
-  /** Whether to ask the gateway to let peers in at that port. */
+  /** Whether to ask the gateway to map the local UDP port, so that peers can reach it. */
   portMapping: orElse(choice("portMapping: auto", "auto", "off"), "auto"),
-  /** Whether WebRTC is tried where no direct path is found. Costs a process. */
+  /** Whether to try WebRTC if no direct path is found. Needs another process. */
   webrtc: orElse(choice("webrtc: auto", "auto", "off"), "off"),
-  /** For WebRTC, beside the relay's own. */
+  /** STUN and TURN servers for WebRTC, in addition to the relay's own. */
   iceServers: orElse(list(iceServer, "STUN and TURN servers", "iceServers: [\"stun:stun.example.com:3478\"]"), []),
   udp: orElse(Udp, { port: 0, advertise: [], interfaces: { prefer: [], exclude: [] } })
 }
 
-/** QUIC streams of one session are bounded at 4,096, and control and closing ones take some. */
+/**
+ * Highest value of `flowsPerClient`. A QUIC session has at most 4,096 streams, and the control
+ * stream and closing ones need some.
+ */
 const MAX_FLOWS_PER_CLIENT = 4000
 const limits = {
-  /** Flows of this node at once. When there is no room, the one that has been idle the longest is cut. */
+  /**
+   * Most flows of this node at once. If there is no room, the flow that has been idle longest is
+   * cut.
+   */
   flows: orElse(count("flows of this node at once", "flows: 4096"), 4096)
 }
 const ConnectorLimits = Schema.Struct({
   ...limits,
-  /** Of those, the flows of one client. */
+  /** Most flows of one client at once, counted within `flows`. */
   flowsPerClient: orElse(
     Schema.Int.pipe(
       Schema.between(1, MAX_FLOWS_PER_CLIENT),
@@ -497,6 +562,7 @@ const ConnectorLimits = Schema.Struct({
   Hint.make("a mapping with flows and flowsPerClient", "write for example limits: {flows: 4096, flowsPerClient: 1024}")
 )
 
+/** The configuration file of a connector. */
 export const Connector = Schema.Struct({
   role: Schema.Literal("connector"),
   ...node,
@@ -518,6 +584,7 @@ const Forward = Schema.Struct({
   "write for example {listen: \"127.0.0.1:8080\", resource: intranet, port: 80}"
 ))
 
+/** The configuration file of a client. */
 export const Client = Schema.Struct({
   role: Schema.Literal("client"),
   ...node,
@@ -532,6 +599,7 @@ export const Client = Schema.Struct({
   )
 })
 
+/** The values of the key `role`. */
 export const ROLES = ["relay", "connector", "client"] as const
 export type Role = typeof ROLES[number]
 
@@ -539,13 +607,16 @@ export type Role = typeof ROLES[number]
 export const ConfigFile = Schema.Union(Relay, Forwarder, Connector, Client)
 export type ConfigFile = typeof ConfigFile.Type
 
-/** A relay's file is of one of two kinds: with `join` it is a forwarder's. */
+/**
+ * The kinds of configuration file. A file with role `relay` is a forwarder's if it has the key
+ * `join`.
+ */
 export type Kind = Role | "forwarder"
 
 const byKind = { relay: Relay, forwarder: Forwarder, connector: Connector, client: Client }
 
-/** Only the members of one kind, so that messages speak of that kind alone. */
+/** Returns the schema of one kind alone, so that messages speak only of that kind. */
 export const ofKind = (kind: Kind): Schema.Schema<ConfigFile, typeof ConfigFile.Encoded> => byKind[kind] as never
 
-/** The top-level keys of a kind. */
+/** Returns the top-level keys of a kind. */
 export const keysOf = (kind: Kind): ReadonlyArray<string> => Object.keys(byKind[kind].fields)

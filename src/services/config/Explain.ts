@@ -1,21 +1,25 @@
-/** Turns what a schema found wrong into findings: one for each mistake, in words for an operator. */
+/** Turns the errors of a schema into findings, one for each mistake, in words for an operator. */
 import type { ParseResult, SchemaAST } from "effect"
 import { describe, type Finding, masked, nearest, type Path, sentence } from "./ConfigIssue.ts"
 import * as Hint from "./Hint.ts"
 
-/** What is known on the way down to a leaf. */
+/** The knowledge gathered on the way down to a leaf of the error tree. */
 type Context = {
   readonly path: Path
   readonly hint: Hint.Hint | undefined
-  /** The keys of the mapping that holds the leaf. */
+  /** The keys of the mapping that contains the leaf. */
   readonly siblings: ReadonlyArray<string>
 }
 
 const NO_HINT: Hint.Hint = { expected: "another value", remedy: "see the commented examples in config/", secret: true }
 
-/** What was expected in place of an unknown top-level key, and the remedy, if it is at home in another role. */
+/**
+ * Explains an unknown top-level key that belongs to another role: what was expected, and the
+ * remedy. `undefined` if no role has the key.
+ */
 type Elsewhere = (key: string) => readonly [expected: string, remedy: string] | undefined
 
+/** Returns a finding for each mistake in a schema's error. */
 export const explain = (
   issue: ParseResult.ParseIssue,
   elsewhere: Elsewhere
@@ -56,7 +60,7 @@ const walkComposite = (
     const siblings = keysOf(issue.ast)
     return issues.flatMap((inner) => walk(inner, { ...context, siblings, hint: undefined }, elsewhere))
   }
-  // In a union, only a member of the right shape has something to say about the parts.
+  // Only the union member of the right shape can say which part of the value is wrong.
   const inside = issues.filter((inner) => inner._tag === "Composite" && inner.ast._tag !== "Union")
   const [only] = inside
   return only !== undefined && inside.length === 1

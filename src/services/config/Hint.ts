@@ -1,10 +1,14 @@
-/** What a key expects and how to put it right, kept on its schema for the messages. */
+/**
+ * Annotations on a key's schema that say what the key expects and how to correct it. Error messages
+ * use them.
+ */
 import { Option, Schema, type SchemaAST } from "effect"
 
+/** The expected value of a key, and how to correct a wrong one. */
 export type Hint = {
-  /** Follows "expected". */
+  /** Whether the value must never appear in a message. */
   readonly expected: string
-  /** An order to the operator that fits a wrong value and a missing one. */
+  /** An instruction to the operator that fits both a wrong and a missing value. */
   readonly remedy: string
   /** True when the value may never appear in a message. */
   readonly secret: boolean
@@ -12,11 +16,12 @@ export type Hint = {
 
 const HintId = Symbol.for("sallyport/config/Hint")
 
-/** An annotation: `schema.annotations(Hint.make("a port", "write 443"))`. */
+/** Makes an annotation for a schema: `schema.annotations(Hint.make("a port", "write 443"))`. */
 export const make = (expected: string, remedy: string, options?: { readonly secret: boolean }) => ({
   [HintId]: { expected, remedy, secret: options?.secret ?? false } satisfies Hint
 })
 
+/** Reads the hint of a schema, or `undefined` if it has none. */
 export const of = (ast: SchemaAST.Annotated): Hint | undefined => {
   const hint = ast.annotations[HintId]
   return Option.getOrUndefined(Schema.decodeUnknownOption(HintSchema)(hint))

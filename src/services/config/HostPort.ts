@@ -3,16 +3,18 @@ import { Either } from "effect"
 import { isIP, isIPv6 } from "node:net"
 import * as Candidate from "../../protocol/Candidate.ts"
 
+/** A host and a port. */
 export type HostPort = {
   /** A name or an IP literal, without brackets. */
   readonly host: string
-  /** 0 to 65535; 0 means: any free port. */
+  /** 0 to 65535. 0 stands for any free port. */
   readonly port: number
 }
 
+/** Highest port number. */
 export const MAX_PORT = 65_535
 
-/** Left: what is wrong, in words that follow "found ...". */
+/** Parses `host:port`. A failure says what is wrong, in words that follow "found ...". */
 export const parse = (text: string): Either.Either<HostPort, string> => {
   if (text.includes("://")) return Either.left("which is a URL")
   if (isIPv6(text)) return Either.left("whose IPv6 address is not in brackets")
@@ -30,8 +32,9 @@ export const parse = (text: string): Either.Either<HostPort, string> => {
 }
 
 /**
- * An address at which peers reach this node from outside. `port` is 0 where none is written: then it is the node's own. Left: what
- * is wrong, in words that follow "found ...".
+ * Parses an address at which peers reach this node from outside. `port` is 0 if the text has none,
+ * which stands for the node's own port. A failure says what is wrong, in words that follow "found
+ * ...".
  */
 export const parseAdvertised = (text: string): Either.Either<HostPort, string> => {
   const parsed = isIP(text) === 0 ? parse(text) : Either.right({ host: text, port: 0 })
@@ -44,9 +47,12 @@ export const parseAdvertised = (text: string): Either.Either<HostPort, string> =
   })
 }
 
+/** Writes `host:port`, with brackets around an IPv6 address. */
 export const render = ({ host, port }: HostPort): string => host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`
 
-/** Null for an IP literal or a DNS name (RFC 1123, 253 characters), else what is wrong. */
+/**
+ * Checks an IP literal or a DNS name (RFC 1123, 253 characters). Returns what is wrong, or `null`.
+ */
 export const hostProblem = (host: string): string | null => {
   if (isIP(host) !== 0) return null
   if (host.includes("://")) return "which is a URL"
@@ -56,11 +62,14 @@ export const hostProblem = (host: string): string | null => {
   if (!labels.every((label) => /^(?!-)[a-z0-9_-]{1,63}(?<!-)$/i.test(label))) {
     return "which is neither a name nor an IP address"
   }
-  // A name whose last label is a number is an IPv4 address gone wrong (WHATWG URL, section 3.5).
+  // A name whose last label is a number is a malformed IPv4 address (WHATWG URL, section 3.5).
   return /^\d+$/.test(labels.at(-1) ?? "") ? "which is not a valid IPv4 address" : null
 }
 
-/** Null for what a resource may have as its address: a host, `*.example.com` or a CIDR such as `10.1.0.0/16`. */
+/**
+ * Checks the address of a resource: a host, `*.example.com`, or a CIDR such as `10.1.0.0/16`.
+ * Returns what is wrong, or `null`.
+ */
 export const targetProblem = (address: string): string | null => {
   if (address.includes("://")) return "which is a URL"
   if (address.includes("%")) return "which names an interface of one machine"
@@ -70,7 +79,7 @@ export const targetProblem = (address: string): string | null => {
     const fits = isIP(base) !== 0 && /^\d{1,3}$/.test(bits) && Number(bits) <= most && rest.length === 0
     return fits ? null : "which is not a valid CIDR"
   }
-  // A dot at the end means that the connector's search list is not for this name.
+  // A dot at the end keeps the connector from applying its DNS search list to the name.
   const bare = address.replace(/(?<=[^.])\.$/, "")
   if (isIP(bare) !== 0 && bare !== address) return "which is an IP address with a dot behind it"
   if (!address.includes("*")) return hostProblem(bare)
@@ -79,9 +88,11 @@ export const targetProblem = (address: string): string | null => {
   return fits ? null : "whose wildcard is not the whole first label of a name"
 }
 
-/** Whether only this machine can reach a socket bound there. */
+/** Whether only this machine can reach a socket that is bound to this host. */
 export const isLoopback = (host: string): boolean =>
   host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127."))
 
-/** Whether it means "every address of this machine", which nobody else can connect to. */
+/**
+ * Whether this host stands for every address of this machine. No other machine can connect to it.
+ */
 export const isUnspecified = (host: string): boolean => /^(0\.0\.0\.0|(0{0,4}:){2,7}0{0,4})$/.test(host)

@@ -1,11 +1,17 @@
-/** A copy of a value that an embedder passed, as plain as what comes out of a YAML file. */
+/** Copies a value that an embedder passed, so that it is as plain as a value from a YAML file. */
 import { Either, Redacted } from "effect"
 import { type Finding, type Path, sentence } from "./ConfigIssue.ts"
 
-/** A configuration has five levels; what is deeper is a mistake or refers to itself. */
+/**
+ * Deepest nesting that is accepted. A configuration has five levels, so anything deeper is a
+ * mistake or refers to itself.
+ */
 const MAX_DEPTH = 16
 
-/** Copies lists and mappings, leaves out keys with `undefined`, keeps redacted texts. Left: what cannot be copied. */
+/**
+ * Copies lists and mappings, leaves out keys with `undefined`, and keeps redacted texts. Fails with
+ * the findings if the value cannot be copied.
+ */
 export const plain = (value: unknown): Either.Either<unknown, ReadonlyArray<Finding>> =>
   Either.try({
     try: () => copy(value, []),

@@ -1,18 +1,19 @@
 /**
- * Which keys of a configuration file a running process takes over on SIGHUP. Each key of each schema is listed, so that a
- * new key does not compile before somebody has decided.
+ * Tables that say which keys of a configuration file a running process takes over on SIGHUP. Every
+ * key of every schema is listed, so that a new key does not compile until it is decided.
  */
 import { Redacted } from "effect"
 import type { Config } from "./Config.ts"
 import type { Client, Connector, Forwarder, Relay } from "./ConfigSchema.ts"
 
 /**
- * `live`: in force as soon as the reload is done. `restart`: kept as it was, and named in the log and in `sallyport status`.
- * `enrolment`: read only until the node has enrolled, so that a change says nothing to a running process.
+ * When a changed key takes effect. `live`: as soon as the reload is done. `restart`: the old value
+ * stays in force, and the key is named in the log and in `sallyport status`. `enrolment`: the key
+ * is read only until the node has enrolled, so a change has no effect.
  */
 export type When = "live" | "restart" | "enrolment"
 
-/** A key that is a mapping may say it for each of its own keys. */
+/** When each key takes effect. A key that is a mapping may say so for each of its own keys. */
 type Table<Fields> = { readonly [Key in keyof Fields]: When | { readonly [inner: string]: When } }
 
 const common = {
@@ -63,9 +64,13 @@ const forwarder: Table<typeof Forwarder.fields> = {
 const connector: Table<typeof Connector.fields> = node
 const client: Table<typeof Client.fields> = { ...node, socks5: "live", forwards: "live" }
 
+/** The tables of all kinds of configuration. */
 export const TABLES = { relay, forwarder, connector, client }
 
-/** Every key with when it takes effect, those inside a mapping as `telemetry.sample`. */
+/**
+ * Lists every key with the time when it takes effect. Keys inside a mapping are written as
+ * `telemetry.sample`.
+ */
 export const keysOf = (role: Config["role"]): ReadonlyArray<readonly [key: string, when: When]> =>
   Object.entries<When | { readonly [inner: string]: When }>(TABLES[role]).flatMap(([key, when]) =>
     typeof when === "string"
@@ -73,7 +78,10 @@ export const keysOf = (role: Config["role"]): ReadonlyArray<readonly [key: strin
       : Object.entries(when).map(([inner, when]) => [`${key}.${inner}`, when] as const)
   )
 
-/** The keys whose values differ. Both configurations must be of the same role. */
+/**
+ * Returns the keys that take effect at `when` and whose values differ. Both configurations must
+ * have the same role.
+ */
 export const changed = (from: Config, to: Config, when: When): ReadonlyArray<string> =>
   keysOf(from.role).filter(([key, is]) => is === when && textOf(from, key) !== textOf(to, key)).map(([key]) => key)
 
@@ -85,5 +93,8 @@ const textOf = (config: Config, key: string): string => {
   return JSON.stringify(plain(value)) ?? ""
 }
 
-/** A secret shows nothing of itself to `JSON.stringify`. The text is only compared. */
+/**
+ * Makes a secret comparable, because `JSON.stringify` shows nothing of it. The resulting text is
+ * only compared.
+ */
 const plain = (value: unknown): unknown => Redacted.isRedacted(value) ? { secret: Redacted.value(value) } : value

@@ -1,4 +1,7 @@
-/** A YAML text with the places of its keys and values. Messages never repeat the text, which may hold a secret. */
+/**
+ * A YAML text with the positions of its keys and values. Messages never repeat the text, because it
+ * may contain a secret.
+ */
 import {
   type Document,
   type ErrorCode,
@@ -14,22 +17,28 @@ import {
 } from "yaml"
 import { type Finding, masked, type Path } from "./ConfigIssue.ts"
 
+/** A position in the text. Both numbers start at 1. */
 export type Place = { readonly line: number; readonly column: number }
 
+/** A parsed YAML text. */
 export type YamlSource = {
-  /** Plain data; null or undefined when the text holds nothing. */
+  /** Plain data. `null` or `undefined` if the text contains nothing. */
   readonly value: unknown
-  /** False when the syntax is so wrong that nothing can be said of the keys. */
+  /** Set to `false` if the syntax is so wrong that the keys cannot be checked. */
   readonly readable: boolean
-  /** Mistakes of syntax. */
+  /** Mistakes in the syntax. */
   readonly problems: ReadonlyArray<{ readonly place: Place; readonly message: string }>
-  /** The place of a finding: of its key, of its value, or of the mapping that lacks it. */
+  /**
+   * Returns the position of a finding: of its key, of its value, or of the mapping that lacks the
+   * key.
+   */
   readonly locate: (finding: Pick<Finding, "path" | "at">) => Place
 }
 
-/** How often aliases may be expanded in all, against "billion laughs". */
+/** Most alias expansions in one text, against "billion laughs" attacks. */
 const MAX_ALIASES = 100
 
+/** Parses a YAML text. Never throws; syntax errors are in `problems`. */
 export const parse = (text: string): YamlSource => {
   const lines = new LineCounter()
   const place = (offset: number): Place => {

@@ -1,11 +1,12 @@
-/** What is asked of a gateway by each of the protocols, and what comes of it. */
+/** The request for a port mapping and its result, the same for each protocol. */
 import { type Effect, Schema } from "effect"
 import { type Epoch, Protocol } from "../../protocol/PortMapping.ts"
 import type { SocketAddr } from "../../protocol/SocketAddr.ts"
 
 /**
- * `Silent`: nobody there speaks it, or what they said is no answer. `Refused`: it does, and said no. `Local`: this host could not
- * ask. `message` is for the log.
+ * A gateway did not map the port. `Silent`: it does not speak the protocol, or gave no usable
+ * answer. `Refused`: it speaks it but refused. `Local`: this host could not send the request.
+ * `message` is for the log.
  */
 export class PortMappingFailed extends Schema.TaggedError<PortMappingFailed>()("PortMappingFailed", {
   protocol: Protocol,
@@ -13,28 +14,31 @@ export class PortMappingFailed extends Schema.TaggedError<PortMappingFailed>()("
   message: Schema.String
 }) {}
 
+/** The mapping that a node wants. */
 export type Wish = {
   /** A literal IPv4 address. */
   readonly gateway: string
-  /** Of PCP and NAT-PMP; UPnP says where it is. */
+  /** UDP port of PCP and NAT-PMP. UPnP devices announce their own. */
   readonly port: number
-  /** Where to search for UPnP; tests have their own. */
+  /** UDP port on which UPnP devices are searched. Tests use another one. */
   readonly ssdpPort: number
   readonly internalPort: number
-  /** What this node had before, or hopes for. */
+  /** The external port that this node had before, or would like to have. */
   readonly externalPort: number
-  /** PCP's; the same for as long as the mapping is to be the same. */
+  /** PCP's mapping nonce (RFC 6887). It must stay the same to renew the same mapping. */
   readonly nonce: Uint8Array
 }
 
+/** A mapping that the gateway granted. */
 export type Granted = {
   readonly protocol: Protocol
   readonly external: SocketAddr
   readonly lifetimeS: number
-  /** Null: UPnP has none. */
+  /** The gateway's clock, or `null` for UPnP, which has none. */
   readonly epoch: Epoch | null
-  /** Ends the mapping at the gateway; tells nobody if it could not. Bounded. */
+  /** Releases the mapping at the gateway. A failure is ignored, and the wait is bounded. */
   readonly release: Effect.Effect<void>
 }
 
+/** Requests a mapping by one protocol. */
 export type Ask = (wish: Wish) => Effect.Effect<Granted, PortMappingFailed>

@@ -1,6 +1,6 @@
 /**
- * This host's IPv4 default gateway. Linux: `/proc/net/route`, and `ip route` where that says nothing. macOS and FreeBSD: `netstat -rn`.
- * Elsewhere none is known.
+ * Finds this host's IPv4 default gateway. Linux: `/proc/net/route`, or `ip route` if that has none.
+ * macOS and FreeBSD: `netstat -rn`. On other systems no gateway is found.
  */
 import { Duration, Effect } from "effect"
 import { execFile } from "node:child_process"
@@ -8,14 +8,19 @@ import { readFile } from "node:fs/promises"
 import * as Os from "node:os"
 import * as Candidate from "../../protocol/Candidate.ts"
 
-/** Both commands answer within milliseconds. */
+/** Longest wait for either command. Both answer within milliseconds. */
 const COMMAND_DEADLINE = Duration.seconds(1)
-/** A routing table that is longer is cut; default routes come early. */
+/** Most output of a command that is read. Default routes come early in a routing table. */
 const MAX_OUTPUT_BYTES = 1 << 20
+/** Flag in `/proc/net/route`: the route is up. */
 const UP = 1
+/** Flag in `/proc/net/route`: the route leads to a gateway. */
 const GATEWAY = 2
 
-/** The one of the lowest metric. Addresses are hexadecimal, in the order of a little-endian host. */
+/**
+ * Reads `/proc/net/route` and returns the gateway with the lowest metric. Addresses there are
+ * hexadecimal, in the byte order of a little-endian host.
+ */
 export const fromProc = (table: string): string | null => {
   const routes = table.split("\n").slice(1).flatMap((line) => {
     const [, to = "", via = "", flags = "", , , metric = "", mask = ""] = line.trim().split(/\s+/)
@@ -27,10 +32,13 @@ export const fromProc = (table: string): string | null => {
   return routes.toSorted((a, b) => a.metric - b.metric)[0]?.host ?? null
 }
 
-/** Of `ip -4 route get`: the way to one address, policies included. */
+/**
+ * Reads the output of `ip -4 route get`, which is the route to one address with policy routing
+ * applied.
+ */
 export const fromIpRoute = (text: string): string | null => usable(/\bvia (\S+)/.exec(text)?.[1] ?? "")
 
-/** Of `netstat -rn -f inet`. */
+/** Reads the output of `netstat -rn -f inet`. */
 export const fromNetstat = (text: string): string | null => {
   for (const [, host = ""] of text.matchAll(/^default\s+(\S+)/gm)) if (usable(host) !== null) return usable(host)
   return null
@@ -41,7 +49,10 @@ const usable = (text: string): string | null => {
   return host !== null && Candidate.familyOf(host) === 4 && Candidate.isUsableHost(host, false) ? host : null
 }
 
-/** Empty where the command is absent, fails or takes too long. */
+/**
+ * Runs a command and returns its output. Empty if the command does not exist, fails or takes too
+ * long.
+ */
 const outputOf = (command: string, ...args: ReadonlyArray<string>): Effect.Effect<string> =>
   Effect.async<string>((resume) => {
     const child = execFile(command, args, { maxBuffer: MAX_OUTPUT_BYTES }, (error, out) => {
@@ -58,7 +69,7 @@ const linux = Effect.tryPromise(() => readFile("/proc/net/route", "latin1")).pip
   )
 )
 
-/** Null: there is none, or this system does not tell. */
+/** The default gateway, or `null` if there is none or this system does not report it. */
 export const find: Effect.Effect<string | null> = Effect.suspend(() => {
   const platform = Os.platform()
   if (platform === "linux") return linux

@@ -1,4 +1,6 @@
-/** One question to one address over UDP, asked a few times until it is answered. */
+/**
+ * Sends one request to one address over UDP and repeats it a few times until there is an answer.
+ */
 import { Clock, Effect } from "effect"
 import { createSocket, type Socket } from "node:dgram"
 import * as Candidate from "../../protocol/Candidate.ts"
@@ -6,22 +8,27 @@ import type { Protocol } from "../../protocol/PortMapping.ts"
 import { PortMappingFailed } from "./Asking.ts"
 
 /**
- * After each send. A gateway is one hop away and answers within milliseconds; RFC 6886's minute and RFC 6887's ever longer waits would
- * only keep the next protocol waiting. What failed is tried again later.
+ * Wait after each send, in milliseconds. A gateway is one hop away and answers within milliseconds.
+ * The longer schedules of RFC 6886 (a minute) and RFC 6887 (ever longer waits) would only delay the
+ * next protocol, and a failure is retried later anyway.
  */
 const GAPS_MS = [150, 250, 500]
 
+/** A request and how to recognise its answer. */
 export interface Question<A> {
   readonly protocol: Protocol
   readonly host: string
   readonly port: number
-  /** Of a socket that is connected there, whose own address is `localHost`. */
+  /**
+   * Encodes the request. `localHost` is this host's own address on the socket that is connected to
+   * the gateway.
+   */
   readonly bytes: (localHost: string) => Uint8Array
-  /** Null for what is no answer to this question: it is passed over. */
+  /** Decodes a message. Returns `null` if it does not answer this request; it is then ignored. */
   readonly read: (bytes: Uint8Array) => A | null
 }
 
-/** Takes at most 0.9 s. The kernel lets in nothing from other addresses. */
+/** Asks and waits for the answer, at most 0.9 s. The kernel drops messages from other addresses. */
 export const ask = <A>(question: Question<A>): Effect.Effect<A, PortMappingFailed> =>
   Effect.scoped(Effect.gen(function*() {
     const { host, port, protocol, read } = question
@@ -36,7 +43,7 @@ export const ask = <A>(question: Question<A>): Effect.Effect<A, PortMappingFaile
         const answer = read(bytes)
         if (answer !== null) resume(Effect.succeed(answer))
       })
-      // The gateway's host says that nobody listens there.
+      // An ICMP error: nothing listens on that port of the gateway.
       socket.on("error", ({ message }) => resume(Effect.fail(failed("Silent", message))))
     })
     const bytes = question.bytes(localHost)
@@ -48,10 +55,14 @@ export const ask = <A>(question: Question<A>): Effect.Effect<A, PortMappingFaile
     return yield* Effect.raceFirst(answered, asking)
   }))
 
-/** From which of its addresses this host reaches another one; nothing is sent. */
+/**
+ * Returns the address from which this host reaches another one. Sends nothing. Fails with the
+ * system's message.
+ */
 export const localHostTo = (host: string): Effect.Effect<string, string> =>
   Effect.scoped(Effect.flatMap(open, (socket) => connect(socket, host, 9)))
 
+/** Opens an IPv4 UDP socket, which is closed with the scope. */
 export const open = Effect.acquireRelease(
   Effect.sync(() => createSocket("udp4")),
   (socket) =>
@@ -74,5 +85,5 @@ const connect = (socket: Socket, host: string, port: number): Effect.Effect<stri
     })
   })
 
-/** Monotonic. */
+/** Monotonic time, in milliseconds. */
 export const nowMs = Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)

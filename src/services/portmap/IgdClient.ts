@@ -1,4 +1,7 @@
-/** Mappings by UPnP: finds the gateway's device by SSDP, and calls it over HTTP. Only the gateway itself is believed and asked. */
+/**
+ * Port mappings by UPnP. It finds the gateway's device by SSDP and calls it over HTTP. It contacts
+ * and trusts only the gateway itself.
+ */
 import { Effect, Random } from "effect"
 import * as Candidate from "../../protocol/Candidate.ts"
 import * as Igd from "../../protocol/Igd.ts"
@@ -8,15 +11,21 @@ import * as GatewayUdp from "./GatewayUdp.ts"
 
 type Place = { readonly gateway: string; readonly ssdpPort: number }
 
-/** After each search; a device answers within the second that MX names. */
+/**
+ * Wait after each search, in milliseconds. A device answers within one second, which the search's
+ * MX header allows.
+ */
 const SEARCH_GAPS_MS = [300, 900]
-/** Of each HTTP exchange: small routers are slow. */
+/** Longest time for one HTTP exchange. Small routers are slow. */
 const HTTP_DEADLINE = "2 seconds"
-/** External ports to try in all, where others have them. */
+/** Most external ports that are tried, if other hosts hold the first ones. */
 const PORT_TRIES = 3
+/** Lowest port that is tried after the wanted one. */
 const LEAST_PORT = 20_000
+/** Upper bound of the ports that are tried after the wanted one. */
 const MOST_PORT = 60_000
 
+/** Requests a mapping by UPnP. If the gateway grants only permanent mappings, it asks for one. */
 export const upnp: Ask = Effect.fnUntraced(function*(wish) {
   const service = yield* find(wish)
   const internalHost = yield* Effect.mapError(
@@ -56,7 +65,7 @@ export const upnp: Ask = Effect.fnUntraced(function*(wish) {
   }
 })
 
-/** The gateway's outer address, by UPnP. */
+/** Asks for the gateway's external address by UPnP. */
 export const externalHost = (place: Place): Effect.Effect<string, PortMappingFailed> =>
   Effect.flatMap(find(place), (service) => externalOf(service))
 
@@ -67,7 +76,10 @@ const find = Effect.fnUntraced(function*(place: Place) {
   return service
 })
 
-/** Asked of everybody on the link, and of the gateway alone, which works where multicast does not. */
+/**
+ * Searches for the gateway's device. Each search goes to the multicast group and to the gateway
+ * alone, which works where multicast does not.
+ */
 const search = ({ gateway, ssdpPort }: Place): Effect.Effect<URL, PortMappingFailed> =>
   Effect.scoped(Effect.gen(function*() {
     const localHost = yield* Effect.mapError(GatewayUdp.localHostTo(gateway), (message) => failed("Local", message))
@@ -82,7 +94,8 @@ const search = ({ gateway, ssdpPort }: Place): Effect.Effect<URL, PortMappingFai
     const bound = Effect.async<void>((resume) => {
       socket.bind(0, localHost, () => resume(Effect.void))
     })
-    // A host that may not send by multicast still asks its gateway: a send's failure is no failure of the search.
+    // A failed send does not fail the search: a host that cannot send multicast still reaches its
+    // gateway.
     const send = (host: string) => Effect.sync(() => socket.send(Igd.SEARCH, ssdpPort, host, () => {}))
     const searching = Effect.forEach(
       SEARCH_GAPS_MS,
@@ -113,7 +126,10 @@ const run = Effect.fnUntraced(
   }
 )
 
-/** SOAP's errors come with status 500, and their text tells more than the status. */
+/**
+ * Performs an HTTP exchange and returns the body for any status. SOAP errors come with status 500,
+ * and their body says more than the status.
+ */
 const http = (url: URL, request: RequestInit): Effect.Effect<string, PortMappingFailed> =>
   Effect.tryPromise({
     try: async (signal) => {

@@ -1,4 +1,4 @@
-/** Mappings by PCP and by NAT-PMP, which share a port at the gateway. */
+/** Port mappings by PCP (RFC 6887) and by NAT-PMP (RFC 6886), which share a port at the gateway. */
 import { Effect, Either } from "effect"
 import * as Candidate from "../../protocol/Candidate.ts"
 import * as NatPmp from "../../protocol/NatPmp.ts"
@@ -9,6 +9,7 @@ import * as GatewayUdp from "./GatewayUdp.ts"
 
 type Place = { readonly gateway: string; readonly port: number }
 
+/** Requests a mapping by PCP. */
 export const pcp: Ask = Effect.fnUntraced(function*(wish) {
   const { externalPort, internalPort, nonce } = wish
   const map = (suggestedPort: number, lifetimeS: number) =>
@@ -29,10 +30,11 @@ export const pcp: Ask = Effect.fnUntraced(function*(wish) {
   }
 })
 
-/** Whether the gateway speaks PCP; nothing is changed there. */
+/** Checks whether the gateway speaks PCP, without changing anything there. Fails if it does not. */
 export const speaksPcp = (place: Place): Effect.Effect<void, PortMappingFailed> =>
   Effect.asVoid(askPcp(place, Pcp.encodeAnnounce, (it) => it._tag === "Announce" ? it : null))
 
+/** Requests a mapping by NAT-PMP. */
 export const natPmp: Ask = Effect.fnUntraced(function*(wish) {
   const { externalPort, internalPort } = wish
   const map = (suggestedPort: number, lifetimeS: number) =>
@@ -54,7 +56,7 @@ export const natPmp: Ask = Effect.fnUntraced(function*(wish) {
   }
 })
 
-/** The gateway's outer address, by NAT-PMP. */
+/** Asks for the gateway's external address by NAT-PMP. */
 export const externalHost = (place: Place): Effect.Effect<string, PortMappingFailed> =>
   askNatPmp(place, NatPmp.encodeExternal(), (it) => it._tag === "External" ? it.host : null, "External")
 

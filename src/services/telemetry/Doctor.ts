@@ -1,4 +1,7 @@
-/** What is wrong with a running sallyport and what to do about it, from what it says of itself. Computes only. */
+/**
+ * Diagnoses a running sallyport from its own status: what is wrong and what to do about it. It only
+ * computes.
+ */
 import { Schema } from "effect"
 import { CandidateView } from "../../protocol/CandidateView.ts"
 import { clockSetText, skewText, TELL_SKEW_MS } from "../../protocol/DirectoryTime.ts"
@@ -8,6 +11,7 @@ import * as Limits from "./Limits.ts"
 import { REMEDY, TEXT } from "./ReasonText.ts"
 import type { StateEntry } from "./Recorder.ts"
 
+/** One problem and its remedy. */
 export type Finding = Findings[number]
 
 const Queue = Schema.Struct({ name: Schema.String, capacity: Schema.Number, depth: Schema.Number })
@@ -26,7 +30,7 @@ const Health = Schema.Struct({
   heapUsedBytes: Schema.Number,
   limits: Schema.optional(Schema.Array(Limits.Met))
 })
-/** As `/v1/actors` answers. */
+/** The answer of `/v1/actors`. */
 export const Threads = Schema.Array(
   Schema.Struct({
     ...Actor.omit("queues").fields,
@@ -36,7 +40,10 @@ export const Threads = Schema.Array(
 )
 export type Threads = typeof Threads.Type
 
-/** As `/v1/status` answers, as far as it matters here. A relay has neither `signaling` nor `leg`, and has `nodes`. */
+/**
+ * The part of the answer of `/v1/status` that the diagnosis uses. A relay has neither `signaling`
+ * nor `leg`, but has `nodes`.
+ */
 export const Status = Schema.Struct({
   peers: Schema.Array(
     Schema.Struct({
@@ -68,23 +75,27 @@ export const Status = Schema.Struct({
       })
     )
   ),
-  /** UDP ports that are configured at a node, and that another program has. */
+  /** UDP ports that a node's configuration names but that the node did not get. */
   missedPorts: Schema.optional(
     Schema.Array(Schema.Struct({ family: Schema.Number, port: Schema.Number, code: Schema.String }))
   ),
   nodes: Schema.optional(Schema.Array(Schema.Unknown)),
-  /** The addresses that peers are offered, and those of this host that they are not; `null` while they are not known. */
+  /** Addresses that are offered to peers. `null` while they are not known. */
   candidates: Schema.optional(Schema.NullOr(Schema.Array(CandidateView))),
+  /** This host's addresses that are not offered to peers. `null` while they are not known. */
   leftOut: Schema.optional(Schema.NullOr(Schema.Array(CandidateView))),
-  /** Keys of the configuration that were changed and wait for a restart. */
+  /** Keys of the configuration that were changed and take effect only after a restart. */
   restartNeeded: Schema.optional(Schema.Array(Schema.String)),
-  /** Of a relay with the directory: its machine's clock beside the directory's time. */
+  /**
+   * How far the machine's clock is ahead of the directory's time, on the relay that holds the
+   * directory.
+   */
   clockAheadMs: Schema.optional(Schema.Number),
-  /** Of a relay that has joined another one. */
+  /** State of the link to the directory, on a relay that has joined another one. */
   directory: Schema.optional(
     Schema.NullOr(Schema.Struct({ clockAheadMs: Schema.optional(Schema.NullOr(Schema.Number)) }))
   ),
-  /** Where a relay's UDP is served. */
+  /** The addresses at which a relay serves UDP. */
   addresses: Schema.optional(
     Schema.Struct({
       all: Schema.Boolean,
@@ -93,7 +104,7 @@ export const Status = Schema.Struct({
       unseen: Schema.Boolean
     })
   ),
-  /** Flows that were not opened in the last 10 minutes, the newest first. */
+  /** Flows that could not be opened in the last 10 minutes, newest first. */
   refusals: Schema.optional(
     Schema.Array(
       Schema.Struct({
@@ -109,29 +120,37 @@ export const Status = Schema.Struct({
 })
 export type Status = typeof Status.Type
 
-/** More restarts of one actor than this within `RECENT_MS` are no accident. */
+/** Most restarts of one actor within `RECENT_MS` that may still be an accident. */
 const MANY_RESTARTS = 3
+/** How long a breakdown or a limit counts as recent, in milliseconds. */
 const RECENT_MS = 10 * 60_000
-/** What waits this long in a loop is felt by people. */
+/**
+ * Event loop delay from which a thread counts as slow, in milliseconds. People notice such a delay.
+ */
 const SLOW_LOOP_MS = 100
+/** Share of a queue's capacity above which it counts as full. */
 const FULL = 0.8
-/** A round trip by a relay that takes longer is a far relay, or a busy one: half around the world and back is 200 ms. */
+/**
+ * Round trip from which a relay counts as far away or busy, in milliseconds. Half around the world
+ * and back takes 200 ms.
+ */
 const FAR_MS = 250
-/** Refused flows that are told one by one; a scanner would fill the screen. */
+/** Most refused flows that are reported one by one. A port scan would otherwise fill the screen. */
 const MAX_REFUSALS = 5
 
+/** Input of a diagnosis. */
 export interface Facts {
-  /** Null: none could be had. */
+  /** `null` if the status could not be read. */
   readonly status: Status | null
   readonly threads: Threads
   readonly states: ReadonlyArray<StateEntry>
-  /** Epoch ms. */
+  /** Epoch milliseconds. */
   readonly now: number
 }
 
 const NOTHING: Status = { peers: [] }
 
-/** The worst first. */
+/** Returns all findings, the broken things first. */
 export const diagnose = (facts: Facts): ReadonlyArray<Finding> =>
   [
     ...ofRelayLink(facts.status ?? NOTHING),
@@ -152,7 +171,10 @@ export const diagnose = (facts: Facts): ReadonlyArray<Finding> =>
 const broken = (code: string, what: string, remedy: string): Finding => ({ severity: "broken", code, what, remedy })
 const poor = (code: string, what: string, remedy: string): Finding => ({ severity: "poor", code, what, remedy })
 
-/** What to do about a leg that is not UDP, where its cause tells more than "the network drops UDP". */
+/**
+ * Remedy for a relay leg that does not use UDP, by its cause, if the cause says more than "the
+ * network drops UDP".
+ */
 const LEG_REMEDY: Readonly<Record<string, string>> = {
   name: "see that a name server of this machine answers and knows the relay's name; DNS is asked again every 30 s",
   udp_too_small:
@@ -161,7 +183,10 @@ const LEG_REMEDY: Readonly<Record<string, string>> = {
   no_udp: "to relay faster, set listen.udp and advertise.udp at the relay"
 }
 
-/** Code and remedy where the reason of a failed connection says more than that there is none. */
+/**
+ * Code and remedy for a relay that is not connected, by the reason, if that says more than the mere
+ * failure.
+ */
 const UNREACHED: Readonly<Record<string, readonly [code: string, remedy: string]>> = {
   proxy_refused: ["proxy_refuses", "let this machine reach the relay's HTTPS port through the proxy, or correct proxy"],
   proxy_login: ["proxy_login", "correct the user and the password in the proxy's URL"],
@@ -222,7 +247,10 @@ const ofRelayLink = ({ leg, nodes, signaling }: Status): ReadonlyArray<Finding> 
   return found
 }
 
-/** It hinders nothing, but people who compare logs of two machines want to know. */
+/**
+ * Reports wrong clocks. They do no harm, but they confuse people who compare the logs of two
+ * machines.
+ */
 const ofClock = ({ clockAheadMs = 0, directory, signaling }: Status): ReadonlyArray<Finding> => {
   if (Math.abs(clockAheadMs) > TELL_SKEW_MS) {
     return [
@@ -295,7 +323,7 @@ const ofAddresses = ({ addresses }: Status): ReadonlyArray<Finding> => {
   return found
 }
 
-/** Why it broke down of late, the last time last. */
+/** Recent breakdowns of an actor or a thread, the latest one last. */
 const recentDeaths = (kind: StateEntry["kind"], name: string, { now, states }: Facts): ReadonlyArray<StateEntry> =>
   states.filter((entry) =>
     entry.kind === kind && entry.name === name && entry.state === "restarting" && now - entry.at < RECENT_MS
@@ -342,7 +370,10 @@ const ofActors = (facts: Facts): ReadonlyArray<Finding> =>
     )
   })
 
-/** The cause of what its actors suffer: so it is told before them. */
+/**
+ * Reports threads that break down repeatedly. They come before their actors' findings, because they
+ * are the cause of those.
+ */
 const ofThreadDeaths = (facts: Facts): ReadonlyArray<Finding> =>
   facts.threads.flatMap(({ actors, name }) =>
     ofCrashLoop(
@@ -362,7 +393,7 @@ const ofThreads = (threads: Threads): ReadonlyArray<Finding> =>
 
 const isLimit = (name: string): name is Limits.Limit => Object.hasOwn(Limits.TEXT, name)
 
-/** Of several threads that met one limit, it is told once. */
+/** Reports recent limits. A limit that several threads have reached is reported once. */
 const ofLimits = (threads: Threads): ReadonlyArray<Finding> => {
   const recent = new Map<Limits.Limit, number>()
   for (const { agoMs, limit, times } of threads.flatMap(({ health }) => health?.limits ?? [])) {
@@ -406,7 +437,10 @@ const ofRefusals = ({ refusals = [] }: Status): ReadonlyArray<Finding> =>
     return poor("flow_refused", found, REFUSAL_REMEDY[code] ?? "see the log of the connector for what it met")
   })
 
-/** By the code of a flow's verdict. A reason that holds its own remedy stands before it. */
+/**
+ * Remedy for a refused flow, by the code of its verdict. The reason of the refusal comes before it,
+ * and may contain a remedy too.
+ */
 const REFUSAL_REMEDY: Readonly<Record<string, string>> = {
   refused: "see that the service of this resource runs, and that its address and port are right at the relay",
   unreachable: "see that the connector runs and that its host reaches the resource",
@@ -418,7 +452,10 @@ const REFUSAL_REMEDY: Readonly<Record<string, string>> = {
   too_many_flows: "close flows, or use another connector"
 }
 
-/** No address is in the finding, because a relay's operator may ask for it. */
+/**
+ * Reports advertised addresses that are not offered. The finding contains no address, because a
+ * relay's operator may read it.
+ */
 const ofCandidates = ({ leftOut }: Status): ReadonlyArray<Finding> =>
   (leftOut ?? []).some(({ kind }) => kind === "static")
     ? [

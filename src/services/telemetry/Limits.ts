@@ -1,18 +1,20 @@
 /**
- * Limits that this thread has met: whoever refuses or cuts something says so by `met`. The runtime logs it, counts it in the
- * metrics, and passes it on to `sallyport doctor`. Each limit is logged once, and again with its count when it is still being met
- * after `LOG_AGAIN_MS`.
+ * Limits that this thread has reached. Code that refuses or cuts something because of a limit calls
+ * `met`.
+ *
+ * The runtime logs it, counts it in the metrics, and passes it on to `sallyport doctor`. Each limit
+ * is logged once, and again with its count if it is still being reached after `LOG_AGAIN_MS`.
  */
 import { Schema } from "effect"
 import * as Metrics from "./Metrics.ts"
 
 interface Text {
-  /** What happened, for the log and for `doctor`. */
+  /** Describes what happened, for the log and for `doctor`. */
   readonly what: string
   readonly remedy: string
 }
 
-/** Every limit. The names are the values of the label `limit` of the metric. */
+/** Every limit with its texts. The names are the values of the metric's label `limit`. */
 export const TEXT = {
   descriptors: {
     what:
@@ -53,9 +55,10 @@ export const TEXT = {
   }
 } as const satisfies Readonly<Record<string, Text>>
 
+/** Name of a limit. */
 export type Limit = keyof typeof TEXT
 
-/** One limit, as a thread tells it. */
+/** One limit that a thread has reached. */
 export const Met = Schema.Struct({
   limit: Schema.String,
   times: Schema.Int,
@@ -64,7 +67,7 @@ export const Met = Schema.Struct({
 })
 export type Met = typeof Met.Type
 
-/** How long a limit is not logged again. */
+/** Shortest time between two log entries about one limit, in milliseconds. */
 export const LOG_AGAIN_MS = 10 * 60_000
 
 interface Count {
@@ -74,12 +77,12 @@ interface Count {
   loggedAt: number
 }
 
-/** Those of one thread. */
+/** Counts the limits that one thread has reached. */
 export class Limits {
   readonly #counts = new Map<Limit, Count>()
   readonly #now: () => number
 
-  /** `now`: milliseconds, monotonic. */
+  /** Takes a monotonic clock in milliseconds. */
   constructor(now: () => number) {
     this.#now = now
   }
@@ -96,7 +99,10 @@ export class Limits {
     return Array.from(this.#counts, ([limit, { at, times }]) => ({ limit, times, agoMs: now - at }))
   }
 
-  /** What is to be logged now, with how often it happened since it was logged last. */
+  /**
+   * Returns the limits that must be logged now, each with the number of times since it was last
+   * logged.
+   */
   takeNews(): ReadonlyArray<{ readonly limit: Limit; readonly times: number }> {
     const now = this.#now()
     return Array.from(this.#counts).flatMap(([limit, count]) => {
@@ -118,9 +124,14 @@ export class Limits {
   }
 }
 
+/** The counts of this thread, which the functions below use. */
 const ofThread = new Limits(() => performance.now())
 
+/** Counts that this thread has reached a limit. */
 export const met = (limit: Limit): void => ofThread.met(limit)
+/** Returns the limits that this thread has reached. */
 export const read = (): ReadonlyArray<Met> => ofThread.read()
+/** Returns this thread's limits that must be logged now. */
 export const takeNews = () => ofThread.takeNews()
+/** Returns this thread's counts as metrics. */
 export const families = (): ReadonlyArray<Metrics.Family> => ofThread.families()

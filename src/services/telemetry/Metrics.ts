@@ -1,8 +1,11 @@
 /**
- * Metrics as data: what a thread answers when it is asked, and what main makes of several threads' answers. Counting is done
- * by plain objects (`Counts`, `Distribution`), since some of it happens for each packet; they are read when somebody asks.
+ * Metrics as data. Each thread reports families, and the main thread merges them.
  *
- * Names and units follow OpenMetrics: base units (seconds, bytes), the unit last in the name, counters without their `_total`.
+ * Code counts with plain objects (`Counts`, `Distribution`), because some of it runs for each
+ * packet. They are read only at a scrape.
+ *
+ * Names and units follow OpenMetrics: base units (seconds, bytes), the unit at the end of the name,
+ * and counters without their `_total` suffix.
  */
 import { Schema } from "effect"
 
@@ -10,31 +13,37 @@ const Labels = Schema.Record({ key: Schema.String, value: Schema.String })
 export type Labels = typeof Labels.Type
 
 const about = {
-  /** `sallyport_path_bytes`; what `render` puts behind it depends on the kind. */
+  /**
+   * Name of the family, such as `sallyport_path_bytes`. `render` adds a suffix that depends on the
+   * kind.
+   */
   name: Schema.String,
-  /** Empty, or what the name ends with. */
+  /** The unit at the end of the name, or empty. */
   unit: Schema.String,
   help: Schema.String
 }
 const NumberPoints = Schema.Array(Schema.Struct({ labels: Labels, value: Schema.Number }))
 
-/** Only ever grows, while its source lives. */
+/** A number that only grows while its source lives. */
 const CounterFamily = Schema.TaggedStruct("Counter", { ...about, points: NumberPoints })
-/** What is so now. Where several threads have the same labels, the sum. */
+/** A current value. If several threads report the same labels, their values are added. */
 const GaugeFamily = Schema.TaggedStruct("Gauge", { ...about, points: NumberPoints })
 const HistogramFamily = Schema.TaggedStruct("Histogram", {
   ...about,
-  /** Upper bounds, rising; whatever is larger goes to one more bucket. */
+  /** Upper bounds of the buckets, ascending. Larger values go into one more bucket. */
   bounds: Schema.Array(Schema.Number),
-  /** `counts`: one for each bucket, not cumulative. */
+  /**
+   * One point for each set of labels. `counts` has one entry for each bucket and is not cumulative.
+   */
   points: Schema.Array(Schema.Struct({ labels: Labels, sum: Schema.Number, counts: Schema.Array(Schema.Number) }))
 })
 
+/** One metric with all its points. */
 export const Family = Schema.Union(CounterFamily, GaugeFamily, HistogramFamily)
 export type Family = typeof Family.Type
 type HistogramFamily = typeof HistogramFamily.Type
 
-/** Read at each scrape, and once more when whoever counts ends. */
+/** Reads metrics. It is called at each scrape, and once more when the part that counts ends. */
 export type Source = () => ReadonlyArray<Family>
 
 type About = { readonly name: string; readonly unit?: string; readonly help: string }
@@ -55,7 +64,10 @@ export const gauge = ({ help, name, unit = "" }: About, points: Points): Family 
   points
 })
 
-/** One number for each value of one label. The values must be few and known, or memory grows without end. */
+/**
+ * Counters by the value of one label. The values must be few and fixed, or memory grows without
+ * bound.
+ */
 export class Counts<Value extends string> {
   readonly #counts = new Map<Value, number>()
 
@@ -68,13 +80,19 @@ export class Counts<Value extends string> {
   }
 }
 
-/** A point for each of some counts, under its name in snake_case. */
+/**
+ * Makes a point for each entry of `counts`, with the entry's name in snake_case as the label's
+ * value.
+ */
 export const each = (label: string, counts: Readonly<Record<string, number>>): Points =>
   Object.entries(counts).map(([name, value]) => ({ labels: { [label]: snakeCase(name) }, value }))
 
 const snakeCase = (name: string): string => name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 
-/** From a fast machine's own loop to a flow that had to wait for a dial: seconds. */
+/**
+ * Default bucket bounds in seconds, from the event loop delay of a fast machine to a flow that had
+ * to wait for a dial.
+ */
 export const SECONDS: ReadonlyArray<number> = [
   0.0005,
   0.001,
@@ -92,6 +110,7 @@ export const SECONDS: ReadonlyArray<number> = [
   10
 ]
 
+/** A histogram that counts values by bucket. */
 export class Distribution {
   readonly bounds: ReadonlyArray<number>
   readonly #counts: Array<number>
@@ -114,7 +133,7 @@ export class Distribution {
   }
 }
 
-/** All of them have the same bounds. */
+/** Makes a histogram family. All parts must have the same bounds. */
 export const histogram = (
   { help, name, unit = "" }: About,
   parts: ReadonlyArray<{ readonly labels: Labels; readonly of: Distribution }>
@@ -127,7 +146,10 @@ export const histogram = (
   points: parts.map(({ labels, of }) => of.point(labels))
 })
 
-/** One family for each name, one point for each set of labels: the sum of all. Of families that disagree, the first counts. */
+/**
+ * Merges lists of families: one family for each name, and one point for each set of labels, which
+ * is the sum. If two families with one name differ in kind or bounds, the first one counts.
+ */
 export const merge = (lists: ReadonlyArray<ReadonlyArray<Family>>): ReadonlyArray<Family> => {
   const merged = new Map<string, Family>()
   for (const family of lists.flat()) {
@@ -137,7 +159,10 @@ export const merge = (lists: ReadonlyArray<ReadonlyArray<Family>>): ReadonlyArra
   return [...merged.values()]
 }
 
-/** What a source that has ended leaves behind: without it, a sum over sources would fall, and counters must not. */
+/**
+ * Selects what must be kept of a source that has ended: everything but gauges. Without it, the sum
+ * over all sources would fall, and counters must not fall.
+ */
 export const lasting = (families: ReadonlyArray<Family>): ReadonlyArray<Family> =>
   families.filter(({ _tag }) => _tag !== "Gauge")
 

@@ -1,9 +1,11 @@
-/** Metrics as the text that Prometheus and OpenTelemetry collectors scrape (OpenMetrics 1.0). */
+/**
+ * Encodes metrics as text that Prometheus and OpenTelemetry collectors scrape (OpenMetrics 1.0).
+ */
 import type { Family, Labels } from "./Metrics.ts"
 
 export const CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-/** Families must have different names, as `Metrics.merge` makes them. */
+/** Renders families. Their names must differ, which `Metrics.merge` ensures. */
 export const render = (families: ReadonlyArray<Family>): string => `${families.map(renderFamily).join("")}# EOF\n`
 
 const renderFamily = (family: Family): string => {
@@ -40,7 +42,10 @@ const sample = (name: string, labels: Labels, value: number): string => {
   return `${name}${pairs.length === 0 ? "" : `{${pairs.join(",")}}`} ${numberOf(value)}`
 }
 
-/** Always as a float, as the specification wants it: a bound is a label, and one bound must have one text. */
+/**
+ * Renders a bucket bound, always as a float. The specification requires that, because a bound is a
+ * label and needs one canonical text.
+ */
 const boundOf = (bound: number): string => Number.isInteger(bound) ? bound.toFixed(1) : numberOf(bound)
 
 const numberOf = (value: number): string =>

@@ -1,16 +1,17 @@
 /**
- * Metrics as OTLP (opentelemetry-proto, metrics/v1): the same families that a scrape shows, under the same names, so that one dashboard
- * serves both. Sums are cumulative since the process started: of an export that is lost nothing is missing from the next one.
+ * Encodes metrics as OTLP (opentelemetry-proto, metrics/v1). Families and names are the same as in
+ * a scrape, so that one dashboard serves both. Sums are cumulative since the process started, so a
+ * lost export leaves no gap in the next one.
  */
 import type { Family, Labels } from "./Metrics.ts"
 
 const CUMULATIVE = 2 // AggregationTemporality
-/** UCUM, as OpenTelemetry writes units. */
+/** UCUM unit for each OpenMetrics unit, as OpenTelemetry writes units. */
 const UNITS: Readonly<Record<string, string>> = { bytes: "By", seconds: "s", ratio: "1" }
 
 type Times = { readonly startTimeUnixNano: string; readonly timeUnixNano: string }
 
-/** An ExportMetricsServiceRequest. Times: epoch ms. */
+/** Makes an ExportMetricsServiceRequest. `startedAt` and `now` are epoch milliseconds. */
 export const render = (
   families: ReadonlyArray<Family>,
   resource: unknown,
@@ -62,5 +63,5 @@ const dataOf = (family: Family, times: Times) => {
 const attributesOf = (labels: Labels) =>
   Object.entries(labels).map(([key, stringValue]) => ({ key, value: { stringValue } }))
 
-/** 64 bits, as JSON has them: text. */
+/** Encodes a time as nanoseconds. OTLP's JSON writes 64-bit numbers as text. */
 const nanos = (epochMs: number): string => (BigInt(Math.round(epochMs * 1000)) * 1000n).toString()

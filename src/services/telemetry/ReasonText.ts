@@ -1,6 +1,7 @@
-/** Reasons for a path, in words, and what would mend it where something can be mended. */
+/** Texts for the reasons of a path choice, and remedies for those that a user can change. */
 import type { Reason } from "../../protocol/PathRef.ts"
 
+/** Explanation of each reason. */
 export const TEXT: Readonly<Record<Reason, string>> = {
   relay_first: "the session is new: the relay works at once, and direct paths are being tried",
   resumed: "the path was in use when this node's path choice started anew",
@@ -27,7 +28,10 @@ export const TEXT: Readonly<Record<Reason, string>> = {
   nothing_answers: "no path answers now; the last one is kept"
 }
 
-/** What to do about a session that stays relayed; undefined: nothing is wrong, or nothing can be done here. */
+/**
+ * Remedy for a session that stays relayed. `undefined` if nothing is wrong or nothing can be done
+ * here.
+ */
 export const REMEDY: Readonly<Partial<Record<Reason, string>>> = {
   no_candidates: "see that neither side has path: relay in its configuration, and that both reach the relay's UDP port",
   no_common_family: "give both sides an address of one IP version",

@@ -1,14 +1,18 @@
 /**
- * The flight recorder: the last decisions about paths with what they were made on, and the last changes of actors and threads.
- * Always on, bounded, in main, so that it outlives whatever it tells of. It holds no address and no key: a path is shown by
- * a word that is the same for the same address in this process, and says nothing elsewhere.
+ * The flight recorder. It keeps the last path decisions with their inputs, and the last state
+ * changes of actors and threads.
+ *
+ * It is always on, bounded, and in the main thread, so that it outlives the parts that it records.
+ * It holds no address and no key. A path is shown as a word that is always the same for one address
+ * in this process, and that means nothing elsewhere.
  */
 import { Schema } from "effect"
 import { createHash, randomBytes } from "node:crypto"
 import { type Decision, isWebRtc, keyOf, type PathRef, PathState, Reason } from "../../protocol/PathRef.ts"
 
+/** A path as it was when the decision was made. */
 const Tried = Schema.Struct({
-  /** `relay`, `webrtc`, or `direct4-` and `direct6-` with a word for the address. */
+  /** `relay`, `webrtc`, or `direct4-` or `direct6-` with a word for the address. */
   path: Schema.String,
   state: PathState,
   rttMs: Schema.NullOr(Schema.Number),
@@ -16,26 +20,31 @@ const Tried = Schema.Struct({
   costMs: Schema.NullOr(Schema.Number)
 })
 
+/** A decision about a session's path. */
 export const PathEntry = Schema.TaggedStruct("Path", {
-  /** Epoch ms. */
+  /** Epoch milliseconds. */
   at: Schema.Number,
   peer: Schema.String,
   session: Schema.String,
   path: Schema.String,
   reason: Reason,
-  /** False: the path stayed, and only the reason for it changed. */
+  /**
+   * Whether the session moved to another path. If `false`, only the reason for its path changed.
+   */
   moved: Schema.Boolean,
   tried: Schema.Array(Tried)
 })
 export type PathEntry = typeof PathEntry.Type
 
+/** A change of an actor's or a thread's state. */
 export const StateEntry = Schema.TaggedStruct("State", {
+  /** Epoch milliseconds. */
   at: Schema.Number,
   kind: Schema.Literal("thread", "actor"),
   name: Schema.String,
   state: Schema.String,
   incarnation: Schema.Int,
-  /** Why, where something broke down: the first line. */
+  /** First line of the error if something broke down, otherwise `null`. */
   message: Schema.NullOr(Schema.String)
 })
 export type StateEntry = typeof StateEntry.Type
@@ -43,14 +52,20 @@ export type StateEntry = typeof StateEntry.Type
 export const Entry = Schema.Union(PathEntry, StateEntry)
 export type Entry = typeof Entry.Type
 
-/** Of each kind, so that a path that flaps does not push out what an actor died of: hours of a quiet node, half a MiB at most. */
+/**
+ * Most entries of each kind. The oldest is dropped. The kinds are separate so that a flapping path
+ * does not push out an actor's last error. This covers hours of a quiet node and takes at most half
+ * a MiB.
+ */
 const CAPACITY = 512
+/** Longest error message that is kept, in characters. */
 const MAX_MESSAGE_CHARS = 200
 
+/** A path decision and the session that it is about. */
 export interface Decided {
   readonly session: string
   readonly peer: string
-  /** `atMs`: epoch. */
+  /** The decision. Its `atMs` is epoch milliseconds. */
   readonly decision: Decision
 }
 
@@ -78,12 +93,15 @@ export class Recorder {
     this.#keep(this.#states, { _tag: "State", at, kind, name, state, incarnation, message: short })
   }
 
-  /** Oldest first. */
+  /** Returns all kept entries, oldest first. */
   entries(): ReadonlyArray<Entry> {
     return [...this.#paths, ...this.#states].toSorted((left, right) => left.at - right.at)
   }
 
-  /** All that is kept, oldest first, then each as it comes; answers with how to stop that. */
+  /**
+   * Calls `onEntry` for all kept entries, oldest first, and then for each new one. Returns a
+   * function that stops this.
+   */
   listen(onEntry: (entry: Entry) => void): () => void {
     for (const entry of this.entries()) onEntry(entry)
     this.#listeners.add(onEntry)

@@ -1,13 +1,20 @@
-/** Addresses out of what leaves this machine: one rule for logs, spans and reports. */
+/**
+ * Removes addresses from everything that leaves this machine. Logs, spans and reports follow the
+ * same rule.
+ */
 import * as Candidate from "../../protocol/Candidate.ts"
 import * as HostPort from "../config/HostPort.ts"
 
+/** IP version of an address that was found. */
 export type Family = "ipv4" | "ipv6"
 
 const V4 = /(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])/g
 const V6 = /(?<![\w:.])(?=[0-9a-f:]*:[0-9a-f:]*:)[0-9a-f:]{2,39}(?![\w:])/gi
 
-/** Puts a word in the place of each address. Loopback and "any" say nothing of anybody, and stay. */
+/**
+ * Replaces each address by a word. Loopback and unspecified addresses stay, because they identify
+ * nobody.
+ */
 export const addresses = (text: string, word: (family: Family, host: string) => string): string => {
   const hide = (family: Family) => (found: string) => {
     const host = Candidate.canonical(found)
@@ -16,7 +23,7 @@ export const addresses = (text: string, word: (family: Family, host: string) => 
   return text.replace(V4, hide("ipv4")).replace(V6, hide("ipv6"))
 }
 
-/** Attributes that name hosts by more than their addresses. */
+/** Attributes that may contain a host's name. They are removed as a whole. */
 export const HOSTS: ReadonlySet<string> = new Set([
   "host",
   "hosts",
@@ -31,7 +38,9 @@ type KeyValue = { readonly key: string }
 const isAttribute = (value: unknown): value is KeyValue =>
   typeof value === "object" && value !== null && "key" in value && "value" in value
 
-/** What is exported as OTLP, as it leaves: JSON text. */
+/**
+ * Encodes OTLP data as JSON, with addresses replaced and the attributes in {@link HOSTS} removed.
+ */
 export const otlp = (body: unknown): string =>
   JSON.stringify(body, (key, value: unknown) => {
     if (typeof value === "string") return addresses(value, (family) => `(${family})`)

@@ -1,7 +1,9 @@
 /**
- * The spans of this thread that are open, and the last ones that ended, whether they are exported or not: so that a running process
- * can show what it does, and did a moment ago. Bounded by number, and each span in size. It shows no address and no name of a host:
- * attributes that might bear one are left out.
+ * The open spans of this thread and the last ones that ended, whether they are exported or not.
+ * They show what a running process is doing and what it did a moment ago.
+ *
+ * The number of spans is bounded, and so is the size of each. They contain no address and no host
+ * name, because attributes that may hold one are left out.
  */
 import { Clock, Context, Effect, Exit, Schema, type Tracer } from "effect"
 import { randomBytes } from "node:crypto"
@@ -9,14 +11,17 @@ import * as Redact from "./Redact.ts"
 
 const Ids = Schema.Struct({ traceId: Schema.String, spanId: Schema.String })
 
+/** A span as it is kept and shown. */
 export const Kept = Schema.Struct({
   ...Ids.fields,
-  /** Null: the trace begins with it. It may be another process's. */
+  /**
+   * Id of the parent, which may be in another process. `null` if the trace begins with this span.
+   */
   parentSpanId: Schema.NullOr(Schema.String),
   name: Schema.String,
-  /** Epoch ms, with a fraction. */
+  /** Epoch milliseconds with a fraction. */
   startMs: Schema.Number,
-  /** So far, while it is open. */
+  /** Milliseconds. For an open span, the time until it was read. */
   durationMs: Schema.Number,
   status: Schema.Literal("open", "ok", "error"),
   attributes: Schema.Record({ key: Schema.String, value: Schema.Union(Schema.String, Schema.Number, Schema.Boolean) }),
@@ -24,16 +29,25 @@ export const Kept = Schema.Struct({
 })
 export type Kept = typeof Kept.Type
 
-/** `dropped`: so many have made room for newer ones. */
+/** The spans of a thread. `dropped` counts the spans that made room for newer ones. */
 export const Snapshot = Schema.Struct({ spans: Schema.Array(Kept), dropped: Schema.Int })
 export type Snapshot = typeof Snapshot.Type
 
-/** Some fifty flows; half a MiB at most. So many again may be open: of more, those that have been open longest are not shown. */
+/**
+ * Most ended spans that are kept, which is about fifty flows and at most half a MiB. As many more
+ * may be open; beyond that, the span that has been open longest is dropped.
+ */
 export const CAPACITY = 512
+/** Most attributes of a span. Others are left out. */
 const MAX_ATTRIBUTES = 16
+/** Most links of a span. Others are left out. */
 const MAX_LINKS = 16
+/** Longest text of an attribute, in characters. The rest is cut. */
 const MAX_CHARS = 120
-/** What names hosts, what may (an error's text), and what is of use to nobody here. */
+/**
+ * Attributes that are left out: those that name hosts, those that may (the text of an error), and
+ * those that are of no use here.
+ */
 const WITHHELD: ReadonlySet<string> = new Set([
   ...Redact.HOSTS,
   "exception.message",
@@ -43,13 +57,17 @@ const WITHHELD: ReadonlySet<string> = new Set([
 
 type SpanIds = { readonly spanId: string; readonly parentSpanId: string | null }
 
+/** Keeps the spans of one thread. When it is full, the oldest span makes room for the newest. */
 export class SpanRing {
   readonly #open = new Map<string, { readonly span: Tracer.Span; readonly ids: SpanIds }>()
   readonly #ring: Array<Kept> = []
   #at = 0
   #dropped = 0
 
-  /** `ids`: they may be others than those that the span tells the world (`Tracing`). */
+  /**
+   * Adds an open span. `ids` may differ from the ids that the span presents to others (see
+   * `Tracing`).
+   */
   onStart(span: Tracer.Span, ids: SpanIds): void {
     this.#open.set(ids.spanId, { span, ids })
     const [oldest] = this.#open.size > CAPACITY ? this.#open.keys() : []
@@ -58,12 +76,16 @@ export class SpanRing {
     this.#dropped++
   }
 
+  /** Moves a span from the open ones to the ended ones. */
   onEnd(span: Tracer.Span, ids: SpanIds, endTime: bigint, exit: Exit.Exit<unknown, unknown>): void {
     this.#open.delete(ids.spanId)
     this.#push(keptOf(span, ids, endTime, Exit.isSuccess(exit) ? "ok" : "error"))
   }
 
-  /** Something that takes no time: a span of its own within the one that it happens in, which may last for hours yet. */
+  /**
+   * Keeps an event, which takes no time, as a span of its own below the span that it happens in.
+   * That span may stay open for hours.
+   */
   onEvent(
     span: Tracer.Span,
     parentSpanId: string,
@@ -84,7 +106,10 @@ export class SpanRing {
     })
   }
 
-  /** In the order in which they ended, then those that are open. `now`: epoch ns. */
+  /**
+   * Returns the ended spans in the order of their end, then the open ones. `now` is in epoch
+   * nanoseconds.
+   */
   read(now: bigint): Snapshot {
     const open = Array.from(this.#open.values(), ({ ids, span }) => keptOf(span, ids, now, "open"))
     return { spans: [...this.#ring.slice(this.#at), ...this.#ring.slice(0, this.#at), ...open], dropped: this.#dropped }
@@ -98,12 +123,12 @@ export class SpanRing {
   }
 }
 
-/** The thread's own. */
+/** The ring of this thread. */
 export class Spans extends Context.Reference<Spans>()("sallyport/telemetry/Spans", {
   defaultValue: () => new SpanRing()
 }) {}
 
-/** Of this thread. */
+/** Reads this thread's spans. */
 export const read: Effect.Effect<Snapshot> = Effect.zipWith(
   Spans,
   Clock.currentTimeNanos,

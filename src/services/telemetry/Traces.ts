@@ -1,4 +1,4 @@
-/** What the threads of a process have kept of each trace, put together. */
+/** Joins the spans that a process's threads have kept into traces. */
 import { Schema } from "effect"
 import { Kept, type Snapshot } from "./SpanRing.ts"
 
@@ -6,38 +6,45 @@ const { traceId: _, ...fields } = Kept.fields
 export const Span = Schema.Struct({ ...fields, thread: Schema.String })
 export type Span = typeof Span.Type
 
+/** One trace, as far as its spans are kept. */
 export const Trace = Schema.Struct({
-  /** 32 hex digits, the same in every process that had a part in it. */
+  /** 32 hex digits, the same in every process that took part in the trace. */
   traceId: Schema.String,
-  /** Of what is kept of it. Epoch ms, with a fraction. */
+  /** Start of the earliest span that is kept, in epoch milliseconds with a fraction. */
   startMs: Schema.Number,
   durationMs: Schema.Number,
-  /** By when they began. */
+  /** Sorted by their start. */
   spans: Schema.Array(Span)
 })
 export type Trace = typeof Trace.Type
 
-/** `dropped`: spans that were overwritten by newer ones since the threads started. */
+/**
+ * Traces of a process. `dropped` counts spans that newer ones have overwritten since the threads
+ * started.
+ */
 export const Traces = Schema.Struct({ traces: Schema.Array(Trace), dropped: Schema.Int })
 export type Traces = typeof Traces.Type
 
+/** Most traces in one answer. */
 export const MAX_LAST = 500
+/** Number of traces in an answer if the query names none. */
 const LAST = 20
-/** Which of them; the query of an URL. */
+/** The query of a URL that selects traces. */
 export const Wanted = Schema.Struct({
   last: Schema.optionalWith(Schema.NumberFromString.pipe(Schema.int(), Schema.between(1, MAX_LAST)), {
     default: () => LAST
   }),
-  /** The beginning of a trace's id; empty: any. */
+  /** Beginning of the trace id. Empty for any. */
   id: Schema.optionalWith(Schema.String.pipe(Schema.pattern(/^([0-9a-f]{4,32})?$/)), { default: () => "" })
 })
 
+/** Selects the traces that `id` matches, at most `last` of them. */
 export const pick = ({ dropped, traces }: Traces, { id, last }: typeof Wanted.Type): Traces => ({
   traces: traces.filter(({ traceId }) => traceId.startsWith(id)).slice(0, last),
   dropped
 })
 
-/** Newest first. */
+/** Joins the threads' spans into traces, newest trace first. */
 export const group = (byThread: Readonly<Record<string, Snapshot>>): Traces => {
   const found = new Map<string, Map<string, Span>>()
   let dropped = 0

@@ -1,12 +1,17 @@
 /**
- * Which work is traced, and how a trace travels where no call carries it. A trace begins only where the code says so: with a
- * flow, above all. What timers and probes do all day belongs to no trace, and costs next to nothing.
+ * Decides which work is traced, and carries traces across messages.
+ *
+ * A trace begins only where the code asks for it, usually with a flow. The constant work of timers
+ * and probes belongs to no trace and costs next to nothing.
  */
 import { Context, Effect, type Exit, Option, Tracer } from "effect"
 import { randomBytes } from "node:crypto"
 import type { SpanRing } from "./SpanRing.ts"
 
-/** Whether a trace begins with a span that has no parent, and is exported then: by chance, as config says, or in any case. */
+/**
+ * Whether a span without a parent begins a trace. `by_chance`: it does, and the configured share of
+ * such traces is exported. `always`: it does, and the trace is always exported.
+ */
 type Beginning = "never" | "by_chance" | "always"
 class Begins extends Context.Reference<Begins>()("sallyport/telemetry/Begins", {
   defaultValue: (): Beginning => "never"
@@ -14,14 +19,19 @@ class Begins extends Context.Reference<Begins>()("sallyport/telemetry/Begins", {
 
 const contextOf = (beginning: Beginning) => Context.make(Begins, beginning) as Context.Context<never>
 
-/** For `context` of a span with which a trace may begin: a share of them is exported, with all that follows. */
+/**
+ * `context` of a span that may begin a trace. A share of these traces is exported, with all spans
+ * that follow.
+ */
 export const BY_CHANCE = contextOf("by_chance")
-/** For spans that tell of others that are exported already. */
+/** `context` of a span that describes spans which are exported already. */
 export const ALWAYS = contextOf("always")
 
 /**
- * Exports a `share` (0 to 1, asked at each beginning) of the traces that begin here, and what follows on traces that others export. Every span of a trace is
- * kept in `ring`, exported or not.
+ * Creates a tracer that keeps every span of a trace in `ring` and exports some traces.
+ *
+ * It exports a `share` (0 to 1, read at the start of each trace) of the traces that begin here, and
+ * continues the traces that others export.
  */
 export const sampling = (
   inner: Tracer.Tracer,
@@ -44,7 +54,10 @@ export const sampling = (
     }
   })
 
-/** Exports nothing: a hop that is not there for those who export. */
+/**
+ * Creates a tracer that keeps spans in `ring` and exports none. It stays invisible in the traces
+ * that others export.
+ */
 export const keeping = (ring: SpanRing): Tracer.Tracer =>
   Tracer.make({ context: (run) => run(), span: (...asked) => new Kept(ring, ...asked) })
 
@@ -69,8 +82,10 @@ const alsoKept = (span: Tracer.Span, ring: SpanRing): Tracer.Span => {
 }
 
 /**
- * Is kept on this thread and exported to nobody. Of a trace that others export it bears its parent's id in what it tells the world, so
- * that what follows on it follows on its parent; what begins no trace and is of none has no ids, and is not kept.
+ * A span that is kept on this thread but not exported.
+ *
+ * In a trace that others export, it presents its parent's id, so that later spans attach to an
+ * exported span. A span outside any trace has no ids and is not kept.
  */
 class Kept implements Tracer.Span {
   readonly _tag = "Span"
@@ -126,13 +141,17 @@ class Kept implements Tracer.Span {
 
 const TRACEPARENT = /^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$/
 
-/** W3C Trace Context. Null: the span is of no trace. One that nobody exports has ids, too, so that others do not either. */
+/**
+ * Encodes a span as W3C Trace Context. `null` if the span belongs to no trace. A trace that is not
+ * exported also has ids, with the sampled flag off, so that other processes do not export it
+ * either.
+ */
 export const traceparent = ({ sampled, spanId, traceId }: Tracer.AnySpan): string | null => {
   const text = `00-${traceId}-${spanId}-0${sampled ? 1 : 0}`
   return TRACEPARENT.test(text) ? text : null
 }
 
-/** For messages that may bear it. */
+/** The `traceparent` field for a message, or no field if the current span belongs to no trace. */
 export const header: Effect.Effect<{ readonly traceparent?: string }> = Effect.map(
   Effect.option(Effect.currentParentSpan),
   (span) => {
@@ -141,7 +160,7 @@ export const header: Effect.Effect<{ readonly traceparent?: string }> = Effect.m
   }
 )
 
-/** What somebody else's span says of itself; none if it says nothing that can be understood. */
+/** Decodes a `traceparent`. `None` if it is missing or malformed. */
 export const parse = (text: string | null | undefined): Option.Option<Tracer.ExternalSpan> => {
   const [, traceId = "", spanId = "", flags = ""] = TRACEPARENT.exec(text ?? "") ?? []
   return traceId === ""
@@ -149,7 +168,7 @@ export const parse = (text: string | null | undefined): Option.Option<Tracer.Ext
     : Option.some(Tracer.externalSpan({ traceId, spanId, sampled: (Number.parseInt(flags, 16) & 1) === 1 }))
 }
 
-/** Runs as a part of that trace. */
+/** Runs an effect as part of the trace in `text`, or unchanged if there is none. */
 export const under = (text: string | undefined) => <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Option.match(parse(text), {
     onNone: () => effect,
