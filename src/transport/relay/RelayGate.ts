@@ -1,4 +1,7 @@
-/** What a relay spends on senders that have not proved who they are: cookies without state, and bounded verification. */
+/**
+ * Limits what a relay spends on senders that have not been authenticated: cookies without state,
+ * and bounded verification.
+ */
 import { Either } from "effect"
 import * as Documents from "../../protocol/Documents.ts"
 import * as IpBytes from "../../protocol/IpBytes.ts"
@@ -8,21 +11,28 @@ import type { Signed } from "../../protocol/Signed.ts"
 import { PrefixBuckets, TokenBucket } from "../../protocol/TokenBucket.ts"
 import * as Crypto from "../../services/Crypto.ts"
 
-/** A cookie lives one to two of these: longer than any handshake, too short to collect. */
+/**
+ * Period of cookies. A cookie is valid for one to two periods: longer than any handshake, too short
+ * to collect cookies.
+ */
 export const COOKIE_PERIOD_MS = 120_000
 const MAC_BYTES = 16
 
 export interface Rates {
-  /** Ed25519 verifications a second, in all: each costs about 0.1 ms of this thread. */
+  /** Ed25519 verifications per second in total. Each takes about 0.1 ms of this thread. */
   readonly verifications: number
-  /** The same for one network prefix (/24, /56). */
+  /** Ed25519 verifications per second for one network prefix (/24, /56). */
   readonly verificationsPerPrefix: number
-  /** Answers a second to unproved senders of one prefix: cookies and rebind notices. */
+  /** Answers per second to unauthenticated senders of one prefix: cookies and rebind notices. */
   readonly answersPerPrefix: number
+  /** STUN answers per second to one prefix. */
   readonly stunPerPrefix: number
 }
 
-/** A prefix may be an office behind one address: rates are for dozens of nodes that start at once. */
+/**
+ * Default rates. A prefix may be an office behind one address, so the rates suffice for dozens of
+ * nodes that start at once.
+ */
 export const DEFAULT_RATES: Rates = {
   verifications: 1000,
   verificationsPerPrefix: 100,
@@ -35,6 +45,7 @@ const BURST_SECONDS = 2
 export interface Verify {
   /** Whether the authority signed `message`. */
   readonly authority: (message: Uint8Array, signature: Uint8Array) => boolean
+  /** Whether the node with this key signed `message`. */
   readonly node: (key: NodeKey, message: Uint8Array, signature: Uint8Array) => boolean
 }
 
@@ -79,11 +90,16 @@ export class RelayGate {
     return this.#take(this.#stun, address, 1, now)
   }
 
-  /** `address` null: over a link, whose node is known already. The prefix pays first, so that it cannot drain the others. */
+  /**
+   * Whether the rate limits allow `count` verifications. `address` is `null` over a link, whose
+   * node is already known. The limit of the prefix is charged first, so that one prefix cannot use
+   * up the total of the others.
+   */
   mayVerify(address: string | null, count: number, now: number): boolean {
     return (address === null || this.#take(this.#verifications, address, count, now)) && this.#all.take(count, now)
   }
 
+  /** Creates the cookie of a 5-tuple. It is a MAC, so the relay keeps nothing. */
   cookieFor(address: string, port: number, socket: number, now: number): Uint8Array {
     this.#rotate(now)
     const cookie = new Uint8Array(RelayWire.COOKIE_BYTES)
@@ -92,6 +108,7 @@ export class RelayGate {
     return cookie
   }
 
+  /** Whether the cookie was created for this 5-tuple, in this period or the previous one. */
   isCookie(cookie: Uint8Array, address: string, port: number, socket: number, now: number): boolean {
     this.#rotate(now)
     const age = this.#period - new DataView(cookie.buffer, cookie.byteOffset).getUint32(0)
@@ -100,19 +117,21 @@ export class RelayGate {
     return Crypto.equal(cookie.subarray(RelayWire.COOKIE_BYTES - MAC_BYTES), expected)
   }
 
-  /** Costs one verification. */
+  /**
+   * Verifies a credential, which costs one verification. Returns the refusal if it is not valid.
+   */
   credential(signed: Signed, nowSeconds: number): Documents.Credential | RelayWire.Refusal {
     const opened = Documents.open("credential", signed, this.#verify.authority, nowSeconds)
     return Either.isRight(opened) ? opened.right : opened.left.reason === "expired" ? "expired" : "bad_credential"
   }
 
-  /** Costs one verification. */
+  /** Verifies a ticket, which costs one verification. Returns the refusal if it is not valid. */
   ticket(signed: Signed, nowSeconds: number): Documents.Ticket | RelayWire.Refusal {
     const opened = Documents.open("ticket", signed, this.#verify.authority, nowSeconds)
     return Either.isRight(opened) ? opened.right : opened.left.reason === "expired" ? "expired" : "bad_ticket"
   }
 
-  /** Costs one verification. */
+  /** Whether the node signed this cookie for this relay. Costs one verification. */
   signedBy(key: NodeKey, cookie: Uint8Array, signature: Uint8Array): boolean {
     return this.#verify.node(key, RelayWire.bindText(cookie, this.#name), signature)
   }
@@ -125,7 +144,7 @@ export class RelayGate {
   #rotate(now: number): void {
     const period = Math.floor(now / COOKIE_PERIOD_MS)
     if (period <= this.#period) return
-    // After a gap of more than one period the secret before is of no use to anybody.
+    // After a gap of more than one period, the previous secret is no longer of use.
     this.#secretBefore = period === this.#period + 1 ? this.#secret : Crypto.randomBytes(32)
     this.#secret = Crypto.randomBytes(32)
     this.#period = period

@@ -1,4 +1,4 @@
-/** What a relay counts, as metrics. */
+/** Metrics of a relay. */
 import * as Metrics from "../../services/telemetry/Metrics.ts"
 import type { RelayServer } from "./RelayServer.ts"
 

@@ -1,9 +1,13 @@
 /**
- * The relay's forwarding plane: frames go from one bound node to the other node of an open session. A plain class on the
- * thread that owns the sockets; nothing is allocated for each forwarded frame, and nothing is kept for senders that have not
- * proved their address, their credential and their key. It never sees plaintext: frames carry QUIC between the two nodes.
+ * The relay's forwarding plane: it forwards frames from one bound node to the other node of an open
+ * session.
  *
- * A data frame counts only from the leg that the owner of its tag is bound by. Both ends must have opened the session.
+ * A plain class on the thread that owns the sockets. It allocates nothing per forwarded frame, and
+ * keeps nothing for senders that have not proved their address, their credential and their key. It
+ * never sees plaintext: frames carry QUIC between the two nodes.
+ *
+ * A data frame is accepted only from the leg with which the owner of its tag is bound. Both ends
+ * must have opened the session.
  */
 import { Either } from "effect"
 import * as Frame from "../../protocol/Frame.ts"
@@ -19,18 +23,29 @@ import { makeStats, type Stats } from "./RelayStats.ts"
 import { DEFAULT_LIMITS, type Half, type Limits, type Link, type Node, RelayTable } from "./RelayTable.ts"
 import { StunServer } from "./StunServer.ts"
 
-/** A UDP leg without any frame from its node for so long is gone. */
+/** How long a UDP leg lasts without a frame from its node, in seconds. */
 export const BINDING_SECONDS = LIFETIMES.binding
-/** A node cut off stays so until its last credential (600 s) and ticket (3,600 s) are over. */
+/**
+ * How long a revoked node is refused: until its last credential (600 s) and its last ticket (3,600
+ * s) have expired.
+ */
 export const REVOKED_MS = 3_700_000
-/** Frames of one buffer that are no longer than this together go on as one datagram: no path has a smaller MTU. */
+/**
+ * Frames of one buffer that together are no longer than this are forwarded as one datagram. No path
+ * has a smaller MTU.
+ */
 const JOIN_BYTES = 1200
-/** What may wait in a link: 64 ms at 125 Mbit/s. More would only be older. */
+/**
+ * Most bytes that may wait in a link: 64 ms at 125 Mbit/s. Further frames are dropped, because a
+ * longer queue would only delay them.
+ */
 const LINK_QUEUE_BYTES = 1024 * 1024
-const NOTICE_GAP_MS = 250 // between notices of one kind to one node
-const FULL_GAP_MS = 60_000 // between reports that a table is full
+/** Shortest interval between notices of one kind to one node. */
+const NOTICE_GAP_MS = 250
+/** Shortest interval between reports that a table is full. */
+const FULL_GAP_MS = 60_000
 
-/** The part of a UDP socket that is used here. */
+/** The part of a UDP socket that the relay uses. */
 export interface Output {
   send(bytes: Uint8Array, offset: number, length: number, port: number, address: string): void
   sendTrain(bytes: Uint8Array, length: number, segment: number, port: number, address: string, offset?: number): void
@@ -38,20 +53,26 @@ export interface Output {
 
 export interface Options {
   readonly verify: Verify
-  /** As the directory lists it, which nodes name when they bind; "" for the relay of the directory itself. */
+  /**
+   * Name of the relay, as listed in the directory. Nodes name it when they bind. "" for the relay
+   * that holds the directory.
+   */
   readonly name?: string
-  /** ms, monotonic. */
+  /** Returns the current time: milliseconds, monotonic. */
   readonly now: () => number
   readonly epochSeconds: () => number
   readonly limits?: Partial<Limits>
   readonly rates?: Partial<Rates>
-  /** A table is full; at most once a minute. The refused nodes are told, too. */
+  /** Called when a table is full, at most once a minute. The refused nodes are notified, too. */
   readonly onFull?: (table: "nodes" | "sessions") => void
-  /** Answers STUN requests that are shorter than the answer (browsers'), at the price of 32 bytes for 20. */
+  /**
+   * Whether STUN requests shorter than the answer are answered, as browsers send them. A request of
+   * 20 bytes then costs an answer of 32.
+   */
   readonly answerShortStun?: boolean
 }
 
-/** What a carrier holds for its node's end of a link. */
+/** Handle of a node's link, which its carrier keeps. */
 export interface LinkLeg {
   readonly node: Node
   readonly link: Link
@@ -61,13 +82,14 @@ type From = { readonly address: string; readonly port: number }
 
 export class RelayServer {
   readonly stats: Stats = makeStats()
-  /** Under the same rates; its owner may give it sockets of its own. */
+  /** STUN server under the relay's rate limits. Its owner may give it more sockets. */
   readonly stun: StunServer
   readonly #ports: Array<Output | undefined> = []
   readonly #table: RelayTable
   readonly #gate: RelayGate
   readonly #options: Options
-  readonly #revoked = new Map<NodeKey, number>() // until, ms
+  /** Revoked nodes, and until when each is refused (monotonic, milliseconds). */
+  readonly #revoked = new Map<NodeKey, number>()
   #fullAt = -Infinity
 
   constructor(options: Options) {
@@ -91,20 +113,26 @@ export class RelayServer {
     return this.#table.sessions.size
   }
 
-  /** Says by what the answers to `onUdp(.., socket)` leave; those to STUN may be told more of later. A socket may be replaced. */
+  /**
+   * Sets the socket through which answers to `onUdp(.., socket)` are sent, in place of an earlier
+   * one. The STUN server may learn more about the socket later.
+   */
   setPort(socket: number, port: Output): void {
     this.#ports[socket] = port
     this.stun.setSocket(socket, port, null)
   }
 
-  /** The socket's address is gone. Nodes that were bound there are reached by their links, or bind again elsewhere. */
+  /**
+   * Removes a socket whose address is gone. Nodes that were bound there are reached over their
+   * links, or must bind elsewhere.
+   */
   dropSocket(socket: number): void {
     this.#ports[socket] = undefined
     this.stun.dropSocket(socket)
     for (const node of this.#table.nodes.values()) if (node.udp?.socket === socket) this.#unbindUdp(node)
   }
 
-  /** What one read of a socket gave: one datagram, or several joined by the kernel. */
+  /** Handles one read of a socket: one datagram, or several joined by the kernel. */
   onUdp(bytes: Uint8Array, from: From, socket: number): void {
     const now = this.#options.now()
     let at = 0
@@ -131,7 +159,10 @@ export class RelayServer {
     }
   }
 
-  /** The carrier has authenticated the node. Null: it may not, or the table is full; close the link. */
+  /**
+   * Attaches a link whose node its carrier has authenticated. `null` if the node is revoked or the
+   * table is full; the carrier must then close the link.
+   */
   attachLink(key: NodeKey, link: Link): LinkLeg | null {
     const now = this.#options.now()
     const node = this.#isRevoked(key, now) ? null : this.#table.node(key, newMark, now)
@@ -149,7 +180,7 @@ export class RelayServer {
     return { node, link }
   }
 
-  /** The carrier's end: the node's UDP leg serves again, if it still has one. */
+  /** Detaches a link that has ended. The node's UDP leg is used again if it still has one. */
   detachLink(leg: LinkLeg): void {
     const { link, node } = leg
     if (node.link !== link) return
@@ -160,7 +191,9 @@ export class RelayServer {
     else this.#legChanged(node, before)
   }
 
-  /** Whole frames from a link. Frames of a link that was detached or replaced are dropped. */
+  /**
+   * Handles whole frames from a link. Frames of a link that was detached or replaced are dropped.
+   */
   onLinkFrames(leg: LinkLeg, bytes: Uint8Array): void {
     const now = this.#options.now()
     if (leg.node.link !== leg.link) return void this.stats.drops.unbound++
@@ -183,7 +216,10 @@ export class RelayServer {
     }
   }
 
-  /** The node's binding and sessions end at once, and it cannot bind again before `readmit` or its documents' end. */
+  /**
+   * Ends the node's binding and sessions at once. The node cannot bind again before `readmit`, or
+   * before its documents have expired.
+   */
   revoke(key: NodeKey): void {
     const now = this.#options.now()
     this.#revoked.set(key, now + REVOKED_MS)
@@ -200,7 +236,7 @@ export class RelayServer {
     this.#revoked.delete(key)
   }
 
-  /** Ends what has expired. To be called about once a second. */
+  /** Ends what has expired. Must be called about once a second. */
   tick(): void {
     const now = this.#options.now()
     for (const node of this.#table.nodes.values()) {
@@ -215,7 +251,7 @@ export class RelayServer {
     for (const [key, until] of this.#revoked) if (until <= now) this.#revoked.delete(key)
   }
 
-  // ------------------------------------------------------------------------------------------------------ forwarding
+  // ------------------------------------------------------------------------------------ forwarding
 
   #onUdpData(
     bytes: Uint8Array,
@@ -240,7 +276,10 @@ export class RelayServer {
     this.#forward(half, node, bytes, at, run, length, now)
   }
 
-  /** `run` bytes from `at` are frames of `length` bytes with the half's tag, the last perhaps shorter. */
+  /**
+   * Forwards the `run` bytes from `at`: frames of `length` bytes with the half's tag, of which the
+   * last may be shorter.
+   */
   #forward(half: Half, node: Node, bytes: Uint8Array, at: number, run: number, length: number, now: number): void {
     const { drops } = this.stats
     if (length <= Frame.RELAYED_HEAD_BYTES) return void drops.malformed++
@@ -271,7 +310,10 @@ export class RelayServer {
     this.#send(node, { _tag: "RateLimited", mark: node.mark, retryAfterMs: node.bucket.waitMs(bytes) })
   }
 
-  /** Its NAT may have given the node another address: only a new binding can show that it is the node. */
+  /**
+   * Asks the sender of a data frame from an unknown 5-tuple to bind again. A NAT may have given the
+   * node another address, but only a new binding can prove that it is the node.
+   */
   #tellRebind(node: Node, tag: number, received: number, from: From, socket: number, now: number): void {
     if (now - node.rebindAt < NOTICE_GAP_MS || !this.#gate.mayAnswer(from.address, now)) return
     node.rebindAt = now
@@ -280,7 +322,7 @@ export class RelayServer {
     this.#answer({ _tag: "Rebind", echo }, received, from, socket)
   }
 
-  // --------------------------------------------------------------------------------------------------------- control
+  // --------------------------------------------------------------------------------------- control
 
   #onUdpControl(frame: Uint8Array, from: From, socket: number, now: number): void {
     const decoded = RelayWire.decode(frame)
@@ -304,12 +346,12 @@ export class RelayServer {
     if (answer !== null) leg.link.send(RelayWire.encode(answer))
   }
 
-  /** From an address that has proved nothing yet. */
+  /** Handles a message from an address that has proved nothing yet. */
   #onUnproved(message: RelayWire.Message, received: number, from: From, socket: number, now: number): void {
     if (message._tag === "BindRequest") {
       const cookie = this.#gate.cookieFor(from.address, from.port, socket, now)
       this.stats.answered.cookies++
-      // A longer request asks whether the way carries its size back, too.
+      // A request longer than usual tests whether the path carries its size in both directions.
       const padTo = received > RelayWire.BIND_REQUEST_BYTES ? received : 0
       this.#answer({ _tag: "Cookie", nonce: message.nonce, cookie }, received, from, socket, padTo)
     } else if (message._tag === "Bind") {
@@ -355,7 +397,10 @@ export class RelayServer {
     return { _tag: "Bound", nonce, mark: node.mark, lifetimeSeconds, mapped }
   }
 
-  /** From a bound node. `address` null: over its link. The answer, if it gets one. */
+  /**
+   * Handles a message from a bound node and returns the answer, or `null` if there is none.
+   * `address` is `null` if the message came over its link.
+   */
   #onBound(node: Node, message: RelayWire.Message, address: string | null, now: number): RelayWire.Message | null {
     if (!node.control.take(1, now)) {
       this.stats.drops.overRate++
@@ -398,7 +443,7 @@ export class RelayServer {
     return half
   }
 
-  // --------------------------------------------------------------------------------------------------------- changes
+  // --------------------------------------------------------------------------------------- changes
 
   #isRevoked(key: NodeKey, now: number): boolean {
     return (this.#revoked.get(key) ?? -Infinity) > now
@@ -432,7 +477,10 @@ export class RelayServer {
     for (const half of node.halves.values()) this.#tellLeg(half.peer, node.leg)
   }
 
-  /** Tells the half's owner, if it has opened the session, how its peer is reached now. */
+  /**
+   * Notifies the half's owner, if it has opened the session, over which leg its peer is reached
+   * now.
+   */
   #tellLeg(half: Half, peerLeg: RelayWire.LegKind | null): void {
     if (half.owner === null) return
     this.#send(half.owner, { _tag: "Leg", mark: half.owner.mark, tag: half.tag, peerLeg })
@@ -446,7 +494,7 @@ export class RelayServer {
     return "full"
   }
 
-  /** By the leg that the node is reached by. */
+  /** Sends a message over the leg with which the node is bound. */
   #send(node: Node, message: RelayWire.Message): void {
     const frame = RelayWire.encode(message)
     const link = node.viaLink
@@ -467,7 +515,7 @@ export class RelayServer {
     this.#answer({ _tag: "Refused", nonce, asked, code }, received, from, socket)
   }
 
-  /** Never more bytes than were received. */
+  /** Answers a message, never with more bytes than were received. */
   #answer(message: RelayWire.Message, received: number, from: From, socket: number, padTo = 0): void {
     const frame = RelayWire.encode(message, padTo)
     if (frame.length > received) return void this.stats.drops.tooShort++

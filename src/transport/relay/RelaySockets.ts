@@ -1,6 +1,7 @@
 /**
- * The UDP sockets of a relay. Nodes bind at one port of each address. A second port of each, and both ports of an address
- * that only STUN uses, let nodes find out how their networks treat UDP (RFC 5780).
+ * The UDP sockets of a relay. Nodes bind at one port of each address. STUN also uses a second port
+ * of each address, and both ports of an additional address, so that nodes can find out how their
+ * networks treat UDP (RFC 5780).
  */
 import { Effect, type Scope } from "effect"
 import * as StunPlaces from "../../protocol/StunPlaces.ts"
@@ -9,10 +10,14 @@ import * as ListenSockets from "../udp/ListenSockets.ts"
 import * as UdpPort from "../udp/UdpPort.ts"
 import type { StunServer } from "./StunServer.ts"
 
-const STUN_SEGMENT_BYTES = 1200 // no trains are sent by sockets that are for STUN alone
+/** Segment size of the STUN sockets, which send no trains. */
+const STUN_SEGMENT_BYTES = 1200
 const LAST_PORT = 65_535
 
-/** What receives from the sockets, and sends by them. Sockets are known by their numbers. */
+/**
+ * Server that receives from the sockets and sends through them. Sockets are identified by their
+ * numbers.
+ */
 export interface Server {
   readonly stun: StunServer
   readonly onUdp: (bytes: Uint8Array, from: { readonly address: string; readonly port: number }, socket: number) => void
@@ -23,14 +28,17 @@ export interface Server {
 export interface Options {
   readonly server: Server
   readonly host: string
-  /** 0: any free one. */
+  /** Port to bind. 0 means any free one. */
   readonly port: number
-  /** As configured; a `null` host is for the relay to choose. `null`: the next port, if it is free. */
+  /**
+   * Alternate host and port for STUN, as configured. If `host` is `null`, the relay pairs its own
+   * public addresses. If `alternate` is `null`, the next port is used if it is free.
+   */
   readonly alternate: { readonly host: string | null; readonly port: number } | null
-  /** Bytes; the segment that most trains of relayed packets have. */
+  /** Segment size of most trains of relayed packets, in bytes. */
   readonly segment: number
   readonly onError: (cause: Error) => void
-  /** Milliseconds, monotonic. */
+  /** Returns the current time: milliseconds, monotonic. */
   readonly now: () => number
   readonly see?: () => LocalAddresses.Seen
 }
@@ -41,11 +49,14 @@ export interface RelaySockets {
   readonly serving: () => ReadonlyArray<string>
   readonly skipped: () => ReadonlyArray<ListenSockets.Skipped>
   readonly blind: boolean
-  /** To be called about once a second. */
+  /** Checks the addresses again. Must be run about once a second. */
   readonly look: Effect.Effect<void>
 }
 
-/** Fails where the relay's own port, or something that was configured for STUN, cannot be had. */
+/**
+ * Opens the sockets. Fails if the relay's own port, or an address that was configured for STUN, is
+ * not available.
+ */
 export const make = Effect.fnUntraced(function*(options: Options) {
   const { alternate, now, onError, server } = options
   const numbers = new ListenSockets.Numbers()
@@ -64,7 +75,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
       UdpPort.openScoped({
         ...place,
         segment: options.segment,
-        dontFragment: true, // the nodes search for the size that gets through
+        dontFragment: true, // the nodes themselves probe for the size that gets through
         onMessage: (bytes, from) => server.onUdp(bytes, from, number),
         onError
       }),
@@ -105,14 +116,14 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     if (second <= LAST_PORT) extra.push(yield* stunAt(wanted, second, tellTaken))
   }
 
-  /** Tells the STUN server which sockets there are, and which of them stand in for each other. */
+  /** Gives the STUN server its sockets, and tells it which of them are alternates of each other. */
   const wire = () => {
     const places = [main, ...extra].flatMap((it) =>
       // oxlint-disable-next-line oxc/no-map-spread -- a handful of sockets, once a change
       it.held().map((held) => ({ ...held, port: held.socket.address().port }))
     )
     for (const { number, socket } of main.held()) server.setPort(number, socket)
-    if (main.blind) return // where others see these sockets is not known
+    if (main.blind) return // how others see these sockets is not known
     const hosts = [...new Set(places.map(({ host }) => host))]
     const others = StunPlaces.pairs(hosts, wanted)
     const numberAt = (host: string | undefined, port: number) =>

@@ -1,29 +1,29 @@
-/** What a relay counts. Plain numbers, since they change for each packet. */
+/** Counters of a relay. They are plain numbers, because they change with each packet. */
 import { type Refusal, REFUSALS } from "../../protocol/RelayWire.ts"
 
 export interface Stats {
   readonly forwarded: { packets: number; bytes: number }
   readonly answered: { stun: number; cookies: number }
   readonly bound: { udp: number; link: number }
-  /** Reads, or runs of frames within one, that went nowhere. */
+  /** Reads, or runs of frames within one read, that were dropped. */
   readonly drops: {
-    /** No frame or message of ours. */
+    /** Neither a valid frame nor a valid message. */
     malformed: number
-    /** Under a tag that no session has. */
+    /** The tag belongs to no session. */
     unknownTag: number
-    /** Under a tag whose owner is bound by another 5-tuple or link. */
+    /** The owner of the tag is bound with another 5-tuple or link. */
     foreignSource: number
     /** One end has not opened the session. */
     notOpen: number
     /** The receiver, or the sender of a control message, has no leg. */
     unbound: number
-    /** The node sent more than its rate. */
+    /** The node exceeded its rate. */
     rateLimited: number
-    /** The receiver's link has too much waiting. */
+    /** Too much waits in the receiver's link. */
     linkFull: number
-    /** The sender's prefix asked too often. */
+    /** The sender's prefix, or a bound node's control messages, exceeded the rate. */
     overRate: number
-    /** An answer would have been longer than its request. */
+    /** The answer would have been longer than its request. */
     tooShort: number
   }
   readonly refused: Record<Refusal, number>

@@ -1,16 +1,22 @@
-/** Who is bound at a relay, and which sessions join them. Bounded; nothing is entered before its signatures were verified. */
+/**
+ * Nodes that are bound at a relay, and the sessions that join them. The table is bounded, and
+ * nothing is entered before its signatures were verified.
+ */
 import type { Ticket } from "../../protocol/Documents.ts"
 import * as Frame from "../../protocol/Frame.ts"
 import type { NodeKey } from "../../protocol/NodeKey.ts"
 import type { LegKind } from "../../protocol/RelayWire.ts"
 import { TokenBucket } from "../../protocol/TokenBucket.ts"
 
-/** A connection that carries relayed frames where UDP is blocked; its other end is an authenticated node. */
+/**
+ * Connection that carries relayed frames where UDP is blocked. Its other end is an authenticated
+ * node.
+ */
 export interface Link {
   readonly kind: "relay-tcp" | "relay-h3"
-  /** One or several whole frames, back to back. The bytes are the link's from now on. */
+  /** Sends one or more whole frames, back to back. The link owns the bytes from now on. */
   readonly send: (frames: Uint8Array) => void
-  /** What was sent and has not yet left. */
+  /** Bytes that have not left yet. */
   readonly bufferedBytes: () => number
 }
 
@@ -18,19 +24,19 @@ export interface Link {
 export interface UdpLeg {
   readonly address: string
   readonly port: number
-  /** Which of the relay's sockets. */
+  /** Number of the relay's socket. */
   readonly socket: number
-  /** When the credential ends, by the relay's monotonic clock, milliseconds. */
+  /** When the credential ends, by the relay's monotonic clock, in milliseconds. */
   readonly endsAt: number
 }
 
 /** One end of a session. */
 export class Half {
-  /** Its owner sends with this. */
+  /** Tag of the frames that the owner sends. */
   readonly tag: number
   readonly key: NodeKey
   readonly session: Session
-  /** Null until the owner has opened the session, and after it is gone. */
+  /** `null` until the owner has opened the session, and after the owner has gone. */
   owner: Node | null = null
 
   constructor(session: Session, tag: number, key: NodeKey) {
@@ -39,17 +45,19 @@ export class Half {
     this.key = key
   }
 
+  /** The other end of the session. */
   get peer(): Half {
     const { client, connector } = this.session
     return this === client ? connector : client
   }
 }
 
+/** Session between a client and a connector. */
 export class Session {
   readonly id: string
   readonly client: Half
   readonly connector: Half
-  /** When the last ticket ends, by the relay's monotonic clock, milliseconds. */
+  /** When the last ticket ends, by the relay's monotonic clock, in milliseconds. */
   endsAt: number
 
   constructor(ticket: Ticket, endsAt: number) {
@@ -66,23 +74,29 @@ export class Session {
   }
 }
 
+/** A node that is bound with a UDP leg, over a link, or both. */
 export class Node {
   readonly key: NodeKey
-  /** Proves our notices to the node. */
+  /** Secret that proves the relay's notices to the node. */
   readonly mark: Uint8Array
-  /** For what it sends to others, in bytes. */
+  /** Rate limit of what the node sends to others, in bytes. */
   readonly bucket: TokenBucket
-  /** For what it asks of the relay, in messages. */
+  /** Rate limit of what the node asks of the relay, in messages. */
   readonly control: TokenBucket
+  /** Ends of the sessions that the node has open, by session id. */
   readonly halves = new Map<string, Half>()
   udp: UdpLeg | null = null
   link: Link | null = null
-  /** Which leg frames go out by: the one that came last, while it lasts. */
+  /**
+   * Whether frames are sent over the link although a UDP leg exists. The leg that was bound last is
+   * used while it lasts.
+   */
   onLink = false
-  /** ms; the last frame by UDP. */
+  /** When the last frame arrived over UDP, in milliseconds. */
   seenAt = 0
-  /** ms; when it was last told of its rate, and of a foreign 5-tuple. */
+  /** When the node was last notified of its rate limit, in milliseconds. */
   limitedAt = -Infinity
+  /** When a foreign 5-tuple was last answered with a rebind notice, in milliseconds. */
   rebindAt = -Infinity
 
   constructor(key: NodeKey, mark: Uint8Array, bucket: TokenBucket, now: number) {
@@ -92,11 +106,12 @@ export class Node {
     this.control = new TokenBucket(CONTROL_PER_SECOND, CONTROL_BURST, now)
   }
 
-  /** The link by which frames go out; null: they go by UDP, or nowhere. */
+  /** Link over which frames are sent. `null` if they are sent over UDP, or cannot be sent. */
   get viaLink(): Link | null {
     return this.onLink || this.udp === null ? this.link : null
   }
 
+  /** Leg over which frames are sent. `null` if there is none. */
   get leg(): LegKind | null {
     return this.viaLink?.kind ?? (this.udp === null ? null : "relay-udp")
   }
@@ -106,15 +121,17 @@ export interface Limits {
   readonly nodes: number
   readonly sessions: number
   readonly sessionsPerNode: number
-  /** Bytes a second that one node may send, and how many at once. */
+  /** Bytes per second that one node may send. */
   readonly bytesPerSecond: number
+  /** Bytes that one node may send at once. */
   readonly burstBytes: number
 }
 
-/** Pings and opened sessions; the burst is for a node that opens all its sessions again. */
+/** Control messages per second of one node: pings and opened sessions. */
 const CONTROL_PER_SECOND = 100
+/** Burst of control messages: enough for a node that opens all its sessions again. */
 const CONTROL_BURST = 500
-/** One read of a socket: a smaller burst would never let it through. */
+/** Smallest burst: one read of a socket. A smaller one would never let a full read through. */
 const MIN_BURST_BYTES = 64 * 1024
 
 export const DEFAULT_LIMITS: Limits = {
@@ -144,7 +161,7 @@ export class RelayTable {
     return this.#bySource.get(sourceKey(address, port, socket))
   }
 
-  /** The node of this key, made if need be. Null: full. */
+  /** Returns the node with this key, and adds it if necessary. `null` if the table is full. */
   node(key: NodeKey, mark: () => Uint8Array, now: number): Node | null {
     const known = this.nodes.get(key)
     if (known !== undefined) return known
@@ -159,9 +176,11 @@ export class RelayTable {
     return node
   }
 
+  /** Binds the node's UDP leg, in place of an earlier one. */
   bindUdp(node: Node, leg: UdpLeg, now: number): void {
     const before = this.nodeAt(leg.address, leg.port, leg.socket)
-    if (before !== undefined && before !== node) before.udp = null // its NAT gave the 5-tuple to another
+    // its NAT has given the 5-tuple to another node
+    if (before !== undefined && before !== node) before.udp = null
     this.unbindUdp(node)
     node.udp = leg
     node.onLink = false
@@ -175,7 +194,7 @@ export class RelayTable {
     node.udp = null
   }
 
-  /** Without a leg a node is forgotten, and with it its ends of sessions. */
+  /** Removes a node that has no leg, and with it its ends of sessions. */
   removeNode(node: Node): void {
     this.unbindUdp(node)
     node.link = null
@@ -183,7 +202,10 @@ export class RelayTable {
     this.nodes.delete(node.key)
   }
 
-  /** The ticket's session, made if need be. Null: its tags are another session's, or its session has other ends or tags. */
+  /**
+   * Returns the ticket's session, and adds it if necessary. `null` if its tags belong to another
+   * session, or if the session is known with other ends or tags.
+   */
   session(ticket: Ticket, endsAt: number): Session | "full" | null {
     const session = new Session(ticket, endsAt)
     const known = this.sessions.get(session.id)
@@ -205,7 +227,7 @@ export class RelayTable {
     node.halves.set(half.session.id, half)
   }
 
-  /** A session that neither end has open is gone. */
+  /** Closes one end of a session. A session without an open end is removed. */
   closeHalf(half: Half): void {
     half.owner?.halves.delete(half.session.id)
     half.owner = null

@@ -1,6 +1,7 @@
 /**
- * Answers STUN at the sockets of a relay: Binding (RFC 8489), and behaviour discovery (RFC 5780) where there are sockets at a
- * second port, or at a second address, too. No answer is longer than its request, and none is given above a prefix's rate.
+ * Answers STUN requests at the sockets of a relay: Binding (RFC 8489), and behaviour discovery (RFC
+ * 5780) where sockets exist at a second port or address. No answer is longer than its request
+ * (unless `allowLonger` is set), and each prefix has a rate limit.
  */
 import { Either } from "effect"
 import type { SocketAddr } from "../../protocol/SocketAddr.ts"
@@ -11,7 +12,7 @@ interface Output {
   send(bytes: Uint8Array, offset: number, length: number, port: number, address: string): void
 }
 
-/** A socket's three neighbours, by what differs; absent where there is none. */
+/** Numbers of a socket's alternates, by what differs. `undefined` where there is none. */
 export interface Neighbours {
   readonly port?: number | undefined
   readonly address?: number | undefined
@@ -19,17 +20,19 @@ export interface Neighbours {
 }
 
 export interface Options {
+  /** Whether the rate limit allows an answer to this address. */
   readonly mayAnswer: (address: string, now: number) => boolean
   readonly stats: Stats
-  /** ms, monotonic. */
+  /** Returns the current time: milliseconds, monotonic. */
   readonly now: () => number
+  /** Whether an answer may be longer than its request. */
   readonly allowLonger: boolean
 }
 
 type From = { readonly address: string; readonly port: number }
 type Place = { readonly output: Output; readonly at: SocketAddr | null; readonly neighbours: Neighbours }
 
-/** Sockets are known by the numbers that their owner gives them. */
+/** Answers STUN requests. Sockets are identified by the numbers that their owner assigns. */
 export class StunServer {
   readonly #options: Options
   readonly #places: Array<Place | undefined> = []
@@ -38,17 +41,23 @@ export class StunServer {
     this.#options = options
   }
 
-  /** `at`: where others see this socket; null: that is not told, and there are no neighbours. */
+  /**
+   * Adds or replaces a socket. `at` is its address as others see it. `null` if that is not known;
+   * the socket then has no neighbours.
+   */
   setSocket(socket: number, output: Output, at: SocketAddr | null, neighbours: Neighbours = {}): void {
     this.#places[socket] = { output, at, neighbours }
   }
 
-  /** Its neighbours are to be set again without it. */
+  /** Removes a socket. The owner must set its neighbours again without it. */
   dropSocket(socket: number): void {
     this.#places[socket] = undefined
   }
 
-  /** What one read of a socket gave that is for STUN alone: one datagram, or several joined by the kernel. */
+  /**
+   * Handles one read of a socket that serves only STUN: one datagram, or several joined by the
+   * kernel.
+   */
   onUdp(bytes: Uint8Array, from: From, socket: number): void {
     const now = this.#options.now()
     for (let at = 0; at < bytes.length;) {
@@ -59,7 +68,7 @@ export class StunServer {
     }
   }
 
-  /** One whole message. */
+  /** Answers one whole message. */
   onMessage(bytes: Uint8Array, from: From, socket: number, now: number): void {
     const { allowLonger, mayAnswer, stats } = this.#options
     if (!mayAnswer(from.address, now)) return void stats.drops.overRate++
@@ -80,13 +89,14 @@ export class StunServer {
     })
     if (reply === null) return void stats.drops.tooShort++
     stats.answered.stun++
-    // To another port of the address that asks, as a forged source could have it, too; a refusal goes to whom it concerns.
+    // A RESPONSE-PORT sends the answer to another port of the requesting address. A forged source
+    // address could cause the same. A refusal goes to the port of the request.
     const refused = changed === undefined || request.unknown.length > 0
     const port = refused ? from.port : request.responsePort ?? from.port
     place.output.send(reply, 0, reply.length, port, from.address)
   }
 
-  /** From where a CHANGE-REQUEST wants its answer; undefined where there is no such socket. */
+  /** The socket from which a CHANGE-REQUEST wants its answer. `undefined` if there is none. */
   #neighbour(place: Place | undefined, change: Stun.Change | null): Place | undefined {
     if (place === undefined || change === null || (!change.address && !change.port)) return place
     const { address, both, port } = place.neighbours

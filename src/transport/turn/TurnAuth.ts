@@ -1,6 +1,7 @@
 /**
- * Who asks a TURN server: the long-term credential mechanism (RFC 8489, section 9.2), over credentials that signaling has
- * issued. Nothing is kept for each client: a nonce is a MAC over the 5-tuple and its time.
+ * Authenticates the clients of a TURN server by the long-term credential mechanism (RFC 8489,
+ * section 9.2), with credentials that signaling has issued. It keeps no state per client: a nonce
+ * is a MAC over the 5-tuple and its time.
  */
 import { Buffer } from "node:buffer"
 import * as Turn from "../../protocol/Turn.ts"
@@ -8,12 +9,18 @@ import type * as TurnAllocations from "../../protocol/TurnAllocations.ts"
 import * as Crypto from "../../services/Crypto.ts"
 import * as TurnCredentials from "../../services/TurnCredentials.ts"
 
-/** Short, so that a challenge is no longer than what clients begin with. */
+/**
+ * Authentication realm. It is short, so that a challenge is no longer than a client's first
+ * request.
+ */
 export const REALM = "turn"
-/** A nonce lives one to two of these. */
+/** Period of nonces. A nonce is valid for one to two periods. */
 export const NONCE_PERIOD_MS = 600_000
 const NONCE_BYTES = 9
-/** "We understand PASSWORD-ALGORITHMS" (RFC 8489, sections 9.2 and 18.1: bit 0 of 24, in base64). */
+/**
+ * Nonce prefix that announces support for PASSWORD-ALGORITHMS (RFC 8489, sections 9.2 and 18.1: bit
+ * 0 of 24, in base64).
+ */
 const FEATURES = "obMatJos2AAAB"
 
 export type Checked =
@@ -21,7 +28,7 @@ export type Checked =
   | {
     readonly _tag: "Known"
     readonly asker: TurnAllocations.Asker
-    /** For the answer: the same key, the same hash. */
+    /** Signs the answer, with the same key and the same hash as the request. */
     readonly signer: Turn.Signer
   }
 
@@ -36,14 +43,20 @@ const text = new TextEncoder()
 export class TurnAuth {
   readonly #options: Options
   readonly #nonceKey = Crypto.randomBytes(32)
-  /** By node name: what was issued before is refused; until when that matters. Epoch seconds. */
+  /**
+   * Revoked nodes by name. Credentials issued up to `issuedBy` are refused; the entry is kept until
+   * `until`. Both are epoch seconds.
+   */
   readonly #revoked = new Map<string, { readonly issuedBy: number; readonly until: number }>()
 
   constructor(options: Options) {
     this.#options = options
   }
 
-  /** `algorithms`: as RFC 8489 has it; else as RFC 5389 had it, which is 28 bytes shorter. */
+  /**
+   * Fields of a challenge. With `algorithms` it follows RFC 8489; otherwise it follows RFC 5389,
+   * which is 28 bytes shorter.
+   */
   challenge(client: TurnAllocations.Client, now: number, algorithms: boolean): Turn.Fields {
     const nonce = this.#nonce(client, Math.floor(now / NONCE_PERIOD_MS))
     return algorithms
@@ -51,6 +64,9 @@ export class TurnAuth {
       : { realm: REALM, nonce }
   }
 
+  /**
+   * Verifies the credentials of a request. The error codes are those of RFC 8489, section 9.2.4.
+   */
   check(bytes: Uint8Array, message: Turn.Message, client: TurnAllocations.Client, now: number): Checked {
     const { macs, nonce, passwordAlgorithm, passwordAlgorithms, realm, username } = message
     if (macs.sha1At === 0 && macs.sha256At === 0) return refused(401)
@@ -69,12 +85,13 @@ export class TurnAuth {
     return { _tag: "Known", asker: { client, username, userId: user.name }, signer }
   }
 
-  /** What was issued to this node until `at` (epoch seconds) is refused. */
+  /** Refuses credentials that were issued to this node up to `at` (epoch seconds). */
   revoke(name: string, at: number): void {
     if (at < (this.#revoked.get(name)?.issuedBy ?? 0)) return
     this.#revoked.set(name, { issuedBy: at, until: at + TurnCredentials.KEEP_SECONDS })
   }
 
+  /** Drops revocations that have expired. Must be called about once a second. */
   tick(): void {
     const now = this.#options.epochSeconds()
     for (const [name, { until }] of this.#revoked) if (until <= now) this.#revoked.delete(name)
@@ -103,12 +120,13 @@ export class TurnAuth {
   }
 }
 
+/** Signs messages with `key`, by HMAC-SHA256 or HMAC-SHA1. */
 export const signerOf = (key: Uint8Array, sha256: boolean): Turn.Signer =>
   sha256
     ? { macBytes: Turn.SHA256_BYTES, mac: (input) => Crypto.hmacSha256(key, input) }
     : { macBytes: Turn.SHA1_BYTES, mac: (input) => Crypto.hmacSha1(key, input) }
 
-/** By the stronger MAC, where there are two. */
+/** Whether the message's MAC is valid. If it has two, the stronger one is checked. */
 const isSigned = (bytes: Uint8Array, { sha1At, sha256At, sha256Bytes }: Turn.Macs, signer: Turn.Signer): boolean => {
   const at = sha256At === 0 ? sha1At : sha256At
   const length = sha256At === 0 ? Turn.SHA1_BYTES : sha256Bytes

@@ -1,4 +1,4 @@
-/** What a TURN server counts, as metrics. */
+/** Metrics of a TURN server. */
 import * as Metrics from "../../services/telemetry/Metrics.ts"
 import type { TurnServer } from "./TurnServer.ts"
 

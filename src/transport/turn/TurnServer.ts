@@ -1,7 +1,10 @@
 /**
- * A TURN server (RFC 8656) between sockets that others give it: it authenticates requests, lets `TurnAllocations` decide, and
- * passes datagrams on. A plain class on the thread that owns the sockets. Before a client is authenticated it is answered with no
- * more bytes than it sent, unless its address is proved by a TCP connection.
+ * A TURN server (RFC 8656) without sockets of its own. It authenticates requests, lets
+ * `TurnAllocations` decide, and passes datagrams on. A plain class on the thread that owns the
+ * sockets.
+ *
+ * A client that is not authenticated gets no more bytes than it sent, unless a TCP connection has
+ * proved its address (or `answerShort` is set).
  */
 import { Either } from "effect"
 import type { SocketAddr } from "../../protocol/SocketAddr.ts"
@@ -13,18 +16,18 @@ import * as Descriptors from "../../services/Descriptors.ts"
 import * as LimitsMet from "../../services/telemetry/Limits.ts"
 import type { TurnAuth } from "./TurnAuth.ts"
 
-/** Random ports that are tried for one allocation; with so many taken the range is as good as full. */
+/** Random ports to try for one allocation. If so many are taken, the range is practically full. */
 const OPEN_TRIES = 32
 
 export interface Client extends TurnAllocations.Client {
   readonly port: number
-  /** Its address is proved, messages are a stream. */
+  /** Whether the client uses TCP: its address is proved, and its messages are a stream. */
   readonly stream: boolean
-  /** May drop where the client does not keep up. */
+  /** Sends a message to the client. May drop it if the client does not keep up. */
   readonly send: (bytes: Uint8Array) => void
 }
 
-/** A socket at a relayed address. */
+/** Socket at a relayed address. */
 export interface RelaySocket {
   send(bytes: Uint8Array, offset: number, length: number, port: number, address: string): void
   close(): void
@@ -33,25 +36,34 @@ export interface RelaySocket {
 export interface Options {
   readonly auth: TurnAuth
   readonly limits: TurnAllocations.Limits
+  /** Host of the relayed addresses, as peers see it. */
   readonly relayedHost: string
+  /** Whether the server may relay to this host. */
   readonly mayRelayTo: (host: string) => boolean
+  /** Range of relayed ports, both ends included. */
   readonly ports: { readonly from: number; readonly to: number }
-  /** Rejects where the port is taken. */
+  /** Opens a socket at a relayed port. Rejects if the port is taken. */
   readonly open: (
     port: number,
     onMessage: (bytes: Uint8Array, from: { readonly address: string; readonly port: number }) => void
   ) => Promise<RelaySocket>
-  /** For those who have no allocation. */
+  /**
+   * Whether the rate limit allows an answer to this address. Asked only for clients without an
+   * allocation.
+   */
   readonly mayAnswer: (address: string, now: number) => boolean
-  /** ms, monotonic. */
+  /** Returns the current time: milliseconds, monotonic. */
   readonly now: () => number
-  /** Answers over UDP may be longer than the request: browsers begin with 28 bytes, and the shortest challenge has 52. */
+  /**
+   * Whether answers over UDP may be longer than the request. Browsers begin with 28 bytes, and the
+   * shortest challenge has 52.
+   */
   readonly answerShort: boolean
 }
 
 export interface Stats {
   readonly allocations: { made: number; ended: number }
-  /** By error code. */
+  /** Refused requests by error code. */
   readonly refused: Record<string, number>
   readonly toPeers: { packets: number; bytes: number }
   readonly toClients: { packets: number; bytes: number }
@@ -81,11 +93,12 @@ export class TurnServer {
     return this.#table.count
   }
 
+  /** Whether the client has an allocation. */
   has(client: TurnAllocations.Client): boolean {
     return this.#table.at(client.tuple) !== undefined
   }
 
-  /** One datagram, or one message cut out of a stream. */
+  /** Handles one datagram, or one message of a stream. */
   onMessage(bytes: Uint8Array, client: Client): void {
     const now = this.#options.now()
     if (bytes.length > 0 && bytes[0]! > 3) return this.#onChannelData(bytes, client, now)
@@ -100,19 +113,19 @@ export class TurnServer {
     this.#onRequest(bytes, message, client, now)
   }
 
-  /** Its connection has ended. */
+  /** Ends the client's allocation, because its connection has ended. */
   onGone(client: TurnAllocations.Client): void {
     const allocation = this.#table.at(client.tuple)
     if (allocation !== undefined) this.#end(allocation)
   }
 
-  /** The node's allocations end, and its credentials are refused from now on. */
+  /** Ends the node's allocations and refuses its credentials issued up to `at` (epoch seconds). */
   revoke(name: string, at: number): void {
     this.#options.auth.revoke(name, at)
     for (const allocation of this.#table.endUser(name)) this.#release(allocation)
   }
 
-  /** Ends what has expired. To be called about once a second. */
+  /** Ends what has expired. Must be called about once a second. */
   tick(): void {
     this.#options.auth.tick()
     for (const allocation of this.#table.tick(this.#options.now())) this.#release(allocation)
@@ -123,7 +136,7 @@ export class TurnServer {
     for (const allocation of this.#sockets.keys()) this.#end(allocation)
   }
 
-  // -------------------------------------------------------------------------------------------------------- requests
+  // -------------------------------------------------------------------------------------- requests
 
   #onBinding(bytes: Uint8Array, client: Client): void {
     const decoded = Stun.decode(bytes)
@@ -198,7 +211,7 @@ export class TurnServer {
     void settle()
   }
 
-  /** At a random free port, so that nobody can tell the next one. */
+  /** Opens a socket at a random free port, so that nobody can predict the next one. */
   async #open(allocation: TurnAllocations.Allocation, client: Client, even: boolean): Promise<boolean> {
     const { open, ports } = this.#options
     if (!Descriptors.hasRoom()) {
@@ -221,7 +234,7 @@ export class TurnServer {
         this.stats.allocations.made++
         return true
       } catch {
-        // taken by another program: the next one
+        // another program has taken it: try the next one
       } finally {
         this.#opening.delete(port)
       }
@@ -229,7 +242,10 @@ export class TurnServer {
     return false
   }
 
-  /** For one who is not authenticated: never longer than the request, if the address may be forged. */
+  /**
+   * Answers a client that is not authenticated. The answer is never longer than the request if the
+   * address may be forged, unless `answerShort` is set.
+   */
   #challenge(code: 400 | 401 | 438, received: number, message: Turn.Message, client: Client, now: number): void {
     this.#count(code)
     const { auth } = this.#options
@@ -250,7 +266,7 @@ export class TurnServer {
     this.stats.refused[code] = (this.stats.refused[code] ?? 0) + 1
   }
 
-  // ------------------------------------------------------------------------------------------------------------ data
+  // ------------------------------------------------------------------------------------------ data
 
   #onChannelData(bytes: Uint8Array, client: Client, now: number): void {
     const allocation = this.#table.at(client.tuple)
@@ -261,7 +277,10 @@ export class TurnServer {
     this.#toPeer(allocation, peer, message.data, now)
   }
 
-  /** Not authenticated (RFC 8656, section 11.2): the 5-tuple's permissions decide. Peers are as the wire has them, so canonical. */
+  /**
+   * Handles an indication. It is not authenticated (RFC 8656, section 11.2); the permissions of the
+   * 5-tuple decide. Peers are decoded from the wire, so their notation is canonical.
+   */
   #onIndication(message: Turn.Message, client: Client, now: number): void {
     const allocation = this.#table.at(client.tuple)
     const { data, method, peers: [peer], unknown } = message
@@ -280,7 +299,8 @@ export class TurnServer {
     }
     this.stats.toPeers.packets++
     this.stats.toPeers.bytes += data.length
-    // Between two of our own allocations no socket is needed, and our other sockets at that address are nobody's peers.
+    // Data between two of our allocations needs no socket. Other sockets of this host are peers only
+    // if `mayRelayTo` permits it.
     const other = this.#table.atRelayed(peer)
     if (other !== undefined) return this.#toClient(other, relayed.host, relayed.port, data, now)
     if (peer.host === relayedHost && !mayRelayTo(peer.host)) return void this.stats.drops.notPermitted++
@@ -309,7 +329,7 @@ export class TurnServer {
     this.#release(allocation)
   }
 
-  /** It has ended in the table. */
+  /** Closes the socket of an allocation that has ended in the table. */
   #release(allocation: TurnAllocations.Allocation): void {
     const held = this.#sockets.get(allocation)
     if (held === undefined) return

@@ -1,4 +1,7 @@
-/** A TURN server with its sockets, for as long as a scope: UDP at each local address, TCP, and one socket for each allocation. */
+/**
+ * A TURN server with its sockets, which live as long as the scope: UDP at each local address, TCP,
+ * and one socket per allocation.
+ */
 import { Effect, Schema } from "effect"
 import * as IpBytes from "../../protocol/IpBytes.ts"
 import { PrefixBuckets } from "../../protocol/TokenBucket.ts"
@@ -13,12 +16,15 @@ import { TurnAuth } from "./TurnAuth.ts"
 import { type Client, TurnServer } from "./TurnServer.ts"
 import { TurnTcp } from "./TurnTcp.ts"
 
-/** Messages a second, from clients without an allocation, of one prefix (/24, /56); the burst is two seconds of it. */
+/**
+ * Messages per second from one prefix (/24, /56) that are answered without an allocation. The burst
+ * is two seconds' worth.
+ */
 const UNKNOWN_PER_PREFIX = 100
-/** Connections that have no allocation yet, beside those that may have one. */
+/** Connections without an allocation that are accepted in addition to those that may have one. */
 const SPARE_CONNECTIONS = 64
 const SEGMENT_BYTES = 1200 // no trains are sent here
-/** How often this machine's own addresses are read anew, in ticks. */
+/** How often this machine's own addresses are read again, in ticks. */
 const OWN_TICKS = 10
 
 type Place = { readonly host: string; readonly port: number }
@@ -27,9 +33,9 @@ export interface Options {
   readonly secret: Secret
   readonly udp: Place | null
   readonly tcp: Place | null
-  /** Of the relayed addresses, as peers see them. */
+  /** Address of the relayed addresses, as peers see them. */
   readonly publicAddress: string
-  /** Where the relayed addresses' sockets are bound. */
+  /** Local host to which the relayed addresses' sockets are bound. */
   readonly relayHost: string
   readonly ports: { readonly from: number; readonly to: number }
   readonly allowPeers: ReadonlyArray<string>
@@ -37,21 +43,27 @@ export interface Options {
   readonly limits: TurnAllocations.Limits
   readonly epochSeconds: () => number
   readonly onError: (cause: Error) => void
-  /** The addresses that an unspecified one in `udp` stands for. Default: those of this machine. */
+  /**
+   * Returns the addresses that an unspecified one in `udp` stands for. By default those of this
+   * machine.
+   */
   readonly see?: () => LocalAddresses.Seen
 }
 
+/** A TURN port is not available. */
 export class TurnListenError extends Schema.TaggedError<TurnListenError>()("TurnListenError", {
   message: Schema.String
 }) {}
 
+/** Opens the sockets and returns the server. `tick` must be run about once a second. */
 export const open = Effect.fnUntraced(function*(options: Options) {
   const { allowPeers, answerShort, limits, onError, ports, publicAddress, relayHost } = options
   const now = () => performance.now()
   const mayRelay = () => {
     const { interfaces, source } = LocalAddresses.see()
     return TurnPeers.make({
-      // A listed network might hold an address of this machine, which no client may reach through it.
+      // A listed network might contain an address of this machine, which clients must not reach
+      // through it.
       allowed: source === "unseen" ? allowPeers.filter(TurnPeers.isSingle) : allowPeers,
       own: [publicAddress, relayHost, ...addressesOf(interfaces)]
     })
@@ -125,7 +137,10 @@ export const open = Effect.fnUntraced(function*(options: Options) {
 const addressesOf = (interfaces: LocalAddresses.Interfaces): ReadonlyArray<string> =>
   Object.values(interfaces).flatMap((addresses) => (addresses ?? []).map(({ address }) => address))
 
-/** One message for each datagram: joined ChannelData could not be told apart. */
+/**
+ * Socket options without batching: each datagram is one message, because joined ChannelData
+ * messages could not be separated.
+ */
 const unbatched = (host: string) =>
   ({ host, family: host.includes(":") ? 6 : 4, segment: SEGMENT_BYTES, offload: false }) as const
 

@@ -1,4 +1,7 @@
-/** TURN over TCP (RFC 8656, section 2.1): cuts each connection's bytes into messages for the server, and keeps connections few. */
+/**
+ * TURN over TCP (RFC 8656, section 2.1). Splits each connection's bytes into messages for the
+ * server, and limits the number of connections.
+ */
 import { Buffer } from "node:buffer"
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net"
 import * as Turn from "../../protocol/Turn.ts"
@@ -7,14 +10,14 @@ import * as Descriptors from "../../services/Descriptors.ts"
 import * as LimitsMet from "../../services/telemetry/Limits.ts"
 import type { Client, TurnServer } from "./TurnServer.ts"
 
-/** A connection without an allocation is closed after so long. */
+/** How long a connection may stay open without an allocation. */
 export const IDLE_MS = 30_000
-/** What may wait for a client that does not keep up; datagrams beyond are dropped. */
+/** Bytes that may wait for a client that does not keep up. Further messages are dropped. */
 const QUEUE_BYTES = 256 * 1024
 
 export interface Limits {
   readonly connections: number
-  /** For one address (IPv4) or /64 (IPv6). */
+  /** Most connections of one address (IPv4) or /64 (IPv6). */
   readonly perAddress: number
 }
 
@@ -46,7 +49,7 @@ export class TurnTcp {
     return this.#connections.size
   }
 
-  /** Gives the port. */
+  /** Starts listening and returns the port. */
   listen(host: string, port: number, onError: (cause: Error) => void): Promise<number> {
     return new Promise((resolve, reject) => {
       this.#listener.once("error", reject)
@@ -58,7 +61,7 @@ export class TurnTcp {
     })
   }
 
-  /** Closes what is idle. To be called about once a second. */
+  /** Closes idle connections. Must be called about once a second. */
   tick(): void {
     const now = this.#now()
     for (const connection of this.#connections) {
@@ -85,7 +88,7 @@ export class TurnTcp {
     if (held >= this.#limits.perAddress || isFull || isShort) return void socket.destroy()
     this.#perAddress.set(prefix, held + 1)
     const client: Client = {
-      tuple: `tcp ${++this.#made}`, // a later connection from the same port is another client
+      tuple: `tcp ${++this.#made}`, // a later connection from the same port is a different client
       host,
       port: remotePort,
       stream: true,
@@ -100,7 +103,9 @@ export class TurnTcp {
     socket.once("close", () => this.#onClose(connection))
   }
 
-  /** What is kept is less than one message: 64 KiB. */
+  /**
+   * Passes whole messages to the server and keeps the rest, which is less than one message: 64 KiB.
+   */
   #onData(connection: Connection, chunk: Buffer): void {
     const bytes = connection.rest === null ? chunk : Buffer.concat([connection.rest, chunk])
     let at = 0

@@ -1,6 +1,7 @@
 /**
- * The connector's end of a session with a browser: the grant that says what may flow, the WebRTC connections that carry the flows,
- * and the control stream, which is the first that the browser opens. What a `FlowSession` is over QUIC.
+ * The connector's end of a session with a browser. It holds the grant that says what may flow, the
+ * WebRTC connections that carry the flows, and the control stream, which is the first stream that
+ * the browser opens. It is the counterpart of `FlowSession` over QUIC.
  */
 import { Either } from "effect"
 import type { IceServer } from "node-datachannel"
@@ -17,27 +18,40 @@ import type { Room } from "./ChannelStream.ts"
 import { FlowLink } from "./FlowLink.ts"
 import type { Pair } from "./IceLink.ts"
 
-/** At once; flows past what one connection holds take another. */
+/**
+ * Most connections of one session at a time. Flows beyond the capacity of one connection use
+ * another.
+ */
 const MAX_LINKS = 4
-/** Connections that a browser may begin: each costs sockets and a gathering of candidates. It needs one, or four at once. */
+/**
+ * Connections per second that a browser may begin. Each costs sockets and a gathering of
+ * candidates.
+ */
 const OFFERS_PER_SECOND = 0.5
+/** Connections that a browser may begin at once. It needs one, or four. */
 const OFFERS_BURST = 12
-/** Bytes that its flows may hold unread beside their first windows, all together. */
+/** Bytes that all flows of a session together may hold unread beyond their first windows. */
 const ROOM_BYTES = 32 * 1024 * 1024
 
 export interface Options {
   readonly ticket: Ticket
   readonly grant: Grant
-  /** This connector's own. */
+  /** Key of this connector. */
   readonly key: NodeKey
   readonly clocks: Clocks
-  /** The grant if the authority signed it and it is valid now; else why not, for people. */
+  /**
+   * Verifies a grant. Returns it if the authority signed it and it is valid now, otherwise a reason
+   * in plain words.
+   */
   readonly openGrant: (signed: Signed.Signed) => Either.Either<Grant, string>
   readonly onSignal: (signal: IceSignal) => void
   readonly onConnected: (pair: Pair | null) => void
   readonly onFlow: ConnectorFlowsOptions["onFlow"]
   readonly flowLimits: FlowLimits
-  /** Once: no connection is left, or the browser breaks the protocol. Not called after `close`. */
+  /**
+   * Called once if no connection is left or the browser violates the protocol. Not called after
+   * `close`.
+   */
   readonly onDown: (why: string) => void
 }
 
@@ -79,6 +93,7 @@ export class BrowserSession {
     })
   }
 
+  /** Whether at least one connection is established. */
   get isConnected(): boolean {
     return [...this.#links.values()].some((link) => link.isConnected)
   }
@@ -95,7 +110,7 @@ export class BrowserSession {
     }
   }
 
-  /** `servers` are for the connection that an offer begins. */
+  /** Handles a signal of the browser. `servers` are used by a connection that an offer begins. */
   onSignal(signal: IceSignal, servers: ReadonlyArray<string | IceServer>): void {
     if (this.#isClosed) return
     const isNew = signal.kind === "offer" && !this.#links.has(signal.attempt)
@@ -105,7 +120,10 @@ export class BrowserSession {
     this.#links.get(signal.attempt)?.onSignal(signal)
   }
 
-  /** By signaling, from the directory itself, or from the client. False: it is for others. */
+  /**
+   * Replaces the grant, which comes from signaling, the directory or the client. Returns `false` if
+   * it is for other parties, or not valid now.
+   */
   setGrant(grant: Grant): boolean {
     const taken = this.#permission.replace(grant)
     if (taken === "taken") {
@@ -114,7 +132,7 @@ export class BrowserSession {
     return taken !== "foreign"
   }
 
-  /** Cuts what the grant, which nobody has renewed, permits no more. False: it permits nothing. */
+  /** Cuts all flows if the grant has ended without being renewed. Returns `false` in that case. */
   expire(): boolean {
     if (this.#permission.standing() === null) return true
     this.#flows.recheck(() => false)

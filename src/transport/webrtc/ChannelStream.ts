@@ -1,30 +1,45 @@
-/** A flow's stream over a data channel of its own, with an end for each way and a window for each reader (`ChannelWire`). */
+/**
+ * A flow's stream over a data channel of its own. Each direction has its own end, and each reader
+ * its own window (`ChannelWire`).
+ */
 import * as ChannelWire from "../../protocol/ChannelWire.ts"
 import { type FlowStream, READ_NOTHING, READ_RESET, type StreamHandler, WRITE_STOPPED } from "../flow/FlowStream.ts"
 
-/** What a stream needs of its channel, a browser's or a library's. Nothing throws. */
+/** Data channel of a browser or a library, as a stream needs it. Nothing throws. */
 export interface Channel {
-  /** False: it is closed. */
+  /** Sends a message. Returns `false` if the channel is closed. */
   readonly send: (message: Uint8Array) => boolean
-  /** Bytes that were sent and have not left. */
+  /** Bytes that were passed to `send` and have not left yet. */
   readonly bufferedAmount: () => number
-  /** What has been sent still leaves. */
+  /** Closes the channel after everything passed to `send` has left. */
   readonly close: () => void
-  /** Of the longest message that the peer takes. */
+  /** Length of the longest message that the peer accepts. */
   readonly maxMessageBytes: number
 }
 
-/** A message takes the whole connection while it goes, so none is longer, whatever the peer takes. */
+/**
+ * Longest message that is sent, even if the peer accepts more: a message occupies the whole
+ * connection while it is sent.
+ */
 const MAX_MESSAGE_BYTES = 32 * 1024
-/** Unsent bytes of one channel; past this its writer waits until there are `LOW_WATER_BYTES`. */
+/**
+ * Unsent bytes of a channel above which its writer waits, until {@link LOW_WATER_BYTES} are left.
+ */
 const HIGH_WATER_BYTES = 512 * 1024
+/** Unsent bytes of a channel at which a waiting writer may continue. */
 export const LOW_WATER_BYTES = 128 * 1024
-/** A window doubles as its reader gets on, up to this, which feeds 80 Mbit/s at 100 ms. */
+/**
+ * Largest window, which feeds 80 Mbit/s at 100 ms. A window doubles while its reader keeps up, up
+ * to this.
+ */
 const MAX_WINDOW = 1024 * 1024
-/** The side that was asked closes last; a peer that never does has this long. */
+/**
+ * How long the side that did not open the channel waits for the peer to close it. After that it
+ * closes the channel itself.
+ */
 const LINGER_MS = 10_000
 
-/** The room that the flows of one connection share beside their first windows. */
+/** Window space that several flows share, beyond their first windows. */
 export interface Room {
   bytes: number
 }
@@ -32,9 +47,11 @@ export interface Room {
 export interface ChannelStreamOptions {
   readonly channel: Channel
   readonly room: Room
-  /** Who opened the channel closes it once both ways are over. */
+  /**
+   * Whether this side opened the channel. It closes the channel once both directions have ended.
+   */
   readonly opened: boolean
-  /** Both ways are over, or the channel is gone. Once. */
+  /** Called once, when both directions have ended or the channel is closed. */
   readonly onOver: () => void
 }
 
@@ -48,18 +65,20 @@ export class ChannelStream implements FlowStream {
   #writeOver = false
   #isOver = false
   #isClosed = false
-  /** Unread, in order; `#at` bytes of the first are read. */
+  /**
+   * Received messages that are not fully read, in order. `#at` bytes of the first have been read.
+   */
   readonly #unread: Array<Uint8Array> = []
   #at = 0
   #ended = false
   #wasReset = false
   #stopped = false
   #window = ChannelWire.FIRST_WINDOW
-  /** What the peer may still send. */
+  /** Bytes that the peer may still send. */
   #allowed = ChannelWire.FIRST_WINDOW
-  /** Read, and not yet allowed again. */
+  /** Bytes that were read, and whose window has not been returned to the peer yet. */
   #owed = 0
-  /** What may be sent to the peer. */
+  /** Bytes that may still be sent to the peer. */
   #credit = ChannelWire.FIRST_WINDOW
   #isBlocked = false
   #linger: ReturnType<typeof setTimeout> | null = null
@@ -123,7 +142,7 @@ export class ChannelStream implements FlowStream {
     return taken
   }
 
-  /** Always at once: an end needs no room. */
+  /** Ends the sending side. Always succeeds at once, because the end needs no window. */
   finish(): boolean {
     if (this.#writeOver) return true
     this.#channel.send(ChannelWire.end)
@@ -131,7 +150,10 @@ export class ChannelStream implements FlowStream {
     return true
   }
 
-  /** What has been given to the channel leaves first; the peer's reader sees a reset all the same. */
+  /**
+   * Resets the sending side. Data already passed to the channel is sent first, but the peer's
+   * reader still sees a reset.
+   */
   reset(): void {
     if (this.#writeOver) return
     this.#channel.send(ChannelWire.reset)
@@ -149,10 +171,13 @@ export class ChannelStream implements FlowStream {
     this.stop()
   }
 
-  /** The window says it. */
+  /** Does nothing: the window already limits what may wait unread. */
   pause(): void {}
 
-  /** From the channel. False: the peer breaks the protocol, and the connection is of no use. The bytes are the stream's from here. */
+  /**
+   * Called by the channel for each message. The stream keeps `bytes`. Returns `false` if the peer
+   * violates the protocol; the connection must then be closed.
+   */
   onMessage(bytes: Uint8Array): boolean {
     const message = ChannelWire.decode(bytes)
     if (message === null) return false
@@ -181,14 +206,14 @@ export class ChannelStream implements FlowStream {
     return true
   }
 
-  /** From the channel: `bufferedAmount` has fallen to `LOW_WATER_BYTES`. */
+  /** Called by the channel when `bufferedAmount` has fallen to {@link LOW_WATER_BYTES}. */
   onDrained(): void {
     if (!this.#isBlocked || this.#credit === 0 || this.#channel.bufferedAmount() > LOW_WATER_BYTES) return
     this.#isBlocked = false
     this.handler?.onWritable()
   }
 
-  /** From the channel: it is closed, in order or not. */
+  /** Called by the channel when it is closed, regularly or not. */
   onClosed(): void {
     if (this.#isClosed) return
     this.#isClosed = true
@@ -206,14 +231,17 @@ export class ChannelStream implements FlowStream {
     if (this.#ended || this.#wasReset) return false
     this.#allowed -= bytes.length
     if (this.#allowed < 0) return false
-    if (!this.#readOver && bytes.length > 0) { // else thrown away, as was said
+    if (!this.#readOver && bytes.length > 0) { // otherwise dropped, as announced to the peer
       this.#unread.push(bytes)
       this.handler?.onReadable()
     }
     return true
   }
 
-  /** Room for what was read, told when it is worth a message; more of it for a reader that keeps up. */
+  /**
+   * Returns window to the peer for bytes that were read, once half a window is due. The window
+   * grows for a reader that keeps up.
+   */
   #allow(bytes: number): void {
     this.#owed += bytes
     if (this.#owed < this.#window / 2 || this.#ended) return

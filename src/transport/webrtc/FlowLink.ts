@@ -1,6 +1,6 @@
 /**
- * The connector's end of one WebRTC connection with a browser: each data channel that the browser opens is a stream, in order and
- * reliable. Must run in a process of its own: see decision 19.
+ * The connector's end of one WebRTC connection with a browser. Each data channel that the browser
+ * opens is a reliable, ordered stream. It must run in a process of its own: see decision 19.
  */
 import { type DataChannel, type IceServer, PeerConnection } from "node-datachannel"
 import type { IceSignal } from "../../protocol/IceSignal.ts"
@@ -8,19 +8,22 @@ import type { FlowStream } from "../flow/FlowStream.ts"
 import { type Channel, ChannelStream, LOW_WATER_BYTES, type Room } from "./ChannelStream.ts"
 import type { Pair } from "./IceLink.ts"
 
-/** Streams of one connection; half of the ids that browsers have are of either side (RFC 8832, section 6). */
+/**
+ * Most streams of one connection. Each side has half of the ids that browsers support (RFC 8832,
+ * section 6).
+ */
 const MAX_STREAMS = 512
 
 export interface Options {
   readonly attempt: number
-  /** `stun:HOST:PORT`, or TURN with its credentials. */
+  /** ICE servers: `stun:HOST:PORT`, or TURN with its credentials. */
   readonly servers: ReadonlyArray<string | IceServer>
-  /** What its streams share with those of the session's other connections. */
+  /** Window space that its streams share with those of the session's other connections. */
   readonly room: Room
   readonly onSignal: (signal: IceSignal) => void
   readonly onConnected: () => void
   readonly onStream: (stream: FlowStream) => void
-  /** Once. Its streams are over by then. Not called after `close`. */
+  /** Called once, after its streams were closed. Not called after `close`. */
   readonly onClosed: (why: string) => void
 }
 
@@ -48,11 +51,12 @@ export class FlowLink {
     this.#peer.onDataChannel((channel) => this.#use(channel))
   }
 
+  /** Whether the connection is established. */
   get isConnected(): boolean {
     return this.#isConnected && !this.#isClosed
   }
 
-  /** Of the chosen candidates; null: none yet. */
+  /** Types of the selected candidates. `null` if none are selected yet. */
   get pair(): Pair | null {
     const pair = this.isConnected ? this.#peer.getSelectedCandidatePair() : null
     return pair === null ? null : { local: pair.local.type, remote: pair.remote.type }
@@ -68,7 +72,7 @@ export class FlowLink {
     }
   }
 
-  /** The browser's. What cannot be understood ends the connection. */
+  /** Handles a signal of the browser. A signal that cannot be understood ends the connection. */
   onSignal(signal: IceSignal): void {
     if (this.#isClosed) return
     try {
@@ -123,7 +127,10 @@ export class FlowLink {
   }
 }
 
-/** The library throws for a channel that is closed, and tells that by an event of its own. */
+/**
+ * Wraps a channel of the library, which throws once it is closed. A separate event reports the
+ * close.
+ */
 const safe = (channel: DataChannel): Channel => {
   const guarded = <A>(call: () => A, otherwise: A): A => {
     try {
@@ -133,7 +140,7 @@ const safe = (channel: DataChannel): Channel => {
     }
   }
   return {
-    // What is not sent at once is queued, which is not false: only a closed channel throws.
+    // The library returns `false` for a message that is queued. Only a closed channel throws.
     send: (message) => guarded(() => (channel.sendMessageBinary(message), true), false),
     bufferedAmount: () => guarded(() => channel.bufferedAmount(), 0),
     close: () => guarded(() => channel.close(), undefined),

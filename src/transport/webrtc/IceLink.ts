@@ -1,29 +1,33 @@
 /**
- * One WebRTC connection to a peer, whose single data channel carries relayed frames, each as a message of its own: neither ordered
- * nor repeated, since the QUIC inside sees to both. Must run in a process of its own: see decision 19.
+ * One WebRTC connection to a peer. Its single data channel carries relayed frames, each as one
+ * message. Messages are neither ordered nor retransmitted, because the QUIC inside does both. It
+ * must run in a process of its own: see decision 19.
  */
 import { type DataChannel, type IceServer, PeerConnection } from "node-datachannel"
 import type { IceSignal } from "../../protocol/IceSignal.ts"
 
-/** Unsent bytes in the channel; frames past this are dropped, which QUIC takes for a full path. */
+/**
+ * Most unsent bytes in the channel. Further frames are dropped, which QUIC treats as congestion.
+ */
 const MAX_BUFFERED_BYTES = 1024 * 1024
 const LABEL = "sallyport/frames"
 
 export interface Options {
   readonly role: "client" | "connector"
   readonly attempt: number
-  /** `stun:HOST:PORT`, or TURN with its credentials. */
+  /** ICE servers: `stun:HOST:PORT`, or TURN with its credentials. */
   readonly servers: ReadonlyArray<string | IceServer>
   readonly onSignal: (signal: IceSignal) => void
   readonly onOpen: () => void
-  /** Valid only during the call. */
+  /** Called for each received frame, which is valid only during the call. */
   readonly onFrame: (frame: Uint8Array) => void
-  /** Once. Not called after `close`. */
+  /** Called once. Not called after `close`. */
   readonly onClosed: (why: string) => void
 }
 
+/** Types of the two selected candidates. */
 export interface Pair {
-  /** Candidate types of RFC 8445, section 5.1.1: host, srflx, prflx, relay. */
+  /** Candidate type (RFC 8445, section 5.1.1): host, srflx, prflx or relay. `remote` likewise. */
   readonly local: string
   readonly remote: string
 }
@@ -35,6 +39,7 @@ export class IceLink {
   #channel: DataChannel | null = null
   #isOpen = false
   #isClosed = false
+  /** Number of frames dropped because the channel's queue was full or the channel was closed. */
   dropped = 0
 
   constructor(options: Options) {
@@ -58,13 +63,13 @@ export class IceLink {
     return this.#isOpen
   }
 
-  /** The candidates that were chosen; null: none yet. */
+  /** Types of the selected candidates. `null` if none are selected yet. */
   get pair(): Pair | null {
     const pair = this.#isOpen ? this.#peer.getSelectedCandidatePair() : null
     return pair === null ? null : { local: pair.local.type, remote: pair.remote.type }
   }
 
-  /** What cannot be understood ends the connection. */
+  /** Handles a signal of the peer. A signal that cannot be understood ends the connection. */
   onSignal(signal: IceSignal): void {
     if (this.#isClosed) return
     try {
@@ -76,7 +81,10 @@ export class IceLink {
     }
   }
 
-  /** False: it was dropped. */
+  /**
+   * Sends a frame. Returns `false` if it was not sent at once: it was dropped, or the library
+   * queued it.
+   */
   send(frame: Uint8Array): boolean {
     const channel = this.#channel
     if (!this.#isOpen || channel === null) return false

@@ -1,6 +1,7 @@
 /**
- * Where the data plane, in another thread, hands relayed frames to the WebRTC connections of this process, and gets theirs: a UDP
- * socket on loopback, to which this is one more relay. Frames are told apart by their tags, which only the session's own threads know.
+ * Passes relayed frames between the data plane, which runs in another thread, and the WebRTC
+ * connections of this process. It is a UDP socket on loopback, which the data plane treats as one
+ * more relay. Frames belong to sessions by their tags, which only the session's own threads know.
  */
 import { createSocket, type Socket } from "node:dgram"
 import { once } from "node:events"
@@ -11,25 +12,28 @@ const LOOPBACK = "127.0.0.1"
 const BUFFER_BYTES = 4 * 1024 * 1024
 
 export interface Session {
-  /** This node's own frames bear the first, the peer's the second. */
+  /** Tag of the frames that this node sends. `receiveTag` is the tag of the peer's frames. */
   readonly sendTag: number
   readonly receiveTag: number
-  /** Takes a frame of this node's. */
+  /** Sends a frame of this node to the peer. */
   readonly send: (frame: Uint8Array) => unknown
 }
 
 export class LocalLeg {
   readonly #socket: Socket
   readonly #byTag = new Map<number, Session>()
-  /** Of the data plane: where the last frame under a known tag came from. */
+  /**
+   * Address of the data plane: the source of the last frame with a known tag. `null` before the
+   * first one.
+   */
   #plane: SocketAddr | null = null
-  /** Frames under no known tag, of either side. */
+  /** Number of dropped frames whose tag is not known, from either side. */
   strays = 0
 
   constructor() {
     this.#socket = createSocket({ type: "udp4", recvBufferSize: BUFFER_BYTES, sendBufferSize: BUFFER_BYTES })
     this.#socket.on("message", (bytes, from) => this.#onDatagram(bytes, { host: from.address, port: from.port }))
-    this.#socket.on("error", () => undefined) // of a send; the data plane sees what is missing
+    this.#socket.on("error", () => undefined) // a send failed; the data plane notices the loss
   }
 
   async bind(): Promise<SocketAddr> {
@@ -45,7 +49,7 @@ export class LocalLeg {
     this.#byTag.delete(sendTag)
   }
 
-  /** A frame that the peer of this session has sent. */
+  /** Passes a frame from the session's peer to the data plane. */
   deliver({ receiveTag }: Session, frame: Uint8Array): void {
     if (this.#plane === null || !isFrame(frame) || Frame.tagAt(frame, 0) !== receiveTag) return void this.strays++
     this.#socket.send(frame, this.#plane.port, this.#plane.host)
@@ -63,6 +67,6 @@ export class LocalLeg {
   }
 }
 
-/** One whole relayed frame and nothing else. */
+/** Whether `bytes` is exactly one relayed frame with a body. */
 const isFrame = (bytes: Uint8Array): boolean =>
   bytes.length > Frame.RELAYED_HEAD_BYTES && (bytes[0]! & 0xf0) === 0x20 && Frame.lengthAt(bytes, 0) === bytes.length
