@@ -1,6 +1,8 @@
 /**
- * HTTP/3 at the relay: takes WebTransport sessions at the UDP port of the HTTPS port's number, and hands each on to the hub. Runs in a
- * child process (decision 26): whoever finds a way to stop or crash the QUIC library, which anybody's packets reach here, stops this.
+ * Serves HTTP/3 at the relay. It accepts WebTransport sessions on the UDP port with the same number
+ * as the HTTPS port, and hands each session to the hub. It runs in a child process (decision 26):
+ * anybody's packets reach the QUIC library here, so a packet that blocks or crashes it must not
+ * affect the relay.
  */
 import { Effect, FiberSet, Layer, Schema, Stream } from "effect"
 import * as RelayTls from "../services/RelayTls.ts"
@@ -12,14 +14,16 @@ import { Peers } from "./runtime/Peers.ts"
 import * as Self from "./runtime/Self.ts"
 import { SignalingHub } from "./SignalingHubRpcs.ts"
 
+/** Settings of the actor, from the relay's config. */
 export const Config = Schema.Struct({
   stateDir: Schema.String,
-  /** Of the HTTPS port, whose number is asked of the hub. */
+  /** Host to bind, the same as for the HTTPS port. The hub tells the port's number. */
   host: Schema.String,
-  /** The path of the hub's socket. */
+  /** Path of the hub's unix socket, to which sessions are handed. */
   gate: Schema.String,
-  /** What nodes connect to, and the operator's certificate: as for the HTTPS port. */
+  /** Name by which nodes reach the relay, as for the HTTPS port. */
   advertised: Schema.String,
+  /** The operator's certificate, as for the HTTPS port. `null` if there is none. */
   tls: Schema.NullOr(Schema.Struct({ cert: Schema.String, key: Schema.String }))
 })
 export type Config = typeof Config.Type

@@ -1,10 +1,10 @@
-/** What may be asked of the Http3Actor. No behaviour here. */
+/** Calls of the Http3Actor. This file has no behaviour. */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import * as ActorAddress from "./runtime/ActorAddress.ts"
 
 export class Http3Rpcs extends RpcGroup.make(
-  /** The UDP port that HTTP/3 is served at. */
+  /** Answers with the UDP port of HTTP/3 once it is served. */
   Rpc.make("AwaitListening", { success: Schema.Struct({ http3: Schema.Int }) })
 ) {}
 

@@ -1,6 +1,8 @@
 /**
- * Chooses the path of each session: one `PathMachine` a session, fed with what the data plane saw and this host's candidates,
- * obeyed by asking the data plane. Sessions live there, not here: after a restart each machine goes on from the path in use.
+ * Chooses the path of each session. There is one `PathMachine` for a session. It learns what the
+ * data plane saw and this host's candidates, and the actor carries out its orders by calls to the
+ * data plane. Sessions live in the data plane and not here, so after a restart each machine
+ * continues from the path in use.
  */
 import { Clock, Deferred, Duration, Effect, Layer, Mailbox, Match, PubSub, Schema, Stream } from "effect"
 import { GuessBudget } from "../protocol/GuessBudget.ts"
@@ -28,28 +30,45 @@ import * as Self from "./runtime/Self.ts"
 import { StreamMux } from "./StreamMuxRpcs.ts"
 import { type LocalCandidates, type NetworkChange, Stun } from "./StunRpcs.ts"
 
-const INBOX_CAPACITY = 1024 // when it is full, the data plane's events wait
-/** Orders to the data plane that wait. When it is full, the data plane is stuck: further ones are dropped and logged. */
+/** Most messages that may wait. When the inbox is full, the data plane's events wait. */
+const INBOX_CAPACITY = 1024
+/**
+ * Most orders to the data plane that may wait. When it is full, the data plane is stuck, and
+ * further orders are dropped and logged.
+ */
 const OUTBOX_CAPACITY = 2048
-/** At once, since each waits for its answer. */
+/**
+ * How many orders are sent to the data plane at the same time, because each waits for its answer.
+ */
 const OUTBOX_CONCURRENCY = 64
-/** An older ping says nothing any more. */
+/** How long an order may take. A ping that is older tells nothing any more. */
 const ORDER_DEADLINE = Duration.seconds(1)
-/** A change of path is asked for this often more, before only the next decision can mend it. */
+/**
+ * How often an order is repeated that selects a path or closes the sockets of port guessing. If it
+ * still fails, only a later decision can correct that.
+ */
 const SELECT_RETRIES = 2
-/** Decisions that a slow listener may lag behind; then it loses the oldest. */
+/** How many decisions a slow subscriber may fall behind. Then it loses the oldest. */
 const DECIDED_CAPACITY = 256
-/** Of people who ask, `sallyport ping` above all. */
+/** How long a caller's ping waits for an answer, for example that of `sallyport ping`. */
 const PING_DEADLINE = Duration.seconds(2)
-/** That wait for an answer; when there are more the oldest is given up. */
+/** Most pings of callers that may wait for an answer. One more drops the oldest. */
 const MAX_PINGS = 64
 const TX_BYTES = 8
 const TX_PREFIX_BYTES = 4
 const SEED_BYTES = 4
-const GOLDEN = 0x9e3779b9 // steps of this visit all 32-bit numbers
-/** Lists are numbered from the time of the machine's start, so that a later machine's are newer: 34 years in 32 bits. */
+/**
+ * Added to the seed of port guessing for each next seed. Its multiples, modulo 2^32, visit all
+ * 32-bit numbers.
+ */
+const GOLDEN = 0x9e3779b9
+/**
+ * Unit of the sequence numbers of candidate lists. They start from the time at which the machine
+ * was made, so that the lists of a later machine are newer. 32 bits last for 34 years.
+ */
 const SEQ_UNIT_MS = 250
-const SEQ_EPOCH_MS = 1_767_225_600_000 // 2026-01-01
+/** Time at which sequence numbers are 0: 2026-01-01. */
+const SEQ_EPOCH_MS = 1_767_225_600_000
 
 type Session = {
   readonly machine: PathMachine
@@ -57,7 +76,7 @@ type Session = {
   readonly peer: string
   wakeAt: number | null
 }
-/** Answers with what `machine` did. */
+/** Something that happened to a session. It calls `machine` and returns the outputs. */
 type Input = (machine: PathMachine, now: number, guess: PortGuess) => ReadonlyArray<PathGuessing.Output>
 type Order =
   | Exclude<PathGuessing.Output, { readonly _tag: "Wake" | "Decided" }>
@@ -65,7 +84,7 @@ type Order =
 type Letter = { readonly session: string; readonly order: Order }
 type Message =
   | { readonly _tag: "Event"; readonly event: PathEvent }
-  /** Another incarnation of the data plane: it has none of the sessions of the one before. */
+  /** A new incarnation of the data plane is up. It has none of the previous one's sessions. */
   | { readonly _tag: "Reset" }
   | { readonly _tag: "Local"; readonly local: LocalCandidates }
   | { readonly _tag: "NetworkChanged"; readonly lost: NetworkChange["lost"] }
@@ -79,15 +98,20 @@ const make = Effect.gen(function*() {
   const stun = yield* Peers.ref(Stun)
   const { randomHex } = yield* Crypto.Crypto
   const outbox = yield* Mailbox.make<Letter>({ capacity: OUTBOX_CAPACITY, strategy: "dropping" })
-  const activity = yield* Mailbox.make<null>({ capacity: 1, strategy: "sliding" }) // the StunActor is told what is so then
+  /**
+   * Signals that the number of sessions or their activity may have changed. The StunActor is then
+   * notified of the counts at that moment.
+   */
+  const activity = yield* Mailbox.make<null>({ capacity: 1, strategy: "sliding" })
   const decided = yield* PubSub.sliding<Decided>(DECIDED_CAPACITY)
   const sessions = new Map<string, Session>()
-  /** Those that somebody waits for, by transaction id. */
+  /** Pings of callers that wait for an answer, by transaction id. */
   const pings = new Map<string, Inbox.Reply<Pinged, PingFailed>>()
   const budget = new GuessBudget(yield* nowMs)
   let local: LocalCandidates | null = null
   let leg: RelayKind = "relay-udp"
-  const otherRelays = new Set<string>() // those that this node is bound at
+  /** Names of the other relays at which this node is bound. */
+  const otherRelays = new Set<string>()
 
   const obey = (letter: Letter) => {
     const { order, session } = letter
@@ -369,7 +393,7 @@ const describe = (session: string, { machine, peer }: Session, at: Clocks): Sess
   decisions: machine.decisions
 })
 
-/** A move is an order of its own. */
+/** Returns the order that reports a kept path. A move has an order of its own. */
 const keepOf = ({ moved, reason }: Decision): Order | null => (moved ? null : { _tag: "Keep", reason })
 
 const dated = ({ atMs, chosen, moved, paths, reason }: Decision, epochOffsetMs: number): Decision => ({
@@ -380,14 +404,14 @@ const dated = ({ atMs, chosen, moved, paths, reason }: Decision, epochOffsetMs: 
   moved
 })
 
-/** Monotonic. */
+/** Time in ms (monotonic). */
 const nowMs = Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)
 
-/** The same moment on both clocks: machines know the monotonic one only. */
+/** The same moment on both clocks, because machines know only the monotonic clock. */
 type Clocks = { readonly epochMs: number; readonly now: number }
 const clocks: Effect.Effect<Clocks> = Effect.all({ epochMs: Clock.currentTimeMillis, now: nowMs })
 
-/** Needs the data plane and the StunActor as its peers. */
+/** Layer of the actor. It needs the data plane and the StunActor as its peers. */
 export const layer = PathProberRpcs.toLayer(make.pipe(Effect.annotateLogs({ actor: "pathProber" })))
 
 export const actor = Actor.make({

@@ -1,4 +1,4 @@
-/** What other actors may ask of the PathProberActor, and what it asks of the data plane. No behaviour here. */
+/** Calls of the PathProberActor, and its calls to the data plane. This file has no behaviour. */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import { CandidateList, Mapping } from "../protocol/Candidate.ts"
@@ -9,11 +9,17 @@ import { SocketAddr } from "../protocol/SocketAddr.ts"
 import { SessionId } from "./RelaySignalingRpcs.ts"
 import * as ActorAddress from "./runtime/ActorAddress.ts"
 
-/** 8 bytes in hex. Unique within a session, also across restarts of the prober. */
+/**
+ * Transaction id of a ping: 8 bytes in hex. It is unique within a session, even across restarts of
+ * the prober.
+ */
 export const TxId = Schema.String.pipe(Schema.pattern(/^[0-9a-f]{16}$/))
 export type TxId = typeof TxId.Type
 
-/** First for each live session when the prober subscribes. `path`: the one in use now. */
+/**
+ * A session has started. When the prober subscribes, this event comes first for each live session.
+ * `path` is the one in use.
+ */
 export const SessionUp = Schema.TaggedStruct("SessionUp", {
   session: SessionId,
   role: Role,
@@ -23,18 +29,27 @@ export const SessionUp = Schema.TaggedStruct("SessionUp", {
   active: Schema.Boolean
 })
 export const SessionDown = Schema.TaggedStruct("SessionDown", { session: SessionId })
-/** The peer's whole list; the mux has acknowledged it. A lower `seq` than one seen before is stale. */
+/**
+ * The peer's whole candidate list, which the data plane has acknowledged. A list with a lower `seq`
+ * than an earlier one is stale.
+ */
 export const PeerCandidates = Schema.TaggedStruct("PeerCandidates", {
   session: SessionId,
   seq: Schema.Int,
   list: CandidateList,
-  /** Of the peer's translator; absent: not known. */
+  /** Mapping of the peer's NAT. Absent if it is not known. */
   mapping: Schema.optional(Mapping)
 })
+/** The peer has acknowledged this host's list with this `seq`. */
 export const CandidatesAcked = Schema.TaggedStruct("CandidatesAcked", { session: SessionId, seq: Schema.Int })
-/** An authenticated ping came and was answered by the mux. `path`: back to where it came from. */
+/**
+ * An authenticated ping arrived and the data plane answered it. `path` leads back to where it came
+ * from.
+ */
 export const PingSeen = Schema.TaggedStruct("PingSeen", { session: SessionId, path: PathRef })
-/** `observed`: this host as the peer saw it; null over the relay. */
+/**
+ * The answer to a ping. `observed` is this host's address as the peer saw it, `null` over a relay.
+ */
 export const Pong = Schema.TaggedStruct("Pong", {
   session: SessionId,
   path: PathRef,
@@ -42,48 +57,67 @@ export const Pong = Schema.TaggedStruct("Pong", {
   rttMs: Schema.Number,
   observed: Schema.NullOr(SocketAddr)
 })
-/** Packets of the session come by the path in use, though a ping is unanswered: they or the answer wait behind each other. */
+/**
+ * Packets of the session arrive by the path in use although a ping is unanswered. The ping or its
+ * answer may be queued behind other packets, so the path may still work.
+ */
 export const Heard = Schema.TaggedStruct("Heard", { session: SessionId, path: PathRef })
-/** `active`: a flow is open or moved bytes in the last second or so. */
+/**
+ * Activity of a session changed. `active` is set while a flow is open or moved bytes within about
+ * the last second.
+ */
 export const Activity = Schema.TaggedStruct("Activity", { session: SessionId, active: Schema.Boolean })
-/** Sending on the path failed for good (EHOSTUNREACH, ENETUNREACH, the engine closed it, the relay leg is lost). */
+/**
+ * Sending on the path failed permanently: EHOSTUNREACH, ENETUNREACH, QUIC closed the path, or the
+ * relay leg was lost.
+ */
 export const PathError = Schema.TaggedStruct("PathError", {
   session: SessionId,
   path: PathRef,
   message: Schema.String
 })
-/** Connector only: the client's packets now come by this path. */
+/** The client's packets now arrive by this path. Connector only. */
 export const PeerSelected = Schema.TaggedStruct("PeerSelected", { session: SessionId, path: PathRef })
-/** Client only: the connector asks to leave the path in use. */
+/** The connector asks to leave the path in use. Client only. */
 export const SwitchRequested = Schema.TaggedStruct("SwitchRequested", { session: SessionId, reason: SwitchReason })
-/** What carries relayed packets now, which changes the relay path's cost; told again when it was bound anew. Null: nothing. */
+/**
+ * Carrier of relayed packets, which determines the relay path's cost. The event is repeated when
+ * the carrier was bound again. `kind` is `null` if nothing carries relayed packets.
+ */
 export const RelayLeg = Schema.TaggedStruct("RelayLeg", {
   kind: Schema.NullOr(Schema.Literal("relay-udp", "relay-h3", "relay-tcp"))
 })
-/** A relay beside this node's own; told again when it was bound anew, and first for each that is bound when the prober subscribes. */
+/**
+ * Whether this node is bound at a relay other than its home relay. The event is repeated when the
+ * relay was bound again. When the prober subscribes, it comes first for each relay that is bound.
+ */
 export const OtherRelay = Schema.TaggedStruct("OtherRelay", { name: Schema.String, bound: Schema.Boolean })
 
-/** A socket opened by `SampleGuess`, by its own port, as a STUN server saw it. */
+/** A STUN server's view of a socket that `SampleGuess` opened. `local` is the socket's own port. */
 export const GuessSampled = Schema.TaggedStruct("GuessSampled", {
   session: SessionId,
   local: Schema.Int,
   mapped: SocketAddr
 })
-/** So many sockets for guessing could not be opened; `code` is the system's, such as EMFILE. */
+/**
+ * `count` sockets for port guessing could not be opened. `code` is the system's error, such as
+ * EMFILE.
+ */
 export const GuessRefused = Schema.TaggedStruct("GuessRefused", {
   session: SessionId,
   count: Schema.Int,
   code: Schema.String
 })
-/** See `PortGuess.Opened`. */
+/** Report of the peer's open sockets; see `PortGuess.Opened`. */
 export const Opened = Schema.Struct({
   attempt: Schema.Int,
   seen: Schema.Array(SocketAddr).pipe(Schema.maxItems(MAX_SEEN)),
   delta: Schema.NullOr(Schema.Int)
 })
-/** The peer has opened its sockets for guessing. */
+/** The peer has opened its sockets for port guessing. */
 export const PeerOpened = Schema.TaggedStruct("PeerOpened", { session: SessionId, opened: Opened })
 
+/** Event of the data plane that concerns the choice of paths. */
 export const PathEvent = Schema.Union(
   SessionUp,
   SessionDown,
@@ -104,92 +138,132 @@ export const PathEvent = Schema.Union(
 )
 export type PathEvent = typeof PathEvent.Type
 
-/** In one order. */
+/** Most addresses that one request may name. */
 const MAX_GUESSES = 16
 
-/** To be merged into the data plane's RPCs. A session that is gone is passed over in silence: its SessionDown is on the way. */
+/**
+ * Calls of the prober to the data plane, which merges them into its own RPCs. A call about a
+ * session that is gone is ignored, because its SessionDown is on the way.
+ */
 export class PathDriverRpcs extends RpcGroup.make(
-  /** From now on; first come the RelayLeg and, for each live session, its SessionUp and the peer's newest PeerCandidates. */
+  /**
+   * Events from now on. First come the RelayLeg and, for each live session, its SessionUp and the
+   * peer's newest PeerCandidates.
+   */
   Rpc.make("PathEvents", { success: PathEvent, stream: true }),
-  /** `padTo`: bytes of the plaintext, at least `PathMessage.MIN_PING_BYTES`. The mux measures the round trip. */
+  /**
+   * Sends a ping. `padTo` is the size of the plaintext in bytes, at least
+   * `PathMessage.MIN_PING_BYTES`. The data plane measures the round trip.
+   */
   Rpc.make("SendPing", { payload: { session: SessionId, path: PathRef, txId: TxId, padTo: Schema.Int } }),
-  /** On every live path, the relay among them; the prober repeats it until `CandidatesAcked`. */
+  /**
+   * Sends this host's candidates on every live path, including the relay. The prober repeats it
+   * until `CandidatesAcked`.
+   */
   Rpc.make("SendCandidates", {
     payload: { session: SessionId, seq: Schema.Int, list: CandidateList, mapping: Schema.optional(Mapping) }
   }),
-  /** Opens sockets for guessing, which ask the relay for their outside addresses. Those of an earlier attempt are closed. */
+  /**
+   * Opens sockets for port guessing, which ask the relay for their mapped addresses. The sockets of
+   * an earlier attempt are closed.
+   */
   Rpc.make("SampleGuess", { payload: { session: SessionId, count: Schema.Int.pipe(Schema.between(1, SAMPLES)) } }),
-  /** Opens more, the sampled ones first, and sends a sealed probe from each. At most `PortGuess.SOCKETS` in an attempt. */
+  /**
+   * Sends a sealed probe from each of `count` sockets. The sampled sockets are used first, and more
+   * are opened as needed. One attempt opens at most `PortGuess.SOCKETS`.
+   */
   Rpc.make("OpenGuess", {
     payload: { session: SessionId, to: SocketAddr, count: Schema.Int.pipe(Schema.between(1, SOCKETS)) }
   }),
-  /** All but the one by which the peer's probe came, which carries the path to that peer for as long as the session lasts. */
+  /**
+   * Closes all sockets of port guessing except the one that received the peer's probe. That one
+   * carries the path to the peer until the session ends.
+   */
   Rpc.make("CloseGuess", { payload: { session: SessionId } }),
-  /** A sealed probe to each, by the usual socket. */
+  /** Sends a sealed probe to each address from the usual socket. */
   Rpc.make("SendGuesses", {
     payload: { session: SessionId, to: Schema.Array(SocketAddr).pipe(Schema.maxItems(MAX_GUESSES)) }
   }),
-  /** Sealed, by the relay. */
+  /** Reports this node's open sockets to the peer, sealed and by the relay. */
   Rpc.make("TellOpened", { payload: { session: SessionId, opened: Opened } }),
-  /** Client only: from now on packets go this way. The old path goes on receiving. */
+  /**
+   * Makes `path` the one that packets take from now on. The old path continues to receive. Client
+   * only.
+   */
   Rpc.make("SelectPath", { payload: { session: SessionId, path: PathRef, reason: Reason } }),
-  /** Packets go on as they go: why, for whoever looks at the flows. */
+  /** Records why the path in use is kept, for the traces of flows. Packets are not affected. */
   Rpc.make("KeepPath", { payload: { session: SessionId, reason: Reason } }),
-  /** QUIC packets that leave by `path` have at most so many bytes from now on; see `PathMtu`. */
+  /** Limits QUIC packets on `path` to `bytes` from now on; see `PathMtu`. */
   Rpc.make("SetPacketSize", {
     payload: { session: SessionId, path: PathRef, bytes: Schema.Int.pipe(Schema.between(BASE_BYTES, LARGEST_BYTES)) }
   }),
-  /** Connector only: a sealed `Switch` on every live path. */
+  /** Sends a sealed `Switch` on every live path. Connector only. */
   Rpc.make("RequestSwitch", { payload: { session: SessionId, reason: SwitchReason } })
 ) {}
 
-// ----------------------------------------------------------------------------------------------------- the prober's own
+// ---------------------------------------------------------------------------- the prober's own
 
+/** The path of one session, with what is known of the others. */
 export const SessionPath = Schema.Struct({
   session: SessionId,
   role: Role,
   peer: Schema.String,
   path: PathRef,
-  /** Why it is this path and not another; see `Reason`. */
+  /** Why this path is in use and no other; see `Reason`. */
   reason: Reason,
+  /** Round trip of the path in use, in ms. `null` if it has not been measured. */
   rttMs: Schema.NullOr(Schema.Number),
-  /** Epoch ms when this path was taken. */
+  /** When this path was taken, in ms since the epoch. */
   since: Schema.Number,
-  /** Whether a flow is open, or moved bytes in the last second or so. */
+  /** Whether a flow is open, or moved bytes within about the last second. */
   active: Schema.Boolean,
-  /** Whether better paths are looked for: while a flow is open, and for a minute after the last one. */
+  /**
+   * Whether better paths are being sought. That is so while a flow is open, and for a minute after
+   * the last one.
+   */
   seeking: Schema.Boolean,
-  /** Every path that was tried or is about to be. */
+  /** Every path that was tried or will be tried soon. */
   tried: Schema.Array(PathSample),
-  /** Decisions made so far, of which `Decisions` holds the last 64. */
+  /** Number of decisions made so far. `Decisions` holds the last 64 of them. */
   decisions: Schema.Int
 })
 export type SessionPath = typeof SessionPath.Type
 
+/** One decision about a session's path. */
 export const Decided = Schema.Struct({ session: SessionId, peer: Schema.String, decision: Decision })
 export type Decided = typeof Decided.Type
 
-/** A round trip that was just made. */
+/** Result of a successful ping. */
 export const Pinged = Schema.Struct({ session: SessionId, path: PathRef, rttMs: Schema.Number, reason: Reason })
 export type Pinged = typeof Pinged.Type
 
+/**
+ * A ping failed. `no_session`: there is no session with the peer. `unanswered`: the peer did not
+ * answer in time.
+ */
 export class PingFailed extends Schema.TaggedError<PingFailed>()("PingFailed", {
   reason: Schema.Literal("no_session", "unanswered"),
   message: Schema.String
 }) {}
 
 export class PathProberRpcs extends RpcGroup.make(
+  /** Answers with the path of each session. */
   Rpc.make("Paths", { success: Schema.Array(SessionPath) }),
-  /** Oldest first; empty for a session that is not known. */
+  /** Answers with a session's last decisions, oldest first. Empty if the session is not known. */
   Rpc.make("Decisions", { payload: { session: SessionId }, success: Schema.Array(Decision) }),
-  /** Each as it is made, from now on; those that a slow reader misses are in `Decisions`. */
+  /**
+   * Decisions from now on, each as it is made. A slow reader may miss some; `Decisions` has them.
+   */
   Rpc.make("Decided", { success: Decided, stream: true }),
   /**
-   * One round trip to a peer by the path in use, within 2 s. While somebody asks, better paths are looked for as they are while data
-   * flows.
+   * Makes one round trip to a peer by the path in use, within 2 s. Each ping makes the prober seek
+   * better paths for a while, as data does.
    */
   Rpc.make("Ping", { payload: { peer: Schema.String }, success: Pinged, error: PingFailed }),
-  /** This host's network changed in a way that addresses do not show (woken from sleep, rebound sockets): prove all again. */
+  /**
+   * Makes the prober prove all paths again, because this host's network changed in a way that
+   * addresses do not show (it woke from sleep, or sockets were rebound).
+   */
   Rpc.make("NetworkChanged", {})
 ) {}
 

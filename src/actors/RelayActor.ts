@@ -1,7 +1,8 @@
 /**
- * Keeps a node bound at its relay, so that packets can be relayed from the first moment: over UDP where that works, over a
- * link (TCP or HTTP/3) where it does not, and back to UDP as soon as it answers. `RelayBinding` decides what to say and when;
- * here it is said, through the data plane's own socket, because the relay binds the 5-tuple that packets come from.
+ * Keeps a node bound at its home relay, so that packets can be relayed from the first moment. It
+ * uses UDP where that works. Otherwise it uses a link (TCP or HTTP/3), and returns to UDP as soon
+ * as UDP answers. `RelayBinding` decides what to send and when. This actor sends it through the
+ * data plane's own socket, because the relay binds the 5-tuple from which packets come.
  */
 import { Clock, Duration, Effect, Either, Schema, Stream, SubscriptionRef } from "effect"
 import { isIP } from "node:net"
@@ -28,14 +29,23 @@ import { type NodeEvent, Signaling } from "./SignalingRpcs.ts"
 import { LINK_ADDRESS, StreamMux } from "./StreamMuxRpcs.ts"
 import { type ControlDatagram, type NetworkChange, Stun } from "./StunRpcs.ts"
 
+/** Settings of the actor. */
 export const Config = Schema.Struct({ stateDir: Schema.String })
 export type Config = typeof Config.Type
 
-const INBOX_CAPACITY = 512 // full: askers and the readers of events wait
+/** Most messages that may wait. When the inbox is full, callers and the readers of events wait. */
+const INBOX_CAPACITY = 512
+/** Delay before a link is tried again that failed or ended early. */
 const RETRY_LINK = Duration.seconds(3)
-/** How often DNS is asked for the relay's name while UDP gets no answer, or while the name has no known address. */
+/**
+ * How often DNS is asked for the relay's name while UDP gets no answer, or while no address of the
+ * name is known.
+ */
 const RESOLVE_GAP = Duration.seconds(30)
-/** A link that was bound for so long and then ended is replaced at once: what was at its other end has ended. */
+/**
+ * How long a link must have been bound so that it is replaced at once when it ends: it worked, so
+ * the other end has been stopped.
+ */
 const SERVED_MS = 500
 const WAKE = "wake"
 const RESOLVE = "resolve"
@@ -47,7 +57,7 @@ type Message =
   | { readonly _tag: "Open"; readonly session: SessionId; readonly ticket: Signed }
   | { readonly _tag: "Close"; readonly session: SessionId }
   | { readonly _tag: "MuxStarted" | "StunStarted" | "OpenLink" | "Resolve" }
-  /** What DNS says of the relay's name; `null` if it says nothing. */
+  /** The answer of DNS for the relay's name. `hosts` is `null` if there was none. */
   | { readonly _tag: "Resolved"; readonly host: string; readonly hosts: ReadonlyArray<string> | null }
   | { readonly _tag: "NetworkChanged"; readonly change: NetworkChange }
   | { readonly _tag: "WaysOut"; readonly ways: WaysOut }
@@ -55,18 +65,22 @@ type Message =
   | { readonly _tag: "LinkOpened"; readonly of: RelayBinding; readonly kind: LegKind }
   | { readonly _tag: "Wake" }
 
-/** What the StunActor knows of this host's ways out. */
+/** This host's connection to the internet, as the StunActor reports it. */
 interface WaysOut {
+  /** Time between keepalives that NATs need. */
   readonly keepaliveMs: number
   /** IP versions in which this host has an address. */
   readonly families: ReadonlyArray<4 | 6>
 }
 
+/** The home relay and the addresses known for it. */
 interface Known {
   readonly info: RelayInfo
-  /** The addresses of its name, IPv4 first. Empty while none is known. */
+  /** Addresses of the relay's name, IPv4 first. Empty if none is known. */
   readonly hosts: ReadonlyArray<string>
-  /** The same with its UDP port; none when it relays over links only. */
+  /**
+   * The same addresses with the relay's UDP port. Empty if the relay takes packets over links only.
+   */
   readonly addresses: ReadonlyArray<SocketAddr>
 }
 
@@ -102,17 +116,29 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const tickets = new Map<SessionId, SpareRelays.Ticket>()
   const spares = SpareRelays.make({ mux, identity: node.identity, tickets })
   let udp = newBinding("udp")
-  let link: RelayBinding | null = null // while a link is open or being opened
+  /** Binding over the link while it is open or being opened, otherwise `null`. */
+  let link: RelayBinding | null = null
   let linkKind: LegKind | null = null
+  /** When the link was opened, in ms (monotonic). */
   let linkOpenedAt = Infinity
   let relay: Known | null = null
-  let chosen = 0 // of the relay's addresses
-  const tooSmall = new Set<string>() // the relay's addresses that answered small packets only
-  let resolving = false // one question to DNS at a time: a dead name server holds each for many seconds
-  let unresolved = false // whether DNS had no answer last time
+  /** Index of the relay address in use, modulo their number. */
+  let chosen = 0
+  /** Addresses of the relay that answered only small packets. */
+  const tooSmall = new Set<string>()
+  /**
+   * Whether DNS is being asked. There is one query at a time, because a dead name server holds each
+   * for many seconds.
+   */
+  let resolving = false
+  /** Whether DNS had no answer last time. */
+  let unresolved = false
   let hasMux = false
   let credential: Signed | null = null
-  /** As the relay saw this node last. Null: not yet, or since a change of this host's own, after which any address is right. */
+  /**
+   * This node's address as the relay last saw it. `null` if it has not yet, or not since this
+   * host's own network changed; the next address is then taken as it is.
+   */
   let lastMapped: SocketAddr | null = null
   let ways: WaysOut = { keepaliveMs: KEEPALIVE_MS, families: [] }
 
@@ -131,7 +157,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     )
   }
 
-  /** Why relayed packets do not travel by UDP, given that UDP is not bound. */
+  /** Says why relayed packets do not travel by UDP. Only for when UDP is not bound. */
   const whyNotUdp = (): Why => {
     if (relay === null) return { cause: "waiting", reason: "waiting for signaling" }
     const { addresses, hosts, info } = relay
@@ -149,7 +175,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
     return { cause: "udp_unanswered", reason: "UDP to the relay gets no answer" }
   }
 
-  /** UDP if it is bound, else the link, else nothing; told to the data plane whenever it changes, or was bound `anew`. */
+  /**
+   * Chooses the leg: UDP if it is bound, otherwise the link, otherwise nothing. The data plane is
+   * notified when that changes, or when the leg was bound again.
+   */
   const settle = Effect.fnUntraced(function*({ cause, reason }: Why, anew = false) {
     const bound: LegKind | null = udp.phase === "bound" ? "relay-udp" : link?.phase === "bound" ? linkKind : null
     const relayNow = relayAddress()
@@ -167,7 +196,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
     yield* Effect.logInfo("relay leg").pipe(Effect.annotateLogs({ kind: bound ?? "none", reason }))
   })
 
-  /** The next try is made at another address of the relay, which may be reached by another way. */
+  /**
+   * Moves on to another address of the relay, because the network may treat that one differently.
+   */
   const onBlocked = (reason: BlockedReason) => {
     const host = relayAddress()?.host ?? ""
     if (reason === "too_small") tooSmall.add(host)
@@ -205,7 +236,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
         onBlocked(output.reason)
         return settle(whyNotUdp()).pipe(
           Effect.zipRight(inbox.post({ _tag: "OpenLink" })),
-          Effect.zipRight(resolve) // the relay may have moved, and its name with it
+          // The relay may have moved, and its name may have new addresses.
+          Effect.zipRight(resolve)
         )
       case "StillBlocked":
         onBlocked(output.reason)
@@ -221,7 +253,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
       case "NeedCredential":
         return Effect.logDebug("waiting for a relay credential")
       case "Opened":
-      case "PeerLeg": // the peer tells by itself, on the control stream
+      // The peer reports this itself, on the control stream.
+      case "PeerLeg":
         return Effect.void
     }
   }
@@ -234,7 +267,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
 
   const reopenLink = Effect.suspend(() => Effect.zipRight(closeLink, inbox.post({ _tag: "OpenLink" })))
 
-  /** In a fiber of its own: a link takes up to ten seconds, and this actor has other things to do. */
+  /**
+   * Opens a link and waits for its end. It runs in a fiber of its own: opening takes up to ten
+   * seconds, and this actor has other work.
+   */
   const openLink = (of: RelayBinding) =>
     Effect.gen(function*() {
       const http3 = relay?.info.http3 === true
@@ -246,7 +282,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
       Effect.zipRight(Effect.suspend(() => inbox.post({ _tag: "LinkEnded", of })))
     )
 
-  /** Seen at another address though this host is where it was: a translator has forgotten it, for its peers, too. */
+  /**
+   * Compares the mapped address with the one before. If it changed although this host did not move,
+   * a NAT dropped the old mapping, and with it the mappings towards peers.
+   */
   const onMapped = (mapped: SocketAddr | null) =>
     Effect.suspend(() => {
       const before = lastMapped
@@ -256,6 +295,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
         : Effect.ignore(stun.ask((client) => client.MappingChanged()))
     })
 
+  /** Gives the StunActor the relay's addresses, at which it can ask for mapped addresses. */
   const tellStun = Effect.suspend(() => {
     if (relay === null) return Effect.void
     const { addresses, hosts } = relay
@@ -264,7 +304,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
   })
 
   const onSnapshot = Effect.fnUntraced(function*(info: RelayInfo, now: number) {
-    // Signaling is new, so the relay or the network between may be, too, and have forgotten this binding.
+    // Signaling has connected again. The relay or a NAT on the way may have restarted and lost this
+    // binding.
     if (relay !== null) yield* obey("udp", udp.onNetworkChanged(now))
     const isSame = relay !== null && relay.info.host === info.host && relay.info.udpPort === info.udpPort
     const hosts = isSame && relay !== null ? relay.hosts : yield* RelayAddresses.known(config.stateDir, info.host)
@@ -280,7 +321,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
     yield* resolve
   })
 
-  /** Asks DNS for the relay's name in a fiber of its own, since a dead name server takes seconds. */
+  /**
+   * Asks DNS for the relay's name. It runs in a fiber of its own, because a dead name server takes
+   * seconds.
+   */
   const resolve = Effect.suspend(() => {
     if (relay === null || resolving || isIP(relay.info.host) !== 0) return Effect.void
     resolving = true
@@ -292,8 +336,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
   })
 
   /**
-   * The address in use is kept while it answers, whatever DNS says now. One that is gone is left at once, and DNS is asked
-   * again later while UDP does not work, because caches of DNS give a moved relay's old address for a while.
+   * Handles the answer of DNS. The address in use is kept while it answers, whatever DNS says. An
+   * address that is gone is left at once. DNS is asked again later while UDP does not work, because
+   * DNS caches return a moved relay's old address for some time.
    */
   const onResolved = Effect.fnUntraced(function*(host: string, found: ReadonlyArray<string> | null, now: number) {
     resolving = false
@@ -351,7 +396,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
         break
       }
       case "Open": {
-        // The data plane has verified it, and the relay judges for itself whether it is in force.
+        // The data plane has verified the ticket, and the relay itself judges whether it is in
+        // force.
         const decoded = Documents.decode("ticket", message.ticket.payload)
         if (Either.isLeft(decoded)) {
           yield* Effect.logWarning(`a session cannot be opened at the relay: ${decoded.left.message}`)
@@ -423,19 +469,27 @@ const make = Effect.fnUntraced(function*(config: Config) {
     yield* inbox.setTimer("link", hasServed ? Duration.zero : RETRY_LINK, { _tag: "OpenLink" })
   })
 
-  /** A link by an address that is gone will never say so itself. What the relay's translators know is asked anew at once. */
+  /**
+   * Proves the legs again. A link that used a lost address would not fail by itself, so it is
+   * replaced. The mapped address is asked for again at once.
+   */
   const onNetworkChanged = Effect.fnUntraced(function*({ lost, reason }: NetworkChange, now: number) {
-    if (reason === "mapping") return // told by this actor itself, once it was bound anew
+    // This actor itself reported that change, after it was bound again.
+    if (reason === "mapping") return
     lastMapped = null
     yield* obey("udp", udp.onNetworkChanged(now))
-    yield* resolve // another network's DNS may give other addresses for the same name
+    // Another network's DNS may give other addresses for the same name.
+    yield* resolve
     yield* spares.onNetworkChanged(now)
     if (link === null) return
     if (lost.length > 0) yield* reopenLink
     else yield* obey("link", link.onNetworkChanged(now))
   })
 
-  /** A host that has left IPv4 for IPv6, or the other way round, asks the relay's other address at once. */
+  /**
+   * Uses the new keepalive interval and IP versions. A host that has moved between IPv4 and IPv6
+   * tries the relay's other address at once.
+   */
   const onWaysOut = Effect.fnUntraced(function*(next: WaysOut, now: number) {
     const before = relayAddress()
     ways = next
@@ -447,8 +501,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
   })
 
   /**
-   * New sockets, so a new 5-tuple, and no sessions: those of the data plane before are gone. The first one that this actor hears of
-   * is no successor: it may have told its sessions already.
+   * Starts over with a new data plane. Its sockets are new, so the relay must bind a new 5-tuple,
+   * and the sessions of the data plane before are gone. The first data plane that this actor sees
+   * replaces none, and may have opened sessions here already, so these are kept.
    */
   const onMuxStarted = Effect.fnUntraced(function*(now: number) {
     if (hasMux) {
@@ -512,6 +567,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   })
 })
 
+/** Most addresses of the relay that the StunActor is given. */
 const MAX_SERVERS = 8
 
 type Why = Pick<LegState, "cause" | "reason">
@@ -525,10 +581,10 @@ const knownAt = (info: RelayInfo, hosts: ReadonlyArray<string>): Known => ({
 
 const isSamePlace = (a: SocketAddr | null, b: SocketAddr | null): boolean => a?.host === b?.host && a?.port === b?.port
 
-/** Monotonic. */
+/** Time in ms (monotonic). */
 const nowMs = Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)
 
-/** Needs the data plane, signaling and the StunActor as its peers. */
+/** Layer of the actor. It needs the data plane, signaling and the StunActor as its peers. */
 export const layer = (config: Config) => RelayRpcs.toLayer(make(config))
 
 export const actor = Actor.make({

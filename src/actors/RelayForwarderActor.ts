@@ -1,6 +1,7 @@
 /**
- * The relay's packet plane: its UDP sockets, and the links that other threads hand over. `RelayServer` does the work in the
- * sockets' callbacks; here it is given sockets, links and news.
+ * The relay's packet plane: its UDP sockets, and the links that other threads hand over.
+ * `RelayServer` does the work in the sockets' callbacks. This actor gives it sockets and links, and
+ * passes on revocations and the directory's time.
  */
 import { Effect, FiberSet, Schedule, Schema } from "effect"
 import { isIPv6 } from "node:net"
@@ -25,9 +26,9 @@ import * as Self from "./runtime/Self.ts"
 
 const Place = Schema.Struct({ host: Schema.String, port: Schema.Int })
 
-/** @see the configuration file's `turn` */
+/** Settings of TURN; see `turn` in the configuration file. */
 const TurnConfig = Schema.Struct({
-  /** Where its secret is. */
+  /** Directory that holds TURN's secret. */
   stateDir: Schema.String,
   udp: Schema.NullOr(Place),
   tcp: Schema.NullOr(Place),
@@ -43,15 +44,22 @@ const TurnConfig = Schema.Struct({
   })
 })
 
+/** Settings of the actor, from the relay's config. */
 export const Config = Schema.Struct({
   authorityKey: NodeKey,
-  /** As nodes know it; "" for the relay of the directory itself. */
+  /**
+   * UDP address at which nodes bind. Port 0 stands for any free port, which works only with a
+   * single address.
+   */
   name: Schema.String,
-  /** Port 0: any free one (one address only). */
+  /** Where nodes bind. Port 0 stands for any free port, which works only with a single address. */
   udp: Schema.Struct({ host: Schema.String, port: Schema.Int }),
-  /** A host that is unspecified is for the relay to choose; null: the next port, if it is free. */
+  /**
+   * Second address at which STUN is answered. An unspecified host lets the relay choose. `null`
+   * stands for the next port, if it is free.
+   */
   stunAlternate: Schema.NullOr(Schema.Struct({ host: Schema.String, port: Schema.Int })),
-  /** Null: no TURN. */
+  /** `null` if TURN is off. */
   turn: Schema.NullOr(TurnConfig)
 })
 export type Config = typeof Config.Type
@@ -101,7 +109,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
   ])
   if (turn !== null) yield* Self.fork(Effect.repeat(turn.tick, Schedule.spaced("1 second")))
 
-  /** Batches go both ways as transferred buffers; what the other side has not taken yet is counted by its acknowledgements. */
+  /**
+   * Attaches a link. Batches go both ways as transferred buffers. The other side acknowledges the
+   * bytes it has taken, so the rest counts as buffered.
+   */
   const attach = (nodeKey: NodeKey, kind: "relay-tcp" | "relay-h3", link: MessagePort) => {
     let sent = 0
     let taken = 0
@@ -159,7 +170,7 @@ const openTurn = Effect.fnUntraced(function*(
 ) {
   const listening = (udp ?? tcp)?.host ?? ""
   const isV6 = isIPv6(rest.publicAddress)
-  // Relayed addresses are of the public address's family, whatever clients come by.
+  // Relayed addresses have the family of the public address, whatever family clients use.
   const relayHost = isUnspecified(listening) || isIPv6(listening) !== isV6 ? (isV6 ? "::" : "0.0.0.0") : listening
   return yield* TurnSockets.open({
     ...rest,
@@ -173,7 +184,7 @@ const openTurn = Effect.fnUntraced(function*(
   })
 })
 
-/** Counters by dotted names. */
+/** Flattens counters to dotted names. */
 const flat = (value: object, prefix = ""): Record<string, number> =>
   Object.fromEntries(
     Object.entries(value).flatMap(([key, inner]: [string, unknown]) =>

@@ -1,42 +1,57 @@
-/** What the relay's other actors may ask of its RelayForwarderActor, which passes packets between bound nodes. No behaviour here. */
+/**
+ * Calls of the relay's RelayForwarderActor, which forwards packets between bound nodes. This file
+ * has no behaviour.
+ */
 import * as Transferable from "@effect/platform/Transferable"
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import { NodeKey } from "../protocol/NodeKey.ts"
 import * as ActorAddress from "./runtime/ActorAddress.ts"
 
+/** Counters of the forwarder, by dotted names. */
 export const ForwarderStats = Schema.Record({ key: Schema.String, value: Schema.Number })
 export type ForwarderStats = typeof ForwarderStats.Type
 
-/** The addresses of this machine at which nodes can bind, and those at which they cannot. */
+/** Addresses of this machine at which nodes can bind, and those at which they cannot. */
 export const ForwarderAddresses = Schema.Struct({
-  /** Whether the configured address stands for all of this machine's. */
+  /** Whether the configured address stands for all addresses of this machine. */
   all: Schema.Boolean,
   serving: Schema.Array(Schema.String),
-  /** `code` is the system's name of the error. They are tried again. */
+  /**
+   * Addresses that could not be bound. `code` is the system's name of the error. They are tried
+   * again.
+   */
   skipped: Schema.Array(Schema.Struct({ host: Schema.String, code: Schema.String })),
   /** Whether the system does not tell this process which addresses there are. */
   unseen: Schema.Boolean
 })
 
-/** Null: not there. */
+/** Ports at which TURN is served. `null` for a transport that is not offered. */
 export const TurnPorts = Schema.Struct({ udp: Schema.NullOr(Schema.Int), tcp: Schema.NullOr(Schema.Int) })
 
 export class RelayForwarderRpcs extends RpcGroup.make(
-  /** The UDP port that nodes bind at, and the ports of TURN where that is configured. */
+  /**
+   * Answers with the UDP port at which nodes bind, and with the ports of TURN if it is configured.
+   */
   Rpc.make("AwaitListening", { success: Schema.Struct({ udp: Schema.Int, turn: Schema.NullOr(TurnPorts) }) }),
   /**
-   * A node's packet link. Whole relayed frames go both ways over the port as transferred buffers, one message for each batch;
-   * closing the port detaches the link.
+   * Attaches a node's packet link. Whole relayed frames go both ways over the port as transferred
+   * buffers, one message for each batch. Closing the port detaches the link.
    */
   Rpc.make("AttachLink", {
     payload: { nodeKey: NodeKey, kind: Schema.Literal("relay-tcp", "relay-h3"), port: Transferable.MessagePort }
   }),
-  /** Its binding and its sessions end now. */
+  /** Ends the node's binding and its sessions now. */
   Rpc.make("Revoke", { payload: { nodeKey: NodeKey } }),
-  /** Its allocations end, and its credentials of until `at` (epoch seconds) are refused. TURN knows nodes by their names. */
+  /**
+   * Ends the node's TURN allocations and rejects credentials issued up to `at` (epoch seconds). It
+   * takes a name, because TURN identifies nodes by name.
+   */
   Rpc.make("RevokeTurn", { payload: { name: Schema.String, at: Schema.Int } }),
-  /** How far the directory's clock is ahead of this machine's `HostClock`. Until it is told, this machine's own clock has to do. */
+  /**
+   * Sets how far the directory's clock is ahead of this machine's `HostClock`. Until the first such
+   * call, this machine's own clock is used.
+   */
   Rpc.make("SetTime", { payload: { offsetMs: Schema.Number } }),
   Rpc.make("Addresses", { success: ForwarderAddresses }),
   Rpc.make("Stats", { success: ForwarderStats })

@@ -1,6 +1,7 @@
 /**
- * Of a relay that has joined another one: keeps a link to the directory, says there where this relay is, and passes on who is
- * removed. Forwarding needs neither: without the link the relay serves whoever has documents of the authority.
+ * Runs on a relay that has joined another one. It keeps a link to the directory, registers there
+ * where this relay is, and passes on which nodes are removed. Forwarding needs none of this:
+ * without the link, the relay serves every node that has documents of the authority.
  */
 import { RpcClient } from "@effect/rpc"
 import type { RpcClientError } from "@effect/rpc/RpcClientError"
@@ -21,25 +22,33 @@ import { Peers } from "./runtime/Peers.ts"
 import * as Self from "./runtime/Self.ts"
 import * as TimeKeeper from "./signaling/TimeKeeper.ts"
 
+/** Settings of the actor, from the relay's config. */
 export const Config = Schema.Struct({
   stateDir: Schema.String,
   name: Name,
-  /** What nodes reach this relay by: a name or a literal address. */
+  /** Name or literal address by which nodes reach this relay. */
   host: Schema.NonEmptyString,
-  /** UDP, as nodes see it; 0: the one that was bound. */
+  /** UDP port as nodes see it. 0 stands for the port that was bound. */
   port: Schema.Int,
-  /** How the directory is reached: a proxy's URL, `none`, or `null` if the environment decides. */
+  /**
+   * Proxy by which the directory is reached: a URL, `none`, or `null` if the environment decides.
+   */
   proxy: Schema.optionalWith(Schema.NullOr(Schema.String), { default: () => null })
 })
 export type Config = typeof Config.Type
 
 const FIRST_DELAY_MS = 200
 const MAX_DELAY_MS = 15_000
-/** A link that lasted this long was a good one: the next try comes soon. */
+/** How long a link must last to count as good. After a good link, the next try comes soon. */
 const GOOD_LINK = Duration.seconds(20)
-/** How often DNS is asked for this relay's own name, so that nodes learn of an address that has changed. */
+/**
+ * How often DNS is asked for this relay's own name, so that nodes learn about a changed address.
+ */
 const PLACE_AGAIN = Duration.minutes(1)
-/** Removed nodes that a forwarder which starts anew is told; the oldest is forgotten, whose credential is over by then. */
+/**
+ * Most removed nodes that are remembered for a restarted forwarder. One more makes it forget the
+ * oldest, whose credential has expired by then.
+ */
 const MAX_REVOKED = 4096
 
 class NotFound extends Schema.TaggedError<NotFound>()("NotFound", { message: Schema.String }) {}
@@ -50,7 +59,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const { authorityKey: _, host, httpsPort, tls: trust } = node.relay
   const revoked = new Set<NodeKey>()
   const hostMs = (yield* HostClock).now
-  // Documents are judged by the directory's time here, too, and never by what this machine takes for the time.
+  // Documents are judged by the directory's time here, too, and never by this machine's clock.
   const setTime = ({ offsetMs }: TimeKeeper.TimeLearned) =>
     Effect.ignore(forwarder.ask((client) => client.SetTime({ offsetMs })))
   const time = yield* TimeKeeper.make({ hostMs, onLearned: setTime })
@@ -68,6 +77,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       return Effect.ignore(forwarder.ask((client) => client.Revoke({ nodeKey })))
     })
 
+  /** Finds where this relay is: the addresses of its name, and its UDP port. */
   const place = Effect.gen(function*() {
     const found = yield* Effect.tryPromise({
       try: () => lookup(config.host, { all: true, order: "ipv4first" }),
@@ -79,7 +89,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     return { name: config.name, addresses: [first, ...rest] as const, port: config.port || udp }
   })
 
-  /** One link from its making to its end. */
+  /** Runs one link, from connecting to its end. */
   const live = Effect.gen(function*() {
     const point = yield* place
     const { link } = yield* LinkClient.connect({
@@ -117,7 +127,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
       if (event._tag === "GoAway") return Deferred.succeed(ended, undefined)
       return event._tag === "Revoked" && event.node !== node.identity.key ? revoke(event.node) : Effect.void
     })
-    // Listed anew, this relay is asked by its nodes again, whom a forwarder that started anew does not know.
+    // A restarted forwarder has lost its bindings. Registering at the directory again makes every
+    // node bind to this relay again.
     const restarted = Stream.runHead(Stream.drop(forwarder.incarnations, 1))
     yield* Effect.raceFirst(watch, Effect.raceFirst(Deferred.await(ended), Effect.asVoid(restarted)))
   }).pipe(Effect.scoped)

@@ -1,16 +1,25 @@
-/** What a relay that has joined another one may ask of its RelayMemberActor, its only tie to the directory. No behaviour here. */
+/**
+ * Calls of the RelayMemberActor, the only connection to the directory of a relay that has joined
+ * another one. This file has no behaviour.
+ */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import * as ActorAddress from "./runtime/ActorAddress.ts"
 
+/** State of the link to the directory. */
 export const MemberState = Schema.Struct({
-  /** Whether the directory lists this relay where it is, and tells it who is removed. */
+  /**
+   * Whether the directory lists this relay at its present address, and reports removed nodes to it.
+   */
   up: Schema.Boolean,
   /** Host and port of the relay that it has joined. */
   relay: Schema.String,
-  /** Why it is not up; empty when it is. */
+  /** Why it is not up. Empty when it is. */
   problem: Schema.String,
-  /** How far this machine's clock is ahead of the directory's, milliseconds. `null` before the first sign-in. */
+  /**
+   * How far this machine's clock is ahead of the directory's, in ms. `null` before the first
+   * sign-in.
+   */
   clockAheadMs: Schema.NullOr(Schema.Number)
 })
 export type MemberState = typeof MemberState.Type

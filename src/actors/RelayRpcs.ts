@@ -1,4 +1,7 @@
-/** What a node's other actors may ask of its RelayActor, which keeps the node bound at its relay. No behaviour here. */
+/**
+ * Calls of a node's RelayActor, which keeps the node bound at its home relay. This file has no
+ * behaviour.
+ */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import { Signed } from "../protocol/Signed.ts"
@@ -6,15 +9,15 @@ import { SocketAddr } from "../protocol/SocketAddr.ts"
 import { SessionId } from "./RelaySignalingRpcs.ts"
 import * as ActorAddress from "./runtime/ActorAddress.ts"
 
-/** How relayed packets travel between this node and the relay. */
+/** Carrier of relayed packets between this node and the relay: UDP, HTTP/3 or TLS over TCP. */
 export const LegKind = Schema.Literal("relay-udp", "relay-h3", "relay-tcp")
 export type LegKind = typeof LegKind.Type
 
-/** Why the leg is what it is. */
+/** Why the leg is in its present state. */
 export const LegCause = Schema.Literal(
   "works", // UDP works
   "waiting", // nothing is known yet
-  "lost", // a leg has just ended; another one is being made
+  "lost", // a leg has just ended, and another one is being made
   "udp_unanswered", // UDP to the relay gets no answer
   "udp_too_small", // the network carries UDP, but no packets as large as QUIC needs
   "name", // DNS gives no address for the relay's name
@@ -22,25 +25,30 @@ export const LegCause = Schema.Literal(
 )
 export type LegCause = typeof LegCause.Type
 
+/** State of the leg between this node and its home relay. */
 export const LegState = Schema.Struct({
-  /** Null while none is bound. */
+  /** Carrier that is bound. `null` if none is. */
   kind: Schema.NullOr(LegKind),
+  /** UDP address of the relay that is in use or tried. `null` if none is known. */
   relay: Schema.NullOr(SocketAddr),
-  /** This node's address as the relay sees it, over UDP. */
+  /** This node's UDP address as the relay sees it. `null` if it is not known. */
   mapped: Schema.NullOr(SocketAddr),
-  /** Why it is this kind and not a better one, for programs. */
+  /** Why the leg has this kind and not a better one, for programs. */
   cause: LegCause,
-  /** The same for people; never empty. */
+  /** Why the leg has this kind and not a better one, for people. Never empty. */
   reason: Schema.String
 })
 export type LegState = typeof LegState.Type
 
 export class RelayRpcs extends RpcGroup.make(
-  /** Opens the session at the relay on the present leg, and again on each later one, until it is closed. */
+  /**
+   * Opens the session at the relay on the present leg, and again on each later leg, until the
+   * session is closed.
+   */
   Rpc.make("OpenSession", { payload: { session: SessionId, ticket: Signed } }),
   Rpc.make("CloseSession", { payload: { session: SessionId } }),
   Rpc.make("State", { success: LegState }),
-  /** Answers when one leg is bound. */
+  /** Answers when a leg is bound. */
   Rpc.make("AwaitBound", {})
 ) {}
 

@@ -1,6 +1,7 @@
 /**
- * What a node and its relay say to each other over the authenticated relay link: questions by the node, events by the relay.
- * The relay knows who asks from the link (header `node`), never from a payload. No behaviour here.
+ * Messages between a node and its relay over the authenticated relay link: calls by the node, and
+ * events from the relay. The relay knows the caller from the link (header `node`), never from a
+ * payload. This file has no behaviour.
  */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
@@ -10,72 +11,99 @@ import { PRESENCES } from "../protocol/PeerLoss.ts"
 import { RelayPoint, RelayPoints } from "../protocol/RelayPoint.ts"
 import { Signed } from "../protocol/Signed.ts"
 
-/** The session's public name, 32 hex characters: the key of its ticket, its grant and its path messages. */
+/**
+ * Public name of a session, 32 hex characters. Its ticket, its grant and its path messages refer to
+ * it.
+ */
 export const SessionId = Schema.String.pipe(Schema.pattern(/^[0-9a-f]{32}$/))
 export type SessionId = typeof SessionId.Type
 
-/** Largest sealed path message that the relay passes on by signaling, bytes. */
+/** Largest sealed path message that the relay passes on by signaling, in bytes. */
 export const MAX_SEALED_BYTES = 2048
 
-/** The code with which a relay refuses a node that it does not know, or not any more. */
+/** Code by which a relay refuses a node that is not enrolled, or was removed. */
 export const UNKNOWN_NODE = "unknown_node"
-/** The code with which a relay refuses a browser. */
+/** Code by which a relay refuses a browser. */
 export const NO_BROWSER = "no_browser"
 
-/** Where a relay is reached, as it advertises itself. `host` is a name or an address; 0 for `udpPort` means: no UDP here. */
+/**
+ * Addresses of a relay, as it advertises them. `host` is a name or an address. A `udpPort` of 0
+ * means that the relay offers no UDP.
+ */
 export const RelayInfo = Schema.Struct({
   host: Schema.NonEmptyString,
   httpsPort: Schema.Int,
   udpPort: Schema.Int,
-  /** Whether it takes links over HTTP/3, at the UDP port of the same number as HTTPS. */
+  /**
+   * Whether the relay takes links over HTTP/3, at the UDP port with the number of the HTTPS port.
+   */
   http3: Schema.optionalWith(Schema.Boolean, { exact: true })
 })
 export type RelayInfo = typeof RelayInfo.Type
 
 /**
- * The whole state, first on every subscription: what was pushed before it no longer matters. `serverTime` is the directory's
- * clock when the subscription began, epoch milliseconds.
+ * The whole state, which comes first on every subscription and replaces all that was pushed before.
+ * `serverTime` is the directory's clock when the subscription began, in ms since the epoch.
  */
 export const Snapshot = Schema.TaggedStruct("Snapshot", {
+  /** Number of the directory's last change. */
   version: Schema.Int,
   serverTime: Schema.Number,
   relay: RelayInfo,
-  /** Beside it, in the same order for every node. */
+  /** Other relays, in the same order for every node. */
   relays: RelayPoints,
+  /** The node's own relay credential. */
   credential: Signed,
-  /** Whether it takes in what nodes report. */
+  /** Whether the relay accepts reports of nodes. */
   reports: Schema.optionalWith(Schema.Boolean, { exact: true })
 })
-/** Other relays than in the snapshot, or elsewhere. */
+/** The list of other relays changed. */
 export const RelaysChanged = Schema.TaggedStruct("RelaysChanged", { relays: RelayPoints })
-/** What carries packets at the relay has started anew, and knows no binding: bind again. */
+/** The relay's forwarder was restarted and has lost its bindings. Nodes must bind again. */
 export const BindingsLost = Schema.TaggedStruct("BindingsLost", {})
+/** The node's new relay credential. */
 export const CredentialRenewed = Schema.TaggedStruct("CredentialRenewed", { credential: Signed })
-/** A client may reach this connector: answer with `Ready` or `Decline` once the grant is verified. */
+/**
+ * Invites a connector to a session with a client. The connector answers with `Ready` or `Decline`
+ * once it has verified the grant.
+ */
 export const Invite = Schema.TaggedStruct("Invite", {
   session: SessionId,
   grant: Signed,
   ticket: Signed,
-  /** The client is a browser, which has no QUIC of its own. */
+  /** Set if the client is a browser, which has no QUIC of its own. */
   over: Schema.optionalWith(Schema.Literal("webrtc"), { exact: true }),
-  /** W3C Trace Context: of the dial, if it is traced. */
+  /** W3C Trace Context of the dial, if it is traced. */
   traceparent: Schema.optionalWith(Schema.String, { exact: true })
 })
-/** The grant of a session was replaced (access rules changed, or it was renewed). */
+/** The grant of a session was replaced, because access rules changed or it was renewed. */
 export const GrantReplaced = Schema.TaggedStruct("GrantReplaced", { session: SessionId, grant: Signed })
-/** The client has renewed this session: the connector's end at the relay lives on by the new ticket. */
+/**
+ * The client has renewed this session. The connector must open its end at the relay with the new
+ * ticket.
+ */
 export const TicketRenewed = Schema.TaggedStruct("TicketRenewed", { session: SessionId, ticket: Signed })
-/** Every session with this node ends now. */
+/** The node was removed. Every session with it ends now. */
 export const Revoked = Schema.TaggedStruct("Revoked", { node: NodeKey })
-/** A sealed path message of the session's other side. */
+/** A sealed path message from the session's other side. */
 export const Sealed = Schema.TaggedStruct("Sealed", { session: SessionId, box: Schema.Uint8ArrayFromSelf })
-/** The connector has lost its end of this session, with the flows in it: it was restarted. Dial again. */
+/**
+ * The connector was restarted and has lost its end of this session, with the flows in it. The
+ * client must dial again.
+ */
 export const SessionLost = Schema.TaggedStruct("SessionLost", { session: SessionId })
-/** Asked only of a node that has reported on this link: what its doctor says. Answer with `Findings`. */
+/**
+ * Asks for the findings of the node's doctor. The relay asks only nodes that have reported on this
+ * link. The answer is `Findings`.
+ */
 export const Examine = Schema.TaggedStruct("Examine", { question: Schema.String.pipe(Schema.maxLength(32)) })
-/** The relay stops soon; reconnect after this many milliseconds (spread over the nodes by the relay). */
+/**
+ * The relay stops soon. The node should reconnect after this many milliseconds, a time that the
+ * relay spreads over its nodes.
+ */
 export const GoAway = Schema.TaggedStruct("GoAway", { reconnectAfterMs: Schema.Number })
 
+/** Event from the relay. */
 export const SignalingEvent = Schema.Union(
   Snapshot,
   RelaysChanged,
@@ -92,7 +120,10 @@ export const SignalingEvent = Schema.Union(
 )
 export type SignalingEvent = typeof SignalingEvent.Type
 
-/** Why no session was made. `retryable` codes may pass by themselves; the others need an administrator. */
+/**
+ * Why no session was made. The `retryable` codes may pass by themselves; the others need an
+ * administrator.
+ */
 export const DialCode = Schema.Literal(
   "name_not_found",
   "denied",
@@ -104,24 +135,34 @@ export const DialCode = Schema.Literal(
 )
 export type DialCode = typeof DialCode.Type
 
+/** No session was made. `message` says why. */
 export class DialRefused extends Schema.TaggedError<DialRefused>()("DialRefused", {
   code: DialCode,
   message: Schema.String
 }) {}
 
-/** Only a relay that has joined may say where it is, and only under its own name. */
+/**
+ * The node may not register a relay. Only a relay that has joined may do that, and only under its
+ * own name.
+ */
 export class NoRelay extends Schema.TaggedError<NoRelay>()("NoRelay", { message: Schema.String }) {}
 
 /** This relay offers no TURN, or not to this node. */
 export class NoTurn extends Schema.TaggedError<NoTurn>()("NoTurn", { message: Schema.String }) {}
 
-/** What a node has told of itself is not kept: it is over the limits of `NodeReport`, or the relay cannot read it. */
+/**
+ * A report was not stored, because it exceeds the limits of `NodeReport` or the relay cannot read
+ * it.
+ */
 export class ReportRefused extends Schema.TaggedError<ReportRefused>()("ReportRefused", {
   code: Schema.Literal("unknown_node", "too_often", "too_long", "invalid"),
   message: Schema.String
 }) {}
 
-/** As an ICE agent takes it (RFC 7065 for the addresses). `expiresAt`: epoch seconds. */
+/**
+ * TURN servers and credentials in the form that an ICE agent takes (RFC 7065 for the URLs).
+ * `expiresAt` is in epoch seconds.
+ */
 export const TurnServers = Schema.Struct({
   urls: Schema.Array(Schema.String),
   username: Schema.String,
@@ -130,9 +171,12 @@ export const TurnServers = Schema.Struct({
 })
 export type TurnServers = typeof TurnServers.Type
 
-/** This session is not yours, or the relay no longer knows it: dial again. */
+/**
+ * This session belongs to other nodes, or the relay no longer knows it. The node must dial again.
+ */
 export class UnknownSession extends Schema.TaggedError<UnknownSession>()("UnknownSession", { session: SessionId }) {}
 
+/** Target of a flow: a host as the resources name it, a port and a protocol. */
 export const Target = Schema.Struct({
   host: Schema.NonEmptyString.pipe(Schema.maxLength(255)),
   port: Schema.Int.pipe(Schema.between(1, 65535)),
@@ -140,6 +184,7 @@ export const Target = Schema.Struct({
 })
 export type Target = typeof Target.Type
 
+/** A session that a connector has accepted. */
 export const Dialed = Schema.Struct({
   session: SessionId,
   connectorKey: NodeKey,
@@ -150,45 +195,75 @@ export const Dialed = Schema.Struct({
 export type Dialed = typeof Dialed.Type
 
 export class RelaySignalingRpcs extends RpcGroup.make(
-  /** Everything the relay has to tell this node, from now on; `Snapshot` first. One subscription a link. */
+  /** Events for this node from now on, `Snapshot` first. A link has at most one subscription. */
   Rpc.make("Watch", { success: SignalingEvent, stream: true }),
-  /** The directory's clock, epoch milliseconds: asked for now and then by everybody who judges documents. */
+  /**
+   * Answers with the directory's clock, in ms since the epoch. Everybody who judges documents asks
+   * for it now and then.
+   */
   Rpc.make("Time", { success: Schema.Number }),
-  /** Answered when the connector said `Ready`: it has verified the grant and opened its end at the relay. */
+  /**
+   * Asks for a session with a connector that reaches `target`, other than those in `exclude`.
+   * Answers when the connector has said `Ready`: it has then verified the grant and opened its end
+   * at the relay.
+   */
   Rpc.make("Dial", {
     payload: { target: Target, exclude: Schema.Array(NodeKey).pipe(Schema.maxItems(16)) },
     success: Dialed,
     error: DialRefused
   }),
+  /** Accepts an invitation. Connector only. */
   Rpc.make("Ready", { payload: { session: SessionId } }),
+  /** Declines an invitation. Connector only. */
   Rpc.make("Decline", { payload: { session: SessionId, reason: Schema.String.pipe(Schema.maxLength(200)) } }),
-  /** Of a connector whose sessions with browsers are all gone, as after a crash. They are told, and need not wait to notice. */
+  /**
+   * Reports that all of this connector's sessions with browsers are gone, as after a crash. The
+   * relay notifies the browsers, so that they need not wait to notice.
+   */
   Rpc.make("BrowsersLost"),
-  /** A connector's data plane has just started: it has lost every session that it had taken, except those in `held`. */
+  /**
+   * Reports that a connector's data plane has just started. It has lost every session that it had
+   * accepted, except those in `held`.
+   */
   Rpc.make("SessionsLost", { payload: { held: Schema.Array(SessionId).pipe(Schema.maxItems(1024)) } }),
-  /** Whether the connector of this ticket's session is connected to the relay. Only the ticket's client may ask. */
+  /**
+   * Asks whether the connector of this ticket's session is connected to the relay. Only the
+   * ticket's client may ask.
+   */
   Rpc.make("Presence", {
     payload: { ticket: Signed },
     success: Schema.Literal(...PRESENCES),
     error: DialRefused
   }),
-  /** A new grant and ticket for the session of this ticket, which itself says all: a relay that was restarted knows no sessions. */
+  /**
+   * Exchanges a session's ticket for a new grant and ticket. The ticket contains everything needed,
+   * because a restarted relay no longer knows the session.
+   */
   Rpc.make("Renew", {
     payload: { ticket: Signed },
     success: Schema.Struct({ grant: Signed, ticket: Signed }),
     error: DialRefused
   }),
-  /** Of a relay that has joined: where nodes reach it. To be said on every link. */
+  /**
+   * Registers where nodes reach this relay, on every link again. Only for a relay that has joined.
+   */
   Rpc.make("PlaceRelay", { payload: RelayPoint, error: NoRelay }),
-  /** For this node's ICE agent. Good for new allocations until `expiresAt`, and 12 hours from issue for those made by then. */
+  /**
+   * Answers with credentials for this node's ICE agent. They are good for new allocations until
+   * `expiresAt`. Allocations made by then may last until 12 hours after the issue.
+   */
   Rpc.make("TurnCredentials", { success: TurnServers, error: NoTurn }),
-  /** Takes the place of the report before. `text`: `NodeReport.ReportText`. */
+  /**
+   * Stores a report, which replaces the node's previous one. `text` is a `NodeReport.ReportText`.
+   */
   Rpc.make("Report", { payload: { text: Schema.String }, error: ReportRefused }),
-  /** The answer to `Examine`. `text`: `NodeReport.FindingsText`. */
+  /** Answers `Examine`. `text` is a `NodeReport.FindingsText`. */
   Rpc.make("Findings", { payload: { question: Schema.String, text: Schema.String }, error: ReportRefused }),
-  /** What this client may reach now, in the order of the configuration. */
+  /** Resources that this client may reach now, in the order of the configuration. */
   Rpc.make("Resources", { success: Resource, stream: true }),
-  /** Passes a sealed path message to the session's other side, if it is connected; no promise that it arrives. */
+  /**
+   * Passes a sealed path message to the session's other side, if that is connected. It may be lost.
+   */
   Rpc.make("Forward", {
     payload: {
       session: SessionId,

@@ -1,8 +1,9 @@
 /**
- * Keeps one authenticated link to the relay, asks it on behalf of the other actors, and tells them what it says. The link is
- * made again whenever it dies: with a jittered back-off that starts short after a good while, or when the relay says so
- * (GOAWAY); at once when this host has moved away from the link's address. Nothing that was asked on a dead link is repeated:
- * the asker knows best whether to ask again.
+ * Keeps one authenticated link to the relay, makes calls on it for the other actors, and passes the
+ * relay's events to them. When the link ends, a new one is made after a jittered back-off, which
+ * starts short if the link had lasted. The relay may set the delay itself (GOAWAY). When this host
+ * has moved away from the link's address, the next link follows at once. Calls on a dead link are
+ * not repeated, because the caller knows best whether to ask again.
  */
 import { RpcClient } from "@effect/rpc"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
@@ -32,6 +33,7 @@ import {
 } from "./SignalingRpcs.ts"
 import { type NetworkChange, Stun } from "./StunRpcs.ts"
 
+/** Settings of the actor. */
 export const Config = Schema.Struct({
   stateDir: Schema.String,
   carrier: Schema.Literal("auto", "webtransport", "websocket"),
@@ -40,20 +42,29 @@ export const Config = Schema.Struct({
 })
 export type Config = typeof Config.Type
 
-/** Events that one slow subscriber may lag behind; then it loses the oldest, and learns the state from the next snapshot. */
+/**
+ * How many events one slow subscriber may fall behind. Then it loses the oldest, and learns the
+ * state from the next snapshot.
+ */
 const EVENTS_CAPACITY = 1024
 const FIRST_DELAY_MS = 100
 const MAX_DELAY_MS = 15_000
-/** A link that lasted this long was a good one: the next try comes soon. */
+/** How long a link must last to count as good. After a good link, the next try comes soon. */
 const GOOD_LINK = Duration.seconds(20)
-/** The flows of the sessions that are up come first: a TLS handshake takes this thread for tens of milliseconds. */
+/**
+ * Delay before a new link after this host moved. The flows of present sessions go first, because a
+ * TLS handshake occupies this thread for tens of milliseconds.
+ */
 const MOVED_DELAY_MS = 100
-/** How long a question waits for a link that is being made. */
+/** How long a call waits for a link that is being made. */
 const LINK_PATIENCE = Duration.seconds(4)
 
 type Client = RpcClient.FromGroup<typeof RelaySignalingRpcs, RpcClientError>
 type Link = { readonly client: Client }
-/** Changes of the network that may wait; any of them says "look again". */
+/**
+ * Most network changes that may wait. The oldest is dropped when it is full, because each change
+ * means only "look again".
+ */
 const CHANGES_CAPACITY = 4
 
 const make = Effect.fnUntraced(function*(config: Config) {
@@ -91,8 +102,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
   }
 
   /**
-   * Whether the next connection waits for DNS instead of falling back to the last known addresses after a moment. Every
-   * second try does: the relay may have moved while the first name server is dead.
+   * Whether the next connection waits for DNS instead of falling back to the last known addresses
+   * after a moment. Every second try does, because the relay may have moved while the first name
+   * server is dead.
    */
   let waitForDns = false
 
@@ -104,6 +116,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
 
   const answered = ({ session }: { readonly session: SessionId }) => Effect.sync(() => invitations.answered(session))
 
+  /**
+   * Handles a link that was cut after `idleMs` without traffic: later links send keepalives more
+   * often.
+   */
   const onCut = (idleMs: number) =>
     Effect.suspend(() => {
       const found = idleCuts.onCut(idleMs)
@@ -117,7 +133,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
       )
     })
 
-  /** One link from its making to its end; answers with how long to wait if the relay has asked for it. */
+  /**
+   * Runs one link, from connecting to its end. Answers with the delay before the next one, if it is
+   * to differ from the back-off.
+   */
   const live = Effect.fnUntraced(
     function*() {
       const goAway = yield* Deferred.make<number>()
@@ -133,7 +152,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
         purpose: "signal",
         identity: node.identity
       })
-      const overtaken = Effect.as(Stream.runHead(changes), null) // it may be waiting for answers to an address that is gone
+      // The connection may be waiting for answers to an address that is gone.
+      const overtaken = Effect.as(Stream.runHead(changes), null)
       const connected = yield* Effect.raceFirst(connecting, overtaken)
       if (connected === null) return Option.some(MOVED_DELAY_MS)
       const protocol = yield* RpcOverLink.makeClient(connected.link, {
@@ -144,7 +164,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
       const moved = changes.pipe(
         Stream.filter(({ hosts }) => !hosts.includes(connected.localHost)),
         Stream.runHead,
-        Effect.as(Option.some(MOVED_DELAY_MS)) // TCP itself would notice in minutes
+        // TCP itself would take minutes to notice.
+        Effect.as(Option.some(MOVED_DELAY_MS))
       )
       const client = yield* RpcClient.make(RelaySignalingRpcs).pipe(Effect.provideService(RpcClient.Protocol, protocol))
       const sentAt = hostMs()
@@ -191,7 +212,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
         : Effect.logWarning(`signaling is down: ${problem}`)
     })
 
-  /** A relay that does not know this node any more has removed it: what it may still be doing ends now. */
+  /**
+   * Handles a failed link. A relay that no longer knows this node has removed it, so everything
+   * that the node still does ends now.
+   */
   const onFailed = Effect.fnUntraced(function*(error: LinkClient.LinkError | RpcClientError) {
     const unreached = error._tag === "LinkError" && (error.reason === "unreachable" || error.reason === "timed_out")
     waitForDns = unreached && !waitForDns
@@ -212,10 +236,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
         )
       )
       delay = Duration.greaterThan(lasted, GOOD_LINK) ? FIRST_DELAY_MS : Math.min(delay * 2, MAX_DELAY_MS)
-      // Full jitter: a relay that restarts must not meet all of its nodes in one moment.
+      // The jitter spreads the nodes of a relay that restarts.
       const spread = yield* Random.nextRange(0.5, 1)
       const pause = Effect.sleep(Option.getOrElse(asked, () => delay * spread))
-      // A network that changed may have been the problem.
+      // The network may have been the problem, so a change of it ends the pause.
       const change = Stream.fromPubSub(networkChanges).pipe(
         Stream.runHead,
         Effect.zipRight(Effect.sleep(MOVED_DELAY_MS))
@@ -236,7 +260,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
     )
   )
 
-  /** A link that is replaced interrupts its calls in flight. Their callers, who were not interrupted, are told what happened. */
+  /**
+   * Makes a failure of an interrupted call. A link that is replaced interrupts its calls in flight,
+   * and their callers, which were not interrupted, must learn that.
+   */
   const replaced = (cause: Cause.Cause<unknown>) =>
     Cause.isInterruptedOnly(cause)
       ? Option.some(Effect.fail(new SignalingDown({ message: "the link to the relay was replaced during the call" })))
@@ -301,7 +328,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
   })
 })
 
-/** Resources that one answer to an operator lists at most; a relay is not trusted to say less. */
+/**
+ * Most resources that one answer to an operator lists. The relay is not trusted to keep to a limit.
+ */
 const MAX_RESOURCES = 1000
 
 const isLinkError = (error: unknown): error is RpcClientError => error instanceof RpcClientError

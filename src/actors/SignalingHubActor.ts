@@ -1,6 +1,7 @@
 /**
- * The relay's side of signaling: lets nodes in over the relay link, answers them, arranges sessions between them, and tells
- * them what changes. Who is connected lives on the `Board`; who may do what lives in the directory, and is asked every time.
+ * The relay's side of signaling. It lets nodes in over the relay link, answers their calls,
+ * arranges sessions between them, and notifies them of changes. The `Board` holds which nodes are
+ * connected. The directory holds which node may do what, and is asked every time.
  */
 import { RpcServer } from "@effect/rpc"
 import {
@@ -60,37 +61,52 @@ import { Peers } from "./runtime/Peers.ts"
 import * as Self from "./runtime/Self.ts"
 import { HubError, Policy, SignalingHub, SignalingHubRpcs } from "./SignalingHubRpcs.ts"
 
+/** Settings of the actor, from the relay's config. */
 export const Config = Schema.Struct({
   stateDir: Schema.String,
   https: Schema.Struct({ host: Schema.String, port: Schema.Int }),
-  /** The path of a socket by which links come that another process has taken over HTTP/3; null: none do. */
+  /**
+   * Path of the unix socket by which another process hands over HTTP/3 links. `null` if none does.
+   */
   gate: Schema.NullOr(Schema.String),
-  /** As nodes are told; 0 for a port stands for the one that was bound. */
+  /** Addresses of the relay, as nodes receive them. A port of 0 stands for the one that was bound. */
   advertise: RelayInfo,
   tls: Schema.NullOr(Schema.Struct({ cert: Schema.String, key: Schema.String })),
-  /** Addresses and CIDRs of balancers that speak the PROXY protocol, and of reverse proxies that end TLS; `null`: there are none. */
+  /** Addresses and CIDRs of balancers that speak the PROXY protocol. */
   proxyProtocol: Schema.optionalWith(Schema.Array(Schema.String), { default: () => [] }),
+  /** Addresses and CIDRs of reverse proxies that end TLS. `null` if there are none. */
   behindProxy: Schema.optionalWith(Schema.NullOr(Schema.Array(Schema.String)), { default: () => null }),
-  /** Whether the forwarder was told to offer TURN. */
+  /** Whether the forwarder is configured to offer TURN. */
   turn: Schema.Boolean,
-  /** Whether people's page is at `/app`. */
+  /** Whether the page for people is served at `/app`. */
   app: Schema.Boolean,
   policy: Policy
 })
 export type Config = typeof Config.Type
 
-/** How often the directory is looked at for what another process (the command line) has changed. */
+/** How often the directory is checked for changes by another process, such as the command line. */
 const DIRECTORY_POLL = "200 millis"
-/** A connector that is up answers within a round trip; then the next one is tried. */
+/**
+ * How long a connector may take to answer an invitation before the next one is tried. A connector
+ * that is up answers within a round trip.
+ */
 const INVITE_DEADLINE = Duration.seconds(2.5)
+/** Most connectors that are invited for one dial. */
 const MAX_INVITES = 3
-/** How often the directory keeps its time. A relay that is killed and starts with a clock set back repeats at most this much. */
+/**
+ * How often the directory stores its time. A relay that is killed and starts with a clock set back
+ * repeats at most this much time.
+ */
 const KEEP_TIME = "20 seconds"
+/** Delay before a removed node's link is cut. */
 const REVOKED_GRACE = "300 millis"
-/** Nodes are told to come back within this time, spread evenly, when the relay stops. */
+/**
+ * Longest delay that nodes get before they reconnect, when the relay stops. The delays are spread
+ * evenly.
+ */
 const GO_AWAY_SPREAD_MS = 2_000
 
-/** The time to begin with is found first, so that everything in the hub goes by it. */
+/** Makes the actor. The directory's time is found first, because everything in the hub uses it. */
 const make = Effect.fnUntraced(function*(config: Config) {
   const directory = yield* Directory.Directory
   const time = yield* DirectoryClock.start(yield* directory.latestTime)
@@ -115,7 +131,7 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
   yield* directory.replacePolicy(config.policy)
   const relayInfo = { ...config.advertise, udpPort: config.advertise.udpPort || udp.udp }
 
-  // ---------------------------------------------------------------------------------------------------- who is let in
+  // ----------------------------------------------------------------------------- who is let in
 
   const authenticate = Effect.fn("SignalingHub.authenticate")(
     function*(peer: LinkServer.Peer) {
@@ -175,7 +191,7 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
     })))
   }, Effect.scoped)
 
-  // ------------------------------------------------------------------------------------------------ what nodes may ask
+  // ----------------------------------------------------------------------- what nodes may ask
 
   const watch = (node: NodeKey) =>
     Stream.unwrap(Effect.gen(function*() {
@@ -266,7 +282,7 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
 
   const refuse = (message: string) => new DialRefused({ code: "denied", message })
 
-  /** The ticket, if this client holds it and it is still good. */
+  /** Returns the ticket if this client holds it and it is valid. */
   const ticketOf = Effect.fnUntraced(function*(node: NodeKey, signed: Signed.Signed) {
     const ticket = yield* Either.mapLeft(
       Authority.verify("ticket", signed, authority.key, yield* nowSeconds),
@@ -319,10 +335,14 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
       return yield* new NoRelay({ message: `this node has not joined as the relay ${point.name}` })
     }
     yield* directory.placeRelay(node, point)
-    yield* tellRelays // also where nothing is new: a relay that has started anew knows none of its nodes
+    // Even if nothing is new, because a restarted relay knows none of its nodes.
+    yield* tellRelays
   }, Effect.catchTag("DirectoryError", ({ message }) => Effect.fail(new NoRelay({ message }))))
 
-  /** Tells clients that a connector has lost its ends of their sessions: those of browsers, or those of nodes. */
+  /**
+   * Notifies clients that a connector has lost its ends of their sessions: of those with browsers,
+   * or of those with nodes.
+   */
   const tellLost = (node: NodeKey, browsers: boolean, isLost: (session: Board.Session) => boolean) => {
     for (const session of board.sessions.values()) {
       const { client, connector, id } = session
@@ -351,7 +371,7 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
     Dial: ({ exclude, target }, { headers }) => dial(nodeOf(headers), target, exclude),
     Ready: ({ session }, { headers }) => board.answer(session, nodeOf(headers), Exit.void),
     Decline: ({ reason, session }, { headers }) => board.answer(session, nodeOf(headers), Exit.fail(reason)),
-    // A browser that is only being dialled does not know its session yet, and ignores this.
+    // A browser that is still being dialled does not know its session yet, and ignores this.
     BrowsersLost: (_, { headers }) => Effect.sync(() => tellLost(nodeOf(headers), true, () => true)),
     SessionsLost: ({ held }, { headers }) =>
       Effect.gen(function*() {
@@ -379,13 +399,14 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
       })
   })
 
-  // ------------------------------------------------------------------------------------------------------ what changes
+  // ----------------------------------------------------------------------------- what changes
 
   const revoke = Effect.fnUntraced(function*(node: NodeKey) {
     network.onRemoved(node)
     rates.onRemoved(node)
     for (const key of board.links.keys()) board.send(key, { _tag: "Revoked", node })
-    // It has been told, too; a moment to read that, since its peers' good-byes may not reach it through the relay any more.
+    // The removed node is notified, too, and gets a moment to read that. Its peers' close notices
+    // may no longer reach it through the relay.
     const link = board.links.get(node)
     yield* Effect.forkIn(Effect.delay(Effect.sync(() => link?.cut("this node was removed")), REVOKED_GRACE), scope)
     yield* Effect.ignore(forwarder.ask((client) => client.Revoke({ nodeKey: node })))
@@ -397,7 +418,7 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
     Effect.catchAll(({ message }) => Effect.logWarning(`the directory's time cannot be kept: ${message}`))
   )
 
-  /** Nodes bind again now, not at their next keepalive. */
+  /** Makes nodes bind again now, and not only at their next keepalive. */
   const onForwarderRestart = Effect.gen(function*() {
     yield* tellTime
     yield* removed.tellForwarder
@@ -426,7 +447,8 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
     }
     if (changes.some(isOfRelays)) yield* tellRelays
     if (changes.some(({ kind }) => kind === "policy_replaced")) {
-      grantsAreStale = true // until they are replaced, also if the directory cannot be read right now
+      // This stays set until the grants are replaced, even if the directory cannot be read now.
+      grantsAreStale = true
       yield* signed.replaceGrants
       grantsAreStale = false
     }
@@ -434,7 +456,7 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
     Effect.catchTag("DirectoryError", ({ message }) => Effect.logWarning(`the directory cannot be read: ${message}`))
   )
 
-  // ------------------------------------------------------------------------------------------------------------ service
+  // ----------------------------------------------------------------------------------- service
 
   const rpc = yield* RpcOverLink.makeServer()
   yield* Layer.launch(
@@ -499,7 +521,10 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
   })
 })
 
-/** A page cannot prove which certificate it saw: it is let in where nodes, too, trust the public authorities, and as a client. */
+/**
+ * Refuses a browser. A page cannot prove which certificate it saw. So it is let in only where
+ * nodes, too, trust the public authorities, and only as a client.
+ */
 const noBrowser = (why: string) =>
   new LinkServer.LinkRefused({ code: NO_BROWSER, message: `no browser is let in here: ${why}` })
 const NEEDS_CA = "it trusts a certificate of a public authority only; set tls in the relay's configuration"
@@ -507,15 +532,18 @@ const NEEDS_CA = "it trusts a certificate of a public authority only; set tls in
 const isOfRelays = ({ detail, kind }: Directory.AuditEntry): boolean =>
   kind === "relay_placed" || (kind === "node_removed" && detail["role"] === "relay")
 
-/** As long as the ticket lives; a renewal brings it back. */
+/** How long the relay remembers a session: the life of its ticket. A renewal starts it again. */
 const SESSION_MEMORY_SECONDS = LIFETIMES.ticket
-/** After a relay's start every node is back within this: the longest pause between two of its tries, twice. */
+/**
+ * Time after a relay's start by which every node is back: twice the longest delay between two of a
+ * node's tries.
+ */
 const RETURN_MS = 30_000
 
 const monotonicMs = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos / 1_000_000n))
 const nowSeconds = DirectoryClock.nowSeconds
 
-/** Set by the server from the proof in the handshake. */
+/** Returns the key of the calling node. The server takes it from the proof in the handshake. */
 const nodeOf = (headers: { readonly [name: string]: string | undefined }) =>
   (headers[RpcOverLink.NODE_HEADER] ?? "") as NodeKey
 

@@ -1,4 +1,6 @@
-/** What the relay's other parts may ask of its SignalingHubActor, which nodes are connected to. No behaviour here. */
+/**
+ * Calls of the relay's SignalingHubActor, to which nodes are connected. This file has no behaviour.
+ */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import { NodeRole, Resource } from "../protocol/Documents.ts"
@@ -7,41 +9,49 @@ import { Findings, NodeReport } from "../protocol/NodeReport.ts"
 import { PATH_KINDS } from "../protocol/PathKind.ts"
 import * as ActorAddress from "./runtime/ActorAddress.ts"
 
-/** Who may reach what: names, or `*` for all. */
+/** Rule that lets clients reach resources, both by name, or `*` for all. */
 export const AccessRule = Schema.Struct({
   clients: Schema.Array(Schema.String),
   resources: Schema.Array(Schema.String)
 })
 export type AccessRule = typeof AccessRule.Type
 
+/** All resources and access rules of the relay. */
 export const Policy = Schema.Struct({ resources: Schema.Array(Resource), access: Schema.Array(AccessRule) })
 export type Policy = typeof Policy.Type
 
+/** A node with a link to the relay. */
 export const ConnectedNode = Schema.Struct({
   name: Schema.String,
   role: NodeRole,
   network: Schema.NullOr(Schema.String),
   nodeKey: NodeKey,
-  /** Epoch ms. */
+  /** When the node connected, in ms since the epoch. */
   since: Schema.Number
 })
 export type ConnectedNode = typeof ConnectedNode.Type
 
 const Path = Schema.Literal(...PATH_KINDS)
 
-/** How one pair of nodes is joined. */
+/** How one pair of nodes is connected, and why. */
 export interface Seen {
   readonly path: typeof Path.Type
   readonly reason: string
 }
 
-/** Pairs of nodes at one moment (epoch ms), of those that report. */
+/**
+ * Number of reported pairs of nodes at one moment (`at`, in ms since the epoch), and how many of
+ * them are direct.
+ */
 export const Sample = Schema.Struct({ at: Schema.Number, direct: Schema.Int, total: Schema.Int })
 export type Sample = typeof Sample.Type
 
-/** Nodes in one answer: a report is up to 16 KiB, and an answer is written at one go. */
+/** Most nodes in one answer. A report has up to 16 KiB, and an answer is written at once. */
 export const MAX_NODES = 200
-/** Which nodes: those with `find` in their names, whatever the case, by name, after the one called `after`. */
+/**
+ * Selects nodes whose name contains `find`, in any case. They are listed by name and begin after
+ * the name `after`.
+ */
 export const Wanted = Schema.Struct({
   find: Schema.String,
   after: Schema.String,
@@ -52,7 +62,10 @@ export type Wanted = typeof Wanted.Type
 const networkWith = (report: Schema.Schema<NodeReport>) =>
   Schema.Struct({
     at: Schema.Number,
-    /** Of all that are enrolled. `silent`: connected, and reporting nothing. `found`: by `find`. */
+    /**
+     * Numbers of nodes. `silent`: connected without reporting. `found`: selected by `find`. The
+     * others count all enrolled nodes.
+     */
     counts: Schema.Struct({
       enrolled: Schema.Int,
       connected: Schema.Int,
@@ -60,48 +73,58 @@ const networkWith = (report: Schema.Schema<NodeReport>) =>
       silent: Schema.Int,
       found: Schema.Int
     }),
-    /** What to give as `after` for the nodes that follow; null: there are none. */
+    /** Value of `after` for the next page. `null` if there is none. */
     next: Schema.NullOr(Schema.String),
     nodes: Schema.Array(Schema.Struct({
       name: Schema.String,
       role: NodeRole,
       network: Schema.NullOr(Schema.String),
-      /** Null: not connected. */
+      /** When the node connected. `null` if it is not connected. */
       since: Schema.NullOr(Schema.Number),
+      /** When the node last reported. `null` if it has not since it last signed in. */
       reportedAt: Schema.NullOr(Schema.Number),
-      /** Null: nothing since it last signed in. */
+      /** The last report. `null` if there is none since the node last signed in. */
       report: Schema.NullOr(report)
     })),
-    /** Pairs now, by path; of the relayed ones by reason. */
+    /** Number of pairs now, by path. */
     paths: Schema.partial(Schema.Record({ key: Path, value: Schema.Int })),
+    /** Number of relayed pairs now, by reason. */
     relayed: Schema.Array(Schema.Struct({ reason: Schema.String, count: Schema.Int })),
-    /** One a minute, the oldest first, for a day at most. */
+    /** Samples, one for each minute of at most the last day, oldest first. */
     samples: Schema.Array(Sample)
   })
 
-/** The nodes that are enrolled, and what those that consent have reported. Times: epoch ms. */
+/** The enrolled nodes, and the reports of those that consent. Times are in ms since the epoch. */
 export const Network = networkWith(NodeReport)
 export type Network = typeof Network.Type
 
-/** Reports were checked when they came: to check a thousand again for each look would stop signaling for 50 ms. */
+/**
+ * Reports were checked when they arrived. To check a thousand of them again for each request would
+ * block signaling for 50 ms.
+ */
 const Checked = Schema.declare((value): value is NodeReport => typeof value === "object" && value !== null)
 
-/** There are no findings of this node; `message` says why and what to do. */
+/** There are no findings of this node. `message` says why and what to do. */
 export class ExamineFailed extends Schema.TaggedError<ExamineFailed>()("ExamineFailed", { message: Schema.String }) {}
 
-/** The relay cannot do its work; `message` says what to mend. */
+/** The relay cannot do its work. `message` says what to repair. */
 export class HubError extends Schema.TaggedError<HubError>()("HubError", { message: Schema.String }) {}
 
 export class SignalingHubRpcs extends RpcGroup.make(
-  /** The port that HTTPS listens on. */
+  /** Answers with the port of HTTPS once it is served. */
   Rpc.make("AwaitListening", { success: Schema.Struct({ https: Schema.Int }) }),
-  /** Replaces resources and access rules, and cuts what they no longer permit. */
+  /** Replaces resources and access rules, and cuts flows that they no longer permit. */
   Rpc.make("SetPolicy", { payload: Policy, error: HubError }),
+  /** Answers with the nodes that are connected. */
   Rpc.make("Nodes", { success: Schema.Array(ConnectedNode) }),
-  /** How far this machine's clock is ahead of the directory's time, milliseconds: more than a little only if it was set. */
+  /**
+   * Answers how far this machine's clock is ahead of the directory's time, in ms. It is more than a
+   * little only if the clock was set.
+   */
   Rpc.make("ClockAhead", { success: Schema.Number }),
+  /** Answers with one page of nodes and the figures of the whole network. */
   Rpc.make("Network", { payload: Wanted, success: networkWith(Checked), error: HubError }),
-  /** What the node's own doctor says now, within 5 seconds. */
+  /** Asks a node for the findings of its doctor. The node has 5 seconds to answer. */
   Rpc.make("Examine", { payload: { name: Schema.String }, success: Findings, error: ExamineFailed })
 ) {}
 

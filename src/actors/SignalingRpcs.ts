@@ -1,4 +1,7 @@
-/** What a node's other actors may ask of its SignalingActor. No behaviour here: importing this file must not pull in the actor. */
+/**
+ * Calls of a node's SignalingActor. This file has no behaviour, so that importing it does not
+ * import the actor.
+ */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import { Resource } from "../protocol/Documents.ts"
@@ -19,36 +22,54 @@ import {
 } from "./RelaySignalingRpcs.ts"
 import * as ActorAddress from "./runtime/ActorAddress.ts"
 
-/** No relay link now; the actor is reconnecting. `message` says why the last try failed and what to check. */
+/**
+ * There is no link to the relay now, and the actor is reconnecting. `message` says why the last try
+ * failed and what to check.
+ */
 export class SignalingDown extends Schema.TaggedError<SignalingDown>()("SignalingDown", { message: Schema.String }) {}
 
+/** State of the link to the relay. */
 export const SignalingState = Schema.Struct({
   state: Schema.Literal("connecting", "up", "refused"),
-  /** Of the last link, also when it is down. */
+  /** Carrier of the last link, even while it is down. `null` before the first. */
   carrier: Schema.NullOr(Schema.String),
   relay: Schema.String,
-  /** Why it is not up; empty when it is. */
+  /** Why it is not up. Empty when it is. */
   problem: Schema.String,
   /** The kind of `problem`: the `reason` of a `LinkError`, or `null`. */
   reason: Schema.NullOr(Schema.String),
-  /** By which proxy the relay is reached, without its login, and where that proxy is named. `null` if there is none. */
+  /**
+   * Proxy by which the relay is reached, without its login, and the place that names the proxy.
+   * `null` if there is none.
+   */
   proxy: Schema.NullOr(Schema.String),
+  /** How many links have been up since the process started. */
   connects: Schema.Int,
-  /** How often this node speaks because something on the way ends idle connections early; `null` if nothing does. */
+  /**
+   * How often this node sends keepalives because something on the way ends idle connections early,
+   * in ms. `null` if nothing does.
+   */
   keepaliveMs: Schema.NullOr(Schema.Number),
-  /** How far this machine's clock is ahead of the directory's, milliseconds. `null` before the first sign-in. */
+  /**
+   * How far this machine's clock is ahead of the directory's, in ms. `null` before the first
+   * sign-in.
+   */
   clockAheadMs: Schema.NullOr(Schema.Number)
 })
 export type SignalingState = typeof SignalingState.Type
 
-/** How far the directory's clock is ahead of this machine's `HostClock`, milliseconds: learned at sign-in, and confirmed since. */
+/**
+ * How far the directory's clock is ahead of this machine's `HostClock`, in ms. It is learned at
+ * sign-in and confirmed later.
+ */
 export const TimeLearned = Schema.TaggedStruct("TimeLearned", { offsetMs: Schema.Number })
-/** What the relay says, and what this node makes of it. */
+/** Events from the relay, and events that this node derives from them. */
 export const NodeEvent = Schema.Union(SignalingEvent, TimeLearned)
 export type NodeEvent = typeof NodeEvent.Type
 
-/** The relay has been reached, perhaps anew, and takes a report. */
+/** The relay has been reached, for the first time or again, and accepts a report. */
 const ReportWanted = Schema.TaggedStruct("ReportWanted", {})
+/** Something that the relay wants to know about this node. */
 export const Wanted = Schema.Union(ReportWanted, Examine)
 export type Wanted = typeof Wanted.Type
 
@@ -72,16 +93,22 @@ export class SignalingRpcs extends RpcGroup.make(
     success: Schema.Struct({ grant: Signed, ticket: Signed }),
     error: Schema.Union(DialRefused, SignalingDown)
   }),
-  /** What this node may reach, as the relay says now. */
+  /** Answers with the resources that this node may reach now, according to the relay. */
   Rpc.make("Resources", { success: Schema.Array(Resource), error: SignalingDown }),
   Rpc.make("TurnCredentials", { success: TurnServers, error: Schema.Union(NoTurn, SignalingDown) }),
   Rpc.make("Forward", {
     payload: { session: SessionId, box: Schema.Uint8ArrayFromSelf },
     error: Schema.Union(UnknownSession, SignalingDown)
   }),
-  /** What the relay says, from now on. The directory's time and the last snapshot come first, as soon as they are known. */
+  /**
+   * Events from now on. The directory's time and the last snapshot come first, as soon as they are
+   * known.
+   */
   Rpc.make("Events", { success: NodeEvent, stream: true }),
-  /** What the relay wants to know of this node, from now on. Whoever asks for it has the operator's consent to answer. */
+  /**
+   * Questions of the relay about this node, from now on. Only for a subscriber that has the
+   * operator's consent to answer.
+   */
   Rpc.make("Wanted", { success: Wanted, stream: true }),
   Rpc.make("Report", { payload: { text: Schema.String }, error: Schema.Union(ReportRefused, SignalingDown) }),
   Rpc.make("Findings", {
@@ -89,7 +116,7 @@ export class SignalingRpcs extends RpcGroup.make(
     error: Schema.Union(ReportRefused, SignalingDown)
   }),
   Rpc.make("State", { success: SignalingState }),
-  /** Answers when the link is up and the first snapshot is here. */
+  /** Answers when the link is up and the first snapshot has arrived. */
   Rpc.make("AwaitUp", {})
 ) {}
 

@@ -1,17 +1,25 @@
 /**
- * Who is connected to the relay and which sessions it has arranged. Plain state of the SignalingHubActor, changed by
- * synchronous calls only. Every event for a node goes through its bounded mailbox: one that does not read is cut off.
+ * The nodes connected to the relay, and the sessions it has arranged. This is plain state of the
+ * SignalingHubActor, changed only by synchronous calls. Every event for a node goes through its
+ * bounded mailbox. A node that does not read is cut off.
  */
 import { Deferred, Effect, type Exit, type Mailbox } from "effect"
 import type { NodeRole } from "../../protocol/Documents.ts"
 import type { NodeKey } from "../../protocol/NodeKey.ts"
 import type { SessionId, SignalingEvent } from "../RelaySignalingRpcs.ts"
 
-/** What one link has not read yet; past this it is cut, and learns all from a snapshot when it is back. */
+/**
+ * Most events that one link may leave unread. One more cuts the link; the node gets a snapshot when
+ * it is back.
+ */
 export const EVENTS_CAPACITY = 1024
-/** Sessions that the relay remembers for one client; the oldest is forgotten, and cannot be renewed any more. */
+/**
+ * Most sessions that the relay remembers for one client. One more makes it forget the oldest until
+ * that is renewed: its sealed messages are refused, and its grant is not replaced.
+ */
 export const MAX_SESSIONS_PER_NODE = 256
 
+/** A node as the directory knows it. */
 export interface Member {
   readonly key: NodeKey
   readonly name: string
@@ -19,16 +27,19 @@ export interface Member {
   readonly network: string | null
 }
 
+/** The link of one connected node. */
 export interface Link {
   readonly member: Member
-  /** A page, which WebRTC reaches and QUIC does not. */
+  /** Whether the node is a page in a browser, which is reached by WebRTC and not by QUIC. */
   readonly isBrowser: boolean
-  /** Epoch ms. */
+  /** When the node connected, in ms since the epoch. */
   readonly since: number
   readonly events: Mailbox.Mailbox<SignalingEvent>
+  /** Ends the link. The node receives the reason. */
   readonly cut: (why: string) => void
 }
 
+/** A session that the relay has arranged. */
 export interface Session {
   readonly id: SessionId
   readonly client: NodeKey
@@ -36,9 +47,9 @@ export interface Session {
   readonly network: string
   readonly clientTag: string
   readonly connectorTag: string
-  /** Epoch seconds: the later of its documents' ends. */
+  /** When the relay forgets the session, in epoch seconds. */
   expiresAt: number
-  /** Done with whether the connector takes part. */
+  /** Done when the connector accepts. Fails with its reason when it declines. */
   readonly answer: Deferred.Deferred<void, string>
 }
 
@@ -46,6 +57,10 @@ export const make = () => {
   const links = new Map<NodeKey, Link>()
   const sessions = new Map<SessionId, Session>()
 
+  /**
+   * Queues an event for a node. Returns `false` if the node is not connected or was cut off because
+   * its queue is full.
+   */
   const send = (node: NodeKey, event: SignalingEvent): boolean => {
     const link = links.get(node)
     if (link === undefined) return false
@@ -58,7 +73,10 @@ export const make = () => {
     links,
     sessions,
     send,
-    /** A node has one link; a newer one takes the place of an older, which may be half open. */
+    /**
+     * Adds a node's link. A node has one link, so the new one replaces an older one, which may be
+     * half open.
+     */
     join: (link: Link) => {
       links.get(link.member.key)?.cut("replaced by a newer link of the same node")
       links.set(link.member.key, link)
@@ -71,16 +89,21 @@ export const make = () => {
       if (own.length >= MAX_SESSIONS_PER_NODE && own[0] !== undefined) sessions.delete(own[0].id)
       sessions.set(session.id, session)
     },
-    /** The session, if this node is one of its ends. */
+    /** Returns the session, if this node is one of its ends. */
     sessionOf: (id: SessionId, node: NodeKey): Session | undefined => {
       const session = sessions.get(id)
       return session !== undefined && (session.client === node || session.connector === node) ? session : undefined
     },
+    /**
+     * Passes on the connector's answer to an invitation. Ignored if the node is not the session's
+     * connector.
+     */
     answer: (id: SessionId, node: NodeKey, exit: Exit.Exit<void, string>) =>
       Effect.suspend(() => {
         const session = sessions.get(id)
         return session === undefined || session.connector !== node ? Effect.void : Deferred.done(session.answer, exit)
       }),
+    /** Forgets the sessions whose time is over. */
     expire: (nowSeconds: number) => {
       for (const session of sessions.values()) if (session.expiresAt <= nowSeconds) sessions.delete(session.id)
     }

@@ -1,4 +1,4 @@
-/** What the relay's signaling tells of itself in figures. */
+/** Metrics of the relay's signaling. */
 import type { NodeRole } from "../../protocol/Documents.ts"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
 import type { DialCode } from "../RelaySignalingRpcs.ts"

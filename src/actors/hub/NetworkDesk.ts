@@ -1,4 +1,7 @@
-/** The view of the whole network: takes in what nodes report, asks one for its doctor's findings, and shows all of it. */
+/**
+ * The view of the whole network. It takes the reports of nodes, asks a node for its doctor's
+ * findings, and answers with all of it.
+ */
 import { Clock, Deferred, Duration, Effect, Schedule } from "effect"
 import type { NodeKey } from "../../protocol/NodeKey.ts"
 import * as NodeReport from "../../protocol/NodeReport.ts"
@@ -10,6 +13,7 @@ import type * as Board from "./Board.ts"
 import { NetworkView, type Now, pageOf, pairsOf, summaryOf } from "./NetworkView.ts"
 
 const SAMPLE_EVERY = "1 minute"
+/** How long a node may take to answer with its findings. */
 const ANSWER_DEADLINE = Duration.seconds(5)
 
 export interface Options {
@@ -85,7 +89,7 @@ export const make = Effect.fnUntraced(function*({ board, directory }: Options) {
     onLink: (node: NodeKey) => Effect.map(now, (at) => view.onLink(node, at)),
     onRemoved: (node: NodeKey) => view.onRemoved(node),
     report: (node: NodeKey, text: string) => Effect.flatMap(now, (at) => view.onReport(node, text, at)),
-    /** To a question that nobody waits for any more it says nothing. */
+    /** Takes a node's answer. An answer that nobody waits for any more is ignored. */
     findings: (node: NodeKey, question: string, text: string) =>
       Effect.gen(function*() {
         const findings = yield* view.read(node, text, NodeReport.FindingsText, yield* now)

@@ -1,7 +1,8 @@
 /**
- * What nodes that consent have told of themselves, and how many of their sessions were direct in the last day. In memory only: after
- * a restart of the relay nodes tell anew. There is one row for each node that has signed in and was not removed since, so the
- * directory bounds it. Plain state of the SignalingHubActor, changed by synchronous calls only.
+ * Reports of the nodes that consent, and how many sessions were direct over the last day. All of it
+ * is in memory: after a restart of the relay, nodes report again. There is one row for each node
+ * that has signed in and was not removed since, so the directory bounds their number. This is plain
+ * state of the SignalingHubActor, changed only by synchronous calls.
  */
 import { Either, Schema } from "effect"
 import type { NodeKey } from "../../protocol/NodeKey.ts"
@@ -11,20 +12,26 @@ import { TokenBucket } from "../../protocol/TokenBucket.ts"
 import { ReportRefused } from "../RelaySignalingRpcs.ts"
 import type { Network, Sample, Seen, Wanted } from "../SignalingHubRpcs.ts"
 
-/** Reports and answers of one node. It sends at most one in two seconds; what is more is refused, and costs no decoding. */
+/**
+ * Rate of reports and answers that one node may send. A node sends at most one in two seconds.
+ * Anything above the rate is refused and not decoded.
+ */
 const RATE_PER_SECOND = 1
 const BURST = 5
-/** A day, one a minute. The oldest goes. */
+/** Most samples that are kept: a day with one a minute. One more drops the oldest. */
 const MAX_SAMPLES = 24 * 60
 
 interface Row {
   readonly bucket: TokenBucket
   report: NodeReport.NodeReport | null
-  /** Epoch ms. */
+  /** When the node last reported, in ms since the epoch. */
   reportedAt: number | null
 }
 
-/** `epochMs` is for people, `ms` (monotonic) for limits. */
+/**
+ * The present time on both clocks. `epochMs` is shown to people, and `ms` (monotonic) is for rate
+ * limits.
+ */
 export interface Now {
   readonly epochMs: number
   readonly ms: number
@@ -36,7 +43,10 @@ export class NetworkView {
   readonly #rows = new Map<NodeKey, Row>()
   readonly #samples: Array<Sample> = []
 
-  /** Consent is of the process that signs in: what an earlier one has told is forgotten. */
+  /**
+   * Notes that a node has signed in. Its earlier report is dropped, because consent is given by the
+   * process that signs in.
+   */
   onLink(node: NodeKey, now: Now): void {
     const bucket = this.#rows.get(node)?.bucket ?? new TokenBucket(RATE_PER_SECOND, BURST, now.ms)
     this.#rows.set(node, { bucket, report: null, reportedAt: null })
@@ -52,7 +62,7 @@ export class NetworkView {
     })
   }
 
-  /** What a node says in text, within its limits. */
+  /** Decodes text from a node, within the node's limits. */
   read<A>(node: NodeKey, text: string, schema: Schema.Schema<A, string>, now: Now): Either.Either<A, ReportRefused> {
     const row = this.#rows.get(node)
     if (row === undefined) return refused("unknown_node", "this node has not signed in here, or was removed")
@@ -67,25 +77,25 @@ export class NetworkView {
     )
   }
 
-  /** Null: it has not said anything since it signed in. */
+  /** Returns a node's report, or `null` if it has not reported since it signed in. */
   of(node: NodeKey): { readonly report: NodeReport.NodeReport; readonly at: number } | null {
     const { report = null, reportedAt = null } = this.#rows.get(node) ?? {}
     return report === null || reportedAt === null ? null : { report, at: reportedAt }
   }
 
-  /** `seen`: of the nodes that are connected. Called once a minute. */
+  /** Takes a sample of the pairs of connected nodes. Called once a minute. */
   sample(at: number, seen: ReadonlyArray<Seen>): void {
     this.#samples.push({ at, direct: seen.filter(({ path }) => path === "direct").length, total: seen.length })
     if (this.#samples.length > MAX_SAMPLES) this.#samples.shift()
   }
 
-  /** Oldest first. */
+  /** Samples, oldest first. */
   get samples(): ReadonlyArray<Sample> {
     return [...this.#samples]
   }
 }
 
-/** Those that are wanted, and how many there are in all. */
+/** Selects one page of nodes, and counts all of them. */
 export const pageOf = <
   N extends Pick<Network["nodes"][number], "name" | "report" | "role" | "since">
 >(all: ReadonlyArray<N>, { after, find, limit }: Wanted) => {
@@ -106,13 +116,17 @@ export const pageOf = <
   }
 }
 
+/** A node with its report, `null` if it has none. */
 export interface Told {
   readonly name: string
   readonly role: string
   readonly report: NodeReport.NodeReport | null
 }
 
-/** How each pair of nodes is joined: by its client's word, which chooses the path, and else by its connector's. */
+/**
+ * Lists how each pair of nodes is connected. The client's report counts, because the client chooses
+ * the path; without one, the connector's counts.
+ */
 export const pairsOf = (nodes: Iterable<Told>): ReadonlyArray<Seen> => {
   const pairs = new Map<string, Seen>()
   const connectorsFirst = [...nodes].sort((left, right) =>
@@ -126,7 +140,7 @@ export const pairsOf = (nodes: Iterable<Told>): ReadonlyArray<Seen> => {
   return [...pairs.values()]
 }
 
-/** Of all pairs, by path; and of those that are relayed, by reason, the most frequent first. */
+/** Counts all pairs by path, and the relayed ones by reason, the most frequent first. */
 export const summaryOf = (pairs: ReadonlyArray<Seen>) => {
   const paths: Partial<Record<PathKind, number>> = {}
   const reasons = new Map<string, number>()

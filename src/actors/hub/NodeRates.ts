@@ -1,15 +1,22 @@
 /**
- * How much work one node may have of the relay's signaling: sessions that it wants arranged, and sealed messages for its peers. What it
- * may not dial costs it nothing here: whoever tries all ports of a resource is answered for each. Plain state of the
- * SignalingHubActor, one row for each node that asked for something since it was let in.
+ * Limits how much work one node may cause in the relay's signaling: sessions to arrange, and sealed
+ * messages for its peers. A dial that is not permitted is not counted, so a node that tries all
+ * ports of a resource gets an answer for each. This is plain state of the SignalingHubActor, with
+ * one row for each node that asked for something since it was let in.
  */
 import type { NodeKey } from "../../protocol/NodeKey.ts"
 import { TokenBucket } from "../../protocol/TokenBucket.ts"
 
-/** A node dials once for each connector, and again when it lost everything; a page four times for each. */
+/**
+ * Rate of dials. A node dials once for each connector, and again after it lost everything. A page
+ * dials four times for each.
+ */
 const DIALS_PER_SECOND = 5
 const DIALS_BURST = 100
-/** Candidates and probes' news, a few at a time; with a thousand peers, all at once after a move. */
+/**
+ * Rate of sealed messages, which carry candidates and news about probes. A node sends a few at a
+ * time, but one with a thousand peers sends them all at once after a move.
+ */
 const MESSAGES_PER_SECOND = 100
 const MESSAGES_BURST = 4000
 
@@ -21,11 +28,12 @@ interface Row {
 export class NodeRates {
   readonly #rows = new Map<NodeKey, Row>()
 
-  /** `now`: ms of a monotonic clock. */
+  /** Counts one dial. Returns `false` if it exceeds the rate. `now` is in ms (monotonic). */
   mayDial(node: NodeKey, now: number): boolean {
     return this.#rowOf(node, now).dials.take(1, now)
   }
 
+  /** Counts one message. Returns `false` if it exceeds the rate. `now` is in ms (monotonic). */
   mayForward(node: NodeKey, now: number): boolean {
     return this.#rowOf(node, now).messages.take(1, now)
   }

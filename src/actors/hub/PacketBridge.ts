@@ -1,4 +1,4 @@
-/** Hands a node's packet link to the forwarder, which runs in another thread. */
+/** Hands a node's packet link to the forwarder, which runs on another thread. */
 import { Effect } from "effect"
 import { MessageChannel } from "node:worker_threads"
 import type { NodeKey } from "../../protocol/NodeKey.ts"
@@ -8,7 +8,7 @@ import type { RelayForwarder } from "../RelayForwarderRpcs.ts"
 import type { RpcsOf } from "../runtime/ActorAddress.ts"
 import type { ActorRef } from "../runtime/ActorRef.ts"
 
-/** Serves the link until it or the forwarder ends. */
+/** Serves the link until the link or the forwarder ends. */
 export const bridge = (
   link: Link,
   nodeKey: NodeKey,

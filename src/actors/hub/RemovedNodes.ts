@@ -1,6 +1,7 @@
 /**
- * Nodes that were removed while something that was signed for them is still in force. The directory remembers them, so neither a
- * restart of the relay nor of its forwarder, nor a removal while the relay was down, lets one in.
+ * Nodes that were removed while a document or credential of theirs is still valid. The directory
+ * remembers them, so they stay out after a restart of the relay or its forwarder, and after a
+ * removal while the relay was down.
  */
 import { Effect } from "effect"
 import type * as Directory from "../../services/Directory.ts"
@@ -23,12 +24,15 @@ export const make = ({ directory, forwarder }: Options) => {
   const since = (seconds: number) =>
     Effect.flatMap(DirectoryClock.nowSeconds, (now) => directory.removedSince(now - seconds))
   return {
-    /** For a node that connects, since it may have missed them. */
+    /** Revocations for a node that connects, because it may have missed them. */
     events: Effect.map(
       since(REVOKED_SECONDS),
       (nodes) => nodes.map(({ key }): SignalingEvent => ({ _tag: "Revoked", node: key }))
     ),
-    /** To be done whenever the forwarder has started: it knows none of them. */
+    /**
+     * Reports the removed nodes to the forwarder. Run it whenever the forwarder has started,
+     * because it then knows none of them.
+     */
     tellForwarder: Effect.gen(function*() {
       const now = yield* DirectoryClock.nowSeconds
       const ofRelay = new Set((yield* since(REVOKED_SECONDS)).map(({ key }) => key))

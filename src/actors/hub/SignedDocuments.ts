@@ -1,6 +1,7 @@
 /**
- * Signs what nodes need to talk to each other, and replaces it in time: grants and tickets of sessions, and relay credentials.
- * Every function reads who is connected when it runs, so a periodic job sees the nodes and sessions of that moment.
+ * Signs the documents that nodes need to talk to each other, and replaces them in time: grants and
+ * tickets of sessions, and relay credentials. Every function reads which nodes are connected when
+ * it runs, so a periodic job sees the nodes and sessions of that moment.
  */
 import { Duration, Effect, Schedule } from "effect"
 import type { Ticket } from "../../protocol/Documents.ts"
@@ -55,9 +56,9 @@ export const make = ({ authority, board, credentialRefresh = CREDENTIAL_REFRESH,
   })
 
   /**
-   * Sends every session the grant that it would get now. To be run after a change of resources or
+   * Sends every session the grant that it would get now. Run it after a change of resources or
    * access rules: the connector cuts the flows that the new grant no longer permits. Fails if the
-   * directory cannot be read; run it again then, since some sessions may have their old grant.
+   * directory cannot be read; then run it again, because some sessions may have their old grant.
    */
   const replaceGrants = Effect.suspend(() =>
     Effect.forEach(

@@ -1,4 +1,4 @@
-/** Where enrolled nodes get their TURN credentials: short-lived, and of this relay alone. */
+/** Issues TURN credentials to enrolled nodes. They are short-lived and valid only at this relay. */
 import { Effect } from "effect"
 import type { NodeKey } from "../../protocol/NodeKey.ts"
 import type * as Directory from "../../services/Directory.ts"
@@ -8,13 +8,18 @@ import { NoTurn } from "../RelaySignalingRpcs.ts"
 export interface Options {
   readonly stateDir: string
   readonly directory: typeof Directory.Directory.Service
-  /** As nodes are told where the relay is: a name or an address. */
+  /** Name or address of the relay, as nodes know it. */
   readonly host: string
-  /** Where TURN is offered; null: not by this transport, or not at all. */
+  /**
+   * Ports at which TURN is offered. `null` for a transport that is not offered, or if TURN is off.
+   */
   readonly ports: { readonly udp: number | null; readonly tcp: number | null } | null
 }
 
-/** The secret is made where there is none. Fails with `NoTurn` where no TURN is offered, or for a node that is not enrolled. */
+/**
+ * Makes the function that issues credentials, and TURN's secret if there is none yet. The function
+ * fails with `NoTurn` if TURN is off or the node is not enrolled.
+ */
 export const make = Effect.fnUntraced(function*({ directory, host, ports, stateDir }: Options) {
   const secret = ports === null ? null : yield* TurnCredentials.loadOrCreate(stateDir)
   const literal = host.includes(":") ? `[${host}]` : host

@@ -1,15 +1,21 @@
-/** Invitations that no data plane has answered yet: one that is just starting hears of them when it subscribes. Times: ms. */
+/**
+ * Invitations that no data plane has answered yet. A data plane that is just starting receives them
+ * when it subscribes. Times are in ms.
+ */
 import type { SessionId, SignalingEvent } from "../RelaySignalingRpcs.ts"
 
-/** An invitation is worth answering for so long; the relay asks another connector then. */
+/** How long an invitation may be answered. After that, the relay asks another connector. */
 export const INVITE_LIFE_MS = 2_500
-/** Past this the oldest is forgotten, and the relay hears no answer to it. */
+/**
+ * Most invitations that may wait. One more drops the oldest, and the relay gets no answer to that
+ * one.
+ */
 export const MAX_INVITES = 256
 
 export type Invite = SignalingEvent & { readonly _tag: "Invite" }
 
 export class Invitations {
-  /** Oldest first. */
+  /** Waiting invitations, oldest first. */
   readonly #waiting = new Map<SessionId, { readonly invite: Invite; readonly at: number }>()
 
   add(invite: Invite, now: number): void {
@@ -23,7 +29,7 @@ export class Invitations {
     this.#waiting.delete(session)
   }
 
-  /** Those that are still worth an answer. */
+  /** Returns the invitations that may still be answered. */
   waiting(now: number): ReadonlyArray<Invite> {
     for (const [session, { at }] of this.#waiting) if (now - at >= INVITE_LIFE_MS) this.#waiting.delete(session)
     return Array.from(this.#waiting.values(), ({ invite }) => invite)

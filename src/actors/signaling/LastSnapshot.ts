@@ -1,4 +1,4 @@
-/** The last snapshot with what has changed since, for actors that subscribe later. */
+/** Keeps the last snapshot with later changes applied, for actors that subscribe later. */
 import type { SignalingEvent } from "../RelaySignalingRpcs.ts"
 
 type Snapshot = Extract<SignalingEvent, { readonly _tag: "Snapshot" }>
@@ -13,7 +13,10 @@ export class LastSnapshot {
     if (event._tag === "RelaysChanged") this.#last = { ...this.#last, relays: event.relays }
   }
 
-  /** `null` before the first snapshot. Its `serverTime` is that of its arrival: `TimeLearned` tells the time. */
+  /**
+   * Returns the snapshot, or `null` before the first. Its `serverTime` is the time of its arrival;
+   * `TimeLearned` gives the present time.
+   */
   read(): Snapshot | null {
     return this.#last
   }

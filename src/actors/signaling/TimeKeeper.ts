@@ -1,21 +1,25 @@
-/** Learns the directory's time over a link and keeps it right. Whoever judges documents takes it from here. */
+/**
+ * Learns the directory's time over a link and keeps it right. All code that judges documents takes
+ * the time from here.
+ */
 import { Duration, Effect, Random, Stream } from "effect"
 import * as DirectoryTime from "../../protocol/DirectoryTime.ts"
 import { LIFETIMES } from "../../protocol/Lifetimes.ts"
 
 /**
- * How often the directory is asked for its time. It covers what the host's clock cannot see: a virtual machine that was
- * paused, here or at the relay.
+ * How often the directory is asked for its time. This covers what the host's clock cannot see: a
+ * virtual machine that was paused, here or at the relay.
  */
 const ASK_EVERY = Duration.seconds(LIFETIMES.timeCheck)
 
+/** How far the directory's clock is ahead of `HostClock`, in ms. */
 export interface TimeLearned {
   readonly _tag: "TimeLearned"
   readonly offsetMs: number
 }
 
 export interface Options {
-  /** `HostClock`. */
+  /** Time of `HostClock`, in ms. */
   readonly hostMs: () => number
   readonly onLearned: (event: TimeLearned) => Effect.Effect<unknown>
 }
@@ -56,9 +60,12 @@ export const make = Effect.fnUntraced(function*({ hostMs, onLearned }: Options) 
 
   return {
     learn,
-    /** Asks again at times, and at each of `changes`, as after a sleep. Ends with the link. */
+    /**
+     * Asks again from time to time, and at each of `changes`, for example after a sleep. Ends with
+     * the link.
+     */
     keep: <E>(ask: Effect.Effect<number, E>, changes: Stream.Stream<unknown>) => {
-      // Spread out: the nodes of a relay that was restarted signed in together.
+      // Spread over time, because the nodes of a restarted relay sign in together.
       const pause = Effect.flatMap(
         Random.nextRange(0.75, 1.25),
         (spread) => Effect.sleep(Duration.times(ASK_EVERY, spread))
@@ -69,11 +76,14 @@ export const make = Effect.fnUntraced(function*({ hostMs, onLearned }: Options) 
         Effect.ignore
       )
     },
-    /** `null` before the directory has said its time. */
+    /** Last learned time. `null` before the directory has answered. */
     get learned(): TimeLearned | null {
       return estimate === null ? null : { _tag: "TimeLearned", offsetMs: DirectoryTime.offsetOf(estimate) }
     },
-    /** How far the clock of this machine is ahead of the directory's now; `null` if that is not known. */
+    /**
+     * How far this machine's clock is ahead of the directory's now, in ms. `null` if that is not
+     * known.
+     */
     clockAheadMs: Effect.sync(aheadMs)
   }
 })
