@@ -23,6 +23,7 @@ export class RefusedByServer extends Error {
   }
 }
 
+/** A node's identity: its public key, and a signer that holds the private key. */
 export interface Identity {
   readonly key: NodeKey
   /** Signs with the node's key. Returns a promise where WebCrypto holds the key. */

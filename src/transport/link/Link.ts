@@ -4,6 +4,7 @@
  * slower than the peer writes slows the peer down.
  */
 
+/** Protocol that carries a link: WebSocket, or WebTransport over HTTP/2 or HTTP/3. */
 export type Carrier = "websocket" | "webtransport-h2" | "webtransport-h3"
 
 /**
@@ -24,6 +25,7 @@ export const CloseCode = {
   full: 1013
 } as const
 
+/** How a link ended. */
 export interface Closed {
   /** Who ended the link. `network`: the connection was lost without a close notice. */
   readonly by: "here" | "peer" | "network"
@@ -62,6 +64,7 @@ export interface Datagrams {
   onFrames: ((frames: Uint8Array) => void) | undefined
 }
 
+/** One authenticated byte stream to a peer. */
 export interface Link {
   readonly carrier: Carrier
   /** Datagrams of a link with the purpose "relay". `undefined` if the carrier has none. */

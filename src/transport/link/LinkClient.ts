@@ -44,6 +44,7 @@ export class LinkError extends Schema.TaggedError<LinkError>()("LinkError", {
   message: Schema.String
 }) {}
 
+/** The relay to connect to, and how to reach it. */
 export interface Options {
   /** A name, or an IP literal without brackets. */
   readonly host: string
@@ -68,6 +69,7 @@ export interface Options {
   readonly proxy?: string | null
 }
 
+/** An open link, and what the relay sent with it. */
 export interface Connected {
   readonly link: Link
   /** Bytes of the Welcome: information for a client that the relay admits. */

@@ -25,6 +25,7 @@ import type { CarrierLink } from "./Link.ts"
 import * as WebSocketCarrier from "./WebSocketCarrier.ts"
 import * as WebTransportCarrier from "./WebTransportCarrier.ts"
 
+/** A page that the port serves over HTTP. */
 export interface Page {
   readonly contentType: string
   readonly body: string | Uint8Array
@@ -157,6 +158,7 @@ interface Connection {
 const keyOf = (socket: { readonly remoteAddress?: string | undefined; readonly remotePort?: number | undefined }) =>
   `${socket.remoteAddress}|${socket.remotePort}`
 
+/** The TLS port of a relay. It hands each link to `onLink` before its peer is authenticated. */
 export class LinkPort {
   readonly stats: Stats = { connections: 0, links: 0, refused: { rate: 0, sockets: 0, full: 0, late: 0, header: 0 } }
   private readonly options: Options

@@ -25,6 +25,7 @@ export interface Peer extends Handshaking.Claims {
   readonly remote: string
 }
 
+/** Options of a link server. `R` is what its handlers require. */
 export interface Options<R> {
   readonly host: string
   /** Port to listen on. 0 means any free one. */
@@ -62,6 +63,7 @@ export interface Options<R> {
   readonly limits?: Partial<LinkPort.Limits>
 }
 
+/** A running link server. `port` is the port that it listens on. */
 export interface LinkServer {
   readonly port: number
   readonly stats: () => Readonly<LinkPort.Stats>

@@ -17,6 +17,7 @@ export class MessageTooLong extends Error {
   override readonly name = "MessageTooLong"
 }
 
+/** Queue of one link's outgoing messages. */
 export class MessageQueue {
   private readonly link: Link
   private readonly maxQueuedBytes: number

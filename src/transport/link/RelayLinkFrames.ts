@@ -82,6 +82,7 @@ const lengthOf = (first: number, second: number): number => {
   return (first & 0xf0) === 0x20 && length >= RELAYED_HEAD_BYTES ? length : 0
 }
 
+/** Counters of frames on one link. */
 export interface Counters {
   sent: number
   received: number
@@ -91,6 +92,7 @@ export interface Counters {
   dropped: number
 }
 
+/** Sends and receives relayed frames over one link. */
 export class RelayLinkFrames {
   readonly counters: Counters = { sent: 0, received: 0, dropped: 0 }
   private readonly link: Link

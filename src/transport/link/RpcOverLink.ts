@@ -90,11 +90,13 @@ interface Client {
   silentSweeps: number
 }
 
+/** Limits of the server. They default to {@link SILENCE_LIMIT} and {@link MAX_IN_FLIGHT}. */
 export interface ServerOptions {
   readonly silenceLimit?: Duration.DurationInput
   readonly maxInFlight?: number
 }
 
+/** RPC server for any number of links. */
 export interface Server {
   /**
    * Protocol for `RpcServer`. Provide it as `RpcServer.Protocol`, with `disableFatalDefects: true`
@@ -109,6 +111,7 @@ export interface Server {
   readonly clients: () => number
 }
 
+/** Creates an RPC server. The scope ends its check for silent links. */
 export const makeServer = (options: ServerOptions = {}): Effect.Effect<Server, never, Scope.Scope> =>
   Effect.gen(function*() {
     const maxInFlight = options.maxInFlight ?? MAX_IN_FLIGHT

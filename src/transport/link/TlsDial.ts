@@ -13,6 +13,7 @@ import * as Crypto from "../../services/Crypto.ts"
 import * as Pki from "../../services/Pki.ts"
 import * as ProxyDial from "./ProxyDial.ts"
 
+/** A relay, and how to reach and verify it. */
 export interface Target {
   /** A name, or an IP literal without brackets. */
   readonly host: string
@@ -45,6 +46,7 @@ export class DialFailed extends Error {
   }
 }
 
+/** A verified TLS connection, with the SHA-256 of the server's leaf certificate. */
 export interface Dialled {
   readonly socket: tls.TLSSocket
   readonly certSha256: Uint8Array

@@ -21,6 +21,7 @@ export interface NativeStream {
   readonly startReading: () => void
 }
 
+/** Parser of a session's capsules. `wtstreams` holds the session's streams by id. */
 export interface Parser {
   parseData: (data: Buffer) => void
   drainWrites: () => void
@@ -28,6 +29,7 @@ export interface Parser {
   readonly wtstreams: Map<bigint, NativeStream>
 }
 
+/** A session below its web streams: its HTTP/2 stream and its parser. */
 export interface NativeSession {
   readonly stream: ServerHttp2Stream
   readonly capsParser: Parser
@@ -67,6 +69,7 @@ export interface ServerObject {
   readonly createTransportInt: () => Promise<void>
   readonly onHttpWTSessionVisitor: (event: { readonly session: NativeSession }) => void
 }
+/** Parts of a client object: its session and its factory of transports. */
 export interface ClientParts {
   readonly sessionint: Session
   readonly client: { readonly args: { createReliableClient: (client: unknown) => ClientTransport } }
@@ -82,6 +85,7 @@ interface Class<A, Args extends ReadonlyArray<unknown>> {
   readonly prototype: A
 }
 
+/** The classes of the library that the carrier extends. */
 export interface Library {
   readonly Http2Server: Class<ServerObject, [options: object]>
   readonly WebTransport: Class<ClientObject, [url: string, options: object]>

@@ -20,6 +20,7 @@ export const NOTICE_BYTES = 13
  */
 export const HELLO = Buffer.from([1])
 
+/** Notice that the sending side of `stream` ended, after `bytes` bytes, or was reset. */
 export interface EndNotice {
   readonly kind: "end" | "reset"
   readonly stream: number
@@ -29,6 +30,7 @@ export interface EndNotice {
 const END = 1
 const RESET = 2
 
+/** Encodes a notice, as the head of this file describes. */
 export const encode = ({ bytes, kind, stream }: EndNotice): Buffer => {
   const notice = Buffer.alloc(NOTICE_BYTES)
   notice[0] = kind === "end" ? END : RESET

@@ -29,6 +29,10 @@ const FORGIVEN_MS = 10_000
 /** Credit for each read or write of any size: even a small one explains a packet or two. */
 const PER_OPERATION = 256
 
+/**
+ * Meter of one peer. `exhausted` raises an alarm, and `convicts` decides whether the peer caused
+ * it.
+ */
 export class FloodMeter {
   readonly #burst: number
   #level: number
@@ -60,10 +64,12 @@ export class FloodMeter {
     else this.#level -= bytes
   }
 
+  /** Credits bytes that were read from a stream or a datagram. */
   read(bytes: number): void {
     this.#level += bytes * PER_BYTE_READ + PER_OPERATION
   }
 
+  /** Credits bytes that were written. */
   wrote(bytes: number): void {
     this.#level += bytes * PER_BYTE_WRITTEN + PER_OPERATION
   }

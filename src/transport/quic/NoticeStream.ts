@@ -16,6 +16,7 @@ const MAX_EARLY = 1024
  */
 const MAX_UNSENT_BYTES = 256 * 1024
 
+/** Reads and writes the notices of one session. */
 export class NoticeStream {
   readonly #connection: QuicConnection
   readonly #connector: boolean
@@ -41,6 +42,7 @@ export class NoticeStream {
     return this.#unsent.length > MAX_UNSENT_BYTES
   }
 
+  /** Queues a notice. Drops it if the peer has stopped reading notices. */
   send(notice: EndNotice.EndNotice): void {
     if (this.isStuck) return
     this.#unsent = Buffer.concat([this.#unsent, EndNotice.encode(notice)])

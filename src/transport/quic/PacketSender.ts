@@ -37,6 +37,7 @@ interface Slot {
 
 const clampPacket = (bytes: number) => Math.max(MIN_PACKET, Math.min(LARGEST_PACKET, bytes))
 
+/** Sender of one session's packets. */
 export class PacketSender {
   readonly #options: SessionOptions
   readonly #connection: QuicConnection
@@ -105,6 +106,7 @@ export class PacketSender {
     }
   }
 
+  /** Whether a path was put under this slot. */
   has(slot: number): boolean {
     return this.#slots[slot] !== undefined
   }
@@ -143,6 +145,7 @@ export class PacketSender {
     if (path !== undefined && path.maxPacket < this.#packetLimit) this.#packetLimit = path.maxPacket
   }
 
+  /** Stops repeating handshake packets. */
   onEstablished(): void {
     this.#flight = null
   }

@@ -8,6 +8,7 @@ export class UnsupportedPlatform
   extends Schema.TaggedError<UnsupportedPlatform>()("UnsupportedPlatform", { message: Schema.String })
 {}
 
+/** Description of a system, as far as the QUIC library depends on it. */
 export interface System {
   /** Operating system, as in `process.platform`; `arch` is as in `process.arch`. */
   readonly platform: string

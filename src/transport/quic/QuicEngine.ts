@@ -13,6 +13,7 @@ export { READ_NOTHING, READ_RESET, WRITE_STOPPED } from "../flow/FlowStream.ts"
  */
 export const SLOTS = 8
 
+/** Application protocol that both sides negotiate in TLS. */
 export const ALPN = "sallyport/1"
 
 /**
@@ -49,6 +50,7 @@ export interface EngineOptions {
 /** Result of `write`: the peer's stream limit does not allow this new stream yet. */
 export const WRITE_LIMITED = -2
 
+/** Change of a path: its validation succeeded, or the peer moved its traffic to it. */
 export type PathEvent =
   | { readonly _tag: "Validated"; readonly slot: number }
   | { readonly _tag: "PeerMigrated"; readonly slot: number }
@@ -74,6 +76,7 @@ export interface ConnectionFault {
   readonly reason: string
 }
 
+/** One QUIC connection. All calls are synchronous. */
 export interface QuicConnection {
   /**
    * Takes one QUIC packet, or several coalesced ones, received on `slot`. Returns `false` if it

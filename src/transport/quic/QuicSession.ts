@@ -44,6 +44,7 @@ const CROWD = 64
 const STUCK_MS = 150
 /** Most streams that the peer may have open. A further one is reset at once. */
 const MAX_OPEN_STREAMS = 4096
+/** One session. It starts its handshake when it is constructed. */
 export class QuicSession {
   readonly #options: SessionOptions
   readonly #connection: QuicConnection
@@ -107,6 +108,7 @@ export class QuicSession {
     return this.#sender.active
   }
 
+  /** Whether the handshake is complete. */
   get established(): boolean {
     return this.#established
   }
@@ -228,6 +230,7 @@ export class QuicSession {
     return done
   }
 
+  /** Whether the path of this slot has been validated. */
   isValidated(slot: number): boolean {
     return this.#connection.isValidated(slot)
   }

@@ -40,6 +40,7 @@ const SMALL_BYTES = 16 * 1024
  */
 const UNACCEPTED_BYTES = 16 * 1024
 
+/** One bidirectional stream of a {@link QuicSession}. */
 export class QuicStream implements FlowStream {
   readonly id: number
   readonly #owner: StreamOwner

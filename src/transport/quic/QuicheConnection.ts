@@ -53,6 +53,7 @@ export interface ConnectionIds {
 
 const RANDOM_IDS: ConnectionIds = { next: () => randomBytes(ID_BYTES), retired: () => undefined }
 
+/** Constructor parameters of {@link QuicheConnection}. */
 export interface Parts {
   readonly role: Role
   /** A connection that was created with the addresses of `ARRIVALS[role][slot]`. */
@@ -65,6 +66,7 @@ export interface Parts {
   readonly ids?: ConnectionIds
 }
 
+/** A {@link QuicConnection} on quiche. */
 export class QuicheConnection implements QuicConnection {
   readonly #connection: Connection
   readonly #arrivals: ReadonlyArray<RecvInfo>

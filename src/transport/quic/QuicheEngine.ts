@@ -96,4 +96,5 @@ const isTaken = (connection: Connection, session: Uint8Array): boolean => {
   }
 }
 
+/** The engine on quiche, for sessions between nodes. */
 export const engine: QuicEngine = { open }

@@ -72,6 +72,7 @@ export class SavedSessions {
   }
 }
 
+/** Decision on whether a session may begin. */
 export type Claim =
   /** The session may begin. With a `null` key it does so without early data. */
   | { readonly _tag: "New"; readonly ticketKey: Uint8Array | null }

@@ -101,6 +101,7 @@ export interface SessionOptions {
   readonly floodBurstBytes?: number
 }
 
+/** Counters of a session. `blockedStreams` is the number of streams that wait for room. */
 export interface SessionStats extends ConnectionStats {
   readonly activeSlot: number
   readonly streams: number

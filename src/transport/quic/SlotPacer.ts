@@ -11,6 +11,7 @@ const ROUNDS = 12
 /** Shortest round. Rounds below the granularity of timers would only cost wake-ups. */
 const MIN_ROUND_MS = 2
 
+/** Pacer of one slot. It imposes no limit until `restart` is called. */
 export class SlotPacer {
   #allowance = Infinity
   #spent = 0

@@ -14,11 +14,13 @@ import { Buffer } from "node:buffer"
  */
 const PACKETS = 4
 
+/** The last packets of one slot. */
 export class SlotTail {
   readonly #packets: Array<Buffer> = []
   readonly #lengths: Array<number> = []
   #next = 0
 
+  /** Copies a packet, in place of the oldest one if the buffer is full. */
   keep(packet: Uint8Array): void {
     const at = this.#next
     this.#next = (at + 1) % PACKETS

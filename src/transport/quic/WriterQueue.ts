@@ -1,6 +1,7 @@
 /** Streams that wait for room to write. Small writers are served first, each in its turn. */
 import { type QuicStream } from "./QuicStream.ts"
 
+/** The waiting writers of one session. */
 export class WriterQueue {
   readonly #small = new Set<QuicStream>()
   readonly #bulk = new Set<QuicStream>()
@@ -9,6 +10,7 @@ export class WriterQueue {
     return this.#small.size + this.#bulk.size
   }
 
+  /** Adds a stream, or moves it to the other class. */
   add(stream: QuicStream, small: boolean): void {
     const [to, from] = small ? [this.#small, this.#bulk] : [this.#bulk, this.#small]
     from.delete(stream)

@@ -18,6 +18,7 @@ import * as Crypto from "../../services/Crypto.ts"
 export const COOKIE_PERIOD_MS = 120_000
 const MAC_BYTES = 16
 
+/** Rate limits of a relay, per second. */
 export interface Rates {
   /** Ed25519 verifications per second in total. Each takes about 0.1 ms of this thread. */
   readonly verifications: number
@@ -51,6 +52,7 @@ export interface Verify {
 
 const text = new TextEncoder()
 
+/** Decides what a relay does for a sender, and verifies what the sender presents. */
 export class RelayGate {
   readonly #verify: Verify
   readonly #name: string
@@ -82,10 +84,12 @@ export class RelayGate {
     this.#stun = buckets(rates.stunPerPrefix)
   }
 
+  /** Whether the rate limit allows an answer to this address. */
   mayAnswer(address: string, now: number): boolean {
     return this.#take(this.#answers, address, 1, now)
   }
 
+  /** Whether the rate limit allows a STUN answer to this address. */
   mayAnswerStun(address: string, now: number): boolean {
     return this.#take(this.#stun, address, 1, now)
   }

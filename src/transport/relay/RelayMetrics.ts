@@ -2,6 +2,7 @@
 import * as Metrics from "../../services/telemetry/Metrics.ts"
 import type { RelayServer } from "./RelayServer.ts"
 
+/** Reads the counters of `server` as metric families. */
 export const read = ({ nodes, sessions, stats }: RelayServer): ReadonlyArray<Metrics.Family> => [
   Metrics.gauge({ name: "sallyport_relay_bound_nodes", help: "Nodes that are bound at the relay." }, one(nodes)),
   Metrics.gauge({ name: "sallyport_relay_sessions", help: "Sessions that at least one end has open." }, one(sessions)),

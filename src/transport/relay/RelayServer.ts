@@ -105,10 +105,12 @@ export class RelayServer {
     })
   }
 
+  /** Number of bound nodes. */
   get nodes(): number {
     return this.#table.nodes.size
   }
 
+  /** Number of sessions that at least one end has open. */
   get sessions(): number {
     return this.#table.sessions.size
   }
@@ -232,6 +234,7 @@ export class RelayServer {
     this.#remove(node)
   }
 
+  /** Lets a revoked node bind again. */
   readmit(key: NodeKey): void {
     this.#revoked.delete(key)
   }

@@ -43,6 +43,7 @@ export interface Options {
   readonly see?: () => LocalAddresses.Seen
 }
 
+/** The open sockets of a relay. */
 export interface RelaySockets {
   readonly port: () => number
   /** The addresses at which nodes can bind. */

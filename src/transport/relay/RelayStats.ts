@@ -1,6 +1,7 @@
 /** Counters of a relay. They are plain numbers, because they change with each packet. */
 import { type Refusal, REFUSALS } from "../../protocol/RelayWire.ts"
 
+/** Counters since the start of the relay. */
 export interface Stats {
   readonly forwarded: { packets: number; bytes: number }
   readonly answered: { stun: number; cookies: number }
@@ -29,6 +30,7 @@ export interface Stats {
   readonly refused: Record<Refusal, number>
 }
 
+/** Creates the counters, all zero. */
 export const makeStats = (): Stats => ({
   forwarded: { packets: 0, bytes: 0 },
   answered: { stun: 0, cookies: 0 },

@@ -117,6 +117,7 @@ export class Node {
   }
 }
 
+/** Bounds of the table, and the rate limit of each node. */
 export interface Limits {
   readonly nodes: number
   readonly sessions: number
@@ -142,6 +143,7 @@ export const DEFAULT_LIMITS: Limits = {
   burstBytes: 4 * 1024 * 1024
 }
 
+/** The nodes and sessions of one relay. */
 export class RelayTable {
   readonly limits: Limits
   readonly nodes = new Map<NodeKey, Node>()
@@ -153,10 +155,12 @@ export class RelayTable {
     this.limits = limits
   }
 
+  /** The end whose owner sends with this tag. `undefined` if no session has it. */
   halfOf(tag: number): Half | undefined {
     return this.#byTag.get(tag)
   }
 
+  /** The node whose UDP leg is this 5-tuple. `undefined` if there is none. */
   nodeAt(address: string, port: number, socket: number): Node | undefined {
     return this.#bySource.get(sourceKey(address, port, socket))
   }
@@ -188,6 +192,7 @@ export class RelayTable {
     this.#bySource.set(sourceKey(leg.address, leg.port, leg.socket), node)
   }
 
+  /** Removes the node's UDP leg. The node itself stays in the table. */
   unbindUdp(node: Node): void {
     if (node.udp === null) return
     this.#bySource.delete(sourceKey(node.udp.address, node.udp.port, node.udp.socket))
@@ -222,6 +227,7 @@ export class RelayTable {
     return session
   }
 
+  /** Makes `node` the owner of a session's end. */
   openHalf(half: Half, node: Node): void {
     half.owner = node
     node.halves.set(half.session.id, half)
@@ -234,6 +240,7 @@ export class RelayTable {
     if (half.peer.owner === null) this.removeSession(half.session)
   }
 
+  /** Removes a session with both its ends. */
   removeSession(session: Session): void {
     if (this.sessions.get(session.id) !== session) return
     this.sessions.delete(session.id)

@@ -19,6 +19,7 @@ export interface Neighbours {
   readonly both?: number | undefined
 }
 
+/** Options of the STUN server. `stats` are the relay's counters. */
 export interface Options {
   /** Whether the rate limit allows an answer to this address. */
   readonly mayAnswer: (address: string, now: number) => boolean

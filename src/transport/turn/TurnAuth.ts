@@ -23,6 +23,7 @@ const NONCE_BYTES = 9
  */
 const FEATURES = "obMatJos2AAAB"
 
+/** Result of checking a request's credentials: an error code, or the client that sent it. */
 export type Checked =
   | { readonly _tag: "Refused"; readonly code: 400 | 401 | 438 }
   | {
@@ -32,6 +33,7 @@ export type Checked =
     readonly signer: Turn.Signer
   }
 
+/** Options of the authentication. `secret` is the one with which signaling issues credentials. */
 export interface Options {
   readonly secret: TurnCredentials.Secret
   readonly epochSeconds: () => number
@@ -40,6 +42,7 @@ export interface Options {
 const refused = (code: 400 | 401 | 438): Checked => ({ _tag: "Refused", code })
 const text = new TextEncoder()
 
+/** Checks the credentials of a server's clients. */
 export class TurnAuth {
   readonly #options: Options
   readonly #nonceKey = Crypto.randomBytes(32)

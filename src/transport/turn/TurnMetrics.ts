@@ -2,6 +2,7 @@
 import * as Metrics from "../../services/telemetry/Metrics.ts"
 import type { TurnServer } from "./TurnServer.ts"
 
+/** Reads the counters of `server` as metric families. */
 export const read = ({ allocations, stats }: TurnServer): ReadonlyArray<Metrics.Family> => {
   const each = (read: (way: { readonly packets: number; readonly bytes: number }) => number) => [
     { labels: { direction: "to_peers" }, value: read(stats.toPeers) },

@@ -19,6 +19,7 @@ import type { TurnAuth } from "./TurnAuth.ts"
 /** Random ports to try for one allocation. If so many are taken, the range is practically full. */
 const OPEN_TRIES = 32
 
+/** A client of the server, known by its 5-tuple. */
 export interface Client extends TurnAllocations.Client {
   readonly port: number
   /** Whether the client uses TCP: its address is proved, and its messages are a stream. */
@@ -61,6 +62,7 @@ export interface Options {
   readonly answerShort: boolean
 }
 
+/** Counters since the start of the server. */
 export interface Stats {
   readonly allocations: { made: number; ended: number }
   /** Refused requests by error code. */
@@ -70,6 +72,7 @@ export interface Stats {
   readonly drops: { malformed: number; overRate: number; tooShort: number; notPermitted: number; unbound: number }
 }
 
+/** A TURN server for the clients of several sockets. */
 export class TurnServer {
   readonly stats: Stats = {
     allocations: { made: 0, ended: 0 },
@@ -89,6 +92,7 @@ export class TurnServer {
     this.#table = new TurnAllocations.TurnAllocations(options)
   }
 
+  /** Number of allocations. */
   get allocations(): number {
     return this.#table.count
   }
@@ -131,6 +135,7 @@ export class TurnServer {
     for (const allocation of this.#table.tick(this.#options.now())) this.#release(allocation)
   }
 
+  /** Ends all allocations, and refuses those that are being opened. */
   stop(): void {
     this.#stopped = true
     for (const allocation of this.#sockets.keys()) this.#end(allocation)
@@ -299,8 +304,8 @@ export class TurnServer {
     }
     this.stats.toPeers.packets++
     this.stats.toPeers.bytes += data.length
-    // Data between two of our allocations needs no socket. Other sockets of this host are peers only
-    // if `mayRelayTo` permits it.
+    // Data between two of our allocations needs no socket. Other sockets of this host are peers
+    // only if `mayRelayTo` permits it.
     const other = this.#table.atRelayed(peer)
     if (other !== undefined) return this.#toClient(other, relayed.host, relayed.port, data, now)
     if (peer.host === relayedHost && !mayRelayTo(peer.host)) return void this.stats.drops.notPermitted++

@@ -29,6 +29,7 @@ const OWN_TICKS = 10
 
 type Place = { readonly host: string; readonly port: number }
 
+/** Options of the server and its sockets. `null` for `udp` or `tcp` disables that transport. */
 export interface Options {
   readonly secret: Secret
   readonly udp: Place | null

@@ -29,6 +29,7 @@ interface Connection {
   rest: Buffer | null
 }
 
+/** TCP listener of a TURN server. */
 export class TurnTcp {
   readonly #server: TurnServer
   readonly #limits: Limits

@@ -55,6 +55,10 @@ export interface Options {
   readonly onDown: (why: string) => void
 }
 
+/**
+ * State of a session. `pair` and `rttMs` are those of its first connection that has them, otherwise
+ * `null`; `bytesIn` and `bytesOut` are sums over the current connections.
+ */
 export interface Status {
   readonly pair: Pair | null
   readonly rttMs: number | null
@@ -63,6 +67,7 @@ export interface Status {
   readonly bytesOut: number
 }
 
+/** One session between this connector and a browser. */
 export class BrowserSession {
   readonly id: string
   readonly clientKey: NodeKey
@@ -139,6 +144,7 @@ export class BrowserSession {
     return false
   }
 
+  /** Ends the session: tells the browser why, aborts the flows, and closes the connections. */
   close(why: string): void {
     if (this.#isClosed) return
     this.#isClosed = true

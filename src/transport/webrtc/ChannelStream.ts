@@ -55,6 +55,7 @@ export interface ChannelStreamOptions {
   readonly onOver: () => void
 }
 
+/** A {@link FlowStream} over a data channel. */
 export class ChannelStream implements FlowStream {
   handler: StreamHandler | null = null
   readonly #channel: Channel

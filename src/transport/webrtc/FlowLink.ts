@@ -27,6 +27,7 @@ export interface Options {
   readonly onClosed: (why: string) => void
 }
 
+/** One connection with a browser, which carries flows. */
 export class FlowLink {
   readonly attempt: number
   readonly #options: Options
@@ -84,6 +85,7 @@ export class FlowLink {
     }
   }
 
+  /** Closes the connection and its streams, without calling `onClosed`. */
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true

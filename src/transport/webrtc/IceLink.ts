@@ -32,6 +32,7 @@ export interface Pair {
   readonly remote: string
 }
 
+/** One connection with a peer, which carries relayed frames. */
 export class IceLink {
   readonly attempt: number
   readonly #options: Options
@@ -59,6 +60,7 @@ export class IceLink {
     } else this.#peer.onDataChannel((channel) => this.#use(channel))
   }
 
+  /** Whether the data channel is open. */
   get isOpen(): boolean {
     return this.#isOpen
   }
@@ -96,6 +98,7 @@ export class IceLink {
     return false
   }
 
+  /** Closes the connection, without calling `onClosed`. */
   close(): void {
     this.#isClosed = true
     this.#isOpen = false

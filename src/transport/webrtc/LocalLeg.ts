@@ -11,6 +11,7 @@ import type { SocketAddr } from "../../protocol/SocketAddr.ts"
 const LOOPBACK = "127.0.0.1"
 const BUFFER_BYTES = 4 * 1024 * 1024
 
+/** A session whose frames travel over WebRTC. */
 export interface Session {
   /** Tag of the frames that this node sends. `receiveTag` is the tag of the peer's frames. */
   readonly sendTag: number
@@ -19,6 +20,7 @@ export interface Session {
   readonly send: (frame: Uint8Array) => unknown
 }
 
+/** The loopback socket between the data plane and the WebRTC connections. */
 export class LocalLeg {
   readonly #socket: Socket
   readonly #byTag = new Map<number, Session>()
@@ -36,6 +38,7 @@ export class LocalLeg {
     this.#socket.on("error", () => undefined) // a send failed; the data plane notices the loss
   }
 
+  /** Binds the socket and returns its address. */
   async bind(): Promise<SocketAddr> {
     this.#socket.bind(0, LOOPBACK)
     await once(this.#socket, "listening")
