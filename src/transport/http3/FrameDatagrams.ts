@@ -1,18 +1,22 @@
 /**
- * Relayed frames as WebTransport datagrams (RFC 9297), as a node has them. Before frames go by them, a probe of the largest size goes
- * to the relay and back, since QUIC's own handshake says nothing of packets longer than 1,200 bytes (RFC 9000, section 14).
+ * Relayed frames as WebTransport datagrams (RFC 9297), on a node's side. Before frames are sent
+ * this way, a probe of the largest size goes to the relay and back: QUIC's own handshake does not
+ * show that the path carries packets longer than 1,200 bytes (RFC 9000, section 14).
  */
 import * as Frame from "../../protocol/Frame.ts"
 import { type Datagrams, MAX_DATAGRAM_FRAME_BYTES } from "../link/Link.ts"
 import type { Http3Connection } from "./Http3Connection.ts"
 
-/** No frame begins so. The relay sends such a datagram back as it is. */
+/** First byte of a probe; no frame begins with it. The relay returns such a datagram unchanged. */
 export const PROBE = 0
-/** After so long without its echo the next probe follows, so often. */
+/**
+ * Delay in milliseconds before an unanswered probe is repeated; probing stops after {@link
+ * MAX_PROBES}.
+ */
 const PROBE_MS = 250
 const MAX_PROBES = 20
 
-/** Calls back with each whole frame; what comes after something else is lost. */
+/** Calls `use` with each whole frame. Bytes that are no frame, and all after them, are dropped. */
 export const eachFrame = (frames: Uint8Array, use: (frame: Uint8Array) => void): void => {
   for (let at = 0; at < frames.length;) {
     const length = Frame.lengthAt(frames, at)
@@ -38,11 +42,12 @@ export class FrameDatagrams implements Datagrams {
     return this.#isReady
   }
 
-  /** To be called once the session is open. */
+  /** Sends probes until one comes back. Call it once the session is open. */
   start(): void {
     if (this.#isReady || this.#probes === MAX_PROBES || this.#connection.driver.isClosed) return
     this.#probes += 1
-    this.#connection.sendDatagram(new Uint8Array(MAX_DATAGRAM_FRAME_BYTES)) // PROBE first, as all of it
+    // All bytes are zero, and so is the first one, PROBE.
+    this.#connection.sendDatagram(new Uint8Array(MAX_DATAGRAM_FRAME_BYTES))
     this.#timer = setTimeout(() => this.start(), PROBE_MS)
   }
 

@@ -1,6 +1,7 @@
 /**
- * From WebTransport on HTTP/3 to the process that serves links: each session becomes a WebSocket on a socket of this machine that
- * only this program can open. The answers, the bytes, the pace and the end go through as they are; what a link is, is not known here.
+ * Connects WebTransport sessions on HTTP/3 to the process that serves links. Each session becomes a
+ * WebSocket on a unix socket that only this program can open. Answers, bytes, back-pressure and the
+ * end are passed on unchanged; the gateway does not know what a link is.
  */
 import { connect } from "node:net"
 import { WebSocket } from "ws"
@@ -12,17 +13,21 @@ import { eachFrame, PROBE } from "./FrameDatagrams.ts"
 import type { SessionClosed } from "./Http3Connection.ts"
 import type { Handlers, Newcomer } from "./Http3Listener.ts"
 
-/** Bytes on their way to the other process at which the peer is told to wait, and at which it may go on; and the other way round. */
+/**
+ * Bytes waiting in one direction at which the sender is paused. It resumes at {@link
+ * LOW_WATER_BYTES}.
+ */
 const HIGH_WATER_BYTES = 256 * 1024
 const LOW_WATER_BYTES = 64 * 1024
-/** Longest message that the other process takes. */
+/** Longest message that the other process takes, in bytes. */
 const MAX_MESSAGE_BYTES = 128 * 1024
-/** Datagrams are dropped while so much waits for the other process. */
+/** Bytes waiting for the other process above which datagrams are dropped. */
 const MAX_BACKLOG_BYTES = 1024 * 1024
-/** After the end of a session was said, the peer has so long to end the connection. */
+/** Time in milliseconds that the peer has to end the connection after the end of its session. */
 const CLOSE_GRACE_MS = 1500
-/** RFC 9110, section 15: no such path, and nobody serves links now. */
+/** HTTP status (RFC 9110, section 15) for a path that does not exist. */
 const NOT_FOUND = 404
+/** HTTP status (RFC 9110, section 15) if no process serves links now. */
 const BAD_GATEWAY = 502
 
 export class Gateway {
@@ -30,15 +35,24 @@ export class Gateway {
   readonly #newcomer: Newcomer
   readonly #socketPath: string
   readonly #stuckMs: number
+  /**
+   * WebSocket to the other process: binary messages are the stream's bytes, text messages
+   * datagrams.
+   */
   #ws: WebSocket | null = null
-  /** The peer was told to wait. */
+  /** Whether the peer's stream is paused. */
   #isHeld = false
   #isOver = false
   #stuck: NodeJS.Timeout | undefined
-  /** Datagrams on their way to the other process, in one message for each turn of the event loop. */
+  /**
+   * Datagrams for the other process. They are sent as one message in each turn of the event loop.
+   */
   #batch: Array<Uint8Array> = []
 
-  /** `socketPath`: of the other process. A peer that takes nothing in for `stuckMs` is cut: that process cannot reach it any more. */
+  /**
+   * `socketPath` is the other process's socket. A peer that reads nothing for `stuckMs`
+   * milliseconds is cut off, because the other process cannot reach it any more.
+   */
   constructor(newcomer: Newcomer, socketPath: string, stuckMs: number) {
     this.#newcomer = newcomer
     this.#stuckMs = stuckMs
@@ -77,7 +91,7 @@ export class Gateway {
     })
     let wasOpen = false
     ws.once("open", () => (wasOpen = true))
-    ws.on("error", () => connection.answer(BAD_GATEWAY)) // passed over where another answer was given
+    ws.on("error", () => connection.answer(BAD_GATEWAY)) // ignored if there was another answer
     ws.on("message", (bytes: Buffer, isBinary: boolean) => this.#onMessage(bytes, isBinary))
     ws.on("close", (code, reason) => wasOpen && this.#onLinkEnd(closedByPeer(code, reason.toString())))
   }
@@ -134,12 +148,13 @@ export class Gateway {
 
   #onDrain(): void {
     if (this.#ws?.isPaused !== true) return
-    if (this.#newcomer.connection.bufferedBytes > LOW_WATER_BYTES) return this.#awaitRoom() // slow, and still there
+    // slow, but alive
+    if (this.#newcomer.connection.bufferedBytes > LOW_WATER_BYTES) return this.#awaitRoom()
     clearTimeout(this.#stuck)
     this.#ws.resume()
   }
 
-  /** The other process ends the link; without a word, where it died. */
+  /** The other process has ended the link. If it died, the connection closes without a reason. */
   #onLinkEnd({ by, code, reason }: Closed): void {
     const { connection } = this.#newcomer
     if (this.#isOver) return
@@ -150,12 +165,15 @@ export class Gateway {
     this.#closeLater()
   }
 
-  /** The connection is the peer's to end: a browser that hears of both at once tells its page that the connection was lost. */
+  /**
+   * Closes the connection later, unless the peer does before. If a browser receives the ends of
+   * session and connection at once, it reports to its page that the connection was lost.
+   */
   #closeLater(): void {
     setTimeout(() => this.#newcomer.connection.driver.close(ErrorCode.noError, ""), CLOSE_GRACE_MS).unref()
   }
 
-  /** The peer does. */
+  /** The peer has ended the session. */
   #onEnd(closed: SessionClosed | null): void {
     const isFirst = !this.#isOver
     const ws = this.#ws

@@ -1,4 +1,7 @@
-/** Opens a link to a relay over WebTransport on HTTP/3: UDP, QUIC with the web's certificates, and a request. */
+/**
+ * Opens a link to a relay over WebTransport on HTTP/3: a UDP socket, QUIC with web certificates,
+ * and a request.
+ */
 import type { Config } from "@infisical/quic/dist/native/index.js"
 import { Either } from "effect"
 import { X509Certificate } from "node:crypto"
@@ -21,7 +24,7 @@ export interface Target {
   /** A name or an IP literal, without brackets. */
   readonly host: string
   readonly port: number
-  /** What the name meant last. */
+  /** Addresses that the name had before. They are used if it cannot be looked up. */
   readonly lastAddresses?: ReadonlyArray<string> | undefined
   readonly trust: RelayTrust
   readonly path: string
@@ -32,16 +35,25 @@ export interface Opened {
   readonly localHost: string
 }
 
-/** Links of this path carry relayed frames (`LinkServer`). */
+/** Path of links that carry relayed frames (`LinkServer`). */
 const RELAY_PATH = "/relay"
-/** RFC 9000, section 20.1: what follows is TLS's alert (RFC 8446, section 6). */
+/**
+ * First QUIC error code of TLS (RFC 9000, section 20.1). The rest of the code is TLS's alert (RFC
+ * 8446, section 6).
+ */
 const CRYPTO_ERROR = 0x100
-/** The end of the connection has been told by then. */
+/**
+ * Time in milliseconds for which the socket stays open after the link, so that the close notice can
+ * leave.
+ */
 const SOCKET_LINGER_MS = 500
 
 const ignore = () => {}
 
-/** Rejects with an `Error` whose message says why, or `CarrierRefused`. An abort leaves nothing open. */
+/**
+ * Opens a link. Rejects with `CarrierRefused`, or with an `Error` whose message says why. After an
+ * abort nothing stays open.
+ */
 export const open = async (target: Target, signal: AbortSignal): Promise<Opened> => {
   let last: unknown = new Error(`${target.host} has no address`)
   for (const address of await addressesOf(target)) {
@@ -76,7 +88,7 @@ const openAt = async (target: Target, address: string, signal: AbortSignal): Pro
   return attempt.opened
 }
 
-/** One connection from its socket to its open session. */
+/** One connection, from its socket to its open session. */
 class Attempt {
   readonly opened: Promise<Opened>
   readonly #target: Target
@@ -130,10 +142,10 @@ class Attempt {
       port: 0,
       family: isV6 ? 6 : 4,
       segment: QuicheHttp3.MAX_PACKET,
-      joined: false, // QUIC's packets do not tell where they end
+      joined: false, // QUIC packets do not carry their length
       peer: { host: this.#address, port: this.#target.port },
       onMessage: (packet) => this.#connection.driver.receive(0, packet),
-      onError: (error) => this.fail(error) // the port is closed, or there is no way to it
+      onError: (error) => this.fail(error) // the port is closed, or there is no route to it
     })
   }
 
@@ -177,7 +189,10 @@ const whyOf = (quic: QuicheConnection): string => {
     : fault.reason || `QUIC failed with code ${fault.code}`
 }
 
-/** What is wrong with the certificate; null: nothing. Its chain was looked at by TLS where authorities are trusted. */
+/**
+ * Checks the certificate. Returns the problem as text, or `null` if there is none. If authorities
+ * are trusted, TLS has already checked the chain.
+ */
 const problemOf = ({ host, trust }: Target, der: Uint8Array): string | null => {
   if (trust._tag === "Pin") {
     const checked = Pki.checkLeaf(der, trust.key)
@@ -194,7 +209,7 @@ const configFor = (trust: RelayTrust): Config => {
   return trust._tag === "Pin" ? configs.pinned : configs.trusted
 }
 
-/** Those that Node trusts. */
+/** The authorities that Node trusts, as PEM. */
 const authorities = (): string => {
   const more = process.env["NODE_EXTRA_CA_CERTS"]
   try {

@@ -1,8 +1,11 @@
 /**
- * HTTP/3 (RFC 9114) on one QUIC connection, as far as a relay link needs it: one WebTransport session (draft-ietf-webtrans-http3) of
- * one stream, which the client opens, and its datagrams (RFC 9297). Every other request is answered 404, or 429 where there is a
- * session already; other streams are not taken. The peer may be anybody: what is kept of it is bounded, and what it must not do
- * ends the connection.
+ * HTTP/3 (RFC 9114) on one QUIC connection, as far as a relay link needs it: one WebTransport
+ * session (draft-ietf-webtrans-http3) with one stream, which the client opens, and its datagrams
+ * (RFC 9297).
+ *
+ * Every other request is answered 404, or 429 if there is a session already. Other streams are
+ * refused. The peer may be anybody: what is stored for it is limited, and a protocol violation ends
+ * the connection.
  */
 import { Either } from "effect"
 import * as Http3 from "../../protocol/Http3.ts"
@@ -17,19 +20,32 @@ import { UniStreams } from "./UniStreams.ts"
 
 const { ErrorCode, FrameType, Setting } = Http3
 
-/** Of a request's or an answer's header section, and of any other frame or capsule that is kept whole. */
+/**
+ * Longest header section of a request or an answer, and longest other frame or capsule that is kept
+ * whole, in bytes.
+ */
 const MAX_FRAME_BYTES = 8192
-/** On all streams but the session's: far more than a browser says, and little enough to be parsed in vain. */
+/**
+ * Most bytes received on all streams other than the session's. A browser sends far fewer, and
+ * parsing them costs little.
+ */
 const MAX_SAID_BYTES = 64 * 1024
-/** How a stream begins is told in so few bytes. */
+/** Most bytes in which the start of a stream says what the stream is. */
 const MAX_HEAD_BYTES = 16
-/** The session's end leaves so long after its stream's, whose last bytes it would otherwise overtake: browsers drop what they have not read. */
+/**
+ * Delay in milliseconds between the end of the session's stream and the session's close message.
+ * Browsers drop what they have not read when the close arrives, so it must not overtake the last
+ * bytes.
+ */
 const CLOSE_AFTER_END_MS = 200
-/** How long the end of a session waits for the end of its stream, or the other way round. */
+/**
+ * How long the end of a session waits for the end of its stream, or the reverse, in milliseconds. A
+ * refused client has the same time to read its answer.
+ */
 const END_PATIENCE_MS = 1000
-/** Read in one go. */
+/** Read buffer of the thread. */
 const scratch = Buffer.allocUnsafeSlow(64 * 1024)
-/** A datagram that is being sent. */
+/** Buffer for the datagram that is being sent. */
 const outgoing = Buffer.allocUnsafeSlow(MAX_PACKET)
 
 export interface SessionClosed {
@@ -38,21 +54,27 @@ export interface SessionClosed {
 }
 
 export interface Events {
-  /** Once, when the handshake is over. False: no word is said to this peer, whose certificate is not the right one. */
+  /**
+   * Called once, when the handshake is over. Return `false` to close the connection without sending
+   * anything, because the peer's certificate is wrong.
+   */
   readonly onEstablished: () => boolean
-  /** Server: somebody wants a session. Answer with `answer`, now or later. */
+  /** A client asks for a session; for servers. Reply with `answer`, now or later. */
   readonly onRequest: (request: Http3.Request) => void
-  /** Client: the server's answer. With 200 the session is open. */
+  /** The server has answered; for clients. With status 200 the session is open. */
   readonly onStatus: (status: number) => void
-  /** Bytes of the session's stream, the callee's to keep. */
+  /** Receives bytes of the session's stream. The callee owns them. */
   readonly onBytes: (bytes: Uint8Array) => void
-  /** Valid during the call. */
+  /** Receives a datagram of the session, valid only during the call. */
   readonly onDatagram: (bytes: Uint8Array) => void
   /** QUIC has taken bytes that waited. */
   readonly onDrain: () => void
-  /** Once: what the peer said of the end of the session; null: the connection was lost, or the peer ended only the stream. */
+  /**
+   * Called once, at the end of the session, with the peer's close message. `null` if the connection
+   * was lost or the peer ended only the stream.
+   */
   readonly onEnd: (closed: SessionClosed | null) => void
-  /** Once, the last of all. */
+  /** Called once, after everything else. */
   readonly onGone: () => void
 }
 
@@ -60,7 +82,7 @@ export interface Options {
   readonly role: "client" | "server"
   readonly quic: QuicConnection
   readonly transmit: Transmit
-  /** ms, monotonic. */
+  /** Clock: milliseconds, monotonic. */
   readonly now: () => number
 }
 
@@ -77,7 +99,7 @@ const NOBODY: Events = {
 
 interface Incoming {
   head: Uint8Array
-  /** Of a request; null: not known yet what it is. */
+  /** Parser of a request. `null` while it is not known what the stream is. */
   frames: Http3.FrameReader | null
 }
 
@@ -91,8 +113,9 @@ const SETTINGS: Readonly<Record<number, number>> = {
   [Setting.enableWebTransportDraft02]: 1,
   [Setting.webTransportMaxSessionsDraft07]: 1
 }
-/** A client's streams: its request, and that of its session. */
+/** Stream of a client's request. */
 const REQUEST = 0
+/** Stream of a client's session. */
 const CLIENT_STREAM = 4
 
 export class Http3Connection {
@@ -101,12 +124,12 @@ export class Http3Connection {
   readonly #quic: QuicConnection
   readonly #uni: UniStreams
   #events = NOBODY
-  /** Bytes that came on other streams than the session's. */
+  /** Bytes received on streams other than the session's. */
   #said = 0
   readonly #incoming = new Map<number, Incoming>()
   readonly #answers = new Map<number, OutStream>()
   readonly #capsules = new Http3.CapsuleReader(MAX_FRAME_BYTES)
-  /** The stream of the request for the session, once there is one. */
+  /** Stream of the request for the session. `null` while there is none. */
   #session: number | null = null
   #isAnswered = false
   #isOpen = false
@@ -143,17 +166,20 @@ export class Http3Connection {
     })
   }
 
-  /** To be called before the first packet comes. */
+  /** Sets the receiver of events. Call it before the first packet arrives. */
   attach(events: Events): void {
     this.#events = events
   }
 
-  /** Of the session's stream: bytes that QUIC has not taken. */
+  /** Bytes of the session's stream that QUIC has not taken. */
   get bufferedBytes(): number {
     return this.#stream?.bufferedBytes ?? 0
   }
 
-  /** Client: asks for the session as soon as the handshake is over and the server has said that it knows such. */
+  /**
+   * Asks for the session as soon as the handshake is over and the server has said that it supports
+   * WebTransport; for clients.
+   */
   request(authority: string, path: string): void {
     const fields = [
       [":method", "CONNECT"],
@@ -175,7 +201,7 @@ export class Http3Connection {
     })
   }
 
-  /** Server: the answer to `onRequest`. Only the first one counts. */
+  /** Replies to `onRequest`; for servers. Only the first answer counts. */
   answer(status: number, headers: ReadonlyArray<readonly [string, string]> = []): void {
     if (this.#session === null || this.#isAnswered) return
     const isOpen = status === 200
@@ -185,14 +211,17 @@ export class Http3Connection {
     else this.#later(END_PATIENCE_MS, () => this.driver.close(ErrorCode.noError, ""))
   }
 
-  /** On the session's stream. `done`: whether QUIC has taken it. */
+  /** Writes to the session's stream. `done` reports whether QUIC has taken the bytes. */
   write(bytes: Uint8Array, done?: (left: boolean) => void): void {
     if (this.#stream === null || this.driver.isClosed) return done?.(false)
     this.#stream.push(bytes, done)
     this.driver.schedule()
   }
 
-  /** False: too long for a packet, or too many wait. A copy is taken. */
+  /**
+   * Sends a copy of `bytes` as a datagram. Returns `false` if the session is not open, if the
+   * datagram is too long for a packet, or if too many are waiting.
+   */
   sendDatagram(bytes: Uint8Array): boolean {
     if (!this.#isOpen || this.driver.isClosed) return false
     const head = this.#datagramHead
@@ -200,7 +229,7 @@ export class Http3Connection {
     if (length > outgoing.length) return false
     outgoing.set(head)
     outgoing.set(bytes, head.length)
-    const datagram = outgoing.subarray(0, length) // of which QUIC takes a copy
+    const datagram = outgoing.subarray(0, length) // QUIC takes a copy
     const sent = this.#quic.sendDatagram(datagram)
     if (sent) {
       this.driver.meter.wrote(datagram.length)
@@ -209,7 +238,10 @@ export class Http3Connection {
     return sent
   }
 
-  /** Nothing of the session's stream is read until `resume`; its window then tells the peer to wait. */
+  /**
+   * Stops reading the session's stream until `resume`. The stream's window then makes the peer
+   * wait.
+   */
   pause(): void {
     this.#paused = true
   }
@@ -219,11 +251,14 @@ export class Http3Connection {
     this.driver.schedule()
   }
 
-  /** Ends the session once what was written has left. The connection is the caller's to close, or the peer's. */
+  /**
+   * Ends the session after everything that was written has left. The caller or the peer then closes
+   * the connection.
+   */
   end(closed: SessionClosed): void {
     if (this.#closing !== null || this.#over) return
     this.#closing = closed
-    this.resume() // else the peer's own end is never read
+    this.resume() // otherwise the peer's own end is never read
     this.#stream?.end()
     if (this.#stream === null) this.#sayClose(closed)
     this.driver.schedule()
@@ -249,7 +284,7 @@ export class Http3Connection {
     const stream = this.#stream
     if (stream === null) return
     const written = this.#flushOne(stream)
-    if (written < 0) return this.#onStreamEnd() // the peer reads no more of it
+    if (written < 0) return this.#onStreamEnd() // the peer no longer reads the stream
     if (written > 0) this.#events.onDrain()
     if (this.#closing !== null && stream.isOver) {
       const closed = this.#closing
@@ -278,7 +313,10 @@ export class Http3Connection {
     }
   }
 
-  /** Of the one stream of the session, or of a request, or of what is to become either. */
+  /**
+   * Serves a readable bidirectional stream: the session's stream, a request, or one whose header
+   * has not been parsed yet.
+   */
   #serveBidi(id: number): void {
     if (this.#streamId === id) return this.#streamEnded ? undefined : this.#readStream(id)
     let incoming = this.#incoming.get(id)
@@ -338,7 +376,7 @@ export class Http3Connection {
       finished = got === READ_RESET || this.#quic.readFinished()
       if (got > 0) {
         this.driver.meter.read(got)
-        this.driver.schedule() // the peer gets new credit
+        this.driver.schedule() // gives the peer new credit
         this.#events.onBytes(Uint8Array.from(scratch.subarray(0, got)))
       }
     }
@@ -402,7 +440,7 @@ export class Http3Connection {
     }
   }
 
-  /** The stream of a request is over: that of the session ends the session. */
+  /** The stream of a request has ended. If it is the session's request, the session ends. */
   #onRequestEnd(id: number): void {
     this.#incoming.delete(id)
     if (id === this.#session && this.#isOpen) this.#onSessionEnd(this.#heard ?? { code: 0, reason: "" })
@@ -463,9 +501,12 @@ export class Http3Connection {
   }
 }
 
-/** Requests answered on one connection, which is for one link: far more than a browser makes. */
+/**
+ * Most requests that are answered on one connection. A connection is for one link, and a browser
+ * makes far fewer.
+ */
 const MAX_ANSWERS = 32
-/** Browsers of 2022 to 2024 look for it. */
+/** Header that browsers of 2022 to 2024 expect. */
 const DRAFT = [["sec-webtransport-http3-draft", "draft02"]] as const
 
 const newFrames = () => new Http3.FrameReader(MAX_FRAME_BYTES)

@@ -1,4 +1,7 @@
-/** HTTP/3 at a relay: its sockets, its connections, and for each session the way to the process that serves links. */
+/**
+ * HTTP/3 at a relay: its sockets, its connections, and a gateway to the process that serves links
+ * for each session.
+ */
 import { Effect, Redacted, Schedule, Stream } from "effect"
 import type { Leaf } from "../../services/Pki.ts"
 import * as ListenSockets from "../udp/ListenSockets.ts"
@@ -9,12 +12,12 @@ import { MAX_PACKET } from "./QuicheHttp3.ts"
 
 export interface Options {
   readonly host: string
-  /** 0: any free one (one address only). */
+  /** UDP port; 0 picks a free one. */
   readonly port: number
   readonly certificate: Leaf
-  /** Each later one. */
+  /** Each later certificate. */
   readonly changes: Stream.Stream<Leaf>
-  /** The path of the socket of the process that serves links. */
+  /** Path of the unix socket of the process that serves links. */
   readonly gate: string
   readonly limits?: Partial<Http3Listener.Limits>
   readonly onError: (cause: Error) => void
@@ -25,7 +28,7 @@ export interface Front {
   readonly listener: Http3Listener.Http3Listener
 }
 
-/** Serves until the scope ends. */
+/** Serves HTTP/3 until the scope closes. */
 export const make = Effect.fnUntraced(function*(options: Options) {
   const limits = { ...Http3Listener.DEFAULT_LIMITS, ...options.limits }
   const listener = new Http3Listener.Http3Listener({
@@ -43,7 +46,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
       UdpPort.openScoped({
         ...at,
         segment: MAX_PACKET,
-        joined: false, // QUIC's packets do not tell where they end
+        joined: false, // QUIC packets do not carry their length
         onMessage: (bytes, from) => {
           const socket = held.get(number)
           if (socket !== undefined) listener.onDatagram(socket, bytes, from.address, from.port)
@@ -66,7 +69,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   return { port: sockets.port(), listener } satisfies Front
 })
 
-/** For the last packets to leave. */
+/** Time for the last packets to leave before the sockets close. */
 const GOOD_BYE = "50 millis"
 
 const shown = ({ cert, key, sha256 }: Leaf): Http3Listener.Shown => ({ cert, key: Redacted.value(key), sha256 })

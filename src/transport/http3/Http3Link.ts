@@ -1,4 +1,4 @@
-/** A relay link over WebTransport on HTTP/3, as its client has it. */
+/** A relay link over WebTransport on HTTP/3, on the client's side. */
 import * as Http3 from "../../protocol/Http3.ts"
 import { CarrierLink, closedByPeer, LinkEnded } from "../link/Link.ts"
 import { FrameDatagrams } from "./FrameDatagrams.ts"
@@ -10,7 +10,10 @@ export class Http3Link extends CarrierLink {
   readonly #release: () => void
   readonly datagrams: FrameDatagrams | undefined
 
-  /** `carriesFrames`: it is for relayed packets. `release`: the socket is of no more use soon. */
+  /**
+   * Set `carriesFrames` if the link is for relayed packets. `release` is called when the link no
+   * longer needs the socket.
+   */
   constructor(connection: Http3Connection, remote: string, carriesFrames: boolean, release: () => void) {
     super(remote, new Uint8Array(0))
     this.#connection = connection

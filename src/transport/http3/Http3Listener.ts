@@ -1,6 +1,7 @@
 /**
- * The server's side of QUIC for HTTP/3: tells packets of many connections on a few UDP sockets apart, makes new ones, and bounds
- * what strangers may cost. A connection survives a change of its peer's address (RFC 9000, section 9).
+ * The server side of QUIC for HTTP/3. It assigns packets of many connections on a few UDP sockets,
+ * accepts new connections, and limits what unknown peers may cost. A connection survives a change
+ * of its peer's address (RFC 9000, section 9).
  */
 import native, { type Config, type Header } from "@infisical/quic/dist/native/index.js"
 import { randomBytes, randomInt } from "node:crypto"
@@ -15,16 +16,21 @@ import * as QuicheHttp3 from "./QuicheHttp3.ts"
 import { RetryTokens } from "./RetryTokens.ts"
 import type { Transmit } from "./TrainSender.ts"
 
+/** Limits of the connections of one listener. */
 export interface Limits {
+  /** Most connections at once. */
   readonly connections: number
-  /** Connections without an open session. */
+  /** Most connections without an open session. */
   readonly strangers: number
-  /** ms from the first packet to an open session. */
+  /** Longest time from the first packet to an open session, in milliseconds. */
   readonly handshakeMs: number
-  /** New connections a second from one /24 or /56, and how many at once. */
+  /** New connections per second from one /24 or /56; `acceptBurst` is how many may come at once. */
   readonly acceptsPerSecond: number
   readonly acceptBurst: number
-  /** ms that a peer may take nothing in, while the process that serves links waits for it. */
+  /**
+   * Longest time in milliseconds for which a peer may read nothing while the process that serves
+   * links waits for it.
+   */
   readonly stuckMs: number
 }
 
@@ -39,26 +45,32 @@ export const DEFAULT_LIMITS: Limits = {
 
 export interface Stats {
   connections: number
-  /** Of those, without an open session. */
+  /** Connections without an open session; they are included in `connections`. */
   strangers: number
-  /** Since the start: packets of newcomers dropped by rate and for want of room, connections cut at their deadline. */
+  /**
+   * Totals since the start. `rate`: packets of new peers dropped by rate. `full`: those dropped
+   * because there was no room. `late`: connections closed at their deadline.
+   */
   readonly refused: { rate: number; full: number; late: number }
-  /** Newcomers asked to prove their address first. */
+  /** New peers that were asked to prove their address first. */
   retries: number
 }
 
-/** A connection that has just begun. */
+/** A connection that has just started. */
 export interface Newcomer {
   readonly connection: Http3Connection
-  /** `address:port`. */
+  /** The peer, as `address:port`. */
   readonly remote: string
-  /** Of the certificate that it is shown. */
+  /** SHA-256 of the certificate that the peer is shown. */
   readonly certSha256: Uint8Array
-  /** Its session is open: its deadline is lifted, and its place among the strangers free again. */
+  /**
+   * Reports that the session is open. It lifts the connection's deadline, and the connection no
+   * longer counts as a stranger.
+   */
   readonly welcome: () => void
 }
 
-/** What becomes of its session. */
+/** Receivers of the session's events. */
 export type Handlers = Omit<Events, "onEstablished" | "onGone" | "onStatus">
 
 export interface Options {
@@ -81,16 +93,19 @@ interface Entry {
   readonly h3: Http3Connection
   readonly quic: QuicheConnection
   readonly keys: Set<string>
-  /** By slot; the peer's addresses. */
+  /** The peer's addresses, by slot. */
   readonly paths: Array<From>
   isStranger: boolean
   deadline: NodeJS.Timeout
 }
 
 const QUIC_VERSION = 1
-/** RFC 9000, section 14.1. */
+/** Shortest datagram that may start a connection, in bytes (RFC 9000, section 14.1). */
 const MIN_INITIAL_BYTES = 1200
-/** With so many strangers, newcomers are asked to prove their address before anything is kept of them (RFC 9000, section 8.1.2). */
+/**
+ * Number of strangers from which new peers must prove their address before anything is kept of them
+ * (RFC 9000, section 8.1.2).
+ */
 const RETRY_ABOVE = 64
 const MAX_PACKET_BYTES = 1500
 
@@ -119,13 +134,13 @@ export class Http3Listener {
     this.#buckets = new PrefixBuckets({ rate, burst, seed: randomInt(2 ** 31), now: performance.now() })
   }
 
-  /** New connections are shown it; those that there are have seen the old one. */
+  /** Changes the certificate for new connections. */
   updateCertificate(next: Shown): void {
     this.#shown = next
     this.#config = QuicheHttp3.serverConfig(next)
   }
 
-  /** No newcomers any more, and good-bye to those that there are. */
+  /** Accepts no new connections, and closes the existing ones. */
   close(): void {
     this.#stopped = true
     for (const { h3 } of this.#entries) h3.driver.close(ErrorCode.noError, "the relay stops")
@@ -146,8 +161,12 @@ export class Http3Listener {
   }
 
   /**
-   * A slot keeps its address for good, since QUIC asks for no proof of an address under a slot that has proved one; and only a packet that
-   * QUIC could open gets one, or whoever has seen an id could use them up. Who moves more often than there are slots connects anew.
+   * Passes a packet to its connection and gives a new address a slot.
+   *
+   * A slot keeps its address permanently, because QUIC asks for no proof of an address in a slot
+   * that has proved one. Only a packet that QUIC could open gets a slot; otherwise anybody who has
+   * seen a connection id could use them up. A peer that moves more often than there are slots must
+   * reconnect.
    */
   #deliver({ h3, paths, quic }: Entry, bytes: Buffer, socket: UdpPort, host: string, port: number): void {
     const known = paths.findIndex((path) => path.port === port && path.host === host && path.socket === socket)
@@ -169,7 +188,7 @@ export class Http3Listener {
     if (header.ty !== native.quiche.Type.Initial) return
     const { connections, strangers } = this.#options.limits
     if (this.stats.strangers >= strangers || this.stats.connections >= connections) return void refused.full++
-    // After a Retry the client's packets bear the id that this side has chosen.
+    // After a Retry the client's packets carry the id that this side has chosen.
     const originalId = header.token === undefined || dcid.length !== ID_BYTES
       ? null
       : this.#tokens.check(header.token, nameOf(from), performance.now())
@@ -206,7 +225,7 @@ export class Http3Listener {
     this.stats.connections++
     this.stats.strangers++
     learn(id)
-    learn(dcid) // until the client knows the other one
+    learn(dcid) // until the client knows the other id
     const handlers = this.#options.onConnection({
       connection: h3,
       remote: nameOf(from),
@@ -247,7 +266,7 @@ export class Http3Listener {
   }
 }
 
-/** Null: not QUIC. */
+/** Parses a packet's header. `null` if it is not QUIC. */
 const headerOf = (bytes: Uint8Array): Header | null => {
   try {
     return native.quiche.Header.fromSlice(bytes, ID_BYTES)

@@ -1,4 +1,4 @@
-/** What HTTP/3 at a relay counts, as metrics. */
+/** Metrics of HTTP/3 at a relay. */
 import * as Metrics from "../../services/telemetry/Metrics.ts"
 import type { Http3Listener } from "./Http3Listener.ts"
 

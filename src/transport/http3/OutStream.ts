@@ -1,10 +1,12 @@
-/** What waits to be written on one QUIC stream. */
+/** Queue of bytes to be written on one QUIC stream. */
 import type { QuicConnection } from "../quic/QuicEngine.ts"
 import { WRITE_STOPPED } from "../quic/QuicEngine.ts"
 
 interface Piece {
   bytes: Uint8Array
-  /** False: it will never leave. */
+  /**
+   * Called with `true` when QUIC has taken the bytes, or with `false` if they will never be sent.
+   */
   readonly done: ((left: boolean) => void) | undefined
 }
 
@@ -25,12 +27,15 @@ export class OutStream {
     return this.#waiting
   }
 
-  /** Everything was taken, and the end with it. */
+  /** Whether QUIC has taken everything, including the end, or the stream has failed. */
   get isOver(): boolean {
     return this.#ended
   }
 
-  /** Keeps `bytes` until QUIC has taken a copy. */
+  /**
+   * Queues `bytes`, which must not change until `done` is called. The queue has no limit of its
+   * own.
+   */
   push(bytes: Uint8Array, done?: (left: boolean) => void): void {
     if (this.#ending) return done?.(false)
     if (bytes.length === 0) return done?.(true)
@@ -38,12 +43,15 @@ export class OutStream {
     this.#waiting += bytes.length
   }
 
-  /** What was pushed goes first. */
+  /** Ends the stream after what was pushed. */
   end(): void {
     this.#ending = true
   }
 
-  /** Writes what the windows allow, and answers how many bytes that was; -1: the peer takes no more of it. */
+  /**
+   * Writes as much as the windows allow. Returns the number of bytes, or -1 if the peer reads no
+   * more.
+   */
   flush(quic: QuicConnection): number {
     let written = 0
     while (this.#head < this.#queue.length) {
@@ -66,7 +74,7 @@ export class OutStream {
     return written
   }
 
-  /** Nothing more will leave. */
+  /** Drops everything that is queued. Nothing more will be sent. */
   fail(): -1 {
     const left = this.#queue.slice(this.#head)
     this.#queue = []

@@ -1,29 +1,42 @@
-/** Drives one QUIC connection: packets in and out, its timer and its end. What its streams say is the owner's. */
+/**
+ * Drives one QUIC connection: its packets in both directions, its timer and its end. The owner
+ * handles its streams.
+ */
 import { ErrorCode } from "../../protocol/Http3.ts"
 import { FloodMeter } from "../quic/FloodMeter.ts"
 import type { ConnectionFault, QuicConnection } from "../quic/QuicEngine.ts"
 import { TrainSender, type Transmit } from "./TrainSender.ts"
 
-/** Keeps translators' mappings and both idle timers alive. */
+/** Interval of pings in milliseconds. They keep NAT mappings and both idle timers alive. */
 const KEEPALIVE_MS = 15_000
-/** An answer that has not come after so long is asked for, and after as long again the peer is dead. */
+/**
+ * If sent packets go unanswered this long, send a PING; if there is still no answer after the same
+ * time again, close the connection. Milliseconds; for clients only.
+ */
 const SILENCE_MS = 1_000
 
 export interface Options {
   readonly quic: QuicConnection
   readonly transmit: Transmit
-  /** ms, monotonic. */
+  /** Clock: milliseconds, monotonic. */
   readonly now: () => number
-  /** In each turn once the handshake is over: reads and writes streams. */
+  /** Reads and writes streams. Called in each turn once the handshake is over. */
   readonly serve: () => void
   /**
-   * A client sends a handshake's packets again early, and gives up a peer that answers nothing for 2 s. A server does neither: before
-   * it has heard from an address twice it sends no more than three times what came from there (RFC 9000, section 8.1).
+   * Side of the connection. A client repeats the packets of a handshake early, and gives up a peer
+   * that answers nothing for 2 s. A server does neither: until it has heard from an address twice,
+   * it sends at most three times the bytes that came from there (RFC 9000, section 8.1).
    */
   readonly role: "client" | "server"
-  /** Once. `fault` null: nothing came any more, or the handshake failed without a word. */
+  /**
+   * Called once, when the connection has ended. `fault` is `null` if no packet came any more, or if
+   * the handshake failed without a reason.
+   */
   readonly onClosed: (fault: ConnectionFault | null) => void
-  /** Once, after `onClosed`: the peer has been told, and no packet is of use any more. */
+  /**
+   * Called once, after `onClosed`, when the peer has been notified and no packet is of use any
+   * more.
+   */
   readonly onGone: () => void
 }
 
@@ -35,7 +48,7 @@ export class QuicDriver {
   readonly #keepalive: NodeJS.Timeout
   #timer: NodeJS.Timeout | null = null
   #timerAt = Infinity
-  /** Of a peer that is to answer: since the first packet that left after the last one that came. */
+  /** When the first packet that is still unanswered was sent. `Infinity` if none is. */
   #silentSince = Infinity
   #silence: NodeJS.Timeout | null = null
   #due = false
@@ -70,14 +83,17 @@ export class QuicDriver {
     this.schedule()
   }
 
-  /** A turn soon, however often it is asked for. */
+  /** Runs a turn soon. Several calls before it cause only one turn. */
   schedule(): void {
     if (this.#due || this.#gone) return
     this.#due = true
     setImmediate(this.#turn)
   }
 
-  /** `code` is HTTP/3's. The owner is told at once, the peer with the next packets. */
+  /**
+   * Closes the connection with an HTTP/3 error code. The owner is notified at once, the peer with
+   * the next packets.
+   */
   close(code: number, reason: string): void {
     if (this.#closed) return
     this.#quic.close(code, reason)
@@ -85,7 +101,7 @@ export class QuicDriver {
     this.schedule()
   }
 
-  /** Without a word to a peer that has not proved that it is there. */
+  /** Ends the connection. A peer that has not proved its address is not notified. */
   drop(code: number, reason: string): void {
     if (this.#established) return this.close(code, reason)
     this.#end(null)
@@ -110,7 +126,7 @@ export class QuicDriver {
       this.#sender.onEstablished()
     }
     this.#quic.replenishIds()
-    while (this.#quic.nextPathEvent() !== null) { /* each packet says itself by which path it leaves */ }
+    while (this.#quic.nextPathEvent() !== null) { /* each packet names its path itself */ }
     this.#options.serve()
     if (this.meter.exhausted(now) && this.meter.convicts(this.#quic.stats().packetsReceived)) {
       this.close(ErrorCode.excessiveLoad, "packets without progress")
@@ -135,7 +151,10 @@ export class QuicDriver {
     this.#silence ??= setTimeout(this.#onSilence, SILENCE_MS)
   }
 
-  /** What left last may have been an acknowledgement, which nobody answers: so an answer is asked for first. */
+  /**
+   * Asks for an answer first, because the last packet may have been an acknowledgement, which
+   * nobody answers.
+   */
   readonly #onSilence = (): void => {
     this.#silence = null
     if (this.#gone || this.#silentSince === Infinity) return

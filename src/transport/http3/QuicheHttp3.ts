@@ -1,4 +1,7 @@
-/** QUIC connections for HTTP/3: certificates of the web's kind, windows for one stream, and a peer that may be anybody. */
+/**
+ * Makes QUIC connections for HTTP/3: with web certificates, windows for one stream, and limits for
+ * an unknown peer.
+ */
 import native, { type Config } from "@infisical/quic/dist/native/index.js"
 import { Buffer } from "node:buffer"
 import { randomBytes } from "node:crypto"
@@ -6,37 +9,55 @@ import { SLOTS } from "../quic/QuicEngine.ts"
 import { ARRIVALS, type ConnectionIds, ID_BYTES, QuicheConnection } from "../quic/QuicheConnection.ts"
 
 const ALPN = "h3"
-/** Nothing for so long, keepalives included, and the peer is gone. */
+/**
+ * Time in milliseconds without any packet, keepalives included, after which the peer counts as
+ * gone.
+ */
 export const IDLE_TIMEOUT_MS = 45_000
-/** 1,280 bytes on the wire over IPv4, which any network carries. */
+/**
+ * Largest QUIC packet in bytes. It is 1,280 bytes on the wire over IPv4, which any network carries.
+ */
 export const MAX_PACKET = 1252
-/** What one link needs and a little for what HTTP/3 adds: three control streams, and those that peers open to keep others honest. */
+/** Most bidirectional streams that a peer may open: those of one link, and a few extra. */
 const MAX_BIDI = 4
+/**
+ * Most unidirectional streams that a peer may open: three control streams of HTTP/3, and those that
+ * peers open to check that unknown types are ignored.
+ */
 const MAX_UNI = 8
-/** A stranger may make this side hold so much for each stream... */
+/**
+ * Initial window of a stream, in bytes: as much as an unknown peer can make this side store for
+ * each stream.
+ */
 const STREAM_WINDOW = 128 * 1024
-/** ...and a link that is read fast comes to this. */
+/** Largest window of a stream, in bytes. The window of a link that is read fast grows to it. */
 const MAX_STREAM_WINDOW = 2 * 1024 * 1024
-/** All of a connection's streams: see `QuicheEngine` on why it is no narrower. */
+/** Window of all streams of a connection together. `QuicheEngine` says why it is no narrower. */
 const CONNECTION_WINDOW = 2 ** 60
+/** Datagrams that quiche queues in each direction. */
 const MAX_DATAGRAMS = 512
-/** One for each path that a connection may have, and some to spare. */
+/**
+ * Most connection ids of the peer: one for each path that a connection may have, and some extra.
+ */
 const ACTIVE_ID_LIMIT = SLOTS + 4
 const SLOT = 0
 
-/** PEM: a chain, the leaf first, and its key. */
+/** PEM: `cert` is a chain that begins with the leaf, `key` its private key. */
 export interface Certificate {
   readonly cert: string
   readonly key: string
 }
 
-/** One for all connections until the certificate changes. */
+/** The configuration for all connections until the certificate changes. */
 export const serverConfig = ({ cert, key }: Certificate): Config =>
   configured(
     native.quiche.Config.withBoringSslCtx(false, false, null, [Buffer.from(key)], [Buffer.from(cert)], null)
   )
 
-/** PEM of the authorities that may vouch for the server; null: the caller looks at the certificate before it says anything. */
+/**
+ * The configuration of a client. `authorities` are PEM certificates of the authorities that may
+ * vouch for the server. `null` if the caller checks the certificate before it sends anything.
+ */
 export const clientConfig = (authorities: string | null): Config =>
   configured(
     native.quiche.Config.withBoringSslCtx(
@@ -69,7 +90,10 @@ const configured = (config: Config): Config => {
   return config
 }
 
-/** `id`: by which the client knows this connection from now on. `originalId`: what it began with, where it was sent a Retry. */
+/**
+ * Accepts a connection. The client knows it by `id` from now on. `originalId` is the id in the
+ * client's first packet if it was sent a Retry, or else `null`.
+ */
 export const accept = (
   config: Config,
   { id, ids, originalId }: {
@@ -87,7 +111,10 @@ export const accept = (
   })
 }
 
-/** `serverName`: what the certificate must be for, and is asked for; null: an IP literal, which the caller compares. */
+/**
+ * Starts a connection. `serverName` is sent to the server, and the certificate must be for it.
+ * `null` for an IP literal, which the caller compares.
+ */
 export const connect = (config: Config, serverName: string | null): QuicheConnection => {
   const { from, to } = ARRIVALS.client[SLOT]!
   return new QuicheConnection({

@@ -1,6 +1,10 @@
-/** What a client that was sent a Retry shows to prove its address (RFC 9000, section 8.1.2), with the id that it began with inside. */
+/**
+ * Tokens of QUIC Retry packets, by which a client proves its address (RFC 9000, section 8.1.2). A
+ * token contains the connection id of the client's first packet.
+ */
 import { createHmac, randomBytes, timingSafeEqual } from "node:crypto"
 
+/** How long a token is valid, in milliseconds. */
 const LIFE_MS = 10_000
 const HEAD_BYTES = 8
 const MAC_BYTES = 16
@@ -8,14 +12,17 @@ const MAC_BYTES = 16
 export class RetryTokens {
   readonly #secret = randomBytes(32)
 
-  /** `now`: ms, monotonic. */
+  /** Makes a token. `now` is in milliseconds, monotonic. */
   make(address: string, originalId: Uint8Array, now: number): Buffer {
     const head = Buffer.alloc(HEAD_BYTES)
     head.writeDoubleBE(now + LIFE_MS)
     return Buffer.concat([head, this.#mac(address, head, originalId), originalId])
   }
 
-  /** The id that the client began with; null: no token of ours for this address, or one that is too old. */
+  /**
+   * Checks a token and returns the connection id in it. `null` if the token is not one of ours, is
+   * for another address, or is too old.
+   */
   check(token: Uint8Array, address: string, now: number): Buffer | null {
     const bytes = Buffer.from(token)
     if (bytes.length <= HEAD_BYTES + MAC_BYTES) return null

@@ -1,30 +1,37 @@
 /**
- * Sends what QUIC has to say, packets of one size and one way side by side, as one call of the system takes them. Unlike those of sessions
- * (`quic/PacketSender`) these packets are seldom of the largest size, so each is copied to where the one before has ended.
+ * Sends the packets of a QUIC connection as trains: packets of one size and one path, side by side,
+ * as one system call takes them. These packets seldom have the largest size, unlike those of
+ * sessions (`quic/PacketSender`), so each is copied to the end of the one before.
  */
 import { HandshakeFlight } from "../quic/HandshakeFlight.ts"
 import type { QuicConnection } from "../quic/QuicEngine.ts"
 import { MAX_TRAIN, RING_BUFFERS } from "../quic/SendRing.ts"
 import { MAX_PACKET } from "./QuicheHttp3.ts"
 
-/** Sent in one turn; what is left goes in the next, after reading. */
+/** Most packets sent in one turn. The rest is sent in the next turn, after reading. */
 export const MAX_PACKETS_PER_TURN = 8 * MAX_TRAIN
 
-/** One packet every `segment` bytes of `buffer`, the last one ending at `length`. `buffer` is good until so many trains later: `RING_BUFFERS`. */
+/**
+ * Sends a train: one packet every `segment` bytes of `buffer`, the last one ending at `length`.
+ * `buffer` is reused after `RING_BUFFERS` further trains.
+ */
 export type Transmit = (slot: number, buffer: Buffer, length: number, segment: number) => void
 
 const scratch = Buffer.allocUnsafeSlow(MAX_PACKET)
-/** Shared by the connections of a thread. */
+/** Buffers shared by the connections of a thread. */
 const ring = Array.from({ length: RING_BUFFERS }, () => Buffer.allocUnsafeSlow(MAX_TRAIN * MAX_PACKET))
 let next = 0
 
 export class TrainSender {
   readonly #quic: QuicConnection
   readonly #transmit: Transmit
-  /** Null once the handshake is over. */
+  /**
+   * Packets of the handshake that are sent again. `null` if they are not, or once the handshake is
+   * over.
+   */
   #flight: HandshakeFlight | null
 
-  /** `repeats`: a handshake's packets, while nobody answers. */
+  /** Set `repeats` to send a handshake's packets again while nobody answers. */
   constructor(quic: QuicConnection, repeats: boolean, transmit: Transmit) {
     this.#quic = quic
     this.#transmit = transmit
@@ -35,12 +42,12 @@ export class TrainSender {
     this.#flight = null
   }
 
-  /** When a flush has something to do that QUIC's own timer does not know of. */
+  /** When `flush` must be called even if QUIC's own timer is not due. `Infinity` for never. */
   dueAt(): number {
     return this.#flight?.dueAt ?? Infinity
   }
 
-  /** True: there may be more, for another turn. */
+  /** Sends what is due. Returns `true` if there may be more, for another turn. */
   flush(now: number): boolean {
     for (const { packet, slot } of this.#flight?.due(now) ?? []) {
       this.#transmit(slot, packet, packet.length, packet.length)
@@ -49,7 +56,8 @@ export class TrainSender {
     let train = scratch
     let length = 0
     let segment = 0
-    let isWhole = true // no further packet fits
+    // Whether no further packet fits.
+    let isWhole = true
     const send = () => {
       if (length === 0) return
       this.#flight?.keep(now, slot, train, length, segment)

@@ -1,4 +1,7 @@
-/** The unidirectional streams of an HTTP/3 connection (RFC 9114, section 6.2): control, and QPACK's two, which have nothing to say here. */
+/**
+ * The unidirectional streams of an HTTP/3 connection (RFC 9114, section 6.2): the control stream
+ * and QPACK's two, which carry nothing here.
+ */
 import { Either } from "effect"
 import * as Http3 from "../../protocol/Http3.ts"
 import * as Qpack from "../../protocol/Qpack.ts"
@@ -7,7 +10,7 @@ import { type QuicConnection, READ_NOTHING, READ_RESET } from "../quic/QuicEngin
 
 const { ErrorCode, FrameType, StreamType } = Http3
 
-/** A stream's type is told in so few bytes. */
+/** Most bytes in which a stream's type is encoded. */
 const MAX_TYPE_BYTES = 8
 const scratch = Buffer.allocUnsafeSlow(16 * 1024)
 
@@ -16,7 +19,7 @@ export interface Options {
   readonly isClient: boolean
   readonly settings: Readonly<Record<number, number>>
   readonly maxFrameBytes: number
-  /** So many were read. */
+  /** Reports how many bytes were read. */
   readonly onBytes: (bytes: number) => void
   /** Ends the connection. */
   readonly onFault: (fault: Http3.Http3Fault) => void
@@ -24,7 +27,7 @@ export interface Options {
 
 export class UniStreams {
   readonly #options: Options
-  /** What each stream of the peer's is; bytes: not known yet. */
+  /** The type of each of the peer's streams, or its first bytes while the type is not known yet. */
   readonly #types = new Map<number, number | Uint8Array>()
   readonly #control: Http3.FrameReader
   #settings: ReadonlyMap<number, number> | null = null
@@ -35,13 +38,16 @@ export class UniStreams {
     this.#control = new Http3.FrameReader(options.maxFrameBytes)
   }
 
-  /** Calls back once, when the peer has told them. */
+  /** Calls `use` once with the peer's settings, when they have arrived. */
   onSettings(use: (settings: ReadonlyMap<number, number>) => void): void {
     if (this.#settings === null) this.#waiting = use
     else use(this.#settings)
   }
 
-  /** Opens this side's own three; the peer must allow them, and that many bytes (RFC 9114, section 6.2). */
+  /**
+   * Opens this side's three streams. The peer must permit them, and their first bytes (RFC 9114,
+   * section 6.2).
+   */
   begin(): void {
     const { isClient, quic, settings } = this.#options
     const first = isClient ? 2 : 3
@@ -57,7 +63,7 @@ export class UniStreams {
     }
   }
 
-  /** Reads what a stream of the peer's has. */
+  /** Reads one of the peer's streams. */
   serve(id: number): void {
     const { quic } = this.#options
     for (;;) {
@@ -71,7 +77,7 @@ export class UniStreams {
     }
   }
 
-  /** False: nothing more of it is read. */
+  /** Returns `false` if the rest of the stream is not read. */
   #onBytes(id: number, bytes: Uint8Array): boolean {
     const known = this.#types.get(id) ?? new Uint8Array(0)
     if (typeof known === "number") return this.#onContent(known, bytes)
@@ -98,7 +104,7 @@ export class UniStreams {
   }
 
   #onContent(type: number, bytes: Uint8Array): boolean {
-    if (type === StreamType.qpackDecoder) return true // of a table that is not there
+    if (type === StreamType.qpackDecoder) return true // there is no table to acknowledge
     if (type === StreamType.qpackEncoder) {
       const fault = Qpack.encoderStreamFault(bytes)
       return fault === null || this.#fault(fault.code, fault.message)
@@ -129,7 +135,7 @@ export class UniStreams {
     if (typeof type === "number") this.#fault(ErrorCode.closedCriticalStream, `the stream of type ${type} ended`)
   }
 
-  /** Always false, for callers that have nothing more to do. */
+  /** Reports a violation. Always returns `false`, for callers that have nothing left to do. */
   #fault(code: number, message: string): false {
     this.#options.onFault({ _tag: "Http3Fault", code, message })
     return false

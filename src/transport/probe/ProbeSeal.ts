@@ -47,7 +47,10 @@ export interface Options {
   /** `SECRET_BYTES` random bytes that both ends know. They are not kept. */
   readonly secret: Uint8Array
   readonly role: Role
-  /** Generation of the keys, from 0 to 2^32 - 1. Each epoch of a secret has its own keys and counters. */
+  /**
+   * Generation of the keys, from 0 to 2^32 - 1. Each epoch of a secret has its own keys and
+   * counters.
+   */
   readonly epoch?: number
   /** Clock for `counters.microseconds`: monotonic milliseconds, which may have a fraction. */
   readonly now?: () => number
