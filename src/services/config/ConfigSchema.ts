@@ -417,8 +417,8 @@ export const Relay = Schema.Struct({
   http3: orElse(flag("http3: true"), false),
   turn: maybe(Turn),
   /**
-   * Whether to serve the page for people at `/app`. It needs `tls` or `behindProxy`, because browsers
-   * trust no certificate of the relay's own.
+   * Whether to serve the page for people at `/app`. It needs `tls` or `behindProxy`, because
+   * browsers do not trust a certificate that the relay issued itself.
    */
   app: orElse(flag("app: false"), true),
   resources: orElse(list(Resource, "resources", "resources: [{name: intranet, address: 10.0.0.5, tcp: [80]}]"), []),
