@@ -99,8 +99,8 @@ export interface QuicConnection {
   /**
    * Whether early data may be exchanged before the handshake is complete.
    *
-   * Client: what is written is sent as early data, or later if the connector does not accept early
-   * data. Connector: what is read is early data for this very session, sent by the client that
+   * Client: `write` sends early data, or sends it later if the connector does not accept early data.
+   * Connector: `read` returns early data for this very session, sent by the client that
    * `peerCertificate` identifies.
    */
   readonly isEarly: () => boolean

@@ -199,7 +199,7 @@ export class QuicSession {
   }
 
   /**
-   * Must be called when the current path was seen to work. If data waits and none was accepted
+   * Must be called when the current path has proved to work. If data waits and none was accepted
    * since the last check, at least {@link STUCK_MS} ago, the session is revived.
    */
   onPathAlive(): void {

@@ -79,9 +79,9 @@ export class Node {
   readonly key: NodeKey
   /** Secret that proves the relay's notices to the node. */
   readonly mark: Uint8Array
-  /** Rate limit of what the node sends to others, in bytes. */
+  /** Rate limit for frames that the node sends to others, in bytes. */
   readonly bucket: TokenBucket
-  /** Rate limit of what the node asks of the relay, in messages. */
+  /** Rate limit for control messages to the relay, in messages. */
   readonly control: TokenBucket
   /** Ends of the sessions that the node has open, by session id. */
   readonly halves = new Map<string, Half>()

@@ -27,7 +27,10 @@ export interface Options {
 
 /** Types of the two selected candidates. */
 export interface Pair {
-  /** Candidate type (RFC 8445, section 5.1.1): host, srflx, prflx or relay. `remote` likewise. */
+  /**
+   * Type of the local candidate (RFC 8445, section 5.1.1): host, srflx, prflx or relay. `remote` is
+   * the type of the peer's candidate.
+   */
   readonly local: string
   readonly remote: string
 }
