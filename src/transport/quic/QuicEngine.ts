@@ -99,7 +99,7 @@ export interface QuicConnection {
   /**
    * Whether early data may be exchanged before the handshake is complete.
    *
-   * Client: `write` sends early data, or sends it later if the connector does not accept early data.
+   * Client: `write` sends early data, or sends it later if the connector rejects early data.
    * Connector: `read` returns early data for this very session, sent by the client that
    * `peerCertificate` identifies.
    */
