@@ -1,27 +1,38 @@
 /**
- * Which of this host's addresses are offered to peers. A list holds `Candidate.MAX_CANDIDATES`, and hosts with containers, virtual
- * machines or temporary IPv6 addresses have more addresses than that. The addresses by which strangers most likely reach this host
- * come first, and the others share what is left by budgets.
+ * Choice of the addresses of this host that are offered to peers. A list holds
+ * `Candidate.MAX_CANDIDATES`, and hosts with containers, virtual machines or temporary IPv6
+ * addresses have more addresses than that. The addresses by which strangers most likely reach this
+ * host come first, and the others share the rest by budgets.
  */
 import * as Candidate from "./Candidate.ts"
 import type { Use } from "./InterfaceUse.ts"
 import * as IpBytes from "./IpBytes.ts"
 
-/** Reflexive addresses in one list. A symmetric NAT gives another one for each STUN server, and two of them tell as much as ten. */
+/**
+ * Most reflexive addresses in one list. A symmetric NAT gives another one for each STUN server, and
+ * two of them tell as much as ten.
+ */
 export const MAX_REFLEXIVE = 4
-/** Addresses of interfaces that the configuration prefers. */
+/** Most addresses of interfaces that the configuration prefers. */
 export const MAX_PREFERRED = 4
-/** Public IPv6 addresses beside the one that leads out; packets of ours leave with that one whichever the peer tries. */
+/**
+ * Most public IPv6 addresses beside the one that packets to the internet leave with. This host
+ * sends with that one, whichever address the peer tries.
+ */
 export const MAX_IPV6 = 4
-/** IPv6 addresses in one /64, which share one interface: a stable one and a temporary one. */
+/**
+ * Most IPv6 addresses in one /64. They share one interface, which has a stable and a temporary one.
+ */
 export const MAX_IN_PREFIX = 2
-/** Addresses of bridges for containers and virtual machines, which other hosts seldom reach. */
+/**
+ * Most addresses of bridges for containers and virtual machines, which other hosts seldom reach.
+ */
 export const MAX_VIRTUAL = 2
-/** Addresses that are told as left out; a host may have hundreds. */
+/** Most addresses that are reported as left out. A host may have hundreds. */
 export const MAX_LEFT_OUT = 64
 
 export type Choice = {
-  /** At most `Candidate.MAX_CANDIDATES`, highest priority first. */
+  /** Addresses to offer, highest priority first, at most `Candidate.MAX_CANDIDATES`. */
   readonly candidates: ReadonlyArray<Candidate.Candidate>
   /** Usable addresses of this host that are not offered, at most `MAX_LEFT_OUT`. */
   readonly leftOut: ReadonlyArray<Candidate.Candidate>
@@ -29,7 +40,7 @@ export type Choice = {
 
 type Group = "outward" | "static" | "reflexive" | "mapped" | "preferred" | "ipv6" | "lan" | "loopback" | "virtual"
 
-/** Best first, with the most that one group may have. */
+/** Groups of addresses, best first, each with the most addresses that it may have. */
 const GROUPS: ReadonlyArray<readonly [Group, number]> = [
   ["outward", Candidate.MAX_CANDIDATES],
   ["static", Candidate.MAX_CANDIDATES],
@@ -42,7 +53,10 @@ const GROUPS: ReadonlyArray<readonly [Group, number]> = [
   ["virtual", MAX_VIRTUAL]
 ]
 
-/** Within a group the order of `found` counts, but both IP versions have their first address before either has its second. */
+/**
+ * Chooses the addresses to offer. Within a group the order of `found` counts, but both IP versions
+ * have their first address before either has its second.
+ */
 export const choose = (
   found: ReadonlyArray<Candidate.Candidate>,
   options: { readonly allowLoopback: boolean }
@@ -64,7 +78,8 @@ export const choose = (
       const key = keyOf(candidate)
       const before = chosen.get(key)
       if (before !== undefined) {
-        // A STUN server saw this address of our own: there is no NAT, and it is a host candidate.
+        // A STUN server saw one of this host's own addresses: there is no NAT, and it is a host
+        // candidate.
         if (before.priority < candidate.priority) chosen.set(key, candidate)
         continue
       }
@@ -97,7 +112,7 @@ const BY_USE: Record<Use, Group | null> = {
   excluded: null
 }
 
-/** `null` if it is not offered at all. */
+/** Returns the group of a candidate. `null` if it is not offered at all. */
 const groupOf = ({ address: { host }, kind, origin }: Candidate.Candidate): Group | null => {
   if (kind === "srflx" || kind === "prflx") return "reflexive"
   if (kind === "port-mapped") return origin?.use === "static" ? "static" : "mapped"
@@ -105,7 +120,7 @@ const groupOf = ({ address: { host }, kind, origin }: Candidate.Candidate): Grou
   return group === "lan" && Candidate.familyOf(host) === 6 && !Candidate.isUniqueLocal(host) ? "ipv6" : group
 }
 
-/** The first address of each IP version, then all others in their order. */
+/** Returns the first address of each IP version, then all others in their order. */
 const inTurns = (list: ReadonlyArray<Candidate.Candidate>): ReadonlyArray<Candidate.Candidate> => {
   const first = ([4, 6] as const).flatMap((family) =>
     list.find(({ address }) => Candidate.familyOf(address.host) === family) ?? []

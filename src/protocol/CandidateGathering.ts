@@ -1,26 +1,36 @@
-/** What a host knows of its own addresses, and which candidates follow from it (RFC 8445, section 5.1.1). */
+/**
+ * A host's knowledge of its own addresses, and the candidates that follow from it (RFC 8445,
+ * section 5.1.1).
+ */
 import * as Candidate from "./Candidate.ts"
 import * as CandidateChoice from "./CandidateChoice.ts"
 import type { Use } from "./InterfaceUse.ts"
 import type { SocketAddr } from "./SocketAddr.ts"
 import type { Success } from "./Stun.ts"
 
-/** Of the bound sockets, by IP version; absent where there is none. */
+/** Ports of the bound sockets, by IP version. Absent if there is no socket. */
 export type Ports = { readonly v4?: number | undefined; readonly v6?: number | undefined }
-/** `unknown`: no server has answered or failed yet, or none can be asked. `blocked`: every one of them stayed silent. */
+/**
+ * Whether UDP gets through. `unknown`: no server has answered or failed yet, or none can be asked.
+ * `blocked`: no server has answered, and all have failed.
+ */
 export type UdpReach = "unknown" | "works" | "blocked"
-/** What the configuration says of this node's addresses outside. */
+/** This node's outside addresses, as the configuration names them. */
 export type Static = {
-  /** Port 0 stands for the port of the bound socket: a NAT that translates addresses only. */
+  /**
+   * Addresses to offer. Port 0 stands for the port of the bound socket, for a NAT that translates
+   * addresses only.
+   */
   readonly advertise: ReadonlyArray<{ readonly host: string; readonly port: number }>
-  /** The local port that is forwarded to. 0: none. */
+  /** Local port to which the outside addresses are forwarded. 0 if none. */
   readonly port: number
 }
 /** An address of this host. */
 export type Host = { readonly host: string; readonly interface: string; readonly use: Use }
+/** Candidates of this host and what else is known about its network. */
 export type Local = CandidateChoice.Choice & {
   readonly udp: UdpReach
-  /** Absent: not known. */
+  /** How this host's NAT maps ports. Absent if not known. */
   readonly mapping?: Candidate.Mapping | undefined
 }
 
@@ -32,7 +42,7 @@ export class CandidateGathering {
   #servers: ReadonlyArray<SocketAddr> = []
   #allowLoopback = false
   readonly #mapped = new Map<string, SocketAddr>()
-  /** As a server's other ports and addresses saw the same socket. */
+  /** Addresses at which a server's other ports and addresses saw the same socket, by server. */
   readonly #elsewhere = new Map<string, ReadonlyArray<SocketAddr>>()
   readonly #silent = new Set<string>()
   #portMapped: SocketAddr | null = null
@@ -42,18 +52,27 @@ export class CandidateGathering {
     this.#static = options
   }
 
-  /** Forgets reflexive addresses, which were seen while packets left by other addresses. */
+  /**
+   * Takes the addresses of this host. Forgets reflexive addresses, because they were seen while
+   * packets left by other addresses.
+   */
   onHosts(hosts: ReadonlyArray<Host>): void {
     this.#hosts = hosts
     this.#forget()
   }
 
-  /** Only addresses that do not lead to the internet have changed, so that what servers have seen is still true. */
+  /**
+   * Takes the addresses of this host if only those changed that do not lead to the internet. What
+   * servers have seen stays valid.
+   */
   onInnerHosts(hosts: ReadonlyArray<Host>): void {
     this.#hosts = hosts
   }
 
-  /** True: they differ from before, so that what was mapped belongs to sockets that are gone. */
+  /**
+   * Takes the ports of the bound sockets. Returns whether they changed. If so, earlier mappings are
+   * forgotten, because they belong to sockets that are gone.
+   */
   onPorts(ports: Ports): boolean {
     if (this.#ports !== null && ports.v4 === this.#ports.v4 && ports.v6 === this.#ports.v6) return false
     this.#ports = ports
@@ -61,7 +80,7 @@ export class CandidateGathering {
     return true
   }
 
-  /** Servers that are no literal addresses are passed over. */
+  /** Takes the STUN servers to ask. Servers that are not literal addresses are ignored. */
   onServers(servers: ReadonlyArray<SocketAddr>, relayHost: string | null): void {
     this.#allowLoopback = relayHost !== null && Candidate.allowsLoopback(relayHost)
     this.#servers = servers.flatMap(({ host, port }) => {
@@ -71,16 +90,20 @@ export class CandidateGathering {
     this.#forget()
   }
 
+  /** Takes the address at which a server saw this host. */
   onMapped(server: SocketAddr, mapped: SocketAddr): void {
     const key = keyOf(server)
     const before = this.#mapped.get(key)
-    // A translator that has forgotten the socket gives it other ports everywhere.
+    // A NAT that has forgotten the socket gives it other ports everywhere.
     if (before !== undefined && !isSameAddress(before, mapped)) this.#elsewhere.delete(key)
     this.#silent.delete(key)
     this.#mapped.set(key, mapped)
   }
 
-  /** Where else to ask what the server's `answer` has told, so that it shows whether the mapping varies. */
+  /**
+   * Returns further addresses of the server to ask after this answer, to see whether the mapping
+   * varies.
+   */
   elsewhere(server: SocketAddr, { alternatePort, mapped, other }: Success): ReadonlyArray<SocketAddr> {
     const untranslated = this.#has(mapped.host)
     if (Candidate.familyOf(server.host) !== 4 || untranslated || this.#elsewhere.has(keyOf(server))) return []
@@ -91,28 +114,35 @@ export class CandidateGathering {
     return usable ? [...places, other] : places
   }
 
-  /** The answer of one of these. */
+  /** Takes the answer from one of the addresses that `elsewhere` named. */
   onMappedElsewhere(server: SocketAddr, mapped: SocketAddr): void {
     const key = keyOf(server)
     if (this.#mapped.has(key)) this.#elsewhere.set(key, [...this.#elsewhere.get(key) ?? [], mapped])
   }
 
+  /** Notes that a server did not answer. */
   onSilent(server: SocketAddr): void {
     this.#mapped.delete(keyOf(server))
     this.#silent.add(keyOf(server))
   }
 
-  /** The gateway's word stands until it or the network takes it back, so it is not forgotten with the rest. */
+  /**
+   * Takes the gateway's port mapping. `null` if there is none. It is not forgotten with the rest,
+   * because it is valid until the gateway or the network takes it back.
+   */
   onPortMapped(external: SocketAddr | null): void {
     this.#portMapped = external
   }
 
-  /** False until the sockets are known: an empty list would make the peer forget addresses that are still good. */
+  /**
+   * Whether the sockets are known. Before that nothing must be offered, because an empty list would
+   * make the peer forget addresses that are still good.
+   */
   get isReady(): boolean {
     return this.#ports !== null
   }
 
-  /** Those for which there is a socket. */
+  /** Servers for which there is a socket. */
   get askable(): ReadonlyArray<SocketAddr> {
     return this.#servers.filter(({ host }) => this.#portOf(host) !== undefined)
   }
@@ -158,7 +188,10 @@ export class CandidateGathering {
     return askable.length > 0 && askable.every((server) => this.#silent.has(keyOf(server))) ? "blocked" : "unknown"
   }
 
-  /** The configured addresses that lead here, and those that lead to a port which this node does not have. */
+  /**
+   * Returns the configured addresses that lead here, and those that lead to a port that this node
+   * does not have.
+   */
   #advertised(): readonly [ReadonlyArray<Candidate.Candidate>, ReadonlyArray<Candidate.Candidate>] {
     const forwarded: Array<Candidate.Candidate> = []
     const stray: Array<Candidate.Candidate> = []

@@ -1,52 +1,61 @@
 /**
- * When this side's list of candidates is to be sent: at once, and again until the peer acknowledges it, since a peer that never learns
- * where this one has moved stays relayed. Times: ms, monotonic.
+ * Schedule for sending this side's list of candidates: at once, and again until the peer
+ * acknowledges it. A peer that never learns where this side has moved stays relayed. Times are in
+ * ms, monotonic.
  */
 
-/** Sent again after these gaps ... */
+/** Gaps after which a list is sent again, in order. */
 const GAPS_MS: ReadonlyArray<number> = [200, 400, 800, 1_600, 3_200]
-/** ... and then, while a direct path is sought, after this: the peer may have been away. */
+/**
+ * Gap between sends after the last of {@link GAPS_MS}, while a direct path is sought. The peer may
+ * have been away.
+ */
 const AGAIN_MS = 5_000
 
 export class CandidateOffer {
   #seq: number
-  /** Null: none was sent yet, or the peer has acknowledged it. */
+  /**
+   * State of a list that waits for its acknowledgement. `null` if none was sent yet, or the peer
+   * has acknowledged it.
+   */
   #open: { readonly resends: number; readonly dueAt: number } | null = null
 
-  /** The first list has a larger number than `seq`. */
+  /** Makes an offer whose first list has a larger number than `seq`. */
   constructor(seq: number) {
     this.#seq = seq
   }
 
-  /** Of the newest list. */
+  /** Number of the newest list. */
   get seq(): number {
     return this.#seq
   }
 
+  /** Whether a list waits for its acknowledgement. */
   get isOpen(): boolean {
     return this.#open !== null
   }
 
-  /** There is another list. */
+  /** Gives the next list a new number, because its contents changed. */
   renew(): void {
     this.#seq++
   }
 
-  /** Sent for the first time, or begun anew. */
+  /** Notes that the list was sent. Its schedule begins, or begins again. */
   onSent(now: number): void {
     this.#wait(0, now)
   }
 
+  /** Notes that the list was sent again, as scheduled. */
   onSentAgain(now: number): void {
     this.#wait((this.#open?.resends ?? 0) + 1, now)
   }
 
-  /** One of an older list says nothing. */
+  /** Handles an acknowledgement. One for an older list has no effect. */
   onAcked(seq: number): void {
     if (seq === this.#seq) this.#open = null
   }
 
-  /** When it is to be sent again; Infinity: it need not be. */
+  /** When the list is to be sent again. `Infinity` if it need not be. */
   dueAt(isSeeking: boolean): number {
     if (this.#open === null) return Infinity
     return this.#open.resends < GAPS_MS.length || isSeeking ? this.#open.dueAt : Infinity

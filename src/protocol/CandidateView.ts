@@ -6,11 +6,14 @@ import { Use } from "./InterfaceUse.ts"
 export const CandidateView = Schema.Struct({
   /** `IP:port`, with brackets around IPv6. */
   address: Schema.String,
-  /** `static`: from `udp.advertise`. `reflexive`: as a STUN server sees this host. */
+  /**
+   * Source of the address. `static`: from `udp.advertise`. `reflexive`: as a STUN server sees this
+   * host.
+   */
   kind: Schema.Literal("host", "reflexive", "port-mapped", "static"),
-  /** The network interface that has the address; `null` if none of this host has. */
+  /** Network interface that has the address. `null` if no interface of this host has it. */
   interface: Schema.NullOr(Schema.String),
-  /** How this host uses that interface; see `InterfaceUse`. */
+  /** How this host uses that interface; see `InterfaceUse`. `null` if that does not apply. */
   use: Schema.NullOr(Use)
 })
 export type CandidateView = typeof CandidateView.Type
@@ -32,6 +35,6 @@ const USE: Readonly<Record<Use, string>> = {
   excluded: "excluded"
 }
 
-/** One line: `10.0.0.2:41641 (eth0, leads out)`. */
+/** Returns one line, such as `10.0.0.2:41641 (eth0, leads out)`. */
 export const text = ({ address, interface: name, kind, use }: CandidateView): string =>
   name === null || use === null ? `${address} (${kind})` : `${address} (${name}, ${USE[use]})`

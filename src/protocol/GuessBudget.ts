@@ -1,11 +1,16 @@
-/** What a node may spend on guessing ports, all its sessions together. Times: ms, monotonic. */
+/** Limits of port guessing for a node, over all its sessions. Times are in ms, monotonic. */
 import { TokenBucket } from "./TokenBucket.ts"
 
-/** With the burst, at most 200 in any second. */
+/** Average probes per second. With the burst, at most 200 are sent in any second. */
 const RATE = 190
+/** Probes that may be sent at once after a pause. */
 export const BURST = 10
+/** Most probes in any second. */
 export const MAX_A_SECOND = RATE + BURST
-/** Some 40 attempts that fail, or 200 that do not: a network is not to be flooded by many sessions in turn. */
+/**
+ * Most probes in an hour: some 40 attempts that fail, or 200 that succeed. Many sessions in turn
+ * must not flood a network.
+ */
 export const MAX_AN_HOUR = 60_000
 const HOUR_MS = 3_600_000
 
@@ -13,7 +18,10 @@ export class GuessBudget {
   readonly #bucket: TokenBucket
   #hourFrom: number
   #spent = 0
-  /** Whose sockets are open: one session at a time, since each attempt takes 256 descriptors and as many mappings. */
+  /**
+   * The session whose extra sockets are open. One session at a time may have them, because each
+   * attempt takes 256 descriptors and as many NAT mappings.
+   */
   #opener: object | null = null
 
   constructor(now: number) {
@@ -21,7 +29,7 @@ export class GuessBudget {
     this.#hourFrom = now
   }
 
-  /** How many of `wanted` may be sent now; they count as sent. */
+  /** Returns how many of `wanted` probes may be sent now. They count as sent. */
   take(wanted: number, now: number): number {
     let taken = 0
     const most = Math.min(wanted, this.left(now))
@@ -30,7 +38,7 @@ export class GuessBudget {
     return taken
   }
 
-  /** In this hour. */
+  /** Number of probes that are left in this hour. */
   left(now: number): number {
     if (now - this.#hourFrom >= HOUR_MS) {
       this.#hourFrom = now
@@ -39,12 +47,16 @@ export class GuessBudget {
     return MAX_AN_HOUR - this.#spent
   }
 
-  /** False: another session's sockets are open. */
+  /**
+   * Reserves the extra sockets for a session. Returns `false` if another session's sockets are
+   * open.
+   */
   hold(opener: object): boolean {
     this.#opener ??= opener
     return this.#opener === opener
   }
 
+  /** Lets another session open its extra sockets. */
   release(opener: object): void {
     if (this.#opener === opener) this.#opener = null
   }

@@ -1,26 +1,37 @@
 /**
- * In which order the ports of a translator are guessed, each once: where a counter has got to, then near the ports that were
- * seen (carriers give a customer a block of ports), then anywhere.
+ * Order in which the ports of a NAT are guessed, each once: where a counter must have got to, then
+ * near the ports that were seen (carriers give a customer a block of ports), then anywhere.
  */
 import * as Candidate from "./Candidate.ts"
 import type { SocketAddr } from "./SocketAddr.ts"
 
+/** Lowest port that is guessed. */
 export const MIN_PORT = 1_024
+/** Number of ports that can be guessed. */
 export const PORTS = 65_536 - MIN_PORT
-/** Steps of a counter that are tried: its host has just opened 256 ports in a row, and others use it, too. */
+/**
+ * Steps of a counter that are tried. The peer has just opened 256 ports in a row, and other hosts
+ * use the counter, too.
+ */
 const REACH = 640
+/** Steps between the first guesses ahead of a counter. */
 const FIRST_STRIDE = 128
-/** Ports that lie within this of each other come from a block. */
+/** Ports that lie within this of each other come from one block. */
 export const BLOCK_PORTS = 4_096
+/** Ports that are tried below and above a block. */
 const AROUND_PORTS = 512
-/** With fewer, chance could pass for a block. */
+/** Fewest ports that can show a block. With fewer, it could be chance. */
 const MIN_SEEN = 4
-/** A translator with more addresses than this leaves too few ports on each. */
+/**
+ * Most outside addresses that are tried. A NAT with more of them leaves too few open ports on each.
+ */
 export const MAX_HOSTS = 4
 
 /**
- * `seen`: outside addresses that the translator gave, oldest first; `delta`: what its counter adds each time, null without a
- * counter. Hosts take turns. Ends when every port of every host was given. Addresses that nobody should probe are passed over.
+ * Yields the addresses to guess. `seen`: outside addresses that the NAT gave, oldest first.
+ * `delta`: how much its counter adds each time, `null` without a counter. Outside hosts take turns.
+ * The generator ends when every port of every host was given. Addresses that nobody should probe
+ * are ignored.
  */
 export function* of(seen: ReadonlyArray<SocketAddr>, delta: number | null, seed: number): Generator<SocketAddr> {
   const byHost = new Map<string, Array<number>>()
@@ -56,7 +67,7 @@ function* portsOf(seen: ReadonlyArray<number>, delta: number | null, random: () 
   yield* shuffled(MIN_PORT, 65_535, random)
 }
 
-/** Wide strides first: among 256 ports in a row any one will do. */
+/** Yields ports ahead of a counter, wide strides first: any one of 256 ports in a row will do. */
 function* ahead(last: number, delta: number): Generator<number> {
   for (let k = FIRST_STRIDE; k <= REACH; k += FIRST_STRIDE) yield within(last + delta * k)
   for (let stride = FIRST_STRIDE / 2; stride >= 1; stride /= 2) {
@@ -66,7 +77,7 @@ function* ahead(last: number, delta: number): Generator<number> {
 
 const within = (port: number): number => MIN_PORT + (((port - MIN_PORT) % PORTS) + PORTS) % PORTS
 
-/** Fisher and Yates, with only the moved ones kept. */
+/** Fisher-Yates shuffle that keeps only the entries that moved. */
 function* shuffled(from: number, to: number, random: () => number): Generator<number> {
   const moved = new Map<number, number>()
   for (let last = to; last >= from; last--) {
@@ -87,7 +98,10 @@ function* once(ports: Iterable<number>): Generator<number> {
   }
 }
 
-/** Mulberry32: which ports come first is no secret, it only must differ from one attempt to the next. */
+/**
+ * Random numbers by Mulberry32. The order of the ports is not secret; it only must differ from one
+ * attempt to the next.
+ */
 const randomOf = (seed: number) => () => {
   seed = (seed + 0x6d2b79f5) | 0
   let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)

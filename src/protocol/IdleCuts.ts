@@ -1,20 +1,28 @@
 /**
- * Finds out that something between a node and its relay ends connections that are idle (a balancer, a firewall), and how often the
- * node must speak to keep its own. A relay that stops or a network that breaks ends a connection after any idle time; an idle
- * time-out ends it after the same one each time.
+ * Finds out that something between a node and its relay (a load balancer, a firewall) ends idle
+ * connections, and how often the node must send to keep its own. A relay that stops or a network
+ * that breaks ends a connection after any idle time. An idle timeout ends it after the same time
+ * each time.
  */
 
-/** Gap between keepalives where nothing else is known, ms. */
+/** Gap between keepalives if nothing else is known, in ms. */
 export const DEFAULT_GAP_MS = 10_000
-/** Smallest gap, ms: below it the keepalives of many nodes would be a load of their own. */
+/**
+ * Smallest gap between keepalives, in ms. Below it, the keepalives of many nodes would be a load of
+ * their own.
+ */
 export const MIN_GAP_MS = 1_000
-/** Share of the idle time-out after which a node speaks. */
+/** Share of the idle timeout after which a node sends a keepalive. */
 const SHARE = 0.5
-/** Two idle times are those of one time-out if the longer one is at most this much longer: timers are coarse, hosts busy. */
+/**
+ * Largest ratio of two idle times that count as the same timeout. Timers are coarse and hosts are
+ * busy.
+ */
 const MAX_DIFFERENCE = 1.25
-/** Shorter idle times are no idle time-out. */
+/** Shortest idle time that can be an idle timeout, in ms. */
 const MIN_IDLE_MS = 1_000
 
+/** An idle timeout that was found, and the gap between keepalives that it requires. */
 export interface Found {
   readonly idleMs: number
   readonly gapMs: number
@@ -28,7 +36,10 @@ export class IdleCuts {
     return this.#gapMs
   }
 
-  /** A connection ended without a close message after it had been idle for `idleMs`. Answers if the gap is another one now. */
+  /**
+   * Handles the end of a connection without a close message, after it was idle for `idleMs`.
+   * Returns what was found if the gap has changed, and `null` otherwise.
+   */
   onCut(idleMs: number): Found | null {
     const before = this.#lastIdleMs
     this.#lastIdleMs = idleMs >= MIN_IDLE_MS ? idleMs : null
@@ -41,7 +52,7 @@ export class IdleCuts {
     return { idleMs: Math.round(Math.min(before, idleMs)), gapMs }
   }
 
-  /** Another network may have another time-out, or none. */
+  /** Starts over, because another network may have another timeout, or none. */
   onNetworkChange(): void {
     this.#gapMs = DEFAULT_GAP_MS
     this.#lastIdleMs = null

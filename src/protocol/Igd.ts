@@ -1,17 +1,23 @@
 /**
- * The texts of a UPnP Internet Gateway Device: SSDP's search and answer, the device's description, and SOAP calls of WANIPConnection
- * (UPnP Device Architecture 1.1; WANIPConnection:1, section 2.4). What comes from the network is checked here and never throws.
+ * Messages of a UPnP Internet Gateway Device: SSDP's search and answer, the device's description,
+ * and SOAP calls of WANIPConnection (UPnP Device Architecture 1.1; WANIPConnection:1, section 2.4).
+ * Everything that comes from the network is checked here, and nothing throws.
  */
 import { DOMParser, type Element } from "@xmldom/xmldom"
 import type { SocketAddr } from "./SocketAddr.ts"
 
 export const SSDP: SocketAddr = { host: "239.255.255.250", port: 1900 }
-/** A description or an answer that is longer is none: a router's is a few KiB. */
+/** Longest description or answer that is read. A router's has a few KiB. */
 export const MAX_BYTES = 64 * 1024
-export const CONFLICT = 718 // the external port is another host's
-export const ONLY_PERMANENT = 725 // leases with an end are not known to this device
+/** Error code: another host has the external port. */
+export const CONFLICT = 718
+/** Error code: the device knows only leases without an end. */
+export const ONLY_PERMANENT = 725
 
-/** Devices of version 2 answer to version 1, too. MX 1: they wait for up to a second. */
+/**
+ * SSDP search for gateways. Devices of version 2 answer to version 1, too. With MX 1, they wait for
+ * up to a second.
+ */
 export const SEARCH = [
   "M-SEARCH * HTTP/1.1",
   `HOST: ${SSDP.host}:${SSDP.port}`,
@@ -23,8 +29,9 @@ export const SEARCH = [
 ].join("\r\n")
 
 /**
- * Where the device describes itself; null where the answer is none, or leads to another host than the one that sent it: an answer must
- * not make this host send requests to a third.
+ * Returns the URL of the device's description. `null` if the text is not an answer, or if the URL
+ * leads to another host than the sender: an answer must not make this host send requests to a third
+ * host.
  */
 export const locationOf = (answer: string, from: string): URL | null => {
   if (!/^HTTP\/1\.[01] 200\b/.test(answer)) return null
@@ -34,7 +41,7 @@ export const locationOf = (answer: string, from: string): URL | null => {
 
 export type Service = { readonly type: string; readonly control: URL }
 
-/** The service that maps ports; null where the text describes none. */
+/** Returns the service that maps ports. `null` if the description has none. */
 export const serviceOf = (description: string, location: URL): Service | null =>
   read(description, (root) => servicesOf(root, location))
 
@@ -50,7 +57,7 @@ const servicesOf = (root: Element, location: URL): Service | null => {
 
 const MAPPERS = /^urn:schemas-upnp-org:service:WAN(IP|PPP)Connection:[12]$/
 
-/** Values must need no escaping: numbers, addresses and words are all that is sent. */
+/** Encodes a call. The values must need no escaping: only numbers, addresses and words are sent. */
 export const call = (type: string, action: string, values: Readonly<Record<string, string | number>>): string =>
   `<?xml version="1.0"?>\n<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" ` +
   `s:encodingStyle="http://schemas.xmlsoap.org/soap/encoding/"><s:Body><u:${action} xmlns:u="${type}">` +
@@ -61,7 +68,7 @@ export type Answer =
   | { readonly _tag: "Ok"; readonly values: ReadonlyMap<string | null, string> }
   | { readonly _tag: "Refused"; readonly code: number }
 
-/** Null: no answer to `action`. */
+/** Returns the answer to `action`. `null` if the text is not one. */
 export const answerOf = (text: string, action: string): Answer | null =>
   read(text, (root) => {
     const code = textOf(root, "errorCode")
@@ -72,7 +79,10 @@ export const answerOf = (text: string, action: string): Answer | null =>
     return { _tag: "Ok", values }
   })
 
-/** Prefixes differ from device to device, and some get their namespaces wrong: local names decide. */
+/**
+ * Returns the elements with a local name. Prefixes differ from device to device, and some devices
+ * get their namespaces wrong.
+ */
 const elementsOf = (element: Element, name: string): ReadonlyArray<Element> => [
   ...element.getElementsByTagNameNS("*", name)
 ]
@@ -86,7 +96,10 @@ const urlAt = (host: string, text: string, base?: string): URL | null => {
   return url.protocol === "http:" && url.hostname === host ? url : null
 }
 
-/** Null also where `use` throws: text of a stranger's may be nested deeper than the stack. */
+/**
+ * Parses XML and passes its root to `use`. `null` if the text is too long or not XML, or if `use`
+ * throws: text of a stranger may be nested deeper than the stack.
+ */
 const read = <A>(text: string, use: (root: Element) => A | null): A | null => {
   if (text.length > MAX_BYTES) return null
   try {

@@ -1,6 +1,7 @@
 /**
- * How this host uses a network interface, which decides whether its addresses are offered to peers, and in which order. A host
- * with containers has dozens of interfaces, and nearly all of their addresses exist again on other hosts.
+ * How this host uses a network interface. That decides whether the addresses of the interface are
+ * offered to peers, and in which order. A host with containers has dozens of interfaces, and nearly
+ * all of their addresses exist again on other hosts.
  */
 import { Schema } from "effect"
 
@@ -11,13 +12,14 @@ import { Schema } from "effect"
  * - `lan`: any other interface that leads to other hosts.
  * - `loopback`: only programs on this host reach it.
  * - `virtual`: a switch or a dummy device for this host's own containers and virtual machines.
- * - `tunnel`: another VPN. It is never offered, because a path inside a VPN works only as well as the one around it.
+ * - `tunnel`: another VPN. It is never offered, because a path inside a VPN works only as well as
+ *   the one around it.
  * - `excluded`: the interface is named by `udp.interfaces.exclude`. It is never offered.
  */
 export const Use = Schema.Literal("outward", "preferred", "lan", "loopback", "virtual", "tunnel", "excluded")
 export type Use = typeof Use.Type
 
-/** What the system tells about one interface. */
+/** Properties of one interface, as the system tells them. */
 export type Traits = {
   readonly name: string
   readonly loopback: boolean
@@ -25,7 +27,10 @@ export type Traits = {
   readonly hasMac: boolean
   /** Whether the kernel calls it a TUN or TAP device. */
   readonly isTun: boolean
-  /** Whether it is a bridge that joins no physical port, so that it leads to containers and virtual machines only. */
+  /**
+   * Whether it is a bridge without any physical port, so that it leads to containers and virtual
+   * machines only.
+   */
   readonly isInnerBridge: boolean
 }
 
@@ -34,16 +39,22 @@ export type Rules = { readonly prefer: ReadonlyArray<string>; readonly exclude: 
 export const NO_RULES: Rules = { prefer: [], exclude: [] }
 
 /**
- * Interfaces that container runtimes, hypervisors and Kubernetes make for themselves. Docker names the bridge of a network
- * after the first 12 hex digits of its id.
+ * Names of interfaces that container runtimes, hypervisors and Kubernetes make for themselves.
+ * Docker names the bridge of a network after the first 12 hex digits of its id.
  */
 const VIRTUAL =
   /^(docker\d|docker_gwbridge|br-[0-9a-f]{12}$|podman\d|cni\d|cni-podman|nerdctl\d|hassio$|lxcbr\d|lxdbr\d|incusbr\d|virbr\d|vnet\d|vmnet\d|vboxnet\d|bridge1\d\d$|cbr\d|kube-|nodelocaldns|flannel|cali|tunl\d|cilium|lxc[0-9a-f]|weave|vxlan|ovs-|veth|dummy\d|vEthernet |VMware |VirtualBox )/i
-/** VPNs whose interface has a hardware address, or that a system without `/sys` shows like any other interface. */
+/**
+ * Names of VPN interfaces that have a hardware address, or that a system without `/sys` shows like
+ * any other interface.
+ */
 const TUNNEL =
   /^(tailscale|zt[0-9a-z]{8}|wg\d|wg-|utun\d|tun\d|tap\d|ppp\d|ipsec\d|nebula|nordlynx|proton|cscotun|gpd\d|feth\d)/i
 
-/** `leadsOut`: packets to the internet leave with the address in question. */
+/**
+ * Returns how an interface is used. `leadsOut`: whether packets to the internet leave with the
+ * address in question.
+ */
 export const of = (traits: Traits, leadsOut: boolean, rules: Rules = NO_RULES): Use => {
   if (matches(rules.exclude, traits.name)) return "excluded"
   if (traits.loopback) return "loopback"
@@ -53,7 +64,7 @@ export const of = (traits: Traits, leadsOut: boolean, rules: Rules = NO_RULES): 
   return traits.isInnerBridge || VIRTUAL.test(traits.name) ? "virtual" : "lan"
 }
 
-/** Whether one of the patterns stands for the whole name. */
+/** Whether one of the patterns matches the whole name. */
 export const matches = (patterns: ReadonlyArray<string>, name: string): boolean =>
   patterns.some((pattern) => {
     const [first = "", ...others] = pattern.split("*")

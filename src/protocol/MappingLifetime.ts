@@ -1,51 +1,79 @@
 /**
- * Finds out how long the translators and filters between here and a STUN server keep a UDP mapping that nobody uses, by the method
- * of RFC 5780, section 4.6: a socket asks the server once and is silent; then another socket has the server answer to the mapped
- * port of the first. What arrives there has outlived the silence. That a later question shows the same address proves nothing, since
- * most translators give a socket the port that it had before.
+ * Finds out how long the NATs and filters between this host and a STUN server keep a UDP mapping
+ * that nobody uses, by the method of RFC 5780, section 4.6. A socket asks the server once and is
+ * silent. Then another socket has the server answer to the mapped port of the first. If that answer
+ * arrives, the mapping has outlived the silence. A later question that shows the same address would
+ * prove nothing, because most NATs give a socket the port that it had before.
  *
- * A fresh mapping for each step: one that has carried packets both ways for a while is kept longer by many translators, and those
- * that a node needs are fresh at first. Sans I/O: the caller owns `SOCKETS` fresh sockets, sends what `poll` says and hands in what
- * arrives. Times: ms, monotonic.
+ * Each step uses a fresh mapping. Many NATs keep a mapping longer once it has carried packets both
+ * ways for a while, and the mappings that a node needs are fresh at first. Without I/O: the caller
+ * owns `SOCKETS` fresh sockets, sends what `poll` returns and passes in what arrives. Times are in
+ * ms, monotonic.
  */
 import { Either, Schema } from "effect"
 import type { SocketAddr } from "./SocketAddr.ts"
 import * as Stun from "./Stun.ts"
 import * as StunRetry from "./StunRetry.ts"
 
-/** What translators are commonly set to (RFC 4787, section 4.3, wants two minutes). */
+/**
+ * Silences that are tried. NATs are commonly set to these (RFC 4787, section 4.3, wants two
+ * minutes).
+ */
 export const STEPS_MS: ReadonlyArray<number> = [10_000, 30_000, 60_000]
 const LONGEST_MS = Math.max(...STEPS_MS)
-/** The server is asked so much earlier, so that a translator that keeps mappings for just a step is seen to reach it. */
+/**
+ * How long before the end of a step the server is asked, so that a NAT whose timeout equals the
+ * step passes it.
+ */
 export const LEAD_MS = 1_500
-/** Of what was outlived: a keepalive that is lost is repeated within the rest. */
+/**
+ * Share of the outlived silence after which a keepalive is sent. If one is lost, it is repeated
+ * within the rest.
+ */
 const KEEP_SHARE = 0.8
-/** Where not even the first step was outlived: the shortest times that are met are a little longer. */
+/**
+ * Gap between keepalives if not even the first step was outlived. The shortest timeouts that occur
+ * are a little longer.
+ */
 export const MIN_KEEPALIVE_MS = 4_000
 
-/** One for each step, and the one that has the server answer to them. */
+/**
+ * Index of the socket that has the server answer to the others. Those before it serve one step
+ * each.
+ */
 const ASKER = STEPS_MS.length
+/** Number of fresh sockets that the caller must provide. */
 export const SOCKETS = ASKER + 1
-/** Nothing is known of the round trip: sends at 0, 100, 300, 700 and 1,500 ms, failed at 3 s. */
+/**
+ * Schedule of a request: sends at 0, 100, 300, 700 and 1,500 ms, failed at 3 s. The round trip is
+ * not known.
+ */
 const SCHEDULE: StunRetry.Schedule = { initialMs: 100, sends: 5, lastWaitMs: 1500 }
 
+/** How long an idle mapping lasts. */
 export const Lifetime = Schema.Struct({
-  /** The longest silence that a mapping outlived, ms; 0: none did. */
+  /** Longest silence that a mapping outlived, in ms. 0 if none did. */
   heldMs: Schema.Number,
-  /** A silence that one did not outlive, ms; null: there was none. */
+  /** A silence that a mapping did not outlive, in ms. `null` if there was none. */
   lostMs: Schema.NullOr(Schema.Number),
-  /** Why it is not known any better; null: it is as well known as the steps allow. */
+  /** Why the lifetime is not known better. `null` if it is as well known as the steps allow. */
   reason: Schema.NullOr(Schema.String)
 })
 export type Lifetime = typeof Lifetime.Type
 
-/** Between two packets that keep a mapping. As long as too little is known, it is `unknownMs`. */
+/**
+ * Returns the gap between keepalives, in ms. It is `unknownMs` if too little is known about the
+ * lifetime.
+ */
 export const keepaliveMs = (lifetime: Lifetime | null, unknownMs: number): number =>
   lifetime === null || lifetime.reason !== null
     ? unknownMs
     : Math.floor(Math.min(KEEP_SHARE * LONGEST_MS, Math.max(MIN_KEEPALIVE_MS, KEEP_SHARE * lifetime.heldMs)))
 
-/** Of several ways out the one that forgets first. */
+/**
+ * Returns the shortest of the lifetimes that were found on several default routes. One that is not
+ * well known counts only if no other is. `null` if there are none.
+ */
 export const shortest = (lifetimes: ReadonlyArray<Lifetime>): Lifetime | null =>
   lifetimes.reduce<Lifetime | null>((least, one) => {
     if (least === null || least.reason !== null) return one
@@ -62,7 +90,7 @@ export type Poll = {
   readonly sends: ReadonlyArray<Send>
   /** When to poll again, unless something arrives before. */
   readonly wakeAt: number
-  /** Not null: this is all there is to find out. */
+  /** `null` until everything has been found out. */
   readonly report: Lifetime | null
 }
 
@@ -73,8 +101,12 @@ export interface Options {
 }
 
 /**
- * `bind`: makes a step's mapping. `control`: whether the asker is seen at the same address. `reach`: the asker has the server answer
- * to the mapping. `again`: whether the server still answers the step's own socket, so that its silence means something.
+ * A request of one step.
+ * - `bind`: makes the step's mapping.
+ * - `control`: checks whether the asker is seen at the same address as the mapping.
+ * - `reach`: the asker has the server answer to the mapping.
+ * - `again`: checks whether the server still answers the step's own socket, so that its silence
+ *   means something.
  */
 type Test = `bind${number}` | "control" | "reach" | "again"
 type Asked = { readonly txId: string; readonly send: Send; readonly at: number; readonly retry: StunRetry.State }
@@ -90,12 +122,15 @@ export class MappingLifetime {
   readonly #mappings = new Map<number, Mapping>()
   #outbox: Array<Send> = []
   #step = 0
-  /** Null: not asked yet in this step, or not answered. */
+  /**
+   * Outside address of the asker. `null` if it was not asked for in this step, or there was no
+   * answer.
+   */
   #asker: SocketAddr | null = null
   #begun = false
   #reachedAt = 0
   #unable = false
-  /** The present step's silence, as long as it may have been. */
+  /** Longest that the silence of the present step may have been. */
   #silenceMs = 0
   #heldMs = 0
   #report: Lifetime | null = null
@@ -120,7 +155,9 @@ export class MappingLifetime {
     return { sends, wakeAt, report: this.#report }
   }
 
-  /** One whole datagram that arrived at `socket`. Strays and forgeries are passed over. */
+  /**
+   * Handles one whole datagram that arrived at `socket`. Stray and forged datagrams are ignored.
+   */
   onDatagram(socket: number, from: SocketAddr, bytes: Uint8Array, now: number): void {
     const { server } = this.#options
     if (from.host !== server.host || from.port !== server.port) return
@@ -135,7 +172,7 @@ export class MappingLifetime {
     }
   }
 
-  /** Null: an error. */
+  /** Handles an answer. `mapped` is `null` for an error. */
   #onAnswer(test: Test, asked: Asked, mapped: SocketAddr | null, now: number): void {
     this.#asked.delete(test)
     if (test === "reach") return mapped === null ? this.#onUnable(asked, now) : this.#held()
@@ -148,7 +185,8 @@ export class MappingLifetime {
   #onSilence(test: Test, asked: Asked, now: number): void {
     this.#asked.delete(test)
     if (test !== "reach") return this.#finish(SILENT)
-    // The control was asked before it, so it has been answered: its silence would have ended all.
+    // `control` was sent before `reach`, so it has been answered: its own silence would have ended
+    // the search.
     if (this.#asker?.host !== this.#mappings.get(this.#step)?.mapped.host) return this.#finish(ELSEWHERE)
     this.#askAgain(asked, now)
   }
@@ -164,7 +202,7 @@ export class MappingLifetime {
     this.#ask("again", this.#step, now)
   }
 
-  /** The step's socket was not reached, and has asked again. */
+  /** Handles the answer to a step's socket that was not reached and then asked again. */
   #onAgain(mapped: SocketAddr): void {
     const before = this.#mappings.get(this.#step)!.mapped
     if (this.#unable && mapped.host === before.host && mapped.port === before.port) return this.#finish(UNABLE)
@@ -186,9 +224,11 @@ export class MappingLifetime {
     this.#report = { heldMs: this.#heldMs, lostMs, reason }
   }
 
-  // ------------------------------------------------------------------------------------------------------------ the steps
+  // --- Steps
 
-  /** Of the step that comes next; Infinity: it has begun, or its mapping is not made yet. */
+  /**
+   * When the next step is due. `Infinity` if the step has begun, or its mapping is not made yet.
+   */
   get #dueAt(): number {
     const mapping = this.#begun ? undefined : this.#mappings.get(this.#step)
     return mapping === undefined ? Infinity : mapping.answeredAt + STEPS_MS[this.#step]! - LEAD_MS

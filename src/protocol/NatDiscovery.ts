@@ -1,10 +1,12 @@
 /**
- * Finds out how the translators and filters between here and a STUN server behave (RFC 5780, section 4): mapping, filtering,
- * hairpinning, and which ports new sockets get. Sans I/O: the caller owns `SOCKETS` fresh sockets, sends what `poll` says,
- * and hands in what arrives. Times: ms, monotonic.
+ * Finds out how the NATs and filters between this host and a STUN server behave (RFC 5780, section
+ * 4): mapping, filtering, hairpinning, and which ports new sockets get. Without I/O: the caller
+ * owns `SOCKETS` fresh sockets, sends what `poll` returns, and passes in what arrives. Times are in
+ * ms, monotonic.
  *
- * What the server cannot show stays unknown, with the reason. Silence counts as filtering only where the address that
- * stayed silent has answered when it was asked directly, from another socket.
+ * A behaviour that the server cannot show is reported as unknown, with the reason. Silence counts
+ * as filtering only if the address that stayed silent has answered when it was asked directly, from
+ * another socket.
  */
 import { Either } from "effect"
 import * as Candidate from "./Candidate.ts"
@@ -14,23 +16,36 @@ import type { SocketAddr } from "./SocketAddr.ts"
 import * as Stun from "./Stun.ts"
 import * as StunRetry from "./StunRetry.ts"
 
-const SAMPLES = 8 // sockets whose ports are compared: on 4 public addresses in turn that is two on each
-/** The first asks all destinations, so that its mappings show; the second only the server, so that its filter stays shut. */
+/**
+ * Sockets whose ports are compared. If a NAT uses 4 public addresses in turn, that is two on each.
+ */
+const SAMPLES = 8
+/** Index of the socket that asks all destinations, so that its mappings show. */
 const MAPPING_SOCKET = 0
+/** Index of the socket that asks only the server, so that its filter stays closed. */
 const FILTER_SOCKET = 1
+/** Index of the first socket whose port is compared. */
 const FIRST_SAMPLE = 2
+/** Number of fresh sockets that the caller must provide. */
 export const SOCKETS = FIRST_SAMPLE + SAMPLES
 
-/** Nothing is known of the round trip yet: sends at 0, 100, 300, 700 and 1,500 ms, failed at 3 s. */
+/**
+ * Schedule while the round trip is unknown: sends at 0, 100, 300, 700 and 1,500 ms, failed at 3 s.
+ */
 const FIRST: StunRetry.Schedule = { initialMs: 100, sends: 5, lastWaitMs: 1500 }
-/** Silence is an answer here, so after the last of four sends there is time for four round trips. */
+/**
+ * Schedule for a known round trip. Silence is an answer here, so after the last of four sends there
+ * is time for four round trips.
+ */
 const scheduleFor = (rttMs: number): StunRetry.Schedule => ({
   initialMs: Math.max(100, 1.5 * rttMs),
   sends: 4,
   lastWaitMs: Math.max(800, 4 * rttMs)
 })
 
+/** A datagram to send. */
 export interface Send {
+  /** Index of the socket to send it from. */
   readonly socket: number
   readonly to: SocketAddr
   readonly bytes: Uint8Array
@@ -38,9 +53,9 @@ export interface Send {
 
 export interface Options {
   readonly server: SocketAddr
-  /** From where the server is reached; null where this is not known. */
+  /** Address from which the server is reached. `null` if it is not known. */
   readonly localHost: string | null
-  /** Those of the sockets, by index. */
+  /** Ports of the sockets, by index. */
   readonly localPorts: ReadonlyArray<number>
   readonly newTxId: () => Uint8Array
   readonly now: number
@@ -50,11 +65,14 @@ export type Poll = {
   readonly sends: ReadonlyArray<Send>
   /** When to poll again, unless something arrives before. */
   readonly wakeAt: number
-  /** Not null: this is all there is to find out. */
+  /** `null` until everything has been found out. */
   readonly report: NatReport | null
 }
 
-/** `Unable`: the server refused the request, or ignored what it asked for. `Seen`: it came back to us by the hairpin. */
+/**
+ * Outcome of a test. `Silent`: no answer came. `Unable`: the server refused the request, or ignored
+ * what it asked for. `Seen`: the request came back to this host by the hairpin.
+ */
 type Outcome = Stun.Success | { readonly _tag: "Silent" | "Unable" | "Seen" }
 type Test =
   | "first"
@@ -70,7 +88,7 @@ type Test =
 type Asked = {
   readonly txId: Uint8Array
   readonly send: Send
-  /** Who has to answer. */
+  /** Address that has to answer. */
   readonly from: SocketAddr
   readonly sentAt: number
   readonly retry: StunRetry.State
@@ -108,7 +126,9 @@ export class NatDiscovery {
     return { sends, wakeAt, report: this.#asked.size === 0 ? this.#report() : null }
   }
 
-  /** One whole datagram that arrived at `socket`. Strays and forgeries are passed over. */
+  /**
+   * Handles one whole datagram that arrived at `socket`. Stray and forged datagrams are ignored.
+   */
   onDatagram(socket: number, from: SocketAddr, bytes: Uint8Array, now: number): void {
     const decoded = Stun.decode(bytes)
     if (Either.isLeft(decoded)) return
@@ -129,12 +149,12 @@ export class NatDiscovery {
     const changing = !same(asked.from, asked.send.to)
     if (!rightPlace && !changing) return
     if (message._tag === "Error" || !rightPlace) return this.#settle(test, { _tag: "Unable" }, now)
-    // The answer to an earlier send would make the round trip look too short.
+    // With several sends, the answer to an earlier one would make the round trip look too short.
     if (asked.retry.sends === 1) this.#rttMs = Math.min(this.#rttMs, now - asked.sentAt)
     this.#settle(test, message, now)
   }
 
-  // ------------------------------------------------------------------------------------------------------------ what next
+  // --- Next tests
 
   #ask(
     test: Test,
@@ -178,7 +198,10 @@ export class NatDiscovery {
     }
   }
 
-  /** One new socket after the other, when nothing else of ours takes ports; then the hairpin. */
+  /**
+   * Asks from one new socket after the other, while no other request of this host takes ports. Then
+   * it tests the hairpin.
+   */
   #sample(now: number): void {
     if (ALTERNATES.some((test) => this.#asked.has(test)) || this.#asked.has("control")) return
     for (let i = 0; i < SAMPLES; i++) {
@@ -195,7 +218,10 @@ export class NatDiscovery {
     this.#ask("hairpinBack", FILTER_SOCKET, back.mapped, now)
   }
 
-  /** Where else the server says it is; each null where it says nothing of use. */
+  /**
+   * Other addresses and ports at which the server says it is. Each is `null` if the server names
+   * none of use.
+   */
   get #alternates(): Readonly<Record<typeof ALTERNATES[number], SocketAddr | null>> {
     const { server } = this.#options
     const { alternatePort = null, other = null } = this.#success("first") ?? {}
@@ -208,7 +234,7 @@ export class NatDiscovery {
     return { otherPort, otherAddress: { host: other.host, port: server.port }, otherBoth: other }
   }
 
-  // ------------------------------------------------------------------------------------------------------- what it means
+  // --- Findings
 
   #success(test: Test): Stun.Success | null {
     const outcome = this.#outcomes.get(test)
@@ -298,7 +324,8 @@ export class NatDiscovery {
     const outcomes = [this.#outcomes.get("hairpinThere"), this.#outcomes.get("hairpinBack")]
     if (outcomes.some((outcome) => outcome?._tag === "Seen")) return { value: "works", reason: null }
     if (outcomes.every((outcome) => outcome === undefined)) return unknown("a second socket got no answer")
-    // A translator that has a port for each destination has another one for the way back, which neither socket knows.
+    // A NAT that has a port for each destination has another one for the way back, which neither
+    // socket knows.
     return this.#mapping(this.#success("first")!.mapped).value === "endpoint-independent"
       ? { value: "fails", reason: null }
       : unknown("the sockets may not have the ports that the server saw")

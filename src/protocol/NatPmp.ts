@@ -1,8 +1,14 @@
-/** The NAT Port Mapping Protocol, client's side, for UDP (RFC 6886). It shares its port (`Pcp.PORT`) with PCP, its successor. */
+/**
+ * The client's side of the NAT Port Mapping Protocol, for UDP (RFC 6886). It shares its port
+ * (`Pcp.PORT`) with PCP, its successor.
+ */
 import { Data, Either } from "effect"
 import * as IpBytes from "./IpBytes.ts"
 
-/** Where gateways tell of a restart or of a new address (section 3.2.1; RFC 6887, section 14.1.3 for PCP). */
+/**
+ * Multicast address at which gateways announce a restart or a new address (RFC 6886, section 3.2.1;
+ * RFC 6887, section 14.1.3 for PCP).
+ */
 export const ANNOUNCEMENTS = { group: "224.0.0.1", port: 5350 } as const
 
 const VERSION = 0
@@ -16,9 +22,11 @@ const MAP_BYTES = 16
 
 export type MapRequest = {
   readonly internalPort: number
-  /** 0 leaves it to the gateway; with a lifetime of 0 it must be 0. */
+  /**
+   * External port that is wanted. 0 leaves it to the gateway; with a lifetime of 0 it must be 0.
+   */
   readonly suggestedPort: number
-  /** 0 ends the mapping. */
+  /** Lifetime that is wanted, in seconds. 0 ends the mapping. */
   readonly lifetimeS: number
 }
 
@@ -31,7 +39,7 @@ export type Response =
     readonly externalPort: number
     readonly lifetimeS: number
   }
-  /** `to`: which of the two questions it answers. */
+  /** Error answer. `to` says which of the two requests it answers. */
   | { readonly _tag: "Refused"; readonly to: "External" | "Mapped"; readonly result: number; readonly epochS: number }
 
 export class NatPmpError extends Data.TaggedError("NatPmpError")<{
@@ -50,7 +58,7 @@ export const encodeMap = ({ internalPort, lifetimeS, suggestedPort }: MapRequest
   return bytes
 }
 
-/** Never throws, whatever the bytes. */
+/** Decodes an answer. Never throws, whatever the bytes. */
 export const decode = (bytes: Uint8Array): Either.Either<Response, NatPmpError> => {
   if (bytes.length < HEAD_BYTES) return fail("Truncated")
   if (bytes[0] !== VERSION) return fail("Version")
@@ -77,7 +85,7 @@ export const decode = (bytes: Uint8Array): Either.Either<Response, NatPmpError> 
   )
 }
 
-/** Section 3.5, for people. */
+/** Returns the name of a result code (RFC 6886, section 3.5), for people. */
 export const resultName = (result: number): string => RESULTS[result] ?? `result ${result}`
 
 const RESULTS = [

@@ -1,45 +1,58 @@
-/** What one STUN server can tell about the way from here to the Internet, and what follows for direct paths (RFC 4787, RFC 5780). */
+/**
+ * Findings about the network between this host and one STUN server, and what follows from them for
+ * direct paths (RFC 4787, RFC 5780).
+ */
 import { Schema } from "effect"
 import { Lifetime } from "./MappingLifetime.ts"
 import * as PortMapping from "./PortMapping.ts"
 import { SocketAddr } from "./SocketAddr.ts"
 
-/** RFC 4787, sections 4.1 and 5: on what the mapped port depends, or from whom packets are let in. */
+/**
+ * Dependence on the peer, either of the mapped port or of whose packets are let in (RFC 4787,
+ * sections 4.1 and 5).
+ */
 export const Dependence = Schema.Literal("endpoint-independent", "address-dependent", "address-and-port-dependent")
 export type Dependence = typeof Dependence.Type
 
-/** `reason` says why a value is unknown, and is null otherwise. */
+/** Schema of a finding. `reason` says why a value is unknown, and is `null` otherwise. */
 const finding = <A extends string>(...values: ReadonlyArray<A>) =>
   Schema.Struct({ value: Schema.Literal(...values, "unknown"), reason: Schema.NullOr(Schema.String) })
 
 export const Behaviour = finding(...Dependence.literals)
 export type Behaviour = typeof Behaviour.Type
 
-/** Whether two hosts behind the translator reach each other at its outside. `not-needed`: nothing is translated. */
+/**
+ * Whether two hosts behind the NAT reach each other at its outside address. `not-needed`: there is
+ * no NAT.
+ */
 export const Hairpin = finding("works", "fails", "not-needed")
 export type Hairpin = typeof Hairpin.Type
 
-/** Which outside ports new sockets get (RFC 4787, section 4.2). */
+/** Outside ports that new sockets get (RFC 4787, section 4.2). */
 export const Ports = Schema.Struct({
   value: Schema.Literal("preserving", "sequential", "random", "unknown"),
-  /** From one port to the next; null unless sequential. */
+  /** Difference from one port to the next. `null` unless the ports are sequential. */
   delta: Schema.NullOr(Schema.Int),
+  /** Number of sockets that got an answer. */
   samples: Schema.Int,
   reason: Schema.NullOr(Schema.String)
 })
 export type Ports = typeof Ports.Type
 
-/** About one IP version. */
+/** Findings about one IP version. */
 export const NatReport = Schema.Struct({
   server: SocketAddr,
   udp: Schema.Literal("works", "blocked"),
-  /** Least round trip to the server; null where UDP is blocked. */
+  /**
+   * Shortest round trip to the server, in ms. `null` if it was not measured, as when UDP is
+   * blocked.
+   */
   rttMs: Schema.NullOr(Schema.Number),
-  /** Of a socket that asked the server first. */
+  /** Outside address of the first socket that asked. `null` if it got none. */
   mapped: Schema.NullOr(SocketAddr),
-  /** All outside addresses seen. */
+  /** All outside addresses that were seen. */
   publicHosts: Schema.Array(Schema.String),
-  /** Null where this host's own address is not known. */
+  /** Whether there is a NAT. `null` if this host's own address is not known. */
   translated: Schema.NullOr(Schema.Boolean),
   mapping: Behaviour,
   filtering: Behaviour,
@@ -48,22 +61,31 @@ export const NatReport = Schema.Struct({
 })
 export type NatReport = typeof NatReport.Type
 
-/** How far direct paths are to be expected: with every peer, with most, with some, with none. */
+/**
+ * How far direct paths are to be expected: with every peer (`yes`), with most (`likely`), with some
+ * (`sometimes`), or with none (`no`).
+ */
 export const Direct = Schema.Struct({
   expected: Schema.Literal("yes", "likely", "sometimes", "no", "unknown"),
   why: Schema.String
 })
 export type Direct = typeof Direct.Type
 
-/** Null: this host has no address of that IP version, or the server has none. */
+/**
+ * Result of `netcheck`. The report of an IP version is `null` if this host or the server has no
+ * address of it.
+ */
 export const NetReport = Schema.Struct({
   server: Schema.String,
   ipv4: Schema.NullOr(NatReport),
   ipv6: Schema.NullOr(NatReport),
   direct: Direct,
-  /** What the gateway would map; null: not asked. */
+  /** Port mapping that the gateway offers. `null` if it was not asked. */
   portMapping: Schema.optionalWith(Schema.NullOr(PortMapping.Report), { default: () => null }),
-  /** How long an idle mapping lasts, as a running node found while it was idle; null: not (yet). */
+  /**
+   * How long an idle mapping lasts, as a running node found while it was idle. `null` if not known
+   * (yet).
+   */
   lifetime: Schema.optionalWith(Schema.NullOr(Lifetime), { default: () => null })
 })
 export type NetReport = typeof NetReport.Type
@@ -90,7 +112,11 @@ const ORDER = ["yes", "likely", "sometimes", "unknown", "no"] as const
 const best = (list: ReadonlyArray<Direct>): Direct =>
   [...list].sort((a, b) => ORDER.indexOf(a.expected) - ORDER.indexOf(b.expected))[0]!
 
-/** By theory: two mappings that stay open each other's way; one that moves needs a peer that lets everybody in. */
+/**
+ * Says how far direct paths are to be expected over one IP version. In theory, two mappings that
+ * stay the same open each other's filters, and a mapping that changes needs a peer that lets
+ * everybody in.
+ */
 const directOf = (report: NatReport | null, version: string): Direct => {
   if (report === null) return { expected: "no", why: `${version} leads to no server` }
   if (report.udp === "blocked") {

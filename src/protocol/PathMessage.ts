@@ -1,15 +1,18 @@
 /**
- * What the two sides of a session tell each other about paths, before sealing. First byte: type. Big-endian:
+ * Messages about paths between the two sides of a session, before they are sealed. The first byte
+ * is the type. Numbers are big-endian:
  *
  *     ping           1 | flags u8 | path id u16 (0xffff: none) | tx id 8 | zeros up to any length
  *     pong           2 | path id u8 (0xff: none) | tx id 8 | address
- *     candidates     3 | seq u32 | count u8 | count × (kind u8 | priority u32 | address) | mapping u8, where it is known
+ *     candidates     3 | seq u32 | count u8 | count × (kind u8 | priority u32 | address)
+ *                      | mapping u8, absent if not known
  *     candidates-ack 4 | seq u32
  *     switch         5 | reason u8
- *     opened         6 | attempt u32 | delta i8 (0: none) | count u8 | count × address        (see `PortGuess`)
+ *     opened         6 | attempt u32 | delta i8 (0: none) | count u8 | count × address
  *
- * An address is: family u8 (0 none, 4, 6) | port u16 | 0, 4 or 16 bytes. No answer is longer than what it answers: a ping is
- * at least as long as its pong, and a candidates message is never shorter than its ack.
+ * An address is: family u8 (0 none, 4, 6) | port u16 | 0, 4 or 16 bytes. No answer is longer than
+ * what it answers: a ping is at least as long as its pong, and a candidates message is never
+ * shorter than its ack. `PortGuess` describes `opened`.
  */
 import { Either } from "effect"
 import * as Candidate from "./Candidate.ts"
@@ -21,48 +24,54 @@ import type { SocketAddr } from "./SocketAddr.ts"
 export const TX_ID_BYTES = 8
 const PING_HEAD_BYTES = 12
 const MAX_PONG_BYTES = 10 + 19
-/** The longest pong fits into it. */
+/** Shortest plaintext of a ping, in bytes. The longest pong fits into it. */
 export const MIN_PING_BYTES = 32
-/** What sealing adds to the plaintext: mark, hint, counter, tag. */
+/** Bytes that sealing adds to the plaintext: mark, hint, counter and tag. */
 export const SEAL_BYTES = 33
-/** The largest plaintext that we make or read: MTU search up to jumbo frames stays below. */
+/**
+ * Largest plaintext that is made or read, in bytes. The padded probes of the MTU search stay below
+ * it.
+ */
 export const MAX_BYTES = 4000
 const NO_PATH_ID = 0xffff
 const NO_SHORT_PATH_ID = 0xff
 
-/** Ping flags. `ACTIVE`: the sender's packets go this way now. */
+/** Ping flag: the sender's packets go by this path now. */
 export const FLAG_ACTIVE = 1
 
 export type PathMessage =
   | {
     readonly _tag: "Ping"
     readonly txId: Uint8Array
-    /** 0 to 65534, the sender's own number for the path; null: none. */
+    /** The sender's own number for the path, 0 to 65534. `null` if none. */
     readonly pathId: number | null
     readonly flags: number
-    /** Bytes of the plaintext. */
+    /** Length of the plaintext, in bytes. */
     readonly padTo: number
   }
   | {
     readonly _tag: "Pong"
     readonly txId: Uint8Array
-    /** As in a ping, 0 to 254. */
+    /** Number from the ping, 0 to 254. `null` if none. */
     readonly pathId: number | null
-    /** Where the ping came from; null over the relay. */
+    /** Address from which the ping came. `null` over a relay. */
     readonly observed: SocketAddr | null
   }
   | {
     readonly _tag: "Candidates"
     readonly seq: number
     readonly list: ReadonlyArray<Candidate.Candidate>
-    /** Of the sender's translator; absent: not known. */
+    /** How the sender's NAT maps ports. Absent if not known. */
     readonly mapping?: Candidate.Mapping | undefined
   }
   | { readonly _tag: "CandidatesAck"; readonly seq: number }
   | { readonly _tag: "Switch"; readonly reason: SwitchReason }
   | { readonly _tag: "Opened"; readonly opened: Opened }
 
-/** Why bytes are no path message. They came sealed, so this is a peer of another version, or a hostile one. */
+/**
+ * Reason why bytes are not a path message. They came sealed, so the peer has another version or is
+ * hostile.
+ */
 export type Rejected =
   | "Empty"
   | "TooLong"
@@ -74,11 +83,16 @@ export type Rejected =
   | "BadEnum"
 
 const TYPE = { Ping: 1, Pong: 2, Candidates: 3, CandidatesAck: 4, Switch: 5, Opened: 6 } as const
-const KINDS: ReadonlyArray<Candidate.Kind> = ["host", "srflx", "prflx", "port-mapped"] // the index is on the wire
-const MAPPINGS: ReadonlyArray<Candidate.Mapping> = ["steady", "varies"] // and this
-const SWITCH_REASONS: ReadonlyArray<SwitchReason> = ["path_blackholed", "path_failed", "network_changed"] // so is this
+// the index is on the wire
+const KINDS: ReadonlyArray<Candidate.Kind> = ["host", "srflx", "prflx", "port-mapped"]
+const MAPPINGS: ReadonlyArray<Candidate.Mapping> = ["steady", "varies"] // the index is on the wire
+// The index is on the wire.
+const SWITCH_REASONS: ReadonlyArray<SwitchReason> = ["path_blackholed", "path_failed", "network_changed"]
 
-/** Text ids and lists are the caller's: an address that is no literal one is written as none, a list is cut to 16. */
+/**
+ * Encodes a message. Text ids and lists are up to the caller: an address that is not a literal one
+ * is written as none, and a list is cut to 16.
+ */
 export const encode = (message: PathMessage): Uint8Array => {
   switch (message._tag) {
     case "Ping":
@@ -111,7 +125,7 @@ const encodePing = (txId: Uint8Array, pathId: number | null, flags: number, padT
   return out
 }
 
-/** At most `MAX_PONG_BYTES`, so never longer than the ping. */
+/** Encodes a pong of at most {@link MAX_PONG_BYTES}, so that it is never longer than the ping. */
 const encodePong = (txId: Uint8Array, pathId: number | null, observed: SocketAddr | null): Uint8Array => {
   const out = new Uint8Array(MAX_PONG_BYTES)
   out[0] = TYPE.Pong
@@ -152,7 +166,7 @@ const encodeOpened = ({ attempt, delta, seen }: Opened): Uint8Array => {
   return out.subarray(0, at)
 }
 
-/** Returns where the next field goes. */
+/** Writes an address and returns the position of the next field. */
 const writeAddress = (out: Uint8Array, at: number, address: SocketAddr | null): number => {
   const ip = new Uint8Array(16)
   const length = address === null ? 0 : IpBytes.parse(address.host, ip)
@@ -164,9 +178,12 @@ const writeAddress = (out: Uint8Array, at: number, address: SocketAddr | null): 
   return at + 3 + length
 }
 
-// ---------------------------------------------------------------------------------------------------------- decoding
+// --- Decoding
 
-/** Never throws, whatever the bytes. Candidates are read, not judged: see `Candidate.accept`. */
+/**
+ * Decodes a message. Never throws, whatever the bytes. Candidates are read, but not checked: see
+ * `Candidate.accept`.
+ */
 export const decode = (bytes: Uint8Array): Either.Either<PathMessage, Rejected> => {
   if (bytes.length === 0) return Either.left("Empty")
   if (bytes.length > MAX_BYTES) return Either.left("TooLong")
@@ -196,7 +213,10 @@ const whole = (bytes: Uint8Array, end: number, message: PathMessage): Either.Eit
 const readU32 = (bytes: Uint8Array, at: number): number =>
   ((bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!) >>> 0
 
-/** One shorter than `MIN_PING_BYTES` is refused: its pong might be longer than it. */
+/**
+ * Decodes a ping. One shorter than {@link MIN_PING_BYTES} is refused, because its pong might be
+ * longer.
+ */
 const decodePing = (bytes: Uint8Array): Either.Either<PathMessage, Rejected> => {
   if (bytes.length < MIN_PING_BYTES) return Either.left("Truncated")
   const id = (bytes[2]! << 8) | bytes[3]!

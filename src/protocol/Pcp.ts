@@ -1,11 +1,13 @@
-/** The Port Control Protocol, client's side: MAP for UDP over IPv4, and ANNOUNCE (RFC 6887). */
+/**
+ * The client's side of the Port Control Protocol: MAP for UDP over IPv4, and ANNOUNCE (RFC 6887).
+ */
 import { Data, Either } from "effect"
 import * as IpBytes from "./IpBytes.ts"
 import type { SocketAddr } from "./SocketAddr.ts"
 
 export const PORT = 5351
 export const NONCE_BYTES = 12
-/** Section 7: no message is longer. */
+/** Largest message, in bytes (RFC 6887, section 7). */
 export const MAX_BYTES = 1100
 
 const VERSION = 2
@@ -15,23 +17,35 @@ const MAP = 1
 const UDP = 17
 const HEAD_BYTES = 24
 const MAP_BYTES = 36
-/** Of a NAT-PMP server that was asked in PCP's version (RFC 6886, section 3.5). */
+/**
+ * Shortest answer, in bytes: that of a NAT-PMP server that was asked in PCP's version (RFC 6886,
+ * section 3.5).
+ */
 const LEAST_BYTES = 4
 const SUCCESS = 0
 
 export type MapRequest = {
-  /** The IPv4 address that the request leaves from; the server compares. */
+  /** IPv4 address that the request leaves from. The server compares it. */
   readonly clientHost: string
-  /** The same for renewals and for the end of one mapping; nobody else can then change it (section 11.2). */
+  /**
+   * Same value for all requests of one mapping, renewals and its end included. Nobody else can then
+   * change the mapping (RFC 6887, section 11.2).
+   */
   readonly nonce: Uint8Array
   readonly internalPort: number
-  /** What the mapping had, or may have; a host of null and a port of 0 leave it to the server. */
+  /**
+   * External address that the mapping had, or that is wanted. A host of `null` and a port of 0
+   * leave it to the server.
+   */
   readonly suggested: { readonly host: string | null; readonly port: number }
-  /** 0 ends the mapping. */
+  /** Lifetime that is wanted, in seconds. 0 ends the mapping. */
   readonly lifetimeS: number
 }
 
-/** `lifetimeS` with an error: how long it will stay one. `external` may be of either IP version. */
+/**
+ * Answer of a server. With an error, `lifetimeS` says how long the error will last. `external` may
+ * be of either IP version.
+ */
 export type Response =
   | { readonly _tag: "Announce"; readonly result: number; readonly lifetimeS: number; readonly epochS: number }
   | {
@@ -41,11 +55,14 @@ export type Response =
     readonly epochS: number
     readonly nonce: Uint8Array
     readonly internalPort: number
-    /** Null with an error. */
+    /** `null` with an error. */
     readonly external: SocketAddr | null
   }
 
-/** `Version`: the server speaks another one, NAT-PMP perhaps. Everything else is no answer to us. */
+/**
+ * Reason why bytes are not an answer to us. `Version`: the server speaks another version, perhaps
+ * NAT-PMP.
+ */
 export class PcpError extends Data.TaggedError("PcpError")<{
   readonly reason: "Truncated" | "Version" | "NotAResponse" | "Opcode" | "Address"
 }> {}
@@ -63,7 +80,7 @@ export const encodeMap = (request: MapRequest): Uint8Array => {
   return bytes
 }
 
-/** Never throws, whatever the bytes. Options are passed over. */
+/** Decodes an answer. Never throws, whatever the bytes. Options are ignored. */
 export const decode = (bytes: Uint8Array): Either.Either<Response, PcpError> => {
   if (bytes.length < LEAST_BYTES) return fail("Truncated")
   if (bytes[0] !== VERSION) return fail("Version")
@@ -95,7 +112,7 @@ export const decode = (bytes: Uint8Array): Either.Either<Response, PcpError> => 
 
 export const isSuccess = ({ result }: Response): boolean => result === SUCCESS
 
-/** Section 7.4, for people. */
+/** Returns the name of a result code (RFC 6887, section 7.4), for people. */
 export const resultName = (result: number): string => RESULTS[result] ?? `result ${result}`
 
 const RESULTS = [
@@ -124,7 +141,10 @@ const head = (opcode: number, clientHost: string, lifetimeS: number, length: num
   return bytes
 }
 
-/** IPv4 inside IPv6, as all addresses are (section 5). */
+/**
+ * Writes an address. IPv4 is written inside IPv6, as PCP does with all addresses (RFC 6887, section
+ * 5).
+ */
 const writeHost = (bytes: Uint8Array, at: number, host: string): void => {
   const ip = new Uint8Array(16)
   const length = IpBytes.parse(host, ip)

@@ -1,19 +1,25 @@
 /**
- * Port guessing for one session, without I/O: a direct path between a side whose translator has another port for every
- * destination (here "hard") and a side with one port for all that lets in only whom it wrote to ("easy").
+ * Port guessing (port prediction) for one session, without I/O. It finds a direct path between a
+ * side whose NAT uses another port for every destination (here "hard") and a side whose NAT uses
+ * one port for all destinations, but lets in only packets from addresses and ports that it has sent
+ * to ("easy").
  *
- * The hard side opens up to `SOCKETS` further sockets, looks with some of them at which ports it gets, and sends one sealed
- * probe from each to the easy side's outside address, so that each holds a port of its translator open for that address. Then
- * it tells the easy side, which sends sealed probes from its one socket to the hard side's outside addresses: where a counter
- * must have got to, then at random without repeats. One that meets an open port arrives, and its answer comes back.
+ * The hard side opens up to `SOCKETS` extra sockets and looks with some of them at which ports it
+ * gets. It sends one sealed probe from each to the easy side's outside address, so that each holds
+ * a port of its NAT open for that address. Then it tells the easy side, which sends sealed probes
+ * from its one socket to the hard side's outside addresses: first where a counter must have got to,
+ * then at random without repeats. A probe that meets an open port arrives, and its answer comes
+ * back.
  *
- * Of N = 64,512 ports K = 256 are open; m probes without repeats all miss with a chance of (N-K choose m) / (N choose m), which
- * is close to (1 - m/N)^K: 1,500 probes fail once in 414 attempts, half of all attempts need 175. (With repeats, by the formula
- * usual for this, (1 - K/N)^m: once in 389.) The idea is Tailscale's: D. Anderson, "How NAT traversal works", 2020.
+ * Of N = 64,512 ports K = 256 are open. The chance that m probes without repeats all miss is (N-K
+ * choose m) / (N choose m), which is close to (1 - m/N)^K: 1,500 probes fail once in 414 attempts,
+ * and half of all attempts need 175. (With repeats, by the formula usual for this, (1 - K/N)^m:
+ * once in 389.) The idea is Tailscale's: D. Anderson, "How NAT traversal works", 2020.
  *
- * An attempt sends at most `MAX_PROBES`, stays within `GuessBudget`, and probes only addresses that the peer has told in sealed
- * messages. It runs while the relay carries the session and a direct path is sought: while flows are open, and for
- * `PathMachine.SEEK_MS` after the last one. Times: ms, monotonic.
+ * An attempt sends at most `MAX_PROBES`, stays within `GuessBudget`, and probes only addresses that
+ * the peer has told in sealed messages. It runs while the relay carries the session and a direct
+ * path is sought: while flows are open, and for `PathMachine.SEEK_MS` after the last one. Times are
+ * in ms, monotonic.
  */
 import * as Candidate from "./Candidate.ts"
 import type { GuessBudget } from "./GuessBudget.ts"
@@ -23,60 +29,86 @@ import * as PortPattern from "./PortPattern.ts"
 import type { SocketAddr } from "./SocketAddr.ts"
 import * as StunPlaces from "./StunPlaces.ts"
 
+/** Most extra sockets that the hard side opens in one attempt. */
 export const SOCKETS = 256
-/** Of them, that are first used to see which ports the translator gives. */
+/** Sockets that are used first, to see which ports the NAT gives. */
 export const SAMPLES = 8
-/** Guessed probes in one attempt, whatever else happens. */
+/** Most guessed probes in one attempt, whatever else happens. */
 export const MAX_PROBES = 1_500
-/** Ordinary probes prove a path sooner than this where that can be done at all. */
+/** Wait before an attempt. If ordinary probes can prove a path at all, they do so sooner. */
 export const WAIT_MS = 500
+/** Gap between two steps of an attempt. */
 const STEP_MS = 50
+/** Most sockets that one step opens, and most probes that it sends. */
 const STEP_PROBES = 10
+/** Longest wait for the answers that show which ports the NAT gives. */
 const SAMPLE_MS = 400
-/** With fewer sockets than this guessing would hardly ever hit. */
+/** Fewest sockets for an attempt. With fewer it would hardly ever succeed. */
 const MIN_SOCKETS = 32
-/** Hard side, from when all sockets are open: the easy side takes 8 s for all its probes, more where its thread is busy. */
+/**
+ * How long the hard side keeps its sockets after all of them are open. The easy side takes 8 s for
+ * all its probes, and more if its thread is busy.
+ */
 export const OPEN_MS = 12_000
-/** Easy side: after this the hard side has closed its sockets. */
+/** Longest time for which the easy side guesses. The hard side then closes its sockets. */
 export const GUESS_MS = 11_000
-/** After the last probe: its answer may be under way. */
+/** Wait after the last probe, because its answer may still be on the way. */
 const LAST_MS = 2_000
-/** The relay may lose one. */
+/**
+ * Times after all sockets are open at which the hard side tells the easy side so. The relay may
+ * lose a message.
+ */
 const TELL_GAPS_MS: ReadonlyArray<number> = [0, 300, 700, 1_500, 3_000]
-/** Before another attempt, doubled each time; and the least between two attempts, however the first one ended. */
+/**
+ * Shortest wait between two attempts, however the first one ended. It doubles with each attempt
+ * that fails, up to {@link MAX_BACK_OFF_MS}.
+ */
 export const BACK_OFF_MS = 60_000
 export const MAX_BACK_OFF_MS = 3_600_000
-/** A peer whose network changes may shorten the wait at most this often. */
+/**
+ * Shortest time between two changes of the peer's network that cancel the wait for the next
+ * attempt.
+ */
 const PEER_RESET_MS = 60_000
-/** Addresses in one message. */
+/** Most addresses in one {@link Opened} message. */
 export const MAX_SEEN = 8
 
+/** An action that port guessing wants. */
 export type Output =
-  /** Open so many sockets and have each ask a STUN server; what is still open from before is closed. */
+  /**
+   * Opens `count` sockets and has each ask a STUN server. Sockets that are still open from before
+   * are closed.
+   */
   | { readonly _tag: "SampleGuess"; readonly count: number }
-  /** Open so many more, the sampled ones first, and send a sealed probe from each. */
+  /**
+   * Opens `count` more sockets, of which the sampled ones come first, and sends a sealed probe from
+   * each.
+   */
   | { readonly _tag: "OpenGuess"; readonly to: SocketAddr; readonly count: number }
-  /** Close all sockets of the attempt but one by which the peer's probe has come. */
+  /** Closes all sockets of the attempt, except one by which the peer's probe has come. */
   | { readonly _tag: "CloseGuess" }
-  /** A sealed probe to each, from the socket that is used otherwise. */
+  /** Sends a sealed probe to each address, from the socket that is used otherwise. */
   | { readonly _tag: "SendGuesses"; readonly to: ReadonlyArray<SocketAddr> }
   | { readonly _tag: "TellOpened"; readonly opened: Opened }
 
-/** "My sockets are open": told in a sealed message. */
+/** Message of the hard side that its sockets are open. It is sent sealed. */
 export type Opened = {
-  /** Another one for each attempt. */
+  /** Number that differs for each attempt. */
   readonly attempt: number
-  /** As the hard side's translator mapped its newest sockets, oldest first; at most `MAX_SEEN`. */
+  /**
+   * Outside addresses of the newest sockets, as the hard side's NAT mapped them, oldest first; at
+   * most {@link MAX_SEEN}.
+   */
   readonly seen: ReadonlyArray<SocketAddr>
-  /** From one port to the next, -128 to 127; null: no pattern was found. */
+  /** Difference from one port to the next, -128 to 127. `null` if no pattern was found. */
   readonly delta: number | null
 }
 
-/** What path choice knows. */
+/** State of path choice that port guessing needs. */
 export type Facts = {
-  /** The relay carries the session. */
+  /** Whether the relay carries the session. */
   readonly relayed: boolean
-  /** Some direct path answers. */
+  /** Whether a direct path answers. */
   readonly direct: boolean
   /** Whether the session still looks for a direct path: `PathMachine.isSeeking`. */
   readonly seeking: boolean
@@ -97,10 +129,13 @@ export class PortGuess {
   #phase: Phase = IDLE
   #local: Candidate.Mapping | null = null
   #peer: Candidate.Mapping | null = null
-  /** The easy side's outside address; null: none is known. */
+  /** The easy side's outside address. `null` if none is known. */
   #target: SocketAddr | null = null
   #peerHosts: ReadonlyArray<string> = []
-  /** When both sides' translators were first known and the session was relayed without another path. */
+  /**
+   * When an attempt became possible: both NATs' mapping is known, and the session is
+   * relayed without another path. `null` if it is not possible.
+   */
   #waitFrom: number | null = null
   #notBefore = -Infinity
   #failures = 0
@@ -114,30 +149,35 @@ export class PortGuess {
   #stepAt = -Infinity
   #probes = 0
 
-  /** `nextSeed`: 32 random bits, others each time. The budget is the node's. */
+  /**
+   * Makes the guessing of one session. `budget` is the node's, shared by all its sessions.
+   * `nextSeed` returns 32 random bits, others each time.
+   */
   constructor(options: { readonly budget: GuessBudget; readonly nextSeed: () => number }) {
     this.#budget = options.budget
     this.#nextSeed = options.nextSeed
   }
 
-  /** Why there is no direct path, as far as guessing knows; null: it has nothing to say. */
+  /** Why there is no direct path, as far as guessing knows. `null` if it knows no reason. */
   get reason(): GuessReason | null {
     if (this.#phase._tag !== "Idle") return "guessing"
     return this.#local === "varies" && this.#peer === "varies" ? "symmetric_both" : this.#outcome
   }
-  /** Guessed probes and opening ones since the session began. */
+  /** Number of probes since the session began, both guessed ones and those that open a port. */
   get probes(): number {
     return this.#probes
   }
 
-  // -------------------------------------------------------------------------------------------------------------- inputs
+  // --- Inputs
 
-  /** Null: not known. */
+  /** Takes how this side's NAT maps ports. `null` if not known. */
   onLocal(mapping: Candidate.Mapping | null): void {
     this.#local = mapping
   }
 
-  /** The peer's newest list. */
+  /**
+   * Takes the peer's newest list of candidates, and how its NAT maps ports (`null` if not known).
+   */
   onPeer(mapping: Candidate.Mapping | null, list: ReadonlyArray<Candidate.Candidate>, now: number): void {
     this.#peer = mapping
     const usable = Candidate.accept(list, { allowLoopback: false }).filter(({ address }) =>
@@ -155,33 +195,43 @@ export class PortGuess {
     }
   }
 
-  /** This host's network is another one: what failed there says nothing. */
+  /** Notes that this host is in another network, so that earlier failures say nothing. */
   onNetworkChange(): void {
     this.#forgive()
   }
 
-  /** An answer to a question of `SampleGuess`. */
+  /** Takes a server's answer to a socket of `SampleGuess`. */
   onSample(sample: PortPattern.Sample): void {
     if (this.#phase._tag === "Sampling" && this.#samples.length < SAMPLES) this.#samples.push(sample)
   }
 
-  /** So many sockets could not be opened. */
+  /** Notes that `count` sockets could not be opened. */
   onRefused(count: number): void {
     if (this.#phase._tag !== "Idle") this.#refused += count
   }
 
+  /**
+   * Takes the peer's message that its sockets are open. A message of an attempt that was already
+   * answered is ignored.
+   */
   onOpened(opened: Opened): void {
     if (opened.attempt !== this.#lastAttempt) this.#heard = opened
   }
 
-  /** An authenticated probe of the peer's came by this path. */
+  /**
+   * Notes an authenticated probe of the peer. If it came by a direct path, the attempt has
+   * succeeded.
+   */
   onPing(path: PathRef): void {
     if (path.kind === "direct" && this.#phase._tag !== "Idle") this.#proved = true
   }
 
-  // ------------------------------------------------------------------------------------------------------------ what to do
+  // --- Steps
 
-  /** After any input, and when `wakeAt` is due. May be called late or too often. */
+  /**
+   * Returns what to do. Call it after any input, and when `wakeAt` is due. It may be called late or
+   * too often.
+   */
   step(facts: Facts, now: number): ReadonlyArray<Output> {
     if (this.#phase._tag !== "Idle") {
       if (this.#proved || facts.direct) return this.#end(now, "hit")
@@ -201,7 +251,7 @@ export class PortGuess {
     }
   }
 
-  /** Null: nothing is due by itself. */
+  /** When `step` is due. `null` if nothing is due by itself. */
   wakeAt(): number | null {
     switch (this.#phase._tag) {
       case "Idle":
@@ -232,7 +282,7 @@ export class PortGuess {
     this.#waitFrom ??= now
     if (now < this.#waitFrom + WAIT_MS || now < this.#notBefore) return []
     if (!this.#mayBegin(now) || !this.#budget.hold(this)) {
-      this.#notBefore = now + 1_000 // another session has its turn, or the hour is spent
+      this.#notBefore = now + 1_000 // another session is guessing, or the hour's budget is spent
       return []
     }
     this.#start({ _tag: "Sampling", until: now + SAMPLE_MS })
@@ -266,7 +316,7 @@ export class PortGuess {
     const count = this.#budget.take(Math.min(STEP_PROBES, SOCKETS - opened), now)
     this.#probes += count
     const out: Array<Output> = count === 0 ? [] : [{ _tag: "OpenGuess", to, count }]
-    // A host that has no more descriptors uses those that it got.
+    // A host that has no more descriptors uses the sockets that it got.
     if (opened + count < SOCKETS && this.#refused === 0) {
       this.#phase = { _tag: "Opening", opened: opened + count }
       return out
@@ -289,7 +339,7 @@ export class PortGuess {
 
   #guess(opened: Opened, now: number): ReadonlyArray<Output> {
     this.#lastAttempt = opened.attempt
-    // A peer whose sockets got no STUN answer has told its outside address before.
+    // A peer whose sockets got no STUN answer has told its outside addresses as candidates.
     const seen = opened.seen.length > 0
       ? opened.seen.slice(0, MAX_SEEN)
       : this.#peerHosts.map((host) => ({ host, port: GuessOrder.MIN_PORT }))
@@ -302,7 +352,7 @@ export class PortGuess {
     if (now < this.#stepAt) return []
     if (now >= phase.until) return this.#end(now, "exhausted")
     this.#stepAt = now + STEP_MS
-    if (phase.sent >= MAX_PROBES) return [] // the last ones may still be answered
+    if (phase.sent >= MAX_PROBES) return [] // the last probes may still be answered
     const count = this.#budget.take(Math.min(STEP_PROBES, MAX_PROBES - phase.sent), now)
     const to: Array<SocketAddr> = []
     for (let i = 0; i < count; i++) {
@@ -328,7 +378,7 @@ export class PortGuess {
     return hard ? [{ _tag: "CloseGuess" }] : []
   }
 
-  /** The session is over. */
+  /** Ends port guessing, because the session is over. */
   stop(): void {
     this.#phase = IDLE
     this.#budget.release(this)

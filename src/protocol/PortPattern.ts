@@ -1,17 +1,24 @@
-/** Which outside ports a translator gives to new sockets, from what a server saw of some opened one after the other. */
+/**
+ * Pattern of the outside ports that a NAT gives to new sockets. It follows from what a server saw
+ * of some sockets that were opened one after the other.
+ */
 import type { Ports } from "./NatReport.ts"
 import type { SocketAddr } from "./SocketAddr.ts"
 
+/** Local port of a socket, and the address at which a server saw it. */
 export type Sample = { readonly local: number; readonly mapped: SocketAddr }
 
-/** With fewer, chance could pass for a pattern. */
+/** Fewest samples that can show a pattern. With fewer, it could be chance. */
 export const MIN_SAMPLES = 4
-/** Steps to compare, of ports at one outside address. */
+/** Fewest steps to compare, between ports of one outside address. */
 const MIN_STEPS = 3
-/** The largest step of a counter that others use, too. Wider ones are a jump: one is a counter's wrap, more are chance. */
+/**
+ * Largest step of a counter that others use, too. A wider step is a jump: one is the counter's
+ * wrap, more are chance.
+ */
 const MAX_STEP = 64
 
-/** `samples`: in the order in which the sockets first sent. */
+/** Returns the pattern. `samples` are in the order in which the sockets first sent. */
 export const of = (samples: ReadonlyArray<Sample>): Ports => {
   const found = (value: Ports["value"], delta: number | null, reason: string | null): Ports => ({
     value,
@@ -23,7 +30,8 @@ export const of = (samples: ReadonlyArray<Sample>): Ports => {
     return found("unknown", null, `${samples.length} sockets got an answer, and ${MIN_SAMPLES} are needed`)
   }
   const kept = samples.filter(({ local, mapped }) => local === mapped.port).length
-  if (2 * kept > samples.length) return found("preserving", null, null) // a port that is taken is not kept
+  // A port that is taken cannot be kept, so most suffice.
+  if (2 * kept > samples.length) return found("preserving", null, null)
   if (kept > 1) return found("unknown", null, `${kept} of ${samples.length} sockets kept their port`)
   const steps = stepsOf(samples)
   if (steps.length < MIN_STEPS) {
@@ -37,7 +45,7 @@ export const of = (samples: ReadonlyArray<Sample>): Ports => {
   return found("random", null, null)
 }
 
-/** Between successive ports of each outside address, as the shorter way round the 65,536. */
+/** Steps between successive ports of each outside address, the shorter way round the 65,536. */
 const stepsOf = (samples: ReadonlyArray<Sample>): ReadonlyArray<number> => {
   const last = new Map<string, number>()
   return samples.flatMap(({ mapped: { host, port } }) => {
@@ -47,5 +55,5 @@ const stepsOf = (samples: ReadonlyArray<Sample>): ReadonlyArray<number> => {
   })
 }
 
-/** Positive. */
+/** Greatest common divisor, as a positive number. */
 const gcd = (a: number, b: number): number => b === 0 ? Math.abs(a) : gcd(b, a % b)

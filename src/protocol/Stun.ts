@@ -1,10 +1,11 @@
 /**
- * STUN Binding on the wire (RFC 8489, sections 5, 14 and 15; CHANGE-REQUEST, RESPONSE-PORT, RESPONSE-ORIGIN and OTHER-ADDRESS
- * are RFC 5780, section 7). Header, 20 bytes, big-endian:
+ * STUN Binding messages on the wire (RFC 8489, sections 5, 14 and 15; CHANGE-REQUEST,
+ * RESPONSE-PORT, RESPONSE-ORIGIN and OTHER-ADDRESS are RFC 5780, section 7). The header has 20
+ * bytes, big-endian:
  *
  *     type u16 | length of what follows u16 | magic cookie u32 | transaction id 12 bytes
  *
- * Pure: no clock, no socket, no randomness (the caller makes transaction ids).
+ * The module is pure: no clock, no socket, no randomness (the caller makes transaction ids).
  */
 import { Either } from "effect"
 import * as IpBytes from "./IpBytes.ts"
@@ -14,8 +15,8 @@ export const HEADER_BYTES = 20
 export const TX_ID_BYTES = 12
 export const MAGIC_COOKIE = 0x2112a442
 /**
- * The size of our requests: no answer of ours is longer (header 20, three IPv6 addresses 72, FINGERPRINT 8), so that a
- * server which never sends more than it was sent can always answer.
+ * Size of our requests, in bytes. No answer of ours is longer (header 20, three IPv6 addresses 72,
+ * FINGERPRINT 8), so a server that never sends more than it received can always answer.
  */
 export const REQUEST_BYTES = 100
 
@@ -33,20 +34,28 @@ const FINGERPRINT = 0x8028
 const RESPONSE_ORIGIN = 0x802b
 const OTHER_ADDRESS = 0x802c
 /**
- * Ours, optional: the second port, u16 and two zero bytes, of a server with one address, which may not send OTHER-ADDRESS
- * (RFC 5780, section 7.4).
+ * Optional attribute of our own: the second port, u16 and two zero bytes, of a server with one
+ * address. Such a server may not send OTHER-ADDRESS (RFC 5780, section 7.4).
  */
 const ALTERNATE_PORT = 0xff5a
-/** Understood and passed over: MAPPED-ADDRESS, the credential attributes (we ask for none), PADDING (RFC 5780). */
+/**
+ * Attributes that are understood and ignored: MAPPED-ADDRESS, the credential attributes (we ask for
+ * none), PADDING (RFC 5780).
+ */
 const PASSED_OVER: ReadonlySet<number> = new Set([0x01, 0x06, 0x08, 0x14, 0x15, 0x1c, 0x1d, 0x1e, 0x26])
 
 const FINGERPRINT_BYTES = 8
-const FINGERPRINT_XOR = 0x5354554e // section 14.7
-const FIRST_OPTIONAL = 0x8000 // attribute types from here on may be ignored, section 14
-const MAX_UNKNOWN_TOLD = 16 // of the unknown attributes in one request, this many are named in the answer
+const FINGERPRINT_XOR = 0x5354554e // RFC 8489, section 14.7
+/** First of the attribute types that may be ignored if they are unknown (RFC 8489, section 14). */
+const FIRST_OPTIONAL = 0x8000
+/** Most unknown attributes of a request that the answer names. */
+const MAX_UNKNOWN_TOLD = 16
 const PADDING_TEXT = "sallyport"
 
-/** Why bytes are no Binding message that we can use. Data, not an exception: strays are ordinary on UDP. */
+/**
+ * Reason why bytes are not a usable Binding message. It is data and not an exception, because stray
+ * packets are ordinary on UDP.
+ */
 export type Rejected =
   | "NotStun"
   | "NotBinding"
@@ -56,41 +65,48 @@ export type Rejected =
   | "UnknownRequired"
   | "NoMappedAddress"
 
+/** Change that a request wants of the answer's source (CHANGE-REQUEST). */
 export type Change = { readonly address: boolean; readonly port: boolean }
 
 export type Message =
   | {
     readonly _tag: "Request"
     readonly txId: Uint8Array
-    /** RFC 5780: answer from the other address or port. */
+    /** Asks the server to answer from its other address or port (RFC 5780). `null` if absent. */
     readonly change: Change | null
-    /** RFC 5780: answer to this port of the address that asks. */
+    /**
+     * Asks the server to answer to this port of the sender's address (RFC 5780). `null` if absent.
+     */
     readonly responsePort: number | null
-    /** Comprehension-required attributes that we do not know: to be answered with 420. */
+    /** Comprehension-required attributes that are unknown here. The answer to them is error 420. */
     readonly unknown: ReadonlyArray<number>
   }
   | {
     readonly _tag: "Success"
     readonly txId: Uint8Array
     readonly mapped: SocketAddr
-    /** RFC 5780: where the answer was sent from, and the server's other address. Null where not told. */
+    /** Address from which the answer was sent (RFC 5780). `null` if not given. */
     readonly origin: SocketAddr | null
+    /** The server's other address (RFC 5780). `null` if not given. */
     readonly other: SocketAddr | null
-    /** Its second port, where it has no other address. */
+    /** Second port of a server that has no other address. `null` if not given. */
     readonly alternatePort: number | null
   }
   | { readonly _tag: "Error"; readonly txId: Uint8Array; readonly code: number; readonly reason: string }
 export type Request = Extract<Message, { _tag: "Request" }>
 export type Success = Extract<Message, { _tag: "Success" }>
 
-/** Lower-case hex, two characters a byte: transaction ids as keys. */
+/** Returns lower-case hex, two characters per byte, to use transaction ids as keys. */
 export const toHex = (bytes: Uint8Array): string => {
   let hex = ""
   for (const byte of bytes) hex += byte.toString(16).padStart(2, "0")
   return hex
 }
 
-/** The length of the whole STUN message that starts at `at`; 0 where none does. Allocates nothing. */
+/**
+ * Returns the length of the whole STUN message that starts at `at`. 0 if none does. Allocates
+ * nothing.
+ */
 export const lengthAt = (buf: Uint8Array, at: number): number => {
   if (at < 0 || at + HEADER_BYTES > buf.length || buf[at]! > 3) return 0
   if (buf[at + 4] !== 0x21 || buf[at + 5] !== 0x12 || buf[at + 6] !== 0xa4 || buf[at + 7] !== 0x42) return 0
@@ -98,9 +114,9 @@ export const lengthAt = (buf: Uint8Array, at: number): number => {
   return (length & 3) !== 0 || at + length > buf.length ? 0 : length
 }
 
-// ---------------------------------------------------------------------------------------------------------- encoding
+// --- Encoding
 
-/** A growing message of at most `capacity` bytes; `finish` adds FINGERPRINT and the length. */
+/** Builds a message of at most `capacity` bytes. `finish` adds FINGERPRINT and the length. */
 export class Writer {
   readonly bytes: Uint8Array
   private readonly view: DataView
@@ -131,7 +147,7 @@ export class Writer {
     this.view.setUint32(at, value >>> 0)
   }
 
-  /** Nothing is written for a host that is no literal address. */
+  /** Writes an address. Writes nothing if the host is not a literal address. */
   address(type: number, addr: SocketAddr, xor: boolean): void {
     const ip = new Uint8Array(16)
     const length = IpBytes.parse(addr.host, ip)
@@ -151,8 +167,9 @@ export class Writer {
 }
 
 /**
- * A request padded with SOFTWARE to `bytes` (at most 512), so that the answer is never longer than it. Not with PADDING, which
- * asks the server for an answer as long as the request (RFC 5780, section 7.6), and is refused by servers without it.
+ * Encodes a request, padded with SOFTWARE to `bytes` (at most 512) so that the answer is never
+ * longer. PADDING is not used: it asks the server for an answer as long as the request (RFC 5780,
+ * section 7.6), and servers without it refuse the request.
  */
 export const encodeRequest = (options: {
   readonly txId: Uint8Array
@@ -165,7 +182,7 @@ export const encodeRequest = (options: {
   if (change !== undefined) {
     writer.u32(writer.attribute(CHANGE_REQUEST, 4), (change.address ? 4 : 0) | (change.port ? 2 : 0))
   }
-  // Section 7.5: a port and two bytes of padding.
+  // RFC 5780, section 7.5: a port and two bytes of padding.
   if (options.responsePort !== undefined) writer.u16(writer.attribute(RESPONSE_PORT, 4), options.responsePort)
   const room = Math.min(options.bytes ?? REQUEST_BYTES, 512) - writer.at - FINGERPRINT_BYTES - 4
   if (room > 0) {
@@ -192,7 +209,10 @@ export const encodeSuccess = (options: {
   return writer.finish()
 }
 
-/** `code`: 300 to 699. No reason phrase, to stay short. `unknown`: for 420. */
+/**
+ * Encodes an error. `code`: 300 to 699. `unknown`: the attributes for code 420. There is no reason
+ * phrase, so that the answer stays short.
+ */
 export const encodeError = (options: {
   readonly txId: Uint8Array
   readonly code: number
@@ -208,19 +228,23 @@ export const encodeError = (options: {
   return writer.finish()
 }
 
-/** What a server tells of itself, and may do. */
+/** Addresses that a server tells of itself, and options of its answers. */
 export type Server = {
   readonly origin?: SocketAddr
   readonly other?: SocketAddr | undefined
   readonly alternatePort?: number | undefined
-  /** It obeys this request's CHANGE-REQUEST, which is answered with 420 otherwise. */
+  /**
+   * Whether the server obeys CHANGE-REQUEST for this request. If not, it answers a request that has
+   * one with error 420.
+   */
   readonly supportsChange?: boolean
+  /** Whether the answer may be longer than the request. */
   readonly allowLonger?: boolean
 }
 
 /**
- * What a server sends back for a request of `length` bytes, or null where (unless `allowLonger`) it is too short for an
- * answer that is not longer than it.
+ * Returns the answer to a request of `length` bytes. `null` if the request is too short for an
+ * answer that is not longer (unless `allowLonger` is set).
  */
 export const answer = (
   request: Request,
@@ -241,7 +265,7 @@ export const answer = (
   return fits(short) ? short : null
 }
 
-// ---------------------------------------------------------------------------------------------------------- decoding
+// --- Decoding
 
 type Attributes = {
   mapped: SocketAddr | null
@@ -255,8 +279,8 @@ type Attributes = {
 }
 
 /**
- * One datagram, or one message cut out by `lengthAt`. Never throws, whatever the bytes. FINGERPRINT need not be there; where it
- * is, it must be right and last.
+ * Decodes one datagram, or one message cut out by `lengthAt`. Never throws, whatever the bytes.
+ * FINGERPRINT may be absent; if it is there, it must be right and last.
  */
 export const decode = (bytes: Uint8Array): Either.Either<Message, Rejected> => {
   if (bytes.length < HEADER_BYTES || bytes[0]! > 3) return Either.left("NotStun")
@@ -290,7 +314,7 @@ const messageOf = (type: number, txId: Uint8Array, read: Attributes): Either.Eit
     const { change, responsePort, unknown } = read
     return Either.right({ _tag: "Request", txId, change, responsePort, unknown })
   }
-  if (read.unknown.length > 0) return Either.left("UnknownRequired") // section 6.3.3: discard
+  if (read.unknown.length > 0) return Either.left("UnknownRequired") // RFC 8489, section 6.3.3
   if (type === BINDING_ERROR) {
     return read.error === null ? Either.left("BadAttribute") : Either.right({ _tag: "Error", txId, ...read.error })
   }
@@ -300,7 +324,10 @@ const messageOf = (type: number, txId: Uint8Array, read: Attributes): Either.Eit
     : Either.right({ _tag: "Success", txId, mapped, origin, other, alternatePort })
 }
 
-/** The attribute at `at` lies within `end`. Of several alike, the first counts (section 14). */
+/**
+ * Reads the attribute at `at`, which lies within `end`. Of several of one type the first counts
+ * (RFC 8489, section 14).
+ */
 const readAttribute = (view: DataView, at: number, end: number, into: Attributes): Rejected | null => {
   const type = view.getUint16(at)
   const length = view.getUint16(at + 2)
@@ -322,7 +349,7 @@ const readAttribute = (view: DataView, at: number, end: number, into: Attributes
       if (length !== 4) return "BadAttribute"
       into.change ??= { address: (view.getUint8(value + 3) & 4) !== 0, port: (view.getUint8(value + 3) & 2) !== 0 }
       return null
-    case RESPONSE_PORT: // some count the padding in the length
+    case RESPONSE_PORT: // some clients count the padding in the length
       if ((length !== 2 && length !== 4) || view.getUint16(value) === 0) return "BadAttribute"
       into.responsePort ??= view.getUint16(value)
       return null
@@ -340,7 +367,7 @@ const readAttribute = (view: DataView, at: number, end: number, into: Attributes
   }
 }
 
-/** Null for what is no address, or has a port below `minPort`. */
+/** Reads an address. `null` if it is not one, or if its port is below `minPort`. */
 export const readAddress = (
   view: DataView,
   at: number,
@@ -360,14 +387,15 @@ export const readAddress = (
 
 export const readError = (view: DataView, at: number, length: number): { code: number; reason: string } => {
   let reason = ""
-  for (let i = 4; i < Math.min(length, 128); i++) { // shown to people only: what is not printable ASCII is left out
+  // Only people see the reason, so everything but printable ASCII is left out.
+  for (let i = 4; i < Math.min(length, 128); i++) {
     const c = view.getUint8(at + i)
     if (c >= 32 && c < 127) reason += String.fromCharCode(c)
   }
   return { code: (view.getUint8(at + 2) & 7) * 100 + view.getUint8(at + 3), reason }
 }
 
-/** What FINGERPRINT must be over the first `length` bytes, whose header already counts it. */
+/** Returns the right FINGERPRINT for the first `length` bytes, whose header already counts it. */
 export const fingerprint = (view: DataView, length: number): number =>
   (crc32(new Uint8Array(view.buffer, view.byteOffset, length), length) ^ FINGERPRINT_XOR) >>> 0
 

@@ -1,10 +1,11 @@
-/** Which of a server's addresses stand in for each other in behaviour discovery (RFC 5780, section 6). */
+/** Pairs of a server's addresses for behaviour discovery (RFC 5780, section 6). */
 import * as Candidate from "./Candidate.ts"
 import * as IpBytes from "./IpBytes.ts"
 
 /**
- * The second address of each one, of the same family. `wanted` is what the operator named; without it only public addresses
- * are taken, each with the next, since nobody outside could tell a private one from an address that a filter shuts off.
+ * Returns the second address of each address, of the same IP version. `wanted` is the address that
+ * the operator named. Without it only public addresses are paired, each with the next, because
+ * nobody outside could tell a private address from one that a filter blocks.
  */
 export const pairs = (hosts: ReadonlyArray<string>, wanted: string | null): ReadonlyMap<string, string> => {
   const found = new Map<string, string>()
@@ -24,7 +25,10 @@ export const pairs = (hosts: ReadonlyArray<string>, wanted: string | null): Read
   return found
 }
 
-/** Whether it can be an address on the Internet: no private, shared, loopback or link-local one (RFC 6890). */
+/**
+ * Whether this can be an address on the internet, and is not private, shared, loopback or
+ * link-local (RFC 6890).
+ */
 export const isPublic = (host: string): boolean => {
   const ip = new Uint8Array(16)
   const length = IpBytes.parse(host, ip)

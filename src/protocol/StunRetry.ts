@@ -1,24 +1,28 @@
-/** When one STUN request over UDP is sent again, and when it has failed (RFC 8489, section 6.2.1). Times: ms, monotonic. */
+/**
+ * Timing of one STUN request over UDP: when it is sent again, and when it has failed (RFC 8489,
+ * section 6.2.1). Times are in ms, monotonic.
+ */
 
 export type Schedule = {
-  /** The first gap between sends; each later gap is twice the one before it. */
+  /** First gap between sends. Each later gap is twice the one before it. */
   readonly initialMs: number
-  /** Sends in all ("Rc"). */
+  /** Number of sends in all ("Rc"). */
   readonly sends: number
-  /** From the last send until it has failed. */
+  /** Time from the last send until the request has failed. */
   readonly lastWaitMs: number
 }
 
-/** RFC 8489's own: patient (39.5 s), for servers that are not ours. */
+/** Schedule of RFC 8489. It is patient (39.5 s), for servers that are not our own. */
 export const RFC8489: Schedule = { initialMs: 500, sends: 7, lastWaitMs: 16 * 500 }
 
 /**
- * Ours: sends at 0, 100, 300 and 700 ms, failed at 1.5 s. A user waits on the answer after each roam; 100 ms is above
- * most round trips, and 800 ms after the last send is above nearly all.
+ * Schedule for our own servers: sends at 0, 100, 300 and 700 ms, failed at 1.5 s. A user waits for
+ * the answer after each change of network. 100 ms is above most round trips, and 800 ms after the
+ * last send is above nearly all.
  */
 export const FAST: Schedule = { initialMs: 100, sends: 4, lastWaitMs: 800 }
 
-/** Nothing is due before `deadline`. */
+/** State of one request. Nothing is due before `deadline`. */
 export type State = { readonly schedule: Schedule; readonly sends: number; readonly deadline: number }
 export type Step =
   | { readonly _tag: "Send" | "Wait"; readonly state: State }
@@ -26,7 +30,10 @@ export type Step =
 
 export const start = (now: number, schedule: Schedule = RFC8489): Step => send(schedule, 0, now)
 
-/** May be called late or too often: early it only waits, and late it sends once. */
+/**
+ * Advances a request. It may be called late or too often: an early call only waits, and a late one
+ * sends once.
+ */
 export const onTick = (state: State, now: number): Step => {
   if (now < state.deadline) return { _tag: "Wait", state }
   return state.sends >= state.schedule.sends
