@@ -47,12 +47,12 @@ const TurnConfig = Schema.Struct({
 /** Settings of the actor, from the relay's config. */
 export const Config = Schema.Struct({
   authorityKey: NodeKey,
+  /** Name by which nodes know this relay. Empty for the relay that holds the directory. */
+  name: Schema.String,
   /**
    * UDP address at which nodes bind. Port 0 stands for any free port, which works only with a
    * single address.
    */
-  name: Schema.String,
-  /** Where nodes bind. Port 0 stands for any free port, which works only with a single address. */
   udp: Schema.Struct({ host: Schema.String, port: Schema.Int }),
   /**
    * Second address at which STUN is answered. An unspecified host lets the relay choose. `null`

@@ -69,7 +69,9 @@ export const Config = Schema.Struct({
    * Path of the unix socket by which another process hands over HTTP/3 links. `null` if none does.
    */
   gate: Schema.NullOr(Schema.String),
-  /** Addresses of the relay, as nodes receive them. A port of 0 stands for the one that was bound. */
+  /**
+   * Addresses of the relay, as nodes receive them. A port of 0 stands for the one that was bound.
+   */
   advertise: RelayInfo,
   tls: Schema.NullOr(Schema.Struct({ cert: Schema.String, key: Schema.String })),
   /** Addresses and CIDRs of balancers that speak the PROXY protocol. */

@@ -1,7 +1,8 @@
 /**
- * A node's data plane: its UDP sockets, its sessions with their flows, its local doors (client) or its dials (connector).
- * Packets and bytes are moved by `transport` in callbacks of this thread, without Effect; what is here happens once a flow, a
- * session or a second. There is no inbox: all state is changed by synchronous calls on this one thread, in order of arrival.
+ * A node's data plane: its UDP sockets, its sessions with their flows, and its local listeners
+ * (client) or its dials (connector). `transport` moves packets and bytes in callbacks of this
+ * thread, without Effect. The code here runs once for a flow or a session, or once a second. There
+ * is no inbox: all state is changed by synchronous calls on this one thread, in order of arrival.
  */
 import { Deferred, Effect, Either, FiberSet, PubSub, Redacted, Schedule, Schema, Stream } from "effect"
 import { DirectoryTime } from "../protocol/DirectoryTime.ts"
@@ -42,35 +43,50 @@ import { type NodeEvent, Signaling } from "./SignalingRpcs.ts"
 import { Endpoint, Forward, type IceEvent, LINK_ADDRESS, StreamMux, StreamMuxRpcs } from "./StreamMuxRpcs.ts"
 import type { ControlDatagram } from "./StunRpcs.ts"
 
+/** Settings of the actor. */
 export const Config = Schema.Struct({
   stateDir: Schema.String,
   role: Schema.Literal("client", "connector"),
   carrier: Schema.Literal("auto", "webtransport", "websocket"),
   /** A proxy's URL, `none`, or `null` if the environment decides. */
   proxy: Schema.optionalWith(Schema.NullOr(Schema.String), { default: () => null }),
-  /** False: peers are told no addresses, and theirs are not tried. */
+  /** Set to `false` to offer no addresses to peers and not to try theirs. */
   direct: Schema.Boolean,
   /** Whether the WebRtcActor runs, which takes browsers. */
   webRtc: Schema.Boolean,
-  /** 0: any free one. */
+  /** UDP port to bind. 0 stands for any free one. */
   udpPort: Schema.Int,
+  /** Address of the SOCKS5 listener. `null` if there is none. */
   socks5: Schema.NullOr(Endpoint),
-  /** A SOCKS5 door for the program that embeds this node: a unix socket. */
+  /**
+   * SOCKS5 listener for the program that embeds this node: a unix socket. `null` if there is none.
+   */
   local: Schema.NullOr(Endpoint),
   forwards: Schema.Array(Forward),
-  /** Flows at once; `flowsPerClient` is for connectors. */
+  /**
+   * Most flows at the same time, and most flows of one client. `flowsPerClient` applies to
+   * connectors.
+   */
   limits: Schema.Struct({ flows: Schema.Int, flowsPerClient: Schema.Int })
 })
 export type Config = typeof Config.Type
 
-/** Path events and control datagrams that a slow reader may lag behind; then it loses the oldest. */
+/** How many path events a slow reader may fall behind. Then it loses the oldest. */
 const EVENTS_CAPACITY = 4096
+/** How many control datagrams a slow reader may fall behind. Then it loses the oldest. */
 const DATAGRAMS_CAPACITY = 256
+/** How many ICE events a slow reader may fall behind. Then it loses the oldest. */
 const ICE_CAPACITY = 1024
 const TICK = "1 second"
-/** Time until the relay, which could not be reached, is told again which sessions this data plane has. */
+/**
+ * Delay before the relay is notified again of this data plane's sessions, if it could not be
+ * reached.
+ */
 const TELL_AGAIN_AFTER = "1 second"
-/** QUIC packets of the largest size, with the longer of our two heads. */
+/**
+ * Largest segment to send: a QUIC packet of the largest size, with the longer of the two frame
+ * headers.
+ */
 const SEGMENT_BYTES = LARGEST_BYTES + 8
 
 const make = Effect.fnUntraced(function*(config: Config) {
@@ -101,7 +117,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
   })
   const sockets = yield* Sockets.make({ router, port: config.udpPort, segment: SEGMENT_BYTES })
 
-  const clock = yield* Effect.clock // for people; documents are judged by `time`
+  // This clock is for people. Documents are judged by `time`.
+  const clock = yield* Effect.clock
   const hostMs = (yield* HostClock).now
   const time = new DirectoryTime(hostMs)
   const timeKnown = yield* Deferred.make<void>()
@@ -197,7 +214,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     return Deferred.succeed(timeKnown, undefined)
   }
   yield* Self.fork(Stream.runForEach(signaling.subscribe((client) => client.Events()), onSignal))
-  /** Lets the clients of the data plane that this one replaces dial again at once. */
+  /** Lets the clients of the previous data plane dial again at once. */
   const tellLost = Effect.suspend(() =>
     signaling.ask((client) => client.SessionsLost({ held: sessions.all().map(({ id }) => id) }))
   ).pipe(
@@ -255,7 +272,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
     PathEvents: () =>
       Stream.unwrapScoped(Effect.gen(function*() {
         const later = yield* PubSub.subscribe(events)
-        guesses.sockets.closeAll() // another prober knows nothing of what the one before has begun
+        // A new prober knows nothing about the sockets that the one before has opened.
+        guesses.sockets.closeAll()
         const first: ReadonlyArray<PathEvent> = [
           { _tag: "RelayLeg", kind: leg },
           ...router.boundRelays.map((name) => ({ _tag: "OtherRelay" as const, name, bound: true })),
@@ -274,7 +292,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
         const message: PathMessage.PathMessage = { _tag: "Candidates", seq, list, mapping }
         const box = sessions.get(session)?.peer.sealed(message)
         yield* withSession(session, ({ peer }) => peer.sendOnAllPaths(message))
-        // By signaling, too: it may reach the peer when no path does.
+        // The list also goes by signaling, which may reach the peer when no path does.
         if (box) yield* Effect.forkDaemon(Effect.ignore(signaling.ask((client) => client.Forward({ session, box }))))
       }),
     SelectPath: ({ path, reason, session }) =>

@@ -1,4 +1,4 @@
-/** What other actors and the main thread may ask of the StreamMuxActor, the owner of a node's data plane. No behaviour here. */
+/** Calls of the StreamMuxActor, which owns a node's data plane. This file has no behaviour. */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import { VERDICTS } from "../protocol/FlowWire.ts"
@@ -11,53 +11,64 @@ import { SessionId } from "./RelaySignalingRpcs.ts"
 import * as ActorAddress from "./runtime/ActorAddress.ts"
 import { UdpControlRpcs } from "./StunRpcs.ts"
 
-/** How the relay's control frames that travel by the packet link are told from those by UDP: no datagram has this address. */
+/**
+ * Address that marks the relay's control frames on the packet link, to distinguish them from those
+ * over UDP. No datagram has this address.
+ */
 export const LINK_ADDRESS: SocketAddr = { host: "0.0.0.0", port: 1 }
 
-/** By what relayed packets leave and come from now on; null: by nothing. */
+/** Carrier of relayed packets from now on. `null` if there is none. */
 export const LegChoice = Schema.Union(
   Schema.Struct({ kind: Schema.Literal("relay-udp"), relay: SocketAddr }),
-  /** The link that `OpenLink` made. */
+  /** The link that `OpenLink` opened. */
   Schema.Struct({ kind: Schema.Literal("link") })
 )
 export type LegChoice = typeof LegChoice.Type
 
-/** The relay link for packets could not be opened; `message` says what to check. */
+/** The packet link to the relay could not be opened. `message` says what to check. */
 export class LinkUnavailable extends Schema.TaggedError<LinkUnavailable>()("LinkUnavailable", {
   message: Schema.String
 }) {}
 
+/** Status of one session. */
 export const SessionStatus = Schema.Struct({
   session: SessionId,
   peer: Schema.String,
   role: Schema.Literal("client", "connector"),
   up: Schema.Boolean,
   path: PathRef,
-  /** What carries relayed packets at this end and at the peer's; null: nothing, or not told yet. */
+  /** Carrier of relayed packets at this end. `null` if there is none. */
   leg: Schema.NullOr(LegKind),
+  /**
+   * Carrier of relayed packets at the peer's end. `null` if there is none, or the peer has not
+   * reported it yet.
+   */
   peerLeg: Schema.NullOr(LegKind),
-  /** Smoothed by QUIC on the path in use, ms. */
+  /** Round trip on the path in use as QUIC smooths it, in ms. */
   rttMs: Schema.Number,
-  /** Open now. */
+  /** Flows that are open now. */
   flows: Schema.Int,
-  /** Of the session's packets since it began. */
+  /** Bytes of the session's received packets since it began. */
   bytesIn: Schema.Number,
+  /** Bytes of the session's sent packets since it began. */
   bytesOut: Schema.Number
 })
 export type SessionStatus = typeof SessionStatus.Type
 
+/** Addresses of the open listeners, for people. */
 export const Listeners = Schema.Struct({
   socks5: Schema.NullOr(Schema.String),
   forwards: Schema.Array(Schema.String)
 })
 export type Listeners = typeof Listeners.Type
 
-/** Where a listener listens: an address, or a unix socket. */
+/** Address of a listener: host and port, or the path of a unix socket. */
 export const Endpoint = Schema.Union(
   Schema.Struct({ host: Schema.String, port: Schema.Int }),
   Schema.Struct({ path: Schema.String })
 )
 
+/** A local listener that leads to one resource. */
 export const Forward = Schema.Struct({
   listen: Schema.Struct({ host: Schema.String, port: Schema.Int }),
   resource: Schema.String,
@@ -65,58 +76,76 @@ export const Forward = Schema.Struct({
 })
 export type Forward = typeof Forward.Type
 
-/** A listener could not be opened; `message` says which and why. */
+/** A listener could not be opened. `message` says which and why. */
 export class ListenFailed extends Schema.TaggedError<ListenFailed>()("ListenFailed", { message: Schema.String }) {}
 
-/** Flows that were refused alike of late, counted together. */
+/** Recent flows that were refused in the same way, counted together. */
 export const Refusal = Schema.Struct({
-  /** What the application asked for. */
+  /** Host for which the application asked. */
   host: Schema.String,
   port: Schema.Int,
-  /** The node at the other end. `null` if the flow never had a session. */
+  /** Name of the node at the other end. `null` if the flow never had a session. */
   peer: Schema.NullOr(Schema.String),
   code: Schema.Literal(...VERDICTS),
-  /** A sentence for people; may be empty. */
+  /** A sentence for people. May be empty. */
   why: Schema.String,
   count: Schema.Int,
-  /** When it last happened, epoch ms. */
+  /** When it last happened, in ms since the epoch. */
   at: Schema.Number
 })
 export type Refusal = typeof Refusal.Type
 
-/** What the peer of a session says to set up a WebRTC connection. `signal` null: the session is over. */
+/**
+ * Signal from a session's peer to set up a WebRTC connection. `signal` is `null` when the session
+ * is over.
+ */
 export const IceEvent = Schema.Struct({ session: SessionId, signal: Schema.NullOr(IceSignal) })
 export type IceEvent = typeof IceEvent.Type
 
-/** By which a session's relayed frames are known: `send` is what this node's own bear, `receive` the peer's. */
+/** Tags of a session's relayed frames. This node's frames carry `send`, the peer's `receive`. */
 export const Tags = Schema.Struct({ send: Schema.Int, receive: Schema.Int })
 
 export class StreamMuxRpcs extends RpcGroup.make(
-  /** Opens the packet link to the relay in this thread; the one before it is closed. `http3`: whether the relay takes those. */
+  /**
+   * Opens the packet link to the relay on this thread, after closing the one before. `http3` says
+   * whether the relay takes links over HTTP/3.
+   */
   Rpc.make("OpenLink", { payload: { http3: Schema.Boolean }, success: LegKind, error: LinkUnavailable }),
+  /** Closes the packet link, if one is open. */
   Rpc.make("CloseLink", {}),
-  /** Answers when the link that is open ends. */
+  /** Answers when the open link ends. */
   Rpc.make("LinkEnded", {}),
-  /** Also said again of the same leg when it was bound anew: relayed packets get through again. */
+  /**
+   * Sets the carrier of relayed packets. It is repeated for the same carrier when that was bound
+   * again, because relayed packets then get through again.
+   */
   Rpc.make("UseLeg", { payload: { leg: Schema.NullOr(LegChoice) } }),
-  /** Another relay: where it is, null to forget it, and whether this node is bound there, perhaps anew. */
+  /**
+   * Sets the address of another relay, or removes the relay if `at` is `null`. `bound` says whether
+   * this node is bound there. It is repeated when the relay was bound again.
+   */
   Rpc.make("UseRelay", {
     payload: { name: Schema.NonEmptyString, at: Schema.NullOr(SocketAddr), bound: Schema.Boolean }
   }),
-  /** From now on. */
+  /** Signals of peers from now on. */
   Rpc.make("IceEvents", { success: IceEvent, stream: true }),
-  /** On the session's control stream. One that is gone is passed over. */
+  /** Sends a signal on the session's control stream. It is ignored if the session is gone. */
   Rpc.make("SendIce", { payload: { session: SessionId, signal: IceSignal } }),
-  /** Null: there is no such session. */
+  /** Answers with the tags of a session, or `null` if there is no such session. */
   Rpc.make("TagsOf", { payload: { session: SessionId }, success: Schema.NullOr(Tags) }),
+  /** Answers with the status of all sessions. */
   Rpc.make("Status", { success: Schema.Array(SessionStatus) }),
-  /** The last 10 minutes' refused flows, the newest first. */
+  /** Answers with the refused flows of the last 10 minutes, newest first. */
   Rpc.make("Refusals", { success: Schema.Array(Refusal) }),
-  /** Opens the listeners that are new and closes those that are gone. Open flows go on. If one fails, nothing changes. */
+  /**
+   * Opens the listeners that are new and closes those that are not listed any more. Open flows
+   * continue. If one listener fails, nothing changes.
+   */
   Rpc.make("SetDoors", {
     payload: { socks5: Schema.NullOr(Endpoint), forwards: Schema.Array(Forward) },
     error: ListenFailed
   }),
+  /** Answers with the addresses of the open listeners. */
   Rpc.make("Listeners", { success: Listeners })
 ).merge(PathDriverRpcs, UdpControlRpcs) {}
 

@@ -1,8 +1,9 @@
 /**
- * Watches this host's network, has the sockets opened anew where they must be, and tells the other actors. Finds this host's
- * candidates: its interfaces, and what STUN servers see of it. Requests leave by the data plane's own
- * sockets, since a translator's mapping is good for the socket that asked. One loop owns the state: datagrams, timers and
- * requests all come through the inbox.
+ * Watches this host's network, has the sockets reopened if necessary, and notifies the other
+ * actors. It also finds this host's candidates: the addresses of its interfaces, and its addresses
+ * as STUN servers see them. Requests leave by the data plane's own sockets, because a NAT's mapping
+ * belongs to the socket that asked. One loop owns the state. Datagrams, timers and requests all
+ * come through the inbox.
  */
 import {
   Clock,
@@ -52,29 +53,49 @@ import {
   StunUnavailable
 } from "./StunRpcs.ts"
 
-const INBOX_CAPACITY = 256 // when it is full, askers and the data plane's datagrams wait
-/** Questions under way, the gathering's own among them; more are refused, since each costs packets. */
+/**
+ * Most messages that may wait. When the inbox is full, callers and the data plane's datagrams wait.
+ */
+const INBOX_CAPACITY = 256
+/**
+ * Most STUN requests in progress, including the actor's own. Further ones are refused, because each
+ * costs packets.
+ */
 const MAX_PENDING = 64
-/** Between two refreshes while sessions are up: under the 30 s after which many translators forget. */
+/**
+ * Shortest time between two refreshes while sessions are up. Both limits are below the 30 s after
+ * which many NATs drop a mapping.
+ */
 const REFRESH_MIN_MS = 20_000
+/** Longest time between two refreshes while sessions are up. */
 const REFRESH_MAX_MS = 26_000
-/** A request that was not handed over by then is as good as lost; the schedule sends another one. */
+/**
+ * How long handing a request to the data plane may take. A later one counts as lost, and the retry
+ * schedule sends another.
+ */
 const SEND_DEADLINE = Duration.millis(400)
 const REFRESH_TIMER = "refresh"
-/** How often the configured UDP port is tried again while another program has it. */
+/** How often the configured UDP port is tried again while another program uses it. */
 const PORT_RETRY = Duration.seconds(30)
 const PORT_TIMER = "port"
-/** Of the network, that a slow subscriber may lag behind; then it loses the oldest, and any of them says "look again". */
+/**
+ * How many network changes a slow subscriber may fall behind. Then it loses the oldest, which is
+ * harmless because each change means only "look again".
+ */
 const CHANGES_CAPACITY = 16
 
 type Reply = Inbox.Reply<Mapped, StunTimeout | StunUnavailable>
+/** A STUN request. */
 type Pending = {
   readonly server: SocketAddr
   readonly txId: Uint8Array
   readonly startedAtMs: number
-  /** Null: asked by the gathering. */
+  /** The caller's reply. `null` for a request of the actor's own gathering. */
   readonly reply: Reply | null
-  /** The server of which this is another port or address; null: a server itself. */
+  /**
+   * The server that has named this other port or address of its own. `null` for a request to a
+   * server of the list.
+   */
   readonly of: SocketAddr | null
 }
 type Asked = Pending & { readonly retry: StunRetry.State; readonly sentAtMs: number }
@@ -84,10 +105,10 @@ type Message =
   | { readonly _tag: "Servers"; readonly reply: Inbox.Reply<ReadonlyArray<SocketAddr>> }
   | { readonly _tag: "SetActive"; readonly count: number; readonly flowing: number }
   | { readonly _tag: "Network"; readonly now: NetworkWatch.NetworkState }
-  /** Packets to the servers leave with these addresses of this host. */
+  /** Local addresses from which packets to the servers leave. */
   | { readonly _tag: "Towards"; readonly hosts: ReadonlyArray<string> }
   | { readonly _tag: "MappingChanged" }
-  /** Its sockets are new, too. */
+  /** A new data plane is up, with new sockets. */
   | { readonly _tag: "MuxStarted" }
   | { readonly _tag: "PortsRead"; readonly ports: CandidateGathering.Ports; readonly missed: boolean }
   | { readonly _tag: "RetryPort" | "PortTaken" }
@@ -106,7 +127,8 @@ const make = Effect.fnUntraced(function*({ interfaces: rules, ...outside }: Opti
   const network = yield* NetworkWatch.NetworkWatch
   const { randomBytes } = yield* Crypto.Crypto
   const mapper = yield* PortMapper.PortMapper
-  const sends = yield* FiberSet.make<void>() // at most one for each send of a pending request
+  /** Sends in progress: at most one for each send of a pending request. */
+  const sends = yield* FiberSet.make<void>()
   const published = yield* SubscriptionRef.make<LocalCandidates | null>(null)
   const gathering = new CandidateGathering.CandidateGathering(outside)
   const pending = new Map<string, Asked>()
@@ -116,7 +138,7 @@ const make = Effect.fnUntraced(function*({ interfaces: rules, ...outside }: Opti
   let active = 0
   let state: NetworkWatch.NetworkState | null = null
   let towards: ReadonlyArray<string> = []
-  /** What the sockets' packets left with when they were opened. */
+  /** Source addresses of the sockets' packets, per IP version, when the sockets were opened. */
   let bound: NetworkWatch.Outward = { v4: null, v6: null }
 
   const publish = Effect.suspend(() => {
@@ -134,7 +156,7 @@ const make = Effect.fnUntraced(function*({ interfaces: rules, ...outside }: Opti
           )
     )
   })
-  // Not waited for: a data plane that is being restarted must not hold up the loop.
+  // Sends without waiting, because a data plane that is being restarted must not block the loop.
   const send = ({ server, txId }: Pending) =>
     mux.ask((it) =>
       it.SendControl({
@@ -188,7 +210,10 @@ const make = Effect.fnUntraced(function*({ interfaces: rules, ...outside }: Opti
       Effect.flatMap((hosts) => inbox.post({ _tag: "Towards", hosts })),
       Effect.asVoid
     )
-  /** Asks every server anew; what is asked already would only speak of the network before. */
+  /**
+   * Asks every server again. Requests in progress are dropped, because their answers would only
+   * describe the network before.
+   */
   const gather = Effect.gen(function*() {
     for (const [id, { reply }] of pending) {
       if (reply !== null) continue
@@ -214,7 +239,10 @@ const make = Effect.fnUntraced(function*({ interfaces: rules, ...outside }: Opti
     yield* PubSub.publish(changes, { reason, hosts, lost })
     yield* Effect.logInfo("network changed").pipe(Effect.annotateLogs({ reason, lost, hosts }))
   })
-  /** First the sockets, then whoever sends by them, then what is seen of them. */
+  /**
+   * Handles a change of this host's network. The sockets come first, then the actors that send by
+   * them, then the mapped addresses.
+   */
   const onNetwork = Effect.fnUntraced(function*(now: NetworkWatch.NetworkState) {
     const before = state
     state = now
@@ -291,7 +319,7 @@ const make = Effect.fnUntraced(function*({ interfaces: rules, ...outside }: Opti
         FiberSet.run(sends),
         Effect.asVoid
       ),
-    // Peers and the relay know the port before only, as after a change of the route.
+    // Peers and the relay know only the port before, as after a change of the route.
     PortTaken: () => Effect.zipRight(tellChange("route", []), Effect.asVoid(FiberSet.run(sends, readPorts))),
     Received: Effect.fnUntraced(function*({ datagram }) {
       const decoded = StunMessage.decode(datagram.bytes)
@@ -346,7 +374,8 @@ const make = Effect.fnUntraced(function*({ interfaces: rules, ...outside }: Opti
       Stream.runForEach((datagram) => inbox.post({ _tag: "Received", datagram }))
     )
   )
-  const turn = yield* Effect.makeSemaphore(1) // one check would take ports between the other's
+  // One check at a time, because two would take ports between each other's.
+  const turn = yield* Effect.makeSemaphore(1)
 
   const askable = inbox.ask<ReadonlyArray<SocketAddr>>((reply) => ({ _tag: "Servers", reply }))
   return StunRpcs.of({
@@ -382,19 +411,20 @@ const noRelay = new NetCheckFailed({
   message: "the relay's UDP address is not known: there is no link to the relay yet, or it offers no UDP; see the log"
 })
 
-/** Monotonic. */
+/** Time in ms (monotonic). */
 const nowMs = Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)
 
-/** Needs the data plane as its peer. */
+/** Layer of the actor with these options. It needs the data plane as its peer. */
 export const layerWith = (options: Options) =>
   StunRpcs.toLayer(make(options).pipe(Effect.annotateLogs({ actor: "stun" })))
+/** Layer of the actor with default options. It needs the data plane as its peer. */
 export const layer = layerWith(DEFAULTS)
 
 export const actor = Actor.make({
   address: Stun,
   config: Schema.Struct({
     portMapping: Schema.Literal("auto", "off"),
-    /** See `CandidateGathering.Static`. */
+    /** Local port that a configured address leads to, or 0; see `CandidateGathering.Static`. */
     port: Schema.Int,
     advertise: Schema.Array(Schema.Struct({ host: Schema.String, port: Schema.Int })),
     interfaces: Schema.Struct({ prefer: Schema.Array(Schema.String), exclude: Schema.Array(Schema.String) })

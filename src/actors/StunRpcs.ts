@@ -1,4 +1,7 @@
-/** What other actors may ask of the StunActor, and what it asks of the owner of the UDP sockets. No behaviour here. */
+/**
+ * Calls of the StunActor, and its calls to the owner of the UDP sockets. This file has no
+ * behaviour.
+ */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import { Candidate, CandidateList, Mapping } from "../protocol/Candidate.ts"
@@ -8,10 +11,13 @@ import { NetReport } from "../protocol/NatReport.ts"
 import { SocketAddr } from "../protocol/SocketAddr.ts"
 import * as ActorAddress from "./runtime/ActorAddress.ts"
 
-/** Servers to ask; more are not needed, and each costs packets at every refresh. */
+/** Most servers to ask. More are not needed, and each costs packets at every refresh. */
 export const MAX_SERVERS = 8
 
-/** No usable answer from `server` after `sends` requests. Retrying at once is useless; try another server. */
+/**
+ * `server` gave no usable answer to `sends` requests. Retrying at once is useless; try another
+ * server.
+ */
 export class StunTimeout extends Schema.TaggedError<StunTimeout>()("StunTimeout", {
   server: SocketAddr,
   sends: Schema.Int
@@ -22,62 +28,81 @@ export class StunTimeout extends Schema.TaggedError<StunTimeout>()("StunTimeout"
   }
 }
 
-/** The request could not be asked: no socket of the server's family, or the data plane is being restarted. */
+/**
+ * The request could not be sent. There is no socket of the server's IP version, the data plane is
+ * being restarted, or too many requests are in progress.
+ */
 export class StunUnavailable extends Schema.TaggedError<StunUnavailable>()("StunUnavailable", {
   server: SocketAddr,
   message: Schema.String
 }) {}
 
-/** The network could not be checked; `message` says why. */
+/** The network could not be checked. `message` says why. */
 export class NetCheckFailed extends Schema.TaggedError<NetCheckFailed>()("NetCheckFailed", {
   message: Schema.String
 }) {}
 
-/** The address that a server sees this host's socket at. */
+/** This host's address as a STUN server sees it. */
 export const Mapped = Schema.Struct({ mapped: SocketAddr, rttMs: Schema.Number })
 export type Mapped = typeof Mapped.Type
 
-/** `unknown`: no server has answered or failed yet, or none is set. `blocked`: every server stayed silent. */
+/**
+ * Whether UDP reaches STUN servers. `unknown`: no server has answered or failed yet, or none is
+ * set. `blocked`: every server stayed silent.
+ */
 export const UdpReach = Schema.Literal("unknown", "works", "blocked")
 export type UdpReach = typeof UdpReach.Type
 
+/** Addresses that this host offers to peers, and the behaviour of its NAT. */
 export const LocalCandidates = Schema.Struct({
   candidates: CandidateList,
   /** Usable addresses of this host that are not offered to peers; see `CandidateChoice`. */
   leftOut: Schema.Array(Candidate).pipe(Schema.maxItems(MAX_LEFT_OUT)),
   udp: UdpReach,
-  /** Absent: not known. */
+  /** How this host's NAT maps addresses. Absent if it is not known. */
   mapping: Schema.optional(Mapping),
-  /** How long an idle mapping of this host lasts. Absent: not known. */
+  /** How long an idle mapping of this host lasts. Absent if it is not known. */
   lifetime: Schema.optional(Lifetime)
 })
 export type LocalCandidates = typeof LocalCandidates.Type
 
 /**
- * `addresses` or `route`: of this host. `woke`: it was asleep. `mapping`: a translator before it maps its packets otherwise than
- * before, so what is beyond may have forgotten it.
+ * Why the network counts as changed.
+ * - `addresses`: this host's addresses changed.
+ * - `route`: this host's default route or its UDP port changed.
+ * - `woke`: this host was asleep.
+ * - `mapping`: a NAT on the way maps this host's packets differently, so NATs may have dropped
+ *   other mappings, too.
  */
 export const NetworkReason = Schema.Literal("addresses", "route", "woke", "mapping")
+/** A change of this host's network. */
 export const NetworkChange = Schema.Struct({
   reason: NetworkReason,
   /** This host's addresses now. */
   hosts: Schema.Array(Schema.String),
-  /** IP versions whose way out has lost its address: what was sent by it has no way back. */
+  /**
+   * IP versions whose default route has lost its source address. Answers to packets sent from that
+   * address cannot arrive.
+   */
   lost: Schema.Array(Schema.Literal(4, 6))
 })
 export type NetworkChange = typeof NetworkChange.Type
 
 export class StunRpcs extends RpcGroup.make(
-  /** This host's candidates: a snapshot, at once or as soon as the UDP sockets are known, and then each change. */
+  /**
+   * This host's candidates and each later change. The first element comes at once, or as soon as
+   * the UDP sockets are known.
+   */
   Rpc.make("Candidates", { success: LocalCandidates, stream: true }),
+  /** Asks a STUN server for this host's mapped address. `server` must be a literal address. */
   Rpc.make("Discover", {
     payload: { server: SocketAddr },
     success: Mapped,
     error: Schema.Union(StunTimeout, StunUnavailable)
   }),
   /**
-   * Replaces the servers (literal addresses). `relayHost`: the literal address at which the relay was reached; where it is a
-   * loopback address, loopback is offered as a candidate, too.
+   * Replaces the servers (literal addresses). `relayHost` is the literal address of the relay. If
+   * that is a loopback address, loopback addresses are offered as candidates, too.
    */
   Rpc.make("SetServers", {
     payload: {
@@ -85,15 +110,20 @@ export class StunRpcs extends RpcGroup.make(
       relayHost: Schema.NullOr(Schema.String)
     }
   }),
-  /** What `Candidates` told last; `null` while the UDP sockets are not known. */
+  /**
+   * Answers with the last element of `Candidates`, or `null` while the UDP sockets are not known.
+   */
   Rpc.make("Local", { success: Schema.NullOr(LocalCandidates) }),
-  /** Those that this host can ask now. */
+  /** Answers with the servers that this host can ask now. */
   Rpc.make("Servers", { success: Schema.Array(SocketAddr) }),
-  /** How the network treats UDP, asked of the relay. Takes up to 4 s; those who ask at the same time wait in turn. */
+  /**
+   * Checks how the network treats UDP, by asking the relay. A check takes up to 4 s. Checks run one
+   * at a time, in order of the calls.
+   */
   Rpc.make("NetCheck", { success: NetReport, error: NetCheckFailed }),
   /**
-   * How many sessions are up: mappings are kept fresh only while there are some. `flowing`: so many of them have flows, and only
-   * while none has does this host look how long idle mappings last.
+   * Reports how many sessions are up. Mappings are refreshed only while there are some. `flowing`
+   * of them have flows. Only while none has, this host measures how long idle mappings last.
    */
   Rpc.make("SetActiveSessions", {
     payload: {
@@ -101,48 +131,64 @@ export class StunRpcs extends RpcGroup.make(
       flowing: Schema.NonNegativeInt
     }
   }),
-  /** From now on. When it is told, the UDP sockets have been opened anew if they had to be. */
+  /**
+   * Changes of the network from now on. When a change is emitted, the UDP sockets have already been
+   * reopened if necessary.
+   */
   Rpc.make("NetworkChanges", { success: NetworkChange, stream: true }),
-  /** The relay sees this node at another address than before, though no address of this host has changed. */
+  /**
+   * Reports that the relay sees this node at another address, although no address of this host has
+   * changed.
+   */
   Rpc.make("MappingChanged", {})
 ) {}
 
 export const Stun = ActorAddress.make("stun", StunRpcs)
 
-// ------------------------------------------------------------------------------- what the owner of the UDP sockets serves
+// ----------------------------------------------------- calls to the owner of the UDP sockets
 
-/** A datagram that is no session's: STUN, or the relay's control messages (their frame's head is taken off). */
+/**
+ * A datagram that belongs to no session: STUN, or a control message of the relay without its frame
+ * header.
+ */
 export const ControlDatagram = Schema.Struct({ from: SocketAddr, bytes: Schema.Uint8ArrayFromSelf })
 export type ControlDatagram = typeof ControlDatagram.Type
 
-/** To be merged into the data plane's RPCs. */
+/** Calls of the StunActor to the data plane, which merges them into its own RPCs. */
 export class UdpControlRpcs extends RpcGroup.make(
-  /** Sends the bytes as they are, from the socket of that family. Without such a socket they are dropped. */
+  /**
+   * Sends the bytes unchanged from the socket of that IP version. Without such a socket they are
+   * dropped.
+   */
   Rpc.make("SendControl", {
     payload: { family: Schema.Literal(4, 6), to: SocketAddr, bytes: Schema.Uint8ArrayFromSelf }
   }),
-  /** From now on. A slow reader loses the oldest. */
+  /** Datagrams from now on. A slow reader loses the oldest. */
   Rpc.make("ControlDatagrams", {
     payload: { kind: Schema.Literal("stun", "relay") },
     success: ControlDatagram,
     stream: true
   }),
   /**
-   * Opens another socket of each IP version in place of the one there is, on another port: translators may hold the old port for
-   * an address that this host no longer has. A port that config fixes stays as it is.
+   * Replaces the socket of each of these IP versions by one on another port, because NATs may keep
+   * the old port for an address that this host no longer has. A port that config fixes stays as it
+   * is.
    */
   Rpc.make("RebindSockets", { payload: { families: Schema.Array(Schema.Literal(4, 6)) } }),
-  /** The ports of the bound sockets. */
+  /** Answers with the ports of the bound sockets. */
   Rpc.make("LocalPorts", {
     success: Schema.Struct({
       v4: Schema.optional(Schema.Int),
       v6: Schema.optional(Schema.Int),
-      /** Where the configured port could not be had, and another one is used. */
+      /** Sockets that did not get the configured port, and use another one. */
       missed: Schema.optional(
         Schema.Array(Schema.Struct({ family: Schema.Literal(4, 6), port: Schema.Int, code: Schema.String }))
       )
     })
   }),
-  /** Tries again to take the configured port where it was missed. `true` if a socket has it now in place of its port before. */
+  /**
+   * Tries again to bind the configured port where that failed. Answers `true` if a socket now has
+   * it in place of another port.
+   */
   Rpc.make("TakeConfiguredPort", { success: Schema.Boolean })
 ) {}

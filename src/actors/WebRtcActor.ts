@@ -1,7 +1,9 @@
 /**
- * Makes WebRTC connections to the peers of sessions that find no direct path of their own, and offers each as one more path: to the
- * data plane it is another relay, at a port of this host's loopback (`LocalLeg`), and the path prober compares it like any other. The
- * client begins. At a connector it also takes the sessions of browsers (`Browsers`). Runs in a child process (decision 19), whose end costs these paths and no session.
+ * Makes WebRTC connections to the peers of sessions that find no direct path of their own, and
+ * offers each connection as one more path. To the data plane it is another relay, at a port of this
+ * host's loopback address (`LocalLeg`), and the path prober compares it like any other. The client
+ * begins. At a connector, the actor also takes the sessions of browsers (`Browsers`). It runs in a
+ * child process (decision 19); if that ends, these paths are lost, but no session between nodes.
  */
 import { Deferred, Duration, Effect, FiberSet, Match, Option, Redacted, Schema, Stream } from "effect"
 import type { IceServer } from "node-datachannel"
@@ -25,29 +27,38 @@ import { Stun } from "./StunRpcs.ts"
 import * as Browsers from "./webrtc/Browsers.ts"
 import { type BrowserPeer, WebRtc, type WebRtcLink, WebRtcRpcs } from "./WebRtcRpcs.ts"
 
+/** Settings of the actor. */
 export const Config = Schema.Struct({
   stateDir: Schema.String,
   role: Role,
-  /** Beside the relay's own: `stun:HOST:PORT` or `turn:USER:PASSWORD@HOST:PORT`. */
+  /** ICE servers besides the relay's own, as `stun:HOST:PORT` or `turn:USER:PASSWORD@HOST:PORT`. */
   iceServers: Schema.Array(Schema.String)
 })
 export type Config = typeof Config.Type
 
+/**
+ * Most messages that may wait. When the inbox is full, events of connections are dropped and
+ * callers wait.
+ */
 const INBOX_CAPACITY = 1024
-/** Connections of one node; a session past these stays with the paths that it has. */
+/** Most connections of one node. A session beyond these stays with the paths that it has. */
 const MAX_LINKS = 256
-/** A try that has not led to an open channel by then has failed. */
+/** How long a try may take to open the channel before it has failed. */
 const CONNECT = Duration.seconds(20)
-/** The next try of a session comes after this long, doubled at each failure. */
+/** Delay before a session's next try. It doubles after each failure. */
 const RETRY_MS = 30_000
+/** Longest delay before a session's next try. */
 const MAX_RETRY_MS = 600_000
-/** A connection that no session's flows have needed for this long is ended. */
+/** How long a connection must go unused by the session's flows before it is closed. */
 const UNWANTED_MS = 60_000
-/** How often sessions are looked at, beside each decision about their paths. */
+/** How often sessions are checked, in addition to each decision about their paths. */
 const LOOK = Duration.seconds(5)
 const BRIEF = { deadline: "2 seconds" } as const
 
-/** Relayed for one of these, a session wants another way. While probes are under way it does not yet. */
+/**
+ * Reasons for a relayed path that make a session try WebRTC. While probes are in progress, it does
+ * not yet.
+ */
 const HOPELESS: ReadonlySet<Reason> = new Set<Reason>([
   "udp_blocked",
   "symmetric_both",
@@ -58,11 +69,13 @@ const HOPELESS: ReadonlySet<Reason> = new Set<Reason>([
   "no_common_family"
 ])
 
+/** A connection, open or being made. */
 interface Held {
   readonly link: IceLink
   readonly session: Session
   unwantedSince: number | null
 }
+/** Failed tries of a session. */
 interface Failures {
   readonly count: number
   readonly notBefore: number
@@ -72,7 +85,7 @@ type Message =
   | { readonly _tag: "Ice"; readonly event: IceEvent }
   | { readonly _tag: "Opened"; readonly session: SessionId; readonly attempt: number }
   | { readonly _tag: "Closed"; readonly session: SessionId; readonly attempt: number; readonly why: string }
-  /** Another incarnation of the data plane, which knows none of the sessions of the one before. */
+  /** A new incarnation of the data plane is up. It has none of the previous one's sessions. */
   | { readonly _tag: "Reset" }
   | { readonly _tag: "Links"; readonly reply: Inbox.Reply<ReadonlyArray<WebRtcLink>> }
   | { readonly _tag: "Signaled"; readonly event: NodeEvent }
@@ -91,7 +104,11 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const links = new Map<SessionId, Held>()
   const failures = new Map<SessionId, Failures>()
   const hostMs = (yield* HostClock).now
-  let attempts = Math.floor(hostMs()) // a later incarnation begins with a higher number
+  /**
+   * Number of the last attempt. It starts from the host's uptime, so a later incarnation has higher
+   * numbers.
+   */
+  let attempts = Math.floor(hostMs())
   let isOffered = false
   yield* Effect.addFinalizer(() =>
     Effect.sync(() => {
@@ -111,7 +128,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const tell = (session: SessionId, signal: IceSignal) =>
     void fork(Effect.ignore(mux.ask((it) => it.SendIce({ session, signal }), BRIEF)))
 
-  /** Says to the data plane whether it may send frames here; said anew for each connection, which is when sessions ask for paths. */
+  /**
+   * Notifies the data plane whether it may send frames here. This is repeated for each new
+   * connection, because the repetition makes sessions ask for paths.
+   */
   const offer = (isAnew: boolean) => {
     const isOpen = [...links.values()].some(({ link }) => link.isOpen)
     if (isOpen === isOffered && !isAnew) return Effect.void
@@ -182,7 +202,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
     yield* Effect.logInfo("no WebRTC connection").pipe(Effect.annotateLogs({ session, why, triedAgainInMs: wait }))
   })
 
-  /** Client: which sessions want a connection, and which no longer do. */
+  /**
+   * Starts the connections that sessions need, and ends those that they no longer need. Client
+   * only.
+   */
   const look = Effect.gen(function*() {
     const paths = yield* prober.ask((it) => it.Paths(), BRIEF)
     const now = hostMs()
@@ -281,7 +304,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
     yield* Self.fork(Stream.runForEach(Stream.merge(decided, sometimes), () => inbox.post({ _tag: "Look" })))
   }
   if (config.role === "connector") {
-    // Before the first invitation: what an incarnation before this one had with browsers is gone.
+    // This comes before the first invitation. The sessions with browsers of an earlier incarnation
+    // are gone.
     const lost = Effect.ignore(signaling.ask((it) => it.BrowsersLost(), { deadline: "10 seconds" }))
     const events = Stream.runForEach(
       signaling.subscribe((it) => it.Events()),
@@ -299,7 +323,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
 const isWanted = ({ path, reason, role, seeking }: SessionPath): boolean =>
   role === "client" && seeking && path.kind === "relay" && HOPELESS.has(reason)
 
-/** Over UDP: the ICE agent speaks no TURN over TCP. */
+/**
+ * Converts TURN servers, but only those over UDP, because the ICE agent does not support TURN over
+ * TCP.
+ */
 const turnServers = ({ password, urls, username }: TurnServers): ReadonlyArray<IceServer> =>
   urls.flatMap((url) => {
     const [, host, port] = /^turn:(.+):(\d+)\?transport=udp$/.exec(url) ?? []

@@ -1,16 +1,18 @@
-/** What may be asked of the WebRtcActor. No behaviour here. */
+/** Calls of the WebRtcActor. This file has no behaviour. */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import { SessionId } from "./RelaySignalingRpcs.ts"
 import * as ActorAddress from "./runtime/ActorAddress.ts"
 
+/** A WebRTC connection with another node. */
 export const WebRtcLink = Schema.Struct({
   session: SessionId,
   open: Schema.Boolean,
-  /** Types of the chosen candidates (RFC 8445, section 5.1.1); null: none is chosen yet. */
+  /** Type of the chosen local candidate (RFC 8445, section 5.1.1). `null` if none is chosen yet. */
   local: Schema.NullOr(Schema.String),
+  /** Type of the chosen remote candidate. `null` if none is chosen yet. */
   remote: Schema.NullOr(Schema.String),
-  /** Frames that found no room. */
+  /** Frames that were dropped because the queue was full. */
   dropped: Schema.Int
 })
 export type WebRtcLink = typeof WebRtcLink.Type
@@ -29,9 +31,9 @@ export const BrowserPeer = Schema.Struct({
 export type BrowserPeer = typeof BrowserPeer.Type
 
 export class WebRtcRpcs extends RpcGroup.make(
-  /** Those that are being made, and those that are. */
+  /** Answers with the connections that are open or being made. */
   Rpc.make("Links", { success: Schema.Array(WebRtcLink) }),
-  /** Of a connector. */
+  /** Answers with the browsers that are connected. Connector only. */
   Rpc.make("Browsers", { success: Schema.Array(BrowserPeer) })
 ) {}
 

@@ -1,4 +1,4 @@
-/** The client's local doors: SOCKS5 listeners and forwards, and what happens to a connection that comes in by one. */
+/** The client's local listeners: SOCKS5 and forwards, and the handling of their connections. */
 import { Effect } from "effect"
 import type { Verdict } from "../../protocol/FlowWire.ts"
 import type { FailReason } from "../../protocol/Socks5.ts"
@@ -14,22 +14,32 @@ import { type Forward, ListenFailed } from "../StreamMuxRpcs.ts"
 
 type Watch = Pick<PumpOptions, "onFirst" | "onDone" | "meter">
 
-/** A connection that wants to go somewhere. `begin` is called once the resource has accepted; `refuse` otherwise. */
+/**
+ * A connection that asks for a target. `begin` is called once the resource has accepted, and
+ * `refuse` otherwise.
+ */
 export interface Request {
   readonly host: string
   readonly port: number
-  /** Aborted when the application leaves before the answer. */
+  /** Aborted when the application closes the connection before the answer. */
   readonly gone: AbortSignal
-  /** False: the application has left, and the stream is the caller's to abort. */
+  /**
+   * Starts to move bytes. Returns `false` if the application has gone; the caller must then abort
+   * the stream.
+   */
   readonly begin: (stream: FlowStream, fromStream: Uint8Array, watch: Watch) => boolean
   readonly refuse: (verdict: Verdict) => void
 }
 
+/** The open listeners. */
 export interface Doors {
+  /** Addresses of the listeners, for people. */
   readonly addresses: () => { readonly socks5: string | null; readonly forwards: ReadonlyArray<string> }
+  /** Changes the listeners. If one cannot be opened, nothing changes. */
   readonly set: (wanted: Wanted) => Effect.Effect<void, ListenFailed>
 }
 
+/** Listeners to have open. `socks5` is `null` for none. */
 export interface Wanted {
   readonly socks5: ListenAt | null
   readonly forwards: ReadonlyArray<Forward>
@@ -37,17 +47,21 @@ export interface Wanted {
 
 const ACCEPTED: Verdict = { code: "accepted", reason: "" }
 
+/** Returns the address as text, with brackets around IPv6, or the path of a unix socket. */
 export const render = (at: ListenAt): string =>
   "path" in at ? at.path : at.host.includes(":") ? `[${at.host}]:${at.port}` : `${at.host}:${at.port}`
 
-/** Opens every listener, or none. `local`: a unix socket for programs that embed this node. All close with the scope. */
+/**
+ * Opens every listener, or none. `local` is a unix socket for programs that embed this node. All
+ * listeners close with the scope.
+ */
 export const make = Effect.fnUntraced(function*(options: {
   readonly socks5: ListenAt | null
   readonly local: ListenAt | null
   readonly forwards: ReadonlyArray<Forward>
   readonly places: Places
   readonly onRequest: (request: Request) => void
-  /** A program spoke something else than SOCKS to the listener at `address`. */
+  /** Reports that a program spoke another protocol than SOCKS to the listener at `address`. */
   readonly onForeign: (reason: FailReason, address: string) => void
 }) {
   const { onForeign, onRequest, places } = options
@@ -62,7 +76,10 @@ export const make = Effect.fnUntraced(function*(options: {
     )
   }
 
-  /** Opens what is new before it closes anything. An address that stays keeps its listener and leads to the new target. */
+  /**
+   * Opens all new listeners before it closes any. A listener whose address stays is kept and leads
+   * to the new target.
+   */
   const set = Effect.fnUntraced(function*({ forwards, socks5 }: Wanted) {
     const wanted = new Map(forwards.map((forward) => [keyOf(forward), forward]))
     const opened: Array<Door> = []
@@ -107,18 +124,21 @@ const stopAll = (doors: ReadonlyArray<Door>) => Effect.promise(() => Promise.all
 
 /** One listener. */
 interface Door {
-  /** As the configuration says. */
+  /** Address in the configuration. */
   readonly asked: string
-  /** With the real port. */
+  /** Address with the port that was bound. */
   readonly address: string
   readonly stop: () => Promise<void>
 }
 interface ForwardDoor extends Door {
-  /** Where it leads. Looked up for each connection. */
+  /** Target of new connections. It is read for each connection. */
   forward: Forward
 }
 
-/** Every forward on "any free port" is one of its own. */
+/**
+ * Key by which a forward is recognized: its address. Forwards on any free port also need
+ * their targets for that.
+ */
 const keyOf = ({ listen, port, resource }: Forward) =>
   listen.port === 0 ? `${render(listen)} ${resource} ${port}` : render(listen)
 

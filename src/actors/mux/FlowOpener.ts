@@ -1,4 +1,7 @@
-/** One flow of an application, from its question at a door to its end: a session is obtained, a stream opened, bytes pumped. */
+/**
+ * Carries out one flow of an application, from its request at a listener to its end: obtains a
+ * session, opens a stream, and starts to move bytes.
+ */
 import { Effect, RateLimiter } from "effect"
 import type { Verdict } from "../../protocol/FlowWire.ts"
 import * as Limits from "../../services/telemetry/Limits.ts"
@@ -15,18 +18,27 @@ export interface Options {
   readonly metrics: MuxMetrics
   readonly traces: FlowTraces
   readonly routeOf: (session: SessionId) => Route | null
-  /** A flow was not opened. `peer`: the connector, or `null` if the flow never had a session. */
+  /**
+   * Takes a flow that was not opened. `peer` is the connector, or `null` if the flow never had a
+   * session.
+   */
   readonly onRefused: (request: Request, peer: string | null, verdict: Verdict) => void
 }
 
-/** How a trace says that the application left before the answer. */
+/** Code in a trace for an application that left before the answer. */
 const GONE = "gone"
 const ACCEPTED: Verdict = { code: "accepted", reason: "" }
 
-/** Hundreds may be asked for at once, a whole burst when a session comes up: the flows that are open go on meanwhile. */
+/**
+ * Limits how fast streams are opened. Hundreds of flows may be requested at once, for example when
+ * a session comes up, and the open flows must continue meanwhile.
+ */
 const OPENS = { limit: 4, interval: "1 millis" } as const
 
-/** Ends once the flow is asked for; the rest happens in callbacks of the data plane. */
+/**
+ * Makes the function that opens flows. It ends once the flow is requested. The rest happens in
+ * callbacks of the data plane.
+ */
 export const make = Effect.fnUntraced(function*({ metrics, obtain, onRefused, routeOf, traces }: Options) {
   const spread = yield* RateLimiter.make({ ...OPENS, algorithm: "fixed-window" })
   return (request: Request): Effect.Effect<void> =>

@@ -1,6 +1,6 @@
 /**
- * The spans of flows. A flow is moved by callbacks, outside Effect, so its span is begun and ended by hand, and its time is
- * cut into phases: each begins where the one before it ends.
+ * Spans of flows. Callbacks outside Effect move a flow, so its span is begun and ended by hand. Its
+ * time is divided into phases, each of which begins where the one before it ends.
  */
 import { Effect, Exit, Option, type Tracer } from "effect"
 import type { Verdict } from "../../protocol/FlowWire.ts"
@@ -11,38 +11,51 @@ import type { Asked, FlowWatch } from "../../transport/plane/ConnectorFlows.ts"
 import type { SessionId } from "../RelaySignalingRpcs.ts"
 import type { ResourceMetrics } from "./ResourceMetrics.ts"
 
-/** How the packets of a flow's session travel, and why so. */
+/** Path of a flow's session, and why it is used. */
 export interface Route {
   readonly kind: PathKind
   readonly why: string
 }
 
+/** Trace of one flow. */
 export interface FlowTrace {
-  /** For the other end. */
+  /** W3C Trace Context for the other end. `null` if the flow has none. */
   readonly traceparent: string | null
-  /** Ends the phase before. Answers with the span of the new one. */
+  /** Ends the phase before and begins a new one. Returns the span of the new phase. */
   readonly phase: (name: string) => Tracer.Span
-  /** From now on moves of this session are told as events of the flow, and what it goes by in its attributes. */
+  /**
+   * Assigns the flow to a session. From now on the session's moves become events of the flow, and
+   * its path is an attribute.
+   */
   readonly joins: (session: SessionId, route: Route | null) => void
-  /** The flow was not opened: `code` says why, and `why` says it to people (it may be empty). */
+  /**
+   * Ends the trace of a flow that was not opened. `code` is the reason for programs. `why` is the
+   * reason for people and may be empty.
+   */
   readonly refused: (code: string, why: string) => void
+  /** Ends the trace of a flow that is over. */
   readonly done: (outcome: FlowOutcome) => void
 }
 
+/** Traces of all flows of this node. */
 export interface FlowTraces {
+  /** Begins the trace of one flow. `parent` is a traceparent, or `null`. */
   readonly begin: (
     name: string,
     kind: Tracer.SpanKind,
     parent: string | null,
     attributes: Readonly<Record<string, string | number>>
   ) => FlowTrace
-  /** A session's packets go another way: a span with links to the flows that this touches, and an event in each. */
+  /**
+   * Records that a session moved to another path: by a span with links to the flows concerned, and
+   * an event in each flow.
+   */
   readonly onSwitch: (session: SessionId, to: Route) => void
-  /** They go on as they do, for this reason. */
+  /** Records why a session's path is kept. */
   readonly onKept: (session: SessionId, route: Route) => void
 }
 
-/** Connector: one flow of a session, from its Open to its end. */
+/** Traces and counts one flow of a session, from its Open to its end. Connector only. */
 export const serve = (
   traces: FlowTraces,
   session: SessionId,
@@ -146,7 +159,7 @@ export const make: Effect.Effect<FlowTraces> = Effect.gen(function*() {
 
 const aboutOf = ({ kind, why }: Route) => ({ "sallyport.path": kind, "sallyport.path.reason": why })
 
-/** The last word stays: by which path the flow went in the end. */
+/** Sets the path attributes. A later call replaces them, so they show the last path of the flow. */
 const mark = (span: Tracer.Span, route: Route): void => {
   for (const [key, value] of Object.entries(aboutOf(route))) span.attribute(key, value)
 }

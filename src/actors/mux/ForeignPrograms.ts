@@ -1,9 +1,11 @@
-/** Programs that speak something else than SOCKS to the SOCKS listener: counted, and told in the log once in a while. */
+/**
+ * Counts programs that speak another protocol to the SOCKS listener, and logs them now and then.
+ */
 import { Effect } from "effect"
 import type { FailReason } from "../../protocol/Socks5.ts"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
 
-/** A mistake that goes on is logged again after this long. */
+/** Shortest time between two log lines about the same mistake. */
 const LOG_EVERY_MS = 10 * 60_000
 
 const WHAT: Readonly<Record<FailReason, string>> = {
@@ -20,7 +22,10 @@ export class ForeignPrograms {
   readonly #counts = new Metrics.Counts<FailReason>()
   readonly #loggedAt = new Map<FailReason, number>()
 
-  /** Counts it. The effect logs it, unless the same was logged a short while ago. */
+  /**
+   * Counts a refused connection. The effect logs it, unless the same mistake was logged less than
+   * `LOG_EVERY_MS` ago.
+   */
   onForeign(reason: FailReason, address: string, nowMs: number): Effect.Effect<void> {
     this.#counts.add(reason)
     const last = this.#loggedAt.get(reason)

@@ -1,4 +1,7 @@
-/** Port guessing as the data plane does it: opens, probes and closes what the prober says, which counts and paces. */
+/**
+ * The data plane's part of port guessing: it opens, probes and closes sockets as the prober orders.
+ * The prober keeps count and sets the pace.
+ */
 import { Effect } from "effect"
 import type * as PortGuess from "../../protocol/PortGuess.ts"
 import type { SocketAddr } from "../../protocol/SocketAddr.ts"
@@ -9,14 +12,14 @@ import type { PathEvent } from "../PathProberRpcs.ts"
 
 interface Options {
   readonly router: PacketRouter
-  /** Bytes. */
+  /** Largest segment to send, in bytes. */
   readonly segment: number
   readonly publish: (event: PathEvent) => void
-  /** Undefined: the session is gone. */
+  /** Returns a session's peer, or `undefined` if the session is gone. */
   readonly peerOf: (session: string) => PeerSession | undefined
 }
 
-/** All sockets are closed with the scope. */
+/** Makes the handlers of the prober's calls. All sockets close with the scope. */
 export const make = Effect.fnUntraced(function*({ peerOf, publish, router, segment }: Options) {
   const sockets = yield* Effect.acquireRelease(
     Effect.sync(() =>
@@ -29,7 +32,7 @@ export const make = Effect.fnUntraced(function*({ peerOf, publish, router, segme
     ),
     (it) => Effect.sync(() => it.forgetAll())
   )
-  /** The relay, where it is reached by UDP. */
+  /** Address of the relay, if its leg is UDP over IPv4. Otherwise `null`. */
   const server = (): SocketAddr | null => {
     const { leg } = router
     return leg?.kind === "relay-udp" && leg.family === 4 ? { host: leg.address, port: leg.port } : null

@@ -1,4 +1,4 @@
-/** What a node's data plane tells of itself in figures. Packets are counted by the router, everything else here. */
+/** Metrics of a node's data plane. The router counts packets. Everything else is counted here. */
 import type { VerdictCode } from "../../protocol/FlowWire.ts"
 import * as PathKind from "../../protocol/PathKind.ts"
 import type { Reason } from "../../protocol/PathRef.ts"
@@ -21,7 +21,10 @@ export class MuxMetrics {
   readonly #roundTrips = new Map<PathKind.PathKind, Metrics.Distribution>()
   readonly #directTimes = new Metrics.Distribution()
 
-  /** A flow was answered. `seconds`: since it was asked for; null: not known here. */
+  /**
+   * Counts an answered flow. `seconds` is the time since the application asked, or `null` if it is
+   * not known here.
+   */
   onFlow(verdict: VerdictCode, seconds: number | null): void {
     this.#verdicts.add(verdict)
     if (seconds !== null && verdict === "accepted") this.#openTimes.observe(seconds)
@@ -31,7 +34,7 @@ export class MuxMetrics {
     this.#switches.add(`${to} ${reason}`)
   }
 
-  /** A session has its first direct path. */
+  /** Records how long after its start a session had its first direct path. */
   onFirstDirect(seconds: number): void {
     this.#directTimes.observe(seconds)
   }

@@ -1,4 +1,7 @@
-/** The relay link that carries packets where UDP does not reach: opened, used and closed in the data thread. */
+/**
+ * The relay link that carries packets where UDP does not reach. It is opened, used and closed on
+ * the data thread.
+ */
 import { Deferred, Effect, ExecutionStrategy, Exit, Scope } from "effect"
 import type { NodeState } from "../../services/NodeState.ts"
 import * as RelayAddresses from "../../services/RelayAddresses.ts"
@@ -9,13 +12,17 @@ import type { Leg } from "../../transport/plane/PacketRouter.ts"
 import type { LegKind } from "../RelayRpcs.ts"
 import { LinkUnavailable } from "../StreamMuxRpcs.ts"
 
+/** The packet link of this node. At most one is open. */
 export interface PacketLink {
-  /** Opens a link; the one before it is closed. `http3`: whether the relay takes those. */
+  /**
+   * Opens a link after closing the one before. `http3` says whether the relay takes links over
+   * HTTP/3.
+   */
   readonly open: (http3: boolean) => Effect.Effect<LegKind, LinkUnavailable>
   readonly close: Effect.Effect<void>
-  /** When the link that is open now ends; at once where none is open. */
+  /** Waits until the open link ends. Returns at once if none is open. */
   readonly ended: Effect.Effect<void>
-  /** What the router sends by. */
+  /** Leg by which the router sends. `null` if no link is open. */
   readonly leg: () => Exclude<Leg, { readonly kind: "relay-udp" }> | null
 }
 
@@ -30,7 +37,7 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly stateDir: string
   readonly carrier: "auto" | "webtransport" | "websocket"
   readonly proxy: string | null
-  /** Whole relayed frames; valid only during the call. */
+  /** Takes whole relayed frames, which are valid only during the call. */
   readonly onFrame: (frame: Uint8Array) => void
 }) {
   const { node } = options

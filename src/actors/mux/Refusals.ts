@@ -1,17 +1,27 @@
-/** Flows that were not opened, and why: what the log, `status` and `doctor` say of them, at both ends of a session. */
+/**
+ * Flows that were not opened, and why. The log, `status` and `doctor` report them, at both ends of
+ * a session.
+ */
 import { Effect } from "effect"
 import type { Verdict } from "../../protocol/FlowWire.ts"
 import type { Refusal } from "../StreamMuxRpcs.ts"
 
-/** Kinds of refusals that are kept. When it is full, the kind that was seen longest ago is dropped. */
+/**
+ * Most kinds of refusals that are kept. When it is full, the kind that was seen longest ago is
+ * dropped.
+ */
 const MAX_KINDS = 64
-/** A kind that goes on is logged again after this long, so that a busy application cannot fill the log. */
+/**
+ * Shortest time between two log lines about the same kind, so that a busy application cannot fill
+ * the log.
+ */
 const LOG_EVERY_MS = 60_000
-/** `recent` leaves out what was last seen longer ago than this. */
+/** Age at which `recent` leaves out a kind of refusal. */
 const RECENT_MS = 10 * 60_000
 
+/** A flow that was not opened. */
 export interface Refused {
-  /** What the application asked for. */
+  /** Host for which the application asked. */
   readonly host: string
   readonly port: number
   /** Name of the other end. `null` if the flow never had a session. */
@@ -29,7 +39,10 @@ interface Kept {
 export class Refusals {
   readonly #kept = new Map<string, Kept>()
 
-  /** Counts it. The effect logs it: the first of its kind at info, with the number of those that were not logged. */
+  /**
+   * Counts a refusal. The effect logs the first of its kind at level info, with the number of those
+   * that were not logged.
+   */
   onRefused({ host, peer, port, verdict }: Refused, nowMs: number): Effect.Effect<void> {
     const { code, reason: why } = verdict
     const key = JSON.stringify([host, port, peer, code, why])
@@ -45,7 +58,7 @@ export class Refusals {
     return logged(refusal, isNews, known?.unlogged ?? 0)
   }
 
-  /** The newest first. */
+  /** Returns the recent refusals, newest first. */
   recent(nowMs: number): ReadonlyArray<Refusal> {
     return Array.from(this.#kept.values(), ({ refusal }) => refusal)
       .filter(({ at }) => nowMs - at < RECENT_MS)

@@ -1,10 +1,17 @@
-/** What flows moved and how they were answered, by resource: the names that administrators gave (decision 21). */
+/**
+ * Bytes of flows and answers to flows, by resource. The labels are the names that administrators
+ * gave (decision 21).
+ */
 import type { VerdictCode } from "../../protocol/FlowWire.ts"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
 import type { FlowMeter } from "../../transport/flow/FlowPump.ts"
 
-/** Flows of further ones are counted together, under a name that no resource can have. */
+/**
+ * Most resources that are counted separately. Flows of further ones are counted together under
+ * `OTHERS`.
+ */
 const MAX_RESOURCES = 256
+/** Label of the remaining resources. No resource can have this name. */
 const OTHERS = "*"
 
 interface Counted {
@@ -19,7 +26,7 @@ export class ResourceMetrics {
     this.#of(resource).verdicts.add(code)
   }
 
-  /** For the pumps of this resource's flows. */
+  /** Returns the meter for the flows of this resource. */
   meterOf(resource: string): FlowMeter {
     return this.#of(resource).meter
   }
@@ -40,7 +47,10 @@ export class ResourceMetrics {
     ]
   }
 
-  /** `transmit` is toward the peer, as in `sallyport_path_bytes`. */
+  /**
+   * Returns the points of one resource. `transmit` is towards the peer, as in
+   * `sallyport_path_bytes`.
+   */
   #directions(resource: string, { received, sent }: FlowMeter) {
     return [
       { labels: { resource, direction: "receive" }, value: received },

@@ -1,6 +1,7 @@
 /**
- * The sessions of a node: made by dialling (client) or by an invitation (connector), kept permitted while in use, ended when
- * idle, revoked or expired. Signaling is asked only for a peer that no live session reaches.
+ * The sessions of a node. A client makes them by dialling, and a connector by accepting an
+ * invitation. They are kept permitted while in use, and ended when they are idle, revoked or
+ * expired. Signaling is asked only if no live session reaches the peer.
  */
 import { Deferred, Duration, Effect, Either, Exit } from "effect"
 import type { Grant, Ticket } from "../../protocol/Documents.ts"
@@ -27,81 +28,114 @@ import * as FlowTrace from "./FlowTrace.ts"
 import type { MuxMetrics } from "./MuxMetrics.ts"
 import type { Refused } from "./Refusals.ts"
 
-/** Sessions of one node; an invitation or a dial past this is refused. */
+/** Most sessions of one node. Beyond that, invitations and dials are refused. */
 export const MAX_SESSIONS = 1024
-/** Covers the relay's own deadline for connectors that do not answer, which tries the next one. */
+/**
+ * How long a dial may take. It covers the relay's own deadline for a connector that does not
+ * answer, after which the relay tries the next one.
+ */
 const DIAL_DEADLINE = Duration.seconds(8)
-/** A session without flows is kept this long, so that the next one opens at once and on a path already found. */
+/**
+ * How long a session without flows is kept, so that the next flow opens at once and on a path
+ * already found.
+ */
 export const IDLE_SESSION_MS = LIFETIMES.idleSession * 1000
 /**
- * Prober and status call a session active for this long after its last flow, since another one may follow. Each second of it costs
- * ten packets in each direction, and as many at the relay. (A direct path goes on being sought for longer: `PathMachine.SEEK_MS`.)
+ * How long after its last flow a session still counts as active for prober and status, because
+ * another flow may follow. Each second of it costs ten packets in each direction, and as many at
+ * the relay. A direct path is sought for longer (`PathMachine.SEEK_MS`).
  */
 const ACTIVE_AFTER_FLOW_MS = 3_000
-/** A grant is renewed this long before it ends: time for a relay to come back. */
+/** How long before its end a grant is renewed, so that a relay has time to come back. */
 const RENEW_BEFORE_SECONDS = LIFETIMES.grantRenewBefore
+/** Shortest time between two renewals of one session. */
 const RENEW_RETRY_MS = 5_000
 /**
- * Age at which a ticket is renewed although the grant is fresh. Each change of rules brings a new grant
- * and no ticket, so that where rules change often the grant alone would never ask for a renewal.
+ * Age at which a ticket is renewed although the grant is fresh. Each change of rules brings a new
+ * grant but no ticket, so where rules change often the grant alone would never cause a renewal.
  */
 const RENEW_TICKET_AFTER_MS = LIFETIMES.ticket * 500
-/** A peer that has owed an answer for this long gets no new flows by this session: it may have started anew, without it. */
+/**
+ * How long a peer may owe an answer before its session gets no new flows. The peer may have been
+ * restarted and have lost the session.
+ */
 const SILENT_MS = 1_000
-/** With flows under way, whether it has is found out by another dial, this often. */
+/**
+ * How long a peer may owe an answer while flows are open before another dial finds out whether it
+ * has lost the session.
+ */
 const REDIAL_AFTER_MS = 3_000
+/** Shortest time between two such dials of one session that is silent. */
 const REDIAL_EVERY_MS = 10_000
-/** A session that stays silent for this long beside a newer one with the same peer is dead. */
+/**
+ * How long a newer session with the same peer must be up before an older, silent one counts as
+ * dead.
+ */
 const SUPERSEDED_MS = 2_000
 
-/** The next question comes after `PeerLoss.ASK_EVERY_MS`. */
+/**
+ * How long asking for a peer's presence may take. The next question follows after
+ * `PeerLoss.ASK_EVERY_MS`.
+ */
 const PRESENCE_DEADLINE = Duration.millis(PeerLoss.ASK_EVERY_MS)
 
 export interface Options {
   readonly node: NodeContext
-  /** Connector. */
+  /** Keys for session resumption. Connector only. */
   readonly ticketKeys: TicketKeys
   readonly authorityKey: NodeKey
-  /** Ends when the directory's time is known. A dial's answer may come before it to a data plane that was just started. */
+  /**
+   * Ends when the directory's time is known. After a start of the data plane, a dial may be
+   * answered before that.
+   */
   readonly timeKnown: Effect.Effect<void>
   readonly signaling: ActorRef<RpcsOf<typeof Signaling>>
   readonly relay: ActorRef<RpcsOf<typeof Relay>>
   readonly publish: (event: PathEvent) => void
-  /** From the peer; null: the session is over. */
+  /** Takes a signal from the peer, or `null` when the session is over. */
   readonly onIce: (session: SessionId, signal: Uint8Array | null) => void
-  /** Connector: a flow was not opened. */
+  /** Takes a flow that was not opened. Connector only. */
   readonly onRefused: (refused: Refused) => void
   readonly metrics: MuxMetrics
   readonly traces: FlowTrace.FlowTraces
   /** Whether direct paths are allowed. */
   readonly direct: boolean
-  /** Whether browsers are taken, by another actor. */
+  /** Whether another actor takes browsers. */
   readonly webRtc: boolean
   /** Runs an effect of this actor from a callback of the data plane. */
   readonly fork: (effect: Effect.Effect<void>) => void
 }
 
+/** A session and what the actor knows about it. */
 interface Held {
   readonly session: FlowSession
+  /** Done when the session is up. Fails when it ends before. */
   readonly up: Deferred.Deferred<FlowSession, Verdict>
-  /** As it is signed: what a renewal is asked with. */
+  /** The signed ticket, which a renewal needs. */
   ticket: Signed
-  /** When the ticket came, ms, monotonic. */
+  /** When the ticket arrived, in ms (monotonic). */
   ticketAt: number
+  /** Whether the session was last published as active. */
   active: boolean
+  /** Earliest time of the next renewal, in ms (monotonic). */
   renewAt: number
-  /** Ms, monotonic; Infinity before. */
+  /** When the session came up, in ms (monotonic). `Infinity` before that. */
   upAt: number
-  /** Client: what it was dialled for, or last used for. */
+  /** Target that the session was dialled for, or last used for. Client only. */
   target: Target | null
+  /** Earliest time of the next dial that checks a silent session, in ms (monotonic). */
   redialAt: number
-  /** Why packets were last sent another way, and why they go as they go. */
+  /** Why the session last moved to another path. */
   selected: Reason
+  /** Why packets take the present path. */
   why: string
-  /** The peer's newest list, for a prober that starts anew: the peer, whose list was acknowledged, does not send it again. */
+  /**
+   * The peer's newest candidate list, for a restarted prober. The peer does not send it again,
+   * because its list was acknowledged.
+   */
   candidates: (PathEvent & { readonly _tag: "PeerCandidates" }) | null
   wasDirect: boolean
-  /** Client: whether the connector that stopped answering is gone. */
+  /** Judges whether a connector that stopped answering is gone. Client only. */
   loss: PeerLoss.State
 }
 
@@ -194,7 +228,7 @@ export const make = (options: Options) => {
     }
   })
 
-  /** The documents as this node may rely on them. */
+  /** Verifies the documents, and that they are for this node and for each other. */
   const open = (grant: Signed, ticket: Signed): Either.Either<{ grant: Grant; ticket: Ticket }, string> => {
     const now = node.nowSeconds()
     const opened = Either.all({
@@ -240,10 +274,11 @@ export const make = (options: Options) => {
     return it
   })
 
-  // --------------------------------------------------------------------------------------------------------- client side
+  // ------------------------------------------------------------------------------ client side
 
   const isSilent = ({ peer }: FlowSession) => peer.silentMs >= SILENT_MS
 
+  /** Finds a live session that permits the target, and notes that an answer is expected. */
   const reaching = (host: string, port: number) => {
     for (const it of held.values()) {
       const { session } = it
@@ -254,6 +289,7 @@ export const make = (options: Options) => {
     }
     return undefined
   }
+  /** Finds a session with this peer that is open and not silent. */
   const withPeer = (key: NodeKey) => {
     for (const it of held.values()) {
       const { session } = it
@@ -270,7 +306,10 @@ export const make = (options: Options) => {
     return yield* settle(dialed, { host, port })
   })
 
-  /** A second dial that led to the same connector joins the session of the first, with the newer grant. */
+  /**
+   * Makes a session of a dial's answer. If the dial led to a connector that already has a session,
+   * it uses that session with the newer grant.
+   */
   const settle = Effect.fnUntraced(function*(dialed: Dialed, target: Target) {
     yield* Effect.timeoutOption(timeKnown, DIAL_DEADLINE)
     const documents = yield* Either.mapLeft(open(dialed.grant, dialed.ticket), internal)
@@ -286,7 +325,10 @@ export const make = (options: Options) => {
     return yield* Deferred.await(it.up)
   })
 
-  /** A session that may carry this flow. Flows to one target that come while it is being dialled share the dial. */
+  /**
+   * Obtains a session that may carry this flow. Flows to one target that arrive while it is being
+   * dialled share the dial.
+   */
   const obtain = (host: string, port: number): Effect.Effect<FlowSession, Verdict> =>
     Effect.suspend(() => {
       const ready = reaching(host, port)
@@ -319,7 +361,7 @@ export const make = (options: Options) => {
     yield* relay.ask((client) => client.OpenSession({ session: session.id, ticket: renewed.ticket }))
   })
 
-  // ------------------------------------------------------------------------------------------------------ connector side
+  // --------------------------------------------------------------------------- connector side
 
   const onInvite = Effect.fn("StreamMux.onInvite")(function*(invite: SignalingEvent & { readonly _tag: "Invite" }) {
     const { session } = invite
@@ -342,7 +384,7 @@ export const make = (options: Options) => {
     return yield* signaling.ask((client) => client.Ready({ session }))
   }, Effect.catchAll((error) => Effect.logWarning("an invitation could not be answered", error.message)))
 
-  // --------------------------------------------------------------------------------------------------------- both sides
+  // ------------------------------------------------------------------------------- both sides
 
   const onSignal = (event: SignalingEvent): Effect.Effect<void> => {
     switch (event._tag) {
@@ -376,7 +418,10 @@ export const make = (options: Options) => {
     }
   }
 
-  /** Connector: without it this end of the session would be closed at the relay when the first ticket expires. */
+  /**
+   * Opens the session at the relay with the new ticket. Otherwise the relay would close this end
+   * when the first ticket expires. Connector only.
+   */
   const onTicketRenewed = (id: SessionId, signed: Signed): Effect.Effect<void> => {
     const it = held.get(id)
     const opened = Authority.verify("ticket", signed, authorityKey, node.nowSeconds())
@@ -385,7 +430,10 @@ export const make = (options: Options) => {
     return Effect.ignore(relay.ask((client) => client.OpenSession({ session: id, ticket: signed })))
   }
 
-  /** By signaling, from the directory itself: unlike one that a client brings, it may take away. */
+  /**
+   * Takes a grant that came by signaling. It comes from the directory itself, so unlike a grant
+   * from a client it may also permit less than the one before.
+   */
   const onGrantReplaced = (id: SessionId, signed: Signed) => {
     const session = held.get(id)?.session
     if (session === undefined) return
@@ -396,8 +444,9 @@ export const make = (options: Options) => {
   }
 
   /**
-   * A peer that has started anew does not know its old sessions, and cannot tell: it says nothing by them. A newer one that is silent,
-   * too, shows nothing of that; one that was resumed is up before anybody has answered.
+   * Whether the peer has lost this session, but has a newer one. A restarted peer does not know its
+   * old sessions and sends nothing on them. A newer session that is silent as well proves nothing,
+   * because a resumed session is up before the peer has answered.
    */
   const isSuperseded = (it: Held, now: number) =>
     isSilent(it.session) &&
@@ -411,10 +460,10 @@ export const make = (options: Options) => {
       Effect.map((presence) => {
         it.loss = PeerLoss.onPresence(it.loss, node.now(), presence)
       }),
-      Effect.ignore // the relay cannot be asked now, so nothing is known
+      Effect.ignore // The relay cannot be asked now, so nothing is known.
     )
 
-  /** Client: ends a session whose connector is gone. Returns whether it did. */
+  /** Ends a session whose connector is gone. Returns whether it did. Client only. */
   const endIfLost = (it: Held, now: number): boolean => {
     const { peer } = it.session
     const [step, loss] = PeerLoss.onTick(it.loss, now, peer.silentMs, node.leg() !== null)
@@ -466,6 +515,7 @@ export const make = (options: Options) => {
     }
   })
 
+  /** Lists the live sessions and their peers' candidates, for a prober that subscribes. */
   const snapshot = (): ReadonlyArray<PathEvent> =>
     [...held.values()].filter(({ session }) => session.peer.up).flatMap(({ active, candidates, session }) => {
       const { path, peer: { peerName: peer, role } } = session
@@ -473,7 +523,7 @@ export const make = (options: Options) => {
       return candidates === null ? [up] : [up, candidates]
     })
 
-  /** To a RelayActor that has just started, and knows of none. */
+  /** Opens all sessions again at a RelayActor that has just started, because it knows none. */
   const reopen = Effect.suspend(() =>
     Effect.forEach(
       held,
@@ -490,11 +540,12 @@ export const make = (options: Options) => {
     snapshot,
     kindOf,
     routeOf,
-    /** Client: why the next move of this session happens. */
+    /** Records why the next move of this session happens. Client only. */
     onSelected: (id: SessionId, reason: Reason) => {
       const it = held.get(id)
       if (it !== undefined) it.selected = it.why = reason
     },
+    /** Records why this session's path is kept. */
     onKept: (id: SessionId, why: Reason) => {
       const it = held.get(id)
       if (it === undefined || !options.direct) return

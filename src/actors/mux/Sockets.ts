@@ -1,4 +1,7 @@
-/** The node's UDP sockets, one for each IP version that this host has: opened, replaced after a move, and closed with the scope. */
+/**
+ * The node's UDP sockets, one for each IP version that this host has. They are replaced after a
+ * move and close with the scope.
+ */
 import { Effect, ExecutionStrategy, Exit, FiberSet, Scope } from "effect"
 import type { PacketRouter } from "../../transport/plane/PacketRouter.ts"
 import * as UdpPort from "../../transport/udp/UdpPort.ts"
@@ -6,34 +9,49 @@ import * as UdpPort from "../../transport/udp/UdpPort.ts"
 type Family = 4 | 6
 const KEY = { 4: "v4", 6: "v6" } as const
 
-/** The configured port could not be had. `code` is the system's name of the error, such as EADDRINUSE. */
+/**
+ * The configured port could not be bound. `code` is the system's name of the error, such as
+ * EADDRINUSE.
+ */
 export interface Missed {
   readonly family: Family
   readonly port: number
   readonly code: string
 }
 
+/** The node's UDP sockets. */
 export interface Sockets {
+  /** Ports of the bound sockets, by IP version. */
   readonly ports: () => {
     readonly v4?: number
     readonly v6?: number
-    /** Empty where no port is configured, or every socket has it. */
+    /**
+     * Sockets without the configured port. Empty if no port is configured, or every socket has it.
+     */
     readonly missed: ReadonlyArray<Missed>
   }
-  /** Packets leave by new ports afterwards. What still comes to the old ones is lost: the address that they were for is gone. */
+  /**
+   * Replaces the sockets of these IP versions by sockets on new ports. Packets that still arrive at
+   * the old ports are lost, because the address to which they were sent is gone.
+   */
   readonly rebind: (families: ReadonlyArray<Family>) => Effect.Effect<void>
-  /** Tries to take the configured port again where it was missed. `true` if a socket has it now, and so another port than before. */
+  /**
+   * Tries again to bind the configured port where that failed. Answers `true` if a socket now has
+   * it in place of another port.
+   */
   readonly takeConfigured: Effect.Effect<boolean>
 }
 
 /**
- * `port` 0: any free one, another one each time. Otherwise that one, which is never replaced; while another program has it, any
- * free one serves instead, because a node with another port is reached less often, and a node without one not at all.
+ * Opens the sockets. With `port` 0, each socket gets any free port, and another one at each
+ * replacement. Otherwise it gets this port and is never replaced. While another program uses the
+ * port, any free port serves instead: a node with another port is reached less often, but a node
+ * without one not at all.
  */
 export const make = Effect.fnUntraced(function*(options: {
   readonly router: PacketRouter
   readonly port: number
-  /** Bytes. */
+  /** Largest segment to send, in bytes. */
   readonly segment: number
 }) {
   const { router } = options

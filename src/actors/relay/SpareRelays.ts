@@ -1,6 +1,7 @@
 /**
- * The relays beside a node's own: bound over UDP at the first of them that the directory lists, the same ones at every node, so
- * that two peers have them in common. State of the RelayActor, whose loop calls each of these in turn.
+ * Keeps a node bound over UDP at relays other than its home relay. It takes the first ones that the
+ * directory lists, which are the same at every node, so two peers have them in common. This is
+ * state of the RelayActor, whose loop calls each of these functions in turn.
  */
 import { Effect } from "effect"
 import * as Candidate from "../../protocol/Candidate.ts"
@@ -16,26 +17,31 @@ import type { RpcsOf } from "../runtime/ActorAddress.ts"
 import type { ActorRef } from "../runtime/ActorRef.ts"
 import type { StreamMux } from "../StreamMuxRpcs.ts"
 
-/** Kept bound: a second one for the day when the first is dead, too. Each costs a keepalive. */
+/**
+ * How many other relays are kept bound. The second one is for the case that the first is dead, too.
+ * Each costs a keepalive.
+ */
 const MAX_SPARES = 2
 
+/** A session's ticket, and this node's tag in it. */
 export interface Ticket {
-  /** The one that this node sends with. */
+  /** Tag with which this node sends. */
   readonly tag: number
   readonly ticket: Signed
 }
 
+/** Another relay at which this node is bound, or tries to be. */
 interface Spare {
   readonly point: RelayPoint
   readonly binding: RelayBinding
-  /** Of its addresses. */
+  /** Index of the address in use, modulo their number. */
   chosen: number
 }
 
 export interface Options {
   readonly mux: ActorRef<RpcsOf<typeof StreamMux>>
   readonly identity: { readonly key: NodeKey; readonly sign: (message: Uint8Array) => Uint8Array }
-  /** Those that are open now. */
+  /** Tickets of the sessions that are open now. The RelayActor changes this map. */
   readonly tickets: ReadonlyMap<SessionId, Ticket>
 }
 
@@ -56,6 +62,7 @@ export const make = ({ identity, mux, tickets }: Options) => {
     return Effect.ignore(mux.ask((it) => it.SendControl({ family, to, bytes: RelayWire.encode(message, padTo) })))
   }
 
+  /** Notifies the data plane where the relay is and whether this node is bound there. */
   const tell = (spare: Spare) =>
     Effect.ignore(
       mux.ask((it) =>
@@ -89,7 +96,8 @@ export const make = ({ identity, mux, tickets }: Options) => {
         )
       case "UdpBlocked":
       case "StillBlocked":
-        spare.chosen++ // another of its addresses may answer
+        // Another address of the relay may answer.
+        spare.chosen++
         return tell(spare)
       case "TicketRefused":
         return Effect.logWarning("another relay refused a session").pipe(
@@ -101,7 +109,8 @@ export const make = ({ identity, mux, tickets }: Options) => {
         )
       case "NeedCredential":
       case "Opened":
-      case "PeerLeg": // whether the peer is there, too, is found out by probes
+      // Probes find out whether the peer is bound there, too.
+      case "PeerLeg":
         return Effect.void
     }
   }
@@ -117,7 +126,8 @@ export const make = ({ identity, mux, tickets }: Options) => {
     binding.onKeepalive(keepaliveMs, now)
     const spare: Spare = { point, binding, chosen: 0 }
     spares.set(point.name, spare)
-    yield* tell(spare) // its answers are let in from now on
+    // From now on the data plane accepts answers from this relay.
+    yield* tell(spare)
     for (const [session, { tag, ticket }] of tickets) yield* obey(spare, binding.onTicket(session, tag, ticket, now))
     if (credential !== null) yield* obey(spare, binding.onCredential(true, now))
   })
@@ -129,12 +139,16 @@ export const make = ({ identity, mux, tickets }: Options) => {
     })
 
   return {
+    /** When `onTick` must be called next, in ms (monotonic). `Infinity` if nothing is due. */
     get wakeAt(): number {
       let at = Infinity
       for (const { binding } of spares.values()) at = Math.min(at, binding.wakeAt)
       return at
     },
-    /** The directory's list, whole. A relay that is where it was may have started anew, so it is asked again. */
+    /**
+     * Takes the directory's whole list. A relay with an unchanged entry may have been restarted, so
+     * it is asked again.
+     */
     onList: Effect.fnUntraced(function*(points: ReadonlyArray<RelayPoint>, now: number) {
       const wanted = points.slice(0, MAX_SPARES)
       for (const [name, { point }] of spares) {
@@ -153,7 +167,7 @@ export const make = ({ identity, mux, tickets }: Options) => {
     onTicket: (session: SessionId, { tag, ticket }: Ticket, now: number) =>
       forEach((binding) => binding.onTicket(session, tag, ticket, now)),
     onTicketRemoved: (session: SessionId) => forEach((binding) => binding.onTicketRemoved(session)),
-    /** False: it is from none of these. */
+    /** Takes a control message. Returns `false` if it is from none of these relays. */
     onMessage: Effect.fnUntraced(function*(from: SocketAddr, message: RelayWire.Message, now: number) {
       for (const spare of spares.values()) {
         const { addresses, port } = spare.point
@@ -164,13 +178,16 @@ export const make = ({ identity, mux, tickets }: Options) => {
       return false
     }),
     onNetworkChanged: (now: number) => forEach((binding) => binding.onNetworkChanged(now)),
-    /** New sockets know nothing: all is begun anew. */
+    /** Starts all bindings again, because the sockets of a new data plane are bound nowhere. */
     onMuxStarted: Effect.fnUntraced(function*(now: number) {
       const points = [...spares.values()].map(({ point }) => point)
       spares.clear()
       for (const point of points) yield* begin(point, now)
     }),
-    /** `gapMs`: between keepalives. `versions`: of IP, in which this host has an address. */
+    /**
+     * Uses a new keepalive interval (`gapMs`), and the IP versions in which this host has an
+     * address.
+     */
     onWaysOut: Effect.fnUntraced(function*(gapMs: number, versions: ReadonlyArray<4 | 6>, now: number) {
       const before = new Map([...spares.values()].map((spare) => [spare, addressOf(spare).host]))
       keepaliveMs = gapMs

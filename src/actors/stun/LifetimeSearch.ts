@@ -1,23 +1,30 @@
 /**
- * When the lifetime of idle mappings is looked for: while no flow is open, and once in each network. State of the StunActor, whose
- * loop calls each of these in turn.
+ * Decides when to measure the lifetime of idle mappings: while no flow is open, and once in each
+ * network. This is state of the StunActor, whose loop calls each of these functions in turn.
  */
 import { Clock, Effect, FiberHandle, SubscriptionRef } from "effect"
 import type { Lifetime } from "../../protocol/MappingLifetime.ts"
 import type { SocketAddr } from "../../protocol/SocketAddr.ts"
 import type { Service } from "../../transport/udp/LifetimeProbe.ts"
 
-/** Without a flow for so long before the search begins: a flow that follows another one is not worth a beginning. */
+/**
+ * How long there must be no flow before the search begins. Flows often follow one another closely,
+ * and then a search would be started in vain.
+ */
 export const QUIET_MS = 5_000
-/** From one beginning to the next: a node that is never idle for long sends a few packets in this time. */
+/**
+ * Shortest time between two starts of the search. A node that is never idle for long then sends
+ * only a few packets in this time.
+ */
 export const AGAIN_MS = 60_000
 
+/** Makes the search. It stops when the scope ends. */
 export const make = Effect.fnUntraced(function*(probe: Service) {
   const found = yield* SubscriptionRef.make<Lifetime | null>(null)
   const running = yield* FiberHandle.make<void>()
   let servers: ReadonlyArray<SocketAddr> = []
   let idle = true
-  /** What was found is of this network, or nothing can be. */
+  /** Whether the result belongs to this network, including the result that none can be found. */
   let known = false
   let begunAt = -Infinity
 
@@ -39,22 +46,26 @@ export const make = Effect.fnUntraced(function*(probe: Service) {
     return FiberHandle.clear(running).pipe(Effect.zipRight(SubscriptionRef.set(found, null)), Effect.zipRight(consider))
   })
   return {
-    /** Null: not known (any more). */
+    /** Lifetime that was measured last. `null` if it is not known, or no longer. */
     found,
+    /** Starts the search if no flow is open, and stops it otherwise. */
     onIdle: (now: boolean) => {
       idle = now
       return consider
     },
-    /** Those that can be asked. */
+    /** Takes the servers that can be asked. */
     onServers: (list: ReadonlyArray<SocketAddr>) => {
       const same = list.length === servers.length &&
         list.every(({ host, port }, i) => host === servers[i]?.host && port === servers[i].port)
       servers = list
       return same ? Effect.void : begin
     },
-    /** This host moved. */
+    /** Starts over, because this host moved to another network. */
     onNetworkChange: begin,
-    /** A translator forgot, or is another one. What was found counts until more is known, and a search under way goes on. */
+    /**
+     * Notes that a NAT dropped a mapping, or was replaced. The last result counts until there is a
+     * new one, and a search in progress continues.
+     */
     onMappingChange: Effect.suspend(() => {
       known = false
       return consider
@@ -62,5 +73,5 @@ export const make = Effect.fnUntraced(function*(probe: Service) {
   } as const
 })
 
-/** Monotonic. */
+/** Time in ms (monotonic). */
 const nowMs = Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)

@@ -1,6 +1,7 @@
 /**
- * A connector's sessions with browsers, from the relay's invitation to their end. What the two ends signal is sealed for them alone
- * (`SignalSeal`), so that the DTLS fingerprint in it is that of the key which the grant names.
+ * A connector's sessions with browsers, from the relay's invitation to their end. The two ends seal
+ * their signals for each other (`SignalSeal`), so that the DTLS fingerprint in a signal belongs to
+ * the key that the grant names.
  */
 import { Clock, Effect, Either } from "effect"
 import type { IceServer } from "node-datachannel"
@@ -25,25 +26,27 @@ import type { ActorRef } from "../runtime/ActorRef.ts"
 import type { NodeEvent, Signaling } from "../SignalingRpcs.ts"
 import type { BrowserPeer } from "../WebRtcRpcs.ts"
 
-/** Sessions of one connector; one more is declined. */
+/** Most sessions of one connector. One more is declined. */
 const MAX_SESSIONS = 256
-/** A browser that has not connected by then has given up. */
+/** How long a browser may take to connect before its session is ended. */
 const CONNECT_MS = 30_000
 const BROWSER: FlowTrace.Route = { kind: "webrtc", why: "browser" }
 const BRIEF = { deadline: "2 seconds" } as const
 
 export interface Options {
   readonly node: NodeState
-  /** `HostClock`. */
+  /** Time of `HostClock`, in ms. */
   readonly hostMs: () => number
   readonly signaling: ActorRef<RpcsOf<typeof Signaling>>
+  /** ICE servers for a new connection. */
   readonly servers: Effect.Effect<ReadonlyArray<string | IceServer>>
   readonly traces: FlowTrace.FlowTraces
-  /** Brings what a connection says back into the actor's turn. */
+  /** Posts an event of a connection to the actor's inbox. */
   readonly post: (message: Outcome) => void
   readonly fork: (effect: Effect.Effect<void>) => void
 }
 
+/** Event of a connection. */
 export type Outcome =
   | { readonly _tag: "BrowserSignal"; readonly session: SessionId; readonly signal: IceSignal.IceSignal }
   | { readonly _tag: "BrowserDown"; readonly session: SessionId; readonly why: string }
@@ -54,8 +57,9 @@ interface Held {
   readonly name: string
   readonly parties: SignalSeal.Parties
   readonly session: BrowserSession
-  /** `hostMs` when the relay invited. */
+  /** When the relay sent the invitation, by `hostMs`. */
   readonly since: number
+  /** Seal of the signals. `null` until both ends have agreed on a key. */
   seal: SignalSeal.SignalSeal | null
 }
 
@@ -139,7 +143,7 @@ export const make = ({ fork, hostMs, node, post, servers, signaling, traces }: O
   const forward = (session: SessionId, box: Uint8Array) =>
     Effect.sync(() => fork(Effect.ignore(signaling.ask((it) => it.Forward({ session, box }), BRIEF))))
 
-  /** The client's key, once in a session; the answer is ours. */
+  /** Takes the client's key, once in a session, and answers with this node's own. */
   const onHello = Effect.fnUntraced(function*(it: Held, { ephemeral, signature }: SignalSeal.Hello) {
     const { parties } = it
     const signed = SignalSeal.signedBytes("client", parties, { client: ephemeral, connector: null })
@@ -166,7 +170,7 @@ export const make = ({ fork, hostMs, node, post, servers, signaling, traces }: O
   })
 
   return {
-    /** From signaling. */
+    /** Handles an event from signaling. */
     onEvent: (event: NodeEvent): Effect.Effect<void> => {
       switch (event._tag) {
         case "TimeLearned":
@@ -196,7 +200,7 @@ export const make = ({ fork, hostMs, node, post, servers, signaling, traces }: O
                 : Effect.void,
             { discard: true }
           )
-        case "TicketRenewed": // a page binds at no relay
+        case "TicketRenewed": // a page is bound at no relay
         case "Snapshot":
         case "SessionLost":
         case "RelaysChanged":
@@ -215,7 +219,7 @@ export const make = ({ fork, hostMs, node, post, servers, signaling, traces }: O
       const sealed = Effect.promise(() => seal.seal(IceSignal.encode(signal)))
       return Effect.flatMap(sealed, (box) => forward(session, box))
     },
-    /** Ends what nobody uses or may use. */
+    /** Ends sessions that are not used or not permitted. */
     tick: Effect.suspend(() => {
       const now = hostMs()
       return Effect.forEach([...held.values()], ({ parties, session, since }) =>
@@ -248,7 +252,10 @@ export const make = ({ fork, hostMs, node, post, servers, signaling, traces }: O
 const rawOf = (key: KeyObject): Uint8Array =>
   new Uint8Array(Buffer.from(key.export({ format: "jwk" }).x ?? "", "base64url"))
 
-/** X25519 (RFC 7748); null for a key of small order, with which nothing would be agreed. */
+/**
+ * Agrees on a secret by X25519 (RFC 7748). Returns `null` for a key of small order, which would
+ * give no secret.
+ */
 const agree = (privateKey: KeyObject, raw: Uint8Array): Uint8Array | null => {
   try {
     const jwk = { kty: "OKP", crv: "X25519", x: Buffer.from(raw).toString("base64url") }
