@@ -23,7 +23,7 @@ export interface Use {
  * reading files.
  */
 const RESERVE = 64
-/** Divisor of a small limit: at most this fraction of it, a quarter, is kept. */
+/** Divisor that gives the reserve of a small limit: at most a quarter of the limit is kept. */
 const RESERVE_SHARE = 4
 /**
  * How long a count that came from listing a folder is used, in milliseconds. Descriptors requested

@@ -24,10 +24,10 @@ export const nowSeconds: Effect.Effect<number> = Effect.map(nowMs, (ms) => Math.
 
 /** A running directory clock. */
 export interface Running {
-  /** How far this clock is ahead of `HostClock`, milliseconds. */
+  /** How far this clock is ahead of `HostClock`, in milliseconds. */
   readonly offsetMs: number
   readonly nowMs: Effect.Effect<number>
-  /** How far this machine's own clock is ahead of this one, milliseconds. */
+  /** How far this machine's own clock is ahead of this one, in milliseconds. */
   readonly clockAheadMs: Effect.Effect<number>
 }
 

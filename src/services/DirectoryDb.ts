@@ -2,9 +2,9 @@
  * A libSQL connection to `directory.db`. Other processes may use the file too, such as the command
  * line beside a running relay. Readers never wait, and writers wait for each other.
  *
- * Transactions are plain statements here, not the client's own. The client opens a new connection
- * after each transaction (it loses the pragmas and leaks the old connection), stays locked
- * permanently if BEGIN fails, and dies if COMMIT fails.
+ * Transactions are plain statements here, not the client's own. After each of its transactions the
+ * client goes on with a new connection, so it loses the pragmas and leaks the old connection. It
+ * also stays locked permanently if BEGIN fails, and dies if COMMIT fails.
  *
  * A connection is closed after SQLite was busy, because the binding never resets the failed
  * statement, and no later transaction could be committed.

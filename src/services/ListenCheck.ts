@@ -18,11 +18,17 @@ export interface Wanted {
   /** The configuration key that names the address, such as `listen.https`. */
   readonly key: string
   readonly protocol: "tcp" | "udp"
-  /** `null` if the role does not listen there. Port 0 is any free port and is not checked. */
+  /**
+   * The address, or `null` if the role does not listen there. Port 0 is any free port and is not
+   * checked.
+   */
   readonly at: HostPort.HostPort | null | undefined
 }
 
-/** Ports below this need a right on most systems (Linux: `net.ipv4.ip_unprivileged_port_start`). */
+/**
+ * First port that needs no right on most systems. On Linux it is
+ * `net.ipv4.ip_unprivileged_port_start`.
+ */
 const FIRST_FREE_PORT = 1024
 
 /**

@@ -20,7 +20,7 @@ export interface Seen {
   readonly source: Source
 }
 
-/** How the system is asked. Tests replace it. */
+/** Functions that read from the system. Tests replace them. */
 export interface Ways {
   readonly netlink: () => Interfaces
   /** The text of a file; throws if there is none. */

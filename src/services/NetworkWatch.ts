@@ -130,8 +130,7 @@ const keyOf = (address: InterfaceAddress): string => `${address.name}|${address.
 const fingerprint = ({ addresses, outward, wakes }: NetworkState): string =>
   [...addresses.map(keyOf), outward.v4, outward.v6, wakes].join()
 
-// --------------------------------------------------------------------------------------- effects
-// of a change
+// ----------------------------------------------------------------------------- effects of a change
 
 const FAMILIES = [["v4", 4], ["v6", 6]] as const
 

@@ -301,12 +301,12 @@ const count = (what: string, example: string) =>
 
 const TurnQuotas = Schema.Struct({
   /** Most allocations in total. */
-  /** Most allocations of one node. */
   total: orElse(count("allocations in all", "total: 1000"), 1000),
-  /** Most allocations of one client address. */
+  /** Most allocations of one node. */
   perUser: orElse(count("allocations of one node", "perUser: 16"), 16),
-  /** Highest rate of one node, in Mbit/s. */
+  /** Most allocations of one client address. */
   perAddress: orElse(count("allocations of one client address", "perAddress: 128"), 128),
+  /** Highest rate of one node, in Mbit/s. */
   mbitPerUser: orElse(count("Mbit/s of one node", "mbitPerUser: 100"), 100)
 }).annotations(Hint.make(
   "a mapping with total, perUser, perAddress and mbitPerUser",

@@ -6,11 +6,11 @@ import { Option, Schema, type SchemaAST } from "effect"
 
 /** The expected value of a key, and how to correct a wrong one. */
 export type Hint = {
-  /** Whether the value must never appear in a message. */
+  /** Follows the word "expected" in a message. */
   readonly expected: string
   /** An instruction to the operator that fits both a wrong and a missing value. */
   readonly remedy: string
-  /** True when the value may never appear in a message. */
+  /** Whether the value must never appear in a message. */
   readonly secret: boolean
 }
 

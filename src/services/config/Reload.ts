@@ -7,13 +7,13 @@ import type { Config } from "./Config.ts"
 import type { Client, Connector, Forwarder, Relay } from "./ConfigSchema.ts"
 
 /**
- * When a changed key takes effect. `live`: as soon as the reload is done. `restart`: the old value
- * stays in force, and the key is named in the log and in `sallyport status`. `enrolment`: the key
- * is read only until the node has enrolled, so a change has no effect.
+ * Time when a changed key takes effect. `live`: as soon as the reload is done. `restart`: the old
+ * value stays in force, and the key is named in the log and in `sallyport status`. `enrolment`: the
+ * key is read only until the node has enrolled, so a change has no effect.
  */
 export type When = "live" | "restart" | "enrolment"
 
-/** When each key takes effect. A key that is a mapping may say so for each of its own keys. */
+/** Times when the keys take effect. A key that is a mapping may say so for each of its own keys. */
 type Table<Fields> = { readonly [Key in keyof Fields]: When | { readonly [inner: string]: When } }
 
 const common = {

@@ -5,7 +5,8 @@
  */
 import type { Family, Labels } from "./Metrics.ts"
 
-const CUMULATIVE = 2 // AggregationTemporality
+/** OTLP's AggregationTemporality for cumulative sums. */
+const CUMULATIVE = 2
 /** UCUM unit for each OpenMetrics unit, as OpenTelemetry writes units. */
 const UNITS: Readonly<Record<string, string>> = { bytes: "By", seconds: "s", ratio: "1" }
 

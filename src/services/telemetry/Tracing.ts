@@ -24,7 +24,7 @@ const contextOf = (beginning: Beginning) => Context.make(Begins, beginning) as C
  * that follow.
  */
 export const BY_CHANCE = contextOf("by_chance")
-/** `context` of a span that describes spans which are exported already. */
+/** `context` of a span that is always exported, because it describes spans which are. */
 export const ALWAYS = contextOf("always")
 
 /**
