@@ -165,6 +165,11 @@ export class PathMachine {
    */
   #leave: SwitchReason | null = null
   /**
+   * When another path first answered while the path in use owed an answer. `null` if none has.
+   * Until then nothing shows that the peer itself answers: it may be asleep, or its host too busy.
+   */
+  #othersAnswerSince: number | null = null
+  /**
    * State of a path in use that has lost this host's address. `waiting` until the relay is bound
    * again, then `ready`. `null` if the path has not lost it, or has answered since.
    */
@@ -298,8 +303,13 @@ export class PathMachine {
     const track = this.#table.get(path)
     if (track?.mtu.onPong(txId, now) === true) return this.#run(now)
     if (track?.onPong(txId, rttMs, now) === true) {
-      if (track === this.#table.current) this.#orphan = null
-      else if (this.role === "client") this.#consider(track, now)
+      if (track === this.#table.current) {
+        this.#orphan = null
+        this.#othersAnswerSince = null
+      } else {
+        if (this.#table.current.unansweredSince !== null) this.#othersAnswerSince ??= now
+        if (this.role === "client") this.#consider(track, now)
+      }
     }
     return this.#run(now)
   }
@@ -456,6 +466,7 @@ export class PathMachine {
     const why = this.#trouble(now)
     if (why === null) return
     const isSilent = why === "path_blackholed" || why === "network_changed"
+    if (why === "path_blackholed" && now < this.#condemnAt()) return
     const since = isSilent ? current.unansweredSince ?? now : now - FRESH_MS
     let best: PathTrack | null = null
     for (const track of this.#table.tracks()) {
@@ -480,6 +491,16 @@ export class PathMachine {
     if (this.#orphan === "ready" || (current.mistrusted && current.isOverdue(now))) return "network_changed"
     if (current.state === "silent") return "path_blackholed"
     return this.#leave === null ? null : "peer_request"
+  }
+
+  /**
+   * When silence condemns the path in use: a moment after the peer was seen to answer on another
+   * path. A peer that stood still answers on all its paths at once when it goes on, and which answer
+   * is read first says nothing. `Infinity` while no other path answers.
+   */
+  #condemnAt(): number {
+    if (this.#othersAnswerSince === null) return Infinity
+    return this.#othersAnswerSince + this.#table.current.score.suspectMs()
   }
 
   /**
@@ -523,6 +544,7 @@ export class PathMachine {
   #take(track: PathTrack, reason: Reason, now: number): void {
     this.#table.current.mistrusted = false
     this.#table.current = track
+    this.#othersAnswerSince = null
     this.#since = now
     this.#movedAt = now
     this.#leave = null
@@ -658,6 +680,10 @@ export class PathMachine {
   #wakeAt(now: number): number | null {
     const standby = this.#standby(now)
     let at = this.#offer.dueAt(this.isSeeking(now))
+    if (this.#table.current.state === "silent") {
+      const condemnAt = this.#condemnAt()
+      if (condemnAt > now) at = Math.min(at, condemnAt)
+    }
     if (this.#reason === "relay_first") at = Math.min(at, this.#startedAt + PathReason.YOUNG_MS)
     const { mtu, state } = this.#table.current
     at = Math.min(at, mtu.lostAt(), this.#active && state === "proved" ? mtu.dueAt() : Infinity)

@@ -29,6 +29,10 @@ type Side = {
   readonly name: "client" | "connector"
   readonly peer: () => Side
   wake: number | null
+  /** The side stands still until then: its timers and what arrives for it wait. */
+  frozenUntil: number
+  /** When it asked the client to leave the path in use. */
+  readonly requested: Array<number>
   /** Pings, but for the padded ones. */
   readonly sent: Array<{ at: number; path: PathRef }>
   readonly selected: Array<{ at: number; path: PathRef; reason: string }>
@@ -59,6 +63,8 @@ export class PathNet {
         txPrefix: "0000000a"
       }),
       wake: null,
+      frozenUntil: -Infinity,
+      requested: [],
       sent: [],
       selected: [],
       pings: new Map(),
@@ -91,11 +97,22 @@ export class PathNet {
     this.#time.runUntil(ms)
   }
 
+  /** The host of this side does nothing for a while, then goes on with all that waits, in order of arrival. */
+  freeze(side: Side, ms: number): void {
+    side.frozenUntil = this.now + ms
+  }
+
+  #whenAwake(side: Side, run: () => void): void {
+    if (this.now < side.frozenUntil) this.at(side.frozenUntil, run)
+    else run()
+  }
+
   #wake(side: Side, at: number | null): void {
     side.wake = at
     if (at === null) return
-    this.#time.at(at, () => {
+    this.#time.at(Math.max(at, side.frozenUntil), () => {
       if (side.wake !== at) return
+      if (this.now < side.frozenUntil) return this.#wake(side, at)
       side.wake = null
       this.apply(side, (m) => m.onTick(this.now))
     })
@@ -133,6 +150,7 @@ export class PathNet {
         )
       }
       case "RequestSwitch":
+        side.requested.push(this.now)
         for (const link of [this.relay, this.direct]) {
           this.#carry(link, side, () => this.apply(peer, (m) => m.onSwitchRequested(output.reason, this.now)))
         }
@@ -152,7 +170,7 @@ export class PathNet {
     if (link.down || this.#random() < link.loss) return
     this.at(this.now + link.delayMs + this.#random() * link.jitterMs, () => {
       if (link.down || (link.needsBoth === true && this.#opened.size < 2)) return
-      arrive()
+      this.#whenAwake(from.peer(), arrive)
     })
   }
 }

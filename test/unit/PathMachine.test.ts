@@ -370,6 +370,21 @@ describe("a path that dies", () => {
     expect(pathOf(net.client)).toBe(DIRECT)
   })
 
+  it("is not taken for dead because the peer's host stood still", () => {
+    for (let seed = 1; seed <= 40; seed++) {
+      const net = new PathNet({ seed })
+      net.relay.delayMs = net.direct.delayMs = 1
+      net.start().runUntil(3_000 + seed * 13)
+      const moves = () => [net.client.selected.length, net.connector.requested.length]
+      const before = moves()
+      for (const side of [net.client, net.connector, net.client]) {
+        net.freeze(side, 150 + 25 * seed)
+        net.runUntil(net.now + 3_000)
+      }
+      expect(moves()).toEqual(before)
+    }
+  })
+
   it("is kept while the session's packets come by it, though pings are lost among them; but not for ever", () => {
     const net = new PathNet().start()
     net.runUntil(3_000)
