@@ -33,9 +33,14 @@ process.stdout.on("error", () => {
 })
 process.stderr.on("error", () => {})
 
+/** Ends the process once all output has been taken: a pipe holds 64 KiB, and exiting drops what waits behind it. */
+const endWith = (code: number) => {
+  process.stdout.write("", () => process.stderr.write("", () => process.exit(code)))
+}
+
 fiber.addObserver((exit) => {
   const code = Exit.isSuccess(exit) ? exit.value : EXIT_INTERRUPTED
-  process.exit(code === EXIT_INTERRUPTED && endsBySignal ? 0 : code)
+  endWith(code === EXIT_INTERRUPTED && endsBySignal ? 0 : code)
 })
 
 /**
