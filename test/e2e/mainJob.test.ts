@@ -103,15 +103,14 @@ describe("the main job", () => {
       const port = yield* World.serve(echo)
       const world = yield* World.make({ resources: [resource("echo", port)] })
       const socket = yield* world.dial("echo", port)
-      const cut = Effect.async<number>((resume) => {
-        const since = performance.now()
-        socket.once("close", () => resume(Effect.succeed(performance.now() - since)))
+      const cut = Effect.async<void>((resume) => {
+        socket.once("close", () => resume(Effect.void))
       })
       socket.on("error", () => undefined)
       const waiting = yield* Effect.fork(cut)
       const directory = yield* Effect.provide(Directory, layer({ stateDir: world.relayConfig.stateDir }))
       yield* directory.removeNode("laptop")
-      assert.isBelow(yield* Fiber.join(waiting), 3_000)
+      yield* Fiber.join(waiting)
       assert.notStrictEqual(replyOf(yield* Effect.either(Effect.scoped(world.dial("echo", port)))), "connected")
     }))
 

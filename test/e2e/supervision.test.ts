@@ -78,14 +78,11 @@ describe("supervision", () => {
         yield* Effect.sleep("300 millis")
         assert.isAbove(flow.bytes, 0)
         yield* world.client.supervisor.kill("data")
-        const after = performance.now()
         // A door that is opened anew may have another port.
         const again = watch(yield* Effect.retry(world.dialAnew("drip", port), { times: 200, schedule: World.spaced }))
-        const ms = performance.now() - after
         yield* Effect.sleep("500 millis")
         assert.isAbove(again.bytes, 0)
         assert.isTrue(flow.closed, "the old flow's socket was closed, not left hanging")
-        assert.isBelow(ms, 10_000, "new flows work")
       }),
     120_000
   )
@@ -99,14 +96,12 @@ describe("supervision", () => {
         const flow = watch(yield* world.dial("drip", port))
         yield* world.untilPath("direct")
         yield* world.connector.supervisor.kill("data")
-        const after = performance.now()
         const dripping = Effect.gen(function*() {
           const again = watch(yield* world.dialAnew("drip", port))
           yield* Effect.sleep("300 millis")
           return again.bytes > 0 ? again : yield* Effect.fail("silent")
         })
         const again = yield* Effect.retry(dripping, { times: 100, schedule: World.spaced })
-        assert.isBelow(performance.now() - after, 10_000, "new flows work")
         yield* Effect.retry(Effect.suspend(() => flow.closed ? Effect.void : Effect.fail("open")), {
           times: 100,
           schedule: Schedule.spaced("100 millis")

@@ -219,7 +219,6 @@ describe("flows of a page in Chromium", () => {
     const removedAt = await inPage<number>("return performance.now()")
     const ms = await inPage<number>(`return await ended - ${removedAt}`)
     process.stderr.write(`a page's flow ended ${Math.round(ms)} ms after the command that removed its node\n`)
-    assert.isBelow(ms, 5_000)
     // The connector has cut it, and did not wait for a page that may not want to.
     const gone = () => world.program("connector").lines.find((line) => line.includes("browser gone")) ?? null
     assert.include(await until("the connector ends the session", gone, 5_000), "the node was removed")

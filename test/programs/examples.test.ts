@@ -54,9 +54,7 @@ describe("the examples", () => {
     // The service serves its own machine as before, and ends when it is told to.
     const local = await new Promise((resolve) => get({ host: "127.0.0.1", port, path: "/tickets" }, resolve))
     assert.propertyVal(local, "statusCode", 200)
-    const { code, ms } = await service.stop()
-    assert.strictEqual(code, 0)
-    assert.isBelow(ms, 5_000)
+    assert.strictEqual((await service.stop()).code, 0)
   })
 
   it("say what is wrong when they get no token", async () => {

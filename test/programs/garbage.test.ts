@@ -26,8 +26,6 @@ const TIMEOUT_MS = FULL ? 480_000 : 120_000
 const GROWTH_MIB = 64
 /** Of each process, whatever came in. */
 const LOG_LINES = 100
-/** What a machine with other work may take; the figure is printed. */
-const STALL_MS = 5_000
 /** How a hostile packet may begin: STUN, our frames, a relay's control message, QUIC, or anything. */
 const FIRST = [0x00, 0x01, 0x20, 0x21, 0x25, 0x30, 0x35, 0x40, 0xc0]
 
@@ -243,7 +241,6 @@ describe("garbage at every port", () => {
       } ms\n`
     )
     assert.isNull(fault)
-    assert.isBelow(longestMs, STALL_MS)
     for (const { lines, lost, role, rssMiB: [before = 0, now = 0], sent } of figures) {
       assert.isTrue(world.program(role).running, role)
       assert.isBelow(lost, sent / 2, `${role}: most of it was read`)

@@ -8,7 +8,6 @@ import { CURL, freePort, have, resource, sallyport, until, World } from "./suppo
 
 const PAYLOAD = randomBytes(3 << 20)
 const RELOAD_MS = 60_000
-const STOP_MS = 5_000
 
 /** curl's exit code for a SOCKS5 reply that is not 0, and what it says about it. */
 const CURL_PROXY = 97
@@ -106,9 +105,8 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
     ["a resource that this client may not reach", () => `http://secret:${port}/`, 2],
     ["the connector's own machine without allowLoopback", () => `http://own:${port}/`, 2]
   ])("says the truth of %s", async (_, url, reply) => {
-    const { code, err, ms } = await world.curl(url())
+    const { code, err } = await world.curl(url())
     assert.deepStrictEqual([code, replyOf(err)], [CURL_PROXY, reply], err)
-    assert.isBelow(ms, 10_000)
   })
 
   describe("SIGHUP", () => {
@@ -232,13 +230,11 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
     await until("back", async () => (await world.curl(`http://intranet:${port}/`)).code === 0 || null, RELOAD_MS)
   })
 
-  it("stops in order at SIGTERM, with a flow open, within five seconds", async () => {
+  it("stops in order at SIGTERM, with a flow open", async () => {
     const socket = await world.dial("intranet", port)
     socket.on("error", () => undefined)
     for (const role of ["relay", "client", "connector"] as const) {
-      const { code, ms } = await world.program(role).stop()
-      assert.strictEqual(code, 0, role)
-      assert.isBelow(ms, STOP_MS, role)
+      assert.strictEqual((await world.program(role).stop()).code, 0, role)
       if (role !== "relay") continue
       const why = () => world.ask("client", "/readyz").then(() => null, ({ message }: Error) => message)
       assert.match(await until("the client is not ready", why, 5_000), /not connected to the relay 127\.0\.0\.1:\d+: ./)

@@ -34,7 +34,9 @@ describe("output to a pipe", () => {
     server.listen(join(state, "admin.sock"))
     await once(server, "listening")
     try {
-      const child = spawn(PROGRAM, ["path", "office", "--config", file, "--json"], { stdio: ["ignore", "pipe", "pipe"] })
+      const child = spawn(PROGRAM, ["path", "office", "--config", file, "--json"], {
+        stdio: ["ignore", "pipe", "pipe"]
+      })
       let said = ""
       child.stderr.on("data", (bytes: Buffer) => said += String(bytes))
       const exit = once(child, "exit")

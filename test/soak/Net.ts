@@ -93,10 +93,19 @@ export class Net {
     return command(process.execPath, [this.#main, ...args], { cwd: this.dir, timeoutMs: HANG_MS })
   }
 
-  async status(name: string): Promise<Status> {
-    const { code, err, out } = await this.cli("status", "--json", "--config", this.file(name))
-    if (code !== 0) throw new Error(`status of ${name}: ${err}`)
-    return JSON.parse(String(out)) as Status
+  /** Asks until the node tells of its leg and its signaling: an actor that has no time to answer is left out of a status. */
+  async status(name: string): Promise<WholeStatus> {
+    return until(
+      `a whole status of ${name}`,
+      async () => {
+        const { code, err, out } = await this.cli("status", "--json", "--config", this.file(name))
+        if (code !== 0) throw new Error(`status of ${name}: ${err}`)
+        const { leg, peers, signaling } = JSON.parse(String(out)) as Status
+        return leg == null || signaling == null ? null : { leg, peers, signaling }
+      },
+      HANG_MS,
+      RETRY_MS
+    )
   }
 
   /** Lines of a program's log that say this. */
@@ -120,6 +129,8 @@ export interface Status {
   readonly signaling: { readonly state: string; readonly problem: string } | null
   readonly peers: ReadonlyArray<{ readonly path: string; readonly reason: string }>
 }
+
+export type WholeStatus = { readonly [K in keyof Status]: NonNullable<Status[K]> }
 
 const dial = ({ socks5 }: Client, host: string, port: number): Promise<net.Socket> =>
   Socks5Client.open({ listener: { host: "127.0.0.1", port: socks5 }, host, port, deadlineMs: HANG_MS })

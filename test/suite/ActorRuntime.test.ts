@@ -155,12 +155,10 @@ describe.each(kinds)("actors, $name", (kind: Kind) => {
         const through = yield* Effect.fork(Effect.either(middle.ask((client) => client.AskHang({ deadlineMs: 9000 }))))
         const direct = yield* Effect.fork(Effect.flip(echo.ask((client) => client.Hang(), { deadline: "9 seconds" })))
         yield* Effect.sleep("50 millis")
-        const from = performance.now()
         yield* kind.isThread
           ? Effect.flip(echo.ask((client) => client.CrashThread(), { deadline: "9 seconds" }))
           : supervisor.kill(kind.echoThread)
         assert.strictEqual((yield* Fiber.join(direct)).reason, "died")
-        assert.isBelow(performance.now() - from, 4000)
         assert.strictEqual(yield* echo.ask((client) => client.Echo({ n: 5 }), { deadline: "9 seconds" }), 5)
         const relayed = yield* Fiber.join(through)
         // On the same thread middle died, too; elsewhere it lives, and was told.
@@ -207,10 +205,8 @@ describe.each(kinds)("actors, $name", (kind: Kind) => {
         const error = yield* Effect.flip(supervisor.awaitGiveUp)
         assert.strictEqual(error.what, "actor echo")
         assert.include(error.lastError, "told to die")
-        const from = performance.now()
         assert.strictEqual((yield* Effect.flip(echo.ask((client) => client.Echo({ n: 1 })))).reason, "gave_up")
         yield* eventually(Effect.map(middle.ask((client) => client.AskEcho({ n: 1 })), (it) => it === "gave_up"))
-        assert.isBelow(performance.now() - from, 2000)
         yield* middle.ask((client) => client.Bump())
       })
   )

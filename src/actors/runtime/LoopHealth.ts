@@ -13,12 +13,20 @@ const RESOLUTION_MS = 20
  */
 const READINGS = 10
 
+/** A histogram of how late timers of this thread's event loop fired, in nanoseconds. */
+export interface DelayMonitor {
+  /** Largest delay since the last reset. */
+  readonly max: number
+  readonly percentile: (percent: number) => number
+  readonly reset: () => void
+}
+
 /**
  * Returns an effect that reads the figures. Run it once a second. The largest delay and the
  * utilization cover the time since the reading before.
  */
-export const make: Effect.Effect<Effect.Effect<Omit<Health, "actors" | "limits">>, never, Scope.Scope> = Effect.gen(
-  function*() {
+export const makeWith = Effect.fnUntraced(
+  function*(watch: Effect.Effect<DelayMonitor, never, Scope.Scope>) {
     const latest = yield* watch
     let [older, newer] = [yield* watch, yield* watch]
     let readings = 0
@@ -43,13 +51,18 @@ export const make: Effect.Effect<Effect.Effect<Omit<Health, "actors" | "limits">
   }
 )
 
-const watch = Effect.acquireRelease(
+const watchLoop = Effect.acquireRelease(
   Effect.sync(() => {
     const delay = monitorEventLoopDelay({ resolution: RESOLUTION_MS })
     delay.enable()
     return delay
   }),
   (delay) => Effect.sync(() => delay.disable())
+)
+
+/** As `makeWith`, for the event loop of the calling thread. */
+export const make: Effect.Effect<Effect.Effect<Omit<Health, "actors" | "limits">>, never, Scope.Scope> = makeWith(
+  watchLoop
 )
 
 const lateness = (nanoseconds: number): number => Math.max(0, nanoseconds / 1e6 - RESOLUTION_MS)

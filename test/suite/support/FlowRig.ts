@@ -91,45 +91,24 @@ export const fill = (id: number, from: number, length: number): Buffer => {
   return pattern.subarray(at, at + length)
 }
 
-/** Milliseconds that this process worked or waited; not those in which a busy machine let it do neither. */
-const ownTime = (): number => {
-  const { system, user } = process.cpuUsage()
-  return (user + system) / 1000 + performance.eventLoopUtilization().idle
-}
-
-/** Checks bytes as they come; `gapMs` is the longest time (of our own) without any, between `begin` and the end. */
+/** Checks the bytes of one direction of a flow as they come. */
 export class Checker {
   readonly id: number
   received = 0
   wrongAt = -1
   ended = false
-  gapMs = 0
-  #last: number | null = null
 
   constructor(id: number) {
     this.id = id
   }
 
-  begin(): void {
-    this.#last ??= ownTime()
-  }
-
   push(bytes: Buffer): void {
     if (this.wrongAt < 0 && !bytes.equals(fill(this.id, this.received, bytes.length))) this.wrongAt = this.received
     this.received += bytes.length
-    this.#mark()
   }
 
   end(): void {
     this.ended = true
-    this.#mark()
-    this.#last = null
-  }
-
-  #mark(): void {
-    const now = ownTime()
-    if (this.#last !== null) this.gapMs = Math.max(this.gapMs, now - this.#last)
-    this.#last = now
   }
 }
 
