@@ -28,6 +28,7 @@ const loadRelay = (file: string): Effect.Effect<Config.RelayConfig, CliError> =>
         `${file} is the configuration of a ${config.role}; give this command the relay's, on the relay's machine`
       ))
 
+/** `sallyport run`: runs the role of a configuration file until the process is interrupted. */
 export const run = (options: { readonly config: string; readonly logFormat: LogFormat }) =>
   Effect.gen(function*() {
     const config = yield* Asker.load(options.config)
@@ -37,6 +38,10 @@ export const run = (options: { readonly config: string; readonly logFormat: LogF
 
 export const demo = Effect.flatMap(Backend, (backend) => backend.demo)
 
+/**
+ * `sallyport relay init`: makes the keys and a commented configuration of a new relay. If either
+ * exists already it fails and changes nothing.
+ */
 export const relayInit = (options: {
   readonly dir: string
   readonly host: string
@@ -116,6 +121,7 @@ const writeNew = (path: string, text: string) =>
 
 const DEFAULT_NETWORK = "default"
 
+/** `sallyport token create`: prints a single-use enrolment token. */
 export const tokenCreate = (options: {
   readonly config: string
   readonly role: "client" | "connector" | "relay"
@@ -171,6 +177,7 @@ export const parseTtl = (text: string): Effect.Effect<Duration.Duration, CliErro
     : usage(`--ttl ${text} is no time from 10s to 30d; write for example --ttl 1h (units: s, m, h, d)`)
 }
 
+/** `sallyport node list`: prints the nodes that have enrolled. */
 export const nodeList = (options: { readonly config: string; readonly json: boolean }) =>
   Effect.gen(function*() {
     const relay = yield* loadRelay(options.config)
@@ -183,6 +190,7 @@ export const nodeList = (options: { readonly config: string; readonly json: bool
     yield* Console.log(table([["NAME", "ROLE", "NETWORK", "ENROLLED", "KEY"], ...rows]))
   })
 
+/** `sallyport node remove`: removes a node. Fails if there is none of that name. */
 export const nodeRemove = (options: { readonly config: string; readonly json: boolean; readonly name: string }) =>
   Effect.gen(function*() {
     const relay = yield* loadRelay(options.config)
@@ -214,6 +222,7 @@ const Status = Schema.Struct({
   clockAheadMs: ClockAheadMs
 })
 
+/** `sallyport status`: prints the state of the running process and its peers. */
 export const status = (options: { readonly config: string; readonly json: boolean }) =>
   Effect.gen(function*() {
     const config = yield* Asker.load(options.config)

@@ -10,6 +10,10 @@ import { CliError, EXIT_USAGE, failure, fromError } from "./CliError.ts"
 /** Error text for an answer that does not match its schema. */
 export const OTHER_VERSION = "the running sallyport answers in a way this version does not know; restart it"
 
+/**
+ * Asks one running process. A call fails if no process answers, or with `OTHER_VERSION` if the
+ * answer does not match `schema`.
+ */
 export interface Asker {
   readonly config: Config.Config
   readonly get: <A, I>(path: string, schema: Schema.Schema<A, I>) => Effect.Effect<A, CliError>
@@ -22,6 +26,7 @@ export interface Asker {
 export const load = (file: string): Effect.Effect<Config.Config, CliError> =>
   Effect.mapError(Config.load(file), ({ message }) => new CliError({ message, exitCode: EXIT_USAGE, placed: true }))
 
+/** Loads a configuration file and returns a client of the process that it describes. */
 export const make = (file: string): Effect.Effect<Asker, CliError> =>
   Effect.map(load(file), (config) => {
     const ask = <A, I>(method: "GET" | "POST", path: string, body: unknown, schema: Schema.Schema<A, I>) =>

@@ -10,6 +10,7 @@ import type { CliError } from "./CliError.ts"
 
 export type LogFormat = "json" | "pretty"
 
+/** The node that an enrolment token is for, and how long the token is valid. */
 export type NewToken = {
   readonly role: "client" | "connector" | "relay"
   readonly name: string
@@ -18,6 +19,7 @@ export type NewToken = {
   readonly ttl: Duration.Duration
 }
 
+/** An enrolled node. */
 export type NodeRow = {
   readonly name: string
   readonly role: string
@@ -28,6 +30,7 @@ export type NodeRow = {
   readonly enrolledAt: string
 }
 
+/** Operations of the program that commands use. See `BackendLive` for the real ones. */
 export class Backend extends Context.Tag("sallyport/cli/Backend")<Backend, {
   /** Runs a role until it is interrupted, then stops it in order. */
   readonly run: (

@@ -25,6 +25,10 @@ import type { Options } from "./Inspect.ts"
 /** Traces in a report: the last ones. */
 const TRACES = 50
 
+/**
+ * `sallyport bugreport`: writes the report to `out`, or to a file named after the time if it is
+ * `null`. Never overwrites a file. Parts that the process does not answer are reported as missing.
+ */
 export const bugreport = ({ config: file, json, out }: Options & { readonly out: string | null }) =>
   Effect.gen(function*() {
     const config = yield* Asker.load(file)

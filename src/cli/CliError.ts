@@ -6,6 +6,7 @@ import { Cause, Option, Schema } from "effect"
  * command again fails in the same way.
  */
 export const EXIT_USAGE = 2
+/** Exit code for every other failure. */
 export const EXIT_FAILURE = 1
 /** Exit code after Ctrl-C: 128 plus the number of SIGINT, as shells report it. */
 export const EXIT_INTERRUPTED = 130
@@ -24,7 +25,9 @@ export class CliError extends Schema.TaggedError<CliError>()("CliError", {
   placed: Schema.Boolean
 }) {}
 
+/** An error with exit code 2: wrong options or a wrong configuration. */
 export const usage = (message: string) => new CliError({ message, exitCode: EXIT_USAGE, placed: false })
+/** An error with exit code 1. */
 export const failure = (message: string) => new CliError({ message, exitCode: EXIT_FAILURE, placed: false })
 
 /** Turns any other typed error of the program into an ordinary failure. */

@@ -11,10 +11,15 @@ import * as Asker from "./Asker.ts"
 import { failure, usage } from "./CliError.ts"
 import { bytes, colour, table } from "./Table.ts"
 
+/** Options of every command that asks a running process. */
 export type Options = { readonly config: string; readonly json: boolean }
 
 const Recorded = Schema.Struct({ entries: Schema.Array(Entry) })
 
+/**
+ * `sallyport actors`: prints the threads and actors of the process, with restarts, load and last
+ * error.
+ */
 export const actors = ({ config, json }: Options) =>
   Effect.gen(function*() {
     const { get } = yield* Asker.make(config)
@@ -39,6 +44,7 @@ const rowOfActor = (actor: Doctor.Threads[number]["actors"][number]): Array<stri
 
 const firstLine = (text: string | null): string => text?.split("\n")[0] ?? "-"
 
+/** `sallyport path`: prints the recorded path decisions of a peer. Fails if there are none. */
 export const path = ({ config, json, peer }: Options & { readonly peer: string }) =>
   Effect.gen(function*() {
     const { get } = yield* Asker.make(config)

@@ -10,6 +10,7 @@ import { colour, table } from "./Table.ts"
 
 type Node = Network["nodes"][number]
 
+/** `sallyport network`: asks for all pages of the overview and prints them as one. */
 export const network = ({ config, find, json }: Options & {
   /** Part of a node's name, in any case. Empty for all nodes. */
   readonly find: string
@@ -32,6 +33,7 @@ export const network = ({ config, find, json }: Options & {
     yield* Console.log(render(answer, Asker.hasColours()))
   })
 
+/** Renders the overview: a table of nodes, the paths by kind, and why some are relayed. */
 export const render = (network: Network, colours: boolean): string => {
   const { counts: { silent }, nodes, paths, relayed } = network
   const total = PATH_KINDS.reduce((sum, kind) => sum + (paths[kind] ?? 0), 0)

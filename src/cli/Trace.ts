@@ -14,6 +14,10 @@ const GAP = "1 second"
  */
 const FOLLOWED = 100
 
+/**
+ * Prints the `last` flows' traces, or those whose id begins with `id`; with `follow`, each one as
+ * it happens.
+ */
 export const trace = ({ config, follow, id, json, last }: Options & {
   /** The beginning of a trace's id. `null` for any trace. */
   readonly id: string | null

@@ -8,6 +8,7 @@ const WIDTH = 32
 const RED = 31
 const BOLD = 1
 
+/** Renders one trace. Spans that failed are red. */
 export const render = (trace: Trace, colours: boolean): string => {
   const failed = trace.spans.some(({ status }) => status === "error")
   const isOpen = trace.spans.some(({ status }) => status === "open")

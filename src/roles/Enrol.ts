@@ -22,6 +22,7 @@ export class EnrolFailed extends Schema.TaggedError<EnrolFailed>()("EnrolFailed"
  */
 const RETRY = Schedule.exponential("500 millis").pipe(Schedule.either(Schedule.spaced("10 seconds")), Schedule.jittered)
 
+/** The node to enrol. */
 export interface Newcomer {
   readonly role: NodeRole
   readonly name: string

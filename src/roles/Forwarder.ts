@@ -15,6 +15,10 @@ import type { Options } from "./Node.ts"
 import type { Running } from "./Running.ts"
 import * as Threads from "./Threads.ts"
 
+/**
+ * Enrols the relay if it has not enrolled yet, and starts its actors. It stops when the scope
+ * closes.
+ */
 export const start = Effect.fnUntraced(function*(
   config: ForwarderConfig,
   telemetry: Settings,

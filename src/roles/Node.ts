@@ -40,10 +40,14 @@ export interface Options {
   readonly onWaiting?: (waiting: Enrol.Waiting) => Effect.Effect<void>
 }
 
+/**
+ * Enrols the node if it has not enrolled yet, starts its actors, and succeeds once the relay has
+ * been reached. It stops when the scope closes.
+ */
 export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: Settings, options: Options) {
   const { carrier, name, role, stateDir } = config
   yield* Platform.check()
-  // This comes before the token is used.
+  // The addresses are checked before the enrolment token is used.
   yield* ListenCheck.check(listenersOf(config))
   const { membership, relay } = yield* Enrol.ensure({ ...config, onWaiting: options.onWaiting })
   const proxy = Enrol.proxyText(config)

@@ -20,6 +20,10 @@ import * as Threads from "./Threads.ts"
 /** Unix socket in the state directory by which the HTTP/3 process hands links to the hub. */
 const HTTP3_GATE_FILE = "http3.sock"
 
+/**
+ * Makes the relay's keys if there are none, starts its actors, and succeeds when it listens. It
+ * stops when the scope closes.
+ */
 export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry: Settings) {
   const { advertise, http3, listen, stateDir, tls, turn } = config
   if (http3) yield* Platform.check()

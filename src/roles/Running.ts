@@ -13,6 +13,7 @@ import type { Findings } from "../protocol/NodeReport.ts"
 import type { PathKind } from "../protocol/PathKind.ts"
 import type { Config } from "../services/config/Config.ts"
 
+/** A peer with an open session, as `sallyport status` shows it. */
 export interface Peer {
   readonly name: string
   readonly path: PathKind
@@ -39,6 +40,7 @@ export interface Ping {
   readonly reason: string
 }
 
+/** A started role. It stops when the scope in which it was started closes. */
 export interface Running {
   readonly supervisor: Supervisor
   /** Listeners by name, with their addresses and actual ports. */

@@ -51,6 +51,7 @@ export interface Flow {
   readonly sink: Sink.Sink<void, Uint8Array, never, FlowBroken>
 }
 
+/** A running role, for programs with Effect. */
 export interface Service {
   readonly role: Config["role"]
   readonly name: string
@@ -68,6 +69,7 @@ export interface Service {
   readonly reload: (config: ConfigInput) => Effect.Effect<void, RunFailed>
 }
 
+/** Options for embedding a role. */
 export interface Options {
   /**
    * Folder that relative paths in a configuration object start from. Default: the working
@@ -174,6 +176,7 @@ export interface Handle {
   readonly stop: () => Promise<void>
 }
 
+/** Service tag of an embedded role, with its two constructors: `layer` and `start`. */
 export class Sallyport extends Context.Tag("sallyport/Sallyport")<Sallyport, Service>() {
   /** Layer that runs the configured role while it lives. It is built when the role is ready. */
   static readonly layer = (source: Source, options?: Options): Layer.Layer<Sallyport, RunFailed> =>

@@ -35,6 +35,7 @@ const LEVELS = { trace: "Trace", debug: "Debug", info: "Info", warn: "Warning", 
 
 export const levelOf = ({ logLevel }: Config): Settings["level"] => LEVELS[logLevel]
 
+/** Telemetry settings of a process, from its configuration. */
 export const telemetryOf = (config: Config, format: Settings["format"]): Settings => ({
   format,
   level: levelOf(config),

@@ -13,6 +13,7 @@ const MAX_PATH_BYTES = 108
 /** Pings in each period of the watchdog, so that one may be late. */
 const PINGS_PER_PERIOD = 3
 
+/** Reports to systemd. Each report is sent when its effect runs. */
 export interface ServiceManager {
   readonly ready: Effect.Effect<void>
   readonly reloading: Effect.Effect<void>
@@ -26,6 +27,7 @@ export interface ServiceManager {
 
 export type Env = Readonly<Record<string, string | undefined>>
 
+/** Makes the reports from the environment that systemd gives the process. */
 export const make = (env: Env): ServiceManager => {
   const path = env["NOTIFY_SOCKET"]
   const tell = (state: () => string) => path === undefined || path === "" ? Effect.void : send(path, state)

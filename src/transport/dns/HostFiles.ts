@@ -33,6 +33,7 @@ const LOOK_EVERY_MS = 1000
  */
 const MAX_BYTES = 4 * 1024 * 1024
 
+/** The parsed resolver files of this host. A file that cannot be read counts as absent. */
 export class HostFiles {
   readonly #paths: Paths
   #lookedAt = -Infinity

@@ -28,6 +28,7 @@ export type Failure =
 
 type Found = Outcome & { readonly _tag: "Found" }
 
+/** Receiver of a lookup's results. */
 export interface Listener {
   /** Receives addresses. May be called twice; `isLast` means that no more will come. */
   readonly onFound: (addresses: ReadonlyArray<Address>, ttlSeconds: number, isLast: boolean) => void
@@ -49,6 +50,9 @@ export interface Options {
 /** Lifetime in seconds of addresses from the C library, which does not report their TTL. */
 const SYSTEM_TTL_SECONDS = 30
 
+/**
+ * One lookup of one name. IPv6 addresses may be passed on before IPv4 ones (RFC 8305, section 3).
+ */
 export class NameLookup {
   readonly #options: Options
   readonly #listener: Listener

@@ -22,6 +22,7 @@ const SILENT_MS = 1000
 const MAX_TRY_MS = 1000
 const MAX_TRIES = 3
 
+/** The result of a question. */
 export type Outcome =
   | { readonly _tag: "Found"; readonly addresses: ReadonlyArray<string>; readonly ttlSeconds: number }
   /**
@@ -88,6 +89,7 @@ export class Channels {
   }
 }
 
+/** A question: the addresses of one family of `name`. `servers` are asked in order. */
 export interface Asked {
   readonly name: string
   readonly family: 4 | 6

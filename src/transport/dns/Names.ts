@@ -30,10 +30,14 @@ const MAX_KEPT = 1024
  */
 const DEADLINE_MS = 8000
 /**
- * Shortest and longest time in seconds for which addresses are used. Within these bounds their TTL
- * counts: a moved service is noticed, and a TTL of 0 does not cause a question for each flow.
+ * Shortest time in seconds for which addresses are used, so that a TTL of 0 does not cause a
+ * question for each flow.
  */
 const MIN_TTL_SECONDS = 1
+/**
+ * Longest time in seconds for which addresses are used, whatever their TTL, so that a moved service
+ * is noticed.
+ */
 const MAX_TTL_SECONDS = 300
 /**
  * Time in milliseconds after which a name without addresses, or whose servers fail, is asked for
@@ -41,6 +45,7 @@ const MAX_TTL_SECONDS = 300
  */
 const NEGATIVE_TTL_MS = 5000
 
+/** Receiver of a lookup's results. */
 export interface Listener {
   /** Receives addresses. May be called twice; `isLast` means that no more will come. */
   readonly onFound: (addresses: ReadonlyArray<Address>, isLast: boolean) => void
@@ -70,6 +75,7 @@ interface Entry {
   expiresAt: number
 }
 
+/** Resolver with a cache. One instance is shared by all dials of a thread. */
 export class Names {
   readonly #files: HostFiles
   readonly #port: number

@@ -14,11 +14,12 @@ const MAX_RUNNING = 2
 /** Most lookups that wait for a turn. One more fails at once. */
 const MAX_WAITING = 16
 /**
- * Longest wait for a turn, in milliseconds. After it the C library is held up by names that nobody
- * answers.
+ * Longest wait for a turn, in milliseconds. A longer one means that names without an answer hold up
+ * the C library.
  */
 const MAX_WAIT_MS = 2000
 
+/** The result of a lookup. */
 export type Outcome =
   | { readonly _tag: "Found"; readonly addresses: ReadonlyArray<Address> }
   | { readonly _tag: "Missing" }
@@ -27,6 +28,7 @@ export type Outcome =
 
 export type Ask = (name: string) => Promise<ReadonlyArray<{ readonly address: string; readonly family: number }>>
 
+/** Limits the lookups by the C library. One instance is shared by all lookups of a resolver. */
 export class SystemLookup {
   readonly #ask: Ask
   readonly #waiting = new Set<() => void>()

@@ -16,6 +16,7 @@ import {
 import { type Reader } from "./TcpReader.ts"
 import { MIN_BYTES, unread } from "./Unread.ts"
 
+/** The end of a flow and the bytes that it moved. */
 export interface FlowOutcome {
   /** Bytes from the socket that the stream took. */
   readonly sent: number
@@ -58,6 +59,7 @@ export interface PumpOptions {
   readonly onDone: (outcome: FlowOutcome) => void
 }
 
+/** Joins one stream and one socket, and becomes the stream's handler. */
 export class FlowPump implements StreamHandler {
   readonly #stream: FlowStream
   readonly #socket: Duplex
@@ -283,6 +285,7 @@ const ignore = () => {}
  * that a socket could not pass on at once stays with that socket, and reading continues after it.
  */
 const SPACE_BYTES = 256 * 1024
+/** Size of the rest of the buffer below which a new buffer is allocated, in bytes. */
 const MIN_SPACE_BYTES = 64 * 1024
 let space = Buffer.allocUnsafeSlow(SPACE_BYTES)
 

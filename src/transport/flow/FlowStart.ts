@@ -37,6 +37,7 @@ export const OPEN_TIMEOUT_MS = 10_000
  */
 const scrap = new Uint8Array(16 * 1024)
 
+/** The connector's answer to a flow's Open, or a failure on this side. */
 export type Answer =
   | {
     readonly _tag: "Accepted"
@@ -107,6 +108,7 @@ const tooMany: Answer = {
   verdict: { code: "too_many_flows", reason: "no more streams in this session" }
 }
 
+/** A flow that a client asks for. */
 export interface Incoming {
   readonly stream: FlowStream
   readonly open: Open

@@ -26,6 +26,7 @@ export interface StreamHandler {
   readonly onClosed: () => void
 }
 
+/** A stream of bytes in both directions, with an end and a reset for each direction. */
 export interface FlowStream {
   handler: StreamHandler | null
   /** Whether the end or a reset was read, or `stop` was called. */
@@ -51,6 +52,9 @@ export interface FlowStream {
   stop(code: number): void
   /** Resets and stops, as far as either side is not over yet. */
   abort(code: number): void
-  /** Reports that the reader leaves waiting bytes alone for a while, for example during a dial. */
+  /**
+   * Tells the stream that its reader leaves waiting bytes alone for a while, for example during a
+   * dial.
+   */
   pause(): void
 }

@@ -9,6 +9,7 @@ import { listen, type ListenAt, type Listener } from "./Listener.ts"
 import type { Places } from "./Places.ts"
 import { adopt, type Reader } from "./TcpReader.ts"
 
+/** An accepted connection that waits for the verdict on its flow. */
 export interface Forwarded {
   /**
    * Reader of the accepted socket. It is paused, and early bytes are still in the socket. The
@@ -30,6 +31,7 @@ export interface ForwardOptions {
   readonly places?: Places
 }
 
+/** One local listener that leads to one fixed target. */
 export class ForwardServer {
   readonly #options: ForwardOptions
   #listener: Listener | null = null

@@ -13,6 +13,7 @@ export type ListenAt = { readonly host: string; readonly port: number } | { read
 /** Connections that the kernel queues until they are accepted. */
 const BACKLOG = 1024
 
+/** An open listener. */
 export interface Listener {
   /** Address that it listens at, with the actual port. */
   readonly address: ListenAt

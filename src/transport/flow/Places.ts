@@ -31,6 +31,7 @@ export interface Occupant {
   readonly cut: () => void
 }
 
+/** A place that is taken. Its holder must call `leave` when the socket has closed. */
 export interface Place {
   /** Reports that the socket is open. From now on it counts among the descriptors in use. */
   readonly opened: () => void
@@ -60,6 +61,7 @@ export interface Options {
   readonly met?: (limit: Limits.Limit) => void
 }
 
+/** The places of one node. {@link Places.tick} must be called regularly. */
 export class Places {
   readonly #flows: number
   readonly #hasRoom: (descriptors: number) => boolean

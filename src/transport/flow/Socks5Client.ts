@@ -14,6 +14,7 @@ export class Socks5Refused extends Error {
   }
 }
 
+/** The listener to use and the target to reach. */
 export interface Through {
   /** The listener: the path of a unix socket, or a TCP address. */
   readonly listener: { readonly path: string } | { readonly host: string; readonly port: number }

@@ -24,6 +24,7 @@ export const MAX_HANDSHAKES = 512
  */
 const MAX_EARLY_BYTES = 64 * 1024
 
+/** A CONNECT request that waits for the verdict on its flow. */
 export interface Connect {
   readonly target: Target
   /** The accepted socket, paused. The callee owns it after answering `accepted`. */
@@ -47,6 +48,7 @@ export interface Socks5Options {
   readonly handshakeTimeoutMs?: number
 }
 
+/** A local SOCKS listener, which asks `connect` for a flow for each CONNECT request. */
 export class Socks5Server {
   readonly #options: Socks5Options
   #listener: Listener | null = null

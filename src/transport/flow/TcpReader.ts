@@ -6,6 +6,7 @@
 import { Buffer } from "node:buffer"
 import net from "node:net"
 
+/** Size of the thread's read buffer, in bytes. */
 const READ_BYTES = 256 * 1024
 const readBuffer = Buffer.allocUnsafeSlow(READ_BYTES)
 

@@ -12,6 +12,7 @@ export const ENDED_FLOWS = 64
  */
 export const QUIET_MS = 5_000
 
+/** Decides when to return memory to the system. `trim` does it. */
 export class Trim {
   readonly #trim: () => void
   #flows = 0

@@ -16,8 +16,10 @@ export const MAX_BYTES = 1024 * 1024
  * millisecond.
  */
 export const MIN_BYTES = 16 * 1024
+/** Divisor of the remaining budget: one flow may buffer this part of it. */
 const SHARE = 4
 
+/** Count of unread bytes, and the budget that limits them. */
 export class Unread {
   readonly #met: (limit: Limits.Limit) => void
   #bytes = 0

@@ -26,6 +26,7 @@ export const eachFrame = (frames: Uint8Array, use: (frame: Uint8Array) => void):
   }
 }
 
+/** The datagrams of one link. `isReady` once a probe of the largest size has come back. */
 export class FrameDatagrams implements Datagrams {
   readonly maxFrameBytes = MAX_DATAGRAM_FRAME_BYTES
   onFrames: ((frames: Uint8Array) => void) | undefined

@@ -13,11 +13,9 @@ import { eachFrame, PROBE } from "./FrameDatagrams.ts"
 import type { SessionClosed } from "./Http3Connection.ts"
 import type { Handlers, Newcomer } from "./Http3Listener.ts"
 
-/**
- * Bytes waiting in one direction at which the sender is paused. It resumes at {@link
- * LOW_WATER_BYTES}.
- */
+/** Bytes waiting in one direction at which its sender is paused. */
 const HIGH_WATER_BYTES = 256 * 1024
+/** Bytes waiting in one direction at which its paused sender resumes. */
 const LOW_WATER_BYTES = 64 * 1024
 /** Longest message that the other process takes, in bytes. */
 const MAX_MESSAGE_BYTES = 128 * 1024
@@ -30,6 +28,7 @@ const NOT_FOUND = 404
 /** HTTP status (RFC 9110, section 15) if no process serves links now. */
 const BAD_GATEWAY = 502
 
+/** The gateway of one connection. Its `handlers` receive the connection's events. */
 export class Gateway {
   readonly handlers: Handlers
   readonly #newcomer: Newcomer

@@ -20,6 +20,7 @@ import { Http3Connection } from "./Http3Connection.ts"
 import { Http3Link } from "./Http3Link.ts"
 import * as QuicheHttp3 from "./QuicheHttp3.ts"
 
+/** The relay to connect to, and the path that the request names. */
 export interface Target {
   /** A name or an IP literal, without brackets. */
   readonly host: string
@@ -30,6 +31,7 @@ export interface Target {
   readonly path: string
 }
 
+/** An open link, and this host's address towards the relay. */
 export interface Opened {
   readonly link: Http3Link
   readonly localHost: string

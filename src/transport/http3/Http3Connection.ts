@@ -48,11 +48,13 @@ const scratch = Buffer.allocUnsafeSlow(64 * 1024)
 /** Buffer for the datagram that is being sent. */
 const outgoing = Buffer.allocUnsafeSlow(MAX_PACKET)
 
+/** A WebTransport close message: the application's code and reason. */
 export interface SessionClosed {
   readonly code: number
   readonly reason: string
 }
 
+/** Receivers of a connection's events. Those of the session come in order. */
 export interface Events {
   /**
    * Called once, when the handshake is over. Return `false` to close the connection without sending
@@ -118,6 +120,7 @@ const REQUEST = 0
 /** Stream of a client's session. */
 const CLIENT_STREAM = 4
 
+/** An HTTP/3 connection with at most one WebTransport session, on either side. */
 export class Http3Connection {
   readonly driver: QuicDriver
   readonly #options: Options

@@ -4,6 +4,7 @@ import { CarrierLink, closedByPeer, LinkEnded } from "../link/Link.ts"
 import { FrameDatagrams } from "./FrameDatagrams.ts"
 import type { Http3Connection, SessionClosed } from "./Http3Connection.ts"
 
+/** A link whose bytes are the session's stream, and whose relayed frames are its datagrams. */
 export class Http3Link extends CarrierLink {
   readonly carrier = "webtransport-h3"
   readonly #connection: Http3Connection

@@ -24,8 +24,9 @@ export interface Limits {
   readonly strangers: number
   /** Longest time from the first packet to an open session, in milliseconds. */
   readonly handshakeMs: number
-  /** New connections per second from one /24 or /56; `acceptBurst` is how many may come at once. */
+  /** New connections per second that one /24 or /56 may start. */
   readonly acceptsPerSecond: number
+  /** New connections that one /24 or /56 may start at once. */
   readonly acceptBurst: number
   /**
    * Longest time in milliseconds for which a peer may read nothing while the process that serves
@@ -43,6 +44,7 @@ export const DEFAULT_LIMITS: Limits = {
   stuckMs: 10_000
 }
 
+/** Counters of a listener. */
 export interface Stats {
   connections: number
   /** Connections without an open session; they are included in `connections`. */
@@ -79,6 +81,7 @@ export interface Options {
   readonly onConnection: (newcomer: Newcomer) => Handlers
 }
 
+/** A certificate and its SHA-256. */
 export interface Shown extends QuicheHttp3.Certificate {
   readonly sha256: Uint8Array
 }
@@ -113,6 +116,9 @@ const nameOf = ({ host, port }: From): string => host.includes(":") ? `[${host}]
 
 const keyOf = (id: Uint8Array): string => Buffer.from(id.buffer, id.byteOffset, id.byteLength).toString("latin1")
 
+/**
+ * The connections of one relay. It reads no socket itself: call `onDatagram` with each datagram.
+ */
 export class Http3Listener {
   readonly stats: Stats = { connections: 0, strangers: 0, refused: { rate: 0, full: 0, late: 0 }, retries: 0 }
   readonly #options: Options

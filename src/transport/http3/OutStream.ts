@@ -10,6 +10,7 @@ interface Piece {
   readonly done: ((left: boolean) => void) | undefined
 }
 
+/** Outgoing bytes of one stream. Nothing is written until {@link OutStream.flush}. */
 export class OutStream {
   readonly id: number
   #queue: Array<Piece> = []

@@ -40,6 +40,7 @@ export interface Options {
   readonly onGone: () => void
 }
 
+/** Runs a connection in turns: a turn serves streams, sends packets and sets the timer. */
 export class QuicDriver {
   readonly meter: FloodMeter
   readonly #options: Options

@@ -22,6 +22,7 @@ const scratch = Buffer.allocUnsafeSlow(MAX_PACKET)
 const ring = Array.from({ length: RING_BUFFERS }, () => Buffer.allocUnsafeSlow(MAX_TRAIN * MAX_PACKET))
 let next = 0
 
+/** Sends the packets of one connection. Call `flush` in each turn. */
 export class TrainSender {
   readonly #quic: QuicConnection
   readonly #transmit: Transmit

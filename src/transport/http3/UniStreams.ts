@@ -25,6 +25,7 @@ export interface Options {
   readonly onFault: (fault: Http3.Http3Fault) => void
 }
 
+/** The unidirectional streams of one connection, of both sides. */
 export class UniStreams {
   readonly #options: Options
   /** The type of each of the peer's streams, or its first bytes while the type is not known yet. */

@@ -13,6 +13,7 @@ import * as FlowStart from "../flow/FlowStart.ts"
 import type { FlowStream } from "../flow/FlowStream.ts"
 import { Places } from "../flow/Places.ts"
 
+/** The grant's permission for a target. */
 export interface Permit {
   readonly resource: Resource
   /** Name or address to dial; the connector resolves it. */
@@ -35,6 +36,7 @@ export interface FlowWatch {
   readonly meter?: FlowMeter
 }
 
+/** A flow that the client asks for. */
 export interface Asked {
   readonly host: string
   readonly port: number
@@ -76,6 +78,7 @@ const NOT_PERMITTED: Partial<Record<VerdictCode, string>> = {
   port_not_listed: "the resource does not list this port"
 }
 
+/** The flows of one session, on the connector. */
 export class ConnectorFlows {
   readonly flows = new Set<Flow>()
   readonly #options: ConnectorFlowsOptions

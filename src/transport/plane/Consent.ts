@@ -20,6 +20,7 @@ export const CONSENT_MS = 30_000
 /** Bytes that may be sent for each byte received until the peer has proved its address. */
 const UNPROVED_FACTOR = 3
 
+/** Consent and proof for the addresses in a session's slots. */
 export class Consent {
   readonly #givenAt = new Float64Array(SLOTS).fill(-Infinity)
   /**

@@ -20,6 +20,7 @@ export interface ControlEvents {
   readonly onBroken: (why: string) => void
 }
 
+/** Sends and receives the control messages of one session. */
 export class ControlStream {
   readonly #stream: FlowStream
   readonly #events: ControlEvents

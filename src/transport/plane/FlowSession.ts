@@ -21,6 +21,7 @@ import type { PacketRouter } from "./PacketRouter.ts"
 import { newSecret, PeerSession, type PeerSessionEvents } from "./PeerSession.ts"
 import { Permission } from "./Permission.ts"
 
+/** Receivers of a session's events, which include the path events of its `PeerSession`. */
 export interface FlowSessionEvents extends Omit<PeerSessionEvents, "onUp" | "onStream" | "onDown"> {
   /** The session takes flows. On a connector, path messages work as well. */
   readonly onUp: (session: FlowSession) => void
@@ -60,6 +61,7 @@ export interface NodeContext {
   readonly flowLimits?: FlowLimits
 }
 
+/** One session of a client or a connector, from its dial to its end. */
 export class FlowSession {
   readonly id: string
   readonly peer: PeerSession

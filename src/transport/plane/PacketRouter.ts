@@ -70,6 +70,7 @@ export interface Endpoint {
   onSealed(bytes: Uint8Array, address: string | null, port: number, relay?: string): void
 }
 
+/** Counts of dropped datagrams and frames, by cause. */
 export interface Counters {
   /** Datagrams from anyone that match no frame. They were dropped before any cryptography. */
   strays: number
@@ -93,6 +94,7 @@ const SEALED = 0x01
 const HINT_BYTES = 8
 const STUN_HEADER_BYTES = 20
 
+/** Router of a node. It reads no socket itself: call `onDatagrams` and `onLinkFrames`. */
 export class PacketRouter {
   readonly counters: Counters = { strays: 0, unproved: 0, unknownTag: 0, unknownHint: 0 }
   readonly traffic = makeTraffic()

@@ -49,6 +49,7 @@ const FOLLOW_MS = 300
 /** Most paths whose packet size and mapped address are remembered. One more replaces the oldest. */
 const MAX_SEEN = 16
 
+/** Receivers of a session's events. */
 export interface PeerSessionEvents {
   /**
    * The session can be used: the peer has proved the pinned key. On a client that resumes, it has
@@ -80,8 +81,9 @@ export interface PeerSessionOptions {
   /** The peer's pinned Ed25519 key, base64url. */
   readonly peerKey: string
   readonly peerName: string
-  /** Tags of the session's ticket: `sendTag` is this node's, `receiveTag` the peer's. */
+  /** The tag of the session's ticket that this node sends with. */
   readonly sendTag: number
+  /** The tag of the session's ticket that the peer sends with. */
   readonly receiveTag: number
   readonly router: PacketRouter
   readonly engine: QuicEngine
@@ -96,6 +98,7 @@ export interface PeerSessionOptions {
   readonly now: () => number
 }
 
+/** The data plane of one session. The path prober decides which path it uses. */
 export class PeerSession implements Endpoint {
   readonly id: string
   readonly role: Role

@@ -3,12 +3,14 @@ import type { Grant, Resource } from "../../protocol/Documents.ts"
 import type { VerdictCode } from "../../protocol/FlowWire.ts"
 import * as GrantCheck from "../../protocol/GrantCheck.ts"
 
+/** The node keys of a session's two ends. */
 export type Parties = Pick<GrantCheck.Request, "clientKey" | "connectorKey">
 
+/** Clocks by which a grant is judged. */
 export interface Clocks {
   /** Epoch seconds by the directory's clock. */
   readonly nowSeconds: () => number
-  /** Milliseconds of a clock that nobody sets. It continues while the machine sleeps. */
+  /** Milliseconds of a clock that is never adjusted. It continues while the machine sleeps. */
   readonly hostMs: () => number
 }
 

@@ -5,6 +5,7 @@
 import { keyOf, type PathRef, RELAY } from "../../protocol/PathRef.ts"
 import { SLOTS } from "../quic/QuicEngine.ts"
 
+/** Slot of the first relay. */
 export const RELAY_SLOT = 0
 
 /** Key of a direct path to this address, equal to `PathRef.keyOf`. */
@@ -17,6 +18,7 @@ interface Use {
   at: number
 }
 
+/** The paths in the QUIC slots of one session. */
 export class Slots {
   readonly #uses: Array<Use | null> = Array.from({ length: SLOTS }, () => null)
   readonly #byKey = new Map<string, number>()

@@ -15,9 +15,13 @@
 import * as Crypto from "node:crypto"
 import type { Role } from "../../protocol/PathRef.ts"
 
+/** Length of a session's secret. */
 export const SECRET_BYTES = 32
+/** Length of the hint by which a message finds its session. */
 export const HINT_BYTES = 8
+/** Bytes before the ciphertext. */
 export const HEAD_BYTES = 1 + HINT_BYTES + 8
+/** Length of the authentication tag after the ciphertext. */
 export const TAG_BYTES = 16
 /** Bytes that sealing adds to a message. */
 export const OVERHEAD_BYTES = HEAD_BYTES + TAG_BYTES
@@ -56,6 +60,7 @@ export interface Options {
   readonly now?: () => number
 }
 
+/** Seals and opens the path messages of one end of a session. */
 export class ProbeSeal {
   /**
    * Bytes that follow the first byte of the peer's messages. A datagram from any address finds its

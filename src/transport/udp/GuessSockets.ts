@@ -52,6 +52,7 @@ interface Attempt {
   over: boolean
 }
 
+/** The prediction sockets of a node, by session. A session has at most one attempt at a time. */
 export class GuessSockets {
   readonly #options: Options
   readonly #attempts = new Map<string, Attempt>()

@@ -11,13 +11,19 @@ const SOCK_NONBLOCK = 0o4000
 const SOCK_CLOEXEC = 0o2000000
 const MSG_DONTWAIT = 0x40
 
-/** Socket options as `[level, name]`. */
+/** Socket option, as `[level, name]`: size of the datagrams that the kernel cuts a send into. */
 export const UDP_SEGMENT = [17, 103] as const
+/** Socket option: lets the kernel join received datagrams. */
 export const UDP_GRO = [17, 104] as const
+/** Socket option: send buffer size, beyond the system's limit (needs CAP_NET_ADMIN). */
 export const SO_SNDBUFFORCE = [1, 32] as const
+/** Socket option: receive buffer size, beyond the system's limit (needs CAP_NET_ADMIN). */
 export const SO_RCVBUFFORCE = [1, 33] as const
+/** Socket option: an IPv6 socket takes no IPv4. */
 export const IPV6_V6ONLY = [41, 26] as const
+/** Socket option: how IPv4 treats packets larger than the path's MTU. */
 export const IP_MTU_DISCOVER = [0, 10] as const
+/** Socket option: how IPv6 treats packets larger than the path's MTU. */
 export const IPV6_MTU_DISCOVER = [41, 23] as const
 /**
  * Value of `IP_MTU_DISCOVER`: sets "don't fragment" and ignores ICMP about the path's MTU, which

@@ -19,14 +19,17 @@ export const KEEP_MS = 60_000
  * {@link MAX_RETRY_MS}.
  */
 export const RETRY_MS = 1000
+/** Longest wait in milliseconds before an address that could not be bound is tried again. */
 export const MAX_RETRY_MS = 30_000
 
+/** An open socket. */
 export interface Held {
   /** Unique among all sockets that share `Numbers`. */
   readonly number: number
   readonly host: string
   readonly socket: UdpPort
 }
+/** An address that could not be bound. */
 export interface Skipped {
   readonly host: string
   /** The system's name of the error, such as EADDRNOTAVAIL. */
@@ -49,6 +52,7 @@ export class Numbers {
   }
 }
 
+/** An address to bind a socket to. */
 export interface Place {
   readonly host: string
   readonly port: number
@@ -84,6 +88,7 @@ export interface Options {
   readonly see?: () => LocalAddresses.Seen
 }
 
+/** The open sockets of a server. They close with the scope. */
 export interface ListenSockets {
   /** The bound port, or the configured one while nothing is bound. */
   readonly port: () => number

@@ -32,6 +32,7 @@ export interface Machine<A> {
   readonly onDatagram: (socket: number, from: SocketAddr, bytes: Uint8Array, now: number) => void
 }
 
+/** The server to ask, how many sockets the machine needs, and how to make the machine. */
 export interface Options<A> {
   readonly server: SocketAddr
   readonly sockets: number
@@ -49,6 +50,10 @@ interface Arrival {
   readonly from: RemoteInfo
 }
 
+/**
+ * Runs a machine until it has a report. Fails if the server cannot be reached, or if a socket
+ * cannot be opened.
+ */
 export const run = <A>(options: Options<A>): Effect.Effect<A, NoWay | UdpPort.UdpOpenError> =>
   Effect.scoped(Effect.gen(function*() {
     const family = Candidate.familyOf(options.server.host)

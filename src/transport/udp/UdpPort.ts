@@ -27,8 +27,8 @@ export const MAX_TRAIN_BYTES = 65_000
  */
 const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024
 /**
- * Trains refused in a row after which the socket sends single datagrams: its interface cannot
- * segment.
+ * Trains refused in a row after which the socket sends single datagrams, because its interface
+ * cannot segment.
  */
 const REFUSALS_UNTIL_SINGLES = 16
 
@@ -36,6 +36,7 @@ const { EADDRINUSE, EINVAL, EIO, EMSGSIZE } = constants.errno
 const NAMES = new Map(Object.entries(constants.errno).map(([name, code]) => [code, name]))
 const nameOf = (errno: number): string => NAMES.get(errno) ?? `errno ${errno}`
 
+/** The socket could not be opened. `message` says what to do. */
 export class UdpOpenError extends Schema.TaggedError<UdpOpenError>()("UdpOpenError", {
   host: Schema.String,
   port: Schema.Int,
@@ -79,12 +80,11 @@ export interface Options {
   readonly dontFragment?: boolean
 }
 
+/** Counts of what a socket has sent. */
 export interface Counters {
-  /**
-   * Datagrams that the kernel took, or that node:dgram took if there is no offload. `bytes` counts
-   * their bytes.
-   */
+  /** Datagrams that the kernel took, or that node:dgram took if there is no offload. */
   packets: number
+  /** Bytes of those datagrams. */
   bytes: number
   /** System calls, or trains that were sent as single datagrams. */
   sends: number
@@ -102,6 +102,7 @@ export const offloadUnavailable = (): string | null => {
   return "unavailable" in libc ? libc.unavailable : null
 }
 
+/** A UDP socket that sends whole trains of datagrams in one call where the kernel can. */
 export class UdpPort {
   readonly family: 4 | 6
   readonly counters: Counters = { packets: 0, bytes: 0, sends: 0, errors: {} }
