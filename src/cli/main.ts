@@ -33,7 +33,10 @@ process.stdout.on("error", () => {
 })
 process.stderr.on("error", () => {})
 
-/** Ends the process once all output has been taken: a pipe holds 64 KiB, and exiting drops what waits behind it. */
+/**
+ * Ends the process once all its output has been taken. A pipe holds 64 KiB, and exiting drops the
+ * output that still waits for room in it.
+ */
 const endWith = (code: number) => {
   process.stdout.write("", () => process.stderr.write("", () => process.exit(code)))
 }
