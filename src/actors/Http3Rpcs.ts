@@ -3,6 +3,7 @@ import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import * as ActorAddress from "./runtime/ActorAddress.ts"
 
+/** Calls of the Http3Actor. */
 export class Http3Rpcs extends RpcGroup.make(
   /** Answers with the UDP port of HTTP/3 once it is served. */
   Rpc.make("AwaitListening", { success: Schema.Struct({ http3: Schema.Int }) })

@@ -25,7 +25,7 @@ export const SessionUp = Schema.TaggedStruct("SessionUp", {
   role: Role,
   peer: Schema.String,
   path: PathRef,
-  /** Whether a flow is open now. */
+  /** Whether a flow is open, or was within the last few seconds. */
   active: Schema.Boolean
 })
 export const SessionDown = Schema.TaggedStruct("SessionDown", { session: SessionId })
@@ -63,8 +63,8 @@ export const Pong = Schema.TaggedStruct("Pong", {
  */
 export const Heard = Schema.TaggedStruct("Heard", { session: SessionId, path: PathRef })
 /**
- * Activity of a session changed. `active` is set while a flow is open or moved bytes within about
- * the last second.
+ * Activity of a session changed. `active` is set while a flow is open and for a few seconds after
+ * it.
  */
 export const Activity = Schema.TaggedStruct("Activity", { session: SessionId, active: Schema.Boolean })
 /**
@@ -215,7 +215,7 @@ export const SessionPath = Schema.Struct({
   rttMs: Schema.NullOr(Schema.Number),
   /** When this path was taken, in ms since the epoch. */
   since: Schema.Number,
-  /** Whether a flow is open, or moved bytes within about the last second. */
+  /** Whether a flow is open, or was within the last few seconds. */
   active: Schema.Boolean,
   /**
    * Whether better paths are being sought. That is so while a flow is open, and for a minute after
@@ -246,6 +246,7 @@ export class PingFailed extends Schema.TaggedError<PingFailed>()("PingFailed", {
   message: Schema.String
 }) {}
 
+/** Calls of the PathProberActor. */
 export class PathProberRpcs extends RpcGroup.make(
   /** Answers with the path of each session. */
   Rpc.make("Paths", { success: Schema.Array(SessionPath) }),

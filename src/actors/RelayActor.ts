@@ -43,8 +43,8 @@ const RETRY_LINK = Duration.seconds(3)
  */
 const RESOLVE_GAP = Duration.seconds(30)
 /**
- * How long a link must have been bound so that it is replaced at once when it ends: it worked, so
- * the other end has been stopped.
+ * How long a bound link must have been open so that it is replaced at once when it ends. It worked,
+ * so the other end has probably been stopped.
  */
 const SERVED_MS = 500
 const WAKE = "wake"
@@ -284,7 +284,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
 
   /**
    * Compares the mapped address with the one before. If it changed although this host did not move,
-   * a NAT dropped the old mapping, and with it the mappings towards peers.
+   * a NAT dropped the old mapping. Peers see the new address, too.
    */
   const onMapped = (mapped: SocketAddr | null) =>
     Effect.suspend(() => {

@@ -29,6 +29,7 @@ export const ForwarderAddresses = Schema.Struct({
 /** Ports at which TURN is served. `null` for a transport that is not offered. */
 export const TurnPorts = Schema.Struct({ udp: Schema.NullOr(Schema.Int), tcp: Schema.NullOr(Schema.Int) })
 
+/** Calls of the RelayForwarderActor. */
 export class RelayForwarderRpcs extends RpcGroup.make(
   /**
    * Answers with the UDP port at which nodes bind, and with the ports of TURN if it is configured.

@@ -24,6 +24,7 @@ export const MemberState = Schema.Struct({
 })
 export type MemberState = typeof MemberState.Type
 
+/** Calls of the RelayMemberActor. */
 export class RelayMemberRpcs extends RpcGroup.make(Rpc.make("State", { success: MemberState })) {}
 
 export const RelayMember = ActorAddress.make("relayMember", RelayMemberRpcs)

@@ -40,6 +40,7 @@ export const LegState = Schema.Struct({
 })
 export type LegState = typeof LegState.Type
 
+/** Calls of the RelayActor. */
 export class RelayRpcs extends RpcGroup.make(
   /**
    * Opens the session at the relay on the present leg, and again on each later leg, until the

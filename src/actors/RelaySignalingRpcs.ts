@@ -121,8 +121,8 @@ export const SignalingEvent = Schema.Union(
 export type SignalingEvent = typeof SignalingEvent.Type
 
 /**
- * Why no session was made. The `retryable` codes may pass by themselves; the others need an
- * administrator.
+ * Why no session was made. `name_not_found`, `denied` and `port_not_listed` need an administrator.
+ * The others may pass by themselves.
  */
 export const DialCode = Schema.Literal(
   "name_not_found",
@@ -194,6 +194,7 @@ export const Dialed = Schema.Struct({
 })
 export type Dialed = typeof Dialed.Type
 
+/** Calls of a node to its relay, over the relay link. */
 export class RelaySignalingRpcs extends RpcGroup.make(
   /** Events for this node from now on, `Snapshot` first. A link has at most one subscription. */
   Rpc.make("Watch", { success: SignalingEvent, stream: true }),

@@ -117,8 +117,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const answered = ({ session }: { readonly session: SessionId }) => Effect.sync(() => invitations.answered(session))
 
   /**
-   * Handles a link that was cut after `idleMs` without traffic: later links send keepalives more
-   * often.
+   * Handles a link that was cut after `idleMs` without traffic. If that shows an idle timeout on
+   * the way, later links send keepalives more often.
    */
   const onCut = (idleMs: number) =>
     Effect.suspend(() => {

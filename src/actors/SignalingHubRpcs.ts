@@ -63,8 +63,8 @@ const networkWith = (report: Schema.Schema<NodeReport>) =>
   Schema.Struct({
     at: Schema.Number,
     /**
-     * Numbers of nodes. `silent`: connected without reporting. `found`: selected by `find`. The
-     * others count all enrolled nodes.
+     * Numbers of nodes. `enrolled`: all. `silent`: connected without reporting, not counting
+     * relays. `found`: selected by `find`.
      */
     counts: Schema.Struct({
       enrolled: Schema.Int,
@@ -110,6 +110,7 @@ export class ExamineFailed extends Schema.TaggedError<ExamineFailed>()("ExamineF
 /** The relay cannot do its work. `message` says what to repair. */
 export class HubError extends Schema.TaggedError<HubError>()("HubError", { message: Schema.String }) {}
 
+/** Calls of the SignalingHubActor by other parts of the relay. */
 export class SignalingHubRpcs extends RpcGroup.make(
   /** Answers with the port of HTTPS once it is served. */
   Rpc.make("AwaitListening", { success: Schema.Struct({ https: Schema.Int }) }),

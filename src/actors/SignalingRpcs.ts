@@ -43,7 +43,7 @@ export const SignalingState = Schema.Struct({
    * `null` if there is none.
    */
   proxy: Schema.NullOr(Schema.String),
-  /** How many links have been up since the process started. */
+  /** How many links have been up since this actor started. */
   connects: Schema.Int,
   /**
    * How often this node sends keepalives because something on the way ends idle connections early,
@@ -73,6 +73,10 @@ const ReportWanted = Schema.TaggedStruct("ReportWanted", {})
 export const Wanted = Schema.Union(ReportWanted, Examine)
 export type Wanted = typeof Wanted.Type
 
+/**
+ * Calls of the SignalingActor. Those that `RelaySignalingRpcs` has, too, are passed on to the
+ * relay.
+ */
 export class SignalingRpcs extends RpcGroup.make(
   Rpc.make("Dial", {
     payload: { target: Target, exclude: Schema.Array(NodeKey) },

@@ -105,6 +105,10 @@ export type IceEvent = typeof IceEvent.Type
 /** Tags of a session's relayed frames. This node's frames carry `send`, the peer's `receive`. */
 export const Tags = Schema.Struct({ send: Schema.Int, receive: Schema.Int })
 
+/**
+ * Calls of the StreamMuxActor, including those of the path prober and the StunActor to the data
+ * plane.
+ */
 export class StreamMuxRpcs extends RpcGroup.make(
   /**
    * Opens the packet link to the relay on this thread, after closing the one before. `http3` says

@@ -63,8 +63,8 @@ const INBOX_CAPACITY = 256
  */
 const MAX_PENDING = 64
 /**
- * Shortest time between two refreshes while sessions are up. Both limits are below the 30 s after
- * which many NATs drop a mapping.
+ * Shortest time between two refreshes while sessions are up. Many NATs drop a mapping after 30 s,
+ * so this and {@link REFRESH_MAX_MS} are shorter.
  */
 const REFRESH_MIN_MS = 20_000
 /** Longest time between two refreshes while sessions are up. */

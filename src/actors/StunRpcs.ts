@@ -29,8 +29,8 @@ export class StunTimeout extends Schema.TaggedError<StunTimeout>()("StunTimeout"
 }
 
 /**
- * The request could not be sent. There is no socket of the server's IP version, the data plane is
- * being restarted, or too many requests are in progress.
+ * The request was not sent. `server` is no literal address, no socket of its IP version is open, or
+ * too many requests are in progress.
  */
 export class StunUnavailable extends Schema.TaggedError<StunUnavailable>()("StunUnavailable", {
   server: SocketAddr,
@@ -71,8 +71,8 @@ export type LocalCandidates = typeof LocalCandidates.Type
  * - `addresses`: this host's addresses changed.
  * - `route`: this host's default route or its UDP port changed.
  * - `woke`: this host was asleep.
- * - `mapping`: a NAT on the way maps this host's packets differently, so NATs may have dropped
- *   other mappings, too.
+ * - `mapping`: a NAT on the way maps this host's packets differently, so peers may know an outdated
+ *   address.
  */
 export const NetworkReason = Schema.Literal("addresses", "route", "woke", "mapping")
 /** A change of this host's network. */
@@ -88,6 +88,7 @@ export const NetworkChange = Schema.Struct({
 })
 export type NetworkChange = typeof NetworkChange.Type
 
+/** Calls of the StunActor. */
 export class StunRpcs extends RpcGroup.make(
   /**
    * This host's candidates and each later change. The first element comes at once, or as soon as

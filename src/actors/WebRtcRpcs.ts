@@ -30,6 +30,7 @@ export const BrowserPeer = Schema.Struct({
 })
 export type BrowserPeer = typeof BrowserPeer.Type
 
+/** Calls of the WebRtcActor. */
 export class WebRtcRpcs extends RpcGroup.make(
   /** Answers with the connections that are open or being made. */
   Rpc.make("Links", { success: Schema.Array(WebRtcLink) }),

@@ -53,6 +53,7 @@ export interface Session {
   readonly answer: Deferred.Deferred<void, string>
 }
 
+/** Makes an empty board. */
 export const make = () => {
   const links = new Map<NodeKey, Link>()
   const sessions = new Map<SessionId, Session>()

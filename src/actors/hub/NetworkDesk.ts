@@ -27,6 +27,7 @@ const now: Effect.Effect<Now> = Effect.zipWith(
   (epochMs, nanos) => ({ epochMs, ms: Number(nanos / 1_000_000n) })
 )
 
+/** Makes the view. It takes a sample each minute until the scope ends. */
 export const make = Effect.fnUntraced(function*({ board, directory }: Options) {
   const view = new NetworkView()
   const questions = new Map<

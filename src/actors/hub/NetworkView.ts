@@ -39,6 +39,7 @@ export interface Now {
 
 const refused = (code: ReportRefused["code"], message: string) => Either.left(new ReportRefused({ code, message }))
 
+/** Reports of nodes, and samples of how their sessions are connected. */
 export class NetworkView {
   readonly #rows = new Map<NodeKey, Row>()
   readonly #samples: Array<Sample> = []

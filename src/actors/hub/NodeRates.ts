@@ -25,6 +25,7 @@ interface Row {
   readonly messages: TokenBucket
 }
 
+/** Rate limits of the relay's signaling, for each node. */
 export class NodeRates {
   readonly #rows = new Map<NodeKey, Row>()
 

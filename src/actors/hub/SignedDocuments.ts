@@ -21,6 +21,7 @@ export interface Options {
   readonly credentialRefresh?: Duration.Duration
 }
 
+/** Returns the effects that sign, replace and renew documents. */
 export const make = ({ authority, board, credentialRefresh = CREDENTIAL_REFRESH, directory }: Options) => {
   /**
    * The grant and ticket of a session. The grant names every resource that the client may reach

@@ -36,8 +36,8 @@ const ACCEPTED: Verdict = { code: "accepted", reason: "" }
 const OPENS = { limit: 4, interval: "1 millis" } as const
 
 /**
- * Makes the function that opens flows. It ends once the flow is requested. The rest happens in
- * callbacks of the data plane.
+ * Makes the function that opens flows. Its effect ends once the flow is requested. The rest happens
+ * in callbacks of the data plane.
  */
 export const make = Effect.fnUntraced(function*({ metrics, obtain, onRefused, routeOf, traces }: Options) {
   const spread = yield* RateLimiter.make({ ...OPENS, algorithm: "fixed-window" })

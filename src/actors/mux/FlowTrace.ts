@@ -82,6 +82,7 @@ export const serve = (
   }
 }
 
+/** Makes the traces with the current tracer and clock. */
 export const make: Effect.Effect<FlowTraces> = Effect.gen(function*() {
   const tracer = yield* Effect.tracer
   const clock = yield* Effect.clock

@@ -32,6 +32,7 @@ interface Open {
   readonly ended: Deferred.Deferred<void>
 }
 
+/** Makes the packet link, which is not open yet. It closes when the scope ends. */
 export const make = Effect.fnUntraced(function*(options: {
   readonly node: NodeState
   readonly stateDir: string

@@ -36,6 +36,7 @@ interface Kept {
   unlogged: number
 }
 
+/** Recent refusals, counted by kind: target, peer, code and reason. */
 export class Refusals {
   readonly #kept = new Map<string, Kept>()
 

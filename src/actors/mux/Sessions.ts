@@ -65,7 +65,7 @@ const SILENT_MS = 1_000
  * has lost the session.
  */
 const REDIAL_AFTER_MS = 3_000
-/** Shortest time between two such dials of one session that is silent. */
+/** Shortest time between two dials that check the same silent session. */
 const REDIAL_EVERY_MS = 10_000
 /**
  * How long a newer session with the same peer must be up before an older, silent one counts as
@@ -144,6 +144,7 @@ interface Target {
   readonly port: number
 }
 
+/** Makes an empty set of sessions. Call `tick` once a second. */
 export const make = (options: Options) => {
   const { authorityKey, fork, metrics, node, onIce, publish, relay, signaling, ticketKeys, timeKnown, traces } = options
   const held = new Map<SessionId, Held>()
@@ -444,9 +445,9 @@ export const make = (options: Options) => {
   }
 
   /**
-   * Whether the peer has lost this session, but has a newer one. A restarted peer does not know its
-   * old sessions and sends nothing on them. A newer session that is silent as well proves nothing,
-   * because a resumed session is up before the peer has answered.
+   * Whether the session is silent while a newer one with the same peer works. A restarted peer does
+   * not know its old sessions and sends nothing on them. A newer session that is silent as well
+   * proves nothing, because a resumed session is up before the peer has answered.
    */
   const isSuperseded = (it: Held, now: number) =>
     isSilent(it.session) &&
@@ -460,7 +461,7 @@ export const make = (options: Options) => {
       Effect.map((presence) => {
         it.loss = PeerLoss.onPresence(it.loss, node.now(), presence)
       }),
-      Effect.ignore // The relay cannot be asked now, so nothing is known.
+      Effect.ignore // the relay cannot be asked now, so nothing is known
     )
 
   /** Ends a session whose connector is gone. Returns whether it did. Client only. */

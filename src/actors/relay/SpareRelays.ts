@@ -45,6 +45,7 @@ export interface Options {
   readonly tickets: ReadonlyMap<SessionId, Ticket>
 }
 
+/** Makes the bindings. There are none until `onList` is called. */
 export const make = ({ identity, mux, tickets }: Options) => {
   const spares = new Map<string, Spare>()
   let credential: Signed | null = null

@@ -14,6 +14,7 @@ export const MAX_INVITES = 256
 
 export type Invite = SignalingEvent & { readonly _tag: "Invite" }
 
+/** Invitations that wait for an answer. */
 export class Invitations {
   /** Waiting invitations, oldest first. */
   readonly #waiting = new Map<SessionId, { readonly invite: Invite; readonly at: number }>()

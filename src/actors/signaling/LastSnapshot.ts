@@ -3,6 +3,7 @@ import type { SignalingEvent } from "../RelaySignalingRpcs.ts"
 
 type Snapshot = Extract<SignalingEvent, { readonly _tag: "Snapshot" }>
 
+/** The last snapshot, with the changes that came after it. */
 export class LastSnapshot {
   #last: Snapshot | null = null
 

@@ -24,6 +24,10 @@ export interface Options {
   readonly onLearned: (event: TimeLearned) => Effect.Effect<unknown>
 }
 
+/**
+ * Makes a keeper that knows no time yet. It calls `onLearned` each time that it has learned the
+ * directory's time.
+ */
 export const make = Effect.fnUntraced(function*({ hostMs, onLearned }: Options) {
   const clock = yield* Effect.clock
   let estimate: DirectoryTime.Estimate | null = null

@@ -63,6 +63,7 @@ interface Held {
   seal: SignalSeal.SignalSeal | null
 }
 
+/** Makes an empty set of sessions with browsers. Call `tick` every few seconds. */
 export const make = ({ fork, hostMs, node, post, servers, signaling, traces }: Options) => {
   const held = new Map<SessionId, Held>()
   const verdicts = new Metrics.Counts()
