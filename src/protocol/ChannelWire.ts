@@ -1,23 +1,25 @@
 /**
- * Messages of a flow on its data channel (RFC 8831, ordered and reliable). A data channel ends both ways at once and tells its
- * reader's pace to nobody, so the ends of either way and the room for more are messages of their own:
+ * Messages of a flow on its data channel (RFC 8831, ordered and reliable). A data channel ends in
+ * both directions at once, and it does not tell the sender how fast its reader is. The end of each
+ * direction and the room for more bytes are therefore messages of their own:
  *
  *     data   0 | bytes
- *     end    1                 the sender has said all
- *     reset  2                 the sender gives up what it was saying
+ *     end    1                 the sender has sent everything
+ *     reset  2                 the sender gives up what it was sending
  *     stop   3                 the sender reads no more
  *     window 4 | bytes u32     the peer may send this much more
  *
- * A flow begins with room for `FIRST_WINDOW` each way; what is counted are the bytes of data messages.
+ * A flow begins with room for `FIRST_WINDOW` in each direction. The bytes of data messages count
+ * against it.
  */
 export const Type = { data: 0, end: 1, reset: 2, stop: 3, window: 4 } as const
 
-/** Bytes. A flow that is not read holds no more than this. */
+/** First window of each direction, in bytes. A flow that is not read holds no more than this. */
 export const FIRST_WINDOW = 64 * 1024
 export const HEAD_BYTES = 1
 
 export type ChannelMessage =
-  /** A part of the message, not a copy. */
+  /** Bytes of the flow. They are a part of the message, not a copy. */
   | { readonly _tag: "Data"; readonly bytes: Uint8Array }
   | { readonly _tag: "End" }
   | { readonly _tag: "Reset" }
@@ -42,7 +44,7 @@ export const window = (bytes: number): Uint8Array => {
   return message
 }
 
-/** Null: none of these. */
+/** Decodes a message. `null` if it is none of these. */
 export const decode = (message: Uint8Array): ChannelMessage | null => {
   switch (message[0] ?? NONE) {
     case Type.data:

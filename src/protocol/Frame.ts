@@ -1,45 +1,59 @@
 /**
- * The heads of our UDP frames, and what a datagram's first byte tells (after RFC 9443). Big-endian:
+ * Heads of our UDP frames, and the kinds of datagrams by their first byte (after RFC 9443).
+ * Big-endian:
  *
  *     direct    0x30 | length >> 8, length & 255
  *     relayed   0x20 | length >> 8, length & 255, tag (6 bytes)
  *
- * The length counts the head. The kernel may join several frames in one buffer, so buffers are cut by these lengths.
- * Everything here runs for each packet: nothing allocates, nothing throws.
+ * The length includes the head. The kernel may join several frames in one buffer, so buffers are
+ * cut by these lengths. Everything here runs for each packet: nothing allocates, nothing throws.
  */
 
 export const DIRECT_HEAD_BYTES = 2
 export const RELAYED_HEAD_BYTES = 8
-export const MAX_FRAME_BYTES = 0xfff // what 12 bits can say
+/** Longest frame, in bytes: the length field has 12 bits. */
+export const MAX_FRAME_BYTES = 0xfff
 export const TAG_BYTES = 6
-/** The tag of frames to and from the relay itself. No session has it. */
+/** Tag of frames to and from the relay itself. No session has it. */
 export const CONTROL_TAG = 0
 
-/** What a first byte announces. Numbers, since this is asked for each packet. */
+/**
+ * Kind of a datagram by its first byte. The values are numbers, because it is asked for each
+ * packet.
+ */
 export const Kind = { foreign: 0, stun: 1, direct: 2, relayed: 3 } as const
 export type Kind = typeof Kind[keyof typeof Kind]
 
 export const kindOfFirstByte = (byte: number): Kind =>
   byte <= 3 ? Kind.stun : (byte & 0xf0) === 0x30 ? Kind.direct : (byte & 0xf0) === 0x20 ? Kind.relayed : Kind.foreign
 
-/** What a frame carries, by the first byte after its head. */
+/** Content of a frame, by the first byte after its head. */
 export const Inside = { unknown: 0, quic: 1, sealed: 2 } as const
 export type Inside = typeof Inside[keyof typeof Inside]
 
-/** A QUIC packet has the fixed bit 0x40 (RFC 9000, section 17); 0x01 is a sealed path message. */
+/**
+ * Returns the content of a frame. A QUIC packet has the fixed bit 0x40 (RFC 9000, section 17); 0x01
+ * is a sealed path message.
+ */
 export const insideOfByte = (byte: number): Inside =>
   (byte & 0x40) !== 0 ? Inside.quic : byte === 1 ? Inside.sealed : Inside.unknown
 
 export const headBytesOfKind = (kind: Kind): number =>
   kind === Kind.relayed ? RELAYED_HEAD_BYTES : kind === Kind.direct ? DIRECT_HEAD_BYTES : 0
 
-/** `length`: of the whole frame, `DIRECT_HEAD_BYTES` to `MAX_FRAME_BYTES`. */
+/**
+ * Writes the head of a direct frame. `length` is that of the whole frame, {@link DIRECT_HEAD_BYTES}
+ * to {@link MAX_FRAME_BYTES}.
+ */
 export const writeDirectHead = (buf: Uint8Array, at: number, length: number): void => {
   buf[at] = 0x30 | (length >> 8)
   buf[at + 1] = length & 255
 }
 
-/** `length`: of the whole frame, `RELAYED_HEAD_BYTES` to `MAX_FRAME_BYTES`; `tag`: 0 to 2^48 - 1. */
+/**
+ * Writes the head of a relayed frame. `length` is that of the whole frame,
+ * {@link RELAYED_HEAD_BYTES} to {@link MAX_FRAME_BYTES}. `tag` is from 0 to 2^48 - 1.
+ */
 export const writeRelayedHead = (buf: Uint8Array, at: number, length: number, tag: number): void => {
   buf[at] = 0x20 | (length >> 8)
   buf[at + 1] = length & 255
@@ -47,8 +61,8 @@ export const writeRelayedHead = (buf: Uint8Array, at: number, length: number, ta
 }
 
 /**
- * The length of the frame that starts at `at`, head included; 0 where no whole frame of ours starts (other bytes, a length
- * shorter than its head, or one that runs past the end).
+ * Returns the length of the frame that starts at `at`, head included. 0 if no whole frame of ours
+ * starts there: other bytes, a length shorter than the head, or one that runs past the end.
  */
 export const lengthAt = (buf: Uint8Array, at: number): number => {
   if (at < 0 || at + DIRECT_HEAD_BYTES > buf.length) return 0
@@ -58,10 +72,13 @@ export const lengthAt = (buf: Uint8Array, at: number): number => {
   return head === 0 || length < head || at + length > buf.length ? 0 : length
 }
 
-/** The tag of the relayed frame at `at`, of which `lengthAt` has said that it is whole. */
+/**
+ * Returns the tag of the relayed frame at `at`. The caller has checked with `lengthAt` that the
+ * frame is whole.
+ */
 export const tagAt = (buf: Uint8Array, at: number): number => readTag(buf, at + 2)
 
-/** Six bytes as a number, 0 to 2^48 - 1. The caller has checked that they are there. */
+/** Reads a tag of six bytes, from 0 to 2^48 - 1. The caller has checked that they are there. */
 export const readTag = (buf: Uint8Array, at: number): number =>
   ((buf[at]! << 8) | buf[at + 1]!) * 0x1_0000_0000 +
   (((buf[at + 2]! << 24) | (buf[at + 3]! << 16) | (buf[at + 4]! << 8) | buf[at + 5]!) >>> 0)
@@ -77,14 +94,15 @@ export const writeTag = (buf: Uint8Array, at: number, tag: number): void => {
   buf[at + 5] = low & 255
 }
 
-/** Tickets write tags as 12 hex digits. NaN for other text. */
+/** Reads a tag from the 12 hex digits in which tickets write it. `NaN` for other text. */
 export const tagFromHex = (hex: string): number => /^[0-9a-f]{12}$/.test(hex) ? Number.parseInt(hex, 16) : Number.NaN
 
 export const tagToHex = (tag: number): string => tag.toString(16).padStart(12, "0")
 
 /**
- * The bytes from `at` that hold whole frames of the first one's kind, length and (relayed) tag, of which the last may be
- * shorter: what the kernel joins, and what can be sent on as one train. 0 where no frame starts.
+ * Returns the number of bytes from `at` that hold whole frames of the first one's kind, length and
+ * (relayed) tag. The last frame may be shorter. The kernel joins such frames, and they can be sent
+ * on together as one train. 0 if no frame starts there.
  */
 export const runAt = (buf: Uint8Array, at: number): number => {
   const length = lengthAt(buf, at)

@@ -1,20 +1,23 @@
 /**
- * How long what is signed, bound or remembered lasts, in seconds, in one table. The soak test runs a
- * build in which all of it is short, so that every lifetime passes several times in minutes. No
- * configuration can change it.
+ * Lifetimes of everything that is signed, bound or remembered, in seconds, in one table. The soak
+ * test runs a build in which all of them are short, so that every lifetime passes several times in
+ * minutes. No configuration can change them.
  */
 
 /** Set by `scripts/build.mjs --short-lifetimes`; not defined in any other build. */
 declare const SHORT_LIFETIMES: boolean | undefined
 
 export interface Lifetimes {
-  /** A grant: also the longest that a connector that is cut off from the relay can miss a revocation. */
+  /**
+   * A grant. This is also the longest that a connector which is cut off from the relay can miss a
+   * revocation.
+   */
   readonly grant: number
-  /** How long before its end a client renews a grant: time for a relay to come back. */
+  /** How long before its end a client renews a grant, so that a relay has time to come back. */
   readonly grantRenewBefore: number
   /** A relay credential, by which a node binds at a relay. */
   readonly credential: number
-  /** Time between two relay credentials of a node; one of them may be lost. */
+  /** Time between two relay credentials of a node. One of them may be lost. */
   readonly credentialRefresh: number
   /** A session's ticket at the relay. It is renewed with each grant. */
   readonly ticket: number
@@ -54,7 +57,10 @@ export const NORMAL: Lifetimes = {
   timeCheck: 240
 }
 
-/** Documents stand 10 s past their end (`Documents.LEEWAY_SECONDS`), so the longest of these passes three times in 3 minutes. */
+/**
+ * Lifetimes of the soak test's build. Documents are accepted for 10 s past their end
+ * (`Documents.LEEWAY_SECONDS`), so the longest of these passes three times in 3 minutes.
+ */
 export const SHORT: Lifetimes = {
   grant: 16,
   grantRenewBefore: 8,

@@ -1,10 +1,12 @@
 /**
- * A node's side of one leg to a relay: asks to be bound, stays bound, and opens sessions there. Times: ms, monotonic. Each
- * input returns what is to be done; nothing is due before `wakeAt`. Over UDP it proves itself by cookie and signature; over a
- * link the carrier has done so, and the relay's first word is `Bound`.
+ * A node's side of one leg to a relay: it asks to be bound, stays bound, and opens sessions there.
+ * Each input returns what to do; nothing is due before `wakeAt`. Over UDP the node proves itself by
+ * cookie and signature. Over a link the carrier has done so, and the relay's first message is
+ * `Bound`. Times are in ms, monotonic.
  *
- * A leg over UDP that is bound carries packets of the size that QUIC needs, in both directions: the cookie is asked for, and
- * answered, by a padded frame. Where only small ones are answered, the leg is given up as `too_small`.
+ * A bound leg over UDP carries packets of the size that QUIC needs, in both directions, because the
+ * cookie is requested by a padded frame and answered by one. If only small frames are answered, the
+ * leg is given up as `too_small`.
  */
 import { type Asked, type LegKind, type Message, PROOF_BYTES, type Refusal } from "./RelayWire.ts"
 import type { Signed } from "./Signed.ts"
@@ -12,46 +14,75 @@ import type { SocketAddr } from "./SocketAddr.ts"
 
 /** First gap between sends of one request; each later gap is twice the one before it. */
 export const FIRST_GAP_MS = 100
-/** The longest gap between sends of one request. */
+/** Longest gap between sends of one request. */
 export const MAX_GAP_MS = 2000
-/** No answer for so long (sends at 0, 100, 300 and 700 ms): UDP is blocked, or the relay is gone. */
+/**
+ * Time without an answer after which UDP is blocked or the relay is gone (sends at 0, 100, 300 and
+ * 700 ms).
+ */
 export const UNANSWERED_MS = 1000
-/** How often UDP is tried while it seems blocked: sooner at first, since most blocks are short. */
+/**
+ * How often UDP is tried while it seems blocked. The first gaps are short, because most blocks are
+ * short.
+ */
 export const PROBE_GAPS_MS = [1000, 2000, 5000, 10_000, 20_000, 30_000] as const
-/** How long a proof of the leg's size holds while a session is open. The next keepalive after that is padded. */
+/**
+ * How long a proof of the leg's size is valid while a session is open. The next keepalive after
+ * that is padded.
+ */
 export const PROVE_MS = 30_000
-/** From this send of one request on, a small one goes beside the padded one, to learn whether the size is what is wrong. */
+/**
+ * Number of sends of one request after which a small request goes beside each padded one, to learn
+ * whether only the size is the problem.
+ */
 const SMALL_FROM_SEND = 2
-/** As long as it is not known how long mappings last here: the oldest NATs forget one after 30 s. */
+/**
+ * Gap between keepalives while it is not known how long mappings last here. The oldest NATs drop
+ * one after 30 s.
+ */
 export const KEEPALIVE_MS = 20_000
-/** After a refusal that may pass: the first wait, doubled up to the last. */
+/** Wait after a first refusal that may pass. It doubles up to {@link MAX_REFUSED_GAP_MS}. */
 export const REFUSED_GAP_MS = 1000
+/** Longest wait after a refusal. */
 export const MAX_REFUSED_GAP_MS = 30_000
-/** `Rebind` notices within this time start one new handshake. A NAT that reboots may map twice in a row, and a flow waits meanwhile. */
+/**
+ * Time within which several `Rebind` notices start only one new handshake. It is short, because a
+ * NAT that reboots may map twice in a row, and a flow waits meanwhile.
+ */
 export const REBIND_GAP_MS = 250
 
-/** `too_small`: the relay answers small packets only, so the leg cannot carry QUIC. */
+/**
+ * Reason why UDP to the relay cannot be used. `unanswered`: nothing comes back. `too_small`: the
+ * relay answers small packets only, so the leg cannot carry QUIC.
+ */
 export type BlockedReason = "unanswered" | "too_small"
 export type LostReason = BlockedReason | "expired" | "network_changed" | Refusal
 
+/** An action that the binding wants, or a change that it reports. */
 export type Output =
-  /** `padTo`: the least bytes of the frame. */
+  /** Send a message. `padTo` is the least length of the frame, in bytes. */
   | { readonly _tag: "Send"; readonly message: Message; readonly padTo?: number }
-  /** Sign `RelayWire.bindText` with the node key and send `Bind` with the credential. */
+  /** Sign `RelayWire.bindText` with the node key, and send `Bind` with the credential. */
   | { readonly _tag: "SendBind"; readonly nonce: Uint8Array; readonly cookie: Uint8Array }
-  /** At first, when the mapped address or the relay's own state is another than before, and after a change of the network. */
+  /**
+   * The leg is bound. Reported at first, when the mapped address or the relay's own state has
+   * changed, and after a change of the network.
+   */
   | { readonly _tag: "Bound"; readonly mapped: SocketAddr | null }
   | { readonly _tag: "Lost"; readonly reason: LostReason }
-  /** Use a link to the relay instead; UDP is tried again by itself. */
+  /** UDP is blocked. Use a link to the relay instead; UDP is tried again automatically. */
   | { readonly _tag: "UdpBlocked"; readonly reason: BlockedReason }
-  /** UDP was tried again while it was blocked, in vain. */
+  /** UDP was tried again while it was blocked, without success. */
   | { readonly _tag: "StillBlocked"; readonly reason: BlockedReason }
-  /** The credential is missing, over or refused: get one and call `onCredential`. */
+  /** The credential is missing, expired or refused. Get one and call `onCredential`. */
   | { readonly _tag: "NeedCredential" }
-  /** `peerLeg` null: frames will go nowhere until a `PeerLeg` says otherwise. */
+  /**
+   * A session is open at the relay. If `peerLeg` is `null`, frames go nowhere until a `PeerLeg`
+   * says otherwise.
+   */
   | { readonly _tag: "Opened"; readonly session: string; readonly peerLeg: LegKind | null }
   | { readonly _tag: "PeerLeg"; readonly session: string; readonly peerLeg: LegKind | null }
-  /** The ticket is dropped: get another one. */
+  /** The relay refused the ticket, and it was dropped. Get another one. */
   | { readonly _tag: "TicketRefused"; readonly session: string; readonly reason: Refusal }
   | { readonly _tag: "RateLimited"; readonly retryAfterMs: number }
 
@@ -60,11 +91,11 @@ export type Phase = "idle" | "binding" | "bound" | "udp_blocked" | "refused"
 /** One request that is repeated until it is answered. */
 type Asking = {
   nonce: Uint8Array
-  /** `null` while the cookie itself is asked for. */
+  /** `null` while the cookie itself is requested. */
   cookie: Uint8Array | null
-  /** Of the small requests for a cookie, which go beside the padded ones. */
+  /** Nonce of the small requests for a cookie, which go beside the padded ones. */
   readonly smallNonce: Uint8Array
-  /** Whether a small one was answered. */
+  /** Whether a small request was answered. */
   smallAnswered: boolean
   sends: number
   readonly since: number
@@ -73,7 +104,10 @@ type Asking = {
 type Live = {
   readonly mark: Uint8Array
   readonly mapped: SocketAddr | null
-  /** Infinity: a refresh is under way, or waits for a credential or a refusal's end. */
+  /**
+   * When the binding is refreshed. `Infinity` while a refresh is under way, or waits for a
+   * credential or for the end of a refusal.
+   */
   refreshAt: number
   readonly expiresAt: number
 }
@@ -82,13 +116,13 @@ type Session = {
   ticket: Signed
   nonce: Uint8Array
   sends: number
-  /** Infinity: open. */
+  /** When `Open` is sent again. `Infinity` if the session is open. */
   nextAt: number
 }
 
 export interface Options {
   readonly carrier: "udp" | "link"
-  /** 8 unpredictable bytes: they show that an answer is no forgery. */
+  /** Returns 8 unpredictable bytes, which show that an answer is not forged. */
   readonly newNonce: () => Uint8Array
 }
 
@@ -99,17 +133,20 @@ export class RelayBinding {
   #asking: Asking | null = null
   #live: Live | null = null
   #ping: { nonce: Uint8Array; sends: number; nextAt: number; since: number; padTo: number } | null = null
-  /** When the leg's size was proved last. */
+  /** When the leg's size was last proved. */
   #provedAt = -Infinity
   #pingAt = Infinity
   #keepaliveMs = KEEPALIVE_MS
-  /** Probing while blocked, or asking again after a refusal. */
+  /** When UDP is tried again while it is blocked, or the relay is asked again after a refusal. */
   #retryAt = Infinity
   #blocked = false
   #probes = 0
   #refusals = 0
   #rebindAt = -Infinity
-  /** The network changed since the last answer: the next one is told even if it says the same. */
+  /**
+   * Whether the network changed since the last answer. If so, the next answer is reported even if
+   * it says the same.
+   */
   #changed = false
 
   constructor(options: Options) {
@@ -122,12 +159,12 @@ export class RelayBinding {
     return this.#asking !== null ? "binding" : this.#retryAt < Infinity ? "refused" : "idle"
   }
 
-  /** The address at which the relay sees this node; null while not bound, and over a link. */
+  /** Address at which the relay sees this node. `null` while not bound, and over a link. */
   get mapped(): SocketAddr | null {
     return this.#live?.mapped ?? null
   }
 
-  /** When `onTick` has something to do; Infinity: only an input can change anything. */
+  /** When `onTick` is due. `Infinity` if only an input can change anything. */
   get wakeAt(): number {
     let at = this.#retryAt
     if (this.#asking !== null) at = Math.min(at, this.#asking.nextAt, this.#deadline())
@@ -137,7 +174,9 @@ export class RelayBinding {
     return at
   }
 
-  /** A credential to bind with is there, or a newer one; `false`: none is. A link needs none. */
+  /**
+   * Notes whether there is a credential to bind with, which may be a newer one. A link needs none.
+   */
   onCredential(has: boolean, now: number): ReadonlyArray<Output> {
     this.#hasCredential = has
     if (!has || this.#options.carrier === "link" || this.#asking !== null) return []
@@ -146,7 +185,10 @@ export class RelayBinding {
     return this.#ask(now)
   }
 
-  /** Addresses or routes of this machine changed: the relay may see another address now, or UDP may work again. */
+  /**
+   * Handles a change of this machine's addresses or routes. The relay may see another address now,
+   * or UDP may work again.
+   */
   onNetworkChanged(now: number): ReadonlyArray<Output> {
     if (this.#options.carrier === "link") return this.#live === null ? [] : this.#sendPing(now)
     this.#blocked = false
@@ -155,30 +197,40 @@ export class RelayBinding {
     return this.#hasCredential ? this.#ask(now) : []
   }
 
-  /** What the translators before this node need; over a link there is no mapping of UDP to keep. */
+  /**
+   * Sets the gap between keepalives that the NATs before this node need. Has no effect over a link,
+   * where there is no UDP mapping to keep.
+   */
   onKeepalive(gapMs: number, now: number): void {
     if (this.#options.carrier === "link") return
     this.#keepaliveMs = gapMs
     if (this.#live !== null && this.#ping === null) this.#pingAt = Math.min(this.#pingAt, now + gapMs)
   }
 
-  /** Something came from the relay by this leg that is no control message: no ping is needed for a while. */
+  /**
+   * Notes that something other than a control message came from the relay by this leg, so that no
+   * ping is needed for a while.
+   */
   onTraffic(now: number): void {
     if (this.#live !== null && this.#ping === null) this.#pingAt = now + this.#keepaliveMs
   }
 
-  /** The link is gone. */
+  /** Handles the end of the link. */
   onLinkClosed(): ReadonlyArray<Output> {
     return this.#lose("unanswered")
   }
 
-  /** `tag`: the one that this node sends with. A newer ticket for a session that is open prolongs it. */
+  /**
+   * Takes a session's ticket and opens the session at the relay. `tag` is the one that this node
+   * sends with. A newer ticket for an open session prolongs it.
+   */
   onTicket(session: string, tag: number, ticket: Signed, now: number): ReadonlyArray<Output> {
     const added: Session = { tag, ticket, nonce: this.#options.newNonce(), sends: 0, nextAt: now }
     this.#sessions.set(session, added)
     return this.#live === null ? [] : [this.#sendOpen(added, now)]
   }
 
+  /** Forgets a session's ticket and closes the session at the relay. */
   onTicketRemoved(session: string): ReadonlyArray<Output> {
     const known = this.#sessions.get(session)
     if (known === undefined) return []
@@ -186,7 +238,10 @@ export class RelayBinding {
     return this.#live === null ? [] : [{ _tag: "Send", message: { _tag: "Close", tag: known.tag } }]
   }
 
-  /** May be called late or too often: early it does nothing, and late it sends once. */
+  /**
+   * Does what is due. It may be called late or too often: an early call does nothing, and a late
+   * one sends once.
+   */
   onTick(now: number): ReadonlyArray<Output> {
     if (now < this.wakeAt) return []
     const out: Array<Output> = []
@@ -199,7 +254,10 @@ export class RelayBinding {
     return out
   }
 
-  /** A message from the relay's own address, or by the link. What is not an answer to something asked is passed over. */
+  /**
+   * Handles a message from the relay's own address, or by the link. An answer to something that was
+   * not asked is ignored.
+   */
   onMessage(message: Message, now: number): ReadonlyArray<Output> {
     switch (message._tag) {
       case "Cookie":
@@ -229,13 +287,13 @@ export class RelayBinding {
       case "Open":
       case "Ping":
       case "Close":
-        return [] // only nodes say these
+        return [] // only nodes send these
     }
   }
 
-  // ------------------------------------------------------------------------------------------------------- handshake
+  // --- Handshake
 
-  /** Starts a handshake, or starts the one under way again from its beginning. */
+  /** Starts a handshake, or restarts the one that is under way. */
   #ask(now: number): ReadonlyArray<Output> {
     this.#retryAt = Infinity
     if (this.#live !== null) this.#live.refreshAt = Infinity
@@ -260,7 +318,7 @@ export class RelayBinding {
   }
 
   #sendAsking(asking: Asking, now: number): ReadonlyArray<Output> {
-    // While blocked, each probe is sent once.
+    // While UDP is blocked, each probe is sent once.
     asking.nextAt = this.#blocked && asking.cookie === null ? Infinity : now + gap(asking.sends)
     const withSmall = this.#blocked || asking.sends >= SMALL_FROM_SEND
     asking.sends++
@@ -305,7 +363,7 @@ export class RelayBinding {
     if (asBefore) return []
     const out: Array<Output> = [{ _tag: "Bound", mapped }]
     if (known) return out
-    for (const session of this.#sessions.values()) { // this relay knows nothing of them
+    for (const session of this.#sessions.values()) { // the relay does not know them yet
       session.sends = 0
       out.push(this.#sendOpen(session, now))
     }
@@ -327,7 +385,7 @@ export class RelayBinding {
     return [{ _tag: "Lost", reason }]
   }
 
-  // -------------------------------------------------------------------------------------------- refusals, keepalives
+  // --- Refusals and keepalives
 
   #onRefused(
     message: { readonly nonce: Uint8Array; readonly asked: Asked; readonly code: Refusal },
@@ -344,10 +402,13 @@ export class RelayBinding {
     }
   }
 
-  /** Waits before it asks again, longer each time; a binding that still holds is kept if the refusal may pass. */
+  /**
+   * Waits before it asks again, longer each time. A binding that is still valid is kept if the
+   * refusal may pass.
+   */
   #onBindRefused(code: Refusal, now: number): ReadonlyArray<Output> {
     this.#asking = null
-    this.#blocked = false // there was an answer
+    this.#blocked = false // there was an answer, so UDP works
     const wait = Math.min(MAX_REFUSED_GAP_MS, REFUSED_GAP_MS * 2 ** Math.min(10, this.#refusals++))
     this.#retryAt = now + wait
     if (code === "busy" || code === "bad_cookie" || code === "full") return []
@@ -377,7 +438,7 @@ export class RelayBinding {
     return [{ _tag: "Send", message: { _tag: "Ping", echo: this.#ping.nonce }, padTo }]
   }
 
-  // -------------------------------------------------------------------------------------------------------- sessions
+  // --- Sessions
 
   #sendOpen(session: Session, now: number): Output {
     session.nextAt = now + gap(session.sends++)
@@ -425,14 +486,17 @@ export class RelayBinding {
     return undefined
   }
 
-  /** Of a data frame the relay echoes two zero bytes and the tag. */
+  /**
+   * Returns the session that an echo belongs to. For a data frame the relay echoes two zero bytes
+   * and the tag.
+   */
   #sessionOfEcho(echo: Uint8Array): string | undefined {
     if (echo[0] !== 0 || echo[1] !== 0) return undefined
     return this.#sessionOfTag(echo.subarray(2).reduce((tag, byte) => tag * 256 + byte, 0))
   }
 }
 
-/** Before the send after the (`sent` + 1)th. */
+/** Gap before the next send, after `sent` + 1 sends. */
 const gap = (sent: number): number => Math.min(MAX_GAP_MS, FIRST_GAP_MS * 2 ** Math.min(10, sent))
 
 const same = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && a.every((byte, i) => byte === b[i])

@@ -1,11 +1,14 @@
-/** A relay beside the one of the directory: what nodes are told of it, and how a list of them is read. */
+/**
+ * A relay beside the relay of the directory: its description for nodes, and the list of such
+ * relays.
+ */
 import { Schema } from "effect"
 import { Name } from "./Documents.ts"
 import * as IpBytes from "./IpBytes.ts"
 
-/** Of one network, beside the relay of the directory. */
+/** Most relays of one network, beside the relay of the directory. */
 export const MAX_RELAYS = 7
-/** Of one relay. */
+/** Most addresses of one relay. */
 export const MAX_ADDRESSES = 4
 
 const Literal = Schema.String.pipe(
@@ -14,11 +17,11 @@ const Literal = Schema.String.pipe(
 )
 
 export const RelayPoint = Schema.Struct({
-  /** Of its membership; nodes name it when they bind. */
+  /** Name in the relay's membership. Nodes name it when they bind. */
   name: Name,
-  /** Literal ones, the likeliest first: nodes need no DNS to reach it. */
+  /** Literal addresses, the likeliest first, so that nodes need no DNS to reach the relay. */
   addresses: Schema.NonEmptyArray(Literal).pipe(Schema.maxItems(MAX_ADDRESSES)),
-  /** UDP. */
+  /** UDP port. */
   port: Schema.Int.pipe(Schema.between(1, 65_535))
 })
 export type RelayPoint = typeof RelayPoint.Type

@@ -1,11 +1,13 @@
 /**
- * What a node and a relay say to each other about carrying packets: messages inside a relayed frame with tag 0. Big-endian:
+ * Messages between a node and a relay about carrying packets. They travel inside a relayed frame
+ * with tag 0. Big-endian:
  *
  *     frame head, 8 bytes | type u8 | body
  *
- * Before a cookie has proved the sender's address, no answer is longer than its request: a `BindRequest` is padded. Bodies may
- * be longer than told here; readers ignore the rest. A `Cookie` or a `Pong` that answers a longer request than usual is as
- * long as that, which shows that the way carries this size in both directions.
+ * Before a cookie has proved the sender's address, no answer is longer than its request, which is
+ * why a `BindRequest` is padded. Bodies may be longer than described here; readers ignore the rest.
+ * A `Cookie` or a `Pong` that answers a longer request than usual is as long as the request. That
+ * shows that the leg carries this size in both directions.
  */
 import { Either } from "effect"
 import * as Frame from "./Frame.ts"
@@ -15,44 +17,55 @@ import { SIGNATURE_BYTES, type Signed, signedBytes as textToSign } from "./Signe
 import type { SocketAddr } from "./SocketAddr.ts"
 
 export const NONCE_BYTES = 8
-/** 4 bytes of the secret's period, 16 of HMAC. */
+/** Length of a cookie: 4 bytes of the secret's period, 16 of HMAC. */
 export const COOKIE_BYTES = 20
-/** The whole frame of a `BindRequest`: room for every answer to it (a cookie is 37 bytes). */
+/**
+ * Length of the whole frame of a `BindRequest`. It leaves room for every answer to it (a cookie is
+ * 37 bytes).
+ */
 export const BIND_REQUEST_BYTES = 64
 /**
- * The frame that carries the smallest packet which QUIC must be able to send (RFC 9000, section 14). A leg that does not
- * carry frames of this size opens no session, so requests of this size ask for answers of the same size.
+ * Length of the frame that carries the smallest packet which QUIC must be able to send (RFC 9000,
+ * section 14). A leg that does not carry frames of this size opens no session, so requests of this
+ * size ask for answers of the same size.
  */
 export const PROOF_BYTES = Frame.RELAYED_HEAD_BYTES + BASE_BYTES
-/** Documents are a few hundred bytes; a control frame with one fits every path's MTU (1,232 is IPv6's least). */
+/**
+ * Largest document in a message, in bytes. Documents have a few hundred bytes, and a control frame
+ * with one fits every path's MTU (IPv6 leaves at least 1,232 bytes).
+ */
 export const MAX_PAYLOAD_BYTES = 1000
 
 const HEAD = Frame.RELAYED_HEAD_BYTES
 const BODY = HEAD + 1
 
+/** Kinds of a node's leg to a relay. */
 export const LEG_KINDS = ["relay-udp", "relay-h3", "relay-tcp"] as const
 export type LegKind = typeof LEG_KINDS[number]
 
-/** Why a relay refused, and what a node does then. */
+/** Reasons for which a relay refuses, and what a node does then. */
 export const REFUSALS = [
-  "bad_cookie", // too old, or another address: ask for a new one
-  "bad_credential", // not signed by the authority, or for nobody: get a new one
-  "expired", // the credential or ticket is over: get a new one
+  "bad_cookie", // too old, or of another address: ask for a new one
+  "bad_credential", // not valid, or not signed by the authority: get a new one
+  "expired", // the credential or ticket has expired: get a new one
   "bad_signature", // the node key did not sign the cookie
   "bad_ticket", // not signed by the authority, or its tags are taken
-  "foreign_ticket", // names neither end as this node
+  "foreign_ticket", // is for two other nodes
   "full", // no room: try another relay
   "revoked", // the directory has cut this node off
-  "busy", // too much to verify just now: later
+  "busy", // too much to verify at the moment: try again later
   "not_bound" // bind first
 ] as const
 export type Refusal = typeof REFUSALS[number]
 
-/** What was refused. `None`: nothing that was asked; the binding itself has ended. */
+/** Request that was refused. `None`: no request; the binding itself has ended. */
 export const ASKED = ["None", "Bind", "Open"] as const
 export type Asked = typeof ASKED[number]
 
-/** Nonces, marks and echoes are 8 bytes. A `mark` is given with `Bound` and proves later notices, against forgers. */
+/**
+ * A message. Nonces, marks and echoes are 8 bytes. The relay gives a `mark` with `Bound`; in later
+ * notices it proves that they are not forged.
+ */
 export type Message =
   | { readonly _tag: "BindRequest"; readonly nonce: Uint8Array }
   | { readonly _tag: "Cookie"; readonly nonce: Uint8Array; readonly cookie: Uint8Array }
@@ -60,7 +73,7 @@ export type Message =
     readonly _tag: "Bind"
     readonly nonce: Uint8Array
     readonly cookie: Uint8Array
-    /** By the node key over `bindText`. */
+    /** Signature of `bindText` by the node key. */
     readonly signature: Uint8Array
     readonly credential: Signed
   }
@@ -69,29 +82,41 @@ export type Message =
     readonly nonce: Uint8Array
     readonly mark: Uint8Array
     readonly lifetimeSeconds: number
-    /** The node as the relay sees it. */
+    /** Address of the node, as the relay sees it. `null` over a link. */
     readonly mapped: SocketAddr | null
   }
   | { readonly _tag: "Open"; readonly nonce: Uint8Array; readonly ticket: Signed }
   | {
     readonly _tag: "Opened"
     readonly nonce: Uint8Array
-    /** The tag with which the opener sends. */
+    /** Tag with which the opener sends. */
     readonly tag: number
-    /** How the peer is reached; null: it is not bound, or has not opened the session. */
+    /**
+     * How the relay reaches the peer. `null` if the peer is not bound, or has not opened the
+     * session.
+     */
     readonly peerLeg: LegKind | null
   }
-  /** The relay does not know this 5-tuple. `echo`: of the ping, or two zero bytes and the frame's tag. */
+  /**
+   * The relay does not know this 5-tuple. `echo` is that of the ping, or two zero bytes and the
+   * frame's tag.
+   */
   | { readonly _tag: "Rebind"; readonly echo: Uint8Array }
   | { readonly _tag: "RateLimited"; readonly mark: Uint8Array; readonly retryAfterMs: number }
   | { readonly _tag: "Refused"; readonly nonce: Uint8Array; readonly asked: Asked; readonly code: Refusal }
   | { readonly _tag: "Ping" | "Pong"; readonly echo: Uint8Array }
-  /** The peer of the session in which this node sends with `tag` is reached differently now; null: not at all. */
+  /**
+   * The relay reaches the peer differently now, in the session in which this node sends with `tag`.
+   * `null` if it does not reach it at all.
+   */
   | { readonly _tag: "Leg"; readonly mark: Uint8Array; readonly tag: number; readonly peerLeg: LegKind | null }
-  /** This node will not use the session any more. Not answered. */
+  /** The node will not use the session any more. There is no answer. */
   | { readonly _tag: "Close"; readonly tag: number }
 
-/** Why bytes are no message of ours. Data, since strays are ordinary on UDP. */
+/**
+ * Reason why bytes are not such a message. It is data and not an exception, because stray packets
+ * are ordinary on UDP.
+ */
 export type Rejected = "NotControl" | "Truncated" | "UnknownType" | "BadValue"
 
 const TYPE: Readonly<Record<Message["_tag"], number>> = {
@@ -110,14 +135,15 @@ const TYPE: Readonly<Record<Message["_tag"], number>> = {
   Close: 13
 }
 
-/** What the node key signs to bind. */
+/** Returns what the node key signs to bind. */
 export const bindText = (cookie: Uint8Array, relay: string): Uint8Array =>
   textToSign("bind", Uint8Array.of(...cookie, ...new TextEncoder().encode(relay)))
 
-// ---------------------------------------------------------------------------------------------------------- encoding
+// --- Encoding
 
 /**
- * A whole frame, at least `padTo` bytes long. Documents longer than `MAX_PAYLOAD_BYTES` make a frame that no reader accepts.
+ * Encodes a message as a whole frame of at least `padTo` bytes. A document longer than
+ * {@link MAX_PAYLOAD_BYTES} makes a frame that no reader accepts.
  */
 export const encode = (message: Message, padTo = 0): Uint8Array => {
   const body = bodyOf(message)
@@ -185,7 +211,7 @@ const legBytes = (leg: LegKind | null): Uint8Array => Uint8Array.of(leg === null
 const signedBytes = (signed: Signed): Uint8Array =>
   concat(number(signed.payload.length, 2), signed.payload, signed.signature)
 
-/** Length of the address (0, 4 or 16), port, address. */
+/** Encodes an address: its length (0, 4 or 16), the port, the address. */
 const addressBytes = (addr: SocketAddr | null): Uint8Array => {
   const ip = new Uint8Array(16)
   const length = addr === null ? 0 : IpBytes.parse(addr.host, ip)
@@ -194,9 +220,12 @@ const addressBytes = (addr: SocketAddr | null): Uint8Array => {
     : concat(Uint8Array.of(length), number(addr.port, 2), ip.subarray(0, length))
 }
 
-// ---------------------------------------------------------------------------------------------------------- decoding
+// --- Decoding
 
-/** Reads on until something is missing or wrong; then every further read gives nothing and `failed` tells why. */
+/**
+ * Reads fields one by one. Once something is missing or wrong, further reads return placeholders,
+ * and `failed` says what was wrong.
+ */
 class Reader {
   failed: Rejected | null = null
   private readonly bytes: Uint8Array
@@ -207,7 +236,7 @@ class Reader {
     this.at = at
   }
 
-  /** A copy: what is read outlives the receive buffer. */
+  /** Returns a copy, because what is read outlives the receive buffer. */
   take(length: number): Uint8Array {
     if (this.failed !== null || this.at + length > this.bytes.length) {
       this.failed ??= "Truncated"
@@ -258,7 +287,10 @@ class Reader {
   }
 }
 
-/** One whole frame, head included. Never throws, whatever the bytes; the result shares no memory with them. */
+/**
+ * Decodes one whole frame, head included. Never throws, whatever the bytes. The result shares no
+ * memory with them.
+ */
 export const decode = (frame: Uint8Array): Either.Either<Message, Rejected> => {
   const length = Frame.lengthAt(frame, 0)
   if (length < BODY || (frame[0]! & 0xf0) !== 0x20) return Either.left("NotControl")
@@ -272,7 +304,8 @@ export const decode = (frame: Uint8Array): Either.Either<Message, Rejected> => {
 const read = (type: number, from: Reader, length: number): Message | null => {
   switch (type) {
     case TYPE.BindRequest:
-      if (length < BIND_REQUEST_BYTES) from.failed = "Truncated" // its padding is what allows an answer
+      // only the padding allows an answer
+      if (length < BIND_REQUEST_BYTES) from.failed = "Truncated"
       return { _tag: "BindRequest", nonce: from.take(NONCE_BYTES) }
     case TYPE.Cookie:
       return { _tag: "Cookie", nonce: from.take(NONCE_BYTES), cookie: from.take(COOKIE_BYTES) }

@@ -1,4 +1,7 @@
-/** Token buckets: `rate` tokens a second, at most `burst` saved up. Times: ms of one monotonic clock. */
+/**
+ * Token buckets: `rate` tokens a second, of which at most `burst` are saved up. Times are in ms of
+ * one monotonic clock.
+ */
 
 export class TokenBucket {
   private tokens: number
@@ -13,7 +16,10 @@ export class TokenBucket {
     this.at = now
   }
 
-  /** Takes `cost` tokens if that many are there, and says whether. A clock that steps back only earns nothing. */
+  /**
+   * Takes `cost` tokens and returns `true`, or returns `false` if there are fewer. A clock that
+   * steps back earns no tokens.
+   */
   take(cost: number, now: number): boolean {
     if (now > this.at) {
       this.tokens = Math.min(this.burst, this.tokens + (now - this.at) * this.perMs)
@@ -24,15 +30,19 @@ export class TokenBucket {
     return true
   }
 
-  /** ms until `take(cost)` would succeed if nothing else were taken; at least 1 when it would not now. */
+  /**
+   * Returns the time in ms until `take(cost)` would succeed if nothing else were taken. At least 1
+   * if it would not succeed now.
+   */
   waitMs(cost: number): number {
     return this.tokens >= cost ? 0 : Math.max(1, Math.ceil((Math.min(cost, this.burst) - this.tokens) / this.perMs))
   }
 }
 
 /**
- * One bucket for each network prefix, in a table of fixed size: prefixes share a bucket when their hashes meet, so no
- * number of (forged) sources makes it grow. `seed` is secret and random, else a sender could choose whom to starve.
+ * One bucket for each network prefix, in a table of fixed size. Prefixes share a bucket if their
+ * hashes meet, so that no number of (forged) sources makes the table grow. `seed` must be secret
+ * and random, or a sender could choose whose bucket to empty.
  */
 export class PrefixBuckets {
   private readonly tokens: Float64Array
@@ -52,7 +62,10 @@ export class PrefixBuckets {
     this.times = new Float64Array(size).fill(options.now)
   }
 
-  /** `ip`: 4 or 16 bytes; the prefix is /24 of the first and /56 of the second (what one customer usually holds). */
+  /**
+   * Takes tokens from the bucket of an address of 4 or 16 bytes. The prefix is /24 of an IPv4
+   * address and /56 of an IPv6 address, which is what one customer usually holds.
+   */
   take(ip: Uint8Array, ipLength: 4 | 16, cost: number, now: number): boolean {
     const slot = this.slotOf(ip, ipLength === 4 ? 3 : 7)
     const earned = Math.max(0, now - this.times[slot]!) * this.perMs
@@ -63,7 +76,7 @@ export class PrefixBuckets {
     return enough
   }
 
-  /** Murmur3's mixing over the prefix's bytes. */
+  /** Hashes the prefix's bytes with the mixing of Murmur3. */
   private slotOf(ip: Uint8Array, length: number): number {
     let hash = this.seed ^ length
     for (let i = 0; i < length; i++) hash = Math.imul(hash ^ ip[i]!, 0x5bd1e995) ^ (hash >>> 15)

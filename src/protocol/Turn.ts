@@ -1,6 +1,7 @@
 /**
- * TURN on the wire (RFC 8656, sections 17 and 18; ChannelData: section 12.4), on top of `Stun`, and what long-term credentials
- * add to a message (RFC 8489, sections 9.2 and 14). Pure: whoever has a key brings the MAC.
+ * TURN messages on the wire (RFC 8656, sections 17 and 18; ChannelData: section 12.4), on top of
+ * `Stun`, with what long-term credentials add to a message (RFC 8489, sections 9.2 and 14). The
+ * module is pure: whoever has a key computes the MAC.
  */
 import { Either } from "effect"
 import type { SocketAddr } from "./SocketAddr.ts"
@@ -19,7 +20,10 @@ export const Class = { request: 0x000, indication: 0x010, success: 0x100, error:
 export type Class = (typeof Class)[keyof typeof Class]
 
 export const FIRST_CHANNEL = 0x4000
-/** As in RFC 5766, whose clients (coturn's is one) choose among all of these. RFC 8656 ends at 0x4fff for other protocols' sake. */
+/**
+ * Last channel number, as in RFC 5766, whose clients (coturn's is one) choose among all of these.
+ * RFC 8656 ends at 0x4fff, to leave room for other protocols.
+ */
 export const LAST_CHANNEL = 0x7fff
 export const CHANNEL_HEAD_BYTES = 4
 export const UDP = 17
@@ -48,31 +52,37 @@ const Attr = {
   fingerprint: 0x8028
 } as const
 
-/** RFC 8489, section 18.5. */
+/** Numbers of password algorithms (RFC 8489, section 18.5). */
 export const PasswordAlgorithm = { md5: 1, sha256: 2 } as const
-/** The value of PASSWORD-ALGORITHMS as we offer it: SHA-256, then MD5, without parameters. */
+/** Value of PASSWORD-ALGORITHMS that we offer: SHA-256, then MD5, without parameters. */
 export const OFFERED_ALGORITHMS = Uint8Array.of(0, 2, 0, 0, 0, 1, 0, 0)
 
 export const SHA1_BYTES = 20
 export const SHA256_BYTES = 32
-/** RFC 8489, section 14.3: below 509 bytes. */
+/** Longest user name, in bytes (RFC 8489, section 14.3: below 509). */
 const MAX_USERNAME_BYTES = 508
-/** Realms and nonces, section 14.9: below 128 characters, at most 763 bytes. */
+/**
+ * Longest realm or nonce, in bytes (RFC 8489, section 14.9: below 128 characters, at most 763
+ * bytes).
+ */
 const MAX_QUOTED_BYTES = 763
-/** A CreatePermission with more is refused. */
+/** Most peers in one message. A CreatePermission with more is refused. */
 export const MAX_PEERS = 16
 
 export type Rejected = "NotStun" | "BadType" | "BadLength" | "BadFingerprint" | "BadAttribute"
 
-/** Where a MAC stands: it covers the bytes before `at`. Zero: there is none. */
+/** Positions of a message's MACs. Each covers the bytes before its position. 0 if there is none. */
 export interface Macs {
   readonly sha1At: number
   readonly sha256At: number
-  /** 16 to 32: it may be cut short. */
+  /** Length of the SHA-256 MAC, 16 to 32, because it may be truncated. */
   readonly sha256Bytes: number
 }
 
-/** Absent attributes are null. Of several alike, the first counts; what follows a MAC is passed over. */
+/**
+ * A decoded message. Absent attributes are `null`. Of several attributes of one type the first
+ * counts. Attributes after a MAC are ignored.
+ */
 export interface Message {
   readonly method: number
   readonly class: Class
@@ -84,22 +94,22 @@ export interface Message {
   readonly passwordAlgorithm: number | null
   readonly passwordAlgorithms: Uint8Array | null
   readonly fingerprint: boolean
-  /** Seconds. */
+  /** Lifetime in seconds. */
   readonly lifetime: number | null
   readonly channel: number | null
-  /** Ports may be 0 here: permissions have none. */
+  /** Addresses of peers. Their ports may be 0, because permissions have none. */
   readonly peers: ReadonlyArray<SocketAddr>
   /** Bytes of the message that was decoded, not a copy. */
   readonly data: Uint8Array | null
   readonly transport: number | null
   readonly family: 4 | 6 | "other" | null
-  /** `reserve`: the next port, too. */
+  /** Asks for an even port. `reserve`: for the next port, too. */
   readonly evenPort: { readonly reserve: boolean } | null
   readonly reservation: boolean
   readonly relayed: SocketAddr | null
   readonly mapped: SocketAddr | null
   readonly error: { readonly code: number; readonly reason: string } | null
-  /** Comprehension-required attributes that we do not know: to be answered with 420. */
+  /** Comprehension-required attributes that are unknown here. The answer to them is error 420. */
   readonly unknown: ReadonlyArray<number>
 }
 type Mutable<A> = { -readonly [K in keyof A]: A[K] }
@@ -112,9 +122,9 @@ type Reading = Mutable<Omit<Message, "macs" | "peers" | "unknown">> & {
 const utf8 = new TextDecoder()
 const text = new TextEncoder()
 
-// ---------------------------------------------------------------------------------------------------------- decoding
+// --- Decoding
 
-/** One datagram, or one message cut out of a stream. Never throws, whatever the bytes. */
+/** Decodes one datagram, or one message cut out of a stream. Never throws, whatever the bytes. */
 export const decode = (bytes: Uint8Array): Either.Either<Message, Rejected> => {
   if (bytes.length < Stun.HEADER_BYTES || bytes[0]! > 3) return Either.left("NotStun")
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -159,7 +169,7 @@ const empty = (method: number, cls: Class, txId: Uint8Array): Reading => ({
   unknown: []
 })
 
-/** The attribute's value lies within `end`. */
+/** Reads the attribute at `at`, whose value lies within `end`. */
 const readAttribute = (view: DataView, at: number, length: number, end: number, into: Reading): Rejected | null => {
   const type = view.getUint16(at)
   const value = at + 4
@@ -255,7 +265,10 @@ const bytesAt = (view: DataView, at: number, length: number): Uint8Array =>
 const textAt = (view: DataView, at: number, length: number, most: number): string | null =>
   length === 0 || length > most ? null : utf8.decode(bytesAt(view, at, length))
 
-/** What a MAC of `macBytes` at `at` is computed over: the length in the header ends with that attribute (RFC 8489, section 14.5). */
+/**
+ * Returns the bytes that a MAC of `macBytes` at `at` covers. The length in their header ends with
+ * that attribute (RFC 8489, section 14.5).
+ */
 export const macInput = (bytes: Uint8Array, at: number, macBytes: number): Uint8Array => {
   const input = bytes.slice(0, at)
   const length = at + 4 + macBytes - Stun.HEADER_BYTES
@@ -264,15 +277,18 @@ export const macInput = (bytes: Uint8Array, at: number, macBytes: number): Uint8
   return input
 }
 
-// ---------------------------------------------------------------------------------------------------------- encoding
+// --- Encoding
 
-/** Signs what is encoded: `macBytes` is 20 (MESSAGE-INTEGRITY) or 32 (MESSAGE-INTEGRITY-SHA256). */
+/**
+ * Signs a message that is encoded. `macBytes` is 20 (MESSAGE-INTEGRITY) or 32
+ * (MESSAGE-INTEGRITY-SHA256).
+ */
 export interface Signer {
   readonly macBytes: typeof SHA1_BYTES | typeof SHA256_BYTES
   readonly mac: (input: Uint8Array) => Uint8Array
 }
 
-/** Only what is there is written. */
+/** Attributes of a message to encode. Absent ones are not written. */
 export interface Fields {
   readonly error?: number | undefined
   readonly unknown?: ReadonlyArray<number> | undefined
@@ -292,8 +308,12 @@ export interface Fields {
   readonly mapped?: SocketAddr | undefined
 }
 
-/** What fits beside `data` in one message: text attributes at their longest, MAX_PEERS addresses, MACs. */
+/**
+ * Room beside `data` in one message, in bytes: text attributes at their longest, {@link MAX_PEERS}
+ * addresses, MACs.
+ */
 const ROOM_BYTES = 3072
+/** Most unknown attributes that an error names. */
 const MAX_UNKNOWN_TOLD = 16
 
 export const encode = (
@@ -344,9 +364,9 @@ const writeBytes = (w: Stun.Writer, type: number, bytes: Uint8Array): void => {
   w.bytes.set(bytes, w.attribute(type, bytes.length))
 }
 
-// ----------------------------------------------------------------------------------------------- ChannelData, streams
+// --- ChannelData and streams
 
-/** Padded to four bytes where it goes over a stream. */
+/** Encodes ChannelData. `padded`: whether to pad it to four bytes, as is needed over a stream. */
 export const encodeChannelData = (channel: number, data: Uint8Array, padded: boolean): Uint8Array => {
   const length = CHANNEL_HEAD_BYTES + data.length
   const bytes = new Uint8Array(padded ? (length + 3) & ~3 : length)
@@ -360,11 +380,13 @@ export const encodeChannelData = (channel: number, data: Uint8Array, padded: boo
 
 export interface ChannelData {
   readonly channel: number
-  /** Bytes of what was decoded, not a copy. */
+  /** Bytes of the message that was decoded, not a copy. */
   readonly data: Uint8Array
 }
 
-/** Null for what is none. Padding after the data is passed over. */
+/**
+ * Decodes ChannelData. `null` if the bytes are something else. Padding after the data is ignored.
+ */
 export const decodeChannelData = (bytes: Uint8Array): ChannelData | null => {
   if (bytes.length < CHANNEL_HEAD_BYTES) return null
   const channel = (bytes[0]! << 8) | bytes[1]!
@@ -373,7 +395,10 @@ export const decodeChannelData = (bytes: Uint8Array): ChannelData | null => {
   return { channel, data: bytes.subarray(CHANNEL_HEAD_BYTES, CHANNEL_HEAD_BYTES + length) }
 }
 
-/** How long the message is that a stream goes on with: 0 while that cannot be told, -1 where it is no TURN. */
+/**
+ * Returns the length of the next message of a stream. 0 while it cannot be told, -1 if the bytes
+ * are not TURN.
+ */
 export const streamLength = (bytes: Uint8Array): number => {
   if (bytes.length < 4) return 0
   const length = (bytes[2]! << 8) | bytes[3]!

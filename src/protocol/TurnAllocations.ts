@@ -1,7 +1,8 @@
 /**
- * The allocations of a TURN server (RFC 8656, sections 6 to 13): who has which relayed address, which peers it may exchange
- * datagrams with, and by which channels. Requests are to be authenticated before. No clock, no socket: `now` is in ms,
- * monotonic. Every table is bounded by `Limits`.
+ * Allocations of a TURN server (RFC 8656, sections 6 to 13): which client has which relayed
+ * address, with which peers it may exchange datagrams, and on which channels. Requests must be
+ * authenticated before they come here. There is no clock and no socket: `now` is in ms, monotonic.
+ * Every table is bounded by `Limits`.
  */
 import type { SocketAddr } from "./SocketAddr.ts"
 import * as Stun from "./Stun.ts"
@@ -9,24 +10,32 @@ import { TokenBucket } from "./TokenBucket.ts"
 import * as Turn from "./Turn.ts"
 import * as TurnPeers from "./TurnPeers.ts"
 
-/** Seconds: section 3.2, and sections 9 and 12 for the others. */
+/** Lifetime of an allocation whose client asks for none, in seconds (RFC 8656, section 3.2). */
 export const DEFAULT_LIFETIME = 600
+/** Longest lifetime of an allocation, in seconds. */
 export const MAX_LIFETIME = 3600
+/** Lifetime of a permission (RFC 8656, section 9). */
 export const PERMISSION_MS = 300_000
+/** Lifetime of a channel (RFC 8656, section 12). */
 export const CHANNEL_MS = 600_000
-/** A channel's number is not bound anew for so long after its end: late ChannelData could reach another peer (section 12). */
+/**
+ * How long after its end a channel's number is not bound again. Late ChannelData could reach
+ * another peer (RFC 8656, section 12).
+ */
 export const CHANNEL_REST_MS = 300_000
 
 export interface Limits {
-  /** In all. */
+  /** Most allocations of the server. */
   readonly total: number
+  /** Most allocations of one user. */
   readonly perUser: number
-  /** For one address (IPv4) or /64 (IPv6): an office may be behind it. */
+  /** Most allocations for one IPv4 address or one IPv6 /64. An office may be behind it. */
   readonly perAddress: number
-  /** For one allocation. */
+  /** Most permissions of one allocation. */
   readonly permissions: number
+  /** Most channels of one allocation. */
   readonly channels: number
-  /** Of all allocations of one user, both ways together. */
+  /** Most bytes per second of all allocations of one user, both directions together. */
   readonly bytesPerSecond: number
 }
 
@@ -40,7 +49,7 @@ export const DEFAULT_LIMITS: Limits = {
 }
 
 export interface Client {
-  /** The 5-tuple, in whatever words the sockets' owner uses. */
+  /** The 5-tuple, in any form that the sockets' owner uses. */
   readonly tuple: string
   readonly host: string
 }
@@ -58,14 +67,14 @@ interface Channel {
 
 export interface Allocation {
   readonly client: Client
-  /** The whole user name: another one may not touch this allocation. */
+  /** The whole user name. A request with another one may not touch this allocation. */
   readonly username: string
   readonly userId: string
   readonly addressId: string
   readonly user: User
   readonly txId: string
   readonly lifetime: number
-  /** Null while its socket is being opened. */
+  /** `null` while its socket is being opened. */
   relayed: SocketAddr | null
   expiresAt: number
   readonly permissions: Map<string, number>
@@ -79,9 +88,9 @@ export interface Refused {
 }
 export type Allocating =
   | Refused
-  /** To be answered by `onOpened` or `onOpenFailed`. */
+  /** The caller opens a socket, and then calls `onOpened`, or `end` if that failed. */
   | { readonly _tag: "Open"; readonly allocation: Allocation; readonly even: boolean }
-  /** The answer was lost: give it again. */
+  /** The request is a repetition, because the answer was lost: send the answer again. */
   | { readonly _tag: "Again"; readonly allocation: Allocation }
   | { readonly _tag: "Wait" }
 export type Refreshing =
@@ -90,7 +99,7 @@ export type Refreshing =
   | { readonly _tag: "Ended"; readonly allocation: Allocation }
 export type Granting = Refused | { readonly _tag: "Granted" }
 
-/** Who asks. `userId`: what the quota is for; the user name without its time. */
+/** Sender of a request. `userId` is what the quota applies to: the user name without its time. */
 export interface Asker {
   readonly client: Client
   readonly username: string
@@ -99,7 +108,10 @@ export interface Asker {
 
 export interface Options {
   readonly limits: Limits
-  /** Of the relayed addresses. Peers at it are other allocations here, whatever `mayRelayTo` says. */
+  /**
+   * Host of the relayed addresses. Peers at it are other allocations of this server, and are always
+   * permitted.
+   */
   readonly relayedHost: string
   readonly mayRelayTo: (host: string) => boolean
 }
@@ -132,12 +144,12 @@ export class TurnAllocations {
     return count
   }
 
-  /** Also while its socket is being opened. */
+  /** Returns the allocation of a 5-tuple, also while its socket is being opened. */
   at(tuple: string): Allocation | undefined {
     return this.#byTuple.get(tuple)
   }
 
-  /** The allocation at one of our own relayed addresses. */
+  /** Returns the allocation at one of the server's own relayed addresses. */
   atRelayed(peer: SocketAddr): Allocation | undefined {
     return peer.host === this.#options.relayedHost ? this.#byPort.get(peer.port) : undefined
   }
@@ -184,7 +196,10 @@ export class TurnAllocations {
     return { _tag: "Open", allocation, even: message.evenPort !== null }
   }
 
-  /** False: it was ended meanwhile; close the socket. */
+  /**
+   * Notes that the socket is open. Returns `false` if the allocation has ended meanwhile; then
+   * close the socket.
+   */
   onOpened(allocation: Allocation, port: number): boolean {
     if (this.#byTuple.get(allocation.client.tuple) !== allocation) return false
     allocation.relayed = { host: this.#options.relayedHost, port }
@@ -205,7 +220,7 @@ export class TurnAllocations {
     return { _tag: "Refreshed", lifetime }
   }
 
-  /** All of the peers, or none. */
+  /** Permits all of the peers, or none. */
   onCreatePermission(asker: Asker, message: Turn.Message, now: number): Granting {
     const found = this.#own(asker)
     if ("_tag" in found) return found
@@ -242,26 +257,32 @@ export class TurnAllocations {
     return GRANTED
   }
 
-  /** Whether a datagram of `bytes` may go to this peer: a permission, and what the user has left. */
+  /**
+   * Whether a datagram of `bytes` may go to this peer: there is a permission, and the user's rate
+   * allows it. If so, the bytes count.
+   */
   maySend(allocation: Allocation, host: string, bytes: number, now: number): boolean {
     return (allocation.permissions.get(host) ?? 0) > now && allocation.expiresAt > now &&
       allocation.user.bucket.take(bytes, now)
   }
 
-  /** Where ChannelData goes; null where nothing is bound. */
+  /** Returns the peer to which ChannelData goes. `null` if no peer is bound to the channel. */
   peerOf(allocation: Allocation, channel: number, now: number): SocketAddr | null {
     const bound = allocation.channels.get(channel)
     return bound === undefined || bound.until <= now ? null : bound.peer
   }
 
-  /** What a peer's datagram leaves by: a channel, 0 for a Data indication, null where it may not. */
+  /**
+   * Returns how a peer's datagram goes to the client: by this channel, or by a Data indication if
+   * 0. `null` if it may not pass.
+   */
   onPeer(allocation: Allocation, host: string, port: number, bytes: number, now: number): number | null {
     if (!this.maySend(allocation, host, bytes, now)) return null
     const channel = allocation.channelOf.get(keyOf(host, port))
     return channel === undefined || (allocation.channels.get(channel)?.until ?? 0) <= now ? 0 : channel
   }
 
-  /** For a client that has gone, too. */
+  /** Ends an allocation, also when its client has gone. */
   end(allocation: Allocation): void {
     const { addressId, client, relayed, user, userId } = allocation
     if (this.#byTuple.get(client.tuple) !== allocation) return
@@ -273,14 +294,14 @@ export class TurnAllocations {
     else this.#addresses.set(addressId, left)
   }
 
-  /** Ends all that the user has, and says which. */
+  /** Ends all allocations of a user and returns them. */
   endUser(userId: string): ReadonlyArray<Allocation> {
     const ended = [...this.#byTuple.values()].filter((allocation) => allocation.userId === userId)
     for (const allocation of ended) this.end(allocation)
     return ended
   }
 
-  /** Ends what has expired, and says which allocations. To be called about once a second. */
+  /** Ends what has expired, and returns the allocations among it. Call it about once a second. */
   tick(now: number): ReadonlyArray<Allocation> {
     const ended: Array<Allocation> = []
     for (const allocation of this.#byTuple.values()) {
@@ -300,7 +321,10 @@ export class TurnAllocations {
     return ended
   }
 
-  /** Section 7.2, in its order. No second port is ever kept back, so nothing reserved can be asked for. 0: valid. */
+  /**
+   * Checks a request in the order of RFC 8656, section 7.2. Returns an error code, or 0 if it is
+   * valid. No second port is ever reserved, so a request for a reserved one fails.
+   */
   #checkAllocate({ evenPort, family, reservation, transport }: Turn.Message): number {
     if (transport === null) return 400
     if (transport !== Turn.UDP) return 442
@@ -314,7 +338,7 @@ export class TurnAllocations {
     return host === this.#options.relayedHost || this.#options.mayRelayTo(host) ? 0 : 403
   }
 
-  /** The asker's allocation, which must be whole. */
+  /** Returns the asker's allocation, whose socket must be open. */
   #own({ client, username }: Asker): Allocation | Refused {
     const found = this.#byTuple.get(client.tuple)
     if (found === undefined || found.relayed === null) return refused(437)
