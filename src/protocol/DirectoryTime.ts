@@ -1,29 +1,38 @@
 /**
- * What a node knows of the directory's clock. Documents are judged by that clock and by no other, so that a node whose own
- * clock is wrong works as well as any. Times are milliseconds. "Host" readings come from one clock that nobody can set and
- * that runs on while the machine sleeps; "directory" readings are epoch milliseconds as the relay of the directory says them.
+ * A node's knowledge of the directory's clock. Documents are judged by that clock and by no other,
+ * so that a node whose own clock is wrong works as well as any. Times are milliseconds. "Host"
+ * readings come from one clock that nobody can set and that runs on while the machine sleeps.
+ * "Directory" readings are epoch milliseconds, as the relay of the directory reports them.
  */
 
-/** One answer of the directory: it read its clock at some moment between `sentAt` and `receivedAt`. */
+/**
+ * One answer of the directory. It read its clock at some moment between `sentAt` and `receivedAt`.
+ */
 export interface Sample {
   readonly directoryMs: number
   readonly sentAt: number
   readonly receivedAt: number
 }
 
-/** The directory's clock is ahead of the host's by `low` to `high`; this was true at host time `at`. */
+/**
+ * Bounds of how far the directory's clock is ahead of the host's. They were true at host time `at`.
+ */
 export interface Estimate {
   readonly low: number
   readonly high: number
   readonly at: number
 }
 
-/** How much two quartz clocks may drift apart, as a fraction: several times what hardware clocks are specified for. */
+/**
+ * Largest drift of two quartz clocks against each other, as a fraction. It is several times what
+ * hardware clocks are specified for.
+ */
 export const MAX_DRIFT = 500e-6
 
 /**
- * Takes in one more sample. Where it agrees with what is known, the two bounds narrow each other, so a slow answer does no
- * harm. Where it contradicts, one of the clocks was set or stood still, and the newer word counts.
+ * Takes in one more sample. If it agrees with what is known, the two bounds narrow each other, so a
+ * slow answer does no harm. If it contradicts, one of the clocks was set or stood still, and the
+ * newer sample counts.
  */
 export const learn = (before: Estimate | null, { directoryMs, receivedAt, sentAt }: Sample): Estimate => {
   const fresh: Estimate = {
@@ -38,16 +47,22 @@ export const learn = (before: Estimate | null, { directoryMs, receivedAt, sentAt
   return low <= high ? { low, high, at: receivedAt } : fresh
 }
 
-/** How far the directory's clock is ahead of the host's: the middle of what is possible. */
+/** Returns how far the directory's clock is ahead of the host's: the middle of what is possible. */
 export const offsetOf = ({ high, low }: Estimate): number => (low + high) / 2
 
-/** How wrong `offsetOf` can be, either way. */
+/** Returns how wrong `offsetOf` can be, in either direction. */
 export const errorOf = ({ high, low }: Estimate): number => (high - low) / 2
 
-/** A directory whose clock goes back by more than this was restored or set back, and is believed. */
+/**
+ * Largest step back of the directory's clock that is not followed at once. A directory whose clock
+ * goes back further was restored or set back, and is believed.
+ */
 export const MAX_HELD_MS = 5_000
 
-/** The directory's time as one judge of documents reads it. It does not run back when a better estimate is a little lower. */
+/**
+ * The directory's time, as one judge of documents reads it. It does not run back if a better
+ * estimate is a little lower.
+ */
 export class DirectoryTime {
   readonly #hostMs: () => number
   #offset: number | null = null
@@ -57,7 +72,7 @@ export class DirectoryTime {
     this.#hostMs = hostMs
   }
 
-  /** `offsetMs`: how far the directory's clock is ahead of the host's. */
+  /** Takes a new estimate. `offsetMs` is how far the directory's clock is ahead of the host's. */
   set(offsetMs: number): void {
     this.#offset = offsetMs
     if (this.#latest - (this.#hostMs() + offsetMs) > MAX_HELD_MS) this.#latest = -Infinity
@@ -67,34 +82,49 @@ export class DirectoryTime {
     return this.#offset !== null
   }
 
-  /** Epoch milliseconds by the directory's clock. `null` before the directory has said its time. */
+  /**
+   * Returns epoch milliseconds by the directory's clock. `null` before the directory has said its
+   * time.
+   */
   nowMs(): number | null {
     if (this.#offset === null) return null
     this.#latest = Math.max(this.#latest, this.#hostMs() + this.#offset)
     return this.#latest
   }
 
-  /** The same in seconds, for documents. NaN before the time is known: every document is refused then. */
+  /**
+   * Returns epoch seconds by the directory's clock, for documents. `NaN` before the time is known,
+   * so that every document is refused.
+   */
   nowSeconds(): number {
     return Math.floor((this.nowMs() ?? Number.NaN) / 1000)
   }
 }
 
-/** Past this a wrong clock of a machine is worth telling, milliseconds. */
+/** Smallest error of a machine's clock that is worth reporting, in milliseconds. */
 export const TELL_SKEW_MS = 10_000
 
-/** For people. `aheadMs`: how far the clock of a node's machine is ahead of the directory's. */
+/**
+ * Returns a text for people. `aheadMs` is how far the clock of a node's machine is ahead of the
+ * directory's.
+ */
 export const skewText = (aheadMs: number): string =>
   `this machine's clock is ${spanText(Math.abs(aheadMs))} ${aheadMs > 0 ? "ahead of" : "behind"} the relay's`
 
-/** For people. `aheadMs`: how far the clock of the relay's machine is ahead of the directory's time. */
+/**
+ * Returns a text for people. `aheadMs` is how far the clock of the relay's machine is ahead of the
+ * directory's time.
+ */
 export const clockSetText = (aheadMs: number): string =>
   `this machine's clock is ${spanText(Math.abs(aheadMs))} ${
     aheadMs > 0 ? "ahead of" : "behind"
   } the directory's time: it was set ` +
   "since the relay started, or back before; everything goes on by the directory's time"
 
-/** In the unit that suits: seconds below two minutes, minutes below two hours, hours below two days. */
+/**
+ * Returns a time span in the unit that suits: seconds below two minutes, minutes below two hours,
+ * hours below two days.
+ */
 export const spanText = (ms: number): string => {
   const seconds = Math.round(ms / 1000)
   if (seconds < 120) return `${seconds} s`

@@ -1,7 +1,8 @@
 /**
- * What the authority signs, and how it is read back: signature first, then the text, then the times. All times are epoch
- * seconds. A field that this version does not know is refused, because it could be a restriction; other fields need another
- * version in `Signed.signedBytes`.
+ * Documents that the authority signs, and how they are read: first the signature is checked, then
+ * the text, then the times. All times are epoch seconds. A field that this version does not know is
+ * refused, because it could be a restriction. New fields need another version in
+ * `Signed.signedBytes`.
  */
 import { DateTime, Either, Schema } from "effect"
 import * as HostName from "./HostName.ts"
@@ -9,11 +10,19 @@ import { LIFETIMES } from "./Lifetimes.ts"
 import { NodeKey } from "./NodeKey.ts"
 import { MAX_PAYLOAD_BYTES, type Signed, signedBytes } from "./Signed.ts"
 
-/** How far a judge's estimate of the directory's time may be off, seconds, before it refuses a document wrongly. */
+/**
+ * How far a judge's estimate of the directory's time may be off, in seconds, before it wrongly
+ * refuses a document.
+ */
 export const LEEWAY_SECONDS = 10
-/** The longest that a revocation can stay unnoticed by a connector that is cut off. */
+/**
+ * Longest life of a grant. It is also the longest that a revocation can stay unnoticed by a
+ * connector that is cut off.
+ */
 export const MAX_GRANT_SECONDS = LIFETIMES.grant
+/** Longest life of a relay credential. */
 export const MAX_CREDENTIAL_SECONDS = LIFETIMES.credential
+/** Longest life of a ticket. */
 export const MAX_TICKET_SECONDS = LIFETIMES.ticket
 
 /** Name of a node, a network or a resource, as `HostName.normalize` gives it. */
@@ -22,47 +31,58 @@ export const Name = Schema.String.pipe(
     HostName.isNormal(text) || "expected a name such as office-1, db_1 or web.corp, in lower case"
   )
 )
-/** The last moment that JavaScript's `Date` can show. */
+/** Last moment that JavaScript's `Date` can show. */
 const LATEST_DATE_SECONDS = 8.64e12
 const Seconds = Schema.Int.pipe(Schema.between(0, LATEST_DATE_SECONDS))
 const Port = Schema.Int.pipe(Schema.between(1, 65_535))
 const hex = (digits: number) => Schema.String.pipe(Schema.pattern(new RegExp(`^[0-9a-f]{${digits}}$`)))
 
-/** Both ends are included. */
+/** A range of ports. Both ends are included. */
 export const PortRange = Schema.Struct({ from: Port, to: Port }).pipe(
   Schema.filter(({ from, to }) => from <= to || "the first port is above the last")
 )
 export type PortRange = typeof PortRange.Type
 
+/** A named private target. */
 export const Resource = Schema.Struct({
   name: Name,
-  /** The connectors of this network reach it. */
+  /** Network whose connectors reach the resource. */
   network: Name,
-  /** A host name or IP address, resolved at the connector; or `*.example.com`; or a CIDR such as `10.1.0.0/16`. */
+  /**
+   * A host name or IP address, which the connector resolves; or a pattern such as `*.example.com`;
+   * or a CIDR block such as `10.1.0.0/16`.
+   */
   address: Schema.NonEmptyString.pipe(Schema.maxLength(255)),
+  /** Permitted TCP ports. */
   tcp: Schema.Array(PortRange),
+  /** Permitted UDP ports. */
   udp: Schema.Array(PortRange),
-  /** Whether it may resolve to the connector's own loopback addresses. */
+  /** Whether the address may resolve to the connector's own loopback addresses. */
   allowLoopback: Schema.Boolean
 })
 export type Resource = typeof Resource.Type
 
-/** A relay is one only where it has joined another, which holds the directory. */
+/**
+ * Role of a node. A relay is a node only if it has joined another relay, which holds the directory.
+ */
 export const NodeRole = Schema.Literal("client", "connector", "relay")
 export type NodeRole = typeof NodeRole.Type
 
-/** This key is that node. It does not expire: the directory is asked again at every connection. */
+/**
+ * States that this key is that node. It does not expire, because the directory is asked again at
+ * every connection.
+ */
 export const Membership = Schema.Struct({
   nodeKey: NodeKey,
   name: Name,
   role: NodeRole,
-  /** Null but for a connector: others belong to none. */
+  /** Network of a connector. `null` for the other roles, which belong to none. */
   network: Schema.NullOr(Name),
   issuedAt: Seconds
 })
 export type Membership = typeof Membership.Type
 
-/** This client may reach these resources through this connector. */
+/** Permits this client to reach these resources through this connector. */
 export const Grant = Schema.Struct({
   id: Schema.NonEmptyString.pipe(Schema.maxLength(64)),
   clientKey: NodeKey,
@@ -80,11 +100,11 @@ export const Grant = Schema.Struct({
 )
 export type Grant = typeof Grant.Type
 
-/** This node may bind at a relay's UDP port. */
+/** Permits this node to bind at a relay's UDP port. */
 export const Credential = Schema.Struct({ nodeKey: NodeKey, expiresAt: Seconds })
 export type Credential = typeof Credential.Type
 
-/** These two nodes may exchange frames at a relay; each sends with its own tag. */
+/** Permits these two nodes to exchange frames at a relay. Each sends with its own tag. */
 export const Ticket = Schema.Struct({
   session: hex(32),
   clientKey: NodeKey,
@@ -108,12 +128,12 @@ export interface Documents {
 }
 export type Kind = keyof Documents
 
-/** Why a document is worth nothing. `forged`: not signed by the authority that is pinned. */
+/** Reason why a document is worth nothing. `forged`: it is not signed by the pinned authority. */
 export interface Rejected {
   readonly _tag: "Rejected"
   readonly kind: Kind
   readonly reason: "forged" | "malformed" | "expired" | "not_yet_valid" | "too_long_lived"
-  /** For people; holds nothing of the document. */
+  /** Text for people. It contains nothing of the document. */
   readonly message: string
 }
 
@@ -132,11 +152,14 @@ const codecs: { readonly [K in Kind]: Codec<Documents[K]> } = {
   ticket: codec(Ticket)
 }
 
-/** The payload to sign. Throws a ParseError for a document that breaks its own rules: the issuer's mistake. */
+/**
+ * Encodes the payload to sign. Throws a `ParseError` for a document that breaks its own rules,
+ * which is the issuer's mistake.
+ */
 export const encode = <K extends Kind>(kind: K, document: Documents[K]): Uint8Array =>
   new TextEncoder().encode(JSON.stringify(codecs[kind].encode(document)))
 
-/** Reads a payload whose signature is already verified; `open` does both. */
+/** Decodes a payload whose signature has been verified. `open` does both. */
 export const decode = <K extends Kind>(kind: K, payload: Uint8Array): Either.Either<Documents[K], Rejected> => {
   if (payload.length > MAX_PAYLOAD_BYTES) return reject(kind, "malformed", "is too long")
   const json = parseJson(payload)
@@ -147,7 +170,10 @@ export const decode = <K extends Kind>(kind: K, payload: Uint8Array): Either.Eit
     : reject(kind, "malformed", "has missing, unknown or wrong fields; its maker has another version")
 }
 
-/** Verifies, reads, and checks the times. `verify` answers whether the authority signed these bytes. */
+/**
+ * Verifies a document, decodes it, and checks its times. `verify` returns whether the authority
+ * signed these bytes.
+ */
 export const open = <K extends Kind>(
   kind: K,
   signed: Signed,
@@ -167,7 +193,7 @@ export const open = <K extends Kind>(
 }
 
 const MAX_SECONDS: { readonly [K in Kind]: number } = {
-  membership: Infinity, // its time is for people
+  membership: Infinity, // its time is for people only
   grant: MAX_GRANT_SECONDS,
   credential: MAX_CREDENTIAL_SECONDS,
   ticket: MAX_TICKET_SECONDS
@@ -182,10 +208,14 @@ interface Times {
   readonly expiresAt?: number
 }
 
-/** With both times, so that a reader sees how far apart they are. */
+/**
+ * Text about a document's times. It contains both times, so that a reader sees how far apart they
+ * are.
+ */
 const untimelyText = (untimely: keyof typeof TIMING, { expiresAt, issuedAt }: Times, nowSeconds: number): string => {
   const at = (seconds: number) => DateTime.formatIso(DateTime.unsafeMake(seconds * 1000)).replace(".000", "")
-  const inRange = (seconds: number) => Math.abs(seconds) <= LATEST_DATE_SECONDS // others are no dates; NaN is not, either
+  // Other numbers are not dates, and neither is NaN.
+  const inRange = (seconds: number) => Math.abs(seconds) <= LATEST_DATE_SECONDS
   if (!inRange(nowSeconds)) return "cannot be judged: the directory's time is not known yet"
   const span = [
     issuedAt === undefined ? "" : ` from ${at(issuedAt)}`,
@@ -194,14 +224,14 @@ const untimelyText = (untimely: keyof typeof TIMING, { expiresAt, issuedAt }: Ti
   return `${TIMING[untimely]}: it is valid${span.join("")}, and the directory's time is ${at(nowSeconds)}`
 }
 
-/** Null: valid now, within the leeway. */
+/** Returns what is wrong with a document's times. `null` if it is valid now, within the leeway. */
 export const timing = (
   document: Times,
   maxSeconds: number,
   nowSeconds: number
 ): keyof typeof TIMING | null => {
   const { expiresAt, issuedAt } = document
-  // Written so that a time which is no number passes nothing.
+  // Written so that a time that is not a number passes no check.
   if (expiresAt !== undefined && !(nowSeconds < expiresAt + LEEWAY_SECONDS)) return "expired"
   if (issuedAt !== undefined && !(issuedAt <= nowSeconds + LEEWAY_SECONDS)) return "not_yet_valid"
   if (expiresAt !== undefined && !(expiresAt <= nowSeconds + maxSeconds + LEEWAY_SECONDS)) return "too_long_lived"

@@ -1,10 +1,11 @@
 /**
- * What an administrator hands to a new node, as one line of text: `sp1_` and base64url of
+ * The text that an administrator gives to a new node, as one line: `sp1_` and base64url of
  *
  *     length u16 of all that follows | crc32 u32 of what follows it | flags u8 | httpsPort u16 |
  *     authority key 32 | [TLS key 32] | id 8 | secret 16 | host
  *
- * Whoever holds it can become that node, once. The length tells a cut paste from a mistyped one.
+ * Whoever holds it can become that node, once. The length distinguishes an incomplete copy from a
+ * mistyped one.
  */
 import { Either, Encoding, Redacted } from "effect"
 import { BYTES as KEY_BYTES, fromBytes, type NodeKey, toBytes } from "./NodeKey.ts"
@@ -12,13 +13,14 @@ import { BYTES as KEY_BYTES, fromBytes, type NodeKey, toBytes } from "./NodeKey.
 export const PREFIX = "sp1_"
 export const ID_BYTES = 8
 export const SECRET_BYTES = 16
-/** Longest text that is looked at, characters. */
+/** Longest text that is examined, in characters. */
 const MAX_CHARS = 1024
 const MAX_HOST_BYTES = 255
 
 /**
- * How a node knows the relay: by the key that signs its certificates, or by the public certificate authorities. `Proxied`: by those,
- * too, and the certificate is that of a reverse proxy which ends TLS before the relay.
+ * How a node authenticates the relay. `Pin`: by the key that signs the relay's certificates. `Ca`:
+ * by the public certificate authorities. `Proxied`: by those, too, but the certificate is that of a
+ * reverse proxy, which ends TLS before the relay.
  */
 export type RelayTrust =
   | { readonly _tag: "Pin"; readonly key: NodeKey }
@@ -26,12 +28,12 @@ export type RelayTrust =
   | { readonly _tag: "Proxied" }
 
 export interface EnrolmentToken {
-  /** A name or an IP literal, without brackets. */
+  /** Host of the relay: a name or an IP literal, without brackets. */
   readonly host: string
   readonly httpsPort: number
   readonly tls: RelayTrust
   readonly authorityKey: NodeKey
-  /** 16 hex characters; no secret. */
+  /** 16 hex characters. It is not secret. */
   readonly id: string
   /** 22 characters of base64url. */
   readonly secret: Redacted.Redacted
@@ -40,16 +42,19 @@ export interface EnrolmentToken {
 export interface BadToken {
   readonly _tag: "BadToken"
   readonly reason: "empty" | "not_a_token" | "wrong_version" | "truncated" | "altered" | "malformed"
-  /** For people; holds nothing of the token. */
+  /** Text for people. It contains nothing of the token. */
   readonly message: string
 }
 
 const HEAD_BYTES = 6 // length and checksum
-/** The flags byte. */
+/** Values of the flags byte. */
 const TRUST = { Ca: 0, Pin: 1, Proxied: 2 } as const
 const FIXED_BYTES = 3 + KEY_BYTES + ID_BYTES + SECRET_BYTES
 
-/** Throws a RangeError for parts of the wrong size: the caller's mistake. */
+/**
+ * Encodes a token. Throws a `RangeError` for parts of the wrong size, which is the caller's
+ * mistake.
+ */
 export const encode = (token: EnrolmentToken): string => {
   const host = new TextEncoder().encode(token.host)
   const id = Either.getOrThrow(Encoding.decodeHex(token.id))
@@ -72,7 +77,10 @@ export const encode = (token: EnrolmentToken): string => {
   return PREFIX + Encoding.encodeBase64Url(body)
 }
 
-/** White space anywhere is ignored, as terminals and mails wrap lines. Never throws. */
+/**
+ * Parses a token. White space anywhere is ignored, because terminals and mail programs wrap lines.
+ * Never throws.
+ */
 export const parse = (text: string): Either.Either<EnrolmentToken, BadToken> => {
   const line = text.length > 2 * MAX_CHARS ? text : text.replace(/\s+/g, "")
   if (line === "") return bad("empty", "the enrolment token is empty")
@@ -124,20 +132,23 @@ const bad = (reason: BadToken["reason"], message: string) =>
 
 const isPort = (port: number) => Number.isInteger(port) && port >= 1 && port <= 65_535
 
-/** Null: not base64url. A cut text gives the bytes that are whole. */
+/** Decodes base64url. `null` for other text. An incomplete text gives the bytes that are whole. */
 const bytesOf = (text: string): Uint8Array | null => {
   if (!/^[A-Za-z0-9_-]*$/.test(text)) return null
   const whole = text.length % 4 === 1 ? text.slice(0, -1) : text
   return Either.getOrNull(Encoding.decodeBase64Url(whole))
 }
 
-/** Names and IP literals only: this text goes into messages and to the resolver. */
+/**
+ * Decodes the host. Only names and IP literals are accepted, because this text goes into messages
+ * and to the resolver.
+ */
 const hostOf = (bytes: Uint8Array): string | null => {
   const text = String.fromCharCode(...bytes)
   return bytes.length <= MAX_HOST_BYTES && /^[A-Za-z0-9._:-]+$/.test(text) ? text : null
 }
 
-/** CRC-32 (IEEE 802.3), bit by bit: a token is short. */
+/** CRC-32 (IEEE 802.3), bit by bit, because a token is short. */
 const crc32 = (bytes: Uint8Array): number => {
   let crc = -1
   for (const byte of bytes) {

@@ -1,9 +1,11 @@
 /**
- * How a flow begins on its stream. The client writes Open, the connector answers with a verdict, and after that both ways
- * carry the application's bytes. Decoders take a growing prefix of the stream and never throw.
+ * The beginning of a flow on its stream. The client writes Open, and the connector answers with a
+ * verdict. After that both directions carry the application's bytes. Decoders take a growing prefix
+ * of the stream and never throw.
  *
- *   Open:    version u8 | kind u8 | resource u8-text | host u8-text | port u16 | traceparent u8-text
- *   Verdict: code u8 | reason u8-text                                  (u8-text: length u8, then UTF-8)
+ *   Open:    version u8 | kind u8 | resource text | host text | port u16 | traceparent text
+ *   Verdict: code u8 | reason text
+ *   text:    length u8 | UTF-8
  */
 export const VERSION = 1
 
@@ -14,14 +16,18 @@ export interface Open {
   readonly kind: FlowKind
   /** Name of the resource that grants the access; empty for the control stream. */
   readonly resource: string
-  /** What the application asked for: a name or an address, resolved by the connector. Empty for the control stream. */
+  /**
+   * Target that the application asked for: a name or an address, which the connector resolves.
+   * Empty for the control stream.
+   */
   readonly host: string
-  /** 1 to 65535; 0 for the control stream. */
+  /** Port, from 1 to 65535. 0 for the control stream. */
   readonly port: number
-  /** W3C Trace Context, 55 characters. */
+  /** W3C Trace Context, 55 characters. `null` if the flow is not traced. */
   readonly traceparent: string | null
 }
 
+/** All verdicts. A code's number on the wire is its index here. */
 export const VERDICTS = [
   "accepted",
   "refused",
@@ -34,31 +40,35 @@ export const VERDICTS = [
   "too_many_flows",
   "internal"
 ] as const
-/** The resource's answer, or why the connector did not ask it. On the wire: the index in VERDICTS. */
+/**
+ * The resource's answer, or why the connector did not ask it. On the wire it is the index in
+ * {@link VERDICTS}.
+ */
 export type VerdictCode = (typeof VERDICTS)[number]
 
 export interface Verdict {
   readonly code: VerdictCode
-  /** For people: empty, or a sentence of at most 255 bytes. */
+  /** Text for people: empty, or a sentence of at most 255 bytes. */
   readonly reason: string
 }
 
 export type Decoded<A> =
   | {
     readonly _tag: "Done"
-    readonly value: A /** Bytes used; what follows is the application's. */
+    readonly value: A
+    /** Number of bytes used. What follows belongs to the application. */
     readonly used: number
   }
   | { readonly _tag: "More" }
   | { readonly _tag: "Bad"; readonly reason: BadReason }
 export type BadReason = "version" | "kind" | "text" | "port" | "host" | "traceparent" | "verdict"
 
-/** A DNS name has at most 253 characters, and an address fewer. */
+/** Longest host, in bytes. A DNS name has at most 253 characters, and an address fewer. */
 export const MAX_HOST_BYTES = 253
 export const MAX_RESOURCE_BYTES = 253
 const TRACEPARENT = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/
 const MAX_REASON_BYTES = 255
-/** No Open is longer; more bytes without a result cannot happen. */
+/** Longest Open, in bytes. More bytes without a result cannot occur. */
 export const MAX_OPEN_BYTES = 2 + 1 + 255 + 1 + 255 + 2 + 1 + 255
 export const MAX_VERDICT_BYTES = 2 + MAX_REASON_BYTES
 
@@ -68,7 +78,7 @@ const bad = (reason: BadReason) => ({ _tag: "Bad", reason }) as const
 const encoder = new TextEncoder()
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
-/** Undefined: not all of it is here. Null: not UTF-8. */
+/** Reads a text. `undefined` if it is not complete yet, `null` if it is not UTF-8. */
 const textAt = (bytes: Uint8Array, at: number): string | null | undefined => {
   const length = bytes[at]
   if (length === undefined || at + 1 + length > bytes.length) return undefined
@@ -89,7 +99,7 @@ const join = (parts: ReadonlyArray<Uint8Array>): Uint8Array => {
   return all
 }
 
-/** Cut to `max` bytes, at the end of a character. */
+/** Encodes a text, cut to `max` bytes at the end of a character. */
 const textOf = (text: string, max: number): Uint8Array => {
   const room = new Uint8Array(1 + max)
   const { written } = encoder.encodeInto(text, room.subarray(1))
@@ -97,7 +107,7 @@ const textOf = (text: string, max: number): Uint8Array => {
   return room.subarray(0, 1 + written)
 }
 
-/** Null: a field is too long, or the port is out of range. */
+/** Encodes an Open. `null` if a field is invalid or too long, or the port is out of range. */
 export const encodeOpen = (open: Open): Uint8Array | null => {
   const texts = [open.resource, open.host, open.traceparent ?? ""]
   const valid = check(open) === null && texts.every((text) => encoder.encode(text).length <= 255)
@@ -147,11 +157,11 @@ export const decodeOpen = (bytes: Uint8Array): Decoded<Open> => {
   return wrong === null ? { _tag: "Done", value, used: portAt + 3 + (bytes[portAt + 2] ?? 0) } : bad(wrong)
 }
 
-/** A reason that is too long is cut. */
+/** Encodes a verdict. A reason that is too long is cut. */
 export const encodeVerdict = (verdict: Verdict): Uint8Array =>
   join([Uint8Array.of(VERDICTS.indexOf(verdict.code)), textOf(verdict.reason, MAX_REASON_BYTES)])
 
-/** A code from a newer peer counts as `internal`. */
+/** Decodes a verdict. An unknown code, as from a newer peer, is read as `internal`. */
 export const decodeVerdict = (bytes: Uint8Array): Decoded<Verdict> => {
   const [index] = bytes
   if (index === undefined) return MORE

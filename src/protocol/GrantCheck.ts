@@ -1,18 +1,21 @@
-/** Whether a grant permits one flow: asked by the connector for every flow, and again whenever the grant is replaced. */
+/**
+ * Checks whether a grant permits a flow. The connector asks for every flow, and again whenever the
+ * grant is replaced.
+ */
 import { type Grant, MAX_GRANT_SECONDS, type Resource, timing } from "./Documents.ts"
 import type { NodeKey } from "./NodeKey.ts"
 import * as ResourceMatch from "./ResourceMatch.ts"
 
 export interface Request {
-  /** A resource's name or an address, as the application asked. */
+  /** Name of a resource or an address, as the application asked for it. */
   readonly host: string
   readonly protocol: ResourceMatch.Protocol
   readonly port: number
-  /** Of the peer, as its certificate proved. */
+  /** Key of the peer, as its certificate proved it. */
   readonly clientKey: NodeKey
-  /** The connector's own. */
+  /** The connector's own key. */
   readonly connectorKey: NodeKey
-  /** Epoch seconds by the relay's clock. */
+  /** Epoch seconds by the directory's clock. */
   readonly nowSeconds: number
 }
 
@@ -25,11 +28,11 @@ export type Reason =
   | "port_not_listed"
 
 export type Verdict =
-  /** `dialHost` is still to be resolved, and what it resolves to is still to be confined. */
+  /** `dialHost` must still be resolved, and the addresses that come of it must still be checked. */
   | { readonly _tag: "Permitted"; readonly resource: Resource; readonly dialHost: string }
   | { readonly _tag: "Refused"; readonly reason: Reason }
 
-/** The grant's signature must have been verified before. */
+/** Decides whether a grant permits a flow. Its signature must have been verified before. */
 export const permits = (grant: Grant, request: Request): Verdict => {
   const standing = stands(grant, request)
   if (standing !== null) return { _tag: "Refused", reason: standing }
@@ -40,11 +43,14 @@ export const permits = (grant: Grant, request: Request): Verdict => {
   return { _tag: "Permitted", resource: match.resource, dialHost: match.dialHost }
 }
 
-/** Whether `grant` was issued after `other`: the authority's ids ascend, and several grants may fall into one second. */
+/**
+ * Whether `grant` was issued after `other`. The authority's ids ascend, which decides between
+ * grants of the same second.
+ */
 export const isNewer = (grant: Grant, other: Grant): boolean =>
   grant.issuedAt > other.issuedAt || (grant.issuedAt === other.issuedAt && grant.id > other.id)
 
-/** Null: the grant is for these two nodes, and now. */
+/** Returns why the grant is not valid for these two nodes now. `null` if it is. */
 export const stands = (
   grant: Grant,
   { clientKey, connectorKey, nowSeconds }: Pick<Request, "clientKey" | "connectorKey" | "nowSeconds">

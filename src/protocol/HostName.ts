@@ -1,12 +1,15 @@
 /**
- * Names as people have them, and the form in which they are compared: lower case, A-labels (RFC 5891) for what is not ASCII, no dot
- * at the end.
+ * Host names as people write them, and the form in which they are compared: lower case, A-labels
+ * (RFC 5891) if not ASCII, no dot at the end.
  */
 
-/** Of a DNS name, RFC 1035. */
+/** Longest DNS name, in characters (RFC 1035). */
 export const MAX_CHARS = 253
 
-/** Letters, digits, "-" and "_" in labels of at most 63; not an IPv4 address or a mistyped one. */
+/**
+ * A name: letters, digits, "-" and "_" in labels of at most 63 characters. An IPv4 address, even a
+ * mistyped one, does not match.
+ */
 const NAME = /^(?!(?:.*\.)\d+$)[a-z0-9_][a-z0-9_-]{0,62}(?:\.[a-z0-9_][a-z0-9_-]{0,62})*$/
 const ONE_NUMBER = /^\d{1,63}$/
 
@@ -14,13 +17,16 @@ const ONE_NUMBER = /^\d{1,63}$/
 export const isNormal = (name: string): boolean =>
   name.length <= MAX_CHARS && (NAME.test(name) || ONE_NUMBER.test(name))
 
-/** The form in which the name is compared. `null` if it is no name. */
+/** Returns the form in which a name is compared. `null` if the text is not a name. */
 export const normalize = (text: string): string | null => {
   const name = toAscii(text)?.toLowerCase().replace(/(?<=[^.])\.$/, "") ?? null
   return name !== null && isNormal(name) ? name : null
 }
 
-/** A-labels for a name that is not ASCII. ASCII text is returned as it is, whatever it holds. `null` if IDNA does not permit it. */
+/**
+ * Converts a name that is not ASCII to A-labels. ASCII text is returned as it is, whatever it
+ * contains. `null` if IDNA does not permit the name.
+ */
 export const toAscii = (text: string): string | null => {
   if (/^[\x20-\x7e]*$/.test(text)) return text
   // A URL's host is not only a name: these characters would end it, or be decoded.

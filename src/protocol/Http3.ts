@@ -1,15 +1,20 @@
 /**
- * HTTP/3 on the wire (RFC 9114), with extended CONNECT (RFC 9220), capsules (RFC 9297, section 3) and WebTransport sessions
- * (draft-ietf-webtrans-http3-02 and -07). A frame and a capsule look alike, integers as in `Varint`:
+ * HTTP/3 on the wire (RFC 9114), with extended CONNECT (RFC 9220), capsules (RFC 9297, section 3)
+ * and WebTransport sessions (draft-ietf-webtrans-http3-02 and -07). A frame and a capsule have the
+ * same form, with integers as in `Varint`:
  *
  *     type | length of what follows | payload
  *
- * Pure: streams, flow control and which frame may come when are the caller's. Field sections are `Qpack`'s.
+ * The module is pure: streams, flow control, and which frame may come when are up to the caller.
+ * Field sections are read and written by `Qpack`.
  */
 import { Either } from "effect"
 import * as Varint from "./Varint.ts"
 
-/** `code` is one of `ErrorCode`, to reset the stream or close the connection with. */
+/**
+ * Violation of the protocol. `code` is one of `ErrorCode`, with which to reset the stream or close
+ * the connection.
+ */
 export interface Http3Fault {
   readonly _tag: "Http3Fault"
   readonly code: number
@@ -25,7 +30,10 @@ export const FrameType = {
   pushPromise: 0x05,
   goAway: 0x07,
   maxPushId: 0x0d,
-  /** No frame: it has no length, and makes the rest of the stream a session's (`bidiHead`). */
+  /**
+   * Not a frame: it has no length, and makes the rest of the stream a WebTransport session's
+   * (`bidiHead`).
+   */
   webTransportStream: 0x41
 } as const
 
@@ -77,14 +85,19 @@ export const Setting = {
 export const Capsule = { closeSession: 0x2843, drainSession: 0x78ae } as const
 
 const KNOWN_FRAMES: ReadonlySet<number> = new Set([0x00, 0x01, 0x03, 0x04, 0x05, 0x07, 0x0d])
-const HTTP2_FRAMES: ReadonlySet<number> = new Set([0x02, 0x06, 0x08, 0x09]) // section 7.2.8
+/** Frame types of HTTP/2 that HTTP/3 forbids (RFC 9114, section 7.2.8). */
+const HTTP2_FRAMES: ReadonlySet<number> = new Set([0x02, 0x06, 0x08, 0x09])
 const KNOWN_CAPSULES: ReadonlySet<number> = new Set(Object.values(Capsule))
-const HTTP2_SETTINGS: ReadonlySet<number> = new Set([0x00, 0x02, 0x03, 0x04, 0x05]) // sections 7.2.4.1 and 11.2.2
-/** RFC 8441, section 3; RFC 9297, section 2.1.1. */
+/** Settings of HTTP/2 that HTTP/3 forbids (RFC 9114, sections 7.2.4.1 and 11.2.2). */
+const HTTP2_SETTINGS: ReadonlySet<number> = new Set([0x00, 0x02, 0x03, 0x04, 0x05])
+/** Settings whose value is 0 or 1 (RFC 8441, section 3; RFC 9297, section 2.1.1). */
 const BOOLEAN_SETTINGS: ReadonlySet<number> = new Set([Setting.enableConnectProtocol, Setting.h3Datagram])
-const MAX_REASON_BYTES = 1024 // draft-ietf-webtrans-http3, "Session Termination"
+/**
+ * Longest reason of a session's end, in bytes (draft-ietf-webtrans-http3, "Session Termination").
+ */
+const MAX_REASON_BYTES = 1024
 
-// ------------------------------------------------------------------------------------------------------------ frames
+// --- Frames
 
 export interface Frame {
   readonly type: number
@@ -97,7 +110,7 @@ export const frame = (type: number, payload: Uint8Array): Uint8Array => {
   return out
 }
 
-/** A whole SETTINGS frame. */
+/** Encodes a whole SETTINGS frame. */
 export const encodeSettings = (settings: Readonly<Record<number, number>>): Uint8Array => {
   const entries = Object.entries(settings)
   const payload = new Uint8Array(16 * entries.length)
@@ -106,7 +119,7 @@ export const encodeSettings = (settings: Readonly<Record<number, number>>): Uint
   return frame(FrameType.settings, payload.subarray(0, at))
 }
 
-/** Section 7.2.4. Unknown settings are in it too. */
+/** Decodes the payload of SETTINGS (RFC 9114, section 7.2.4). Unknown settings are included. */
 export const decodeSettings = (payload: Uint8Array): Either.Either<ReadonlyMap<number, number>, Http3Fault> => {
   const settings = new Map<number, number>()
   let at = 0
@@ -119,7 +132,8 @@ export const decodeSettings = (payload: Uint8Array): Either.Either<ReadonlyMap<n
     if (BOOLEAN_SETTINGS.has(id.value) && value.value > 1) {
       return failed(ErrorCode.settings, `setting ${id.value} is ${value.value}, neither 0 nor 1`)
     }
-    if (id.value === Number.MAX_SAFE_INTEGER) continue // unknown, and several identifiers read as this one
+    // It is unknown, and several identifiers read as this one.
+    if (id.value === Number.MAX_SAFE_INTEGER) continue
     if (settings.has(id.value)) return failed(ErrorCode.settings, `setting ${id.value} comes twice`)
     settings.set(id.value, value.value)
   }
@@ -127,18 +141,22 @@ export const decodeSettings = (payload: Uint8Array): Either.Either<ReadonlyMap<n
 }
 
 /**
- * Cuts `Frame`s out of a stream. Those whose fate is "Skip" are passed over whatever their length, without being kept; one to
- * keep that is longer than the bound is a fault. After a fault it must not be used again.
+ * Cuts `Frame`s out of a stream. A frame whose fate is "Skip" is ignored whatever its length,
+ * without being kept. A frame to keep that is longer than the bound is a fault. The cutter must not
+ * be used any more after a fault.
  */
 class Cutter {
   private readonly maxPayloadBytes: number
   private readonly fateOf: (type: number) => "Keep" | "Skip" | Http3Fault
   private readonly head = new Uint8Array(16) // two integers
   private headLength = 0
-  private type = -1 // of the frame whose payload is being read; -1 while its head is not complete
+  /** Type of the frame whose payload is being read. -1 while its head is not complete. */
+  private type = -1
   private isSkipped = false
-  private left = 0 // bytes of its payload to come
-  private payload: Uint8Array = NOTHING // room for what has come of it, which grows
+  /** Bytes of the payload that have not come yet. */
+  private left = 0
+  /** Room for the payload that has come. It grows. */
+  private payload: Uint8Array = NOTHING
   private payloadLength = 0
 
   constructor(maxPayloadBytes: number, fateOf: (type: number) => "Keep" | "Skip" | Http3Fault) {
@@ -146,7 +164,7 @@ class Cutter {
     this.fateOf = fateOf
   }
 
-  /** The stream may not end here: this is the middle of a frame. */
+  /** Whether the stream is in the middle of a frame, where it may not end. */
   get isPartial(): boolean {
     return this.type >= 0 || this.headLength > 0
   }
@@ -156,7 +174,10 @@ class Cutter {
     return this.headLength + this.payload.length
   }
 
-  /** The frames that end in `bytes`, in order. Payloads that lie wholly in `bytes` are views of it. */
+  /**
+   * Returns the frames that end in `bytes`, in order. Payloads that lie wholly in `bytes` are views
+   * of it.
+   */
   push(bytes: Uint8Array): Either.Either<ReadonlyArray<Frame>, Http3Fault> {
     const out: Array<Frame> = []
     let at = 0
@@ -186,7 +207,7 @@ class Cutter {
     return at
   }
 
-  /** As far as the bytes of it tell. */
+  /** Length of the frame's head, as far as the bytes that have come show it. */
   private headBytes(): number {
     const typeBytes = this.headLength === 0 ? 1 : Varint.sizeFrom(this.head[0]!)
     return typeBytes + (this.headLength <= typeBytes ? 1 : Varint.sizeFrom(this.head[typeBytes]!))
@@ -216,7 +237,10 @@ class Cutter {
     return whole
   }
 
-  /** Room is made for what has come, and not for what was only announced: at most `left` more. */
+  /**
+   * Keeps a piece of the payload. Room is made for what has come and not for what was only
+   * announced: for at most `left` bytes more.
+   */
   private keep(piece: Uint8Array, left: number): void {
     const needed = this.payloadLength + piece.length
     if (needed > this.payload.length) {
@@ -229,15 +253,19 @@ class Cutter {
   }
 }
 const NOTHING = new Uint8Array(0)
+/** First room for a payload that comes in pieces. */
 const FIRST_ROOM_BYTES = 256
 
-/** Of a control or request stream. Unknown types are skipped (section 9). */
+/**
+ * Reads the frames of a control or request stream. Unknown types are skipped (RFC 9114, section 9).
+ */
 export class FrameReader extends Cutter {
   constructor(maxPayloadBytes: number) {
     super(maxPayloadBytes, (type) => {
       if (KNOWN_FRAMES.has(type)) return "Keep"
       if (HTTP2_FRAMES.has(type)) return fault(ErrorCode.frameUnexpected, `frame ${type} is one of HTTP/2`)
-      // draft-ietf-webtrans-http3-07, "Bidirectional Streams": only at the very start of a stream, where `bidiHead` takes it.
+      // draft-ietf-webtrans-http3-07, "Bidirectional Streams": allowed only at the very start of a
+      // stream, where `bidiHead` reads it.
       return type === FrameType.webTransportStream
         ? fault(ErrorCode.frame, "a session's stream inside a stream")
         : "Skip"
@@ -246,8 +274,9 @@ export class FrameReader extends Cutter {
 }
 
 /**
- * How a bidirectional stream begins: with a frame of a request, or as a stream of a WebTransport session, whose own bytes
- * begin at `end`. Null: not whole yet.
+ * Reads how a bidirectional stream begins: with a frame of a request, or as a stream of a
+ * WebTransport session, whose own bytes begin at `end`. `null` if the beginning is not complete
+ * yet.
  */
 export const bidiHead = (
   bytes: Uint8Array
@@ -263,27 +292,30 @@ export const bidiHead = (
   return session === null ? null : { _tag: "WebTransport", session: session.value, end: session.end }
 }
 
-/** How a bidirectional stream of a session begins. */
+/** Encodes the beginning of a session's bidirectional stream. */
 export const webTransportHead = (session: number): Uint8Array =>
   Uint8Array.of(...Varint.encode(FrameType.webTransportStream), ...Varint.encode(session))
 
-// ---------------------------------------------------------------------------------------------------------- messages
+// --- Messages
 
 type Fields = ReadonlyArray<readonly [string, string]>
 
 export interface Request {
   readonly method: string
-  /** Empty for a plain CONNECT, as is `path`. */
+  /** The `:scheme`. Empty for a plain CONNECT, as is `path`. */
   readonly scheme: string
-  /** Of `host`, where there is no :authority. */
+  /** The `:authority`, or the value of `host` if there is none. */
   readonly authority: string
   readonly path: string
-  /** Of an extended CONNECT. */
+  /** Protocol of an extended CONNECT. `null` for any other request. */
   readonly protocol: string | null
   readonly headers: Fields
 }
 
-/** Sections 4.2 to 4.4, and RFC 9220. What it says of a body (content-length) is the caller's to check. Fault code: message. */
+/**
+ * Checks the fields of a request (RFC 9114, sections 4.2 to 4.4, and RFC 9220). The caller must
+ * check what they say about a body (content-length). A fault has the code `message`.
+ */
 export const toRequest = (fields: Fields): Either.Either<Request, Http3Fault> =>
   Either.flatMap(split(fields, REQUEST_PSEUDO), ({ pseudo, headers }) => {
     const method = pseudo.get(":method")
@@ -310,15 +342,19 @@ export const toRequest = (fields: Fields): Either.Either<Request, Http3Fault> =>
     return Either.right(request)
   })
 
-/** Of a response: 100 to 999, and not 101, which HTTP/3 does not have (section 4.5). */
+/**
+ * Returns the status of a response: 100 to 999, except 101, which HTTP/3 does not have (RFC 9114,
+ * section 4.5).
+ */
 export const statusOf = (fields: Fields): Either.Either<number, Http3Fault> =>
   Either.flatMap(
     split(fields, RESPONSE_PSEUDO),
     ({ pseudo }) => pseudo.has(":status") ? Either.right(Number(pseudo.get(":status"))) : malformed("no :status")
   )
 
-/** The pseudo-headers that may be there, and what each may be. */
+/** A token (RFC 9110, section 5.6.2). */
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
+/** Pseudo-headers that a request may have, and the values that each may have. */
 const REQUEST_PSEUDO: ReadonlyMap<string, RegExp> = new Map([
   [":method", TOKEN],
   [":scheme", /^[A-Za-z][A-Za-z0-9+.-]*$/],
@@ -326,14 +362,19 @@ const REQUEST_PSEUDO: ReadonlyMap<string, RegExp> = new Map([
   [":path", /^[!"$-~]*$/], // no fragment
   [":protocol", TOKEN]
 ])
+/** Pseudo-headers that a response may have, and the values that each may have. */
 const RESPONSE_PSEUDO: ReadonlyMap<string, RegExp> = new Map([[":status", /^(?!101)[1-9][0-9]{2}$/]])
-/** No userinfo (section 4.3.1), and nothing that begins a path. */
+/** A valid `:authority`: no userinfo (RFC 9114, section 4.3.1), and nothing that begins a path. */
 const AUTHORITY = /^(?:(?![/?#@\\])[!-~])*$/
+/** Fields about the connection, which HTTP/3 forbids (RFC 9114, section 4.2). */
 const CONNECTION_FIELDS: ReadonlySet<string> = new Set(
   ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"]
 )
 
-/** Pseudo-headers once each and before the others; no field that may not be there (sections 4.2, 4.3 and 10.3). */
+/**
+ * Separates pseudo-headers from the other fields and checks both. Each pseudo-header may come once
+ * and only before the others (RFC 9114, sections 4.2, 4.3 and 10.3).
+ */
 const split = (
   fields: Fields,
   allowed: ReadonlyMap<string, RegExp>
@@ -361,7 +402,10 @@ const split = (
   return Either.right({ pseudo, headers })
 }
 
-/** RFC 9110, section 5.5: printable or above 0x7f, and inside also spaces and tabs. */
+/**
+ * Whether a field value is valid (RFC 9110, section 5.5): printable or above 0x7f, with spaces and
+ * tabs only inside.
+ */
 const isFieldValue = (value: string): boolean => {
   for (let i = 0; i < value.length; i++) {
     const char = value.charCodeAt(i)
@@ -374,16 +418,22 @@ const isFieldValue = (value: string): boolean => {
 const failed = (code: number, message: string): Either.Either<never, Http3Fault> => Either.left(fault(code, message))
 const malformed = (message: string): Either.Either<never, Http3Fault> => failed(ErrorCode.message, message)
 
-// ---------------------------------------------------------------------------------------------------------- capsules
+// --- Capsules
 
-/** Of the bytes in the DATA frames of a CONNECT stream. Unknown types are skipped (RFC 9297, section 3.2). */
+/**
+ * Reads the capsules in the DATA frames of a CONNECT stream. Unknown types are skipped (RFC 9297,
+ * section 3.2).
+ */
 export class CapsuleReader extends Cutter {
   constructor(maxBytes: number) {
     super(maxBytes, (type) => KNOWN_CAPSULES.has(type) ? "Keep" : "Skip")
   }
 }
 
-/** `code`: u32. The reason is cut at 1024 bytes of UTF-8, on a character boundary. */
+/**
+ * Encodes the capsule that closes a session. `code` is a u32. The reason is cut at 1024 bytes of
+ * UTF-8, on a character boundary.
+ */
 export const encodeClose = (code: number, reason: string): Uint8Array => {
   const payload = new Uint8Array(4 + MAX_REASON_BYTES)
   new DataView(payload.buffer).setUint32(0, code)
@@ -391,7 +441,10 @@ export const encodeClose = (code: number, reason: string): Uint8Array => {
   return frame(Capsule.closeSession, payload.subarray(0, 4 + written))
 }
 
-/** Null: it has no code, or a reason longer than one may be. */
+/**
+ * Decodes the payload of a capsule that closes a session. `null` if it has no code, or too long a
+ * reason.
+ */
 export const decodeClose = (payload: Uint8Array): { readonly code: number; readonly reason: string } | null => {
   if (payload.length < 4 || payload.length > 4 + MAX_REASON_BYTES) return null
   const code = new DataView(payload.buffer, payload.byteOffset).getUint32(0)

@@ -1,9 +1,10 @@
 /**
- * The Huffman code of HPACK and QPACK strings (RFC 7541, section 5.2 and appendix B). The code is canonical: codes of one length
- * are consecutive in the order of their symbols, and the first of a length follows the last of the one before. So the lengths
- * say all of it.
+ * The Huffman code of strings in HPACK and QPACK (RFC 7541, section 5.2 and appendix B). The code
+ * is canonical: codes of one length are consecutive in the order of their symbols, and the first
+ * code of a length follows the last one of the length before. The lengths therefore define the
+ * whole code.
  */
-/** Code length in bits of each byte, and at last of EOS; a digit in base 36 each. */
+/** Length of each byte's code in bits, and at last that of EOS, as one digit in base 36 each. */
 const LENGTHS = "dnsssssssoussussssssssusssssssss6aacd68baa8b8666555666666678f6ca" +
   "d67777777777777777777777878djde6f56565666577666567655677777fbeds" +
   "kmkkmmmnmnnnnnonoomnonnnnlmnmnnomlkmmnnlnmmolmnnllmlnmnnkmmmnmmn" +
@@ -14,8 +15,8 @@ const MAX_BITS = 30
 const MAX_PADDING_BITS = 7
 
 /**
- * The text in `bytes` from `at` to `end`, a character for each byte (Latin-1). Null: padding that is longer than 7 bits or not
- * all ones, or EOS inside.
+ * Decodes the text in `bytes` from `at` to `end`, a character for each byte (Latin-1). `null` if
+ * the padding is longer than 7 bits or not all ones, or if EOS is inside.
  */
 export const decode = (bytes: Uint8Array, at: number, end: number): string | null => {
   let text = ""
@@ -38,14 +39,17 @@ export const decode = (bytes: Uint8Array, at: number, end: number): string | nul
 
 const lengthOf = (symbol: number): number => Number.parseInt(LENGTHS[symbol]!, 36)
 
-/** By length of code, then by value. */
+/** Symbols by the length of their code, then by value. */
 const SYMBOLS = Array.from({ length: EOS + 1 }, (_, symbol) => symbol).sort((a, b) =>
   lengthOf(a) - lengthOf(b) || a - b
 )
-const COUNT = Array.from({ length: MAX_BITS + 1 }, () => 0) // of the codes of each length
+/** Number of codes of each length. */
+const COUNT = Array.from({ length: MAX_BITS + 1 }, () => 0)
 for (const symbol of SYMBOLS) COUNT[lengthOf(symbol)]!++
-const FIRST_CODE = [0] // of each length
-const FIRST_SYMBOL = [0] // where it is in SYMBOLS
+/** First code of each length. */
+const FIRST_CODE = [0]
+/** Position in `SYMBOLS` of each length's first symbol. */
+const FIRST_SYMBOL = [0]
 for (let bits = 1; bits <= MAX_BITS; bits++) {
   FIRST_CODE.push((FIRST_CODE[bits - 1]! + COUNT[bits - 1]!) << 1)
   FIRST_SYMBOL.push(FIRST_SYMBOL[bits - 1]! + COUNT[bits - 1]!)

@@ -1,10 +1,14 @@
 /**
- * What the two ends of a session tell each other to set up a WebRTC connection (RFC 8829, RFC 8838), on the session's own control
- * stream: only the peer whose key the session has proved can have said it, and so its DTLS fingerprint (RFC 8122) is that peer's.
+ * Signals by which the two ends of a session set up a WebRTC connection (RFC 8829, RFC 8838). They
+ * travel on the session's own control stream. Only the peer whose key the session has proved can
+ * have sent them, so the DTLS fingerprint in them (RFC 8122) is that peer's. Signals of a browser
+ * are sealed instead (`SignalSeal`).
  */
 import { Either, Schema } from "effect"
 
-/** Counts the client's tries in a session. What belongs to another try than the newest is passed over. */
+/**
+ * Number of the client's attempt in a session. A signal of any attempt but the newest is ignored.
+ */
 const attempt = Schema.NonNegativeInt
 const Sdp = Schema.String.pipe(Schema.maxLength(16_384))
 
@@ -28,5 +32,5 @@ const decodeJson = Schema.decodeUnknownEither(Schema.parseJson(IceSignal))
 
 export const encode = (signal: IceSignal): Uint8Array => encoder.encode(encodeJson(signal))
 
-/** Null: not one of these. */
+/** Decodes a signal. `null` if the bytes are something else. */
 export const decode = (bytes: Uint8Array): IceSignal | null => Either.getOrNull(decodeJson(decoder.decode(bytes)))

@@ -2,12 +2,15 @@
 import * as IpBytes from "./IpBytes.ts"
 
 export interface IpBlock {
-  /** 4 or 16 bytes. */
+  /** Address of 4 or 16 bytes. */
   readonly ip: Uint8Array
   readonly bits: number
 }
 
-/** The 4 or 16 bytes of an address; an IPv4-mapped address gives 4. `null` if the text is no address, or has a zone. */
+/**
+ * Returns the 4 or 16 bytes of an address. An IPv4-mapped address gives 4. `null` if the text is
+ * not an address, or has a zone.
+ */
 export const bytesOf = (text: string): Uint8Array | null => {
   const bytes = new Uint8Array(16)
   const length = text.includes("%") ? 0 : IpBytes.parse(text, bytes)
@@ -16,7 +19,7 @@ export const bytesOf = (text: string): Uint8Array | null => {
   return mapped ? bytes.slice(12) : bytes.slice(0, length)
 }
 
-/** `null` if the text is neither an address nor a CIDR. */
+/** Parses an address or a CIDR. `null` if the text is neither. */
 export const parse = (text: string): IpBlock | null => {
   const parts = /^([0-9a-fA-F.:]+)(?:\/(\d{1,3}))?$/.exec(text)
   const ip = parts === null ? null : bytesOf(parts[1]!)
@@ -34,7 +37,7 @@ export const holds = ({ bits, ip: prefix }: IpBlock, ip: Uint8Array): boolean =>
   return true
 }
 
-/** Whether one of `blocks` holds the address; `false` if `host` is a name. */
+/** Whether one of `blocks` holds the address. `false` if `host` is a name. */
 export const anyHolds = (blocks: ReadonlyArray<IpBlock>, host: string): boolean => {
   const ip = bytesOf(host)
   return ip !== null && blocks.some((block) => holds(block, ip))

@@ -1,4 +1,7 @@
-/** IP addresses between text and bytes, without a resolver: RFC 4291 section 2.2 in, RFC 5952 out (as the kernel writes them). */
+/**
+ * IP addresses between text and bytes, without a resolver. Text is read as in RFC 4291, section
+ * 2.2, and written as in RFC 5952, which is how the kernel writes it.
+ */
 
 const DOT = 46
 const COLON = 58
@@ -7,8 +10,8 @@ const PERCENT = 37
 const groups = new Uint16Array(8) // scratch of `parseV6`; nothing here is re-entered
 
 /**
- * Writes the address into `out` (at least 16 bytes) and says how many bytes it took: 4, 16, or 0 for text that is no
- * literal address. A zone ("%eth0") is ignored. Allocates nothing.
+ * Writes the address into `out` (at least 16 bytes) and returns how many bytes it took: 4, 16, or 0
+ * for text that is not a literal address. A zone ("%eth0") is ignored. Allocates nothing.
  */
 export const parse = (text: string, out: Uint8Array): 0 | 4 | 16 => {
   if (text.length > 64) return 0
@@ -23,7 +26,7 @@ export const parse = (text: string, out: Uint8Array): 0 | 4 | 16 => {
   return parseV4(text, 0, end, out, 0) ? 4 : 0
 }
 
-/** 4 or 16 bytes from `at`, as text. */
+/** Returns the text of 4 or 16 bytes from `at`. */
 export const format = (bytes: Uint8Array, at: number, length: 4 | 16): string => {
   if (length === 4) return `${bytes[at]}.${bytes[at + 1]}.${bytes[at + 2]}.${bytes[at + 3]}`
   const words = Array.from({ length: 8 }, (_, i) => ((bytes[at + 2 * i] ?? 0) << 8) | (bytes[at + 2 * i + 1] ?? 0))
@@ -34,7 +37,7 @@ export const format = (bytes: Uint8Array, at: number, length: 4 | 16): string =>
   return `${hex.slice(0, gap.from).join(":")}::${hex.slice(gap.from + gap.length).join(":")}`
 }
 
-/** The first of the longest runs of zero words. */
+/** Returns the first of the longest runs of zero words. */
 const longestZeros = (words: ReadonlyArray<number>): { from: number; length: number } => {
   let best = { from: 0, length: 0 }
   let from = 0

@@ -1,16 +1,20 @@
 /**
- * Messages in a byte stream: u32 big-endian length, then that many bytes. The length is checked before anything is kept for it,
- * and a message that arrives in many pieces costs time and memory in proportion to its size, however small the pieces are.
+ * Messages in a byte stream: u32 big-endian length, then that many bytes. The length is checked
+ * before anything is kept for it. A message that arrives in many pieces costs time and memory in
+ * proportion to its size, however small the pieces are.
  */
 import { Either } from "effect"
 
 export const HEAD_BYTES = 4
-/** Largest body on a relay link, bytes. */
+/** Largest body on a relay link, in bytes. */
 export const MAX_BODY_BYTES = 64 * 1024
-/** What is set aside for a body of which little has come yet: a length alone must not cost the reader its whole size. */
+/**
+ * Room that is set aside for a body of which little has come yet. A length alone must not cost the
+ * reader its whole size.
+ */
 const FIRST_ROOM_BYTES = 1024
 
-/** The peer announced more than it may send. The stream can't be read any further. */
+/** The peer announced more than it may send. The stream cannot be read any further. */
 export interface BodyTooLong {
   readonly _tag: "BodyTooLong"
   readonly bytes: number
@@ -36,8 +40,10 @@ export class Decoder {
   private readonly maxBytes: number
   private readonly head = new Uint8Array(HEAD_BYTES)
   private headLength = 0
-  private size = -1 // of the body that is being read; -1 while its head is not complete
-  private body = new Uint8Array(0) // room for it, which grows up to `size`
+  /** Size of the body that is being read. -1 while its head is not complete. */
+  private size = -1
+  /** Room for the body. It grows up to `size`. */
+  private body = new Uint8Array(0)
   private bodyLength = 0
 
   constructor(maxBytes: number = MAX_BODY_BYTES) {
@@ -49,7 +55,10 @@ export class Decoder {
     return this.headLength + this.body.length
   }
 
-  /** The bodies that end in `bytes`, in order. Those that lie wholly in `bytes` are views of it. */
+  /**
+   * Returns the bodies that end in `bytes`, in order. Those that lie wholly in `bytes` are views of
+   * it.
+   */
   push(bytes: Uint8Array): Either.Either<ReadonlyArray<Uint8Array>, BodyTooLong> {
     const out: Array<Uint8Array> = []
     let at = 0
@@ -96,6 +105,6 @@ export class Decoder {
   }
 }
 
-/** Of the first four bytes. */
+/** Reads a u32 from the first four bytes. */
 export const readU32 = (bytes: Uint8Array): number =>
   ((bytes[0]! << 24) | (bytes[1]! << 16) | (bytes[2]! << 8) | bytes[3]!) >>> 0

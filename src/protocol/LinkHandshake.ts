@@ -1,41 +1,56 @@
 /**
- * What the two ends of a relay link say before anything else, each message inside a length prefix (`LengthPrefix`):
+ * First messages between the two ends of a relay link, each inside a length prefix
+ * (`LengthPrefix`):
  *
  *     client                                   server
  *     Hello{version, purpose}            ->
  *                                        <-    Challenge{nonce}
  *     Auth{nodeKey, signature, enrol?}   ->
- *                                        <-    Welcome{bytes of the server's choice} or Refused{code, message}
+ *                                        <-    Welcome{bytes of the server's choice}
+ *                                              or Refused{code, message}
  *
- * The signature covers the purpose, the nonce and the certificate that the client saw, so that it is worth nothing on another
- * link, for another purpose, or to someone who stands between the two with a certificate of their own. If the token says that a
- * reverse proxy ends TLS, the relay does not know that certificate: the client checks it as a browser would, and signs the name
- * that it checked it for (`proxiedName`).
+ * The signature covers the purpose, the nonce and the certificate that the client saw. It is
+ * therefore worth nothing on another link, for another purpose, or to someone between the two who
+ * has a certificate of their own. If the token says that a reverse proxy ends TLS, the relay does
+ * not know that certificate. The client then checks the certificate as a browser would, and signs
+ * the name for which it checked it (`proxiedName`).
  */
 import { Either } from "effect"
 
 export const VERSION = 1
-/** Longest message from a client, bytes: all that the server keeps for a stranger. */
+/** Largest message from a client, in bytes. It is all that the server keeps for a stranger. */
 export const MAX_CLIENT_BYTES = 4096
-/** Longest message from the server, bytes; a Welcome holds signed documents, and by then the client has checked its certificate. */
+/**
+ * Largest message from the server, in bytes. A Welcome holds signed documents, and by then the
+ * client has checked the server's certificate.
+ */
 export const MAX_SERVER_BYTES = 64 * 1024
 export const NONCE_BYTES = 32
 export const KEY_BYTES = 32
 export const SIGNATURE_BYTES = 64
 const MAX_TEXT_BYTES = 1024
 
-/** What a link is for: calls, or relayed frames; or calls by a page, which signs `UNSEEN_CERT` since no browser shows it more. */
+/**
+ * Purpose of a link. `signal`: calls. `relay`: relayed frames. `browser`: calls by a page, which
+ * signs {@link UNSEEN_CERT}, because a browser does not show it the certificate.
+ */
 export type Purpose = "signal" | "relay" | "browser"
-/** In place of the certificate's hash. Of another purpose nobody accepts it, and of this one nothing else. */
+/**
+ * Stands for the certificate's hash on links of purpose `browser`. It is not accepted for another
+ * purpose, and nothing else is accepted for this one.
+ */
 export const UNSEEN_CERT = new Uint8Array(32)
 
-/** Sent once, by a node that is not registered yet. */
+/** Enrolment of a node that is not registered yet. Sent once. */
 export interface Enrol {
   readonly tokenId: string
   readonly secret: string
-  /** The name that the node's configuration gives it. The relay refuses a token that is for another name. */
+  /**
+   * Name that the node's configuration gives it. The relay refuses a token that is for another
+   * name.
+   */
   readonly name?: string
-  /** The role of the node. The relay refuses a token that is for another role. */
+  /** Role of the node. The relay refuses a token that is for another role. */
   readonly role?: string
 }
 
@@ -62,26 +77,28 @@ export interface Refused {
   readonly _tag: "Refused"
   /** One word for programs. */
   readonly code: string
-  /** For people: what to do next. */
+  /** Text that says to people what to do next. */
   readonly message: string
 }
 export type Message = Hello | Challenge | Auth | Welcome | Refused
 
-/** These bytes are no handshake message; `problem` says in a few words why. */
+/** Bytes that are not a handshake message. `problem` says why in a few words. */
 export interface BadMessage {
   readonly _tag: "BadMessage"
   readonly problem: string
 }
 
 /**
- * What is hashed (SHA-256) and signed in place of the certificate if a reverse proxy ends TLS: the name that the public certificate
- * was checked for. A server that holds no certificate of that name cannot obtain this signature, and no other relay takes it.
+ * Returns what is hashed (SHA-256) and signed in place of the certificate if a reverse proxy ends
+ * TLS: the name for which the public certificate was checked. A server that holds no certificate of
+ * that name cannot obtain this signature, and no other relay accepts it.
  */
 export const proxiedName = (host: string): Uint8Array =>
   utf8.encode(`sallyport/link/proxied/1\0${host.toLowerCase().replace(/\.$/, "")}`)
 
 const TYPES = { Hello: 1, Challenge: 2, Auth: 3, Welcome: 4, Refused: 5 } as const
-const PURPOSES: ReadonlyArray<Purpose> = ["signal", "relay", "browser"] // their numbers on the wire are 1, 2 and 3
+// On the wire they are 1, 2 and 3.
+const PURPOSES: ReadonlyArray<Purpose> = ["signal", "relay", "browser"]
 const HAS_ENROL = 1
 const HAS_NAME = 2
 const HAS_ROLE = 4
@@ -89,11 +106,17 @@ const ENROL_FLAGS = HAS_ENROL | HAS_NAME | HAS_ROLE
 
 const utf8 = new TextEncoder()
 
-/** What the node key signs. Nonce and hash have fixed lengths, so no two inputs give the same bytes. */
+/**
+ * Returns the bytes that the node key signs. Nonce and hash have fixed lengths, so no two inputs
+ * give the same bytes.
+ */
 export const signedBytes = (purpose: Purpose, nonce: Uint8Array, certSha256: Uint8Array): Uint8Array =>
   concat([utf8.encode(`sallyport/link/1\0${purpose}`), nonce, certSha256])
 
-/** Throws a RangeError for text of more than 1024 bytes or parts of the wrong length: the caller's mistake, never the peer's. */
+/**
+ * Encodes a message. Throws a `RangeError` for text of more than 1024 bytes or parts of the wrong
+ * length. That is the caller's mistake, never the peer's.
+ */
 export const encode = (message: Message): Uint8Array => {
   const type = Uint8Array.of(TYPES[message._tag])
   switch (message._tag) {
@@ -176,7 +199,7 @@ const enrolParts = (enrol: Enrol | undefined): Array<Uint8Array> => {
   ]
 }
 
-/** u16 length and UTF-8. */
+/** Encodes text as u16 length and UTF-8. */
 const textParts = (text: string): Array<Uint8Array> => {
   const bytes = utf8.encode(text)
   if (bytes.length > MAX_TEXT_BYTES) throw new RangeError(`text of ${bytes.length} bytes; at most ${MAX_TEXT_BYTES}`)
@@ -200,7 +223,10 @@ export const concat = (parts: ReadonlyArray<Uint8Array>): Uint8Array => {
 
 const bad = (problem: string) => Either.left({ _tag: "BadMessage", problem } as const)
 
-/** Reads zeros after its first problem, so that callers look at `problem` once, at the end. */
+/**
+ * Reads a message's fields. After the first problem it reads zeros, so that callers check `problem`
+ * only once, at the end.
+ */
 class Reader {
   problem = ""
   private readonly from: Uint8Array

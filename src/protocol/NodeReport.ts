@@ -1,21 +1,28 @@
 /**
- * What a node that consents tells its relay of itself, for the view of the whole network: no address, no resource. It travels as
- * JSON text, which the relay measures before it reads it. Whoever shows it may trust its form: no control character is in it.
+ * Report of a node about itself for its relay, which shows the whole network. Only a node that
+ * consents sends it, and it contains no address and no resource. It travels as JSON text, whose
+ * length the relay checks before it parses it. Whoever shows it may rely on its form: it contains
+ * no control character.
  */
 import { Schema } from "effect"
 import { Name } from "./Documents.ts"
 import { PATH_KINDS } from "./PathKind.ts"
 
-/** Of one message, as text: as much as the limits below come to. */
+/** Longest message, in characters of text. The limits below come to as much. */
 export const MAX_CHARS = 16 * 1024
-/** Of the peers that a node has; `peersInAll` tells of the others. */
+/** Most peers in one report. `peersInAll` counts the others, too. */
 export const MAX_PEERS = 64
+/** Most different answers in `flows`. */
 const MAX_CODES = 32
+/** Most findings in one message. */
 export const MAX_FINDINGS = 16
-/** Of each of the texts of a finding. */
+/** Longest text of a finding, in characters. */
 export const MAX_TEXT_CHARS = 220
 
-/** A reason, a code or a version: never a sentence. Open, since a newer node has words that this relay does not know. */
+/**
+ * A reason, a code or a version, never a sentence. The set is open, because a newer node has words
+ * that this relay does not know.
+ */
 const Word = Schema.String.pipe(Schema.pattern(/^[\w.+-]{1,40}$/))
 const Count = Schema.NonNegativeInt
 const Text = Schema.String.pipe(Schema.pattern(/^\P{Cc}*$/u), Schema.maxLength(MAX_TEXT_CHARS))
@@ -23,29 +30,34 @@ const Text = Schema.String.pipe(Schema.pattern(/^\P{Cc}*$/u), Schema.maxLength(M
 export const PeerReport = Schema.Struct({
   name: Name,
   path: Schema.Literal(...PATH_KINDS),
-  /** As `PathRef.Reason`, or `relay_only`. */
+  /** Reason for the path: a `PathRef.Reason`, or `relay_only`. */
   reason: Word,
   rttMs: Schema.NullOr(Schema.Number.pipe(Schema.between(0, 600_000))),
-  /** Since the session came to this path, by the node's own clock; null: from before it looked. */
+  /**
+   * Time since the session came to this path, by the node's own clock. `null` if that was before
+   * the node looked.
+   */
   pathAgeSeconds: Schema.NullOr(Count)
 })
 export type PeerReport = typeof PeerReport.Type
 
 export const NodeReport = Schema.Struct({
-  /** Of this program, of Node.js, and of what both run on. */
+  /** Version of this program. */
   version: Word,
+  /** Version of Node.js. */
   runtime: Word,
+  /** Platform that the program and Node.js run on. */
   platform: Word,
   peers: Schema.Array(PeerReport).pipe(Schema.maxItems(MAX_PEERS)),
   peersInAll: Count,
-  /** Flows since its start, by the answer: `accepted`, or why not. */
+  /** Number of flows since the node's start, by answer: `accepted`, or the reason why not. */
   flows: Schema.Record({ key: Word, value: Count }).pipe(
     Schema.filter((codes) => Object.keys(codes).length <= MAX_CODES || "too many codes")
   )
 })
 export type NodeReport = typeof NodeReport.Type
 
-/** What its doctor says. */
+/** One finding of the node's doctor. */
 export const Finding = Schema.Struct({
   /** `broken`: something does not work. `poor`: it works, and could be better. */
   severity: Schema.Literal("broken", "poor"),

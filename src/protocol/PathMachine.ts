@@ -495,8 +495,8 @@ export class PathMachine {
 
   /**
    * When silence condemns the path in use: a moment after the peer was seen to answer on another
-   * path. A peer that stood still answers on all its paths at once when it goes on, and which answer
-   * is read first says nothing. `Infinity` while no other path answers.
+   * path. A peer that stood still answers on all its paths at once when it goes on, and which
+   * answer is read first says nothing. `Infinity` while no other path answers.
    */
   #condemnAt(): number {
     if (this.#othersAnswerSince === null) return Infinity

@@ -1,12 +1,16 @@
 /**
- * The PROXY protocol's header (HAProxy, versions 1 and 2), by which a balancer says from where the connection came that it passes
- * on. Only what listed balancers send is read as one.
+ * Header of the PROXY protocol (HAProxy, versions 1 and 2), in which a load balancer says where the
+ * connection that it passes on came from. Only connections from listed balancers are read in this
+ * way.
  */
 import * as IpBytes from "./IpBytes.ts"
 
-/** Longest header that is taken, bytes. Version 2 may carry extensions: a cloud's are about 100 bytes. */
+/**
+ * Longest header that is accepted, in bytes. Version 2 may carry extensions; a cloud's are about
+ * 100 bytes.
+ */
 export const MAX_BYTES = 16 + 2048
-/** Longest header of version 1, with its line end. */
+/** Longest header of version 1 with its line end, in bytes. */
 const MAX_V1_BYTES = 107
 
 export type Step =
@@ -14,8 +18,8 @@ export type Step =
   | { readonly _tag: "More" }
   | { readonly _tag: "Bad"; readonly problem: string }
   /**
-   * `length` is how many bytes the header takes. `source` is `null` if the balancer speaks for itself, as in its health checks,
-   * or does not say.
+   * A header of `length` bytes. `source` is `null` if the balancer speaks for itself, as in its
+   * health checks, or does not name the source.
    */
   | { readonly _tag: "Header"; readonly length: number; readonly source: Source | null }
 export interface Source {
@@ -30,14 +34,17 @@ const V2_HEAD_BYTES = 16
 const MORE: Step = { _tag: "More" }
 const bad = (problem: string): Step => ({ _tag: "Bad", problem })
 
-/** `bytes` are all that has come since the connection began; those behind the header belong to what follows. */
+/**
+ * Reads a header. `bytes` are all that have come since the connection began. Those behind the
+ * header belong to what follows.
+ */
 export const read = (bytes: Uint8Array): Step => {
   if (begins(bytes, V1)) return bytes.length < V1.length ? MORE : readV1(bytes)
   if (begins(bytes, V2)) return bytes.length < V2_HEAD_BYTES ? MORE : readV2(bytes)
   return bad("the connection does not begin with a PROXY header")
 }
 
-/** Whether as many of `bytes` as there are agree with `prefix`. */
+/** Whether `bytes` agrees with `prefix`, as far as it goes. */
 const begins = (bytes: Uint8Array, prefix: Uint8Array): boolean =>
   prefix.every((byte, at) => at >= bytes.length || bytes[at] === byte)
 
@@ -56,7 +63,7 @@ const readV1 = (bytes: Uint8Array): Step => {
 }
 
 const COMMAND = { local: 0x20, proxy: 0x21 } as const
-/** TCP over IPv4 and IPv6: bytes of one address. Of other families nothing is known here. */
+/** Bytes of one address by family: TCP over IPv4 and IPv6. Other families are not known here. */
 const ADDRESS_BYTES: Readonly<Record<number, 4 | 16>> = { 0x11: 4, 0x21: 16 }
 
 const readV2 = (bytes: Uint8Array): Step => {

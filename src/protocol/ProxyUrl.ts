@@ -1,23 +1,26 @@
 /**
- * The proxy through which a node reaches its relay: from the configuration, or from the usual environment variables. No text
- * that leaves this module holds the login.
+ * The proxy through which a node reaches its relay, from the configuration or from the usual
+ * environment variables. No text that leaves this module contains the login.
  */
 import { Either, Redacted } from "effect"
 import * as IpBlock from "./IpBlock.ts"
 
 export interface ProxyUrl {
-  /** `http` and `https` proxies are asked by CONNECT; the connection to an `https` proxy is TLS itself. */
+  /**
+   * Kind of proxy. `http` and `https` proxies are asked by CONNECT; the connection to an `https`
+   * proxy is TLS itself.
+   */
   readonly kind: "http" | "https" | "socks5"
   /** A name or an IP literal, without brackets. */
   readonly host: string
   readonly port: number
   /** `null` if the URL has neither user nor password. */
   readonly login: Login | null
-  /** What is odd about the URL although it can be used; `null` if nothing is. */
+  /** A flaw of the URL although it can be used. `null` if it has none. */
   readonly oddity: string | null
 }
 
-/** Bytes, since percent-encoding can write bytes that are no text. */
+/** User and password, as bytes, because percent-encoding can write bytes that are not text. */
 export interface Login {
   readonly user: Uint8Array
   readonly password: Redacted.Redacted<Uint8Array>
@@ -30,17 +33,20 @@ const KINDS: Readonly<Record<string, { readonly kind: ProxyUrl["kind"]; readonly
   socks5: { kind: "socks5", port: 1080 },
   socks5h: { kind: "socks5", port: 1080 }
 }
-/** RFC 1929 has one byte for the length of each. */
+/** Longest user and longest password, in bytes. RFC 1929 has one byte for the length of each. */
 const MAX_LOGIN_BYTES = 255
 
-/** Without a scheme it is an HTTP proxy, as for curl. Left: what is wrong, in words that follow "the proxy's URL". */
+/**
+ * Parses a proxy's URL. A text without a scheme is an HTTP proxy, as for curl. Left: what is wrong,
+ * in words that follow "the proxy's URL".
+ */
 export const parse = (text: string): Either.Either<ProxyUrl, string> => {
   const [, scheme = "http", rest = ""] = /^(?:([a-z][a-z0-9+.-]*):\/\/)?(.*)$/is.exec(text.trim()) ?? []
   const known = KINDS[scheme.toLowerCase()]
   if (known === undefined) {
     return Either.left(`has the scheme ${scheme}://, and only http, https and socks5 are supported`)
   }
-  const at = rest.lastIndexOf("@") // a password may hold one that is not encoded
+  const at = rest.lastIndexOf("@") // a password may contain one that is not encoded
   const authority = rest.slice(at + 1).replace(/[/?#].*$/s, "")
   const place = /^(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::(\d{1,5}))?$/i.exec(authority)
   const host = place?.[1] ?? place?.[2]
@@ -69,7 +75,9 @@ const loginOf = (text: string): Login | null => {
   return { user: percentDecoded(user), password: Redacted.make(percentDecoded(password)) }
 }
 
-/** A `%` without two hex digits behind it stands for itself, as for curl. */
+/**
+ * Decodes percent-encoding. A `%` without two hex digits behind it stands for itself, as for curl.
+ */
 const percentDecoded = (text: string): Uint8Array => {
   const from = new TextEncoder().encode(text)
   const out = new Uint8Array(from.length)
@@ -85,15 +93,17 @@ const percentDecoded = (text: string): Uint8Array => {
 
 const PERCENT = 37
 
-/** Without the login, for people. */
+/** Returns the URL without the login, for people. */
 export const render = ({ host, kind, port }: ProxyUrl): string =>
   `${kind}://${host.includes(":") ? `[${host}]` : host}:${port}`
 
 export type Choice =
   | { readonly _tag: "Direct" }
-  /** `from` says where the proxy is named, for people. */
+  /** The proxy to use. `from` says where it is named, for people. */
   | { readonly _tag: "Proxy"; readonly proxy: ProxyUrl; readonly from: string }
-  /** A proxy is named that cannot be used. Going direct would disregard what was asked for. */
+  /**
+   * A proxy is named that cannot be used. A direct connection would disregard what was asked for.
+   */
   | { readonly _tag: "Unusable"; readonly message: string }
 
 export interface Wanted {
@@ -107,7 +117,10 @@ export interface Wanted {
 const NAMES = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
 const NONE: Choice = { _tag: "Direct" }
 
-/** By which proxy `host` is reached. Of the environment, the lower-case name of a variable counts before the other. */
+/**
+ * Decides through which proxy `host` is reached. A variable's lower-case name takes precedence over
+ * its upper-case one.
+ */
 export const choose = ({ env, host, port, setting }: Wanted): Choice => {
   if (setting === "none") return NONE
   if (setting !== null) return chosen(setting, "proxy in the configuration")
@@ -130,7 +143,10 @@ const chosen = (text: string, from: string): Choice =>
 const LOOPBACK = ["127.0.0.0/8", "::1"].map((text) => IpBlock.parse(text)!)
 const isLoopback = (host: string) => /^(.+\.)?localhost\.?$/i.test(host) || IpBlock.anyHolds(LOOPBACK, host)
 
-/** `*`, names (which stand for all below them, too), addresses and CIDRs, each with a port or without. */
+/**
+ * Whether a `no_proxy` list contains the target. Its entries are `*`, names (which also stand for
+ * all names below them), addresses and CIDR blocks, each with a port or without.
+ */
 const isExcepted = (list: string, host: string, port: number): boolean => {
   const name = host.toLowerCase().replace(/\.$/, "")
   return list.toLowerCase().split(/[\s,]+/).filter((entry) => entry !== "").some((entry) => {

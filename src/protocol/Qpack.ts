@@ -1,6 +1,7 @@
 /**
- * Field sections of HTTP/3 (QPACK, RFC 9204) with the static table only: we announce a dynamic table of 0 bytes, so that a peer
- * may refer to nothing else, and no section waits for another stream. Names and values are strings of bytes (Latin-1).
+ * Field sections of HTTP/3 (QPACK, RFC 9204) with the static table only. We announce a dynamic
+ * table of 0 bytes, so that a peer may refer to nothing else, and no section waits for another
+ * stream. Names and values are strings of bytes (Latin-1).
  */
 import { Either } from "effect"
 import * as Http3 from "./Http3.ts"
@@ -8,7 +9,7 @@ import * as Huffman from "./Huffman.ts"
 
 type Field = readonly [string, string]
 
-// Section 4.5: the first bits of a field line, above its first integer.
+// RFC 9204, section 4.5: the first bits of a field line, above its first integer.
 const INDEXED = 0x80
 const NAME_REFERENCE = 0x40
 const LITERAL_NAME = 0x20
@@ -18,13 +19,25 @@ const HUFFMAN_NAME = 0x08
 const HUFFMAN_VALUE = 0x80
 const NEGATIVE_BASE = 0x80
 
-const FIELD_OVERHEAD_BYTES = 32 // RFC 9114, section 4.2.2
-const SET_CAPACITY_TO_ZERO = 0x20 // section 4.3.1
-/** An integer of 62 bits takes no more (section 4.1.1); further ones could only be padding. */
+/** Bytes that each field adds to the size of a section (RFC 9114, section 4.2.2). */
+const FIELD_OVERHEAD_BYTES = 32
+/** Instruction that sets the dynamic table's capacity to 0 (RFC 9204, section 4.3.1). */
+const SET_CAPACITY_TO_ZERO = 0x20
+/**
+ * Most continuation bytes of an integer. 62 bits take no more (RFC 9204, section 4.1.1), so further
+ * ones could only be padding.
+ */
 const MAX_CONTINUATION_BYTES = 9
-const NOT_LATIN1 = 0x3f // "?": cut to a byte, the character could become a line break
+/**
+ * Stands for a character that is not Latin-1: "?". Cut to a byte, the character could become a line
+ * break.
+ */
+const NOT_LATIN1 = 0x3f
 
-/** References to the static table where it has the field or the name, else literals, without Huffman. */
+/**
+ * Encodes fields as references to the static table if it has the field or its name, and otherwise
+ * as literals without Huffman.
+ */
 export const encode = (fields: ReadonlyArray<Field>): Uint8Array => {
   const out = [0, 0] // Required Insert Count and Base: no reference to the dynamic table
   for (const [name, value] of fields) {
@@ -41,7 +54,10 @@ export const encode = (fields: ReadonlyArray<Field>): Uint8Array => {
   return Uint8Array.from(out)
 }
 
-/** One whole field section. The size of one above `maxBytes` (RFC 9114, section 4.2.2) is a fault of its own: excessiveLoad. */
+/**
+ * Decodes one whole field section. A section whose size (RFC 9114, section 4.2.2) is above
+ * `maxBytes` is a fault of its own: `excessiveLoad`.
+ */
 export const decode = (
   bytes: Uint8Array,
   maxBytes: number
@@ -49,7 +65,8 @@ export const decode = (
   const count = readInteger(bytes, 0, 8)
   const base = count === null ? null : readInteger(bytes, count.end, 7)
   if (count === null || base === null) return failed("a field section without its prefix")
-  // Section 4.5.1.2: with nothing inserted a negative base is invalid, and any other means nothing.
+  // RFC 9204, section 4.5.1.2: with nothing inserted a negative base is invalid, and any other has
+  // no meaning.
   if (count.value !== 0 || (bytes[count.end]! & NEGATIVE_BASE) !== 0) return failed("a dynamic table is required")
   const fields: Array<Field> = []
   let size = 0
@@ -67,7 +84,10 @@ export const decode = (
   return Either.right(fields)
 }
 
-/** What the peer's encoder stream may say to a table of 0 bytes: only that its capacity is 0. Any piece of it can be asked about. */
+/**
+ * Checks a piece of the peer's encoder stream. It may only say that the table's capacity is 0.
+ * `null` if the piece is valid.
+ */
 export const encoderStreamFault = (bytes: Uint8Array): Http3.Http3Fault | null =>
   bytes.every((byte) => byte === SET_CAPACITY_TO_ZERO)
     ? null
@@ -76,9 +96,9 @@ export const encoderStreamFault = (bytes: Uint8Array): Http3.Http3Fault | null =
 const failed = (message: string): Either.Either<never, Http3.Http3Fault> =>
   Either.left(Http3.fault(Http3.ErrorCode.qpackDecompression, message))
 
-// ---------------------------------------------------------------------------------------------------------- decoding
+// --- Decoding
 
-/** Or why there is none. */
+/** Reads a field line, or returns why there is none. */
 const readLine = (bytes: Uint8Array, at: number): { readonly field: Field; readonly end: number } | string => {
   const first = bytes[at]!
   if ((first & INDEXED) !== 0) {
@@ -110,7 +130,7 @@ const readName = (bytes: Uint8Array, at: number, first: number): Text | string =
   return field === undefined ? BEYOND : { text: field[0], end: index.end }
 }
 
-/** Section 4.1.2. */
+/** Reads a string (RFC 9204, section 4.1.2), or returns why there is none. */
 const readText = (bytes: Uint8Array, at: number, prefixBits: number, huffman: number): Text | string => {
   const length = readInteger(bytes, at, prefixBits)
   if (length === null || length.value > bytes.length - length.end) return CUT
@@ -124,7 +144,10 @@ const readText = (bytes: Uint8Array, at: number, prefixBits: number, huffman: nu
   return { text, end }
 }
 
-/** RFC 7541, section 5.1. Null: not whole, or too long. Values above 2^53-1 read as at least that. */
+/**
+ * Reads an integer (RFC 7541, section 5.1). `null` if it is not complete, or too long. Values above
+ * 2^53-1 read as at least that.
+ */
 const readInteger = (
   bytes: Uint8Array,
   at: number,
@@ -146,7 +169,7 @@ const readInteger = (
   return null
 }
 
-// ---------------------------------------------------------------------------------------------------------- encoding
+// --- Encoding
 
 const pushInteger = (out: Array<number>, flags: number, prefixBits: number, value: number): void => {
   const max = (1 << prefixBits) - 1
@@ -168,7 +191,10 @@ const pushText = (out: Array<number>, flags: number, prefixBits: number, text: s
   }
 }
 
-/** Appendix A, in order: a name, and the values it has in consecutive entries. */
+/**
+ * Static table (RFC 9204, appendix A) in order: a name, and the values that it has in consecutive
+ * entries.
+ */
 const STATIC_RUNS: ReadonlyArray<readonly [string, ...ReadonlyArray<string>]> = [
   [":authority", ""],
   [":path", "/"],
@@ -239,5 +265,5 @@ const STATIC_RUNS: ReadonlyArray<readonly [string, ...ReadonlyArray<string>]> = 
 const STATIC_TABLE = STATIC_RUNS.flatMap(([name, ...values]) => values.map((value): Field => [name, value]))
 const fieldKey = (name: string, value: string): string => `${name.length} ${name}${value}`
 const INDEX_OF_FIELD = new Map(STATIC_TABLE.map(([name, value], index) => [fieldKey(name, value), index]))
-/** Its first entry. */
+/** Index of the first entry of each name. */
 const INDEX_OF_NAME = new Map(STATIC_TABLE.map(([name], index): [string, number] => [name, index]).toReversed())

@@ -1,6 +1,6 @@
 /**
- * The text of a host's resolver files: `resolv.conf(5)`, `hosts(5)` and the `hosts` line of `nsswitch.conf(5)`. Lines that make no
- * sense are skipped, as glibc does.
+ * Text of a host's resolver files: `resolv.conf(5)`, `hosts(5)` and the `hosts` line of
+ * `nsswitch.conf(5)`. Lines that make no sense are skipped, as glibc does.
  */
 import * as IpBytes from "./IpBytes.ts"
 
@@ -22,16 +22,19 @@ export interface ResolvConf {
   readonly attempts: number
 }
 
-/** What glibc does without a file: it asks this host. */
+/** Settings if there is no file. As glibc does, it asks this host. */
 const NO_FILE: ResolvConf = { servers: ["127.0.0.1"], search: [], ndots: 1, timeoutSeconds: 5, attempts: 2 }
-/** glibc uses the first three (MAXNS). */
+/** Most servers that are used. glibc uses the first three (MAXNS). */
 const MAX_SERVERS = 3
-/** glibc had this limit for long; a longer list only delays names that do not exist. */
+/**
+ * Longest search list. glibc had this limit for many years; a longer list only delays names that do
+ * not exist.
+ */
 const MAX_SEARCH = 6
-/** As in glibc (RES_MAXNDOTS). */
+/** Largest `ndots`, as in glibc (RES_MAXNDOTS). */
 const MAX_NDOTS = 15
 
-/** `null`: there is no such file. */
+/** Parses `resolv.conf`. `text` is `null` if there is no such file. */
 export const parseResolvConf = (text: string | null): ResolvConf => {
   if (text === null) return NO_FILE
   const servers: Array<string> = []
@@ -79,7 +82,10 @@ export const parseHosts = (text: string | null): Hosts => {
   return hosts
 }
 
-/** Sources of the `hosts` line beside `files` and `dns`, which are asked here without the C library. */
+/**
+ * Returns the sources of the `hosts` line beside `files` and `dns`. Those two are asked here
+ * without the C library.
+ */
 export const parseNsswitch = (text: string | null): ReadonlyArray<string> => {
   const line = linesOf(text ?? "", /#.*$/).find(([key]) => key?.toLowerCase() === "hosts:") ?? []
   const words = line.slice(1).join(" ").replace(/\[[^\]]*\]/g, " ").split(/\s+/)
@@ -87,8 +93,8 @@ export const parseNsswitch = (text: string | null): ReadonlyArray<string> => {
 }
 
 /**
- * Whether only the C library may know this name. It is asked after DNS has said that there is none. `hostname`: that of this host,
- * in lower case.
+ * Whether only the C library may know this name. It is asked after DNS has said that there is none.
+ * `hostname` is this host's own, in lower case.
  */
 export const isForSystem = (sources: ReadonlyArray<string>, name: string, hostname: string): boolean =>
   sources.some((source) => {
@@ -97,13 +103,17 @@ export const isForSystem = (sources: ReadonlyArray<string>, name: string, hostna
     return true
   })
 
-/** The names to ask DNS for, in order. `name` has no dot at the end; `absolute` means that it had one when it was asked for. */
+/**
+ * Returns the names to ask DNS for, in order. `name` has no dot at the end; `absolute` means that
+ * it had one when it was asked for.
+ */
 export const candidates = ({ ndots, search }: ResolvConf, name: string, absolute: boolean): ReadonlyArray<string> => {
   if (absolute) return [name]
   const longer = search.map((domain) => `${name}.${domain}`).filter((text) => text.length <= MAX_NAME_CHARS)
   return name.split(".").length - 1 >= ndots ? [name, ...longer] : [...longer, name]
 }
 
+/** Longest DNS name, in characters. */
 export const MAX_NAME_CHARS = 253
 
 const room = new Uint8Array(16)

@@ -1,6 +1,7 @@
 /**
- * Which resource a requested host means. Access is the sum of what is allowed: every resource that matches may permit a port,
- * and the most specific of those that do decides what is dialled.
+ * Finds the resources that a requested host may mean. Access is the sum of what is allowed: every
+ * resource that matches may permit a port, and the most specific of those that do decides what is
+ * dialled.
  */
 import type { Resource } from "./Documents.ts"
 import * as HostName from "./HostName.ts"
@@ -10,7 +11,10 @@ export type Protocol = "tcp" | "udp"
 
 export interface Match {
   readonly resource: Resource
-  /** What the connector dials: the resource's address, or the requested host where the address is a pattern. */
+  /**
+   * Host that the connector dials: the resource's address, or the requested host if the address is
+   * a pattern.
+   */
   readonly dialHost: string
   /** Higher is more specific. */
   readonly rank: number
@@ -21,7 +25,10 @@ const ADDRESS_RANK = 3000
 const WILDCARD_RANK = 2000 // plus the length of the suffix
 const CIDR_RANK = 1000 // plus the bits of the prefix
 
-/** Every resource that the host may mean, most specific first; equal ones keep their order. Never throws. */
+/**
+ * Returns every resource that the host may mean, most specific first. Equal ones keep their order.
+ * Never throws.
+ */
 export const matches = (resources: ReadonlyArray<Resource>, host: string): ReadonlyArray<Match> => {
   const wanted = normalize(host)
   if (wanted === null) return []
@@ -31,7 +38,10 @@ export const matches = (resources: ReadonlyArray<Resource>, host: string): Reado
     .toSorted((left, right) => right.rank - left.rank)
 }
 
-/** The most specific match that lists the port; `matches` tells an unknown host from an unlisted port. */
+/**
+ * Returns the most specific match that lists the port. `matches` distinguishes an unknown host from
+ * an unlisted port.
+ */
 export const find = (
   resources: ReadonlyArray<Resource>,
   host: string,
@@ -43,17 +53,23 @@ export const listsPort = (resource: Resource, protocol: Protocol, port: number):
   Number.isInteger(port) && resource[protocol].some(({ from, to }) => from <= port && port <= to)
 
 interface Wanted {
-  /** In lower case, as A-labels, without a dot at the end. */
+  /** The host in lower case, as A-labels, without a dot at the end. */
   readonly name: string
-  /** Whether there was a dot at the end: the connector's search list is not for this name. */
+  /**
+   * Whether there was a dot at the end. The connector's search list is not used for such a name.
+   */
   readonly absolute: boolean
-  /** 4 or 16 bytes for an IP literal; an IPv4-mapped IPv6 address counts as the IPv4 address that it reaches. */
+  /**
+   * 4 or 16 bytes of an IP literal, `null` for a name. An IPv4-mapped IPv6 address counts as the
+   * IPv4 address that it reaches.
+   */
   readonly ip: Uint8Array | null
 }
 
 const normalize = (host: string): Wanted | null => {
   const bare = host.startsWith("[") && host.endsWith("]") ? host.slice(1, -1) : host
-  if (bare === "" || bare.length > 255 || bare.includes("%")) return null // a zone names another machine's interface
+  // A zone names an interface of another machine.
+  if (bare === "" || bare.length > 255 || bare.includes("%")) return null
   const ascii = HostName.toAscii(bare)?.toLowerCase()
   if (ascii === undefined) return null
   const name = ascii.replace(/(?<=[^.])\.$/, "")
@@ -104,5 +120,8 @@ const equalBits = (left: Uint8Array, right: Uint8Array, bits: number): boolean =
   return ((left[whole] ?? 0) & mask) === ((right[whole] ?? 0) & mask)
 }
 
-/** Labels of letters, digits, "-" and "_": a wildcard must not pass on anything that a resolver could read otherwise. */
+/**
+ * Whether the labels consist of letters, digits, "-" and "_" only. A wildcard must not pass on
+ * anything that a resolver could read in another way.
+ */
 const isName = (text: string): boolean => text.split(".").every((label) => /^[a-z0-9_-]{1,63}$/.test(label))

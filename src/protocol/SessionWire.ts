@@ -1,5 +1,6 @@
 /**
- * Messages on a session's control stream, the first stream that the client opens, after its Open of kind `control`:
+ * Messages on a session's control stream. That is the first stream that the client opens, with an
+ * Open of kind `control`.
  *
  *   length u16 (of what follows) | type u8 | body
  *
@@ -17,31 +18,36 @@ export const Type = {
   ice: 9
 } as const
 
-/** How relayed packets reach a peer; the same names as path kinds, without `direct`. */
+/** Kinds of a node's leg to its relay, with the names of the relayed path kinds. */
 export const LEGS = ["relay-udp", "relay-h3", "relay-tcp"] as const
 export type LegKind = (typeof LEGS)[number]
 
 export type SessionMessage =
-  /** Client to connector, first of all: 32 random bytes from which the probe keys are derived. */
+  /**
+   * Client to connector, as the first message: 32 random bytes from which both derive the keys of
+   * path messages.
+   */
   | { readonly _tag: "ProbeSecret"; readonly secret: Uint8Array }
   /** Client to connector: a signed grant, as the authority made it. */
   | { readonly _tag: "Grant"; readonly signed: Uint8Array }
-  /** Connector to client: the grant with this id holds until its expiry. */
+  /** Connector to client: the grant with this id is accepted until it expires. */
   | { readonly _tag: "GrantAck"; readonly id: string }
   | { readonly _tag: "GrantRefused"; readonly reason: string }
-  /** Either way: addresses to be tried, as JSON; the prober knows the schema. */
+  /** Both directions: addresses to be tried, as JSON whose schema the prober knows. */
   | { readonly _tag: "Candidates"; readonly json: Uint8Array }
-  /** Either way: the sender's leg to the relay is of this kind now. */
+  /** Both directions: the sender's leg to the relay is of this kind now. */
   | { readonly _tag: "Leg"; readonly kind: LegKind }
-  /** Connector to client: please choose another path. */
+  /** Connector to client: asks for another path. */
   | { readonly _tag: "Switch"; readonly reason: string }
-  /** Either way: no new flows; the session ends when the open ones have. */
+  /**
+   * Both directions: the sender takes no new flows. The session ends when the open ones have ended.
+   */
   | { readonly _tag: "Goaway"; readonly reason: string }
-  /** Either way: see `IceSignal`. */
+  /** Both directions: a WebRTC signal, see `IceSignal`. */
   | { readonly _tag: "Ice"; readonly signal: Uint8Array }
 
 export const SECRET_BYTES = 32
-/** The length field allows no more. */
+/** Largest message, in bytes. The length field allows no more. */
 export const MAX_MESSAGE_BYTES = 65_535
 const MAX_TEXT_BYTES = 1024
 
@@ -57,7 +63,7 @@ const frame = (type: number, body: Uint8Array): Uint8Array | null => {
   return bytes
 }
 
-/** Null: the body is too long, or a secret has the wrong length. */
+/** Encodes a message. `null` if the body is too long, or a secret has the wrong length. */
 export const encode = (message: SessionMessage): Uint8Array | null => {
   switch (message._tag) {
     case "ProbeSecret":
@@ -89,12 +95,18 @@ const text = (type: number, words: string): Uint8Array | null => {
 export type BadMessage = "empty" | "secret" | "leg" | "text"
 export type Step =
   | { readonly _tag: "Messages"; readonly messages: ReadonlyArray<SessionMessage> }
-  /** The peer breaks the protocol: close the session. What came before is lost. */
+  /** The peer breaks the protocol: close the session. The messages before this one are lost. */
   | { readonly _tag: "Bad"; readonly reason: BadMessage }
 
-/** Collects the stream's bytes and cuts messages out of them. After `Bad` it is of no more use. */
+/**
+ * Collects the stream's bytes and cuts messages out of them. It cannot be used any more after
+ * `Bad`.
+ */
 export class Decoder {
-  /** Grows by doubling, so that a message in tiny pieces costs no more than one in large ones. */
+  /**
+   * Unread bytes. The buffer grows by doubling, so that a message in tiny pieces costs no more than
+   * one in large pieces.
+   */
   #room = new Uint8Array(256)
   #length = 0
 
@@ -131,7 +143,7 @@ export class Decoder {
   }
 }
 
-/** Null: a type from the future. */
+/** Decodes a message. `null` if its type is not known, as from a newer version. */
 const decode = (type: number, body: Uint8Array): SessionMessage | BadMessage | null => {
   switch (type) {
     case Type.probeSecret:

@@ -1,12 +1,14 @@
 /**
- * How a browser and a connector keep what they signal (`IceSignal`) from the relay that passes it on. No QUIC session does it for
- * them, so they agree on keys: each sends one ephemeral X25519 key (RFC 7748), signed by its node key, the client first.
+ * Seals the signals of a browser and a connector (`IceSignal`), so that the relay that passes them
+ * on cannot read or change them. There is no QUIC session to protect them, so the two agree on
+ * keys: each sends one ephemeral X25519 key (RFC 7748), signed by its node key, the client first.
  *
  *     hello   1 | ephemeral key 32 | Ed25519 signature 64, of `signedBytes`
- *     sealed  2 | counter u32 | AES-256-GCM of the signal, with the session's name beside it
+ *     sealed  2 | counter u32 | AES-256-GCM of the signal, with the session id as additional data
  *
- * The connector signs both ephemeral keys, so a hello of another time answers nothing. Keys: HKDF-SHA256 (RFC 5869) of the agreed
- * secret, salted with all that was signed; one for each direction. Counters begin at 1 and ascend.
+ * The connector signs both ephemeral keys, so a hello of another time is of no use. The keys are
+ * HKDF-SHA256 (RFC 5869) of the agreed secret, salted with everything that was signed, one for each
+ * direction. Counters begin at 1 and ascend.
  */
 // oxlint-disable no-restricted-globals -- WebCrypto is what browsers and Node have in common
 import type { NodeKey } from "./NodeKey.ts"
@@ -15,13 +17,13 @@ export const EPHEMERAL_BYTES = 32
 const SIGNATURE_BYTES = 64
 const COUNTER_BYTES = 4
 const Type = { hello: 1, sealed: 2 } as const
-/** Type, counter and tag. */
+/** Bytes that sealing adds: type, counter and tag. */
 export const SEAL_BYTES = 1 + COUNTER_BYTES + 16
 
 export type Side = "client" | "connector"
 
 export interface Parties {
-  /** 32 hex characters. */
+  /** Session id, as 32 hex characters. */
   readonly session: string
   readonly clientKey: NodeKey
   readonly connectorKey: NodeKey
@@ -34,13 +36,13 @@ export interface Hello {
 
 export interface Ephemerals {
   readonly client: Uint8Array
-  /** Null: not known yet, to who signs first. */
+  /** `null` if it is not known yet, as for the client, which signs first. */
   readonly connector: Uint8Array | null
 }
 
 const utf8 = new TextEncoder()
 
-/** What `side` signs with its node key. */
+/** Returns the bytes that `side` signs with its node key. */
 export const signedBytes = (side: Side, parties: Parties, ephemerals: Ephemerals): Uint8Array =>
   joined(
     utf8.encode(`sallyport/signal-seal-${side}/1\0${parties.session}\0${parties.clientKey}\0${parties.connectorKey}\0`),
@@ -51,7 +53,7 @@ export const signedBytes = (side: Side, parties: Parties, ephemerals: Ephemerals
 export const encodeHello = ({ ephemeral, signature }: Hello): Uint8Array =>
   joined(Uint8Array.of(Type.hello), ephemeral, signature)
 
-/** Null: it is no hello. */
+/** Decodes a hello. `null` if the box is something else. */
 export const decodeHello = (box: Uint8Array): Hello | null =>
   box[0] === Type.hello && box.length === 1 + EPHEMERAL_BYTES + SIGNATURE_BYTES
     ? { ephemeral: box.slice(1, 1 + EPHEMERAL_BYTES), signature: box.slice(1 + EPHEMERAL_BYTES) }
@@ -59,7 +61,7 @@ export const decodeHello = (box: Uint8Array): Hello | null =>
 
 interface Agreed extends Parties {
   readonly side: Side
-  /** Of X25519: 32 bytes. */
+  /** Shared secret of X25519, 32 bytes. */
   readonly secret: Uint8Array
   readonly clientEphemeral: Uint8Array
   readonly connectorEphemeral: Uint8Array
@@ -67,7 +69,10 @@ interface Agreed extends Parties {
 
 type Key = Awaited<ReturnType<typeof crypto.subtle.deriveKey>>
 
-/** Both ways of one session, by WebCrypto. Boxes are opened in the order in which they were sealed. */
+/**
+ * Seals and opens the boxes of one session, by WebCrypto. Boxes must be opened in the order in
+ * which they were sealed.
+ */
 export class SignalSeal {
   readonly #additionalData: Uint8Array<ArrayBuffer>
   readonly #own: Key
@@ -106,7 +111,7 @@ export class SignalSeal {
     return joined(head, new Uint8Array(box))
   }
 
-  /** Null: not the peer's, or not newer than the last. */
+  /** Opens a box. `null` if the peer did not seal it, or if it is not newer than the last one. */
   async open(box: Uint8Array): Promise<Uint8Array | null> {
     if (box[0] !== Type.sealed || box.length < SEAL_BYTES) return null
     const counter = new DataView(box.buffer, box.byteOffset, box.byteLength).getUint32(1)

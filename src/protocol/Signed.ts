@@ -1,8 +1,11 @@
-/** A document as it travels: the exact bytes that were signed, and the authority's Ed25519 signature over them. */
+/**
+ * A document as it travels: the exact bytes that were signed, and the authority's Ed25519 signature
+ * over them.
+ */
 import { Either, Encoding, ParseResult, Schema } from "effect"
 
 export const SIGNATURE_BYTES = 64
-/** Longest payload, bytes: a grant and a ticket fit together into one 64 KiB frame. */
+/** Longest payload, in bytes. A grant and a ticket fit together into one 64 KiB frame. */
 export const MAX_PAYLOAD_BYTES = 40 * 1024
 
 export const Signed = Schema.Struct({
@@ -17,7 +20,10 @@ export type Signed = typeof Signed.Type
 
 const utf8 = new TextEncoder()
 
-/** What is signed: the kind of document goes first, so that one kind never passes for another. */
+/**
+ * Returns the bytes that are signed. The kind of document goes first, so that one kind never passes
+ * for another.
+ */
 export const signedBytes = (kind: string, payload: Uint8Array): Uint8Array => {
   const head = utf8.encode(`sallyport/${kind}/1\0`)
   const all = new Uint8Array(head.length + payload.length)
@@ -26,7 +32,7 @@ export const signedBytes = (kind: string, payload: Uint8Array): Uint8Array => {
   return all
 }
 
-/** The signature, then the payload. */
+/** Encodes a signed document: the signature, then the payload. */
 export const toBytes = (signed: Signed): Uint8Array => {
   const all = new Uint8Array(SIGNATURE_BYTES + signed.payload.length)
   all.set(signed.signature)
@@ -34,14 +40,17 @@ export const toBytes = (signed: Signed): Uint8Array => {
   return all
 }
 
-/** Left: the bytes have no room for a signature, or are too many. Nothing is verified here. */
+/**
+ * Splits a signed document without verifying it. Left if the bytes are too short for a signature,
+ * or too many.
+ */
 export const fromBytes = (bytes: Uint8Array): Either.Either<Signed, string> => {
   if (bytes.length < SIGNATURE_BYTES) return Either.left("too short for a signed document")
   if (bytes.length > SIGNATURE_BYTES + MAX_PAYLOAD_BYTES) return Either.left("too long for a signed document")
   return Either.right({ signature: bytes.slice(0, SIGNATURE_BYTES), payload: bytes.slice(SIGNATURE_BYTES) })
 }
 
-/** The same as base64url, for files. */
+/** A signed document as base64url text, for files. */
 export const SignedText = Schema.transformOrFail(Schema.String, Schema.typeSchema(Signed), {
   strict: true,
   decode: (text, _, ast) =>

@@ -1,17 +1,18 @@
 /**
- * The server's side of SOCKS5 (RFC 1928), without authentication, and of SOCKS4 and 4a: a machine that is fed bytes and says what to
- * write. Programs that speak something else by mistake are told so where their protocol allows it.
+ * The server's side of SOCKS5 (RFC 1928), without authentication, and of SOCKS4 and 4a. It is a
+ * state machine that is fed bytes and returns what to write. A program that speaks another protocol
+ * by mistake gets an answer in that protocol, if it allows one.
  */
 import { type VerdictCode } from "./FlowWire.ts"
 import * as HostName from "./HostName.ts"
 
-/** Where the application wants to go; a name is kept as it came. */
+/** Target of a flow, as the application names it. A name that is not ASCII is given as A-labels. */
 export interface Target {
   readonly host: string
   readonly port: number
 }
 
-/** Reply field, RFC 1928, section 6. */
+/** Values of the reply field (RFC 1928, section 6). */
 export const Reply = {
   succeeded: 0,
   general: 1,
@@ -24,46 +25,62 @@ export const Reply = {
 } as const
 
 export type Step =
-  /** Feed more. `write` may be empty. */
+  /** More bytes are needed. `write` may be empty. */
   | { readonly _tag: "More"; readonly write: Uint8Array }
-  /** A CONNECT; `early` came behind it and belongs to the flow. Answer with `answer`. */
+  /** A CONNECT request. `early` came behind it and belongs to the flow. Answer with `answer`. */
   | {
     readonly _tag: "Connect"
     readonly write: Uint8Array
     readonly target: Target
     readonly early: Uint8Array
-    /** What to write for a verdict, in the dialect that the program speaks. */
+    /** Returns what to write for a verdict, in the dialect that the program speaks. */
     readonly answer: (verdict: VerdictCode) => Uint8Array
   }
-  /** Write, then close. */
+  /** Write these bytes, then close the connection. */
   | { readonly _tag: "Fail"; readonly write: Uint8Array; readonly reason: FailReason }
-/** `version`: none of the dialects that are known here. `method`: the program insists on a user name and password. */
+/**
+ * Reason why a handshake failed. `version`: the program speaks none of the known dialects.
+ * `method`: it insists on a user name and password.
+ */
 export type FailReason = "http" | "tls" | "version" | "method" | "command" | "address" | "too_long"
 
 const SOCKS = 5
 const SOCKS4 = 4
-/** Replies of SOCKS4: granted, and rejected or failed. */
+/** Reply of SOCKS4: granted. */
 const GRANTED4 = 90
+/** Reply of SOCKS4: rejected or failed. */
 const REJECTED4 = 91
 const TLS_HANDSHAKE = 0x16
-/** A request's head, to its empty line: answered earlier, the answer would be lost in the reset that unread bytes cause. */
+/**
+ * Most bytes of an HTTP request's head that are read before the answer, which waits for the head's
+ * empty line. An earlier answer would be lost in the reset that unread bytes cause.
+ */
 const MAX_HTTP_BYTES = 8 * 1024
 const NO_AUTH = 0
 const NO_METHOD = 255
 const CONNECT = 1
 const ADDRESS = { v4: 1, name: 3, v6: 4 } as const
-/** Greeting 2 + 255, request 4 + 1 + 255 + 2; whatever is longer before a CONNECT is complete is no SOCKS. */
+/**
+ * Most bytes before a CONNECT is complete. A greeting has up to 2 + 255 bytes and a request up to 4
+ * + 1 + 255 + 2, so anything longer is not SOCKS.
+ */
 export const MAX_HANDSHAKE_BYTES = 1024
 const NOTHING = new Uint8Array(0)
 
-/** Bound address 0.0.0.0:0: the far end's is of no use to the application. */
+/**
+ * Encodes a reply of SOCKS5. The bound address is 0.0.0.0:0, because the real one is of no use to
+ * the application.
+ */
 export const reply = (code: number): Uint8Array => Uint8Array.of(SOCKS, code, 0, ADDRESS.v4, 0, 0, 0, 0, 0, 0)
 
 const reply4 = (code: number): Uint8Array => Uint8Array.of(0, code, 0, 0, 0, 0, 0, 0)
 const answer4 = (verdict: VerdictCode): Uint8Array => reply4(verdict === "accepted" ? GRANTED4 : REJECTED4)
 const answer5 = (verdict: VerdictCode): Uint8Array => reply(replyOf(verdict))
 
-/** The same class of error as the application would have met itself. */
+/**
+ * Returns the reply for a verdict. It is the class of error that the application would have met
+ * itself.
+ */
 export const replyOf = (verdict: VerdictCode): number => {
   switch (verdict) {
     case "accepted":
@@ -90,7 +107,7 @@ export class Handshake {
   #kept: Uint8Array = NOTHING
   #greeted = false
 
-  /** Not to be called again after `Connect` or `Fail`. */
+  /** Takes bytes and returns the next step. Must not be called again after `Connect` or `Fail`. */
   push(bytes: Uint8Array): Step {
     this.#kept = join(this.#kept, bytes)
     const [first] = this.#kept
@@ -113,7 +130,10 @@ export class Handshake {
     return this.#kept.length > MAX_HANDSHAKE_BYTES ? fail("too_long", NOTHING) : { _tag: "More", write }
   }
 
-  /** SOCKS4, and 4a, where an address of 0.0.0.x says that a name follows. The user's name is ignored. */
+  /**
+   * Reads a request of SOCKS4 or 4a. In 4a an address of 0.0.0.x says that a name follows. The
+   * user's name is ignored.
+   */
   #request4(): Step {
     const [, command] = this.#kept
     const userEnd = this.#kept.indexOf(0, 8)
@@ -203,7 +223,10 @@ const utf8 = (bytes: Uint8Array): string | null => {
   }
 }
 
-/** Names that are not ASCII become A-labels. `null` for characters that no name or address has. */
+/**
+ * Returns the host of a request as text. A name that is not ASCII becomes A-labels. `null` for
+ * characters that no name or address has.
+ */
 const hostOf = (kind: number, bytes: Uint8Array): string | null => {
   if (kind === ADDRESS.v4) return bytes.join(".")
   if (kind === ADDRESS.v6) {

@@ -1,14 +1,18 @@
 /**
- * QUIC's integers (RFC 9000, section 16): the two top bits of the first byte tell the length, 1, 2, 4 or 8 bytes, big-endian.
- * Ours go up to 2^53-1, which no length, type or identifier that we handle comes near; a peer's may go up to 2^62-1.
+ * Integers of QUIC (RFC 9000, section 16): the two top bits of the first byte say the length, 1, 2,
+ * 4 or 8 bytes, big-endian. Integers that we write go up to 2^53-1, which no length, type or
+ * identifier that we handle comes near. A peer's may go up to 2^62-1.
  */
 const U32 = 2 ** 32
 
-/** `value`: an integer from 0 to 2^53-1, here and below. */
+/** Returns the length in bytes of an integer from 0 to 2^53-1. */
 export const sizeOf = (value: number): 1 | 2 | 4 | 8 =>
   value < 0x40 ? 1 : value < 0x4000 ? 2 : value < 0x4000_0000 ? 4 : 8
 
-/** Returns the offset after it. What does not fit `into` is not written. */
+/**
+ * Writes an integer from 0 to 2^53-1 and returns the offset after it. Bytes that do not fit `into`
+ * are not written.
+ */
 export const write = (into: Uint8Array, at: number, value: number): number => {
   const size = sizeOf(value)
   let rest = value
@@ -26,10 +30,13 @@ export const encode = (value: number): Uint8Array => {
   return out
 }
 
-/** The length of the integer that begins with this byte. */
+/** Returns the length of the integer that begins with this byte. */
 export const sizeFrom = (firstByte: number): number => 1 << (firstByte >>> 6)
 
-/** Null: not whole yet. Values above 2^53-1 read as `Number.MAX_SAFE_INTEGER`. */
+/**
+ * Reads an integer. `null` if it is not complete yet. Values above 2^53-1 read as
+ * `Number.MAX_SAFE_INTEGER`.
+ */
 export const read = (bytes: Uint8Array, at: number): { readonly value: number; readonly end: number } | null => {
   const first = bytes[at]
   if (first === undefined) return null
