@@ -1,4 +1,4 @@
-/** The relay's page for people: this browser as a client, with nothing installed. */
+/** The relay's page for people: it makes this browser a client, with nothing to install. */
 import { render } from "preact"
 import { useEffect, useMemo, useState } from "preact/hooks"
 import type { Connection, Peer, Resource } from "../browser/index.ts"
@@ -7,7 +7,7 @@ import { Keeper, type State } from "./Keeper.ts"
 import { Reader } from "./Reader.tsx"
 
 const LOOK_MS = 1000
-/** From here on a field that narrows the list is of use. */
+/** Number of resources from which the page offers a field to narrow the list. */
 const MANY_RESOURCES = 12
 
 const App = () => {
@@ -116,7 +116,10 @@ const Connected = ({ connection }: { readonly connection: Connection }) => {
   )
 }
 
-/** Asks once, and again at a click: an administrator may have changed it. */
+/**
+ * Lists the resources. It asks once, and again at a click, because an administrator may have
+ * changed them.
+ */
 const Resources = (
   { connection, onPick }: { readonly connection: Connection; readonly onPick: (address: string) => void }
 ) => {
@@ -169,7 +172,7 @@ const Resources = (
 
 const urlOf = (name: string, port: number) => port === 80 ? `http://${name}/` : `http://${name}:${port}/`
 
-/** How bytes get there, each second while the page is looked at. */
+/** Shows the path to each connector. It is read each second while the page is visible. */
 const Peers = ({ connection }: { readonly connection: Connection }) => {
   const [peers, setPeers] = useState<ReadonlyArray<Peer>>([])
   useEffect(() => {

@@ -1,15 +1,15 @@
 /**
- * Keeps this browser's one connection to the relay: it comes back by itself when the link was lost, and of several tabs one holds it,
- * since a relay has one link for each identity.
+ * Keeps this browser's one connection to the relay. It reconnects automatically when the link is
+ * lost. Of several tabs one holds the connection, because a relay has one link for each identity.
  */
 import { connect, type ConnectFailed, type Connection } from "../browser/index.ts"
 
 export type State =
   | { readonly _tag: "Connecting" }
   | { readonly _tag: "Connected"; readonly connection: Connection }
-  /** Tries again by itself after `seconds`. */
+  /** The next attempt follows automatically after `seconds`. */
   | { readonly _tag: "Waiting"; readonly problem: string; readonly seconds: number }
-  /** Somebody has to do something: enter a token, for one. `problem` is null at a first visit. */
+  /** A person has to act, for example enter a token. `problem` is `null` at a first visit. */
   | { readonly _tag: "Stopped"; readonly problem: string | null }
   /** Another tab holds the connection. */
   | { readonly _tag: "Elsewhere" }
@@ -18,22 +18,25 @@ const LOCK = "sallyport-connection"
 const FIRST_WAIT_SECONDS = 1
 const LONGEST_WAIT_SECONDS = 30
 
-/** The relay that gave this page says so. */
+/** Whether the relay that served this page has HTTP/3, which it says in the page. */
 const hasHttp3 = () => document.querySelector<HTMLMetaElement>("meta[name=http3]")?.content === "yes"
 
 export class Keeper {
   readonly #onState: (state: State) => void
   #connection: Connection | null = null
-  /** Of the attempt under way; each new one ends the one before. */
+  /** Number of the present attempt. Each new one ends the one before. */
   #run = 0
-  /** Whether this tab is the one. */
+  /** Whether this tab holds the connection. */
   #holds = false
 
   constructor(onState: (state: State) => void) {
     this.#onState = onState
   }
 
-  /** Without a token: as whom this browser was last. `takeOver`: from the tab that holds the connection. */
+  /**
+   * Connects. Without a token, it uses the identity that this browser used last. `takeOver`:
+   * whether to take the connection over from another tab.
+   */
   async start(token?: string, takeOver = false): Promise<void> {
     this.#leave()
     const run = ++this.#run
@@ -47,7 +50,7 @@ export class Keeper {
         if (run === this.#run) this.#holds = false
       })
     } catch {
-      if (run !== this.#run) return // this very tab did
+      if (run !== this.#run) return // this tab itself took the lock again
       this.#holds = false
       this.#run += 1
       this.#leave()
@@ -70,7 +73,7 @@ export class Keeper {
       this.#tell(run, { _tag: "Connecting" })
       try {
         const connection = await connect(token, { webTransport: hasHttp3() })
-        token = undefined // it is used up
+        token = undefined // the token is used up
         if (run !== this.#run) return await connection.close()
         this.#connection = connection
         this.#tell(run, { _tag: "Connected", connection })
@@ -86,7 +89,10 @@ export class Keeper {
     }
   }
 
-  /** Somewhat less or more than `seconds`, so that not all pages come at once; less when the network is back. */
+  /**
+   * Waits about `seconds`, somewhat more or less so that not all pages reconnect at once. It ends
+   * early when the network is back.
+   */
   async #pause(run: number, problem: string, seconds: number): Promise<void> {
     this.#tell(run, { _tag: "Waiting", problem, seconds })
     await new Promise<void>((over) => {

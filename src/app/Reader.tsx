@@ -1,11 +1,11 @@
-/** Asks a resource for a page or a file, and shows what came. */
+/** Fetches a page or a file from a resource, and shows it. */
 import { useEffect, useRef, useState } from "preact/hooks"
 import type { Connection, OpenFailed } from "../browser/index.ts"
 import { bytes, words } from "../inspector/Text.ts"
 import * as StillPage from "./StillPage.ts"
 import * as Transfer from "./Transfer.ts"
 
-/** What is shown in the page; more is for a file. */
+/** Largest answer that is shown in the page, in bytes. A larger one must be downloaded. */
 const MAX_SHOWN_BYTES = 16 * 1024 * 1024
 const MAX_TEXT_CHARS = 1024 * 1024
 
@@ -158,7 +158,10 @@ const Body = ({ fetched, onFollow, view }: Shown & { readonly onFollow: (url: st
   }
 }
 
-/** Same origin, so that a link in it can be followed here; without scripts, so that nothing in it can use that. */
+/**
+ * Shows a still page in a frame. The frame has the same origin, so that a link in it can be
+ * followed here, and no scripts, so that nothing in it can make use of that.
+ */
 const Frame = ({ onFollow, still }: { readonly still: StillPage.Still; readonly onFollow: (url: string) => void }) => {
   const follow = (event: MouseEvent) => {
     const target = event.target as Element | null

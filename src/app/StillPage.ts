@@ -1,23 +1,27 @@
 /**
- * A page of a resource as a still: its words, pictures and styles, made into one document. Nothing in it runs or reaches out. The frame
- * that shows it has no scripts and no forms, and the relay's page forbids every address but its own.
+ * A page of a resource as a still: its text, pictures and styles in one document. Nothing in it
+ * runs or connects to anything. The frame that shows it has no scripts and no forms, and the
+ * relay's page forbids every address but its own.
  */
 import type { Fetched } from "./Transfer.ts"
 
-/** Pictures and style sheets of one page; what is beyond is left out. */
+/** Most pictures and style sheets of one page. Further ones are left out. */
 const MAX_PARTS = 48
-/** Would run, reach out, or change what addresses mean. */
+/** Elements that would run, connect somewhere, or change the meaning of addresses. */
 const REMOVED =
   "script, noscript, iframe, frame, frameset, object, embed, base, meta, template, link:not([rel~=stylesheet])"
 
 export interface Still {
   readonly html: string
   readonly title: string
-  /** Frees what it was given of the browser's memory. */
+  /** Frees the browser's memory that the still uses. */
   readonly forget: () => void
 }
 
-/** `part` fetches what the page refers to; null where that failed. */
+/**
+ * Makes a still of a page. `part` fetches what the page refers to, and returns `null` if that
+ * failed.
+ */
 export const make = async (page: Fetched, part: (url: URL) => Promise<Fetched | null>): Promise<Still> => {
   const text = await textOf(page)
   const parsed = new DOMParser().parseFromString(text, "text/html")
@@ -57,7 +61,7 @@ export const make = async (page: Fetched, part: (url: URL) => Promise<Fetched | 
   }
 }
 
-/** In its own charset, or UTF-8 where the browser does not know that. */
+/** Decodes the body in its own charset, or in UTF-8 if the browser does not know that charset. */
 export const textOf = async ({ body, charset }: Fetched): Promise<string> => {
   const bytes = await body.arrayBuffer()
   try {
@@ -67,7 +71,7 @@ export const textOf = async ({ body, charset }: Fetched): Promise<string> => {
   }
 }
 
-/** Null: none that can be fetched. */
+/** Returns the address that `text` means. `null` if it cannot be fetched. */
 const addressIn = (text: string | null | undefined, base: URL): URL | null => {
   if (text === null || text === undefined || !URL.canParse(text, base)) return null
   const url = new URL(text, base)

@@ -1,13 +1,13 @@
-/** What is fetched from a resource, with a look at how far it is. */
+/** Fetches something from a resource and reports the progress. */
 import type { Connection } from "../browser/index.ts"
 
 export interface Fetched {
-  /** Where it came from in the end. */
+  /** Address from which the body came, after all redirects. */
   readonly url: URL
   readonly status: string
-  /** Without parameters, in lower case; empty when the resource did not say. */
+  /** Media type in lower case, without parameters. Empty if the resource named none. */
   readonly type: string
-  /** As the answer or its content type says; `utf-8` otherwise. */
+  /** Charset that the content type names, or `utf-8`. */
   readonly charset: string
   readonly body: Blob
   readonly ms: number
@@ -15,22 +15,25 @@ export interface Fetched {
 
 export interface Progress {
   readonly bytes: number
-  /** Null: the resource does not say how much it will be. */
+  /** Number of bytes in all. `null` if the resource does not say. */
   readonly total: number | null
 }
 
 const MAX_REDIRECTS = 8
-/** Parts are put together at this size, so that the browser can keep a large file on its disk. */
+/** Size at which parts are put together, so that the browser can keep a large file on its disk. */
 const PART_BYTES = 8 * 1024 * 1024
 
 export interface Options {
   readonly signal: AbortSignal
   readonly onProgress?: (progress: Progress) => void
-  /** A larger one is given up. */
+  /** Largest body, in bytes. A larger one is given up. */
   readonly maxBytes?: number
 }
 
-/** Rejects with what `Connection.fetch` does, or when there is too much of it or no end of redirects. */
+/**
+ * Fetches a URL and follows its redirects. Rejects as `Connection.fetch` does, and if the body is
+ * too large or the redirects do not end.
+ */
 export const load = async (connection: Connection, from: URL, options: Options): Promise<Fetched> => {
   const began = performance.now()
   let url = from
@@ -84,11 +87,12 @@ const bodyOf = async (answer: Response, { maxBytes = Infinity, onProgress, signa
   return whole
 }
 
-/** Gives a file to the browser, which keeps it where downloads go. */
+/** Saves a file where the browser keeps downloads. */
 export const save = ({ body, url }: Fetched): void => {
   const link = document.createElement("a")
   link.href = URL.createObjectURL(body)
   link.download = decodeURIComponent(url.pathname.split("/").findLast((part) => part !== "") ?? url.hostname)
   link.click()
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000) // the browser has begun to copy it by then
+  // The browser has begun to copy it by then.
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000)
 }

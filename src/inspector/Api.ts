@@ -1,4 +1,7 @@
-/** What the admin API answers, as far as the page shows it; another version may leave things out. Times: epoch ms. */
+/**
+ * Answers of the admin API, as far as the page shows them. Another version may leave fields out.
+ * Times are epoch ms.
+ */
 export interface Peer {
   readonly name: string
   readonly path: string | null
@@ -22,13 +25,13 @@ export interface Thread extends Actor {
 }
 export interface Status {
   readonly peers: ReadonlyArray<Peer>
-  /** Of a relay only. */
+  /** Present only if the process is a relay. */
   readonly nodes?: ReadonlyArray<unknown>
 }
 export interface NetworkNode {
   readonly name: string
   readonly role: string
-  /** Null: not connected. */
+  /** When the node connected. `null` if it is not connected. */
   readonly since: number | null
   readonly report: {
     readonly version: string
@@ -85,10 +88,10 @@ export interface Trace {
   readonly spans: ReadonlyArray<Span>
 }
 
-/** Fails with words for the reader. */
+/** Asks the admin API. Rejects with a message for the reader. */
 export const get = <A>(path: string): Promise<A> => ask<A>(path, 5000)
 
-/** The same with a question that takes longer to answer. */
+/** Asks the admin API a question that takes longer to answer. */
 export const post = <A>(path: string, body: unknown): Promise<A> =>
   ask<A>(path, 10_000, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) })
 

@@ -1,4 +1,7 @@
-/** The page: asks each second while it is looked at, and hears of events as they happen. */
+/**
+ * The inspector's page. It polls each second while it is visible, and receives events as they
+ * happen.
+ */
 import { render } from "preact"
 import { useEffect, useState } from "preact/hooks"
 import { type Actor, type Entry, type PathEntry, type Peer, type Status, type Thread, type Trace } from "./Api.ts"
@@ -8,25 +11,29 @@ import { usePolled } from "./Polled.ts"
 import { bytes, clock, ms, words } from "./Text.ts"
 import { Traces } from "./Waterfall.tsx"
 
-/** Nodes report twice a minute, and a moment after a change. */
+/** How often the network is polled. Nodes report twice a minute, and a moment after a change. */
 const NETWORK_EVERY_MS = 3000
-/** Five minutes of samples; older ones go. */
+/** Most samples that are kept: five minutes. Older ones are dropped. */
 const MAX_SAMPLES = 300
-/** As many as the recorder keeps of both kinds; older ones go. */
+/**
+ * Most entries that are kept, which is as many as the recorder keeps of both kinds. Older ones are
+ * dropped.
+ */
 const MAX_ENTRIES = 1024
 const EVENTS_SHOWN = 100
-/** At first, and as many as the relay gives at once. */
+/** Nodes that are shown at first. */
 const NODES_SHOWN = 24
+/** Most nodes that are shown, which is as many as the relay returns at once. */
 const MAX_NODES = 200
 const TRACES_SHOWN = 20
 
-/** The recorder's entries, oldest first: those of before, then each as it happens. */
+/** The recorder's entries, oldest first: the earlier ones, then each as it happens. */
 const useEvents = (): { readonly entries: ReadonlyArray<Entry>; readonly live: boolean } => {
   const [entries, setEntries] = useState<ReadonlyArray<Entry>>([])
   const [live, setLive] = useState(false)
   useEffect(() => {
     const source = new EventSource("/v1/events")
-    // The server begins each connection with all that it keeps.
+    // The server sends everything that it keeps at the start of each connection.
     source.addEventListener("open", () => {
       setEntries([])
       setLive(true)

@@ -1,14 +1,14 @@
-/** On a relay: all nodes, and what those that consent report. */
+/** Shows all nodes of a relay's network, and the reports of those that consent. */
 import { useState } from "preact/hooks"
 import { type Finding, type NetworkNode, type NetworkSample, post } from "./Api.ts"
 import { Plot } from "./Plot.tsx"
 import { ago, clock, ms, words } from "./Text.ts"
 
-/** Of more nodes than this the peers are folded. */
+/** Most nodes for which the lists of peers are open at first. */
 const UNFOLDED = 8
 
 export interface NetworkAnswer {
-  /** Of all; `found`: by what is sought. */
+  /** Numbers of nodes. `found` counts those that match the search, the others all nodes. */
   readonly counts: {
     readonly enrolled: number
     readonly connected: number
@@ -19,14 +19,14 @@ export interface NetworkAnswer {
   readonly paths: Readonly<Record<string, number>>
   readonly relayed: ReadonlyArray<{ readonly reason: string; readonly count: number }>
   readonly samples: ReadonlyArray<NetworkSample>
-  /** Epoch ms, by the relay's clock. */
+  /** Time of the answer in epoch ms, by the relay's clock. */
   readonly at: number
 }
 
 export interface Props extends NetworkAnswer {
   readonly find: string
   readonly onFind: (part: string) => void
-  /** Null: more cannot be shown. */
+  /** Shows more nodes. `null` if no more can be shown. */
   readonly onMore: (() => void) | null
 }
 
@@ -98,7 +98,7 @@ const Figure = ({ children, name }: { readonly name: string; readonly children: 
   </div>
 )
 
-/** Null where there is nothing to have a share of. */
+/** Returns the share of direct paths, in percent. `null` if there are no paths. */
 const percent = ({ direct, total }: NetworkSample): number | null =>
   total === 0 ? null : Math.round((direct / total) * 1000) / 10
 
@@ -151,7 +151,9 @@ const Peers = ({ open, report }: { readonly report: NonNullable<NetworkNode["rep
   )
 }
 
-/** Asks when it is told to: the node does some work for the answer. */
+/**
+ * Asks the doctor of a node, but only at a click, because the node does some work for the answer.
+ */
 const Doctor = ({ name }: { readonly name: string }) => {
   const [said, setSaid] = useState<ReadonlyArray<Finding> | string | null>(null)
   const ask = () => {

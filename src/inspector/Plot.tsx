@@ -1,19 +1,19 @@
-/** One figure over time, drawn by uPlot. */
+/** Plot of one figure over time, drawn by uPlot. */
 import { useEffect, useRef } from "preact/hooks"
 import UPlot from "uplot"
 
 export interface Sample {
   readonly at: number
-  /** Null: a gap. */
+  /** `null` is a gap. */
   readonly value: number | null
 }
 
 export interface Props {
-  /** What it shows, for who cannot see it. */
+  /** Title of the plot, for people who cannot see it. */
   readonly label: string
   readonly samples: ReadonlyArray<Sample>
   readonly unit: string
-  /** Where the axis ends; a little above the highest value unless given. */
+  /** Upper end of the axis. If not given, it is a little above the highest value. */
   readonly top?: number
 }
 

@@ -1,10 +1,13 @@
-/** Asks the admin API again and again, while the page is looked at. */
+/** Polls the admin API while the page is visible. */
 import { useEffect, useState } from "preact/hooks"
 import { get } from "./Api.ts"
 
 const EVERY_MS = 1000
 
-/** What an answer was, or why there is none; the answer before is kept beside the problem. */
+/**
+ * The last answer, and the problem if the last attempt failed. The answer before is kept beside a
+ * problem.
+ */
 interface Asked<A> {
   readonly value: A | null
   readonly problem: string | null

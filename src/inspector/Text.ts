@@ -1,4 +1,4 @@
-/** Numbers and times as the page writes them. */
+/** Numbers and times, as the page writes them. */
 export const bytes = (count: number): string => {
   const units = ["B", "KiB", "MiB", "GiB"]
   let at = 0
@@ -13,12 +13,12 @@ export const ms = (value: number | null): string => value === null ? "–" : `${
 
 export const clock = (epochMs: number): string => new Date(epochMs).toLocaleTimeString("en-GB")
 
-/** `90` to `1 min`. */
+/** Writes a time span in its largest unit: 90 s becomes `1 min`. */
 export const ago = (seconds: number): string => {
   if (seconds < 60) return `${seconds} s`
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min`
   return seconds < 86_400 ? `${Math.floor(seconds / 3600)} h` : `${Math.floor(seconds / 86_400)} d`
 }
 
-/** `relay_first (no UDP)` to `relay first (no UDP)`. */
+/** Writes a code as words: `relay_first (no UDP)` becomes `relay first (no UDP)`. */
 export const words = (reason: string): string => reason.replaceAll("_", " ")

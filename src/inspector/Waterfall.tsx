@@ -29,7 +29,7 @@ export const Traces = ({ traces }: { readonly traces: ReadonlyArray<Trace> }) =>
   )
 }
 
-/** The root's port and its error: the names of hosts are kept out of traces. */
+/** Returns the root span's name, port and error. Traces contain no host names. */
 const targetOf = ({ spans }: Trace): string => {
   const root = spans[0]
   if (root === undefined) return ""
@@ -42,7 +42,7 @@ const targetOf = ({ spans }: Trace): string => {
     .join(" ")
 }
 
-/** Which way its packets went in the end, and why. */
+/** Returns the path that the trace's flow took in the end, and why. */
 const routeOf = ({ spans }: Trace): string => {
   const { "sallyport.path": path, "sallyport.path.reason": reason } = spans[0]?.attributes ?? {}
   return path === undefined ? "" : `by ${path}: ${words(String(reason))}`
@@ -81,7 +81,10 @@ interface Placed {
   readonly depth: number
 }
 
-/** Children beneath their parents, each by its start; a span whose parent is elsewhere counts as a root. */
+/**
+ * Orders spans: children follow their parents, by start time. A span whose parent is elsewhere
+ * counts as a root.
+ */
 const inOrder = (spans: ReadonlyArray<Span>): ReadonlyArray<Placed> => {
   const ids = new Set(spans.map(({ spanId }) => spanId))
   const beneath = (parent: string | null, depth: number): Array<Placed> =>
