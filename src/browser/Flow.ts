@@ -21,6 +21,10 @@ export interface Flow {
 
 const READ_BYTES = 64 * 1024
 
+/**
+ * Makes a page's flow from a stream that the connector has accepted. `rest` are the bytes that came
+ * together with the verdict.
+ */
 export const make = (stream: FlowStream, rest: Uint8Array): Flow => {
   const { promise: closed, resolve } = deferred()
   let wantsRead: (() => void) | null = null

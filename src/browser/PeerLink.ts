@@ -36,6 +36,7 @@ export interface LinkStats {
   readonly bytesOut: number
 }
 
+/** One WebRTC connection with a connector. */
 export class PeerLink {
   readonly #options: Options
   readonly #peer: RTCPeerConnection
@@ -88,6 +89,7 @@ export class PeerLink {
     await this.#peer.setLocalDescription(description) // candidates follow the offer
   }
 
+  /** Handles a signal of the connector for this connection. */
   onSignal(signal: IceSignal): void {
     if (this.#isClosed) return
     if (signal.kind === "end") return this.#end("the connector ended it")
@@ -143,6 +145,7 @@ export class PeerLink {
     }
   }
 
+  /** Ends the connection and all its streams. */
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true

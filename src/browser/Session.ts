@@ -27,10 +27,12 @@ const ROOM_BYTES = 32 * 1024 * 1024
 /** Most WebRTC connections of a session, of 480 streams each. The connector accepts no more. */
 const MAX_LINKS = 4
 
+/** Documents of a session, as the relay issued them when it was dialled. */
 export interface Documents {
   readonly grant: Grant
   readonly ticket: Ticket
 }
+/** A renewed grant, decoded and as it was signed. */
 export interface Renewed {
   readonly grant: Grant
   readonly signed: Signed.Signed
@@ -47,6 +49,7 @@ export interface Options extends Documents {
   readonly onDown: () => void
 }
 
+/** A session with one connector. */
 export class Session {
   readonly id: string
   readonly connector: string
@@ -110,6 +113,7 @@ export class Session {
     return this.#why === null && this.#links.get(1)?.isConnected === true
   }
 
+  /** Number of flows that are open or being opened. */
   get flows(): number {
     return this.#flows
   }
@@ -161,6 +165,7 @@ export class Session {
     }
   }
 
+  /** Notes that an accepted flow is over. */
   flowEnded(): void {
     this.#flows--
     this.#lastFlowAt = performance.now()
@@ -179,6 +184,10 @@ export class Session {
     }
   }
 
+  /**
+   * Ends the session, its connections and their flows. If the session is still being opened, that
+   * fails with `why`.
+   */
   close(why: string): void {
     if (this.#why !== null) return
     this.#why = why

@@ -16,6 +16,7 @@ export interface Options {
   readonly onSignal: (signal: IceSignal.IceSignal) => void
 }
 
+/** The sealed exchange of one session's signals. */
 export class Signals {
   readonly #options: Options
   readonly #own: CryptoKeyPair

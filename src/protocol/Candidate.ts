@@ -28,6 +28,7 @@ export const Origin = Schema.Struct({
 })
 export type Origin = typeof Origin.Type
 
+/** An address at which a node may be reached. */
 export const Candidate = Schema.Struct({
   kind: Kind,
   address: SocketAddr,
@@ -93,6 +94,7 @@ const preferenceOf = (kind: Kind, host: string, use: Origin["use"] | undefined):
 export const localPreference = (host: string, index: number): number =>
   (familyOf(host) === 6 ? 60_000 : 30_000) - Math.min(Math.max(index, 0), 20_000)
 
+/** Makes a candidate and computes its priority. `index` is its place among those of its kind. */
 export const make = (
   kind: Kind,
   address: SocketAddr,

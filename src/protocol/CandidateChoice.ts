@@ -31,6 +31,7 @@ export const MAX_VIRTUAL = 2
 /** Most addresses that are reported as left out. A host may have hundreds. */
 export const MAX_LEFT_OUT = 64
 
+/** Result of {@link choose}. */
 export type Choice = {
   /** Addresses to offer, highest priority first, at most `Candidate.MAX_CANDIDATES`. */
   readonly candidates: ReadonlyArray<Candidate.Candidate>

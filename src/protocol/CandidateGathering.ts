@@ -36,6 +36,7 @@ export type Local = CandidateChoice.Choice & {
 
 const keyOf = (server: SocketAddr): string => `${server.host}|${server.port}`
 
+/** Collects what is known of this host's addresses, and computes its candidates. */
 export class CandidateGathering {
   #hosts: ReadonlyArray<Host> = []
   #ports: Ports | null = null
@@ -151,6 +152,7 @@ export class CandidateGathering {
     return this.#portOf(host) !== undefined
   }
 
+  /** Returns the candidates that follow from what is known now. */
   local(): Local {
     const list: Array<Candidate.Candidate> = []
     for (const [index, { host, interface: name, use }] of this.#hosts.entries()) {

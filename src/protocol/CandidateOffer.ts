@@ -12,6 +12,7 @@ const GAPS_MS: ReadonlyArray<number> = [200, 400, 800, 1_600, 3_200]
  */
 const AGAIN_MS = 5_000
 
+/** Schedule for one session's list of candidates. */
 export class CandidateOffer {
   #seq: number
   /**

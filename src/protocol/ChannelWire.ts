@@ -18,6 +18,7 @@ export const Type = { data: 0, end: 1, reset: 2, stop: 3, window: 4 } as const
 export const FIRST_WINDOW = 64 * 1024
 export const HEAD_BYTES = 1
 
+/** A message of a flow on its data channel. */
 export type ChannelMessage =
   /** Bytes of the flow. They are a part of the message, not a copy. */
   | { readonly _tag: "Data"; readonly bytes: Uint8Array }
@@ -37,6 +38,7 @@ export const data = (bytes: Uint8Array): Uint8Array => {
   return message
 }
 
+/** Encodes a window message: the peer may send `bytes` more. */
 export const window = (bytes: number): Uint8Array => {
   const message = new Uint8Array(HEAD_BYTES + 4)
   message[0] = Type.window

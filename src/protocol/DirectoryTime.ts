@@ -78,6 +78,7 @@ export class DirectoryTime {
     if (this.#latest - (this.#hostMs() + offsetMs) > MAX_HELD_MS) this.#latest = -Infinity
   }
 
+  /** Whether the directory has said its time. */
   get isKnown(): boolean {
     return this.#offset !== null
   }

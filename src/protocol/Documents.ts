@@ -120,6 +120,7 @@ export const Ticket = Schema.Struct({
 )
 export type Ticket = typeof Ticket.Type
 
+/** Documents by their kind. */
 export interface Documents {
   readonly membership: Membership
   readonly grant: Grant

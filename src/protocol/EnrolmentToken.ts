@@ -27,6 +27,7 @@ export type RelayTrust =
   | { readonly _tag: "Ca" }
   | { readonly _tag: "Proxied" }
 
+/** Contents of an enrolment token. */
 export interface EnrolmentToken {
   /** Host of the relay: a name or an IP literal, without brackets. */
   readonly host: string
@@ -39,6 +40,7 @@ export interface EnrolmentToken {
   readonly secret: Redacted.Redacted
 }
 
+/** Reason why a text is not a usable token. */
 export interface BadToken {
   readonly _tag: "BadToken"
   readonly reason: "empty" | "not_a_token" | "wrong_version" | "truncated" | "altered" | "malformed"

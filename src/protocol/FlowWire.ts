@@ -9,9 +9,11 @@
  */
 export const VERSION = 1
 
+/** Kinds of stream, with their numbers on the wire. */
 export const Kind = { tcp: 1, control: 2 } as const
 export type FlowKind = keyof typeof Kind
 
+/** First message on a stream: what the client wants. */
 export interface Open {
   readonly kind: FlowKind
   /** Name of the resource that grants the access; empty for the control stream. */
@@ -46,12 +48,17 @@ export const VERDICTS = [
  */
 export type VerdictCode = (typeof VERDICTS)[number]
 
+/** Answer of the connector to an Open. */
 export interface Verdict {
   readonly code: VerdictCode
   /** Text for people: empty, or a sentence of at most 255 bytes. */
   readonly reason: string
 }
 
+/**
+ * Result of decoding a prefix of a stream. `More`: the message is not complete yet. `Bad`: it is
+ * invalid.
+ */
 export type Decoded<A> =
   | {
     readonly _tag: "Done"
@@ -132,6 +139,7 @@ const check = (open: Open): BadReason | null => {
   return port === 0 ? "port" : null
 }
 
+/** Decodes an Open from a prefix of the stream. */
 export const decodeOpen = (bytes: Uint8Array): Decoded<Open> => {
   const [version, kindCode] = bytes
   if (version === undefined) return MORE

@@ -24,6 +24,7 @@ export const CONTROL_TAG = 0
 export const Kind = { foreign: 0, stun: 1, direct: 2, relayed: 3 } as const
 export type Kind = typeof Kind[keyof typeof Kind]
 
+/** Returns the kind of a datagram or frame by its first byte. */
 export const kindOfFirstByte = (byte: number): Kind =>
   byte <= 3 ? Kind.stun : (byte & 0xf0) === 0x30 ? Kind.direct : (byte & 0xf0) === 0x20 ? Kind.relayed : Kind.foreign
 
@@ -38,6 +39,7 @@ export type Inside = typeof Inside[keyof typeof Inside]
 export const insideOfByte = (byte: number): Inside =>
   (byte & 0x40) !== 0 ? Inside.quic : byte === 1 ? Inside.sealed : Inside.unknown
 
+/** Returns the length of a frame's head. 0 if the kind is not one of our frames. */
 export const headBytesOfKind = (kind: Kind): number =>
   kind === Kind.relayed ? RELAYED_HEAD_BYTES : kind === Kind.direct ? DIRECT_HEAD_BYTES : 0
 

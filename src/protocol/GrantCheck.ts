@@ -6,6 +6,7 @@ import { type Grant, MAX_GRANT_SECONDS, type Resource, timing } from "./Document
 import type { NodeKey } from "./NodeKey.ts"
 import * as ResourceMatch from "./ResourceMatch.ts"
 
+/** A flow that is asked for, and the two nodes of its session. */
 export interface Request {
   /** Name of a resource or an address, as the application asked for it. */
   readonly host: string
@@ -19,6 +20,7 @@ export interface Request {
   readonly nowSeconds: number
 }
 
+/** Reason why a grant does not permit a flow. */
 export type Reason =
   | "expired"
   | "not_yet_valid"

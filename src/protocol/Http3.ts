@@ -22,6 +22,7 @@ export interface Http3Fault {
 }
 export const fault = (code: number, message: string): Http3Fault => ({ _tag: "Http3Fault", code, message })
 
+/** Types of frames (RFC 9114, section 7.2). */
 export const FrameType = {
   data: 0x00,
   headers: 0x01,
@@ -37,6 +38,7 @@ export const FrameType = {
   webTransportStream: 0x41
 } as const
 
+/** Types of unidirectional streams (RFC 9114, section 6.2; RFC 9204, section 4.2; WebTransport). */
 export const StreamType = {
   control: 0x00,
   push: 0x01,
@@ -45,6 +47,7 @@ export const StreamType = {
   webTransport: 0x54
 } as const
 
+/** Error codes (RFC 9114, section 8.1; RFC 9204, section 6; RFC 9297; WebTransport). */
 export const ErrorCode = {
   datagram: 0x33,
   noError: 0x100,
@@ -71,6 +74,7 @@ export const ErrorCode = {
   bufferedStreamRejected: 0x3994bd84
 } as const
 
+/** Identifiers of settings. */
 export const Setting = {
   qpackMaxTableCapacity: 0x01,
   maxFieldSectionSize: 0x06,
@@ -82,6 +86,7 @@ export const Setting = {
   webTransportMaxSessionsDraft07: 0xc671706a
 } as const
 
+/** Types of the capsules that are known here. */
 export const Capsule = { closeSession: 0x2843, drainSession: 0x78ae } as const
 
 const KNOWN_FRAMES: ReadonlySet<number> = new Set([0x00, 0x01, 0x03, 0x04, 0x05, 0x07, 0x0d])
@@ -104,6 +109,7 @@ export interface Frame {
   readonly payload: Uint8Array
 }
 
+/** Encodes a frame or a capsule. */
 export const frame = (type: number, payload: Uint8Array): Uint8Array => {
   const out = new Uint8Array(Varint.sizeOf(type) + Varint.sizeOf(payload.length) + payload.length)
   out.set(payload, Varint.write(out, Varint.write(out, 0, type), payload.length))
@@ -300,6 +306,7 @@ export const webTransportHead = (session: number): Uint8Array =>
 
 type Fields = ReadonlyArray<readonly [string, string]>
 
+/** A request, from its checked fields. */
 export interface Request {
   readonly method: string
   /** The `:scheme`. Empty for a plain CONNECT, as is `path`. */

@@ -28,10 +28,12 @@ export interface Found {
   readonly gapMs: number
 }
 
+/** Learns the idle timeout of one node's connections to its relay. */
 export class IdleCuts {
   #gapMs = DEFAULT_GAP_MS
   #lastIdleMs: number | null = null
 
+  /** Gap between keepalives now, in ms. */
   get gapMs(): number {
     return this.#gapMs
   }

@@ -6,6 +6,7 @@
 import { DOMParser, type Element } from "@xmldom/xmldom"
 import type { SocketAddr } from "./SocketAddr.ts"
 
+/** Multicast address of SSDP. */
 export const SSDP: SocketAddr = { host: "239.255.255.250", port: 1900 }
 /** Longest description or answer that is read. A router's has a few KiB. */
 export const MAX_BYTES = 64 * 1024
@@ -39,6 +40,7 @@ export const locationOf = (answer: string, from: string): URL | null => {
   return text === undefined ? null : urlAt(from, text)
 }
 
+/** Service of a device: its type, and the URL for calls to it. */
 export type Service = { readonly type: string; readonly control: URL }
 
 /** Returns the service that maps ports. `null` if the description has none. */
@@ -64,6 +66,7 @@ export const call = (type: string, action: string, values: Readonly<Record<strin
   Object.entries(values).map(([name, value]) => `<${name}>${value}</${name}>`).join("") +
   `</u:${action}></s:Body></s:Envelope>`
 
+/** Answer to a call. `code` is the device's error code. */
 export type Answer =
   | { readonly _tag: "Ok"; readonly values: ReadonlyMap<string | null, string> }
   | { readonly _tag: "Refused"; readonly code: number }

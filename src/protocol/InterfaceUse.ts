@@ -36,6 +36,7 @@ export type Traits = {
 
 /** Names and patterns of interfaces, as configured; `*` stands for any characters. */
 export type Rules = { readonly prefer: ReadonlyArray<string>; readonly exclude: ReadonlyArray<string> }
+/** Rules that name no interface. */
 export const NO_RULES: Rules = { prefer: [], exclude: [] }
 
 /**

@@ -1,6 +1,7 @@
 /** Blocks of IP addresses, as people list them: one address, or a CIDR. */
 import * as IpBytes from "./IpBytes.ts"
 
+/** A block of addresses: those whose first `bits` bits are the same as `ip`'s. */
 export interface IpBlock {
   /** Address of 4 or 16 bytes. */
   readonly ip: Uint8Array
@@ -28,6 +29,7 @@ export const parse = (text: string): IpBlock | null => {
   return bits > ip.length * 8 ? null : { ip, bits }
 }
 
+/** Whether the block contains the address of 4 or 16 bytes. */
 export const holds = ({ bits, ip: prefix }: IpBlock, ip: Uint8Array): boolean => {
   if (prefix.length !== ip.length) return false
   for (let bit = 0; bit < bits; bit += 8) {

@@ -21,6 +21,7 @@ export interface BodyTooLong {
   readonly maxBytes: number
 }
 
+/** Encodes a message: length and body. */
 export const encode = (body: Uint8Array): Uint8Array => {
   const out = new Uint8Array(HEAD_BYTES + body.length)
   writeHead(out, 0, body.length)
@@ -28,6 +29,7 @@ export const encode = (body: Uint8Array): Uint8Array => {
   return out
 }
 
+/** Writes the length of a body at `at`. */
 export const writeHead = (out: Uint8Array, at: number, length: number): void => {
   out[at] = length >>> 24
   out[at + 1] = (length >>> 16) & 255

@@ -7,40 +7,44 @@
 /** Set by `scripts/build.mjs --short-lifetimes`; not defined in any other build. */
 declare const SHORT_LIFETIMES: boolean | undefined
 
+/** Lifetimes and the times that go with them, in seconds. */
 export interface Lifetimes {
   /**
-   * A grant. This is also the longest that a connector which is cut off from the relay can miss a
-   * revocation.
+   * Life of a grant. It is also the longest that a connector which is cut off from the relay can
+   * miss a revocation.
    */
   readonly grant: number
   /** How long before its end a client renews a grant, so that a relay has time to come back. */
   readonly grantRenewBefore: number
-  /** A relay credential, by which a node binds at a relay. */
+  /** Life of a relay credential, with which a node binds at a relay. */
   readonly credential: number
   /** Time between two relay credentials of a node. One of them may be lost. */
   readonly credentialRefresh: number
-  /** A session's ticket at the relay. It is renewed with each grant. */
+  /** Life of a session's ticket at the relay. It is renewed with each grant. */
   readonly ticket: number
-  /** TURN credentials, for new allocations. */
+  /** Life of TURN credentials, for new allocations. */
   readonly turn: number
-  /** A binding at the relay's UDP port without any frame from its node. */
+  /** Time after which a binding at the relay's UDP port ends if no frame comes from its node. */
   readonly binding: number
-  /** A session without flows. */
+  /** Time after which a session without flows ends. */
   readonly idleSession: number
-  /** The key that seals a client's TLS session tickets, and the sessions sealed by it. */
+  /**
+   * Life of the key that seals a client's TLS session tickets, and of the sessions sealed by it.
+   */
   readonly resumption: number
-  /** The relay's TLS certificate. Browsers accept one by its hash for at most 14 days. */
+  /** Life of the relay's TLS certificate. Browsers accept one by its hash for at most 14 days. */
   readonly certificate: number
   /** How long before its end the relay replaces its certificate. */
   readonly certificateRenewBefore: number
-  /** How often the relay looks whether its certificate is due. */
+  /** How often the relay checks whether its certificate is due. */
   readonly certificateCheck: number
-  /** Time between two questions of a node for the directory's time. */
+  /** How often a node asks for the directory's time. */
   readonly timeCheck: number
 }
 
 const DAY = 86_400
 
+/** Lifetimes of every ordinary build. */
 export const NORMAL: Lifetimes = {
   grant: 300,
   grantRenewBefore: 120,
@@ -77,4 +81,5 @@ export const SHORT: Lifetimes = {
   timeCheck: 10
 }
 
+/** Lifetimes of this build. */
 export const LIFETIMES: Lifetimes = typeof SHORT_LIFETIMES === "boolean" && SHORT_LIFETIMES ? SHORT : NORMAL

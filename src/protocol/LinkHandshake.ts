@@ -54,25 +54,30 @@ export interface Enrol {
   readonly role?: string
 }
 
+/** First message of the client: the protocol's version and what the link is for. */
 export interface Hello {
   readonly _tag: "Hello"
   readonly version: number
   readonly purpose: Purpose
 }
+/** The server's answer to Hello: a nonce for the client to sign. */
 export interface Challenge {
   readonly _tag: "Challenge"
   readonly nonce: Uint8Array
 }
+/** The client's proof that it holds its node key. */
 export interface Auth {
   readonly _tag: "Auth"
   readonly nodeKey: Uint8Array
   readonly signature: Uint8Array
   readonly enrol?: Enrol
 }
+/** The server accepts the client. `body` is of the server's choice. */
 export interface Welcome {
   readonly _tag: "Welcome"
   readonly body: Uint8Array
 }
+/** The server refuses the client. */
 export interface Refused {
   readonly _tag: "Refused"
   /** One word for programs. */
@@ -80,6 +85,7 @@ export interface Refused {
   /** Text that says to people what to do next. */
   readonly message: string
 }
+/** A message of the handshake. */
 export type Message = Hello | Challenge | Auth | Welcome | Refused
 
 /** Bytes that are not a handshake message. `problem` says why in a few words. */
@@ -138,6 +144,7 @@ export const encode = (message: Message): Uint8Array => {
   }
 }
 
+/** Decodes one whole message. Never throws, whatever the bytes. */
 export const decode = (bytes: Uint8Array): Either.Either<Message, BadMessage> => {
   const reader = new Reader(bytes)
   const message = read(reader)

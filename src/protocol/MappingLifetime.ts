@@ -80,12 +80,14 @@ export const shortest = (lifetimes: ReadonlyArray<Lifetime>): Lifetime | null =>
     return one.reason === null && one.heldMs < least.heldMs ? one : least
   }, null)
 
+/** A datagram to send from the socket with index `socket`. */
 export interface Send {
   readonly socket: number
   readonly to: SocketAddr
   readonly bytes: Uint8Array
 }
 
+/** Result of `poll`. */
 export type Poll = {
   readonly sends: ReadonlyArray<Send>
   /** When to poll again, unless something arrives before. */
@@ -116,6 +118,7 @@ const SILENT = "the server does not answer"
 const ELSEWHERE = "the translator has several public addresses, and this host's sockets do not share one"
 const UNABLE = "the server does not answer to another port than the one that asks"
 
+/** One search for the lifetime of idle mappings. */
 export class MappingLifetime {
   readonly #options: Options
   readonly #asked = new Map<Test, Asked>()
@@ -140,6 +143,7 @@ export class MappingLifetime {
     for (let step = 0; step < STEPS_MS.length; step++) this.#ask(`bind${step}`, step, options.now)
   }
 
+  /** Returns what to send now and when to poll again, and the report at the end. */
   poll(now: number): Poll {
     for (const [test, asked] of this.#asked) {
       const step = StunRetry.onTick(asked.retry, now)

@@ -61,6 +61,7 @@ export interface Options {
   readonly now: number
 }
 
+/** Result of `poll`. */
 export type Poll = {
   readonly sends: ReadonlyArray<Send>
   /** When to poll again, unless something arrives before. */
@@ -98,6 +99,7 @@ const same = (a: SocketAddr, b: SocketAddr): boolean => a.host === b.host && a.p
 const ALTERNATES = ["otherAddress", "otherPort", "otherBoth"] as const
 const CHANGES = ["fromPort", "fromBoth"] as const
 
+/** One run of the discovery. */
 export class NatDiscovery {
   readonly #options: Options
   readonly #asked = new Map<Test, Asked>()
@@ -112,6 +114,7 @@ export class NatDiscovery {
     this.#ask("control", FILTER_SOCKET, options.server, options.now)
   }
 
+  /** Returns what to send now and when to poll again, and the report at the end. */
   poll(now: number): Poll {
     for (const [test, asked] of this.#asked) {
       const step = StunRetry.onTick(asked.retry, now)

@@ -20,6 +20,7 @@ const HEAD_BYTES = 8
 const EXTERNAL_BYTES = 12
 const MAP_BYTES = 16
 
+/** Request to map a UDP port. */
 export type MapRequest = {
   readonly internalPort: number
   /**
@@ -30,6 +31,7 @@ export type MapRequest = {
   readonly lifetimeS: number
 }
 
+/** Answer of a gateway. `epochS`: seconds since the gateway lost its mappings. */
 export type Response =
   | { readonly _tag: "External"; readonly epochS: number; readonly host: string }
   | {
@@ -42,12 +44,15 @@ export type Response =
   /** Error answer. `to` says which of the two requests it answers. */
   | { readonly _tag: "Refused"; readonly to: "External" | "Mapped"; readonly result: number; readonly epochS: number }
 
+/** Reason why bytes are not an answer to us. */
 export class NatPmpError extends Data.TaggedError("NatPmpError")<{
   readonly reason: "Truncated" | "Version" | "NotAResponse" | "Opcode"
 }> {}
 
+/** Encodes the request for the gateway's external address. */
 export const encodeExternal = (): Uint8Array => new Uint8Array([VERSION, EXTERNAL])
 
+/** Encodes the request to map a UDP port. */
 export const encodeMap = ({ internalPort, lifetimeS, suggestedPort }: MapRequest): Uint8Array => {
   const bytes = new Uint8Array(12)
   const view = new DataView(bytes.buffer)

@@ -18,6 +18,7 @@ export type Dependence = typeof Dependence.Type
 const finding = <A extends string>(...values: ReadonlyArray<A>) =>
   Schema.Struct({ value: Schema.Literal(...values, "unknown"), reason: Schema.NullOr(Schema.String) })
 
+/** A NAT's mapping or filtering. */
 export const Behaviour = finding(...Dependence.literals)
 export type Behaviour = typeof Behaviour.Type
 
@@ -90,6 +91,7 @@ export const NetReport = Schema.Struct({
 })
 export type NetReport = typeof NetReport.Type
 
+/** Makes the result of `netcheck` from the reports on each IP version. */
 export const make = (
   server: string,
   reports: ReadonlyArray<NatReport>,

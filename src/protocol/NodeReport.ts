@@ -27,6 +27,7 @@ const Word = Schema.String.pipe(Schema.pattern(/^[\w.+-]{1,40}$/))
 const Count = Schema.NonNegativeInt
 const Text = Schema.String.pipe(Schema.pattern(/^\P{Cc}*$/u), Schema.maxLength(MAX_TEXT_CHARS))
 
+/** Report on one peer of the node. */
 export const PeerReport = Schema.Struct({
   name: Name,
   path: Schema.Literal(...PATH_KINDS),
@@ -41,6 +42,7 @@ export const PeerReport = Schema.Struct({
 })
 export type PeerReport = typeof PeerReport.Type
 
+/** Report of a node about itself. */
 export const NodeReport = Schema.Struct({
   /** Version of this program. */
   version: Word,
@@ -65,8 +67,11 @@ export const Finding = Schema.Struct({
   what: Text,
   remedy: Text
 })
+/** All findings of a node's doctor. */
 export const Findings = Schema.Array(Finding).pipe(Schema.maxItems(MAX_FINDINGS))
 export type Findings = typeof Findings.Type
 
+/** A report as JSON text. */
 export const ReportText = Schema.parseJson(NodeReport)
+/** Findings as JSON text. */
 export const FindingsText = Schema.parseJson(Findings)

@@ -131,6 +131,7 @@ export type Options = {
   readonly firstSeq?: number
 }
 
+/** Path choice of one session. */
 export class PathMachine {
   readonly role: Role
   readonly #table: PathTable
@@ -206,6 +207,7 @@ export class PathMachine {
   get since(): number {
     return this.#since
   }
+  /** Whether flows are open. */
   get active(): boolean {
     return this.#active
   }
@@ -233,9 +235,13 @@ export class PathMachine {
     for (const { path, state } of this.#table.tracks()) if (path.kind === "direct" && state === "proved") return true
     return false
   }
+  /**
+   * Lowest round trip of the path in use in the last half minute, in ms. `null` if never measured.
+   */
   rttMs(now: number): number | null {
     return this.#table.current.score.minRttMs(now)
   }
+  /** Returns the state of every path. */
   samples(now: number): ReadonlyArray<PathSample> {
     return [...this.#table.tracks()].map((track) => track.sample(now, this.#relayKind))
   }
@@ -285,6 +291,7 @@ export class PathMachine {
     return this.#run(now)
   }
 
+  /** Notes that the peer has received the list of candidates with this number. */
   onCandidatesAcked(seq: number, now: number): ReadonlyArray<Output> {
     this.#offer.onAcked(seq)
     return this.#run(now)
@@ -383,6 +390,7 @@ export class PathMachine {
     return this.#run(now)
   }
 
+  /** Notes whether flows are open. */
   onActivity(active: boolean, now: number): ReadonlyArray<Output> {
     if (this.#active || active) this.#lastActiveAt = now
     this.#active = active

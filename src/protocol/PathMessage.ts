@@ -39,6 +39,7 @@ const NO_SHORT_PATH_ID = 0xff
 /** Ping flag: the sender's packets go by this path now. */
 export const FLAG_ACTIVE = 1
 
+/** A message about paths. */
 export type PathMessage =
   | {
     readonly _tag: "Ping"

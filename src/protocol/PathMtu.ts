@@ -25,6 +25,7 @@ export const RAISE_MS = 600_000
  */
 export const CONFIRM_MS = 2_000
 
+/** Search for the largest packet of one path. */
 export class PathMtu {
   #index = 0
   #lost = 0
@@ -33,6 +34,7 @@ export class PathMtu {
   #provedAt = -Infinity
   #probe: { readonly txId: string; readonly index: number; readonly lostAt: number } | null = null
 
+  /** Largest size that is proved, in bytes. */
   get bytes(): number {
     return SIZES[this.#index] ?? BASE_BYTES
   }
@@ -58,6 +60,7 @@ export class PathMtu {
     return this.#probe?.lostAt ?? Infinity
   }
 
+  /** Notes a probe that was sent. It counts as lost if no answer comes within `patienceMs`. */
   onSent(txId: string, now: number, patienceMs: number): void {
     this.#probe = { txId, index: this.#target(now), lostAt: now + patienceMs }
   }

@@ -34,7 +34,9 @@ export const viaRelay = (name: string): PathRef => ({ kind: "relay", relay: name
  * No relay can have this name.
  */
 export const WEBRTC_NAME = "(webrtc)"
+/** Path over a WebRTC connection between the two nodes. */
 export const WEBRTC: PathRef = viaRelay(WEBRTC_NAME)
+/** Whether the path goes over a WebRTC connection between the two nodes. */
 export const isWebRtc = (path: PathRef): boolean => path.kind === "relay" && path.relay === WEBRTC_NAME
 
 /** Whether the path goes through the home relay, where each session begins. */

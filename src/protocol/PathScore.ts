@@ -66,6 +66,7 @@ const V4_BIAS_MS = 1
 
 type Bucket = { readonly fromMs: number; minMs: number }
 
+/** Measurements of one path. */
 export class PathScore {
   #buckets: Array<Bucket> = []
   #last: number | null = null
@@ -74,10 +75,12 @@ export class PathScore {
   #samples = 0
   #outcomes: Array<boolean> = [] // `true` if the probe was lost
 
+  /** Number of round trips that were measured. */
   get samples(): number {
     return this.#samples
   }
 
+  /** Counts an answered probe and its round trip. */
   onRtt(rttMs: number, now: number): void {
     const rtt = Number.isFinite(rttMs) ? Math.min(Math.max(rttMs, 0), 60_000) : 60_000
     this.#var = this.#samples === 0 ? rtt / 2 : 0.75 * this.#var + 0.25 * Math.abs(this.#srtt - rtt)
@@ -98,6 +101,7 @@ export class PathScore {
     if (this.#samples > 0) this.#outcome(true)
   }
 
+  /** Forgets the outcomes of earlier probes, but not their round trips. */
   forgetLosses(): void {
     this.#outcomes = []
   }

@@ -13,6 +13,7 @@ export const MAX_TRACKS = 32
 /** Shortest time between two new candidate lists that make spent pairs be probed again. */
 const REFRESH_MS = 1_000
 
+/** All paths of one session. */
 export class PathTable {
   readonly relay: PathTrack
   /** The path in use. */

@@ -36,6 +36,7 @@ const AFTER_CHANGE_MS = 60
  * {@link MAX_HOLD_MS}.
  */
 export const HOLD_MS = 1_000
+/** Longest hold of a path that fell silent. */
 export const MAX_HOLD_MS = 30_000
 /**
  * How long a path that was left for a better one is not taken again, so that two similar paths do
@@ -52,6 +53,7 @@ const MAX_OUTSTANDING = 128
  */
 const ONE_WAY_MS = 2_000
 
+/** State of one path of a session. */
 export class PathTrack {
   readonly path: PathRef
   readonly key: string
@@ -106,6 +108,7 @@ export class PathTrack {
     this.priority = options.priority
   }
 
+  /** Number of pings that are open. */
   get inFlight(): number {
     return this.#outstanding.size
   }
@@ -133,6 +136,7 @@ export class PathTrack {
     return !isFirstRelay(this.path) && this.ladderDue === null && this.state !== "proved"
   }
 
+  /** Starts a round of `budget` probes on the ladder, after `delayMs`. */
   startRound(now: number, budget: number, delayMs = 0): void {
     this.#budget = budget
     this.#sent = 0
@@ -151,6 +155,7 @@ export class PathTrack {
     }
   }
 
+  /** Ends the round of probes. */
   endRound(): void {
     this.ladderDue = null
   }
@@ -307,6 +312,10 @@ export class PathTrack {
     if (this.state === "silent" || this.state === "failed") this.state = "proved"
   }
 
+  /**
+   * Returns the state of the path for a decision. `relay` is the kind of this node's leg to its
+   * home relay.
+   */
   sample(now: number, relay: PathScore.RelayKind): PathSample {
     const costMs = this.state === "proved" ? this.score.costMs(now, PathScore.biasMs(this.path, relay)) : null
     return { path: this.path, state: this.state, rttMs: this.score.minRttMs(now), loss: this.score.loss(), costMs }

@@ -5,6 +5,7 @@ import { Data, Either } from "effect"
 import * as IpBytes from "./IpBytes.ts"
 import type { SocketAddr } from "./SocketAddr.ts"
 
+/** UDP port of PCP and of NAT-PMP servers. */
 export const PORT = 5351
 export const NONCE_BYTES = 12
 /** Largest message, in bytes (RFC 6887, section 7). */
@@ -24,6 +25,7 @@ const MAP_BYTES = 36
 const LEAST_BYTES = 4
 const SUCCESS = 0
 
+/** Request to map a UDP port. */
 export type MapRequest = {
   /** IPv4 address that the request leaves from. The server compares it. */
   readonly clientHost: string
@@ -67,8 +69,10 @@ export class PcpError extends Data.TaggedError("PcpError")<{
   readonly reason: "Truncated" | "Version" | "NotAResponse" | "Opcode" | "Address"
 }> {}
 
+/** Encodes an ANNOUNCE request. The epoch in its answer shows whether the server has restarted. */
 export const encodeAnnounce = (clientHost: string): Uint8Array => head(ANNOUNCE, clientHost, 0, HEAD_BYTES)
 
+/** Encodes the request to map a UDP port. */
 export const encodeMap = (request: MapRequest): Uint8Array => {
   const bytes = head(MAP, request.clientHost, request.lifetimeS, HEAD_BYTES + MAP_BYTES)
   const view = new DataView(bytes.buffer)

@@ -29,6 +29,7 @@ export const CONNECTED_SILENT_MS = 30_000
 export const PRESENCES = ["connected", "absent", "unknown"] as const
 export type Presence = (typeof PRESENCES)[number]
 
+/** State of one silent peer. */
 export interface State {
   /** When the next question may be asked. */
   readonly askAt: number
@@ -38,6 +39,7 @@ export interface State {
   readonly connected: boolean
 }
 
+/** Action to take: none, ask the relay, or end the session. */
 export type Step = "wait" | "ask" | "absent" | "forgotten"
 
 export const start: State = { askAt: 0, absentSince: Infinity, connected: false }

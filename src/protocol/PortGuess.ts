@@ -64,6 +64,7 @@ const TELL_GAPS_MS: ReadonlyArray<number> = [0, 300, 700, 1_500, 3_000]
  * that fails, up to {@link MAX_BACK_OFF_MS}.
  */
 export const BACK_OFF_MS = 60_000
+/** Longest wait between two attempts. */
 export const MAX_BACK_OFF_MS = 3_600_000
 /**
  * Shortest time between two changes of the peer's network that cancel the wait for the next
@@ -123,6 +124,7 @@ type Phase =
 
 const IDLE: Phase = { _tag: "Idle" }
 
+/** Port guessing of one session. */
 export class PortGuess {
   readonly #budget: GuessBudget
   readonly #nextSeed: () => number

@@ -9,6 +9,7 @@ import type { SocketAddr } from "./SocketAddr.ts"
 export const Protocol = Schema.Literal("pcp", "nat-pmp", "upnp")
 export type Protocol = typeof Protocol.Type
 
+/** A mapped port: the protocol that made it, and its address outside. */
 export type PortMapping = { readonly protocol: Protocol; readonly external: SocketAddr }
 
 /** Abilities of the gateway, from the protocols that it answered. */

@@ -13,6 +13,7 @@ export const MAX_BYTES = 16 + 2048
 /** Longest header of version 1 with its line end, in bytes. */
 const MAX_V1_BYTES = 107
 
+/** Result of reading a header. */
 export type Step =
   /** More bytes are needed. */
   | { readonly _tag: "More" }
@@ -22,6 +23,7 @@ export type Step =
    * health checks, or does not name the source.
    */
   | { readonly _tag: "Header"; readonly length: number; readonly source: Source | null }
+/** Address from which the connection came to the balancer. */
 export interface Source {
   readonly host: string
   readonly port: number

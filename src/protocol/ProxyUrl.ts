@@ -5,6 +5,7 @@
 import { Either, Redacted } from "effect"
 import * as IpBlock from "./IpBlock.ts"
 
+/** A proxy, from its URL. */
 export interface ProxyUrl {
   /**
    * Kind of proxy. `http` and `https` proxies are asked by CONNECT; the connection to an `https`
@@ -97,6 +98,7 @@ const PERCENT = 37
 export const render = ({ host, kind, port }: ProxyUrl): string =>
   `${kind}://${host.includes(":") ? `[${host}]` : host}:${port}`
 
+/** How a host is reached. */
 export type Choice =
   | { readonly _tag: "Direct" }
   /** The proxy to use. `from` says where it is named, for people. */
@@ -106,6 +108,7 @@ export type Choice =
    */
   | { readonly _tag: "Unusable"; readonly message: string }
 
+/** Target, and the settings that decide about its proxy. */
 export interface Wanted {
   /** The configuration's `proxy`: a URL, `none`, or `null` if the environment decides. */
   readonly setting: string | null

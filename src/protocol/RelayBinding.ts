@@ -56,6 +56,7 @@ export const REBIND_GAP_MS = 250
  * relay answers small packets only, so the leg cannot carry QUIC.
  */
 export type BlockedReason = "unanswered" | "too_small"
+/** Reason why a bound leg was lost. */
 export type LostReason = BlockedReason | "expired" | "network_changed" | Refusal
 
 /** An action that the binding wants, or a change that it reports. */
@@ -126,6 +127,7 @@ export interface Options {
   readonly newNonce: () => Uint8Array
 }
 
+/** One leg of a node to a relay. */
 export class RelayBinding {
   readonly #options: Options
   readonly #sessions = new Map<string, Session>()

@@ -9,6 +9,7 @@ export interface Address {
   readonly family: 4 | 6
 }
 
+/** Settings from `resolv.conf`. */
 export interface ResolvConf {
   /** Name servers in the order of the file. */
   readonly servers: ReadonlyArray<string>
@@ -66,6 +67,7 @@ export const parseResolvConf = (text: string | null): ResolvConf => {
 /** Addresses by name, in lower case and without a dot at the end. */
 export type Hosts = ReadonlyMap<string, ReadonlyArray<Address>>
 
+/** Parses `hosts`. `text` is `null` if there is no such file. */
 export const parseHosts = (text: string | null): Hosts => {
   const hosts = new Map<string, Array<Address>>()
   for (const [text_, ...names] of linesOf(text ?? "", /#.*$/)) {

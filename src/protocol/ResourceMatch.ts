@@ -9,6 +9,7 @@ import * as IpBytes from "./IpBytes.ts"
 
 export type Protocol = "tcp" | "udp"
 
+/** A resource that a host may mean. */
 export interface Match {
   readonly resource: Resource
   /**
@@ -49,6 +50,7 @@ export const find = (
   port: number
 ): Match | undefined => matches(resources, host).find(({ resource }) => listsPort(resource, protocol, port))
 
+/** Whether a resource permits the port. */
 export const listsPort = (resource: Resource, protocol: Protocol, port: number): boolean =>
   Number.isInteger(port) && resource[protocol].some(({ from, to }) => from <= port && port <= to)
 

@@ -22,6 +22,7 @@ export const Type = {
 export const LEGS = ["relay-udp", "relay-h3", "relay-tcp"] as const
 export type LegKind = (typeof LEGS)[number]
 
+/** A message on the control stream. */
 export type SessionMessage =
   /**
    * Client to connector, as the first message: 32 random bytes from which both derive the keys of
@@ -92,6 +93,7 @@ const text = (type: number, words: string): Uint8Array | null => {
   return body.length > MAX_TEXT_BYTES ? null : frame(type, body)
 }
 
+/** Part of a message that is invalid. */
 export type BadMessage = "empty" | "secret" | "leg" | "text"
 export type Step =
   | { readonly _tag: "Messages"; readonly messages: ReadonlyArray<SessionMessage> }
@@ -110,6 +112,7 @@ export class Decoder {
   #room = new Uint8Array(256)
   #length = 0
 
+  /** Takes bytes of the stream and returns the messages that end in them. */
   push(bytes: Uint8Array): Step {
     this.#append(bytes)
     const all = this.#room.subarray(0, this.#length)

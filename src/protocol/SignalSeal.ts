@@ -22,6 +22,7 @@ export const SEAL_BYTES = 1 + COUNTER_BYTES + 16
 
 export type Side = "client" | "connector"
 
+/** The session and the two nodes whose signals are sealed. */
 export interface Parties {
   /** Session id, as 32 hex characters. */
   readonly session: string
@@ -29,11 +30,13 @@ export interface Parties {
   readonly connectorKey: NodeKey
 }
 
+/** First box of each side. */
 export interface Hello {
   readonly ephemeral: Uint8Array
   readonly signature: Uint8Array
 }
 
+/** Ephemeral X25519 keys of both sides. */
 export interface Ephemerals {
   readonly client: Uint8Array
   /** `null` if it is not known yet, as for the client, which signs first. */
@@ -86,6 +89,7 @@ export class SignalSeal {
     this.#peers = peers
   }
 
+  /** Derives the keys from what both sides agreed on. */
   static async make(agreed: Agreed): Promise<SignalSeal> {
     const { clientEphemeral, connectorEphemeral, secret, session, side } = agreed
     const salt = signedBytes("connector", agreed, { client: clientEphemeral, connector: connectorEphemeral })
@@ -102,6 +106,7 @@ export class SignalSeal {
     return new SignalSeal(session, own, peers)
   }
 
+  /** Seals a signal into a box. */
   async seal(plain: Uint8Array): Promise<Uint8Array> {
     const counter = ++this.#sent
     const box = await crypto.subtle.encrypt(this.#with(counter), this.#own, new Uint8Array(plain))

@@ -8,6 +8,7 @@ export const SIGNATURE_BYTES = 64
 /** Longest payload, in bytes. A grant and a ticket fit together into one 64 KiB frame. */
 export const MAX_PAYLOAD_BYTES = 40 * 1024
 
+/** Payload and signature of a document. */
 export const Signed = Schema.Struct({
   payload: Schema.Uint8ArrayFromSelf.pipe(
     Schema.filter((bytes) => bytes.length <= MAX_PAYLOAD_BYTES || "the document is too long")

@@ -103,6 +103,7 @@ export const replyOf = (verdict: VerdictCode): number => {
 
 const fail = (reason: FailReason, write: Uint8Array): Step => ({ _tag: "Fail", reason, write })
 
+/** State machine of one connection. */
 export class Handshake {
   #kept: Uint8Array = NOTHING
   #greeted = false

@@ -68,6 +68,7 @@ export type Rejected =
 /** Change that a request wants of the answer's source (CHANGE-REQUEST). */
 export type Change = { readonly address: boolean; readonly port: boolean }
 
+/** A Binding message. */
 export type Message =
   | {
     readonly _tag: "Request"
@@ -158,6 +159,7 @@ export class Writer {
     for (let i = 0; i < length; i++) this.bytes[at + 4 + i] = ip[i]! ^ (xor ? this.bytes[4 + i]! : 0)
   }
 
+  /** Adds FINGERPRINT and returns the message. */
   finish(): Uint8Array {
     const at = this.at
     this.u16(2, at + FINGERPRINT_BYTES - HEADER_BYTES) // the checksum covers the final length
@@ -385,6 +387,7 @@ export const readAddress = (
   return { host: IpBytes.format(ip, 0, ipLength), port }
 }
 
+/** Reads an ERROR-CODE attribute. */
 export const readError = (view: DataView, at: number, length: number): { code: number; reason: string } => {
   let reason = ""
   // Only people see the reason, so everything but printable ASCII is left out.

@@ -24,10 +24,12 @@ export const FAST: Schedule = { initialMs: 100, sends: 4, lastWaitMs: 800 }
 
 /** State of one request. Nothing is due before `deadline`. */
 export type State = { readonly schedule: Schedule; readonly sends: number; readonly deadline: number }
+/** Action for a request: send it now, wait until `deadline`, or give it up. */
 export type Step =
   | { readonly _tag: "Send" | "Wait"; readonly state: State }
   | { readonly _tag: "TimedOut"; readonly sends: number }
 
+/** Starts a request, with a first send at once. */
 export const start = (now: number, schedule: Schedule = RFC8489): Step => send(schedule, 0, now)
 
 /**

@@ -7,6 +7,7 @@ import { Either } from "effect"
 import type { SocketAddr } from "./SocketAddr.ts"
 import * as Stun from "./Stun.ts"
 
+/** Methods of messages (RFC 8656, section 17). */
 export const Method = {
   binding: 1,
   allocate: 3,
@@ -16,6 +17,7 @@ export const Method = {
   createPermission: 8,
   channelBind: 9
 } as const
+/** Classes of messages, as bits of the type (RFC 8489, section 5). */
 export const Class = { request: 0x000, indication: 0x010, success: 0x100, error: 0x110 } as const
 export type Class = (typeof Class)[keyof typeof Class]
 
@@ -316,6 +318,7 @@ const ROOM_BYTES = 3072
 /** Most unknown attributes that an error names. */
 const MAX_UNKNOWN_TOLD = 16
 
+/** Encodes a message, with a MAC if there is a signer, and FINGERPRINT if asked for. */
 export const encode = (
   method: number,
   cls: Class,
@@ -378,6 +381,7 @@ export const encodeChannelData = (channel: number, data: Uint8Array, padded: boo
   return bytes
 }
 
+/** A decoded ChannelData message. */
 export interface ChannelData {
   readonly channel: number
   /** Bytes of the message that was decoded, not a copy. */

@@ -24,6 +24,7 @@ export const CHANNEL_MS = 600_000
  */
 export const CHANNEL_REST_MS = 300_000
 
+/** Limits of a server. */
 export interface Limits {
   /** Most allocations of the server. */
   readonly total: number
@@ -48,6 +49,7 @@ export const DEFAULT_LIMITS: Limits = {
   bytesPerSecond: 12_500_000
 }
 
+/** A client of the server. */
 export interface Client {
   /** The 5-tuple, in any form that the sockets' owner uses. */
   readonly tuple: string
@@ -65,6 +67,7 @@ interface Channel {
   until: number
 }
 
+/** A relayed address and what belongs to it. */
 export interface Allocation {
   readonly client: Client
   /** The whole user name. A request with another one may not touch this allocation. */
@@ -82,10 +85,12 @@ export interface Allocation {
   readonly channelOf: Map<string, number>
 }
 
+/** A refusal with its STUN error code. */
 export interface Refused {
   readonly _tag: "Refused"
   readonly code: number
 }
+/** Result of an Allocate request. `Wait`: the socket is still being opened, so send no answer. */
 export type Allocating =
   | Refused
   /** The caller opens a socket, and then calls `onOpened`, or `end` if that failed. */
@@ -93,10 +98,12 @@ export type Allocating =
   /** The request is a repetition, because the answer was lost: send the answer again. */
   | { readonly _tag: "Again"; readonly allocation: Allocation }
   | { readonly _tag: "Wait" }
+/** Result of a Refresh request. `lifetime` is in seconds. */
 export type Refreshing =
   | Refused
   | { readonly _tag: "Refreshed"; readonly lifetime: number }
   | { readonly _tag: "Ended"; readonly allocation: Allocation }
+/** Result of a CreatePermission or ChannelBind request. */
 export type Granting = Refused | { readonly _tag: "Granted" }
 
 /** Sender of a request. `userId` is what the quota applies to: the user name without its time. */
@@ -119,6 +126,7 @@ export interface Options {
 const refused = (code: number): Refused => ({ _tag: "Refused", code })
 const GRANTED: Granting = { _tag: "Granted" }
 
+/** All allocations of a server. */
 export class TurnAllocations {
   readonly #options: Options
   readonly #limits: Limits
@@ -158,6 +166,7 @@ export class TurnAllocations {
     return this.#byPort.has(port)
   }
 
+  /** Handles an Allocate request. */
   onAllocate(asker: Asker, message: Turn.Message, now: number): Allocating {
     const { client, userId, username } = asker
     const txId = Stun.toHex(message.txId)
@@ -207,6 +216,7 @@ export class TurnAllocations {
     return true
   }
 
+  /** Handles a Refresh request. A lifetime of 0 ends the allocation. */
   onRefresh(asker: Asker, message: Turn.Message, now: number): Refreshing {
     const found = this.#own(asker)
     if ("_tag" in found) return found
@@ -236,6 +246,7 @@ export class TurnAllocations {
     return GRANTED
   }
 
+  /** Handles a ChannelBind request, which also permits the peer. */
   onChannelBind(asker: Asker, message: Turn.Message, now: number): Granting {
     const found = this.#own(asker)
     if ("_tag" in found) return found
