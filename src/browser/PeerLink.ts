@@ -28,8 +28,8 @@ export interface Options {
 /** Statistics of a connection, as the browser reports them. */
 export interface LinkStats {
   /** Type of the chosen local candidate (RFC 8445, section 5.1.1). `null` if none is chosen yet. */
-  /** Type of the chosen remote candidate. `null` if none is chosen yet. */
   readonly local: string | null
+  /** Type of the chosen remote candidate. `null` if none is chosen yet. */
   readonly remote: string | null
   readonly rttMs: number | null
   readonly bytesIn: number

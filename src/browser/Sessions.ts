@@ -17,11 +17,12 @@ import * as Flow from "./Flow.ts"
 import { Session } from "./Session.ts"
 
 /**
- * Error when a flow could not be opened. `code` is the connector's verdict, in which `refused`,
- * `unreachable` and `timed_out` tell how the resource answered, or it says why the connector was
- * not asked: `no_connector`, `connector_declined` and `overloaded` come from the relay,
- * `no_connection` means that WebRTC found no path, and `relay_gone` that the link to the relay has
- * ended.
+ * Error when a flow could not be opened. `code` says why:
+ * - `refused`, `unreachable`, `timed_out`: the resource's answer.
+ * - `no_connector`, `connector_declined`, `overloaded`: the relay could not arrange a session.
+ * - `no_connection`: WebRTC found no path to the connector.
+ * - `relay_gone`: the link to the relay has ended.
+ * - Any other code is the reason why the relay or the connector does not permit the flow.
  */
 export class OpenFailed extends Schema.TaggedError<OpenFailed>()("OpenFailed", {
   code: Schema.Literal(

@@ -48,7 +48,10 @@ export interface ConnectFailed extends Error {
 /** Error when a flow could not be opened. `message` says what to do. */
 export interface OpenFailed extends Error {
   readonly _tag: "OpenFailed"
-  /** The connector's verdict on the flow, or the reason why the connector was not asked. */
+  /**
+   * Reason why the flow was not opened. `refused`, `unreachable` and `timed_out` are the resource's
+   * answer.
+   */
   readonly code: Failure["code"]
 }
 

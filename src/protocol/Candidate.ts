@@ -158,10 +158,10 @@ export const isUniqueLocal = (host: string): boolean =>
 const isV6Loopback = (ip: Uint8Array): boolean => ip[15] === 1 && ip.subarray(0, 15).every((byte) => byte === 0)
 
 /**
- * Whether packets to this address can reach one other host. Addresses that cannot are unspecified,
- * multicast, broadcast or reserved, in "this network" (0/8), link-local (they need a zone, and
- * 169.254.169.254 is where clouds keep secrets), IPv4 inside IPv6, and loopback unless
- * `allowLoopback` is set.
+ * Whether packets to this address can reach one other host. `false` for addresses that are
+ * unspecified, multicast, broadcast or reserved, for "this network" (0/8), link-local addresses
+ * (they need a zone, and 169.254.169.254 is where clouds keep secrets), IPv4 inside IPv6, and
+ * loopback unless `allowLoopback` is set.
  */
 export const isUsableHost = (host: string, allowLoopback: boolean): boolean => {
   if (host.includes("%")) return false

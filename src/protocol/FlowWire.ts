@@ -16,7 +16,10 @@ export type FlowKind = keyof typeof Kind
 /** First message on a stream: what the client wants. */
 export interface Open {
   readonly kind: FlowKind
-  /** Name of the resource that grants the access; empty for the control stream. */
+  /**
+   * Name of a resource. Clients leave it empty, because the connector finds the resource in the
+   * grant.
+   */
   readonly resource: string
   /**
    * Target that the application asked for: a name or an address, which the connector resolves.

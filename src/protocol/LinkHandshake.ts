@@ -82,7 +82,7 @@ export interface Refused {
   readonly _tag: "Refused"
   /** One word for programs. */
   readonly code: string
-  /** Text that says to people what to do next. */
+  /** Text for people that says what to do next. */
   readonly message: string
 }
 /** A message of the handshake. */

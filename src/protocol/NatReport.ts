@@ -49,7 +49,7 @@ export const NatReport = Schema.Struct({
    * blocked.
    */
   rttMs: Schema.NullOr(Schema.Number),
-  /** Outside address of the first socket that asked. `null` if it got none. */
+  /** Outside address of the first socket that asked. `null` if there was no answer. */
   mapped: Schema.NullOr(SocketAddr),
   /** All outside addresses that were seen. */
   publicHosts: Schema.Array(Schema.String),

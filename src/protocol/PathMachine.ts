@@ -62,14 +62,17 @@ const MEASURE_PINGS = 3
 export const REPROBE_MS = 30_000
 /** How long after its last flow a session still looks for a direct path. */
 export const SEEK_MS = 60_000
-/** Shortest time between two rounds of a spent pair that the peer's probes start. */
+/** A probe of the peer restarts the probes of a spent pair at most once in this time. */
 const REVIVE_MS = 5_000
 /**
  * Shortest time between a move and a later move on cost. A direct path that has not lost on cost
  * before is taken from the relay without this wait.
  */
 export const DWELL_MS = 1_000
-/** Consecutive answers that must be clearly better before the session moves. */
+/**
+ * Consecutive answers with which a path must be clearly better before the session moves to it. A
+ * direct path that has lost to the relay before only needs to cost no more.
+ */
 export const WINS = 3
 /**
  * Greatest age of another path's last answer for it to be trusted, when the path in use has failed
@@ -322,8 +325,8 @@ export class PathMachine {
   }
 
   /**
-   * Notes that the session's packets come by `path`. While they do, unanswered pings take longer to
-   * condemn the path.
+   * Notes that the session's packets come by `path`. While they do, it takes longer until
+   * unanswered pings condemn the path.
    */
   onHeard(path: PathRef, now: number): ReadonlyArray<Output> {
     const track = this.#table.get(path)

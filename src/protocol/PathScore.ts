@@ -5,11 +5,11 @@
  */
 import { isWebRtc, type PathRef } from "./PathRef.ts"
 
-/** Length of time for which one lowest round trip is kept. */
+/** Time of which one lowest round trip is kept. */
 export const BUCKET_MS = 5_000
 /**
- * Buckets of lowest round trips that are kept. Congestion control empties its queue more often than
- * once in their time.
+ * Number of lowest round trips that are kept, 30 s in all. Congestion control empties its queue
+ * more often than that.
  */
 export const BUCKETS = 6
 /** Last probes whose outcome counts: 26 s of a path that is in use. */

@@ -10,7 +10,7 @@ import { BUDGET, PathTrack } from "./PathTrack.ts"
 export const MAX_LEARNED = 8
 /** Most paths that are kept, the relay included. */
 export const MAX_TRACKS = 32
-/** Shortest time between two new candidate lists that make spent pairs be probed again. */
+/** A new list of candidates restarts the probes of spent pairs at most once in this time. */
 const REFRESH_MS = 1_000
 
 /** All paths of one session. */
@@ -43,7 +43,8 @@ export class PathTable {
 
   /**
    * Derives the direct paths from the two lists of candidates. New paths are probed at once. Paths
-   * whose probes were spent are probed again, because something changed.
+   * whose probes were spent are probed again, because something changed. `own`: bridge addresses of
+   * this host.
    */
   pair(
     local: ReadonlyArray<Candidate.Candidate> | null,

@@ -1,7 +1,4 @@
-/**
- * A UDP port that the gateway forwards to this host, whether it was asked by PCP, by NAT-PMP or by
- * UPnP-IGD.
- */
+/** A UDP port that the gateway forwards to this host, by PCP, NAT-PMP or UPnP-IGD. */
 import { Schema } from "effect"
 import type { SocketAddr } from "./SocketAddr.ts"
 

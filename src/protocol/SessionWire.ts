@@ -34,11 +34,17 @@ export type SessionMessage =
   /** Connector to client: the grant with this id is accepted until it expires. */
   | { readonly _tag: "GrantAck"; readonly id: string }
   | { readonly _tag: "GrantRefused"; readonly reason: string }
-  /** Both directions: addresses to be tried, as JSON whose schema the prober knows. */
+  /**
+   * Both directions: addresses to be tried, as JSON. Ignored by both sides, because candidates
+   * travel in path messages.
+   */
   | { readonly _tag: "Candidates"; readonly json: Uint8Array }
   /** Both directions: the sender's leg to the relay is of this kind now. */
   | { readonly _tag: "Leg"; readonly kind: LegKind }
-  /** Connector to client: asks for another path. */
+  /**
+   * Connector to client: asks for another path. Ignored, because such requests travel in path
+   * messages.
+   */
   | { readonly _tag: "Switch"; readonly reason: string }
   /**
    * Both directions: the sender takes no new flows. The session ends when the open ones have ended.

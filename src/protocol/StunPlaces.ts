@@ -3,9 +3,9 @@ import * as Candidate from "./Candidate.ts"
 import * as IpBytes from "./IpBytes.ts"
 
 /**
- * Returns the second address of each address, of the same IP version. `wanted` is the address that
- * the operator named. Without it only public addresses are paired, each with the next, because
- * nobody outside could tell a private address from one that a filter blocks.
+ * Returns, for each address, a second one of the same IP version. `wanted` is the address that the
+ * operator named. Without it only public addresses are paired, each with the next, because nobody
+ * outside could tell a private address from one that a filter blocks.
  */
 export const pairs = (hosts: ReadonlyArray<string>, wanted: string | null): ReadonlyMap<string, string> => {
   const found = new Map<string, string>()

@@ -312,7 +312,10 @@ export class TurnAllocations {
     return ended
   }
 
-  /** Ends what has expired, and returns the allocations among it. Call it about once a second. */
+  /**
+   * Ends everything that has expired, and returns the allocations that ended. Call it about once a
+   * second.
+   */
   tick(now: number): ReadonlyArray<Allocation> {
     const ended: Array<Allocation> = []
     for (const allocation of this.#byTuple.values()) {
