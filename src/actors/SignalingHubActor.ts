@@ -100,6 +100,8 @@ const MAX_INVITES = 3
  * repeats at most this much time.
  */
 const KEEP_TIME = "20 seconds"
+/** A write of a few pages that takes longer is the disk's fault. Each new session waits for one. */
+const SLOW_WRITE_MS = 2000
 /** Delay before a removed node's link is cut. */
 const REVOKED_GRACE = "300 millis"
 /**
@@ -416,8 +418,31 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
   })
 
   const tellTime = Effect.ignore(forwarder.ask((client) => client.SetTime({ offsetMs: time.offsetMs })))
+  /** Keeps the time, which also shows every few seconds whether the directory can be written. */
+  let directoryProblem: string | null = null
+  let slowWriteMs: number | null = null
+  const noteSlow = (tookMs: number) => {
+    const isNew = slowWriteMs === null
+    slowWriteMs = tookMs > SLOW_WRITE_MS ? tookMs : null
+    return isNew && slowWriteMs !== null
+      ? Effect.logWarning(`the directory's disk is slow: one write took ${(tookMs / 1000).toFixed(1)} s`)
+      : Effect.void
+  }
   const keepTime = Effect.flatMap(time.nowMs, directory.keepTime).pipe(
-    Effect.catchAll(({ message }) => Effect.logWarning(`the directory's time cannot be kept: ${message}`))
+    Effect.timed,
+    Effect.flatMap(([took]) => noteSlow(Duration.toMillis(took))),
+    Effect.matchEffect({
+      onFailure: ({ message }) => {
+        if (message === directoryProblem) return Effect.void
+        directoryProblem = message
+        return Effect.logWarning(`the directory cannot be written: ${message}`)
+      },
+      onSuccess: () => {
+        if (directoryProblem === null) return Effect.void
+        directoryProblem = null
+        return Effect.logInfo("the directory can be written again")
+      }
+    })
   )
 
   /** Makes nodes bind again now, and not only at their next keepalive. */
@@ -517,7 +542,7 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
           since
         }))
       ),
-    ClockAhead: () => time.clockAheadMs,
+    Condition: () => Effect.map(time.clockAheadMs, (clockAheadMs) => ({ clockAheadMs, directoryProblem, slowWriteMs })),
     Network: network.overview,
     Examine: ({ name }) => network.examine(name)
   })

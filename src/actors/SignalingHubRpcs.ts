@@ -110,6 +110,19 @@ export class ExamineFailed extends Schema.TaggedError<ExamineFailed>()("ExamineF
 /** The relay cannot do its work. `message` says what to repair. */
 export class HubError extends Schema.TaggedError<HubError>()("HubError", { message: Schema.String }) {}
 
+/** How the machine of the directory is. */
+const Condition = Schema.Struct({
+  /**
+   * How far the machine's clock is ahead of the directory's time, in milliseconds. It is more than a
+   * little only if the clock was set.
+   */
+  clockAheadMs: Schema.Number,
+  /** Why the directory could not be written the last time. `null` if it could. */
+  directoryProblem: Schema.NullOr(Schema.String),
+  /** How long the last write took, in milliseconds. `null` if it took no longer than usual. */
+  slowWriteMs: Schema.NullOr(Schema.Number)
+})
+
 /** Calls of the SignalingHubActor by other parts of the relay. */
 export class SignalingHubRpcs extends RpcGroup.make(
   /** Answers with the port of HTTPS once it is served. */
@@ -118,11 +131,8 @@ export class SignalingHubRpcs extends RpcGroup.make(
   Rpc.make("SetPolicy", { payload: Policy, error: HubError }),
   /** Answers with the nodes that are connected. */
   Rpc.make("Nodes", { success: Schema.Array(ConnectedNode) }),
-  /**
-   * Answers how far this machine's clock is ahead of the directory's time, in ms. It is more than a
-   * little only if the clock was set.
-   */
-  Rpc.make("ClockAhead", { success: Schema.Number }),
+  /** Answers how the machine of the directory is. */
+  Rpc.make("Condition", { success: Condition }),
   /** Answers with one page of nodes and the figures of the whole network. */
   Rpc.make("Network", { payload: Wanted, success: networkWith(Checked), error: HubError }),
   /** Asks a node for the findings of its doctor. The node has 5 seconds to answer. */

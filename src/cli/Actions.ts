@@ -29,11 +29,19 @@ const loadRelay = (file: string): Effect.Effect<Config.RelayConfig, CliError> =>
       ))
 
 /** `sallyport run`: runs the role of a configuration file until the process is interrupted. */
-export const run = (options: { readonly config: string; readonly logFormat: LogFormat }) =>
+export const run = (options: {
+  readonly config: string
+  readonly logFormat: LogFormat
+  readonly newIdentity: boolean
+}) =>
   Effect.gen(function*() {
     const config = yield* Asker.load(options.config)
     const backend = yield* Backend
-    yield* backend.run(config, { logFormat: options.logFormat, configFile: options.config })
+    const { config: configFile, logFormat, newIdentity } = options
+    if (newIdentity && config.role !== "relay") {
+      return yield* usage("--new-identity is for a relay with a directory; a node gets its identity with a token")
+    }
+    yield* backend.run(config, { logFormat, configFile, newIdentity })
   })
 
 export const demo = Effect.flatMap(Backend, (backend) => backend.demo)

@@ -35,7 +35,7 @@ export class Backend extends Context.Tag("sallyport/cli/Backend")<Backend, {
   /** Runs a role until it is interrupted, then stops it in order. */
   readonly run: (
     config: Config,
-    options: { readonly logFormat: LogFormat; readonly configFile: string }
+    options: { readonly logFormat: LogFormat; readonly configFile: string; readonly newIdentity: boolean }
   ) => Effect.Effect<void, CliError>
   readonly demo: Effect.Effect<void, CliError>
   /** Makes the keys of a new relay in `stateDir`. Fails if there are keys already. */

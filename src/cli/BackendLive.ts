@@ -5,7 +5,7 @@
 import { Context, Effect, Layer, Option } from "effect"
 import type { RelayConfig } from "../services/config/Config.ts"
 import { Backend } from "./Backend.ts"
-import { type CliError, failure, fromError } from "./CliError.ts"
+import { type CliError, failure, fromError, usage } from "./CliError.ts"
 
 const orError = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, CliError, R> =>
   Effect.mapError(effect, fromError)
@@ -22,7 +22,7 @@ const keysOf = (relay: RelayConfig) =>
         error.reason === "missing"
           ? failure(
             `there is no relay in ${relay.stateDir}: ${error.path} is missing; ` +
-              "start the relay once with sallyport run, or make one with sallyport relay init"
+              "make one with sallyport relay init, or start the relay once with sallyport run --new-identity"
           )
           : fromError(error))
   )
@@ -37,7 +37,11 @@ const directoryOf = (relay: RelayConfig) =>
 
 export const layer: Layer.Layer<Backend> = Layer.succeed(Backend, {
   run: (config, options) =>
-    Effect.flatMap(Effect.promise(() => import("../roles/Run.ts")), ({ run }) => orError(run(config, options))),
+    Effect.flatMap(
+      Effect.promise(() => import("../roles/Run.ts")),
+      ({ run }) =>
+        Effect.mapError(run(config, options), ({ again, message }) => again ? failure(message) : usage(message))
+    ),
   demo: Effect.flatMap(Effect.promise(() => import("../roles/Demo.ts")), ({ demo }) => orError(demo)),
   makeRelayKeys: (stateDir) =>
     Effect.flatMap(

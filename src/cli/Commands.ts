@@ -52,6 +52,11 @@ const run = Command.make("run", {
   logFormat: choice("log-format", ["json", "pretty"]).pipe(
     Options.withDescription("How logs look; pretty on a terminal, json elsewhere"),
     Options.withDefault<LogFormat>(process.stderr.isTTY ? "pretty" : "json")
+  ),
+  newIdentity: Options.boolean("new-identity").pipe(
+    Options.withDescription(
+      "Let a relay whose state directory holds no relay make one; nodes of an earlier one must enrol again"
+    )
   )
 }, (options) => Effect.flatMap(actions, (actions) => actions.run(options))).pipe(
   Command.withDescription("Run the relay, connector or client that a configuration file describes")

@@ -14,7 +14,8 @@ export const render = ({ host, httpsPort, stateDir, udpPort }: Values): string =
 role: relay
 name: relay
 
-# Keys and the directory of nodes. Back it up: whoever has it is this relay. Made with mode 0700.
+# Keys and the directory of nodes. Back it up: whoever has it is this relay. Mode 0700. sallyport relay init makes it, or
+# sallyport run --new-identity: a relay without its state does not start otherwise, because nodes refuse one with other keys.
 stateDir: ${stateDir}
 
 # Where this relay listens: TCP for HTTPS (signaling, and packets where UDP is blocked) and

@@ -30,7 +30,9 @@ export const Head = Schema.Struct({
   signaling: Schema.optional(Schema.NullOr(Signaling)),
   leg: Schema.optional(Schema.NullOr(Leg)),
   nodes: Schema.optional(Schema.Array(Schema.Unknown)),
-  restartNeeded: Schema.optional(Schema.Array(Schema.String))
+  restartNeeded: Schema.optional(Schema.Array(Schema.String)),
+  stateTrouble: Schema.optional(Schema.NullOr(Schema.Struct({ message: Schema.String }))),
+  reloadProblem: Schema.optional(Schema.NullOr(Schema.String))
 })
 export type Head = typeof Head.Type
 
@@ -49,7 +51,7 @@ const YELLOW = 33
  * they are not known or if this is not a client.
  */
 export const render = (head: Head, resources: Resources | null, colours: boolean): ReadonlyArray<string> => {
-  const { nodes, restartNeeded = [], self } = head
+  const { nodes, reloadProblem, restartNeeded = [], self, stateTrouble } = head
   if (self === undefined) return []
   const role = self.role === "forwarder" ? "second relay" : self.role
   const who = `${role} ${self.name}${self.network === null ? "" : ` of network ${self.network}`}`
@@ -61,6 +63,12 @@ export const render = (head: Head, resources: Resources | null, colours: boolean
         ? "may use: nothing; an access rule at the relay says what"
         : `may use: ${resources.map(nameOf).join(", ")}`
     )
+  }
+  if (stateTrouble) {
+    lines.push(colour(colours, YELLOW, `the state directory cannot be written: ${stateTrouble.message}`))
+  }
+  if (reloadProblem) {
+    lines.push(colour(colours, YELLOW, `the configuration was not reloaded: ${reloadProblem}`))
   }
   if (restartNeeded.length > 0) {
     lines.push(colour(colours, YELLOW, `restart sallyport for the changed keys: ${restartNeeded.join(", ")}`))

@@ -192,7 +192,10 @@ const program = (dir: string, args: ReadonlyArray<string>) =>
 const launch = (role: "relay" | "connector" | "client", dir: string): Effect.Effect<void, DemoFailed, Scope.Scope> =>
   Effect.gen(function*() {
     const child = yield* Effect.acquireRelease(
-      Effect.sync(() => program(dir, ["run", "--config", join(dir, `${role}.yaml`), "--log-format", "json"])),
+      Effect.sync(() => {
+        const more = role === "relay" ? ["--new-identity"] : []
+        return program(dir, ["run", "--config", join(dir, `${role}.yaml`), "--log-format", "json", ...more])
+      }),
       stop
     )
     const lastLines: Array<string> = []

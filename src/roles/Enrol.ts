@@ -3,6 +3,7 @@
  * link of its own. Later starts need only the state directory.
  */
 import { Effect, Either, Option, Redacted, Ref, Schedule, Schema } from "effect"
+import { join } from "node:path"
 import type { NodeRole } from "../protocol/Documents.ts"
 import * as EnrolmentToken from "../protocol/EnrolmentToken.ts"
 import * as ProxyUrl from "../protocol/ProxyUrl.ts"
@@ -10,7 +11,9 @@ import * as Signed from "../protocol/Signed.ts"
 import { type ProxySetting, resolveToken, type TokenSource } from "../services/config/Config.ts"
 import * as HostPort from "../services/config/HostPort.ts"
 import * as Enrolment from "../services/Enrolment.ts"
-import { layerNodeIdentity, NodeIdentity } from "../services/Keys.ts"
+import * as Keys from "../services/Keys.ts"
+import * as StateDir from "../services/StateDir.ts"
+import * as StateFile from "../services/StateFile.ts"
 import * as LinkClient from "../transport/link/LinkClient.ts"
 
 /** The node cannot be enrolled, and another attempt with the same token will not help. */
@@ -46,12 +49,50 @@ export interface Waiting {
 
 /**
  * Returns the node's enrolment, from the state directory or by enrolling now. Fails if the state
- * directory belongs to a node with another role or name.
+ * directory belongs to a node with another role or name. Waits while its disk cannot be written.
  */
-export const ensure = Effect.fn("Enrol.ensure")(function*(config: Newcomer) {
+export const ensure = (config: Newcomer) => StateDir.patiently(config.stateDir, isOfFiles, ensureNow(config))
+
+const isOfFiles = (error: object): boolean => "reason" in error && error.reason === "unusable"
+
+/** Loads the node's key. A new one is made only for a node that has never enrolled and has a token. */
+const identityOf = Effect.fnUntraced(
+  function*(config: Newcomer) {
+    const { stateDir } = config
+    const path = join(stateDir, Keys.NODE_KEY_FILE)
+    if (yield* StateFile.exists(path)) {
+      return yield* Effect.mapError(
+        Keys.loadIdentity(stateDir),
+        (error) =>
+          error.reason === "damaged"
+            ? new Keys.KeyFileError({
+              path,
+              reason: "damaged",
+              message: `${error.message}, or move ${stateDir} away and enrol again`
+            })
+            : error
+      )
+    }
+    const enrolment = join(stateDir, Enrolment.ENROLMENT_FILE)
+    if (yield* StateFile.exists(enrolment)) {
+      return yield* new Keys.KeyFileError({
+        path,
+        reason: "missing",
+        message:
+          `${stateDir} has ${Enrolment.ENROLMENT_FILE} but not ${Keys.NODE_KEY_FILE}; restore it from a backup, ` +
+          `or remove ${enrolment} and enrol this node with a new token`
+      })
+    }
+    yield* resolveToken(config)
+    return yield* Effect.provide(Keys.NodeIdentity, Keys.layerNodeIdentity({ stateDir }))
+  },
+  Effect.catchTag("StateFileError", ({ message, path }) => new Keys.KeyFileError({ path, reason: "unusable", message }))
+)
+
+const ensureNow = Effect.fn("Enrol.ensure")(function*(config: Newcomer) {
   const { carrier, name, onWaiting = () => Effect.void, role, stateDir } = config
   const proxy = proxyText(config)
-  const identity = yield* Effect.provide(NodeIdentity, layerNodeIdentity({ stateDir }))
+  const identity = yield* identityOf(config)
   const enrolments = Enrolment.make(stateDir)
   const known = yield* enrolments.load(identity.key)
   if (Option.isSome(known)) yield* tellProxy(known.value.relay, proxy)

@@ -10,9 +10,13 @@ import { SignalingHub } from "../actors/SignalingHubRpcs.ts"
 import { HTTP3_PLACEMENT, RELAY_ACTORS, RELAY_PLACEMENT } from "../actors/Wiring.ts"
 import type { RelayConfig } from "../services/config/Config.ts"
 import * as HostPort from "../services/config/HostPort.ts"
+import * as Directory from "../services/Directory.ts"
+import * as DirectoryClock from "../services/DirectoryClock.ts"
 import * as ListenCheck from "../services/ListenCheck.ts"
 import * as RelayKeys from "../services/RelayKeys.ts"
+import * as StateDir from "../services/StateDir.ts"
 import type { Settings } from "../services/Telemetry.ts"
+import * as TurnCredentials from "../services/TurnCredentials.ts"
 import * as Platform from "../transport/quic/Platform.ts"
 import type { Running } from "./Running.ts"
 import * as Threads from "./Threads.ts"
@@ -20,11 +24,16 @@ import * as Threads from "./Threads.ts"
 /** Unix socket in the state directory by which the HTTP/3 process hands links to the hub. */
 const HTTP3_GATE_FILE = "http3.sock"
 
+export interface Options {
+  /** Whether a relay is created if the state directory holds none. */
+  readonly newIdentity?: boolean
+}
+
 /**
- * Makes the relay's keys if there are none, starts its actors, and succeeds when it listens. It
- * stops when the scope closes.
+ * Reads the relay's state, or makes it if `newIdentity` says so, starts its actors, and succeeds
+ * when it listens. It stops when the scope closes.
  */
-export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry: Settings) {
+export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry: Settings, options: Options) {
   const { advertise, http3, listen, stateDir, tls, turn } = config
   if (http3) yield* Platform.check()
   yield* ListenCheck.check([
@@ -35,7 +44,7 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
     { key: "turn.udp", protocol: "udp", at: turn?.udp },
     { key: "turn.tcp", protocol: "tcp", at: turn?.tcp }
   ])
-  const keys = yield* RelayKeys.ensure(config.stateDir)
+  const keys = yield* StateDir.patiently(stateDir, RelayKeys.isOfFiles, prepare(config, options))
   const gate = join(stateDir, HTTP3_GATE_FILE)
   const configs: Record<string, unknown> = {
     [RelayForwarder.name]: {
@@ -85,8 +94,8 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
       const nodes = yield* hub.ask((client) => client.Nodes())
       const forwarded = yield* forwarder.ask((client) => client.Stats())
       const addresses = yield* forwarder.ask((client) => client.Addresses())
-      const clockAheadMs = yield* hub.ask((client) => client.ClockAhead())
-      return { peers: [], nodes, forwarded, addresses, clockAheadMs }
+      const condition = yield* hub.ask((client) => client.Condition())
+      return { peers: [], nodes, forwarded, addresses, ...condition }
     }),
     unready: Effect.as(Effect.zip(hub.ask((c) => c.Nodes(), BRIEF), forwarder.ask((c) => c.Stats(), BRIEF)), []),
     decisions: Stream.empty,
@@ -106,6 +115,24 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
       })
     }
   } satisfies Running
+})
+
+/**
+ * Reads the state before any actor does, so that damage ends the start with one message and a disk
+ * in trouble is waited for. The rules of the configuration are in force before a node can sign in.
+ */
+const prepare = Effect.fnUntraced(function*(config: RelayConfig, { newIdentity = false }: Options) {
+  const { stateDir, turn } = config
+  const keys = yield* RelayKeys.ensure(stateDir, newIdentity)
+  if (turn !== undefined) yield* TurnCredentials.loadOrCreate(stateDir)
+  const bringUpToDate = Effect.gen(function*() {
+    const directory = yield* Directory.Directory
+    yield* directory.check
+    const time = yield* DirectoryClock.start(yield* directory.latestTime)
+    yield* Effect.provideService(directory.replacePolicy(policyOf(config)), DirectoryClock.DirectoryClock, time)
+  })
+  yield* Effect.provide(bringUpToDate, Directory.layer({ stateDir }))
+  return keys
 })
 
 const BRIEF = { deadline: "1 second" } as const

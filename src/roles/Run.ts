@@ -6,13 +6,15 @@ import {
   Either,
   ExecutionStrategy,
   Exit,
+  Fiber,
   FiberSet,
   Option,
+  Schedule,
   Schema,
   Scope,
   Stream
 } from "effect"
-import { MAX_NODES, Wanted } from "../actors/SignalingHubRpcs.ts"
+import { HubError, MAX_NODES, Wanted } from "../actors/SignalingHubRpcs.ts"
 import type { NetReport } from "../protocol/NatReport.ts"
 import { AdminError } from "../services/AdminError.ts"
 import * as AdminServer from "../services/AdminServer.ts"
@@ -21,6 +23,7 @@ import { type AdminEndpoint, type Config, load } from "../services/config/Config
 import * as HostPort from "../services/config/HostPort.ts"
 import * as Reload from "../services/config/Reload.ts"
 import * as InspectorFiles from "../services/InspectorFiles.ts"
+import * as StateDir from "../services/StateDir.ts"
 import * as StateDirLock from "../services/StateDirLock.ts"
 import * as Telemetry from "../services/Telemetry.ts"
 import * as OpenMetrics from "../services/telemetry/OpenMetrics.ts"
@@ -35,18 +38,24 @@ import * as Relay from "./Relay.ts"
 import type { Running } from "./Running.ts"
 import * as Threads from "./Threads.ts"
 
-/** The process could not start, or had to end. `message` is for the operator. */
-export class RunFailed extends Schema.TaggedError<RunFailed>()("RunFailed", { message: Schema.String }) {}
+/**
+ * The process could not start, or had to end. `message` is for the operator. `again`: whether
+ * another start may succeed before the operator has done something.
+ */
+export class RunFailed extends Schema.TaggedError<RunFailed>()("RunFailed", {
+  message: Schema.String,
+  again: Schema.optionalWith(Schema.Boolean, { default: () => true })
+}) {}
 
-export interface Options {
+export interface Options extends Relay.Options {
   readonly logFormat: "json" | "pretty"
   readonly configFile: string
 }
 
 /** Starts a role. When the scope closes it stops in order: listeners, sessions, links, threads. */
-export const start = (config: Config, telemetry: Telemetry.Settings, options: Node.Options) =>
+export const start = (config: Config, telemetry: Telemetry.Settings, options: Node.Options & Relay.Options) =>
   config.role === "relay"
-    ? Relay.start(config, telemetry)
+    ? Relay.start(config, telemetry, options)
     : config.role === "forwarder"
     ? Forwarder.start(config, telemetry, options)
     : Node.start(config, telemetry, options)
@@ -59,19 +68,24 @@ export const run = (config: Config, options: Options): Effect.Effect<never, RunF
     const scope = yield* Effect.scope
     const recorder = new Recorder()
     const manager = ServiceManager.make(process.env)
-    const phase: Phase = { config, started, waiting: null, restartNeeded: [] }
+    const phase: Phase = { config, started, waiting: null, restartNeeded: [], stateDir: null, reloadProblem: null }
     yield* StateDirLock.hold(config.stateDir)
     const admin = yield* movable(routes(phase, recorder))
-    yield* admin.move(config.admin)
+    yield* openAdmin(admin, config)
     const reloader = reload({ file: options.configFile, phase, admin, first: config })
     yield* onHangUp(
       Effect.flatMap(
         Deferred.await(started),
-        (running) => Effect.ensuring(Effect.zipRight(manager.reloading, reloader(running)), manager.ready)
+        (running) =>
+          Effect.ensuring(Effect.zipRight(manager.reloading, reloader(running)), manager.ready).pipe(
+            Effect.uninterruptible,
+            Effect.repeat({ while: ({ again }) => Effect.as(Effect.sleep(RELOAD_AGAIN), again) })
+          )
       )
     )
     const running = yield* start(config, telemetry, {
       localDoor: false,
+      newIdentity: options.newIdentity ?? false,
       onStarted: (running) =>
         Effect.zipRight(Deferred.succeed(started, running), Effect.forkIn(record(running, recorder), scope)),
       onWaiting: (waiting) =>
@@ -87,10 +101,12 @@ export const run = (config: Config, options: Options): Effect.Effect<never, RunF
     yield* Effect.addFinalizer(() => manager.stopping)
     yield* manager.watch(Effect.map(running.supervisor.lost, (lost) => lost.length === 0))
     yield* manager.ready
+    phase.stateDir = yield* StateDir.identify(config.stateDir)
+    yield* Effect.forkScoped(StateDir.watch(config.stateDir, phase.stateDir, onStateDir(config)))
     return yield* running.supervisor.awaitGiveUp
   }).pipe(
     Effect.scoped,
-    Effect.mapError((error) => new RunFailed({ message: error.message })),
+    Effect.mapError((error) => new RunFailed({ message: error.message, again: !needsOperator(error) })),
     Effect.provide(Telemetry.layer(telemetry, "main"))
   )
 }
@@ -104,7 +120,59 @@ interface Phase {
   waiting: Enrol.Waiting | null
   /** Keys whose new values take effect only after a restart. */
   restartNeeded: ReadonlyArray<string>
+  /** Which directory `stateDir` names. `null` until it has been seen. */
+  stateDir: StateDir.Identity | null
+  /** Why the last reload failed. `null` if it did not. */
+  reloadProblem: string | null
 }
+
+/** Damage in the state directory, and a lost identity: a service manager must not try these again and again. */
+const needsOperator = (error: { readonly _tag?: string; readonly reason?: unknown }): boolean =>
+  OPERATORS[error._tag ?? ""]?.includes(String(error.reason)) ?? false
+
+const OPERATORS: Readonly<Record<string, ReadonlyArray<string>>> = {
+  RelayKeysError: ["exists", "absent", "incomplete"],
+  KeyFileError: ["missing", "damaged"],
+  EnrolmentError: ["damaged"],
+  DirectoryError: ["damaged"]
+}
+
+const onStateDir = ({ role, stateDir }: Config) => (now: StateDir.Trouble | null) => {
+  if (now === null) return Effect.logInfo("the state directory can be written again")
+  const effect = role === "relay" ? "no node, token or rule can be changed until then" : "nothing is kept until then"
+  return Effect.logWarning(`the state directory cannot be written: ${now.message}. Flows go on; ${effect}`).pipe(
+    Effect.annotateLogs({ stateDir })
+  )
+}
+
+/** How often the admin socket is tried again while its folder cannot be written. */
+const ADMIN_AGAIN = "5 seconds"
+/** How often a reload is tried again that failed because the directory could not be written. */
+const RELOAD_AGAIN = "5 seconds"
+
+/**
+ * Opens the admin API. The process goes without it while the disk of its socket is full or
+ * read-only.
+ */
+const openAdmin = (admin: Effect.Effect.Success<ReturnType<typeof movable>>, config: Config) =>
+  Effect.catchIf(
+    admin.move(config.admin),
+    ({ reason }) => reason === "Unwritable",
+    ({ message }) =>
+      Effect.logWarning(`status and doctor do not work now: ${message}; it is tried again by itself`).pipe(
+        Effect.zipRight(Effect.sleep(ADMIN_AGAIN)),
+        Effect.zipRight(
+          Effect.retry(admin.move(config.admin), {
+            schedule: Schedule.spaced(ADMIN_AGAIN),
+            while: ({ reason }) => reason === "Unwritable"
+          })
+        ),
+        Effect.zipRight(Effect.logInfo("the admin API is open")),
+        Effect.catchAll(({ message }) => Effect.logError(message)),
+        Effect.forkScoped,
+        Effect.asVoid
+      )
+  )
 
 /**
  * Serves the admin API at an address that may change. If the server cannot listen at a new address,
@@ -143,16 +211,22 @@ const record = ({ decisions, supervisor }: Running, recorder: Recorder) =>
   ], { concurrency: 2, discard: true })
 
 const routes = (phase: Phase, recorder: Recorder): AdminServer.Routes => {
-  const running = Effect.timeoutFail(Deferred.await(phase.started), {
-    duration: "2 seconds",
-    onTimeout: () =>
-      new AdminError({
-        code: "timed_out",
-        message: phase.waiting === null
-          ? "it is still starting; see its log"
-          : `it waits for its relay ${phase.waiting.relay}: ${phase.waiting.problem}`
-      })
-  })
+  const running = Effect.timeoutOption(Deferred.await(phase.started), "2 seconds").pipe(
+    Effect.flatten,
+    Effect.catchTag(
+      "NoSuchElementException",
+      () =>
+        Effect.flatMap(StateDir.look(phase.config.stateDir), (trouble) =>
+          new AdminError({
+            code: "timed_out",
+            message: trouble !== null
+              ? `it waits for its state directory ${phase.config.stateDir}: ${trouble.message}`
+              : phase.waiting === null
+              ? "it is still starting; see its log"
+              : `it waits for its relay ${phase.waiting.relay}: ${phase.waiting.problem}`
+          }))
+    )
+  )
   /** The status of a node that has not enrolled. */
   const unenrolled = ({ problem, proxy, reason, relay }: Enrol.Waiting) => ({
     self: { role: phase.config.role, name: phase.config.name, network: null, relay },
@@ -161,17 +235,14 @@ const routes = (phase: Phase, recorder: Recorder): AdminServer.Routes => {
     leg: null,
     restartNeeded: []
   })
-  const status = Effect.flatMap(
-    Deferred.isDone(phase.started),
-    (isStarted) =>
-      !isStarted && phase.waiting !== null
-        ? Effect.succeed(unenrolled(phase.waiting))
-        : Effect.flatMap(running, ({ self, status }) =>
-          Effect.mapBoth(status, {
-            onFailure: failed,
-            onSuccess: (told) => ({ self, ...told, restartNeeded: phase.restartNeeded })
-          }))
-  )
+  const status: Effect.Effect<object, AdminError> = Effect.gen(function*() {
+    if (!(yield* Deferred.isDone(phase.started)) && phase.waiting !== null) return unenrolled(phase.waiting)
+    const { self, status } = yield* running
+    const told = yield* Effect.mapError(status, failed)
+    const { reloadProblem, restartNeeded } = phase
+    const stateTrouble = yield* StateDir.look(phase.config.stateDir, phase.stateDir)
+    return { self, ...told, restartNeeded, stateTrouble, reloadProblem }
+  })
   /**
    * Runs the network check. The relay tells its UDP port only once it has been reached; until then
    * the usual port is asked.
@@ -324,22 +395,41 @@ const reload = ({ admin, file, first, phase }: {
     phase.restartNeeded = Reload.changed(first, next, "restart")
     return live
   }).pipe(Effect.matchEffect({
-    onFailure: ({ message }) => Effect.logError(`the configuration was not reloaded, the old one stays: ${message}`),
+    onFailure: (error) => {
+      const { message } = error
+      const again = error instanceof HubError
+      const isNew = phase.reloadProblem !== message
+      phase.reloadProblem = message
+      const text = `the configuration was not reloaded, the old one stays: ${message}`
+      return Effect.as(
+        isNew ? Effect.logError(again ? `${text}; it is tried again by itself` : text) : Effect.void,
+        { again }
+      )
+    },
     onSuccess: (live) => {
+      phase.reloadProblem = null
       const { restartNeeded } = phase
       const done = live.length === 0
         ? "the configuration was reloaded; none of the keys that take effect at once has changed"
         : `the configuration was reloaded: ${live.join(", ")}`
-      return restartNeeded.length === 0
-        ? Effect.logInfo(done)
-        : Effect.logWarning(`${done}; restart sallyport for: ${restartNeeded.join(", ")}`)
+      return Effect.as(
+        restartNeeded.length === 0
+          ? Effect.logInfo(done)
+          : Effect.logWarning(`${done}; restart sallyport for: ${restartNeeded.join(", ")}`),
+        { again: false }
+      )
     }
   }))
 
-const onHangUp = (effect: Effect.Effect<void>) =>
+/** Runs the effect at each SIGHUP. A later signal ends the effect of an earlier one first. */
+const onHangUp = <A>(effect: Effect.Effect<A>) =>
   Effect.gen(function*() {
     const fork = yield* FiberSet.makeRuntime()
-    const onSignal = () => void fork(effect)
+    let last: Fiber.RuntimeFiber<A> | null = null
+    const onSignal = () => {
+      const before = last
+      last = fork(Effect.zipRight(before === null ? Effect.void : Fiber.interrupt(before), effect))
+    }
     yield* Effect.acquireRelease(
       Effect.sync(() => process.on("SIGHUP", onSignal)),
       () => Effect.sync(() => process.off("SIGHUP", onSignal))

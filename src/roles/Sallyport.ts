@@ -81,6 +81,11 @@ export interface Options {
    * as the embedding program does.
    */
   readonly logFormat?: Settings["format"]
+  /**
+   * Whether a relay is created if its state directory holds none. Default: `false`, because a state
+   * that is lost or not mounted looks the same, and nodes refuse a relay with other keys.
+   */
+  readonly newIdentity?: boolean
 }
 
 /**
@@ -97,7 +102,10 @@ const make = (source: Source, options: Options = {}) =>
     const baseDir = options.baseDir ?? process.cwd()
     const config = yield* (typeof source === "string" ? load(source) : decode(source, { baseDir }))
     const telemetry = Threads.telemetryOf(config, options.logFormat ?? "json")
-    const running = yield* start(config, telemetry, { localDoor: true })
+    const running = yield* start(config, telemetry, {
+      localDoor: true,
+      newIdentity: options.newIdentity ?? false
+    })
     yield* Telemetry.exportMetrics(telemetry, running.supervisor.metrics)
     return service(config, running, baseDir)
   }).pipe(Effect.mapError((error) => new RunFailed({ message: error.message })))

@@ -1,6 +1,8 @@
 /** Client of the admin API of a sallyport that runs on this machine. */
 import { Effect, Option, Schema } from "effect"
+import { accessSync, constants } from "node:fs"
 import { request as httpRequest, type RequestOptions } from "node:http"
+import { dirname } from "node:path"
 import { AdminCode } from "./AdminError.ts"
 import type { AdminEndpoint } from "./config/Config.ts"
 import * as HostPort from "./config/HostPort.ts"
@@ -92,7 +94,10 @@ const failure = (cause: NodeJS.ErrnoException, admin: AdminEndpoint, configFile:
   if (cause.code === "ENOENT" || cause.code === "ECONNREFUSED") {
     return new NotRunning({
       message:
-        `sallyport is not running (nothing answers on ${place}); start it with: sallyport run --config ${configFile}`
+        `sallyport is not running (nothing answers on ${place}); start it with: sallyport run --config ${configFile}` +
+        (admin._tag === "Unix" && isReadOnly(dirname(place))
+          ? "; or it runs without its admin socket, because the disk of that folder is read-only"
+          : "")
     })
   }
   return cause.code === "EACCES" || cause.code === "EPERM"
@@ -106,6 +111,15 @@ const failure = (cause: NodeJS.ErrnoException, admin: AdminEndpoint, configFile:
         cause.code ?? cause.message
       }); check the log of that process, and restart it if it hangs`
     })
+}
+
+const isReadOnly = (folder: string): boolean => {
+  try {
+    accessSync(folder, constants.W_OK)
+    return false
+  } catch (error) {
+    return error instanceof Error && "code" in error && error.code === "EROFS"
+  }
 }
 
 const Problem = Schema.parseJson(Schema.Struct({ error: Schema.Struct({ code: AdminCode, message: Schema.String }) }))

@@ -14,7 +14,7 @@ import * as ListenCheck from "./ListenCheck.ts"
  * what to do.
  */
 export class AdminListenError extends Schema.TaggedError<AdminListenError>()("AdminListenError", {
-  reason: Schema.Literal("InUse", "Forbidden", "Other"),
+  reason: Schema.Literal("InUse", "Forbidden", "Unwritable", "Other"),
   message: Schema.String
 }) {}
 
@@ -122,10 +122,22 @@ const fromErrno = ({ code }: NodeJS.ErrnoException, place: string): AdminListenE
     })
   }
   if (code === "EADDRINUSE") return inUse(place)
-  if (code === "EACCES" || code === "EPERM" || code === "EROFS") return forbidden(place)
+  if (code === "EACCES" || code === "EPERM") return forbidden(place)
+  const why = UNWRITABLE[code ?? ""]
+  if (why !== undefined) {
+    return new AdminListenError({ reason: "Unwritable", message: `the admin socket ${place} cannot be made: ${why}` })
+  }
   return other(
     `the admin API cannot listen on ${place} (${code ?? "unknown error"}); check the keys admin and stateDir`
   )
+}
+
+/** What may pass while the process runs. */
+const UNWRITABLE: Readonly<Record<string, string>> = {
+  EROFS: "the disk is read-only",
+  ENOSPC: "the disk is full",
+  EDQUOT: "the disk quota is used up",
+  EIO: "the disk reports an error"
 }
 
 const errno = (cause: unknown): NodeJS.ErrnoException => cause instanceof Error ? cause : new Error(String(cause))

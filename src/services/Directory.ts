@@ -104,13 +104,15 @@ export class Directory extends Context.Tag("sallyport/services/Directory")<Direc
   readonly keepTime: (ms: number) => Asked<void>
   /** Lists changes and dials, newest first. */
   readonly auditLog: (limit: number) => Asked<ReadonlyArray<DirectoryAudit.Entry>>
+  /** Reads the whole database and fails if it is damaged. */
+  readonly check: Asked<void>
 }>() {}
 
 /** Name of the database file in a relay's state directory. */
 export const DIRECTORY_FILE = "directory.db"
 
 const make = Effect.fnUntraced(function*(stateDir: string) {
-  const { read, write } = yield* DirectoryDb.make(join(stateDir, DIRECTORY_FILE))
+  const { check, read, write } = yield* DirectoryDb.make(join(stateDir, DIRECTORY_FILE))
   const policy = DirectoryPolicy.makeCache()
 
   const authorize = Effect.fn("Directory.authorize")(function*(request: DirectoryPolicy.DialRequest) {
@@ -153,7 +155,8 @@ const make = Effect.fnUntraced(function*(stateDir: string) {
     changesSince: (auditId) => read((sql) => DirectoryAudit.since(sql, auditId)),
     latestTime: read(DirectoryTimes.latest),
     keepTime: (ms) => write((sql) => DirectoryTimes.keep(sql, ms)),
-    auditLog: (limit) => read((sql) => DirectoryAudit.latest(sql, limit))
+    auditLog: (limit) => read((sql) => DirectoryAudit.latest(sql, limit)),
+    check
   })
 })
 

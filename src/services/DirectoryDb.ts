@@ -14,7 +14,7 @@ import { SqlClient, SqlError } from "@effect/sql"
 import { LibsqlClient } from "@effect/sql-libsql"
 import { Effect, Exit, Schedule, Schema, Scope } from "effect"
 import { randomBytes } from "node:crypto"
-import { chmod, readFile, rm } from "node:fs/promises"
+import { chmod, open as openFile, readFile, rm } from "node:fs/promises"
 import { pathToFileURL } from "node:url"
 import * as DirectoryMigrations from "./DirectoryMigrations.ts"
 import * as StateFile from "./StateFile.ts"
@@ -31,6 +31,8 @@ export interface DirectoryDb {
   readonly read: <A, E>(body: Body<A, E>) => Effect.Effect<A, Failed<E>>
   /** Runs `body` in a transaction, which a failure rolls back. It may run more than once, too. */
   readonly write: <A, E>(body: Body<A, E>) => Effect.Effect<A, Failed<E>>
+  /** Reads the whole file and fails with `damaged` if a part is missing or overwritten. */
+  readonly check: Effect.Effect<void, DirectoryError>
 }
 type Body<A, E> = (sql: SqlClient.SqlClient) => Effect.Effect<A, E | SqlError.SqlError>
 type Failed<E> = Exclude<E, SqlError.SqlError> | DirectoryError
@@ -74,7 +76,15 @@ export const make = Effect.fnUntraced(function*(path: string) {
       Effect.mapError((error) => (isSqlError(error) ? classify(path, error) : error) as Failed<E>)
     )
   yield* use((sql) => Effect.asVoid(sql`SELECT 1`))
-  const db: DirectoryDb = { read: use, write: (body) => use((sql) => sql.withTransaction(body(sql))) }
+  const db: DirectoryDb = {
+    read: use,
+    write: (body) => use((sql) => sql.withTransaction(body(sql))),
+    check: Effect.filterOrFail(
+      use((sql) => sql.unsafe<{ readonly quick_check: string }>("PRAGMA quick_check(1)")),
+      ([first]) => first?.quick_check === "ok",
+      () => failed(path, "damaged")
+    )
+  }
   return db
 })
 
@@ -133,7 +143,10 @@ const migrate = (sql: SqlClient.SqlClient) =>
  */
 const createFile = Effect.fnUntraced(function*(path: string) {
   const unusable = Effect.mapError(({ code }: StateFile.StateFileError) => failed(path, "unusable", code))
-  if (yield* unusable(StateFile.exists(path))) return yield* closeToOthers(path)
+  if (yield* unusable(StateFile.exists(path))) {
+    yield* checkHead(path)
+    return yield* closeToOthers(path)
+  }
   const draft = `${path}.${randomBytes(6).toString("hex")}.tmp`
   yield* unusable(StateFile.create(draft, ""))
   const bytes = Effect.scoped(Effect.gen(function*() {
@@ -147,6 +160,28 @@ const createFile = Effect.fnUntraced(function*(path: string) {
   const made = yield* Effect.ensuring(Effect.mapError(bytes, (error) => classify(path, error)), remove)
   yield* unusable(StateFile.create(path, made))
 })
+
+/** The first bytes of each database (https://sqlite.org/fileformat.html, section 1.3). */
+const MAGIC = "SQLite format 3\0"
+
+/**
+ * Refuses a file that is empty or begins otherwise. SQLite takes an empty file for a new database,
+ * and a relay would go on without any of its nodes.
+ */
+const checkHead = (path: string) =>
+  Effect.tryPromise(async () => {
+    const file = await openFile(path, "r")
+    try {
+      const head = Buffer.alloc(MAGIC.length)
+      await file.read(head, 0, head.length, 0)
+      return head.toString("latin1") === MAGIC
+    } finally {
+      await file.close()
+    }
+  }).pipe(
+    Effect.mapError(({ error }) => failed(path, "unusable", codeOf(error))),
+    Effect.filterOrFail((isDatabase) => isDatabase, () => failed(path, "damaged"))
+  )
 
 /**
  * Removes the rights that a volume's `fsGroup` or a restored backup gave to others. Does nothing if

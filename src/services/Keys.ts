@@ -76,8 +76,7 @@ export class NodeIdentity extends Context.Tag("sallyport/services/NodeIdentity")
 /** Name of the key file in a node's state directory. */
 export const NODE_KEY_FILE = "node.key"
 
-const makeIdentity = Effect.fnUntraced(function*(stateDir: string) {
-  const { privateKey, publicKey } = yield* loadOrCreate(join(stateDir, NODE_KEY_FILE))
+const identityOf = Effect.fnUntraced(function*({ privateKey, publicKey }: SigningKey) {
   return NodeIdentity.of({
     key: publicKey,
     sign: (message) => Crypto.sign(privateKey, message),
@@ -86,9 +85,13 @@ const makeIdentity = Effect.fnUntraced(function*(stateDir: string) {
   })
 })
 
+/** Loads the node's key from the state directory. Fails with `missing` if there is none. */
+export const loadIdentity = (stateDir: string): Effect.Effect<typeof NodeIdentity.Service, KeyFileError> =>
+  Effect.flatMap(load(join(stateDir, NODE_KEY_FILE)), identityOf)
+
 /** Loads the node's key from the state directory, and creates it at the first start. */
 export const layerNodeIdentity = (options: { readonly stateDir: string }): Layer.Layer<NodeIdentity, KeyFileError> =>
-  Layer.effect(NodeIdentity, makeIdentity(options.stateDir))
+  Layer.effect(NodeIdentity, Effect.flatMap(loadOrCreate(join(options.stateDir, NODE_KEY_FILE)), identityOf))
 
 const read = (path: string) => Effect.mapError(StateFile.read(path), unusable)
 

@@ -4,7 +4,7 @@
  */
 import { Effect, Option, Schema } from "effect"
 import { type Enrolled, ENROLMENT_FILE, make as makeEnrolment } from "./Enrolment.ts"
-import { layerNodeIdentity, NodeIdentity } from "./Keys.ts"
+import { loadIdentity, type NodeIdentity } from "./Keys.ts"
 
 /**
  * The state directory holds no enrolment. The process must enrol the node before it starts its
@@ -22,7 +22,7 @@ export interface NodeState extends Enrolled {
  * no enrolment.
  */
 export const load = Effect.fnUntraced(function*(stateDir: string) {
-  const identity = yield* Effect.provide(NodeIdentity, layerNodeIdentity({ stateDir }))
+  const identity = yield* loadIdentity(stateDir)
   const enrolled = yield* makeEnrolment(stateDir).load(identity.key)
   if (Option.isNone(enrolled)) {
     return yield* new NotEnrolled({

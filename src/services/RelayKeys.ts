@@ -3,22 +3,31 @@
  * in its `stateDir`. They are created once.
  */
 import { Effect, Schema } from "effect"
+import { rm } from "node:fs/promises"
 import { join } from "node:path"
 import * as EnrolmentToken from "../protocol/EnrolmentToken.ts"
 import type { NodeKey } from "../protocol/NodeKey.ts"
 import { AUTHORITY_KEY_FILE } from "./Authority.ts"
-import { type CreatedToken, Directory, DIRECTORY_FILE, layer as layerDirectory } from "./Directory.ts"
+import {
+  type CreatedToken,
+  Directory,
+  DIRECTORY_FILE,
+  type DirectoryError,
+  layer as layerDirectory
+} from "./Directory.ts"
 import * as Keys from "./Keys.ts"
 import { TLS_KEY_FILE } from "./RelayTls.ts"
+import * as StateDir from "./StateDir.ts"
 import * as StateFile from "./StateFile.ts"
+import type { TurnSecretError } from "./TurnCredentials.ts"
 
 /**
  * Why a relay could not be created or started. `exists`: the folder already holds a relay or a part
- * of one. `incomplete`: a part is lost; a new one would lock every node out. `unusable`: the system
- * cannot read the folder.
+ * of one. `absent`: it holds none, and nobody asked for a new one. `incomplete`: a part is lost; a
+ * new one would lock every node out. `unusable`: the system cannot read the folder.
  */
 export class RelayKeysError extends Schema.TaggedError<RelayKeysError>()("RelayKeysError", {
-  reason: Schema.Literal("exists", "incomplete", "unusable"),
+  reason: Schema.Literal("exists", "absent", "incomplete", "unusable"),
   message: Schema.String
 }) {}
 
@@ -42,28 +51,38 @@ export const init = Effect.fn("RelayKeys.init")(function*(stateDir: string) {
       message: `${stateDir} has ${present.join(", ")} already; nothing was changed; choose another folder`
     })
   }
-  return yield* make(stateDir)
+  return yield* Effect.tapError(make(stateDir), () => removeParts(stateDir))
 })
 
+/** Lets a second try find the empty folder that the first one found. */
+const removeParts = (stateDir: string) =>
+  Effect.promise(() =>
+    Promise.all(FILES.map((file) => rm(join(stateDir, file), { force: true }).catch(() => undefined)))
+  )
+
 /**
- * Prepares the folder at each start. It creates a relay in an empty folder, and fails with
- * `incomplete` if a part is missing.
+ * Reads the keys at each start. In a folder without any part of a relay it creates one, but only if
+ * `newIdentity` says so: a first start looks like a lost state or a disk that is not mounted, and
+ * nodes refuse a relay with other keys. Fails with `incomplete` if a part is missing.
  */
-export const ensure = Effect.fn("RelayKeys.ensure")(function*(stateDir: string) {
+export const ensure = Effect.fn("RelayKeys.ensure")(function*(stateDir: string, newIdentity: boolean) {
   const present = yield* filesIn(stateDir)
   if (present.length === 0) {
-    yield* Effect.logWarning(
-      `${stateDir} holds no relay, so a new one is made there. If this relay had nodes, stop it and restore ${stateDir} ` +
-        "from a backup: nodes refuse a relay with other keys"
-    )
-    return yield* make(stateDir)
+    if (newIdentity) return yield* StateDir.patiently(stateDir, isOfFiles, make(stateDir))
+    return yield* new RelayKeysError({
+      reason: "absent",
+      message:
+        `${stateDir} holds no relay: no keys and no directory. If this relay had nodes, mount the disk that holds its ` +
+        "state, or restore it from a backup. For a new relay, start it once with: sallyport run --new-identity; " +
+        "nodes of an earlier one must then enrol again"
+    })
   }
   const missing = FILES.filter((file) => !present.includes(file))
   if (missing.length > 0) {
     return yield* new RelayKeysError({
       reason: "incomplete",
       message: `${stateDir} has ${present.join(", ")} but not ${missing.join(", ")}; restore it from a backup; ` +
-        "or, if nodes may all enrol again, move the rest away, too"
+        "or, if nodes may all enrol again, move the rest away, too, and start with --new-identity"
     })
   }
   return yield* read(stateDir)
@@ -115,6 +134,11 @@ const make = Effect.fnUntraced(function*(stateDir: string) {
   const keys: RelayKeys = { authorityKey: authority.publicKey, tlsKey: tls.publicKey }
   return keys
 })
+
+/** Whether the failure may pass when the disk of the state directory can be used again. */
+export const isOfFiles = (
+  error: RelayKeysError | Keys.KeyFileError | DirectoryError | TurnSecretError
+): boolean => error._tag === "TurnSecretError" || error.reason === "unusable" || error.reason === "full"
 
 const filesIn = (stateDir: string) =>
   Effect.filter(FILES, (file) => StateFile.exists(join(stateDir, file))).pipe(

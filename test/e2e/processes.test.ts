@@ -74,7 +74,8 @@ const relayIn = (dir: string, port: number): Effect.Effect<Process, never, Scope
         `  - {name: tickets, network: office, address: 127.0.0.1, tcp: [${port}], allowLoopback: true}\n` +
         `access:\n  - {clients: [reporter], resources: [tickets]}\n`
     )
-    const relay = yield* start([PROGRAM, "run", "--config", "relay.yaml", "--log-format", "json"], { cwd: dir })
+    const args = ["run", "--config", "relay.yaml", "--log-format", "json", "--new-identity"]
+    const relay = yield* start([PROGRAM, ...args], { cwd: dir })
     yield* relay.until("\"event\":\"ready\"")
     return relay
   })

@@ -27,7 +27,7 @@ const join = (world: World.World, name: string, token: string, stateDir = name) 
       listen: { udp: "127.0.0.1:0" },
       advertise: { host: "127.0.0.1" }
     }, { baseDir: world.dir })
-    const running: Running = yield* Run.start(config, QUIET, { localDoor: false })
+    const running: Running = yield* Run.start(config, QUIET, { localDoor: false, newIdentity: true })
     return running
   })
 

@@ -56,7 +56,7 @@ describe("the relay's signaling", () => {
       const start: Effect.Effect<Running, unknown, Scope.Scope> = Run.start(
         config,
         QUIET,
-        { localDoor: false }
+        { localDoor: false, newIdentity: true }
       )
       const [gone, left] = yield* Effect.scoped(Effect.gen(function*() {
         const https = portOf(yield* start)

@@ -192,7 +192,13 @@ export const make = Effect.fnUntraced(function*(
       yield* untilReady(host, child, lines)
     })
   const start = (role: Role) =>
-    launch(role, PROGRAM, ["run", "--config", join(dir, `${role}.json`), "--log-format", "json"])
+    launch(
+      role,
+      PROGRAM,
+      ["run", "--config", join(dir, `${role}.json`), "--log-format", "json"].concat(
+        role === "relay" ? ["--new-identity"] : []
+      )
+    )
   const admin = (...args: ReadonlyArray<string>) =>
     output(...on("relay", process.execPath, [PROGRAM, ...args, "--config", join(dir, "relay.json")]))
   const client = (...args: ReadonlyArray<string>) =>

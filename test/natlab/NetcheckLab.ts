@@ -52,7 +52,8 @@ export const make = (
       Effect.acquireRelease(Effect.sync(() => spawn(...on("relay", ...command), { cwd: dir, env: Lab.ENV })), Lab.end)
     const config = join(dir, "relay.json")
     writeFileSync(config, JSON.stringify(relayConfig))
-    const relay = yield* launch(process.execPath, Lab.PROGRAM, "run", "--config", config, "--log-format", "json")
+    const args = ["run", "--config", config, "--log-format", "json", "--new-identity"]
+    const relay = yield* launch(process.execPath, Lab.PROGRAM, ...args)
     yield* Lab.untilReady("relay", relay, [])
     if (hasCoturn) yield* untilSaid(yield* launch("turnserver", ...coturnArgs(dir)), "DB connection success")
 

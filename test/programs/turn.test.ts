@@ -168,7 +168,10 @@ describe("credentials by signaling, of a relay as it runs", () => {
       }, { baseDir: dir })) as RelayConfig
       const telemetry = { format: "json", level: "None", otlp: null, sample: 1, serviceName: "test" } as const
       const life = yield* Scope.make()
-      const start: Effect.Effect<Running, unknown, Scope.Scope> = Run.start(config, telemetry, { localDoor: false })
+      const start: Effect.Effect<Running, unknown, Scope.Scope> = Run.start(config, telemetry, {
+        localDoor: false,
+        newIdentity: true
+      })
       const relay: Running = yield* Scope.extend(start, life)
       assert.strictEqual(statSync(join(config.stateDir, "turn.key")).mode & 0o777, 0o600)
       const https = Number(relay.listen["https"]?.split(":").at(-1))

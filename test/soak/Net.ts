@@ -78,6 +78,7 @@ export class Net {
     mkdirSync(join(this.dir, "state"), { recursive: true })
     writeFileSync(this.file(name), JSON.stringify(config))
     const args = [this.#main, "run", "--config", this.file(name), "--log-format", "json"]
+    if (name === "relay") args.push("--new-identity")
     const program = new Program(process.execPath, args, { cwd: this.dir })
     this.programs.set(name, program)
     await program.ready()

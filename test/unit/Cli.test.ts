@@ -173,7 +173,7 @@ describe("commands", () => {
     Effect.gen(function*() {
       const { asked, code } = yield* cli(["run", "--config", clientFile, "--log-format", "json"])
       assert.strictEqual(code, 0)
-      assert.deepStrictEqual(asked, [{ role: "client", logFormat: "json", configFile: clientFile }])
+      assert.deepStrictEqual(asked, [{ role: "client", newIdentity: false, logFormat: "json", configFile: clientFile }])
     }))
 
   it.effect("relay init makes keys and a configuration that loads, and overwrites nothing", () =>

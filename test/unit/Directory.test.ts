@@ -509,24 +509,52 @@ describe("the database", () => {
     })))
 })
 
+describe("a damaged directory", () => {
+  const damage: Readonly<Record<string, (bytes: Buffer) => Uint8Array>> = {
+    "is empty": () => new Uint8Array(0),
+    "holds zeroes": (bytes) => new Uint8Array(bytes.length),
+    "holds zeroes from its second page on": (bytes) =>
+      Buffer.alloc(bytes.length).fill(bytes.subarray(0, 4096), 0, 4096),
+    "was cut short": (bytes) => bytes.subarray(0, bytes.length / 2)
+  }
+  for (const [what, change] of Object.entries(damage)) {
+    it.scoped(`is refused if it ${what}`, () =>
+      Effect.gen(function*() {
+        const stateDir = yield* folder
+        yield* RelayKeys.ensure(stateDir, true)
+        yield* Effect.provide(enrol("laptop"), Directory.layer({ stateDir }))
+        const path = join(stateDir, Directory.DIRECTORY_FILE)
+        const bytes = yield* Effect.promise(() => readFile(path))
+        yield* Effect.promise(() => writeFile(path, change(bytes)))
+        const check = Effect.flatMap(Directory.Directory, (directory) => directory.check)
+        const error = yield* Effect.flip(Effect.provide(check, Directory.layer({ stateDir })))
+        assert.strictEqual(error.reason, "damaged", error.message)
+        assert.include(error.message, "restore it from a backup")
+      }))
+  }
+})
+
 describe("the relay's keys", () => {
   it.scoped("are made once, together, and not piece by piece", () =>
     Effect.gen(function*() {
       const stateDir = join(yield* folder, "state")
-      const made = yield* RelayKeys.ensure(stateDir)
+      const unasked = yield* Effect.flip(RelayKeys.ensure(stateDir, false))
+      assert.strictEqual(unasked._tag === "RelayKeysError" ? unasked.reason : "", "absent")
+      assert.include(unasked.message, "--new-identity")
+      const made = yield* RelayKeys.ensure(stateDir, true)
       assert.notStrictEqual(made.authorityKey, made.tlsKey)
-      assert.deepStrictEqual(yield* RelayKeys.ensure(stateDir), made)
+      assert.deepStrictEqual(yield* RelayKeys.ensure(stateDir, false), made)
       assert.strictEqual((yield* Effect.flip(RelayKeys.init(stateDir)))._tag, "RelayKeysError")
       for (const file of ["authority.key", "tls.key", "directory.db"]) {
         const path = join(stateDir, file)
         const bytes = yield* Effect.promise(() => readFile(path))
         yield* Effect.promise(() => rm(path))
-        const error = yield* Effect.flip(RelayKeys.ensure(stateDir))
+        const error = yield* Effect.flip(RelayKeys.ensure(stateDir, true))
         assert.strictEqual(error._tag === "RelayKeysError" ? error.reason : "", "incomplete")
         assert.include(error.message, file)
         yield* Effect.promise(() => writeFile(path, bytes, { mode: 0o600 }))
       }
       yield* Effect.promise(() => chmod(join(stateDir, "tls.key"), 0o644))
-      assert.strictEqual((yield* Effect.flip(RelayKeys.ensure(stateDir)))._tag, "KeyFileError")
+      assert.strictEqual((yield* Effect.flip(RelayKeys.ensure(stateDir, true)))._tag, "KeyFileError")
     }))
 })

@@ -53,6 +53,35 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     /not enrolled/,
     /token create/
   ],
+  [
+    "a relay's disk is full",
+    status({ nodes: [1], stateTrouble: { code: "full", message: "its disk is full; free some space" } }),
+    "broken",
+    /cannot be written: its disk is full; no node, token or rule/,
+    /^free some space$/
+  ],
+  [
+    "a node's disk is read-only",
+    status({ stateTrouble: { code: "read_only", message: "its disk is read-only; see why" } }),
+    "poor",
+    /its disk is read-only; nothing is kept/,
+    /^see why$/
+  ],
+  [
+    "a relay cannot write its directory",
+    status({ nodes: [1], directoryProblem: "the disk quota is used up" }),
+    "broken",
+    /the disk quota is used up/,
+    /tries again/
+  ],
+  ["a relay's disk is slow", status({ nodes: [1], slowWriteMs: 6300 }), "poor", /one write took 6\.3 s/, /faster disk/],
+  [
+    "a changed configuration was not taken over",
+    status({ reloadProblem: "relay.yaml:2:1 role: wrong\nrelay.yaml:3:1 name: wrong" }),
+    "broken",
+    /the old one is in force: relay.yaml:2:1 role: wrong$/,
+    /SIGHUP/
+  ],
   ["descriptors are short", meeting(met), "poor", /open files.*3 times/, /LimitNOFILE/],
   [
     "a thread cannot be started again",

@@ -86,6 +86,14 @@ export const Status = Schema.Struct({
   leftOut: Schema.optional(Schema.NullOr(Schema.Array(CandidateView))),
   /** Keys of the configuration that were changed and take effect only after a restart. */
   restartNeeded: Schema.optional(Schema.Array(Schema.String)),
+  /** Why the last reload of the configuration failed. */
+  reloadProblem: Schema.optional(Schema.NullOr(Schema.String)),
+  /** Why the state directory cannot be written now. */
+  stateTrouble: Schema.optional(Schema.NullOr(Schema.Struct({ code: Schema.String, message: Schema.String }))),
+  /** Why a relay with the directory could not write it the last time. */
+  directoryProblem: Schema.optional(Schema.NullOr(Schema.String)),
+  /** How long its last write took, if that was long. */
+  slowWriteMs: Schema.optional(Schema.NullOr(Schema.Number)),
   /**
    * How far the machine's clock is ahead of the directory's time, on the relay that holds the
    * directory.
@@ -153,6 +161,7 @@ const NOTHING: Status = { peers: [] }
 /** Returns all findings, the broken things first. */
 export const diagnose = (facts: Facts): ReadonlyArray<Finding> =>
   [
+    ...ofStateDir(facts.status ?? NOTHING),
     ...ofRelayLink(facts.status ?? NOTHING),
     ...ofAddresses(facts.status ?? NOTHING),
     ...ofMissedPorts(facts.status ?? NOTHING),
@@ -268,14 +277,48 @@ const ofClock = ({ clockAheadMs = 0, directory, signaling }: Status): ReadonlyAr
   ]
 }
 
-const ofConfig = ({ restartNeeded = [] }: Status): ReadonlyArray<Finding> =>
-  restartNeeded.length === 0 ? [] : [
+/** A node keeps next to nothing after it has enrolled, so that it may even run on a read-only disk. */
+const ofStateDir = (
+  { directoryProblem = null, nodes, slowWriteMs = null, stateTrouble = null }: Status
+): ReadonlyArray<Finding> => {
+  if (stateTrouble !== null) {
+    const [what = "", remedy = ""] = stateTrouble.message.split("; ")
+    const found = `the state directory cannot be written: ${what}`
+    return [
+      nodes === undefined
+        ? poor("state_dir", `${found}; nothing is kept until it can`, remedy)
+        : broken("state_dir", `${found}; no node, token or rule can be changed until it can`, remedy)
+    ]
+  }
+  if (slowWriteMs !== null) {
+    const took = `${(slowWriteMs / 1000).toFixed(1)} s`
+    return [poor(
+      "slow_disk",
+      `the disk of the state directory is slow: one write took ${took}, and each new session waits for one`,
+      "move stateDir to a faster disk, or stop what else keeps this one busy"
+    )]
+  }
+  if (directoryProblem === null) return []
+  const found = `the directory cannot be written, so no node, token or rule can be changed: ${directoryProblem}`
+  return [broken("directory", found, "mend what it names; the relay tries again by itself")]
+}
+
+const ofConfig = ({ reloadProblem = null, restartNeeded = [] }: Status): ReadonlyArray<Finding> => [
+  ...(reloadProblem === null ? [] : [
+    broken(
+      "reload_failed",
+      `the configuration file was not taken over, the old one is in force: ${firstLine(reloadProblem)}`,
+      "mend what it names, then reload (SIGHUP)"
+    )
+  ]),
+  ...(restartNeeded.length === 0 ? [] : [
     poor(
       "restart_needed",
       `the configuration was reloaded, but the old values of ${restartNeeded.join(", ")} are in force`,
       "restart sallyport"
     )
-  ]
+  ])
+]
 
 const ofMissedPorts = ({ missedPorts = [] }: Status): ReadonlyArray<Finding> =>
   missedPorts.map(({ code, family, port }) =>

@@ -81,7 +81,10 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   const begin = (input: ConfigInput) =>
     Effect.gen(function*() {
       const config = yield* decode(input, { baseDir: dir })
-      const running: Running = yield* Run.start(config, settings(options.logs ?? false), { localDoor: false })
+      const running: Running = yield* Run.start(config, settings(options.logs ?? false), {
+        localDoor: false,
+        newIdentity: true
+      })
       return { config, running }
     })
   const placement = options.placement ?? "default"

@@ -275,7 +275,9 @@ export class World {
 
   /** The same without waiting. Whatever is launched is stopped with the world. */
   launch(name: string, file: string, env: Readonly<Record<string, string>> = {}): Program {
-    const program = new Program(PROGRAM, ["run", "--config", file, "--log-format", "json"], { cwd: this.dir, env })
+    const more = name === "relay" ? ["--new-identity"] : []
+    const args = ["run", "--config", file, "--log-format", "json", ...more]
+    const program = new Program(PROGRAM, args, { cwd: this.dir, env })
     this.programs.set(name, program)
     return program
   }
