@@ -33,7 +33,9 @@ export const Config = Schema.Struct({
   /**
    * Proxy by which the directory is reached: a URL, `none`, or `null` if the environment decides.
    */
-  proxy: Schema.optionalWith(Schema.NullOr(Schema.String), { default: () => null })
+  proxy: Schema.optionalWith(Schema.NullOr(Schema.String), { default: () => null }),
+  /** PEM file of authorities beside the public ones. `null` if there is none. */
+  ca: Schema.optionalWith(Schema.NullOr(Schema.String), { default: () => null })
 })
 export type Config = typeof Config.Type
 
@@ -98,6 +100,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       trust,
       carrier: "auto",
       proxy: config.proxy,
+      ca: config.ca,
       purpose: "signal",
       identity: node.identity
     })

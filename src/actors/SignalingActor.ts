@@ -38,7 +38,9 @@ export const Config = Schema.Struct({
   stateDir: Schema.String,
   carrier: Schema.Literal("auto", "webtransport", "websocket"),
   /** A proxy's URL, `none`, or `null` if the environment decides. */
-  proxy: Schema.optionalWith(Schema.NullOr(Schema.String), { default: () => null })
+  proxy: Schema.optionalWith(Schema.NullOr(Schema.String), { default: () => null }),
+  /** PEM file of authorities beside the public ones. `null` if there is none. */
+  ca: Schema.optionalWith(Schema.NullOr(Schema.String), { default: () => null })
 })
 export type Config = typeof Config.Type
 
@@ -149,6 +151,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
         trust: node.relay.tls,
         carrier: config.carrier,
         proxy: config.proxy,
+        ca: config.ca,
         purpose: "signal",
         identity: node.identity
       })

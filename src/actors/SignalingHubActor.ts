@@ -505,6 +505,7 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
     proxiedHash: config.behindProxy === null ? undefined : Crypto.sha256(proxiedName(config.advertise.host)),
     tls: yield* tls.current,
     tlsChanges: tls.changes,
+    endorse: tls.endorse,
     authenticate,
     onLink
   })

@@ -50,6 +50,8 @@ export const Config = Schema.Struct({
   carrier: Schema.Literal("auto", "webtransport", "websocket"),
   /** A proxy's URL, `none`, or `null` if the environment decides. */
   proxy: Schema.optionalWith(Schema.NullOr(Schema.String), { default: () => null }),
+  /** PEM file of authorities beside the public ones. `null` if there is none. */
+  ca: Schema.optionalWith(Schema.NullOr(Schema.String), { default: () => null }),
   /** Set to `false` to offer no addresses to peers and not to try theirs. */
   direct: Schema.Boolean,
   /** Whether the WebRtcActor runs, which takes browsers. */
@@ -190,6 +192,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     stateDir: config.stateDir,
     carrier: config.carrier,
     proxy: config.proxy,
+    ca: config.ca,
     onFrame: (frame) => router.onLinkFrames(frame)
   })
   const flowOpener = yield* FlowOpener.make({

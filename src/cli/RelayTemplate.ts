@@ -35,7 +35,9 @@ listen:
 advertise:
   host: "${host}"
 
-# Without this the relay issues its own certificates, which nodes know from their token.
+# Without this the relay issues its own certificates, which nodes know from their token. Nodes that
+# enrolled before it is added stay: the relay's own key, which they know, vouches for the new
+# certificate. If the certificate is from an authority of your own, later nodes need the key ca.
 # tls:
 #   cert: fullchain.pem
 #   key: privkey.pem

@@ -4,7 +4,7 @@
  *
  *     client                                   server
  *     Hello{version, purpose}            ->
- *                                        <-    Challenge{nonce}
+ *                                        <-    Challenge{nonce, endorsements}
  *     Auth{nodeKey, signature, enrol?}   ->
  *                                        <-    Welcome{bytes of the server's choice}
  *                                              or Refused{code, message}
@@ -14,6 +14,11 @@
  * has a certificate of their own. If the token says that a reverse proxy ends TLS, the relay does
  * not know that certificate. The client then checks the certificate as a browser would, and signs
  * the name for which it checked it (`proxiedName`).
+ *
+ * A client that pins the relay's own key may meet a certificate that this key did not issue, because
+ * the operator has configured another one since. The relay then endorses that certificate: its own
+ * key signs the certificate's hash (`endorsedBytes`). The client checks this before it says anything
+ * about itself.
  */
 import { Either } from "effect"
 
@@ -64,6 +69,8 @@ export interface Hello {
 export interface Challenge {
   readonly _tag: "Challenge"
   readonly nonce: Uint8Array
+  /** Signatures over `endorsedBytes` of the certificates that the client may have seen. */
+  readonly endorsements: ReadonlyArray<Uint8Array>
 }
 /** The client's proof that it holds its node key. */
 export interface Auth {
@@ -112,6 +119,13 @@ const ENROL_FLAGS = HAS_ENROL | HAS_NAME | HAS_ROLE
 
 const utf8 = new TextEncoder()
 
+/** The relay's certificate and the one before it. */
+const MAX_ENDORSEMENTS = 2
+
+/** Returns the bytes that the relay's own key signs for a certificate that it did not issue. */
+export const endorsedBytes = (certSha256: Uint8Array): Uint8Array =>
+  concat([utf8.encode("sallyport/link/certificate/1\0"), certSha256])
+
 /**
  * Returns the bytes that the node key signs. Nonce and hash have fixed lengths, so no two inputs
  * give the same bytes.
@@ -129,7 +143,11 @@ export const encode = (message: Message): Uint8Array => {
     case "Hello":
       return concat([type, Uint8Array.of(message.version, PURPOSES.indexOf(message.purpose) + 1)])
     case "Challenge":
-      return concat([type, exactly(message.nonce, NONCE_BYTES)])
+      return concat([
+        type,
+        exactly(message.nonce, NONCE_BYTES),
+        ...message.endorsements.map((signature) => exactly(signature, SIGNATURE_BYTES))
+      ])
     case "Auth":
       return concat([
         type,
@@ -158,7 +176,7 @@ const read = (reader: Reader): Message => {
     case TYPES.Hello:
       return readHello(reader)
     case TYPES.Challenge:
-      return { _tag: "Challenge", nonce: reader.bytes(NONCE_BYTES) }
+      return readChallenge(reader)
     case TYPES.Auth:
       return readAuth(reader)
     case TYPES.Welcome:
@@ -177,6 +195,15 @@ const readHello = (reader: Reader): Hello => {
   const purpose = PURPOSES[number - 1]
   if (purpose === undefined) reader.fail(`unknown purpose ${number}`)
   return { _tag: "Hello", version, purpose: purpose ?? "signal" }
+}
+
+const readChallenge = (reader: Reader): Challenge => {
+  const nonce = reader.bytes(NONCE_BYTES)
+  const endorsements: Array<Uint8Array> = []
+  while (reader.left > 0 && reader.problem === "" && endorsements.length < MAX_ENDORSEMENTS) {
+    endorsements.push(reader.bytes(SIGNATURE_BYTES))
+  }
+  return { _tag: "Challenge", nonce, endorsements }
 }
 
 const readAuth = (reader: Reader): Auth => {

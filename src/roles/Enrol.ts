@@ -33,6 +33,7 @@ export interface Newcomer {
   readonly token: TokenSource | null
   readonly carrier: LinkClient.Options["carrier"]
   readonly proxy?: ProxySetting
+  readonly ca?: string | null
   readonly onWaiting?: ((waiting: Waiting) => Effect.Effect<void>) | undefined
 }
 
@@ -124,6 +125,7 @@ const ensureNow = Effect.fn("Enrol.ensure")(function*(config: Newcomer) {
           trust: relay.tls,
           carrier,
           proxy,
+          ca: config.ca ?? null,
           purpose: "signal",
           identity,
           enrol: { tokenId: token.id, secret: Redacted.value(token.secret), name, role }

@@ -36,6 +36,7 @@ export const start = Effect.fnUntraced(function*(
     token,
     carrier: "auto",
     proxy: config.proxy,
+    ca: config.ca,
     onWaiting
   })
   const supervisor = yield* Threads.start({
@@ -56,7 +57,8 @@ export const start = Effect.fnUntraced(function*(
         name,
         host: advertise.host,
         port: advertise.udp,
-        proxy: Enrol.proxyText(config)
+        proxy: Enrol.proxyText(config),
+        ca: config.ca
       }
     }
   })

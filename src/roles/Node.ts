@@ -45,7 +45,7 @@ export interface Options {
  * been reached. It stops when the scope closes.
  */
 export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: Settings, options: Options) {
-  const { carrier, name, role, stateDir } = config
+  const { ca, carrier, name, role, stateDir } = config
   yield* Platform.check()
   // The addresses are checked before the enrolment token is used.
   yield* ListenCheck.check(listenersOf(config))
@@ -57,6 +57,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
     role,
     carrier,
     proxy,
+    ca,
     direct: config.path === "auto",
     webRtc,
     udpPort: config.udp.port,
@@ -66,7 +67,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
   })
   const configs: Record<string, unknown> = {
     [WebRtc.name]: { stateDir, role, iceServers: config.iceServers },
-    [Signaling.name]: { stateDir, carrier, proxy },
+    [Signaling.name]: { stateDir, carrier, proxy, ca },
     [Relay.name]: { stateDir },
     [Stun.name]: { portMapping: config.path === "auto" ? config.portMapping : "off", ...config.udp },
     [StreamMux.name]: muxConfig(doorsOf(config))

@@ -7,6 +7,8 @@ import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import type { RelayTrust } from "../protocol/EnrolmentToken.ts"
 import { LIFETIMES } from "../protocol/Lifetimes.ts"
+import { endorsedBytes } from "../protocol/LinkHandshake.ts"
+import * as Crypto from "./Crypto.ts"
 import * as Keys from "./Keys.ts"
 import * as Pki from "./Pki.ts"
 
@@ -20,6 +22,11 @@ export class RelayTls extends Context.Tag("sallyport/services/RelayTls")<RelayTl
    * they started with.
    */
   readonly changes: Stream.Stream<Pki.Leaf>
+  /**
+   * Signs the hash of a certificate from the operator's files with the relay's own key, so that
+   * nodes which pin that key accept it. `undefined` if the relay issues its own certificates.
+   */
+  readonly endorse: ((certSha256: Uint8Array) => Uint8Array) | undefined
 }>() {}
 
 /** The operator's certificate or key cannot be used. `message` says what to correct. */
@@ -55,7 +62,7 @@ export interface Options {
 export const layer = (options: Options): Layer.Layer<RelayTls, RelayTlsError | Keys.KeyFileError> =>
   options.tls === null
     ? Layer.scoped(RelayTls, makeIssued(options))
-    : Layer.scoped(RelayTls, makeFromFiles(options.tls))
+    : Layer.scoped(RelayTls, makeFromFiles(options.stateDir, options.tls))
 
 const makeIssued = Effect.fnUntraced(function*({ host, stateDir }: Options) {
   const { privateKey, publicKey } = yield* Keys.load(join(stateDir, TLS_KEY_FILE))
@@ -71,7 +78,11 @@ const makeIssued = Effect.fnUntraced(function*({ host, stateDir }: Options) {
   return serve({ _tag: "Pin", key: publicKey }, ref)
 })
 
-const makeFromFiles = Effect.fnUntraced(function*(files: { readonly cert: string; readonly key: string }) {
+const makeFromFiles = Effect.fnUntraced(function*(
+  stateDir: string,
+  files: { readonly cert: string; readonly key: string }
+) {
+  const { privateKey } = yield* Keys.load(join(stateDir, TLS_KEY_FILE))
   const ref = yield* SubscriptionRef.make(yield* readFiles(files))
   // the last problem, so that each is logged only once; only the fiber below touches it
   let problem = ""
@@ -89,11 +100,14 @@ const makeFromFiles = Effect.fnUntraced(function*(files: { readonly cert: string
     })
   )
   yield* Effect.forkScoped(Effect.schedule(reload, Schedule.spaced(COMPARE_EVERY)))
-  return serve({ _tag: "Ca" }, ref)
+  return serve({ _tag: "Ca" }, ref, (sha256) => Crypto.sign(privateKey, endorsedBytes(sha256)))
 })
 
-const serve = (trust: RelayTrust, ref: SubscriptionRef.SubscriptionRef<Pki.Leaf>) =>
-  RelayTls.of({ trust, current: ref.get, changes: ref.changes })
+const serve = (
+  trust: RelayTrust,
+  ref: SubscriptionRef.SubscriptionRef<Pki.Leaf>,
+  endorse?: (certSha256: Uint8Array) => Uint8Array
+) => RelayTls.of({ trust, current: ref.get, changes: ref.changes, endorse })
 
 const readFiles = ({ cert, key }: { readonly cert: string; readonly key: string }) =>
   Effect.zipWith(readText(cert), readText(key), Pki.fromPem).pipe(

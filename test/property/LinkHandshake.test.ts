@@ -11,7 +11,11 @@ const enrol = fc.record({ tokenId: text, secret: text, name: text, role: text },
 })
 const message: fc.Arbitrary<LinkHandshake.Message> = fc.oneof(
   fc.record({ _tag: fc.constant("Hello" as const), version: fc.integer({ min: 0, max: 255 }), purpose }),
-  fc.record({ _tag: fc.constant("Challenge" as const), nonce: exactly(32) }),
+  fc.record({
+    _tag: fc.constant("Challenge" as const),
+    nonce: exactly(32),
+    endorsements: fc.array(exactly(64), { maxLength: 2 })
+  }),
   fc.record({ _tag: fc.constant("Auth" as const), nodeKey: exactly(32), signature: exactly(64), enrol }, {
     requiredKeys: ["_tag", "nodeKey", "signature"]
   }),

@@ -7,7 +7,8 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as tls from "node:tls"
 import { inspect } from "node:util"
-import { type NodeKey } from "../../src/protocol/NodeKey.ts"
+import { endorsedBytes } from "../../src/protocol/LinkHandshake.ts"
+import { type NodeKey, toBytes } from "../../src/protocol/NodeKey.ts"
 import * as Crypto from "../../src/services/Crypto.ts"
 import * as Keys from "../../src/services/Keys.ts"
 import * as Pki from "../../src/services/Pki.ts"
@@ -209,12 +210,16 @@ describe("the relay's TLS while it runs", () => {
         TestClock.adjust("1 minute"),
         Effect.promise(() => new Promise((r) => setTimeout(r, 60)))
       )
+      const own = yield* Keys.loadOrCreate(join(dir, RelayTls.TLS_KEY_FILE))
       yield* write(files.cert, one.cert)
       yield* write(files.key, Redacted.value(one.key))
       yield* Effect.gen(function*() {
         const service = yield* RelayTls.RelayTls
         assert.deepStrictEqual(service.trust, { _tag: "Ca" })
         assert.deepStrictEqual((yield* service.current).sha256, one.sha256)
+        const endorsement = service.endorse?.(one.sha256) ?? new Uint8Array(0)
+        assert.isTrue(Crypto.verify(toBytes(own.publicKey), endorsedBytes(one.sha256), endorsement))
+        assert.isFalse(Crypto.verify(toBytes(own.publicKey), endorsedBytes(two.sha256), endorsement))
         yield* write(files.cert, two.cert)
         yield* tick
         assert.deepStrictEqual((yield* service.current).sha256, one.sha256)

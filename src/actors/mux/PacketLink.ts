@@ -38,6 +38,7 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly stateDir: string
   readonly carrier: "auto" | "webtransport" | "websocket"
   readonly proxy: string | null
+  readonly ca: string | null
   /** Takes whole relayed frames, which are valid only during the call. */
   readonly onFrame: (frame: Uint8Array) => void
 }) {
@@ -62,6 +63,7 @@ export const make = Effect.fnUntraced(function*(options: {
       trust: node.relay.tls,
       carrier: options.carrier,
       proxy: options.proxy,
+      ca: options.ca,
       http3,
       purpose: "relay",
       identity: node.identity

@@ -65,15 +65,18 @@ export type RelayConfig = Settled<Omit<typeof Relay.Type, "advertise" | "tls" | 
  * The settled configuration of a relay that has joined another one. In the file its role is
  * `relay`, and the key `join` marks it.
  */
-export type ForwarderConfig = Settled<Omit<typeof Forwarder.Type, "role" | "join" | "advertise" | "proxy">> & {
+export type ForwarderConfig = Settled<Omit<typeof Forwarder.Type, "role" | "join" | "advertise" | "proxy" | "ca">> & {
   readonly role: "forwarder"
   readonly proxy: ProxySetting
+  readonly ca: string | null
   /** Needed only until the relay has joined. */
   readonly token: TokenSource
   readonly advertise: { readonly host: string; readonly udp: number }
 }
-type Node<A> = Settled<Omit<A, "token" | "proxy">> & {
+type Node<A> = Settled<Omit<A, "token" | "proxy" | "ca">> & {
   readonly proxy: ProxySetting
+  /** PEM file of authorities beside the public ones. `null` if there is none. */
+  readonly ca: string | null
   readonly token: TokenSource | null
   readonly telemetry: { readonly report: boolean }
 }
@@ -276,10 +279,19 @@ const settle = (file: ConfigFile, baseDir: string): Config => {
   const shared = { stateDir, admin: adminOf(file.admin, stateDir, absolute), telemetry: telemetryOf(file.telemetry) }
   const tokenOf = (token: TokenSource) =>
     Redacted.isRedacted(token) || "env" in token ? token : { file: absolute(token.file) }
+  const caOf = ({ ca }: { readonly ca?: string }) => ca === undefined ? null : absolute(ca)
   if ("join" in file) {
     const { join, ...rest } = file
     const advertise = { udp: file.listen.udp.port, ...file.advertise }
-    return { ...rest, ...shared, role: "forwarder", token: tokenOf(join), proxy: file.proxy ?? null, advertise }
+    return {
+      ...rest,
+      ...shared,
+      role: "forwarder",
+      token: tokenOf(join),
+      proxy: file.proxy ?? null,
+      ca: caOf(file),
+      advertise
+    }
   }
   if (file.role === "relay") {
     const { https, udp } = file.listen
@@ -288,7 +300,7 @@ const settle = (file: ConfigFile, baseDir: string): Config => {
     return { ...file, ...shared, advertise, tls, behindProxy: file.behindProxy ?? null }
   }
   const token = file.token === undefined ? null : tokenOf(file.token)
-  const own = { ...shared, token, proxy: file.proxy ?? null, telemetry: telemetryOf(file.telemetry) }
+  const own = { ...shared, token, proxy: file.proxy ?? null, ca: caOf(file), telemetry: telemetryOf(file.telemetry) }
   return file.role === "client" ? { ...file, ...own, socks5: file.socks5 ?? null } : { ...file, ...own }
 }
 
@@ -309,26 +321,26 @@ const adminOf = (admin: ConfigFile["admin"], stateDir: string, absolute: (path: 
 
 /** Checks that the operator's certificate files can be read before the start. */
 const missingFiles = (config: Config): Effect.Effect<ReadonlyArray<Finding>> => {
-  if (config.role !== "relay" || config.tls === null) return Effect.succeed([])
-  const { tls } = config
-  return Effect.forEach(
-    ["cert", "key"] as const,
-    (key) =>
-      Effect.tryPromise(() => access(tls[key], constants.R_OK)).pipe(
-        Effect.as([]),
-        Effect.catchAll(({ error }) =>
-          Effect.succeed([{
-            path: ["tls", key],
-            at: "value" as const,
-            message: sentence(
-              `cannot read ${tls[key]} (${codeOf(error)})`,
-              "a readable PEM file",
-              "correct the path or the file's mode"
-            )
-          }])
-        )
+  const files: ReadonlyArray<readonly [path: ReadonlyArray<string>, file: string]> = config.role !== "relay"
+    ? config.ca === null ? [] : [[["ca"], config.ca]]
+    : config.tls === null
+    ? []
+    : [[["tls", "cert"], config.tls.cert], [["tls", "key"], config.tls.key]]
+  return Effect.forEach(files, ([path, file]) =>
+    Effect.tryPromise(() => access(file, constants.R_OK)).pipe(
+      Effect.as([]),
+      Effect.catchAll(({ error }) =>
+        Effect.succeed([{
+          path,
+          at: "value" as const,
+          message: sentence(
+            `cannot read ${file} (${codeOf(error)})`,
+            "a readable PEM file",
+            "correct the path or the file's mode"
+          )
+        }])
       )
-  ).pipe(Effect.map((found) => found.flat()))
+    )).pipe(Effect.map((found) => found.flat()))
 }
 
 const inOrder = (issues: ReadonlyArray<ConfigIssue>): ReadonlyArray<ConfigIssue> =>

@@ -131,6 +131,9 @@ const Proxy = Schema.transformOrFail(Schema.String, Schema.RedactedFromSelf(Sche
   ))
 )
 
+/** Authorities beside the public ones, for a relay whose certificate is from one of the operator's own. */
+const Ca = path("a PEM file with certificates of authorities", "ca: company-ca.pem")
+
 const Admin = Schema.Union(
   Schema.String.pipe(
     Schema.filter((text) => text.startsWith("unix:") ? text.length > 5 : Either.isRight(HostPort.parse(text)))
@@ -438,6 +441,7 @@ export const Forwarder = Schema.Struct({
   join: Token,
   /** Proxy through which the directory's HTTPS port is reached, as for nodes. */
   proxy: maybe(Proxy),
+  ca: maybe(Ca),
   listen: Schema.Struct(listenUdp).annotations(
     Hint.make("a mapping with udp", "write for example listen: {udp: \"0.0.0.0:3478\"}")
   ),
@@ -521,6 +525,7 @@ const node = {
    * NO_PROXY of the environment decide.
    */
   proxy: maybe(Proxy),
+  ca: maybe(Ca),
   carrier: orElse(choice("carrier: auto", "auto", "webtransport", "websocket"), "auto"),
   /** Set to `relay` to never use direct paths, so that peers do not learn this node's addresses. */
   path: orElse(choice("path: auto", "auto", "relay"), "auto"),

@@ -32,6 +32,7 @@ const node = {
   telemetry: { ...common.telemetry, report: "live" },
   token: "enrolment",
   proxy: "restart",
+  ca: "restart", // the file is read again for each connection
   carrier: "restart",
   path: "restart",
   portMapping: "restart",
@@ -58,6 +59,7 @@ const forwarder: Table<typeof Forwarder.fields> = {
   ...common,
   join: "enrolment",
   proxy: "restart",
+  ca: "restart", // the file is read again for each connection
   listen: "restart",
   advertise: "restart"
 }

@@ -6,12 +6,11 @@ import type { Config } from "@infisical/quic/dist/native/index.js"
 import { Either } from "effect"
 import { X509Certificate } from "node:crypto"
 import * as dns from "node:dns"
-import { readFileSync } from "node:fs"
 import { isIP, isIPv6 } from "node:net"
-import * as tls from "node:tls"
 import type { RelayTrust } from "../../protocol/EnrolmentToken.ts"
 import * as Crypto from "../../services/Crypto.ts"
 import * as Pki from "../../services/Pki.ts"
+import * as Authorities from "../link/Authorities.ts"
 import { authorityOf } from "../link/TlsDial.ts"
 import { CarrierRefused } from "../link/WebSocketCarrier.ts"
 import type { QuicheConnection } from "../quic/QuicheConnection.ts"
@@ -28,6 +27,8 @@ export interface Target {
   /** Addresses that the name had before. They are used if it cannot be looked up. */
   readonly lastAddresses?: ReadonlyArray<string> | undefined
   readonly trust: RelayTrust
+  /** PEM file of further authorities. `null` if there are none. */
+  readonly ca?: string | null | undefined
   readonly path: string
 }
 
@@ -35,6 +36,8 @@ export interface Target {
 export interface Opened {
   readonly link: Http3Link
   readonly localHost: string
+  /** As in `TlsDial.Dialled`. */
+  readonly unproved: Error | null
 }
 
 /** Path of links that carry relayed frames (`LinkServer`). */
@@ -99,6 +102,7 @@ class Attempt {
   readonly #connection: Http3Connection
   readonly #link: Http3Link
   #socket: UdpPort.UdpPort | undefined
+  #unproved: Error | null = null
   #resolve: (opened: Opened) => void = ignore
   #reject: (error: unknown) => void = ignore
 
@@ -110,7 +114,7 @@ class Attempt {
       this.#reject = reject
     })
     this.opened.catch(ignore) // it may fail before anybody waits for it
-    this.#quic = QuicheHttp3.connect(configFor(target.trust), isIP(target.host) === 0 ? target.host : null)
+    this.#quic = QuicheHttp3.connect(configFor(target), isIP(target.host) === 0 ? target.host : null)
     this.#connection = new Http3Connection({
       role: "client",
       quic: this.#quic,
@@ -166,11 +170,12 @@ class Attempt {
 
   #onEstablished(): boolean {
     const der = this.#quic.peerCertificate()
-    const problem = der === null ? "the relay showed no certificate" : problemOf(this.#target, der)
-    if (problem !== null || der === null) {
-      this.fail(new Error(problem ?? ""))
+    const problem = der === null ? refused("the relay showed no certificate") : problemOf(this.#target, der)
+    if (der === null || (problem !== null && !problem.mayBeEndorsed)) {
+      this.fail(new Error(problem?.message))
       return false
     }
+    this.#unproved = problem === null ? null : new Error(problem.message)
     this.#link.serverCertSha256 = Crypto.sha256(der)
     return true
   }
@@ -178,7 +183,11 @@ class Attempt {
   #onStatus(status: number): void {
     if (status !== 200) return this.fail(new CarrierRefused(status))
     this.#link.datagrams?.start()
-    this.#resolve({ link: this.#link, localHost: this.#socket?.address().host ?? "" })
+    this.#resolve({
+      link: this.#link,
+      localHost: this.#socket?.address().host ?? "",
+      unproved: this.#unproved
+    })
   }
 }
 
@@ -191,32 +200,39 @@ const whyOf = (quic: QuicheConnection): string => {
     : fault.reason || `QUIC failed with code ${fault.code}`
 }
 
+interface Problem {
+  readonly message: string
+  /** Whether the pinned key may still endorse the certificate in the link's handshake. */
+  readonly mayBeEndorsed: boolean
+}
+
+const refused = (message: string): Problem => ({ message, mayBeEndorsed: false })
+
 /**
- * Checks the certificate. Returns the problem as text, or `null` if there is none. If authorities
- * are trusted, TLS has already checked the chain.
+ * Checks the certificate. Returns the problem, or `null` if there is none. If authorities are
+ * trusted, TLS has already checked the chain.
  */
-const problemOf = ({ host, trust }: Target, der: Uint8Array): string | null => {
+const problemOf = ({ host, trust }: Target, der: Uint8Array): Problem | null => {
   if (trust._tag === "Pin") {
     const checked = Pki.checkLeaf(der, trust.key)
-    return Either.isLeft(checked) ? checked.left.message : null
+    if (Either.isRight(checked)) return null
+    const { message, reason } = checked.left
+    return { message, mayBeEndorsed: reason === "foreign" && !Pki.describe(der).isOfRelay }
   }
   if (isIP(host) === 0) return null // TLS has compared the name
-  return new X509Certificate(der).checkIP(host) === undefined ? `the certificate is not for ${host}` : null
+  return new X509Certificate(der).checkIP(host) === undefined ? refused(`the certificate is not for ${host}`) : null
 }
 
-let configs: { readonly pinned: Config; readonly trusted: Config } | undefined
+/** By the PEM text of the authorities. It is empty for pinned keys. */
+const configs = new Map<string, Config>()
 
-const configFor = (trust: RelayTrust): Config => {
-  configs ??= { pinned: QuicheHttp3.clientConfig(null), trusted: QuicheHttp3.clientConfig(authorities()) }
-  return trust._tag === "Pin" ? configs.pinned : configs.trusted
-}
-
-/** The authorities that Node trusts, as PEM. */
-const authorities = (): string => {
-  const more = process.env["NODE_EXTRA_CA_CERTS"]
-  try {
-    return [...tls.rootCertificates, ...(more === undefined ? [] : [readFileSync(more, "utf8")])].join("\n")
-  } catch {
-    return tls.rootCertificates.join("\n")
-  }
+const configFor = ({ ca = null, trust }: Target): Config => {
+  const authorities = trust._tag === "Pin" ? [] : ca === null ? Authorities.usual() : Authorities.withFile(ca)
+  const key = authorities.join("\n")
+  const known = configs.get(key)
+  if (known !== undefined) return known
+  configs.clear() // a replaced file of authorities must not leave its configuration behind for good
+  const made = QuicheHttp3.clientConfig(key === "" ? null : key)
+  configs.set(key, made)
+  return made
 }

@@ -40,11 +40,14 @@ export const asClient = async (
     readonly purpose: LinkHandshake.Purpose
     readonly identity: Identity
     readonly enrol?: LinkHandshake.Enrol | undefined
+    /** Throws unless the relay's own key endorses the certificate, where TLS has not proved the relay. */
+    readonly checkEndorsed?: ((endorsements: ReadonlyArray<Uint8Array>) => void) | undefined
   }
 ): Promise<Uint8Array> => {
-  const { enrol, identity, purpose } = options
+  const { checkEndorsed, enrol, identity, purpose } = options
   await say(link, { _tag: "Hello", version: LinkHandshake.VERSION, purpose })
   const challenge = await hear(link, LinkHandshake.MAX_SERVER_BYTES, "Challenge")
+  checkEndorsed?.(challenge.endorsements)
   const signature = await identity.sign(LinkHandshake.signedBytes(purpose, challenge.nonce, link.serverCertSha256))
   await say(link, { _tag: "Auth", nodeKey: toBytes(identity.key), signature, ...(enrol !== undefined && { enrol }) })
   return (await hear(link, LinkHandshake.MAX_SERVER_BYTES, "Welcome")).body

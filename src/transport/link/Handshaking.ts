@@ -24,9 +24,14 @@ export interface Claims {
  */
 export const asServer = async (
   link: Link,
-  options: { readonly purpose: LinkHandshake.Purpose; readonly certHashes: ReadonlyArray<Uint8Array> }
+  options: {
+    readonly purpose: LinkHandshake.Purpose
+    readonly certHashes: ReadonlyArray<Uint8Array>
+    /** As in the Challenge. */
+    readonly endorsements: ReadonlyArray<Uint8Array>
+  }
 ): Promise<Claims> => {
-  const { certHashes, purpose } = options
+  const { certHashes, endorsements, purpose } = options
   const hello = await hear(link, LinkHandshake.MAX_CLIENT_BYTES, "Hello")
   if (hello.version !== LinkHandshake.VERSION) {
     throw new RefusedByServer(
@@ -36,7 +41,7 @@ export const asServer = async (
   }
   if (hello.purpose !== purpose) throw new BrokenHandshake(`purpose ${hello.purpose} on the path of ${purpose}`)
   const nonce = Crypto.randomBytes(LinkHandshake.NONCE_BYTES)
-  await say(link, { _tag: "Challenge", nonce })
+  await say(link, { _tag: "Challenge", nonce, endorsements })
   const auth = await hear(link, LinkHandshake.MAX_CLIENT_BYTES, "Auth")
   const certSha256 = certHashes.find((hash) =>
     Crypto.verify(auth.nodeKey, LinkHandshake.signedBytes(purpose, nonce, hash), auth.signature)

@@ -1,7 +1,8 @@
 /** Opens an authenticated link to a relay. */
 import { Duration, Effect, Schema, type Scope } from "effect"
 import type { RelayTrust } from "../../protocol/EnrolmentToken.ts"
-import { type Enrol, proxiedName, type Purpose } from "../../protocol/LinkHandshake.ts"
+import { endorsedBytes, type Enrol, proxiedName, type Purpose } from "../../protocol/LinkHandshake.ts"
+import { toBytes } from "../../protocol/NodeKey.ts"
 import * as ProxyUrl from "../../protocol/ProxyUrl.ts"
 import * as Crypto from "../../services/Crypto.ts"
 import * as ClientHandshake from "./ClientHandshake.ts"
@@ -67,6 +68,8 @@ export interface Options {
   readonly deadline?: Duration.DurationInput
   /** The `proxy` setting: a URL or `none`. `null` if the environment decides. */
   readonly proxy?: string | null
+  /** The `ca` setting: a PEM file of authorities beside the public ones. `null` if there is none. */
+  readonly ca?: string | null
 }
 
 /** An open link, and what the relay sent with it. */
@@ -102,7 +105,11 @@ export const connect = (options: Options): Effect.Effect<Connected, LinkError, S
  */
 const HEAD_START_MS = 300
 
-type Opened = Omit<Connected, "welcome"> & { readonly link: CarrierLink }
+type Opened = Omit<Connected, "welcome"> & {
+  readonly link: CarrierLink
+  /** As in `TlsDial.Dialled`. */
+  readonly unproved: Error | null
+}
 
 const open = async (options: Options, signal: AbortSignal): Promise<Connected> => {
   const choice = proxyOf(options)
@@ -115,20 +122,34 @@ const open = async (options: Options, signal: AbortSignal): Promise<Connected> =
   const http3 = (signal: AbortSignal) => openHttp3(options, signal)
   const ways = isHttp3Wanted(options) && proxy === null && !isProxied ? [http3, tcp] : [tcp]
   const discard = ({ link }: Opened) => link.destroy("another carrier was faster")
-  const { link, localHost } = await Ways.firstOf(ways.map((open) => ({ open, discard })), HEAD_START_MS, signal)
+  const { link, localHost, unproved } = await Ways.firstOf(
+    ways.map((open) => ({ open, discard })),
+    HEAD_START_MS,
+    signal
+  )
   if (isProxied) link.serverCertSha256 = Crypto.sha256(proxiedName(options.host))
   const abort = () => link.destroy("given up")
   signal.addEventListener("abort", abort, { once: true })
+  let isProved = unproved === null
+  const checkEndorsed = (endorsements: ReadonlyArray<Uint8Array>) => {
+    isProved ||= isEndorsed(options.trust, link.serverCertSha256, endorsements)
+    if (!isProved) throw unproved
+  }
   try {
-    const welcome = await ClientHandshake.asClient(link, options)
+    const welcome = await ClientHandshake.asClient(link, { ...options, checkEndorsed })
     return { link, welcome, localHost }
   } catch (error) {
     link.destroy("the handshake failed")
-    throw error
+    throw isProved ? error : unproved
   } finally {
     signal.removeEventListener("abort", abort)
   }
 }
+
+/** Whether the pinned key has signed the certificate that this connection shows. */
+const isEndorsed = (trust: RelayTrust, certSha256: Uint8Array, endorsements: ReadonlyArray<Uint8Array>): boolean =>
+  trust._tag === "Pin" &&
+  endorsements.some((signature) => Crypto.verify(toBytes(trust.key), endorsedBytes(certSha256), signature))
 
 /** Decides through which proxy a relay is reached. The result is also shown to users. */
 export const proxyOf = ({ host, port, proxy }: Pick<Options, "host" | "port" | "proxy">): ProxyUrl.Choice =>
@@ -141,22 +162,26 @@ const WEBSOCKET = { alpn: "http/1.1", open: WebSocketCarrier.open } as const
 const WEBTRANSPORT = { alpn: "h2", open: WebTransportCarrier.open } as const
 
 const openTcp = async (
-  { host, lastAddresses, port, purpose, trust }: Options,
+  { ca, host, lastAddresses, port, purpose, trust }: Options,
   proxy: ProxyUrl.ProxyUrl | null,
   carrier: typeof WEBSOCKET | typeof WEBTRANSPORT,
   signal: AbortSignal
 ): Promise<Opened> => {
   const { alpn } = carrier
-  const { certSha256, socket } = await TlsDial.dial({ host, lastAddresses, port, trust, alpn, proxy }, signal)
+  const { certSha256, socket, unproved } = await TlsDial.dial(
+    { ca, host, lastAddresses, port, trust, alpn, proxy },
+    signal
+  )
   const localHost = (socket.localAddress ?? "").replace(/^::ffff:/, "")
   const abort = () => void socket.destroy()
   signal.addEventListener("abort", abort, { once: true })
   if (signal.aborted) abort()
   try {
-    return { link: await carrier.open(socket, TlsDial.authorityOf(host, port), `/${purpose}`, certSha256), localHost }
+    const link = await carrier.open(socket, TlsDial.authorityOf(host, port), `/${purpose}`, certSha256)
+    return { link, localHost, unproved }
   } catch (error) {
     socket.destroy()
-    throw error
+    throw unproved ?? error // whatever answered here, it was not the relay
   } finally {
     signal.removeEventListener("abort", abort)
   }
@@ -167,11 +192,11 @@ const openTcp = async (
  * the signaling of most nodes does not need.
  */
 const openHttp3 = async (
-  { host, lastAddresses, port, purpose, trust }: Options,
+  { ca, host, lastAddresses, port, purpose, trust }: Options,
   signal: AbortSignal
 ): Promise<Opened> => {
   const Http3Client = await import("../http3/Http3Client.ts")
-  return Http3Client.open({ host, lastAddresses, port, trust, path: `/${purpose}` }, signal)
+  return Http3Client.open({ ca, host, lastAddresses, port, trust, path: `/${purpose}` }, signal)
 }
 
 const timedOut = ({ host, port }: Options) =>

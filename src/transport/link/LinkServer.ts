@@ -38,6 +38,11 @@ export interface Options<R> {
    */
   readonly tlsChanges: Stream.Stream<Leaf>
   /**
+   * Signs the hash of a certificate with the relay's own key. Left out, clients that pin that key
+   * accept only certificates that it issued.
+   */
+  readonly endorse?: ((certSha256: Uint8Array) => Uint8Array) | undefined
+  /**
    * Called once the signature was verified; returns what the client receives in the Welcome. It
    * counts towards the handshake's deadline.
    */
@@ -81,6 +86,11 @@ export const make = <R>(options: Options<R>): Effect.Effect<LinkServer, ListenEr
   Effect.gen(function*() {
     const links = new Map<CarrierLink, Deferred.Deferred<void>>()
     const hashes = [options.tls.sha256]
+    const endorsements: Array<Uint8Array> = []
+    const endorse = () => {
+      if (options.endorse !== undefined) endorsements.splice(0, endorsements.length, ...hashes.map(options.endorse))
+    }
+    endorse()
     const fork = yield* FiberSet.makeRuntime<R>()
     const port = new LinkPort.LinkPort({
       host: options.host,
@@ -92,7 +102,7 @@ export const make = <R>(options: Options<R>): Effect.Effect<LinkServer, ListenEr
       onOddHeader: (message) => void fork(Effect.logWarning(message)),
       pages: options.pages,
       limits: { ...LinkPort.DEFAULT_LIMITS, ...options.limits },
-      onLink: (stranger) => void fork(serve(options, stranger, hashes, links))
+      onLink: (stranger) => void fork(serve(options, stranger, { hashes, endorsements }, links))
     })
     const stop = ({ goAwayMs }: { readonly goAwayMs: number }) =>
       Effect.gen(function*() {
@@ -110,6 +120,7 @@ export const make = <R>(options: Options<R>): Effect.Effect<LinkServer, ListenEr
         if (Buffer.compare(next.sha256, hashes[0]!) === 0) return
         port.updateTls(next)
         hashes.splice(0, hashes.length, next.sha256, hashes[0]!)
+        endorse()
       })))
     return { port: listening, stats: () => port.stats, stop }
   })
@@ -123,7 +134,7 @@ const allEnded = (links: ReadonlyMap<CarrierLink, Deferred.Deferred<void>>) =>
 const serve = <R>(
   options: Options<R>,
   { isProxied, link, path, welcome }: LinkPort.Stranger,
-  hashes: ReadonlyArray<Uint8Array>,
+  { endorsements, hashes }: Readonly<Record<"endorsements" | "hashes", ReadonlyArray<Uint8Array>>>,
   links: Map<CarrierLink, Deferred.Deferred<void>>
 ): Effect.Effect<void, never, R> =>
   Effect.gen(function*() {
@@ -131,7 +142,12 @@ const serve = <R>(
     const proxied = isProxied && options.proxiedHash !== undefined ? [options.proxiedHash] : []
     const shown = link.carrier === "webtransport-h3" ? [link.serverCertSha256] : [...proxied, ...hashes]
     const claims = yield* Effect.tryPromise({
-      try: () => Handshaking.asServer(link, { purpose, certHashes: purpose === "browser" ? [UNSEEN_CERT] : shown }),
+      try: () =>
+        Handshaking.asServer(link, {
+          purpose,
+          certHashes: purpose === "browser" ? [UNSEEN_CERT] : shown,
+          endorsements: purpose === "browser" ? [] : endorsements
+        }),
       catch: (error) => error
     })
     const peer: Peer = { ...claims, remote: link.remote }

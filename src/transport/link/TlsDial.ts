@@ -11,6 +11,7 @@ import type { RelayTrust } from "../../protocol/EnrolmentToken.ts"
 import type { ProxyUrl } from "../../protocol/ProxyUrl.ts"
 import * as Crypto from "../../services/Crypto.ts"
 import * as Pki from "../../services/Pki.ts"
+import * as Authorities from "./Authorities.ts"
 import * as ProxyDial from "./ProxyDial.ts"
 
 /** A relay, and how to reach and verify it. */
@@ -23,6 +24,8 @@ export interface Target {
   readonly trust: RelayTrust
   readonly alpn: "h2" | "http/1.1"
   readonly proxy?: ProxyUrl | null
+  /** PEM file of further authorities. `null` if there are none. */
+  readonly ca?: string | null | undefined
 }
 
 /**
@@ -46,36 +49,40 @@ export class DialFailed extends Error {
   }
 }
 
-/** A verified TLS connection, with the SHA-256 of the server's leaf certificate. */
+/** A TLS connection, with the SHA-256 of the server's leaf certificate. */
 export interface Dialled {
   readonly socket: tls.TLSSocket
   readonly certSha256: Uint8Array
+  /**
+   * What is wrong with the certificate unless the pinned key endorses it during the link's
+   * handshake. `null` if the certificate proves the relay.
+   */
+  readonly unproved: DialFailed | null
 }
 
 /** Dials `target`. Rejects with `DialFailed`. An abort destroys whatever is open. */
 export const dial = async (target: Target, signal: AbortSignal): Promise<Dialled> => {
+  const authorities = authoritiesOf(target)
   const tcp = await connectTcp(target, signal)
-  const socket = await startTls(tcp, target, signal)
+  const socket = await startTls(tcp, target, authorities, signal)
   const der = leafDerOf(socket)
   const refuse = (error: DialFailed): never => {
     socket.destroy()
     throw error
   }
   if (der === undefined) return refuse(new DialFailed("tls_failed", "", "the relay showed no certificate"))
+  let unproved: DialFailed | null = null
   if (target.trust._tag === "Pin") {
     const checked = Pki.checkLeaf(der, target.trust.key)
     if (Either.isLeft(checked)) {
       const { message, reason } = checked.left
       if (reason !== "foreign") return refuse(new DialFailed("tls_untrusted", reason, message))
       const shown = Pki.describe(der)
-      return refuse(
-        shown.isOfRelay
-          ? new DialFailed("tls_pin_mismatch", reason, message)
-          : new DialFailed("tls_intercepted", reason, intercepted(target, shown))
-      )
+      if (shown.isOfRelay) return refuse(new DialFailed("tls_pin_mismatch", reason, message))
+      unproved = new DialFailed("tls_intercepted", reason, intercepted(target, shown))
     }
   }
-  return { socket, certSha256: Crypto.sha256(der) }
+  return { socket, certSha256: Crypto.sha256(der), unproved }
 }
 
 /**
@@ -154,12 +161,27 @@ const unreachable = (where: string, error: NodeJS.ErrnoException) =>
     }); check the relay's host and port, that it runs, and this machine's network`
   )
 
-const startTls = (tcp: Duplex, target: Target, signal: AbortSignal): Promise<tls.TLSSocket> =>
+const authoritiesOf = ({ ca = null, trust }: Target): Array<string> | undefined => {
+  if (ca === null || trust._tag === "Pin") return undefined
+  try {
+    return Authorities.withFile(ca)
+  } catch {
+    throw new DialFailed("tls_untrusted", "", `cannot read ${ca}; correct ca in the configuration, or the file's mode`)
+  }
+}
+
+const startTls = (
+  tcp: Duplex,
+  target: Target,
+  authorities: Array<string> | undefined,
+  signal: AbortSignal
+): Promise<tls.TLSSocket> =>
   new Promise((resolve, reject) => {
     const socket = tls.connect({
       socket: tcp,
       ALPNProtocols: [target.alpn],
       minVersion: "TLSv1.3",
+      ...(authorities !== undefined && { ca: authorities }),
       // A pinned leaf certificate is checked afterwards.
       rejectUnauthorized: target.trust._tag !== "Pin",
       ...(net.isIP(target.host) === 0 && { servername: target.host }),
@@ -202,7 +224,7 @@ const tlsProblem = (target: Target, error: NodeJS.ErrnoException): DialFailed =>
     ? new DialFailed(
       "tls_untrusted",
       code,
-      `the certificate of ${target.host} is not trusted (${code}); check the host, or enrol with a token that pins the relay's key`
+      `the certificate of ${target.host} is not trusted (${code}); check the host, name the file of its authority with the key ca, or enrol with a token that pins the relay's key`
     )
     : new DialFailed(
       "tls_failed",
