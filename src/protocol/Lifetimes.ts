@@ -66,19 +66,19 @@ export const NORMAL: Lifetimes = {
  * (`Documents.LEEWAY_SECONDS`), so the longest of these passes three times in 3 minutes.
  */
 export const SHORT: Lifetimes = {
-  grant: 16,
-  grantRenewBefore: 8,
-  credential: 24,
-  credentialRefresh: 10,
-  ticket: 40,
-  turn: 40,
-  binding: 30,
+  grant: 45,
+  grantRenewBefore: 30,
+  credential: 45,
+  credentialRefresh: 15,
+  ticket: 45,
+  turn: 45,
+  binding: 45,
   idleSession: 15,
-  resumption: 30,
-  certificate: 30,
-  certificateRenewBefore: 15,
+  resumption: 45,
+  certificate: 45,
+  certificateRenewBefore: 25,
   certificateCheck: 3,
-  timeCheck: 10
+  timeCheck: 12
 }
 
 /** Lifetimes of this build. */

