@@ -35,7 +35,7 @@ const untilListed = (world: World.World, name: string) =>
   Effect.flatMap(Directory.Directory, ({ relays }) =>
     relays.pipe(
       Effect.flatMap((all) => Effect.fromNullable(all.find((relay) => relay.name === name))),
-      Effect.retry({ schedule: World.spaced, times: 500 })
+      Effect.retry({ schedule: World.spaced, times: 6000 })
     )).pipe(Effect.provide(Directory.layer({ stateDir: world.relayConfig.stateDir })))
 
 describe("a second relay", () => {

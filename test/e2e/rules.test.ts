@@ -56,7 +56,7 @@ describe("a rule that is taken away", () => {
       yield* answered(mail, "before")
       for (let round = 1; round <= ROUNDS; round++) {
         const wiki = yield* Effect.retry(world.dial("wiki", port), {
-          times: 500,
+          times: 6000,
           schedule: Schedule.spaced("20 millis")
         })
         yield* answered(wiki, `round ${round}`)
@@ -66,7 +66,7 @@ describe("a rule that is taken away", () => {
         // Until it has the new grant, the client asks the connector, which knows no such resource any more.
         yield* Effect.flip(world.dial("wiki", port)).pipe(
           Effect.filterOrFail(isNotAllowed, (other) => other),
-          Effect.retry({ times: 500, schedule: Schedule.spaced("20 millis") })
+          Effect.retry({ times: 6000, schedule: Schedule.spaced("20 millis") })
         )
         yield* answered(mail, `still there in round ${round}`)
         yield* allow(["mail", "wiki"])

@@ -79,7 +79,7 @@ describe("supervision", () => {
         assert.isAbove(flow.bytes, 0)
         yield* world.client.supervisor.kill("data")
         // A door that is opened anew may have another port.
-        const again = watch(yield* Effect.retry(world.dialAnew("drip", port), { times: 200, schedule: World.spaced }))
+        const again = watch(yield* Effect.retry(world.dialAnew("drip", port), { times: 6000, schedule: World.spaced }))
         yield* Effect.sleep("500 millis")
         assert.isAbove(again.bytes, 0)
         assert.isTrue(flow.closed, "the old flow's socket was closed, not left hanging")
@@ -101,9 +101,9 @@ describe("supervision", () => {
           yield* Effect.sleep("300 millis")
           return again.bytes > 0 ? again : yield* Effect.fail("silent")
         })
-        const again = yield* Effect.retry(dripping, { times: 100, schedule: World.spaced })
+        const again = yield* Effect.retry(dripping, { times: 6000, schedule: World.spaced })
         yield* Effect.retry(Effect.suspend(() => flow.closed ? Effect.void : Effect.fail("open")), {
-          times: 100,
+          times: 1200,
           schedule: Schedule.spaced("100 millis")
         })
         const before = again.bytes
@@ -129,7 +129,7 @@ describe("supervision", () => {
           assert.isFalse(flow.closed, `the flow was cut when the relay's ${thread} thread died`)
           assert.isAbove(flow.bytes, before)
         }
-        const again = watch(yield* Effect.retry(world.dial("drip", port), { times: 100, schedule: World.spaced }))
+        const again = watch(yield* Effect.retry(world.dial("drip", port), { times: 6000, schedule: World.spaced }))
         yield* Effect.sleep("500 millis")
         assert.isAbove(again.bytes, 0)
       }),

@@ -34,7 +34,7 @@ describe("consent to send", () => {
     expect(sent.questions).toBeGreaterThan(0)
     way.open = true
     ask()
-    await settled("what was written has come, once and in order", () => resource.received() === "abc", 3_000)
+    await settled("what was written has come, once and in order", () => resource.received() === "abc")
   })
 
   it("is kept by the peer's own questions, when this side asks nothing", async () => {
@@ -47,8 +47,8 @@ describe("consent to send", () => {
     }
     const before = sent.byConnector
     flow.write("d")
-    await settled("it came", () => resource.received() === "ad", 3_000)
-    await settled("the connector acknowledges it", () => sent.byConnector > before, 3_000)
+    await settled("it came", () => resource.received() === "ad")
+    await settled("the connector acknowledges it", () => sent.byConnector > before)
   })
 
   it("goes no further than a few times what came, to an address that somebody else may have", async () => {

@@ -86,7 +86,7 @@ describe.each(["websocket", "webtransport"] as const)("relayed frames over the s
         expect(frames.send(scratch.subarray(0, length))).toBe(true)
         if (i % 100 === 99) yield* Effect.promise(() => Kit.sleep(2))
       }
-      yield* Effect.promise(() => Kit.within(8000, () => got.length === sent.length))
+      yield* Effect.promise(() => Kit.within(Kit.HANG_MS, () => got.length === sent.length))
       expect(got).toEqual(sent)
       expect(frames.counters).toEqual({ sent: 2000, received: 2000, dropped: 0 })
     })))
@@ -108,9 +108,11 @@ describe.each(["websocket", "webtransport"] as const)("relayed frames over the s
       expect(most).toBeLessThanOrEqual(MAX_BACKLOG_BYTES + 64 * 1024)
       let received = 0
       const reading = new RelayLinkFrames(server, () => received++)
-      expect(yield* Effect.promise(() => Kit.within(8000, () => received === frames.counters.sent))).toBe(true)
+      expect(yield* Effect.promise(() => Kit.within(Kit.HANG_MS, () => received === frames.counters.sent))).toBe(true)
       expect(frames.send(frame)).toBe(true)
-      expect(yield* Effect.promise(() => Kit.within(8000, () => reading.counters.received === frames.counters.sent)))
+      expect(
+        yield* Effect.promise(() => Kit.within(Kit.HANG_MS, () => reading.counters.received === frames.counters.sent))
+      )
         .toBe(true)
     })))
 
@@ -140,10 +142,10 @@ describe("relayed frames over the datagrams of HTTP/3", () => {
         const frame = frameOf(i, new Uint8Array((i * 37) % 1201).fill(i))
         sent.push(hex(frame))
         expect(frames.send(frame)).toBe(true)
-        if (i === 1000) expect(yield* Effect.promise(() => Kit.within(3000, () => isReady(client)))).toBe(true)
+        if (i === 1000) expect(yield* Effect.promise(() => Kit.within(Kit.HANG_MS, () => isReady(client)))).toBe(true)
         if (i % 50 === 0) yield* Effect.promise(() => Kit.sleep(4))
       }
-      expect(yield* Effect.promise(() => Kit.within(8000, () => got.size === sent.length))).toBe(true)
+      expect(yield* Effect.promise(() => Kit.within(Kit.HANG_MS, () => got.size === sent.length))).toBe(true)
       expect([...got].sort()).toEqual(sent.sort())
       expect(isReady(server)).toBe(true)
     })))
@@ -155,12 +157,12 @@ describe("relayed frames over the datagrams of HTTP/3", () => {
       void new RelayLinkFrames(server, (frame) => got.push(frame.length))
       const frames = new RelayLinkFrames(client, () => {})
       for (const wait of [false, true]) {
-        if (wait) expect(yield* Effect.promise(() => Kit.within(3000, () => isReady(client)))).toBe(true)
+        if (wait) expect(yield* Effect.promise(() => Kit.within(Kit.HANG_MS, () => isReady(client)))).toBe(true)
         expect(frames.send(frameOf(7, new Uint8Array(1201)))).toBe(false)
         expect(frames.send(frameOf(7, new Uint8Array(1200)))).toBe(true)
         expect(frames.send(frameOf(0, new Uint8Array(3000)))).toBe(true)
       }
-      expect(yield* Effect.promise(() => Kit.within(3000, () => got.length === 4))).toBe(true)
+      expect(yield* Effect.promise(() => Kit.within(Kit.HANG_MS, () => got.length === 4))).toBe(true)
       expect(got.sort((a, b) => a - b)).toEqual([1208, 1208, 3008, 3008])
     })))
 
@@ -170,7 +172,7 @@ describe("relayed frames over the datagrams of HTTP/3", () => {
       let received = 0
       void new RelayLinkFrames(server, () => received++)
       const frames = new RelayLinkFrames(client, () => {})
-      expect(yield* Effect.promise(() => Kit.within(3000, () => isReady(client)))).toBe(true)
+      expect(yield* Effect.promise(() => Kit.within(Kit.HANG_MS, () => isReady(client)))).toBe(true)
       const frame = frameOf(7, new Uint8Array(1200))
       const before = process.memoryUsage()
       for (let i = 0; i < 60_000; i++) { // 72 MB in an instant
@@ -187,7 +189,7 @@ describe("relayed frames over the datagrams of HTTP/3", () => {
         frames.send(frame)
         yield* Effect.promise(() => Kit.sleep(10))
       }
-      expect(yield* Effect.promise(() => Kit.within(3000, () => received >= soFar + 20))).toBe(true)
+      expect(yield* Effect.promise(() => Kit.within(Kit.HANG_MS, () => received >= soFar + 20))).toBe(true)
     })))
 })
 

@@ -135,8 +135,7 @@ export const readBytes = async (link: Link, length: number): Promise<Buffer> => 
 
 export const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
-/** What has not happened after this never will. No measure of speed: a busy machine is slow. */
-export const HANG_MS = 60_000
+export { HANG_MS } from "../support/Hang.ts"
 
 /** Polls: true as soon as `check` holds, false after `ms`. */
 export const within = async (ms: number, check: () => boolean): Promise<boolean> => {

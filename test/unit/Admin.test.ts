@@ -105,7 +105,7 @@ describe("events", () => {
       first?.destroy()
       yield* open(port).pipe(
         Effect.filterOrFail(({ statusCode }) => statusCode === 200),
-        Effect.retry({ schedule: Schedule.spaced("20 millis"), times: 100 })
+        Effect.retry({ schedule: Schedule.spaced("20 millis"), times: 6000 })
       )
     }))
 

@@ -120,19 +120,19 @@ describe("FlowPump", () => {
     })
     // Sockets' buffers, 1 MiB in the pump and a stream window of 4 MiB are all that may be under way.
     expect(rig.wire.connector.stats().bytesSent).toBeLessThan(16 << 20)
-    await until("held", () => unread.bytes > 0, 20_000)
+    await until("held", () => unread.bytes > 0)
     expect(unread.bytes).toBeLessThanOrEqual(2 * MAX_BYTES)
     application.resume()
-    await until("all", () => checker.ended, 20_000)
+    await until("all", () => checker.ended)
     expect(unread.bytes).toBe(0)
     expect({ bytes: checker.received, wrongAt: checker.wrongAt }).toEqual({ bytes: total, wrongAt: -1 })
-  }, 30_000)
+  })
 
   it("forgets what nobody read when the flow is cut", async () => {
     const { app, application, far, rig } = await oneFlow()
     application.pause()
     send(far, 5, 40 << 20)
-    await until("held", () => unread.bytes > 0, 20_000)
+    await until("held", () => unread.bytes > 0)
     application.destroy()
     await until("closed", () => app.closed && rig.outcomes.client.length === 1)
     expect(unread.bytes).toBe(0)
@@ -143,7 +143,7 @@ describe("FlowPump", () => {
     const flood = setInterval(() => application.write(Buffer.alloc(100_000)), 1)
     far.pause()
     far.end(fill(1, 0, 50_000), () => far.destroy()) // closed with bytes unread: its kernel resets whoever goes on writing
-    await until("closed", () => app.closed, 10_000).finally(() => clearInterval(flood))
+    await until("closed", () => app.closed).finally(() => clearInterval(flood))
     expect(app.bytes).toBe(50_000)
   })
 

@@ -63,7 +63,7 @@ describe("a download whose path dies", () => {
     expect(wire.client.migrate(SPARE_SLOT)).toBe(true)
     await until("all", () => seen.bytes === TOTAL)
     expect(wire.log.migrated).toEqual([SPARE_SLOT])
-  }, 20_000)
+  })
 
   it("goes on soon, though it moved twice and the first move's packets were lost, too", async () => {
     const { seen, wire } = await downloading(open)
@@ -77,9 +77,9 @@ describe("a download whose path dies", () => {
     await pause(300)
     const before = seen.bytes
     wire.client.migrate(THIRD_SLOT)
-    await until("all", () => seen.bytes === TOTAL, 1_000)
+    await until("all", () => seen.bytes === TOTAL)
     expect(before).toBeLessThan(TOTAL / 2)
-  }, 20_000)
+  })
 
   it("is measured truthfully after losses, though it is limited by its application", async () => {
     let sender: QuicStream | null = null
@@ -114,7 +114,7 @@ describe("a download whose path dies", () => {
     expect(seen).toBeGreaterThan(1_000_000)
     expect(cwndBytes).toBeLessThan(120_000) // else nothing was lost, and this shows nothing
     expect(rttMs).toBeLessThan(150)
-  }, 20_000)
+  })
 
   it("goes on soon after its only path came back, however long it was gone", async () => {
     const { seen, wire } = await downloading(open)
@@ -123,5 +123,5 @@ describe("a download whose path dies", () => {
     wire.dead.delete(0)
     for (const session of [wire.client, wire.connector]) session.revive()
     await until("all", () => seen.bytes === TOTAL, 700)
-  }, 20_000)
+  })
 })

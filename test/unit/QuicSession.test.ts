@@ -124,7 +124,7 @@ describe("QuicSession", () => {
       expect(wire.log.packets[0]).toBeLessThan(60)
     }
     await until("drained", () => open.every(({ client, connector }) => client.drained && connector.drained))
-  }, 60_000)
+  })
 
   it("gives up a handshake that nobody answers", async () => {
     let now = 0
@@ -202,7 +202,7 @@ describe("QuicSession", () => {
       if (round % 3 === 0) stream.abort(1)
       else if (round % 20 === 1) await until(`reset ${round}`, () => seen.reset)
     }
-    await until("all gone", () => wire.connector.stats().streams === 0 && resets > 1000, 20_000)
+    await until("all gone", () => wire.connector.stats().streams === 0 && resets > 1000)
     const stream = openStream(wire)
     stream.handler = null
     expect(stream.write(Buffer.from("still alive"))).toBe(11)
@@ -231,7 +231,7 @@ describe("QuicSession", () => {
     expect(sent).toBe(1_000_000)
     expect(wire.log.closed).toEqual({ client: null, connector: null })
     expect(wire.log.packets.slice(0, 3).every((packets) => packets > 1000)).toBe(true)
-  }, 60_000)
+  })
 
   it("goes on over another slot when the active one dies, with no byte lost", async () => {
     const seen: Array<ReturnType<typeof collect>> = []
@@ -244,11 +244,11 @@ describe("QuicSession", () => {
     await until("under way", () => (seen[0]?.bytes ?? 0) > 500_000)
     wire.dead.add(0)
     expect(wire.client.migrate(3)).toBe(true)
-    await until("all", () => seen[0]?.bytes === total, 20_000)
+    await until("all", () => seen[0]?.bytes === total)
     expect(wire.log.migrated).toEqual([3])
     expect(wire.log.largest[3]).toBeLessThanOrEqual(1300)
     expect(wire.log.largest[0]).toBe(1440)
-  }, 30_000)
+  })
 
   it("lets ten packets through a slot whose path was replaced, then doubles", async () => {
     const sent: Array<{ at: number; bytes: number }> = []
@@ -258,7 +258,7 @@ describe("QuicSession", () => {
     stream.write(Buffer.from("x"))
     await until("stream", () => seen.length === 1)
     pour(stream, 30_000_000) // opens the congestion window wide
-    await until("window", () => wire.client.stats().cwndBytes > 400_000 || (seen[0]?.bytes ?? 0) > 25_000_000, 20_000)
+    await until("window", () => wire.client.stats().cwndBytes > 400_000 || (seen[0]?.bytes ?? 0) > 25_000_000)
     const before = wire.log.packets[0] ?? 0
     const at = performance.now()
     wire.client.pointSlot(0, { headBytes: 2, maxPacket: 1440, rttMs: 60 })
@@ -269,8 +269,8 @@ describe("QuicSession", () => {
     // Acknowledgements come the other way and are counted, too: about one for every packet at most.
     expect((wire.log.packets[0] ?? 0) - before).toBeLessThanOrEqual(40)
     await until("second round", () => (wire.log.packets[0] ?? 0) - before > 60, 2000)
-    await until("all", () => seen[0]?.bytes === 30_000_001, 20_000)
-  }, 40_000)
+    await until("all", () => seen[0]?.bytes === 30_000_001)
+  })
 
   it("closes a peer that sends packets without progress, after any amount of progress", async () => {
     const wire = await start({ connector: { floodBurstBytes: 300_000 }, onStream: (stream) => collect(stream) })
@@ -286,7 +286,7 @@ describe("QuicSession", () => {
     }
     expect(wire.log.closed.connector?.code).toBe(CloseCode.flood)
     await until("told", () => wire.log.closed.client?.kind === "peer")
-  }, 20_000)
+  })
 
   it("does not blame the peer for packets that it did not seal", async () => {
     const wire = await start({ connector: { floodBurstBytes: 50_000 }, onStream: (stream) => collect(stream) })
@@ -331,7 +331,7 @@ describe("QuicSession", () => {
     })
     const streams = Array.from({ length: 8 }, () => openStream(wire))
     const seen = streams.map((stream) => collect(stream, Buffer.from("d")))
-    await until("bulk", () => seen.every(({ bytes }) => bytes > 2_000_000), 20_000)
+    await until("bulk", () => seen.every(({ bytes }) => bytes > 2_000_000))
     for (const stream of streams) stream.finish()
     for (const stream of streams) stream.stop(1)
     return { stopped, wire }
@@ -343,14 +343,14 @@ describe("QuicSession", () => {
       await until("stopped", () => stopped.size === 8 && wire.connector.stats().streams === 0)
       expect(wire.connector.stats().blockedStreams).toBe(0)
     }
-  }, 60_000)
+  })
 
   it("does not blame the peer for what was on its way when its streams were given up", async () => {
     const { wire } = await giveUp({ delayMs: 50, client: { floodBurstBytes: 100_000 } })
     await until("gone", () => wire.connector.stats().streams === 0)
     await pause(200)
     expect(wire.log.closed).toEqual({ client: null, connector: null })
-  }, 60_000)
+  })
 
   it("ends a session whose peer takes no notices, before they fill the memory", async () => {
     const deaf: typeof engine = {
@@ -378,10 +378,10 @@ describe("QuicSession", () => {
         stream.finish()
       }
       return wire.log.closed.connector !== null
-    }, 20_000)
+    })
     expect(wire.log.closed.connector).toMatchObject({ kind: "local", code: CloseCode.protocol })
     expect(opened * NOTICE_BYTES).toBeLessThan(300 * 1024)
-  }, 30_000)
+  })
 
   it("serves a small writer beside a bulk one at once", async () => {
     const seen = new Map<number, ReturnType<typeof collect>>()
@@ -400,5 +400,5 @@ describe("QuicSession", () => {
     if (small.write(Buffer.from("quick")) === 5) small.handler = null
     await until("small", () => seen.get(small.id)?.text === "quick")
     expect(seen.get(bulk.id)?.bytes).toBeLessThan(40_000_000)
-  }, 20_000)
+  })
 })

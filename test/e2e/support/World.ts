@@ -133,7 +133,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
         Effect.map((found) =>
           found as Peer
         ),
-        Effect.retry({ schedule: spaced, times: 1000 }),
+        Effect.retry({ schedule: spaced, times: 6000 }),
         Effect.orDie
       )
   } satisfies World

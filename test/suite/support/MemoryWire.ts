@@ -11,6 +11,7 @@ import {
   type SlotPath
 } from "../../../src/transport/quic/QuicSession.ts"
 import { type QuicStream } from "../../../src/transport/quic/QuicStream.ts"
+import { HANG_MS } from "../../support/Hang.ts"
 
 export interface WireOptions {
   /** Share of packets lost, 0 to 1. */
@@ -169,10 +170,10 @@ export const join = (options: WireOptions = {}): Wire => {
 }
 
 /** Polls, since sessions tell only some things; fails after `ms`. */
-export const until = async (what: string, test: () => boolean, ms = 5000): Promise<void> => {
-  const deadline = performance.now() + ms
+export const until = async (what: string, test: () => boolean): Promise<void> => {
+  const deadline = performance.now() + HANG_MS
   while (!test()) {
-    if (performance.now() > deadline) throw new Error(`not within ${ms} ms: ${what}`)
+    if (performance.now() > deadline) throw new Error(`not within ${HANG_MS} ms: ${what}`)
     await new Promise((resolve) => {
       setImmediate(resolve)
     })

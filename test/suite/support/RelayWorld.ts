@@ -10,6 +10,7 @@ import { type Signed, signedBytes } from "../../../src/protocol/Signed.ts"
 import * as Crypto from "../../../src/services/Crypto.ts"
 import { type Options, RelayServer } from "../../../src/transport/relay/RelayServer.ts"
 import * as UdpPort from "../../../src/transport/udp/UdpPort.ts"
+import { HANG_MS } from "../../support/Hang.ts"
 
 const HOST = "127.0.0.1"
 const SEGMENT = 1448
@@ -217,10 +218,10 @@ export class Peer {
   }
 }
 
-export const until = async (done: () => boolean, ms = 3000): Promise<void> => {
-  const end = performance.now() + ms
+export const until = async (done: () => boolean): Promise<void> => {
+  const end = performance.now() + HANG_MS
   while (!done()) {
-    if (performance.now() > end) throw new Error(`waited ${ms} ms in vain for ${done.toString()}`)
+    if (performance.now() > end) throw new Error(`waited ${HANG_MS} ms in vain for ${done.toString()}`)
     await new Promise((resolve) => setTimeout(resolve, 4))
   }
 }

@@ -14,6 +14,7 @@ import { READ_NOTHING } from "../../../src/transport/quic/QuicEngine.ts"
 import { engine } from "../../../src/transport/quic/QuicheEngine.ts"
 import { type CloseReason } from "../../../src/transport/quic/QuicSession.ts"
 import { SavedSessions, TicketKeys } from "../../../src/transport/quic/Resumption.ts"
+import { HANG_MS } from "../../support/Hang.ts"
 import { makeIdentity } from "./MemoryWire.ts"
 
 export interface Node extends NodeContext {
@@ -246,10 +247,10 @@ export const openFlow = async (it: Link, port: number): Promise<Flow> => {
 
 const space = Buffer.alloc(65_536)
 
-export const settled = async (what: string, test: () => boolean, ms = 10_000): Promise<void> => {
-  const deadline = performance.now() + ms
+export const settled = async (what: string, test: () => boolean): Promise<void> => {
+  const deadline = performance.now() + HANG_MS
   while (!test()) {
-    if (performance.now() > deadline) throw new Error(`not within ${ms} ms: ${what}`)
+    if (performance.now() > deadline) throw new Error(`not within ${HANG_MS} ms: ${what}`)
     await Effect.runPromise(Effect.sleep("1 millis"))
   }
 }
