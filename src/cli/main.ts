@@ -1,5 +1,6 @@
 /** Entry file of the program: starts the command, handles signals and sets the exit code. */
 import { Effect, Exit, Fiber } from "effect"
+import { FairScheduler } from "../actors/runtime/FairScheduler.ts"
 import { layer } from "./BackendLive.ts"
 import * as Cli from "./Cli.ts"
 import { EXIT_FAILURE, EXIT_INTERRUPTED } from "./CliError.ts"
@@ -18,7 +19,9 @@ process.on("uncaughtException", (error) => {
 })
 
 // `Effect.never` keeps the process alive while a command waits for something that holds no handle.
-const fiber = Effect.runFork(Effect.raceFirst(Cli.main(args, { colours }), Effect.never).pipe(Effect.provide(layer)))
+const fiber = Effect.runFork(Effect.raceFirst(Cli.main(args, { colours }), Effect.never).pipe(Effect.provide(layer)), {
+  scheduler: new FairScheduler()
+})
 
 const COMMANDS = new Set(["run", "relay", "token", "node", "status", "path", "actors", "doctor", "netcheck", "demo"])
 const command = args.find((arg) => COMMANDS.has(arg))

@@ -21,6 +21,7 @@ import {
 } from "effect"
 import { join } from "node:path"
 import type { Duplex } from "node:stream"
+import { FairScheduler } from "../actors/runtime/FairScheduler.ts"
 import { type Config, type ConfigInput, decode, load } from "../services/config/Config.ts"
 import type { Settings } from "../services/Telemetry.ts"
 import * as Telemetry from "../services/Telemetry.ts"
@@ -172,7 +173,10 @@ const dialFailed = (resource: string, port: number, cause: unknown): DialFailed 
  * one, and both share what `effect` keeps in `globalThis`, such as the default clock. Nothing here
  * depends on the version of that.
  */
-const besideOthers = Runtime.setFiberRef(Runtime.defaultRuntime, FiberRef.versionMismatchErrorLogLevel, Option.none())
+const besideOthers = Runtime.defaultRuntime.pipe(
+  Runtime.setFiberRef(FiberRef.versionMismatchErrorLogLevel, Option.none()),
+  Runtime.setFiberRef(FiberRef.currentScheduler, new FairScheduler())
+)
 
 /** A running role, for programs without Effect. */
 export interface Handle {

@@ -3,6 +3,7 @@ import { Cause, Effect, Exit } from "effect"
 import { MessageChannel } from "node:worker_threads"
 import * as Telemetry from "../../services/Telemetry.ts"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
+import { FairScheduler } from "./FairScheduler.ts"
 import * as IpcPorts from "./IpcPorts.ts"
 import { type Begin, CONTROL } from "./Processes.ts"
 import * as ThreadHost from "./ThreadHost.ts"
@@ -34,7 +35,8 @@ export const run = (registry: ThreadHost.Registry): void => {
     const fiber = Effect.runFork(
       ThreadHost.run(registry, control, () => memoryOf(thread)).pipe(
         Effect.provide(Telemetry.layer(telemetry ?? Telemetry.DEFAULT, thread))
-      )
+      ),
+      { scheduler: new FairScheduler() }
     )
     fiber.addObserver((exit) => {
       if (Exit.isFailure(exit)) process.stderr.write(`process ${thread} failed: ${Cause.pretty(exit.cause)}\n`)

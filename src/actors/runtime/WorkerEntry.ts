@@ -2,6 +2,7 @@
 import { Cause, Effect, Exit } from "effect"
 import { parentPort, workerData } from "node:worker_threads"
 import * as Telemetry from "../../services/Telemetry.ts"
+import { FairScheduler } from "./FairScheduler.ts"
 import * as Pulse from "./Pulse.ts"
 import * as ThreadHost from "./ThreadHost.ts"
 import { END, type WorkerData } from "./Threads.ts"
@@ -16,7 +17,8 @@ export const run = (registry: ThreadHost.Registry): void => {
   })
   parentPort?.unref()
   const fiber = Effect.runFork(
-    ThreadHost.run(registry, control).pipe(Effect.provide(Telemetry.layer(telemetry ?? Telemetry.DEFAULT, thread)))
+    ThreadHost.run(registry, control).pipe(Effect.provide(Telemetry.layer(telemetry ?? Telemetry.DEFAULT, thread))),
+    { scheduler: new FairScheduler() }
   )
   fiber.addObserver((exit) => {
     if (Exit.isFailure(exit)) process.stderr.write(`thread ${thread} failed: ${Cause.pretty(exit.cause)}\n`)
