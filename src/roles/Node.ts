@@ -161,7 +161,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
       Effect.gen(function*() {
         if (next.role !== role) return
         const doors = doorsOf(next)
-        yield* mux.ask((client) => client.SetDoors(doors))
+        yield* mux.ask((client) => client.SetDoors(doors), { deadline: "1 minute" }) // also on a busy host
         configs[StreamMux.name] = muxConfig(doors)
         consents = next.telemetry.report
         yield* report(consents)

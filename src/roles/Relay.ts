@@ -110,7 +110,7 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
     reload: (next) => {
       if (next.role !== "relay") return Effect.void
       const policy = policyOf(next)
-      return Effect.tap(hub.ask((client) => client.SetPolicy(policy)), () => {
+      return Effect.tap(hub.ask((client) => client.SetPolicy(policy), RELOAD), () => {
         configs[SignalingHub.name] = hubConfig(policy)
       })
     }
@@ -136,6 +136,8 @@ const prepare = Effect.fnUntraced(function*(config: RelayConfig, { newIdentity =
 })
 
 const BRIEF = { deadline: "1 second" } as const
+/** A rule that is taken away must reach the hub, also on a host that is too busy to answer soon. */
+const RELOAD = { deadline: "1 minute" } as const
 
 const turnOf = ({ stateDir, turn }: RelayConfig) => {
   if (turn === undefined) return null
