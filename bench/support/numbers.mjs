@@ -50,6 +50,17 @@ export class Flow {
     return longest
   }
 
+  /** When the first byte came after the longest time without one that began after `since`. Now, if none has come. */
+  stalledUntil(since) {
+    let [last, longest, until] = [since, 0, since]
+    for (const at of [...this.#arrivals, performance.now()]) {
+      if (at < since) continue
+      if (at - last > longest) [longest, until] = [at - last, at]
+      last = at
+    }
+    return until
+  }
+
   /** Nothing before now will be asked for. */
   forget() {
     this.#arrivals = []

@@ -4,13 +4,13 @@
  * as UDP answers. `RelayBinding` decides what to send and when. This actor sends it through the
  * data plane's own socket, because the relay binds the 5-tuple from which packets come.
  */
-import { Clock, Duration, Effect, Either, Schema, Stream, SubscriptionRef } from "effect"
+import { Clock, Duration, Effect, Either, Random, Schema, Stream, SubscriptionRef } from "effect"
 import { isIP } from "node:net"
 import * as Candidate from "../protocol/Candidate.ts"
 import * as Documents from "../protocol/Documents.ts"
 import { tagFromHex } from "../protocol/Frame.ts"
 import * as MappingLifetime from "../protocol/MappingLifetime.ts"
-import { type BlockedReason, KEEPALIVE_MS, type Output, RelayBinding } from "../protocol/RelayBinding.ts"
+import { type BlockedReason, HURRY_MS, KEEPALIVE_MS, type Output, RelayBinding } from "../protocol/RelayBinding.ts"
 import * as RelayWire from "../protocol/RelayWire.ts"
 import type { Signed } from "../protocol/Signed.ts"
 import type { SocketAddr } from "../protocol/SocketAddr.ts"
@@ -37,6 +37,11 @@ export type Config = typeof Config.Type
 const INBOX_CAPACITY = 512
 /** Delay before a link is tried again that failed or ended early. */
 const RETRY_LINK = Duration.seconds(3)
+/**
+ * Longest such delay in the first {@link HURRY_MS} after the node lost its last leg, if sessions are
+ * open. The delay is random, from half of this on, which spreads the nodes of a relay that restarts.
+ */
+const HURRY_LINK_MS = 600
 /**
  * How often DNS is asked for the relay's name while UDP gets no answer, or while no address of the
  * name is known.
@@ -121,6 +126,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
   let linkKind: LegKind | null = null
   /** When the link was opened, in ms (monotonic). */
   let linkOpenedAt = Infinity
+  /** When the last leg was lost, in ms (monotonic). `-Infinity` if none was yet. */
+  let lostAt = -Infinity
+  /** Why the last try to open a link failed. `null` if it did not. */
+  let linkProblem: string | null = null
   let relay: Known | null = null
   /** Index of the relay address in use, modulo their number. */
   let chosen = 0
@@ -185,6 +194,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
     const before = yield* SubscriptionRef.get(state)
     yield* SubscriptionRef.set(state, { kind: bound, relay: relayNow, mapped: udp.mapped, cause, reason })
     const changed = before.kind !== bound || !isSamePlace(before.relay, relayNow)
+    if (before.kind !== null && bound === null) lostAt = yield* nowMs
+    if (bound !== null && (anew || before.kind === null)) yield* Effect.forkIn(tellSignaling, scope)
     if (!changed && !anew) return
     const leg = bound === null
       ? null
@@ -195,6 +206,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
     if (!changed) return
     yield* Effect.logInfo("relay leg").pipe(Effect.annotateLogs({ kind: bound ?? "none", reason }))
   })
+
+  /** The relay answers. If signaling waits for its next try, it need not wait any longer. */
+  const tellSignaling = Effect.ignore(signaling.ask((client) => client.RelayAnswers()))
 
   /**
    * Moves on to another address of the relay, because the network may treat that one differently.
@@ -275,10 +289,16 @@ const make = Effect.fnUntraced(function*(config: Config) {
     Effect.gen(function*() {
       const http3 = relay?.info.http3 === true
       const kind = yield* mux.ask((client) => client.OpenLink({ http3 }), { deadline: "12 seconds" })
+      linkProblem = null
       yield* inbox.post({ _tag: "LinkOpened", of, kind })
       yield* mux.ask((client) => client.LinkEnded(), { deadline: "1 day" })
     }).pipe(
-      Effect.catchAll((error) => Effect.logWarning(`no packet link to the relay: ${error.message}`)),
+      Effect.catchAll(({ message }) => {
+        const isKnown = linkProblem === message
+        linkProblem = message
+        const text = `no packet link to the relay: ${message}`
+        return isKnown ? Effect.logDebug(text) : Effect.logWarning(text)
+      }),
       Effect.zipRight(Effect.suspend(() => inbox.post({ _tag: "LinkEnded", of })))
     )
 
@@ -306,7 +326,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const onSnapshot = Effect.fnUntraced(function*(info: RelayInfo, now: number) {
     // Signaling has connected again. The relay or a NAT on the way may have restarted and lost this
     // binding.
+    const wasBlocked = udp.phase === "udp_blocked"
     if (relay !== null) yield* obey("udp", udp.onNetworkChanged(now))
+    // The relay takes links again, so the next try of this one need not wait.
+    if (wasBlocked && link === null) yield* inbox.post({ _tag: "OpenLink" })
     const isSame = relay !== null && relay.info.host === info.host && relay.info.udpPort === info.udpPort
     const hosts = isSame && relay !== null ? relay.hosts : yield* RelayAddresses.known(config.stateDir, info.host)
     relay = knownAt(info, hosts)
@@ -466,7 +489,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
     link = null
     yield* settle({ cause: "lost", reason: "the link to the relay ended" })
     if (udp.phase === "bound") return
-    yield* inbox.setTimer("link", hasServed ? Duration.zero : RETRY_LINK, { _tag: "OpenLink" })
+    const isHurried = tickets.size > 0 && now - lostAt < HURRY_MS
+    const hurried = Effect.map(Random.nextRange(HURRY_LINK_MS / 2, HURRY_LINK_MS), Duration.millis)
+    const delay = hasServed ? Duration.zero : isHurried ? yield* hurried : RETRY_LINK
+    yield* inbox.setTimer("link", delay, { _tag: "OpenLink" })
   })
 
   /**

@@ -58,6 +58,11 @@ const GOOD_LINK = Duration.seconds(20)
  * TLS handshake occupies this thread for tens of milliseconds.
  */
 const MOVED_DELAY_MS = 100
+/**
+ * Longest delay before a new link when packets show that the relay answers again. The delay is
+ * random, which spreads the nodes of a relay that restarts.
+ */
+const ANSWERS_DELAY_MS = 1000
 /** How long a call waits for a link that is being made. */
 const LINK_PATIENCE = Duration.seconds(4)
 
@@ -74,6 +79,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const stun = yield* Peers.ref(Stun)
   const link = yield* SubscriptionRef.make(Option.none<Link>())
   const networkChanges = yield* PubSub.sliding<NetworkChange>(CHANGES_CAPACITY)
+  /** Says that packets reach the relay again. One notice is enough. */
+  const answers = yield* PubSub.sliding<void>(1)
   const events = yield* PubSub.sliding<NodeEvent>(EVENTS_CAPACITY)
   const hostMs = (yield* HostClock).now
   const time = yield* TimeKeeper.make({ hostMs, onLearned: (event) => PubSub.publish(events, event) })
@@ -247,7 +254,14 @@ const make = Effect.fnUntraced(function*(config: Config) {
         Stream.runHead,
         Effect.zipRight(Effect.sleep(MOVED_DELAY_MS))
       )
-      yield* Effect.raceFirst(pause, change)
+      const answered = Stream.fromPubSub(answers).pipe(
+        Stream.runHead,
+        Effect.zipRight(Random.nextRange(0, ANSWERS_DELAY_MS)),
+        Effect.flatMap((ms) => Effect.sleep(ms)),
+        // The relay takes packets a moment before it takes links.
+        Effect.zipRight(Effect.sync(() => void (delay = FIRST_DELAY_MS)))
+      )
+      yield* Effect.raceFirst(pause, Effect.raceFirst(change, answered))
     }
   })
   yield* Self.fork(connect)
@@ -326,6 +340,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       ),
     Report: (payload) => withClient((client) => client.Report(payload)),
     Findings: (payload) => withClient((client) => client.Findings(payload)),
+    RelayAnswers: () => Effect.asVoid(PubSub.publish(answers, undefined)),
     State: () => Effect.map(time.clockAheadMs, (clockAheadMs) => ({ ...state, clockAheadMs })),
     AwaitUp: () => Effect.asVoid(Stream.runHead(Stream.filter(link.changes, Option.isSome)))
   })

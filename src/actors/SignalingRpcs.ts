@@ -119,6 +119,11 @@ export class SignalingRpcs extends RpcGroup.make(
     payload: { question: Schema.String, text: Schema.String },
     error: Schema.Union(ReportRefused, SignalingDown)
   }),
+  /**
+   * Notes that the relay answers packets again after a loss. If a new link to it is only due later,
+   * it is made soon.
+   */
+  Rpc.make("RelayAnswers", {}),
   Rpc.make("State", { success: SignalingState }),
   /** Answers when the link is up and the first snapshot has arrived. */
   Rpc.make("AwaitUp", {})

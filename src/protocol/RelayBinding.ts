@@ -27,6 +27,18 @@ export const UNANSWERED_MS = 1000
  */
 export const PROBE_GAPS_MS = [1000, 2000, 5000, 10_000, 20_000, 30_000] as const
 /**
+ * How long a leg that fell silent is sought in a hurry, if sessions are open. The relay has probably
+ * been restarted, and its sessions wait for it. {@link PROBE_GAPS_MS} applies after that.
+ */
+export const HURRY_MS = 60_000
+/** Gap between the two sends of one hurried probe. */
+export const HURRY_SEND_GAP_MS = 500
+/**
+ * Longest gap between the end of a hurried probe and the next one. The gap is random, from half of
+ * this on, so that the nodes of a relay that restarts do not ask at the same moment.
+ */
+export const HURRY_GAP_MS = 400
+/**
  * How long a proof of the leg's size is valid while a session is open. The next keepalive after
  * that is padded.
  */
@@ -142,6 +154,8 @@ export class RelayBinding {
   /** When UDP is tried again while it is blocked, or the relay is asked again after a refusal. */
   #retryAt = Infinity
   #blocked = false
+  /** Until when a lost leg is sought in a hurry. */
+  #hurryUntil = -Infinity
   #probes = 0
   #refusals = 0
   #rebindAt = -Infinity
@@ -320,9 +334,11 @@ export class RelayBinding {
   }
 
   #sendAsking(asking: Asking, now: number): ReadonlyArray<Output> {
-    // While UDP is blocked, each probe is sent once.
-    asking.nextAt = this.#blocked && asking.cookie === null ? Infinity : now + gap(asking.sends)
-    const withSmall = this.#blocked || asking.sends >= SMALL_FROM_SEND
+    const isHurried = this.#isHurried(now)
+    // While UDP is blocked, each probe is sent once, or twice in a hurry.
+    const isProbe = this.#blocked && asking.cookie === null
+    asking.nextAt = !isProbe ? now + gap(asking.sends) : isHurried ? now + HURRY_SEND_GAP_MS : Infinity
+    const withSmall = (this.#blocked && !isHurried) || asking.sends >= SMALL_FROM_SEND
     asking.sends++
     const { cookie, nonce, smallNonce } = asking
     if (cookie !== null) return [{ _tag: "SendBind", nonce, cookie }]
@@ -333,8 +349,22 @@ export class RelayBinding {
   #unanswered(reason: BlockedReason, now: number): ReadonlyArray<Output> {
     const told = this.#blocked
     this.#blocked = true
-    this.#retryAt = now + PROBE_GAPS_MS[Math.min(this.#probes++, PROBE_GAPS_MS.length - 1)]!
+    if (this.#live !== null && reason === "unanswered") this.#hurryUntil = now + HURRY_MS
+    this.#retryAt = now + (this.#isHurried(now) ? this.#hurryGap() : this.#probeGap())
     return [...this.#lose(reason), { _tag: told ? "StillBlocked" : "UdpBlocked", reason }]
+  }
+
+  #isHurried(now: number): boolean {
+    return now < this.#hurryUntil && this.#sessions.size > 0
+  }
+
+  #hurryGap(): number {
+    const chance = this.#options.newNonce().at(-1) ?? 0
+    return HURRY_GAP_MS / 2 * (1 + chance / 256)
+  }
+
+  #probeGap(): number {
+    return PROBE_GAPS_MS[Math.min(this.#probes++, PROBE_GAPS_MS.length - 1)]!
   }
 
   #onCookie(nonce: Uint8Array, cookie: Uint8Array, now: number): ReadonlyArray<Output> {
@@ -357,6 +387,7 @@ export class RelayBinding {
     this.#asking = this.#ping = null
     this.#retryAt = Infinity
     this.#blocked = false
+    this.#hurryUntil = -Infinity
     this.#probes = this.#refusals = 0
     this.#pingAt = now + this.#keepaliveMs
     const known = before !== null && same(before.mark, mark)

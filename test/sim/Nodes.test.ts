@@ -15,6 +15,8 @@ import { type Kept, type Outcome, type Scenario, scenario } from "./world/Scenar
 const RUNS = Number(process.env["SALLYPORT_SIM_NODE_RUNS"] ?? 300)
 const SEED = Number(process.env["SALLYPORT_SIM_SEED"] ?? 1)
 const MAX_EVENTS = 3
+/** How soon a relayed flow goes on after its relay is back. */
+const RESTARTED_MS = 2_000
 /** Of idle time: with more of it the scenarios would take too long. */
 const LONGEST_MS = 8_000
 
@@ -31,6 +33,24 @@ afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
 describe("a scenario that failed once", () => {
   it.each(kept)("$why", async ({ scenario: it }) => judge(await play(it, identities), ANSWERED_MS))
+})
+
+describe("a relayed flow whose relay restarts", () => {
+  const restart = (awayMs: number): Scenario => ({
+    client: "symmetric",
+    connector: "symmetric",
+    clientMs: 10,
+    connectorMs: 20,
+    detourMs: 0,
+    lifetimeMs: 60_000,
+    signalingLagMs: 60_000,
+    seed: SEED,
+    events: [[1_000, { t: "relayRestart", ms: awayMs }]]
+  })
+
+  it.each([3_000, 25_000])("goes on within 2 s, before signaling is back (away %i ms)", async (awayMs) => {
+    judge(await play(restart(awayMs), identities), RESTARTED_MS)
+  })
 })
 
 it(

@@ -10,7 +10,7 @@ import { RelayRpcs } from "../../src/actors/RelayRpcs.ts"
 import type { SignalingEvent } from "../../src/actors/RelaySignalingRpcs.ts"
 import * as Self from "../../src/actors/runtime/Self.ts"
 import { Signaling, SignalingRpcs } from "../../src/actors/SignalingRpcs.ts"
-import { StreamMux, StreamMuxRpcs } from "../../src/actors/StreamMuxRpcs.ts"
+import { LinkUnavailable, StreamMux, StreamMuxRpcs } from "../../src/actors/StreamMuxRpcs.ts"
 import {
   type ControlDatagram,
   type LocalCandidates,
@@ -79,11 +79,13 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string, remembered = NAME
     servers: new Array<ReadonlyArray<SocketAddr>>(),
     mappingChanges: 0,
     binds: 0,
+    answers: 0,
+    links: 0,
     opens: 0,
     legs: new Array<string>(),
     asked: new Array<string>()
   }
-  const relay = { deaf: false, at: null as string | null, mapped: HOME }
+  const relay = { deaf: false, refusesLinks: false, at: null as string | null, mapped: HOME }
   const answer = (from: SocketAddr, message: RelayWire.Message) =>
     incoming.offer({ from, bytes: RelayWire.encode(message) })
 
@@ -103,7 +105,10 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string, remembered = NAME
     ControlDatagrams: () => Mailbox.toStream(incoming),
     UseRelay: () => Effect.void,
     UseLeg: ({ leg }) => Effect.sync(() => void seen.legs.push(leg?.kind ?? "none")),
-    OpenLink: () => Effect.never,
+    OpenLink: () => {
+      seen.links++
+      return relay.refusesLinks ? Effect.fail(new LinkUnavailable({ message: "refused" })) : Effect.never
+    },
     CloseLink: () => Effect.void,
     LinkEnded: () => Effect.never,
     RebindSockets: unasked,
@@ -156,6 +161,7 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string, remembered = NAME
     SessionsLost: unasked,
     Presence: unasked,
     State: unasked,
+    RelayAnswers: () => Effect.sync(() => void seen.answers++),
     AwaitUp: unasked
   })
   const layer = RelayActor.layer({ stateDir: dir }).pipe(
@@ -251,6 +257,37 @@ describe("RelayActor", () => {
       relay.deaf = false
       yield* Effect.repeatN(TestClock.adjust("1 seconds"), 60)
       assert.strictEqual((yield* client.State()).kind, "relay-udp")
+    }))
+
+  it.scoped("tells signaling that the relay answers, after each new binding", () =>
+    Effect.gen(function*() {
+      const { client, open, relay, seen, snapshot } = yield* setup
+      yield* open
+      yield* snapshot
+      yield* settled(() => seen.binds === 1 && seen.answers === 1)
+      relay.deaf = true
+      yield* settled(() => seen.legs.at(-1) === "none", 100)
+      assert.isNull((yield* client.State()).kind)
+      relay.deaf = false
+      yield* settled(() => seen.binds === 2 && seen.answers === 2, 100)
+    }))
+
+  it.scoped("tries links in a hurry while sessions have no leg, and then rarely", () =>
+    Effect.gen(function*() {
+      const { open, relay, seen, snapshot } = yield* setup
+      yield* open
+      yield* snapshot
+      yield* settled(() => seen.binds === 1)
+      relay.deaf = true
+      relay.refusesLinks = true
+      yield* settled(() => seen.links > 0, 100)
+      const before = seen.links
+      yield* Effect.repeatN(TestClock.adjust("100 millis"), 99)
+      assert.isAtLeast(seen.links - before, 6, "in ten seconds")
+      yield* Effect.repeatN(TestClock.adjust("1 seconds"), 59)
+      const late = seen.links
+      yield* Effect.repeatN(TestClock.adjust("1 seconds"), 29)
+      assert.isAtMost(seen.links - late, 11, "in half a minute")
     }))
 
   it.scoped("keeps the sessions of a data plane that told them before it was heard of, and none of the one before it", () =>

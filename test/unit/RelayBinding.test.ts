@@ -125,6 +125,46 @@ describe("RelayBinding", () => {
     assert.strictEqual(binding.phase, "udp_blocked")
   })
 
+  it("seeks a lost leg in a hurry while a session is open", () => {
+    const { bind, binding, log, note, runTo, sends, small, start, tags } = make()
+    start()
+    note(binding.onTicket("s", TAG, TICKET, 0), 0)
+    runTo(19_000)
+    note(binding.onNetworkChanged(19_000), 19_000)
+    runTo(60_000)
+    assert.deepStrictEqual(tags().filter((tag) => tag === "Lost" || tag === "UdpBlocked"), ["Lost", "UdpBlocked"])
+    const probes = sends("BindRequest").map(({ at }) => at).filter((at) => at >= 20_000)
+    const gaps = probes.slice(1).map((at, i) => at - probes[i]!)
+    assert.isAtMost(Math.max(...gaps), 1_000)
+    assert.isAtLeast(Math.min(...gaps), RelayBinding.HURRY_SEND_GAP_MS)
+    assert.isAbove(new Set(gaps).size, 3, "the nodes of a relay are spread")
+    assert.isTrue(small().every(({ at }) => at < 20_000))
+    let at = 60_000
+    while (log.at(-1)!.output._tag !== "Send") runTo(at += 10)
+    bind(at)
+    const opened = log.at(-1)!.output
+    assert.strictEqual(opened._tag === "Send" ? opened.message._tag : null, "Open")
+    assert.strictEqual(binding.phase, "bound")
+  })
+
+  it("returns to rare probes after a minute, and at once without a session", () => {
+    const { binding, note, runTo, sends, start } = make()
+    start()
+    note(binding.onTicket("s", TAG, TICKET, 0), 0)
+    note(binding.onNetworkChanged(0), 0)
+    runTo(300_000)
+    const late = sends("BindRequest").filter(({ at }) => at > 1_000 + RelayBinding.HURRY_MS + 2_000)
+    assert.isBelow(late.length, 15)
+    const without = make()
+    without.start()
+    without.note(without.binding.onNetworkChanged(0), 0)
+    without.runTo(60_000)
+    assert.deepStrictEqual(
+      without.sends("BindRequest").map(({ at }) => Math.round(at / 1000)).slice(5),
+      [2, 5, 11, 22, 43]
+    )
+  })
+
   it("gives UDP up as too small where only small packets are answered, and takes it again", () => {
     const { bind, binding, log, note, on, runTo, sends, small, smallNonce } = make()
     note(binding.onCredential(true, 0), 0)

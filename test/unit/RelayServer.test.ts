@@ -28,6 +28,11 @@ const connect = async (relay: World.Relay, offload = true) => {
   toClose.push(all.client, all.connector)
   return all
 }
+const dataFrame = (tag: number, length: number) => {
+  const bytes = new Uint8Array(length)
+  Frame.writeRelayedHead(bytes, 0, length, tag)
+  return bytes
+}
 const settle = () => new Promise((resolve) => setTimeout(resolve, 120))
 const refusals = (peer: World.Peer) => peer.outputs.flatMap((one) => one._tag === "TicketRefused" ? [one.reason] : [])
 
@@ -116,6 +121,30 @@ describe("RelayServer", () => {
     await World.until(() => connector.received.length === 1 && client.received.length === 1)
     assert.strictEqual(connector.received[0]!.length, 201)
     assert.strictEqual(relay.server.nodes, 2)
+  })
+
+  it("asks nodes to bind whose sessions it does not know, as after a restart", async () => {
+    const [before, after] = [await startRelay(), await startRelay()]
+    const { client, connector, pair } = await connect(before)
+    for (const peer of [client, connector]) peer.relayPort = after.port
+    client.sendData(pair.clientTag, 200)
+    connector.sendData(pair.connectorTag, 200)
+    await World.until(() => after.server.sessions === 1 && after.server.nodes === 2)
+    await World.until(() => client.seen("Opened").length === 2 && connector.seen("Opened").length === 2)
+    client.sendData(pair.clientTag, 201)
+    await World.until(() => connector.received.length === 1)
+    assert.strictEqual(connector.received[0]!.length, 201)
+  })
+
+  it("asks a sender that is not bound no oftener than four times a second", async () => {
+    const relay = await startRelay()
+    const stranger = await peerOf(relay)
+    let notices = 0
+    stranger.onControl = () => void notices++
+    for (let sent = 0; sent < 20; sent++) stranger.sendData(0x123456789abc, 300)
+    await World.until(() => relay.server.stats.drops.unknownTag === 20)
+    await settle()
+    assert.strictEqual(notices, 1)
   })
 
   it("gives no rebind notice for a frame that is shorter than the notice", async () => {
@@ -447,6 +476,8 @@ describe("RelayServer", () => {
       RelayWire.encode({ _tag: "Open", nonce, ticket: empty }),
       RelayWire.encode({ _tag: "Ping", echo: nonce }),
       RelayWire.encode({ _tag: "Close", tag: 5 }),
+      dataFrame(0x123456789abc, 12),
+      dataFrame(0x123456789abc, 60),
       Stun.encodeRequest({ txId: new Uint8Array(12) }),
       Stun.encodeRequest({ txId: new Uint8Array(12), bytes: 28, change: { address: true, port: false } })
     )

@@ -42,6 +42,11 @@ const JOIN_BYTES = 1200
 const LINK_QUEUE_BYTES = 1024 * 1024
 /** Shortest interval between notices of one kind to one node. */
 const NOTICE_GAP_MS = 250
+/**
+ * Number of slots for notices to senders that are not bound. Senders that share a slot also share
+ * {@link NOTICE_GAP_MS}, which bounds all these notices to about 4,000 a second.
+ */
+const STRANGERS = 1024
 /** Shortest interval between reports that a table is full. */
 const FULL_GAP_MS = 60_000
 
@@ -90,6 +95,8 @@ export class RelayServer {
   readonly #options: Options
   /** Revoked nodes, and until when each is refused (monotonic, milliseconds). */
   readonly #revoked = new Map<NodeKey, number>()
+  /** When senders that are not bound were last asked to bind (monotonic, milliseconds). */
+  readonly #strangersAt = new Float64Array(STRANGERS).fill(-Infinity)
   #fullAt = -Infinity
 
   constructor(options: Options) {
@@ -267,9 +274,15 @@ export class RelayServer {
     now: number
   ): void {
     const half = this.#table.halfOf(tag)
-    if (half === undefined) return void this.stats.drops.unknownTag++
+    if (half === undefined) {
+      this.stats.drops.unknownTag++
+      return this.#tellStranger(tag, run, from, socket, now)
+    }
     const node = half.owner
-    if (node === null) return void this.stats.drops.notOpen++
+    if (node === null) {
+      this.stats.drops.notOpen++
+      return this.#tellStranger(tag, run, from, socket, now)
+    }
     const { udp } = node
     if (udp === null || udp.port !== from.port || udp.address !== from.address || udp.socket !== socket) {
       this.stats.drops.foreignSource++
@@ -320,6 +333,23 @@ export class RelayServer {
   #tellRebind(node: Node, tag: number, received: number, from: From, socket: number, now: number): void {
     if (now - node.rebindAt < NOTICE_GAP_MS || !this.#gate.mayAnswer(from.address, now)) return
     node.rebindAt = now
+    this.#sendRebind(tag, received, from, socket)
+  }
+
+  /**
+   * Asks the sender of a data frame whose session is not open here to bind, unless it is bound. It
+   * was probably bound before this relay restarted, and knows nothing of the restart yet. It opens
+   * its sessions again when it is bound.
+   */
+  #tellStranger(tag: number, received: number, from: From, socket: number, now: number): void {
+    if (this.#table.nodeAt(from.address, from.port, socket) !== undefined) return
+    const slot = strangerSlot(from)
+    if (now - this.#strangersAt[slot]! < NOTICE_GAP_MS || !this.#gate.mayAnswer(from.address, now)) return
+    this.#strangersAt[slot] = now
+    this.#sendRebind(tag, received, from, socket)
+  }
+
+  #sendRebind(tag: number, received: number, from: From, socket: number): void {
     const echo = new Uint8Array(RelayWire.NONCE_BYTES)
     Frame.writeTag(echo, RelayWire.NONCE_BYTES - Frame.TAG_BYTES, tag)
     this.#answer({ _tag: "Rebind", echo }, received, from, socket)
@@ -524,6 +554,13 @@ export class RelayServer {
     if (frame.length > received) return void this.stats.drops.tooShort++
     this.#ports[socket]?.send(frame, 0, frame.length, from.port, from.address)
   }
+}
+
+/** Slot of a sender that is not bound. */
+const strangerSlot = ({ address, port }: From): number => {
+  let hash = port
+  for (let at = 0; at < address.length; at++) hash = Math.imul(hash, 31) + address.charCodeAt(at) | 0
+  return hash & (STRANGERS - 1)
 }
 
 const newMark = (): Uint8Array => Crypto.randomBytes(RelayWire.NONCE_BYTES)

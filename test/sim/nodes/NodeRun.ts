@@ -23,6 +23,7 @@ export const play = async (
   const placeOf = (role: "client" | "connector") => ({ nat: last[role], delayMs: delayOf[role], lifetimeMs })
   const world = new NodeWorld({ client: placeOf("client"), connector: placeOf("connector"), seed, identities })
   world.detourMs = detourMs
+  world.signalingLagMs = scenario.signalingLagMs ?? 0
   const { flow, time } = world
   const undo = time.install()
   try {

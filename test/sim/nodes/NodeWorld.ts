@@ -69,6 +69,8 @@ export class NodeWorld {
   relayDownUntil = 0
   directDownUntil = 0
   detourMs = 0
+  /** How much later than the relay signaling comes back. */
+  signalingLagMs = 0
   loss = 0
   lossUntil = 0
   idleUntil = 0
@@ -191,6 +193,7 @@ export class NodeWorld {
       SessionsLost: () => Effect.void,
       Presence: () => Effect.succeed("connected" as const),
       State: () => Effect.die("not asked here"),
+      RelayAnswers: () => Effect.void,
       AwaitUp: () => Effect.void
     })
   }
@@ -311,7 +314,7 @@ export class NodeWorld {
   /** Signaling is up again some time after the way to the relay is. */
   #reconnect(node: Node): void {
     const at = Math.max(this.now, this.relayDownUntil, node.host.downUntil) + 6 * node.host.place.delayMs +
-      (this.now === 0 ? 0 : this.#random() * 1_000)
+      (this.now === 0 ? 0 : this.signalingLagMs + this.#random() * 1_000)
     this.time.timeline.at(at, () => {
       if (this.relayDownUntil > this.now || node.host.isDown()) return
       const relay = { host: SimRelay.HOST, httpsPort: 443, udpPort: SimRelay.PORTS[0]! }

@@ -34,6 +34,8 @@ export interface Scenario {
   readonly detourMs: number
   /** Of translators. */
   readonly lifetimeMs: number
+  /** How much later than the relay signaling comes back. 0 by default. */
+  readonly signalingLagMs?: number
   readonly seed: number
   /** Each so long after the one before. */
   readonly events: ReadonlyArray<readonly [afterMs: number, command: Command]>

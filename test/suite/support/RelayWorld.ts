@@ -114,10 +114,12 @@ export class Relay {
 /** One bound node: sockets, binding, and what it received. */
 export class Peer {
   readonly identity: Identity
-  readonly relayPort: number
+  relayPort: number
   readonly outputs: Array<RelayBinding.Output> = []
   readonly received: Array<Buffer> = []
   onData: ((bytes: Buffer) => void) | null = null
+  /** Called for each message of the relay. */
+  onControl: (message: RelayWire.Message) => void = () => {}
   credential: Signed
   /** Which relay it means to bind at. */
   relayName = ""
@@ -213,7 +215,9 @@ export class Peer {
         continue
       }
       const message = RelayWire.decode(frame)
-      if (Either.isRight(message)) this.apply(this.binding.onMessage(message.right, performance.now()))
+      if (Either.isLeft(message)) continue
+      this.onControl(message.right)
+      this.apply(this.binding.onMessage(message.right, performance.now()))
     }
   }
 }
