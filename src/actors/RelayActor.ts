@@ -43,6 +43,11 @@ const RETRY_LINK = Duration.seconds(3)
  */
 const HURRY_LINK_MS = 600
 /**
+ * Least time between two new bindings after refused datagrams. It is longer than an unanswered one
+ * takes.
+ */
+const FORBIDDEN_GAP_MS = 5000
+/**
  * How often DNS is asked for the relay's name while UDP gets no answer, or while no address of the
  * name is known.
  */
@@ -61,7 +66,7 @@ type Message =
   | { readonly _tag: "Control"; readonly datagram: ControlDatagram }
   | { readonly _tag: "Open"; readonly session: SessionId; readonly ticket: Signed }
   | { readonly _tag: "Close"; readonly session: SessionId }
-  | { readonly _tag: "MuxStarted" | "StunStarted" | "OpenLink" | "Resolve" }
+  | { readonly _tag: "MuxStarted" | "StunStarted" | "OpenLink" | "Resolve" | "Forbidden" }
   /** The answer of DNS for the relay's name. `hosts` is `null` if there was none. */
   | { readonly _tag: "Resolved"; readonly host: string; readonly hosts: ReadonlyArray<string> | null }
   | { readonly _tag: "NetworkChanged"; readonly change: NetworkChange }
@@ -161,10 +166,23 @@ const make = Effect.fnUntraced(function*(config: Config) {
     const to = carrier === "link" ? LINK_ADDRESS : relayAddress()
     if (to === null) return Effect.void
     const family = to.host.includes(":") ? 6 : 4
-    return Effect.ignore(
-      mux.ask((client) => client.SendControl({ family, to, bytes: RelayWire.encode(message, padTo) }))
+    return mux.ask((client) => client.SendControl({ family, to, bytes: RelayWire.encode(message, padTo) })).pipe(
+      Effect.catchTag("SendForbidden", () => inbox.post({ _tag: "Forbidden" })),
+      Effect.ignore
     )
   }
+
+  /** When the binding was last started again because of a refused datagram. */
+  let forbiddenAt = -Infinity
+  /**
+   * Binds again, because the firewall of this machine has just refused a datagram: without an answer
+   * the leg moves to a link at once, and not only when a keepalive fails.
+   */
+  const onForbidden = Effect.fnUntraced(function*(now: number) {
+    if (udp.phase !== "bound" || now - forbiddenAt < FORBIDDEN_GAP_MS) return
+    forbiddenAt = now
+    yield* obey("udp", udp.onNetworkChanged(now))
+  })
 
   /** Says why relayed packets do not travel by UDP. Only for when UDP is not bound. */
   const whyNotUdp = (): Why => {
@@ -473,6 +491,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
       case "LinkEnded":
         if (message.of !== link) break
         yield* onLinkEnded(link, now)
+        break
+      case "Forbidden":
+        yield* onForbidden(now)
         break
       case "Wake":
         yield* obey("udp", udp.onTick(now))

@@ -41,7 +41,7 @@ import { Peers } from "./runtime/Peers.ts"
 import * as Self from "./runtime/Self.ts"
 import { type NodeEvent, Signaling } from "./SignalingRpcs.ts"
 import { Endpoint, Forward, type IceEvent, LINK_ADDRESS, StreamMux, StreamMuxRpcs } from "./StreamMuxRpcs.ts"
-import type { ControlDatagram } from "./StunRpcs.ts"
+import { type ControlDatagram, SendForbidden } from "./StunRpcs.ts"
 
 /** Settings of the actor. */
 export const Config = Schema.Struct({
@@ -242,9 +242,12 @@ const make = Effect.fnUntraced(function*(config: Config) {
     },
     TakeConfiguredPort: () => sockets.takeConfigured,
     SendControl: ({ bytes, family, to }) =>
-      Effect.sync(() => {
+      Effect.suspend(() => {
         if (isLink(to)) link.leg()?.send(bytes)
-        else router.portFor(family)?.send(bytes, 0, bytes.length, to.port, to.host)
+        const udp = isLink(to) ? null : router.portFor(family)
+        const before = udp?.forbidden
+        udp?.send(bytes, 0, bytes.length, to.port, to.host)
+        return before === udp?.forbidden ? Effect.void : Effect.fail(new SendForbidden())
       }),
     ControlDatagrams: ({ kind }) => Stream.fromPubSub(control[kind]),
     OpenLink: ({ http3 }) => link.open(http3),

@@ -155,6 +155,9 @@ export const Stun = ActorAddress.make("stun", StunRpcs)
 export const ControlDatagram = Schema.Struct({ from: SocketAddr, bytes: Schema.Uint8ArrayFromSelf })
 export type ControlDatagram = typeof ControlDatagram.Type
 
+/** A firewall on this machine refused the datagram. */
+export class SendForbidden extends Schema.TaggedError<SendForbidden>()("SendForbidden", {}) {}
+
 /** Calls of the StunActor to the data plane, which merges them into its own RPCs. */
 export class UdpControlRpcs extends RpcGroup.make(
   /**
@@ -162,7 +165,8 @@ export class UdpControlRpcs extends RpcGroup.make(
    * dropped.
    */
   Rpc.make("SendControl", {
-    payload: { family: Schema.Literal(4, 6), to: SocketAddr, bytes: Schema.Uint8ArrayFromSelf }
+    payload: { family: Schema.Literal(4, 6), to: SocketAddr, bytes: Schema.Uint8ArrayFromSelf },
+    error: SendForbidden
   }),
   /** Datagrams from now on. A slow reader loses the oldest. */
   Rpc.make("ControlDatagrams", {
@@ -184,7 +188,9 @@ export class UdpControlRpcs extends RpcGroup.make(
       /** Sockets that did not get the configured port, and use another one. */
       missed: Schema.optional(
         Schema.Array(Schema.Struct({ family: Schema.Literal(4, 6), port: Schema.Int, code: Schema.String }))
-      )
+      ),
+      /** The latest send that a firewall on this machine forbade. `null` if none was. */
+      forbidden: Schema.optional(Schema.NullOr(Schema.Struct({ code: Schema.String, agoMs: Schema.Number })))
     })
   }),
   /**

@@ -121,6 +121,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
         signaling,
         leg,
         missedPorts: ports?.missed ?? [],
+        udpForbidden: ports?.forbidden ?? null,
         refusals: refusals ?? [],
         ...candidatesOf(config.path === "auto" ? local : null)
       }

@@ -37,15 +37,28 @@ describe.skipIf(!Lab.isPossible)("what the way carries", () => {
         assert.deepStrictEqual([second.code, second.sha256], [0, Lab.FILE_SHA256], "direct")
       })))
 
-  it.scopedLive("relays by TCP where QUIC's packets do not fit, and by UDP when they do again", () =>
+  it.scopedLive("relays by TCP while UDP is too small or refused, and by UDP again", () =>
     Lab.use({ before: [["hostmtu", "client", TOO_NARROW]] }, (lab) =>
       Effect.gen(function*() {
         const { code, sha256 } = yield* lab.fetch("/file")
         assert.deepStrictEqual([code, sha256], [0, Lab.FILE_SHA256])
         assert.strictEqual(yield* untilLeg(lab, "relay-tcp"), "udp_too_small")
-        const doctor = yield* Effect.catchAll(lab.client("doctor"), ({ out }) => Effect.succeed(out ?? ""))
-        assert.match(doctor, /small packets only[^]*raise the MTU/)
+        const told = Effect.catchAll(lab.client("doctor"), ({ out }) => Effect.succeed(out ?? ""))
+        assert.match(yield* told, /small packets only[^]*raise the MTU/)
         yield* lab.net("hostmtu", "client", "1500")
+        assert.strictEqual(yield* untilLeg(lab, "relay-udp"), "works")
+
+        // The same for a firewall on the client's own host, which shows as refused sends.
+        const nft = (...rule: ReadonlyArray<string>) => lab.exec("client", "nft", ...rule)
+        yield* nft("add table inet own { chain out { type filter hook output priority 0; meta l4proto udp drop; }; }")
+        const { code: relayed } = yield* lab.fetch("/file")
+        assert.strictEqual(relayed, 0)
+        yield* untilLeg(lab, "relay-tcp")
+        assert.match(
+          yield* told,
+          /own firewall refuses UDP that sallyport sends \(EPERM\); meanwhile packets go by relay-tcp/
+        )
+        yield* nft("delete", "table", "inet", "own")
         assert.strictEqual(yield* untilLeg(lab, "relay-udp"), "works")
       })))
 

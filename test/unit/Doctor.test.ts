@@ -82,6 +82,17 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     /the old one is in force: relay.yaml:2:1 role: wrong$/,
     /SIGHUP/
   ],
+  [
+    "this machine's own firewall refuses UDP",
+    status({
+      peers: [{ name: "office", path: "relay-tcp", reason: "udp_blocked" }],
+      leg: { kind: "relay-tcp", cause: "udp_unanswered", reason: "UDP to the relay gets no answer" },
+      udpForbidden: { code: "EPERM", agoMs: 5000 }
+    }),
+    "poor",
+    /own firewall refuses UDP that sallyport sends \(EPERM\); meanwhile packets go by relay-tcp/,
+    /^let UDP out to the relay's UDP port.*nft list ruleset/
+  ],
   ["descriptors are short", meeting(met), "poor", /open files.*3 times/, /LimitNOFILE/],
   [
     "a thread cannot be started again",

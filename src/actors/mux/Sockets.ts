@@ -29,6 +29,8 @@ export interface Sockets {
      * Sockets without the configured port. Empty if no port is configured, or every socket has it.
      */
     readonly missed: ReadonlyArray<Missed>
+    /** The latest send that a firewall on this machine forbade. `null` if none was. */
+    readonly forbidden: { readonly code: string; readonly agoMs: number } | null
   }
   /**
    * Replaces the sockets of these IP versions by sockets on new ports. Packets that still arrive at
@@ -95,7 +97,8 @@ export const make = Effect.fnUntraced(function*(options: {
   const sockets: Sockets = {
     ports: () => ({
       ...Object.fromEntries([...held].map(([family, { udp }]) => [KEY[family], udp.address().port])),
-      missed: [...missed.values()]
+      missed: [...missed.values()],
+      forbidden: latest([...held.values()].map(({ udp }) => udp.forbidden))
     }),
     rebind: (families) =>
       Effect.forEach(
@@ -120,3 +123,8 @@ export const make = Effect.fnUntraced(function*(options: {
   }
   return sockets
 })
+
+const latest = (all: ReadonlyArray<UdpPort.Forbidden | null>) => {
+  const [last] = all.filter((found) => found !== null).toSorted((left, right) => right.at - left.at)
+  return last === undefined ? null : { code: last.code, agoMs: performance.now() - last.at }
+}

@@ -79,6 +79,8 @@ export const Status = Schema.Struct({
   missedPorts: Schema.optional(
     Schema.Array(Schema.Struct({ family: Schema.Number, port: Schema.Number, code: Schema.String }))
   ),
+  /** The latest UDP send that a firewall on this machine forbade. `null` if none was. */
+  udpForbidden: Schema.optional(Schema.NullOr(Schema.Struct({ code: Schema.String, agoMs: Schema.Number }))),
   nodes: Schema.optional(Schema.Array(Schema.Unknown)),
   /** Addresses that are offered to peers. `null` while they are not known. */
   candidates: Schema.optional(Schema.NullOr(Schema.Array(CandidateView))),
@@ -162,6 +164,7 @@ const NOTHING: Status = { peers: [] }
 export const diagnose = (facts: Facts): ReadonlyArray<Finding> =>
   [
     ...ofStateDir(facts.status ?? NOTHING),
+    ...ofLocalFirewall(facts.status ?? NOTHING),
     ...ofRelayLink(facts.status ?? NOTHING),
     ...ofAddresses(facts.status ?? NOTHING),
     ...ofMissedPorts(facts.status ?? NOTHING),
@@ -206,7 +209,33 @@ const UNREACHED: Readonly<Record<string, readonly [code: string, remedy: string]
   ]
 }
 
-const ofRelayLink = ({ leg, nodes, signaling }: Status): ReadonlyArray<Finding> => {
+/** Longest gap between two attempts to reach the relay by UDP, twice. An older refusal is history. */
+const FORBIDDEN_MS = 60_000
+
+/**
+ * Whether a firewall on this machine refuses UDP. It counts only if packets are relayed without UDP
+ * or a peer is not reached directly: single destinations may well be forbidden.
+ */
+const isForbidden = ({ leg, peers, udpForbidden = null }: Status): boolean =>
+  udpForbidden !== null && udpForbidden.agoMs < FORBIDDEN_MS &&
+  (leg?.kind !== "relay-udp" || peers.some(({ path }) => path !== "direct"))
+
+const ofLocalFirewall = (status: Status): ReadonlyArray<Finding> => {
+  const { leg, udpForbidden } = status
+  if (!isForbidden(status)) return []
+  const instead = leg?.kind === "relay-udp" || !leg ? "" : `; meanwhile packets go by ${leg.kind ?? "nothing"}`
+  return [
+    (leg?.kind === null ? broken : poor)(
+      "local_firewall",
+      `this machine's own firewall refuses UDP that sallyport sends (${udpForbidden?.code ?? ""})${instead}`,
+      "let UDP out to the relay's UDP port, and to any port for direct paths (nft list ruleset or iptables -S OUTPUT show " +
+        "what refuses it); it is tried again by itself"
+    )
+  ]
+}
+
+const ofRelayLink = (status: Status): ReadonlyArray<Finding> => {
+  const { leg, nodes, signaling } = status
   const found: Array<Finding> = []
   if (signaling && signaling.state !== "up") {
     const [code, remedy] = UNREACHED[signaling.reason ?? ""] ?? []
@@ -234,7 +263,8 @@ const ofRelayLink = ({ leg, nodes, signaling }: Status): ReadonlyArray<Finding> 
       )
     )
   }
-  if (leg && leg.kind === null) {
+  const isTold = isForbidden(status) // by the firewall's finding
+  if (leg && leg.kind === null && !isTold) {
     found.push(
       broken(
         "no_leg",
@@ -242,10 +272,10 @@ const ofRelayLink = ({ leg, nodes, signaling }: Status): ReadonlyArray<Finding> 
         LEG_REMEDY[leg.cause ?? ""] ?? "see that this machine reaches the relay's UDP or HTTPS port"
       )
     )
-  } else if (leg?.kind === "relay-h3") {
+  } else if (leg?.kind === "relay-h3" && !isTold) {
     const what = `relayed packets travel by HTTP/3, which costs more than UDP alone: ${leg.reason}`
     found.push(poor("leg_by_http3", what, LEG_REMEDY[leg.cause ?? ""] ?? REMEDY.udp_blocked ?? ""))
-  } else if (leg && leg.kind !== "relay-udp") {
+  } else if (leg && leg.kind !== null && leg.kind !== "relay-udp" && !isTold) {
     const remedy = LEG_REMEDY[leg.cause ?? ""] ??
       `${REMEDY.udp_blocked}; or, where web traffic gets out, set http3: true at the relay`
     found.push(poor("leg_by_tls", `relayed packets travel by TLS, which is slow: ${leg.reason}`, remedy))
@@ -460,9 +490,10 @@ const ofSlowRelays = ({ peers }: Status): ReadonlyArray<Finding> =>
     ]
   })
 
-const ofPeers = ({ peers }: Status): ReadonlyArray<Finding> =>
-  peers.flatMap(({ name, path, reason }) => {
+const ofPeers = (status: Status): ReadonlyArray<Finding> =>
+  status.peers.flatMap(({ name, path, reason }) => {
     const [code = ""] = reason.split(" ")
+    if (code === "udp_blocked" && isForbidden(status)) return [] // the firewall's finding says it
     if (!Schema.is(Reason)(code) || (path === "direct" && code !== "nothing_answers")) return []
     const remedy = REMEDY[code]
     if (remedy === undefined) return []

@@ -16,6 +16,8 @@ import { makeTraffic, type Traffic } from "./Traffic.ts"
 
 /** The part of a UDP socket that the router uses. */
 export interface Port {
+  /** The last send that a firewall on this machine refused. `null` if there was none. */
+  readonly forbidden?: object | null
   /** Sends one datagram, without a result. */
   send(bytes: Uint8Array, offset: number, length: number, port: number, address: string): void
   /**

@@ -95,6 +95,12 @@ export interface Counters {
   readonly errors: Record<string, number>
 }
 
+/** A send that the system forbade. */
+export interface Forbidden {
+  readonly code: string
+  readonly at: number
+}
+
 /** Why this thread has no offload. `null` if it has. */
 export const offloadUnavailable = (): string | null => {
   if (process.env["SALLYPORT_UDP_OFFLOAD"] === "0") return "SALLYPORT_UDP_OFFLOAD=0"
@@ -117,6 +123,7 @@ export class UdpPort {
   #segmenting: boolean
   #refusals = 0
   #closed = false
+  #forbidden: Forbidden | null = null
 
   /** Callback for node:dgram, which does not report the kernel's refusals without one. */
   readonly #onSent = (cause: Error | null): void => {
@@ -146,6 +153,14 @@ export class UdpPort {
 
   get closed(): boolean {
     return this.#closed
+  }
+
+  /**
+   * The last send that the system forbade, as a firewall on this machine does: the error code, and
+   * when that was, in milliseconds of `performance.now`. `null` if it never did.
+   */
+  get forbidden(): Forbidden | null {
+    return this.#forbidden
   }
 
   /** The address and port that the socket is bound to. */
@@ -271,6 +286,8 @@ export class UdpPort {
   /** Counts a refused send. Always returns `true`, for callers that have nothing left to try. */
   #count(code: string): true {
     this.counters.errors[code] = (this.counters.errors[code] ?? 0) + 1
+    // EPERM: a packet filter. EACCES: a prohibiting route, or a security module.
+    if (code === "EPERM" || code === "EACCES") this.#forbidden = { code, at: performance.now() }
     return true
   }
 }
