@@ -26,7 +26,7 @@ export const start = Effect.fnUntraced(function*(
 ) {
   const { advertise, listen, name, stateDir, token } = config
   yield* ListenCheck.check([
-    { key: "listen.udp", protocol: "udp", at: listen.udp },
+    { key: "listen.udp", protocol: "udp", at: listen.udp, mayCome: true },
     { key: "listen.stunAlternate", protocol: "udp", at: listen.stunAlternate }
   ])
   const { relay } = yield* Enrol.ensure({

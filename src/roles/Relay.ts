@@ -38,7 +38,7 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
   if (http3) yield* Platform.check()
   yield* ListenCheck.check([
     { key: "listen.https", protocol: "tcp", at: listen.https },
-    { key: "listen.udp", protocol: "udp", at: listen.udp },
+    { key: "listen.udp", protocol: "udp", at: listen.udp, mayCome: true },
     { key: "listen.stunAlternate", protocol: "udp", at: listen.stunAlternate },
     { key: "http3", protocol: "udp", at: http3 ? listen.https : null },
     { key: "turn.udp", protocol: "udp", at: turn?.udp },

@@ -23,6 +23,11 @@ export interface Wanted {
    * checked.
    */
   readonly at: HostPort.HostPort | null | undefined
+  /**
+   * Set to `true` if the role itself waits for an address that this machine does not have yet, as
+   * before an interface is up.
+   */
+  readonly mayCome?: boolean
 }
 
 /**
@@ -42,12 +47,14 @@ export const check = (wanted: ReadonlyArray<Wanted>): Effect.Effect<void, Cannot
   }))
 
 /** The line that {@link CannotListen} shows for this address, or `null` if it can be used. */
-const problemOf = ({ at, key, protocol }: Wanted): Effect.Effect<string | null> => {
+const problemOf = ({ at, key, mayCome = false, protocol }: Wanted): Effect.Effect<string | null> => {
   if (at === null || at === undefined || at.port === 0) return Effect.succeed(null)
   return Effect.map(
     protocol === "tcp" ? tryTcp(at) : tryUdp(at),
     (code) =>
-      code === null ? null : `${key} cannot listen on ${HostPort.render(at)}: ${remedy(code, at.port, protocol)}`
+      code === null || (mayCome && code === "EADDRNOTAVAIL")
+        ? null
+        : `${key} cannot listen on ${HostPort.render(at)}: ${remedy(code, at.port, protocol)}`
   )
 }
 

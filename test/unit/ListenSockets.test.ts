@@ -22,32 +22,38 @@ const seen = (...hosts: ReadonlyArray<string>): LocalAddresses.Seen => ({
 /** All of 127.0.0.0/8 can be bound on Linux, so they stand for addresses that come and go. */
 const [A, B, C] = ["127.1.0.1", "127.1.0.2", "127.1.0.3"] as const
 
-const setup = Effect.fnUntraced(function*(first: LocalAddresses.Seen, options: { host?: string; port?: number } = {}) {
-  const world = { seen: first, now: 0, refused: new Map<string, string>() }
-  const log = { tries: new Array<string>(), dropped: new Array<number>(), skipped: new Array<string>(), changes: 0 }
-  const sockets = yield* ListenSockets.make({
-    host: "0.0.0.0",
-    port: 0,
-    ...options,
-    numbers: new ListenSockets.Numbers(),
-    required: true,
-    open: (place) => {
-      log.tries.push(place.host)
-      const code = world.refused.get(place.host)
-      return code === undefined
-        ? UdpPort.openScoped({ ...place, segment: 1200, onMessage: () => {}, onError: () => {} })
-        : Effect.fail(new UdpPort.UdpOpenError({ host: place.host, port: place.port, code, message: code }))
-    },
-    onDropped: (number) => log.dropped.push(number),
-    onChange: () => log.changes++,
-    onSkipped: ({ code, host }) => Effect.sync(() => void log.skipped.push(`${host} ${code}`)),
-    now: () => world.now,
-    see: () => world.seen
-  })
-  const lookAt = (now: number) => Effect.suspend(() => ((world.now = now), sockets.look))
-  const hosts = () => sockets.held().map(({ host, number }) => `${number} ${host}`)
-  return { hosts, log, lookAt, sockets, world }
-})
+const setup = Effect.fnUntraced(
+  function*(
+    first: LocalAddresses.Seen,
+    options: { host?: string; port?: number } = {},
+    refused: ReadonlyArray<readonly [string, string]> = []
+  ) {
+    const world = { seen: first, now: 0, refused: new Map<string, string>(refused) }
+    const log = { tries: new Array<string>(), dropped: new Array<number>(), skipped: new Array<string>(), changes: 0 }
+    const sockets = yield* ListenSockets.make({
+      host: "0.0.0.0",
+      port: 0,
+      ...options,
+      numbers: new ListenSockets.Numbers(),
+      required: true,
+      open: (place) => {
+        log.tries.push(place.host)
+        const code = world.refused.get(place.host)
+        return code === undefined
+          ? UdpPort.openScoped({ ...place, segment: 1200, onMessage: () => {}, onError: () => {} })
+          : Effect.fail(new UdpPort.UdpOpenError({ host: place.host, port: place.port, code, message: code }))
+      },
+      onDropped: (number) => log.dropped.push(number),
+      onChange: () => log.changes++,
+      onSkipped: ({ code, host }) => Effect.sync(() => void log.skipped.push(`${host} ${code}`)),
+      now: () => world.now,
+      see: () => world.seen
+    })
+    const lookAt = (now: number) => Effect.suspend(() => ((world.now = now), sockets.look))
+    const hosts = () => sockets.held().map(({ host, number }) => `${number} ${host}`)
+    return { hosts, log, lookAt, sockets, world }
+  }
+)
 
 describe.skipIf(process.platform !== "linux")("ListenSockets", () => {
   it.scopedLive("serves an address that comes later, at the same port", () =>
@@ -102,6 +108,24 @@ describe.skipIf(process.platform !== "linux")("ListenSockets", () => {
       world.refused.clear()
       yield* lookAt(120_000)
       assert.deepStrictEqual([hosts(), sockets.skipped()], [[`0 ${A}`, `1 ${B}`], []])
+    }))
+
+  it.scopedLive("waits for its one address, if that is not there yet", () =>
+    Effect.gen(function*() {
+      const port = 45_123
+      const { hosts, log, lookAt, sockets, world } = yield* setup(seen(B), { host: A, port }, [[A, "EADDRNOTAVAIL"]])
+      assert.deepStrictEqual([hosts(), log.skipped, sockets.port()], [[], [`${A} EADDRNOTAVAIL`], port])
+      assert.deepStrictEqual(sockets.skipped(), [{ host: A, code: "EADDRNOTAVAIL" }])
+      yield* lookAt(1000)
+      world.refused.clear()
+      yield* lookAt(4000)
+      assert.deepStrictEqual([hosts(), log.skipped, sockets.skipped()], [[`0 ${A}`], [`${A} EADDRNOTAVAIL`], []])
+    }))
+
+  it.scopedLive("fails if its one address is taken", () =>
+    Effect.gen(function*() {
+      const failed = setup(seen(A), { host: A, port: 45_123 }, [[A, "EADDRINUSE"]])
+      assert.strictEqual((yield* Effect.flip(failed)).code, "EADDRINUSE")
     }))
 
   it.scopedLive("fails at the start where every address is taken", () =>

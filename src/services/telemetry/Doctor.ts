@@ -368,13 +368,20 @@ const ofAddresses = ({ addresses }: Status): ReadonlyArray<Finding> => {
   if (addresses === undefined) return []
   const { all, serving, skipped, unseen } = addresses
   const found = skipped.map(({ code, host }) =>
-    poor(
-      "address_skipped",
-      `nodes cannot bind at ${host} by UDP: the system does not let this relay have its port there (${code})`,
-      code === "EADDRINUSE"
-        ? "stop the other program that has the port (ss -lunp shows it); the relay tries again by itself"
-        : "see whether the address is a duplicate (ip addr: dadfailed); the relay tries again by itself"
-    )
+    code === "EADDRNOTAVAIL"
+      ? (serving.length === 0 ? broken : poor)(
+        "address_absent",
+        `nodes cannot bind at ${host} by UDP: this machine does not have that address now (${code})`,
+        "see that its interface is up and the address no duplicate (ip addr: tentative, dadfailed), or correct listen.udp; " +
+          "the relay takes it as soon as it is there"
+      )
+      : poor(
+        "address_skipped",
+        `nodes cannot bind at ${host} by UDP: the system does not let this relay have its port there (${code})`,
+        code === "EADDRINUSE"
+          ? "stop the other program that has the port (ss -lunp shows it); the relay tries again by itself"
+          : "see whether the address is a duplicate (ip addr: dadfailed); the relay tries again by itself"
+      )
   )
   if (unseen) {
     found.push(

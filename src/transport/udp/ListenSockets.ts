@@ -184,7 +184,11 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   const { errors } = yield* look
   const fatal = open.size > 0 || !options.required
     ? undefined
-    : errors.find(({ code, host }) => host === options.host && !blind || code === "EADDRINUSE" || code === "EACCES")
+    : errors.find(({ code, host }) => {
+      if (code === "EADDRINUSE" || code === "EACCES") return true
+      const isAbsent = code === "EADDRNOTAVAIL" && options.port !== 0
+      return host === options.host && !blind && !isAbsent
+    })
   if (fatal !== undefined) return yield* fatal
   yield* Effect.forEach(errors, (error) => onFailed(error, options.now()), { discard: true })
   return {
