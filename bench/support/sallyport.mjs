@@ -1,5 +1,5 @@
 /** Sallyport's three programs as a benchmark runs them: `bin/sallyport` with configuration files of its own. */
-import { mkdirSync, writeFileSync } from "node:fs"
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import net from "node:net"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
@@ -29,7 +29,10 @@ export const createToken = async (place, config, role, name = role) => {
 export const run = ({ start }, place, name, config, { env = {}, nodeArgs = [], onLine } = {}) =>
   new Promise((resolve, reject) => {
     const since = performance.now()
-    const args = [...nodeArgs, PROGRAM, "run", "--config", config, "--log-format", "json"]
+    // A relay with a directory makes its keys only if it is told to.
+    const { join: joins, role } = JSON.parse(readFileSync(config, "utf8"))
+    const newIdentity = role === "relay" && joins === undefined ? ["--new-identity"] : []
+    const args = [...nodeArgs, PROGRAM, "run", "--config", config, "--log-format", "json", ...newIdentity]
     const stdio = ["ignore", "pipe", onLine === undefined ? "inherit" : "pipe"] // logs go to stderr
     const child = start(place, process.execPath, args, { env: { ...process.env, ...env }, stdio })
     if (onLine !== undefined) createInterface({ input: child.stderr }).on("line", (line) => onLine(name, line))

@@ -68,6 +68,7 @@ export class FlowPump implements StreamHandler {
   readonly #meter: FlowMeter
   /**
    * Bytes read from the socket that the stream has not taken yet. The socket is not read meanwhile.
+   * Only `#keep` sets it.
    */
   #rest: Buffer | null = null
   /** Whether the socket's end was read. */
@@ -77,7 +78,7 @@ export class FlowPump implements StreamHandler {
    * its window fills and the peer stops.
    */
   #paused = false
-  /** Bytes buffered in the socket that are counted in `unread`. */
+  /** Bytes buffered in the socket that are counted in `unread`. The bytes of `#rest` are, too. */
   #unread = 0
   #socketClosed = false
   #how: FlowOutcome["how"] = "ended"
@@ -131,7 +132,7 @@ export class FlowPump implements StreamHandler {
       const got = this.#stream.read(space)
       if (got === READ_NOTHING) return
       if (got === READ_RESET) return this.#cut("peer_reset")
-      if (got > 0) this.#toSocket(space.subarray(0, got), true)
+      if (got > 0) this.#toSocket(space.subarray(0, got))
       if (this.#stream.readOver) {
         this.#socket.end()
         this.#finishIfOver()
@@ -155,13 +156,17 @@ export class FlowPump implements StreamHandler {
     this.#cut("session_closed")
   }
 
-  #toSocket(bytes: Buffer, borrowed = false): void {
+  /** Writes bytes of the thread's buffer, which holds others as soon as this returns. */
+  #toSocket(bytes: Buffer): void {
     if (this.#received === 0) this.#onFirst?.("received")
     this.#received += bytes.length
     this.#meter.received += bytes.length
-    const room = this.#socket.write(bytes)
+    // A socket that already has bytes waiting keeps these for long, perhaps. A copy keeps nothing
+    // else of the buffer in memory.
+    const isBehind = this.#socket.writableLength > 0
+    const room = this.#socket.write(isBehind ? Buffer.from(bytes) : bytes)
     const waiting = this.#socket.writableLength
-    if (borrowed && waiting > 0) lend(bytes.length)
+    if (!isBehind && waiting > 0) lend(bytes)
     if (!room) this.#holds(waiting)
     if (!room && waiting >= unread.allowance) {
       this.#paused = true
@@ -184,7 +189,7 @@ export class FlowPump implements StreamHandler {
    */
   readonly #onBytes = (bytes: Buffer): boolean => {
     if (this.#rest !== null) {
-      this.#rest = Buffer.concat([this.#rest, bytes])
+      this.#keep(Buffer.concat([this.#rest, bytes]))
       return false
     }
     if (this.#sent === 0) this.#onFirst?.("sent")
@@ -194,8 +199,15 @@ export class FlowPump implements StreamHandler {
     this.#meter.sent += taken
     if (taken === bytes.length) return true
     // This is a copy, because the socket reads into the same buffer again.
-    this.#rest = Buffer.from(bytes.subarray(taken))
+    this.#keep(Buffer.from(bytes.subarray(taken)))
     return false
+  }
+
+  /** Replaces the bytes that the stream has not taken yet, and counts them. */
+  #keep(rest: Buffer | null): void {
+    const change = (rest?.length ?? 0) - (this.#rest?.length ?? 0)
+    this.#rest = rest
+    if (change !== 0) unread.change(change)
   }
 
   /** Writes the kept bytes to the stream and then its end, or resumes reading from the socket. */
@@ -204,13 +216,13 @@ export class FlowPump implements StreamHandler {
     if (rest !== null) {
       const taken = this.#stream.write(rest)
       if (taken === WRITE_STOPPED) {
-        this.#rest = null
+        this.#keep(null)
         this.#onStopped()
         return
       }
       this.#sent += taken
       this.#meter.sent += taken
-      this.#rest = taken < rest.length ? rest.subarray(taken) : null
+      this.#keep(taken < rest.length ? rest.subarray(taken) : null)
       if (this.#rest !== null) return
       if (!this.#ended) this.#socket.resume()
     }
@@ -243,7 +255,7 @@ export class FlowPump implements StreamHandler {
     this.#holds(0)
     if (!this.#ended && !this.#stream.writeOver) {
       if (this.#how === "ended") this.#how = "socket_reset"
-      this.#rest = null
+      this.#keep(null)
       this.#stream.reset(FLOW_RESET)
     }
     if (!this.#stream.readOver) {
@@ -255,7 +267,7 @@ export class FlowPump implements StreamHandler {
 
   #cut(how: FlowOutcome["how"]): void {
     if (this.#how === "ended") this.#how = how
-    this.#rest = null
+    this.#keep(null)
     this.#stream.abort(FLOW_RESET)
     resetSocket(this.#socket)
     this.#finishIfOver()
@@ -292,6 +304,10 @@ let space = Buffer.allocUnsafeSlow(SPACE_BYTES)
 /** The part of the buffer to read into: at most `most` bytes, but at least {@link MIN_BYTES}. */
 const readSpace = (most: number): Buffer => most >= space.length ? space : space.subarray(0, Math.max(most, MIN_BYTES))
 
-const lend = (bytes: number): void => {
-  space = space.length - bytes >= MIN_SPACE_BYTES ? space.subarray(bytes) : Buffer.allocUnsafeSlow(SPACE_BYTES)
+/** Leaves bytes of the buffer to a socket. Does nothing if they are not part of it. */
+const lend = (bytes: Buffer): void => {
+  if (bytes.buffer !== space.buffer) return
+  space = space.length - bytes.length >= MIN_SPACE_BYTES
+    ? space.subarray(bytes.length)
+    : Buffer.allocUnsafeSlow(SPACE_BYTES)
 }

@@ -5,10 +5,16 @@
  */
 import { Buffer } from "node:buffer"
 import net from "node:net"
+import { MIN_BYTES, unread } from "./Unread.ts"
 
-/** Size of the thread's read buffer, in bytes. */
+/** Size of the thread's read buffer, in bytes. A power of two times {@link MIN_BYTES}. */
 const READ_BYTES = 256 * 1024
 const readBuffer = Buffer.allocUnsafeSlow(READ_BYTES)
+/** The beginning of the buffer in each size that one read may have, the smallest first. */
+const spaces = Array.from(
+  { length: Math.log2(READ_BYTES / MIN_BYTES) + 1 },
+  (_, power) => readBuffer.subarray(0, MIN_BYTES * 2 ** power)
+)
 
 /** Receives bytes as they arrive. Returns `false` to stop reading until `socket.resume()`. */
 export type Sink = (bytes: Buffer) => boolean
@@ -22,8 +28,21 @@ export interface Reader {
   sink: Sink | null
 }
 
+/**
+ * Size of the next read: {@link READ_BYTES}, or less when flows may buffer only little. What the
+ * stream does not take of a read stays in memory until it does.
+ */
+export const nextReadBytes = (allowance: number): number => {
+  let bytes = MIN_BYTES
+  while (bytes < READ_BYTES && bytes * 2 <= allowance) bytes *= 2
+  return bytes
+}
+
+const nextSpace = () => spaces[Math.log2(nextReadBytes(unread.allowance) / MIN_BYTES)] ?? readBuffer
+
 const onread = (reader: { sink: Sink | null }): net.OnReadOpts => ({
-  buffer: readBuffer,
+  // Node calls this before the first read and after each call of `callback`.
+  buffer: nextSpace,
   callback: (length) => reader.sink?.(readBuffer.subarray(0, length)) ?? false
 })
 

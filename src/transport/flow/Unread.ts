@@ -1,14 +1,17 @@
 /**
- * Limits the bytes that the sockets of a thread's flows buffer because the applications do not read
- * them. Each flow may buffer a quarter of what is left of a common budget. Abandoned downloads thus
- * cannot exhaust the memory of the process, and a flow that is read always continues.
+ * Limits the bytes that a thread's flows buffer because nobody takes them: those that wait in the
+ * sockets of applications that do not read, and those that were read from a socket and wait for
+ * room in the stream. Each flow may buffer a quarter of what is left of a common budget. Abandoned
+ * downloads thus cannot exhaust the memory of the process, and a flow that is read always
+ * continues.
  */
 import * as Limits from "../../services/telemetry/Limits.ts"
 
 /**
  * Most bytes that all flows of a thread buffer together, not counting {@link MIN_BYTES} for each.
+ * 32 flows may buffer {@link MAX_BYTES} each, nearly, and more flows are not faster with more.
  */
-export const BUDGET_BYTES = 64 * 1024 * 1024
+export const BUDGET_BYTES = 32 * 1024 * 1024
 /** Most bytes that one flow buffers. More would not make it faster. */
 export const MAX_BYTES = 1024 * 1024
 /**
