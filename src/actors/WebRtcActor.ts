@@ -9,11 +9,13 @@ import { Deferred, Duration, Effect, FiberSet, Match, Option, Redacted, Schema, 
 import type { IceServer } from "node-datachannel"
 import type { IceSignal } from "../protocol/IceSignal.ts"
 import { type Reason, Role, WEBRTC_NAME } from "../protocol/PathRef.ts"
+import type { SocketAddr } from "../protocol/SocketAddr.ts"
 import { HostClock } from "../services/HostClock.ts"
 import * as NodeState from "../services/NodeState.ts"
 import * as Metrics from "../services/telemetry/Metrics.ts"
 import { IceLink } from "../transport/webrtc/IceLink.ts"
 import { LocalLeg, type Session } from "../transport/webrtc/LocalLeg.ts"
+import * as TurnProxy from "../transport/webrtc/TurnProxy.ts"
 import * as FlowTrace from "./mux/FlowTrace.ts"
 import { PathProber, type SessionPath } from "./PathProberRpcs.ts"
 import type { SessionId, TurnServers } from "./RelaySignalingRpcs.ts"
@@ -116,12 +118,41 @@ const make = Effect.fnUntraced(function*(config: Config) {
     })
   )
 
-  const servers = Effect.gen(function*() {
+  const passwords = new TurnProxy.AgentPasswords()
+  /** Proxies for TURN, by the server's URL. There is one relay, so there are at most two. */
+  const proxies = new Map<string, Promise<TurnProxy.TurnProxy>>()
+  yield* Effect.addFinalizer(() =>
+    Effect.promise(async () => {
+      for (const proxy of proxies.values()) (await proxy).close()
+    })
+  )
+  const proxied = ({ server, url }: Turn) =>
+    Effect.promise(async () => {
+      const proxy = proxies.get(url) ?? TurnProxy.TurnProxy.open(server, passwords)
+      proxies.set(url, proxy)
+      return (await proxy).at
+    })
+
+  /**
+   * Chooses the TURN server of a connection. A node uses TURN over UDP alone, because two nodes have
+   * their relay's links besides. For a browser, TURN over TCP takes its place where no UDP gets out.
+   * A browser may itself use TURN over TCP if the relay has it. Its checks then pass only by a proxy.
+   */
+  const turnFor = Effect.fnUntraced(function*(peer: "browser" | "node", turns: ReadonlyArray<Turn>) {
+    const udp = turns.find(({ server }) => server.transport === "udp")
+    const tcp = turns.find(({ server }) => server.transport === "tcp")
+    if (peer === "node" || tcp === undefined) return udp?.server ?? null
+    const local = yield* Effect.orElseSucceed(stun.ask((it) => it.Local(), BRIEF), () => null)
+    return yield* proxied(udp === undefined || local?.udp === "blocked" ? tcp : udp)
+  })
+
+  const serversFor = Effect.fnUntraced(function*(peer: "browser" | "node") {
     const own = yield* Effect.orElseSucceed(stun.ask((it) => it.Servers(), BRIEF), () => [])
-    const turn = yield* Effect.option(signaling.ask((it) => it.TurnCredentials(), BRIEF))
+    const turn = Option.getOrNull(yield* Effect.option(signaling.ask((it) => it.TurnCredentials(), BRIEF)))
+    const at = turn === null ? null : yield* turnFor(peer, turn.urls.flatMap(turnOf))
     return [
       ...own.slice(0, 1).map(({ host, port }) => `stun:${host.includes(":") ? `[${host}]` : host}:${port}`),
-      ...Option.match(turn, { onNone: () => [], onSome: turnServers }),
+      ...(turn === null || at === null ? [] : [iceServer(turn, at)]),
       ...config.iceServers
     ]
   })
@@ -144,7 +175,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
     hostMs,
     node: yield* NodeState.load(config.stateDir),
     signaling,
-    servers,
+    servers: serversFor("browser"),
+    passwords,
     traces: yield* FlowTrace.make,
     post: (outcome) => void inbox.unsafePost(outcome),
     fork: (effect) => void fork(effect)
@@ -170,7 +202,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     const link = new IceLink({
       role: config.role,
       attempt,
-      servers: yield* servers,
+      servers: yield* serversFor("node"),
       onSignal: (signal) => tell(session, signal),
       onFrame: (frame) => leg.deliver(frames, frame),
       onOpen: () => void inbox.unsafePost({ _tag: "Opened", session, attempt }),
@@ -323,17 +355,27 @@ const make = Effect.fnUntraced(function*(config: Config) {
 const isWanted = ({ path, reason, role, seeking }: SessionPath): boolean =>
   role === "client" && seeking && path.kind === "relay" && HOPELESS.has(reason)
 
-/**
- * Converts TURN servers, but only those over UDP, because the ICE agent does not support TURN over
- * TCP.
- */
-const turnServers = ({ password, urls, username }: TurnServers): ReadonlyArray<IceServer> =>
-  urls.flatMap((url) => {
-    const [, host, port] = /^turn:(.+):(\d+)\?transport=udp$/.exec(url) ?? []
-    if (host === undefined) return []
-    const hostname = host.replace(/^\[|\]$/g, "")
-    return [{ hostname, port: Number(port), username, password: Redacted.value(password), relayType: "TurnUdp" }]
-  })
+/** One of the relay's TURN servers. */
+interface Turn {
+  readonly url: string
+  readonly server: TurnProxy.Server
+}
+
+/** Takes a TURN URL of the relay apart. Empty if it is not understood. */
+const turnOf = (url: string): ReadonlyArray<Turn> => {
+  const [, literal, port, transport] = /^turn:(.+):(\d+)\?transport=(udp|tcp)$/.exec(url) ?? []
+  if (literal === undefined) return []
+  const server = { host: literal.replace(/^\[|\]$/g, ""), port: Number(port) }
+  return [{ url, server: { ...server, transport: transport === "tcp" ? "tcp" : "udp" } }]
+}
+
+const iceServer = ({ password, username }: TurnServers, { host, port }: SocketAddr): IceServer => ({
+  hostname: host,
+  port,
+  username,
+  password: Redacted.value(password),
+  relayType: "TurnUdp"
+})
 
 export const actor = Actor.make({
   address: WebRtc,

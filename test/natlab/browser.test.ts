@@ -75,16 +75,23 @@ const download = (page: Page, files: number) =>
     })()`)
   )
 
-const lab = (nat: Lab.Nat, files: number) =>
+const lab = (
+  { client, connector, turn = TURN }: {
+    readonly client: Lab.Nat
+    readonly connector: Lab.Nat
+    readonly turn?: Readonly<Record<string, unknown>>
+  },
+  files: number
+) =>
   Effect.gen(function*() {
     const dir = yield* scratch
     const { authority, files: tls, spki } = yield* Effect.promise(() => certify(dir, "lab-ca", Lab.RELAY))
     const options: Lab.Options = {
-      clientNat: nat,
-      connectorNat: nat,
+      clientNat: client,
+      connectorNat: connector,
       relayOnly: true,
       nodes: { webrtc: "auto" },
-      relay: { tls, access: [{ clients: ["tab"], resources: ["intranet"] }], turn: TURN },
+      relay: { tls, access: [{ clients: ["tab"], resources: ["intranet"] }], turn },
       env: { NODE_EXTRA_CA_CERTS: authority }
     }
     return yield* Lab.use(options, (it) =>
@@ -94,7 +101,7 @@ const lab = (nat: Lab.Nat, files: number) =>
         const seen = yield* download(page, files)
         const mbits = Math.round(files * Lab.FILE_BYTES * 8 / seen.ms / 1000)
         const { firstMs, peer } = seen
-        process.stderr.write(`${JSON.stringify({ nat, mbits, firstMs: Math.round(firstMs), ...peer })}\n`)
+        process.stderr.write(`${JSON.stringify({ client, connector, mbits, firstMs: Math.round(firstMs), ...peer })}\n`)
         for (const hash of seen.hashes) assert.strictEqual(hash, Lab.FILE_SHA256)
         return peer
       }))
@@ -103,14 +110,21 @@ const lab = (nat: Lab.Nat, files: number) =>
 describe.skipIf(!Lab.isPossible || !have(CHROMIUM))("a browser's tab in a network of its own", () => {
   it.scopedLive("reaches a connector peer to peer, where both are behind NATs that filter by port: 100 MiB", () =>
     Effect.gen(function*() {
-      const { local, remote } = yield* lab("port-restricted", FILES)
+      const { local, remote } = yield* lab({ client: "port-restricted", connector: "port-restricted" }, FILES)
       assert.include(["srflx", "prflx"], local)
       assert.include(["srflx", "prflx"], remote)
     }))
 
   it.scopedLive("is relayed by the relay's TURN, where both NATs are symmetric", () =>
     Effect.gen(function*() {
-      const { local, remote } = yield* lab("symmetric", 2)
+      const { local, remote } = yield* lab({ client: "symmetric", connector: "symmetric" }, 2)
       assert.include([local, remote], "relay")
+    }))
+
+  it.scopedLive("is relayed by TURN over TCP, where its network lets no UDP through", () =>
+    Effect.gen(function*() {
+      const turn = { tcp: `${Lab.RELAY}:3480`, publicAddress: Lab.RELAY }
+      const { local } = yield* lab({ client: "udp-blocked", connector: "port-restricted", turn }, 2)
+      assert.strictEqual(local, "relay")
     }))
 })

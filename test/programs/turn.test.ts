@@ -17,6 +17,7 @@ import { layerNodeIdentity, NodeIdentity } from "../../src/services/Keys.ts"
 import * as OpenMetrics from "../../src/services/telemetry/OpenMetrics.ts"
 import * as LinkClient from "../../src/transport/link/LinkClient.ts"
 import * as RpcOverLink from "../../src/transport/link/RpcOverLink.ts"
+import * as TurnProxy from "../../src/transport/webrtc/TurnProxy.ts"
 import * as World from "../e2e/support/World.ts"
 import * as TurnWorld from "../suite/support/TurnWorld.ts"
 import { parse, sum } from "../unit/support/OpenMetricsParser.ts"
@@ -146,6 +147,24 @@ describe("TURN by node-datachannel", () => {
       assert.deepStrictEqual([seen.received, seen.pairs], [100, ["relay relay", "relay relay"]])
       assert.isTrue(seen.candidates.every((candidate) => candidate.includes("typ relay")))
       assert.isAbove(turn.server.stats.toClients.bytes, 2 * 100 * 1000)
+    }))
+
+  it.scoped("joins two peers that reach the server over TCP only", () =>
+    Effect.gen(function*() {
+      const turn = yield* TurnWorld.start()
+      const { password, username } = turn.issue("node-1")
+      const server = { host: TurnWorld.HOST, port: turn.tcpPort, transport: "tcp" } as const
+      const proxy = yield* Effect.acquireRelease(
+        Effect.promise(() => TurnProxy.TurnProxy.open(server, new TurnProxy.AgentPasswords())),
+        (it) => Effect.sync(() => it.close())
+      )
+      const peers = fileURLToPath(new URL("support/RelayedPeer.mjs", import.meta.url))
+      const args = [peers, String(proxy.at.port), username, password, "100", TurnWorld.HOST]
+      const ran = yield* run(process.execPath, args)
+      assert.strictEqual(ran.code, 0, `${ran.output} ${JSON.stringify(turn.server.stats)}`)
+      const seen = JSON.parse(ran.output) as { received: number; pairs: Array<string> }
+      assert.deepStrictEqual([seen.received, seen.pairs], [100, ["relay relay", "relay relay"]])
+      assert.strictEqual(proxy.sockets, 2, "one for each peer")
     }))
 })
 

@@ -17,6 +17,7 @@ import * as Metrics from "../../services/telemetry/Metrics.ts"
 import { Places } from "../../transport/flow/Places.ts"
 import { DEFAULT_FLOWS_PER_CLIENT } from "../../transport/plane/ConnectorFlows.ts"
 import { BrowserSession } from "../../transport/webrtc/BrowserSession.ts"
+import type { AgentPasswords } from "../../transport/webrtc/TurnProxy.ts"
 import * as FlowTrace from "../mux/FlowTrace.ts"
 import { Refusals } from "../mux/Refusals.ts"
 import { ResourceMetrics } from "../mux/ResourceMetrics.ts"
@@ -40,6 +41,8 @@ export interface Options {
   readonly signaling: ActorRef<RpcsOf<typeof Signaling>>
   /** ICE servers for a new connection. */
   readonly servers: Effect.Effect<ReadonlyArray<string | IceServer>>
+  /** Passwords of this process's ICE agents. */
+  readonly passwords: AgentPasswords
   readonly traces: FlowTrace.FlowTraces
   /** Posts an event of a connection to the actor's inbox. */
   readonly post: (message: Outcome) => void
@@ -64,7 +67,7 @@ interface Held {
 }
 
 /** Makes an empty set of sessions with browsers. Call `tick` every few seconds. */
-export const make = ({ fork, hostMs, node, post, servers, signaling, traces }: Options) => {
+export const make = ({ fork, hostMs, node, passwords, post, servers, signaling, traces }: Options) => {
   const held = new Map<SessionId, Held>()
   const verdicts = new Metrics.Counts()
   const resources = new ResourceMetrics()
@@ -118,6 +121,7 @@ export const make = ({ fork, hostMs, node, post, servers, signaling, traces }: O
           key: connectorKey,
           clocks,
           openGrant: verify,
+          passwords,
           onSignal: (signal) => post({ _tag: "BrowserSignal", session: id, signal }),
           onConnected: (pair) =>
             fork(

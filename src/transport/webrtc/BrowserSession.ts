@@ -17,6 +17,7 @@ import { type Clocks, Permission } from "../plane/Permission.ts"
 import type { Room } from "./ChannelStream.ts"
 import { FlowLink } from "./FlowLink.ts"
 import type { Pair } from "./IceLink.ts"
+import type { AgentPasswords } from "./TurnProxy.ts"
 
 /**
  * Most connections of one session at a time. Flows beyond the capacity of one connection use
@@ -44,6 +45,8 @@ export interface Options {
    * in plain words.
    */
   readonly openGrant: (signed: Signed.Signed) => Either.Either<Grant, string>
+  /** Passwords of this process's ICE agents. */
+  readonly passwords: AgentPasswords
   readonly onSignal: (signal: IceSignal) => void
   readonly onConnected: (pair: Pair | null) => void
   readonly onFlow: ConnectorFlowsOptions["onFlow"]
@@ -159,6 +162,7 @@ export class BrowserSession {
       attempt,
       servers,
       room: this.#room,
+      passwords: this.#options.passwords,
       onSignal: this.#options.onSignal,
       onConnected: () => this.#options.onConnected(link.pair),
       onStream: (stream) => this.#flows.onStream(stream),

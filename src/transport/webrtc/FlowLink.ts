@@ -7,6 +7,7 @@ import type { IceSignal } from "../../protocol/IceSignal.ts"
 import type { FlowStream } from "../flow/FlowStream.ts"
 import { type Channel, ChannelStream, LOW_WATER_BYTES, type Room } from "./ChannelStream.ts"
 import type { Pair } from "./IceLink.ts"
+import type { AgentPasswords } from "./TurnProxy.ts"
 
 /**
  * Most streams of one connection. Each side has half of the ids that browsers support (RFC 8832,
@@ -20,6 +21,7 @@ export interface Options {
   readonly servers: ReadonlyArray<string | IceServer>
   /** Window space that its streams share with those of the session's other connections. */
   readonly room: Room
+  readonly passwords: AgentPasswords
   readonly onSignal: (signal: IceSignal) => void
   readonly onConnected: () => void
   readonly onStream: (stream: FlowStream) => void
@@ -33,15 +35,17 @@ export class FlowLink {
   readonly #options: Options
   readonly #peer: PeerConnection
   readonly #streams = new Set<ChannelStream>()
+  #forgetPassword = (): void => undefined
   #isConnected = false
   #isClosed = false
 
   constructor(options: Options) {
-    const { attempt, onSignal, servers } = options
+    const { attempt, onSignal, passwords, servers } = options
     this.attempt = attempt
     this.#options = options
     this.#peer = new PeerConnection("sallyport", { iceServers: [...servers] })
     this.#peer.onLocalDescription((sdp, type) => {
+      this.#forgetPassword = passwords.learn(sdp)
       if (type === "answer") onSignal({ kind: type, attempt, sdp })
     })
     this.#peer.onLocalCandidate((candidate, mid) => onSignal({ kind: "candidate", attempt, candidate, mid }))
@@ -89,6 +93,7 @@ export class FlowLink {
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
+    this.#forgetPassword()
     for (const stream of this.#streams) stream.onClosed()
     this.#streams.clear()
     this.#peer.close()

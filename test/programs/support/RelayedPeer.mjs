@@ -5,7 +5,7 @@
  */
 import datachannel from "node-datachannel"
 
-const [port = "", username = "", password = "", count = "0"] = process.argv.slice(2)
+const [port = "", username = "", password = "", count = "0", rightHost = "::1"] = process.argv.slice(2)
 const make = (name, hostname) =>
   new datachannel.PeerConnection(name, {
     iceServers: [{ hostname, port: Number(port), username, password, relayType: "TurnUdp" }],
@@ -13,7 +13,7 @@ const make = (name, hostname) =>
     bindAddress: hostname
   })
 const left = make("left", "127.0.0.1")
-const right = make("right", "::1")
+const right = make("right", rightHost)
 const candidates = []
 
 const join = (from, to) => {
