@@ -1,15 +1,19 @@
 /**
  * The product over time: real processes, with flows and changes of rules all the way, until every lifetime has passed at least three
- * times. By default a build with short lifetimes runs for about 3 minutes; with `SOAK_MINUTES=35` the real lifetimes are played.
+ * times. By default a build with short lifetimes runs for about 3 minutes; with `SOAK_MINUTES=35` the real lifetimes are played, and
+ * with `SOAK_MINUTES=10 SOAK_BUSY=23` threads and flows are watched on a busy host.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { execFileSync } from "node:child_process"
+import { execFileSync, spawn } from "node:child_process"
+import { loadavg } from "node:os"
 import { join } from "node:path"
 import { LIFETIMES, type Lifetimes, NORMAL, SHORT } from "../../src/protocol/Lifetimes.ts"
 import { ROOT, serve } from "../programs/support/Programs.ts"
 import { type Client, dialUntil, during, EchoFlow, Net, untilRefused } from "./Net.ts"
 
 const MINUTES = Number(process.env["SOAK_MINUTES"] ?? 0)
+/** How many programs keep the host busy meanwhile. A run on a busy host is about threads and flows, not about lifetimes. */
+const BUSY = Number(process.env["SOAK_BUSY"] ?? 0)
 const isShort = MINUTES === 0
 const LIVES: Lifetimes = isShort ? SHORT : NORMAL
 /** How often each lifetime must pass. */
@@ -43,11 +47,12 @@ describe("the product over time", () => {
   it("keeps flows, legs and promises through three lives of everything", async () => {
     assert.strictEqual(LIFETIMES, NORMAL, "this test's own process runs the released lifetimes")
     for (const [name, seconds] of Object.entries(LIVES)) {
-      if (!isShort && DAYS.has(name)) continue
+      if (BUSY > 0 || (!isShort && DAYS.has(name))) continue
       assert.isAtLeast(DURATION_MS / 1000, TIMES * seconds, `${name} passes ${TIMES} times`)
     }
     const resource = await serve((socket) => socket.pipe(socket))
     const net = new Net(main())
+    const busy = Array.from({ length: BUSY }, () => spawn(process.execPath, ["-e", "for(;;);"]))
     try {
       const target = { address: "127.0.0.1", tcp: [resource.port], allowLoopback: true }
       const resources = [{ name: "steady", ...target }, { name: "wiki", ...target }]
@@ -111,6 +116,8 @@ describe("the product over time", () => {
         during(end, join, DURATION_MS / 4)
       ])
       await look()
+      const ofAll = (what: RegExp) => [...net.programs.keys()].flatMap((name) => net.said(name, what))
+      assert.deepStrictEqual(ofAll(/"message":"?(\[)?"?(thread|actor) (restarting|gave_up)/), [])
       for (const name of net.programs.keys()) {
         // A host that is kept busy by others may be late with an answer; a document that ended is this product's own fault.
         assert.deepStrictEqual(net.said(name, /leg was lost: (?!unanswered)|"logLevel":"ERROR"/), [], name)
@@ -126,7 +133,8 @@ describe("the product over time", () => {
         JSON.stringify({
           seconds: DURATION_MS / 1000,
           ...counts,
-          lateLegs: [...net.programs.keys()].flatMap((name) => net.said(name, /leg was lost: unanswered/)).length,
+          lateLegs: ofAll(/leg was lost: unanswered/).length,
+          load: loadavg().map(Math.round),
           oldFlows: old.length,
           echoed: old.reduce((sum, [, flow]) => sum + flow.echoed, 0),
           cutMs: { n: cuts.length, p50: quantile(cuts, 0.5), p99: quantile(cuts, 0.99) },
@@ -142,6 +150,7 @@ describe("the product over time", () => {
       }
       throw error
     } finally {
+      for (const one of busy) one.kill("SIGKILL")
       await net.stop()
       resource.close()
     }
