@@ -115,7 +115,7 @@ type Asked = { readonly txId: string; readonly send: Send; readonly at: number; 
 type Mapping = { readonly mapped: SocketAddr; readonly askedAt: number; readonly answeredAt: number }
 
 const SILENT = "the server does not answer"
-const ELSEWHERE = "the translator has several public addresses, and this host's sockets do not share one"
+const ELSEWHERE = "the NAT has several public addresses, and this host's sockets do not share one"
 const UNABLE = "the server does not answer to another port than the one that asks"
 
 /** One search for the lifetime of idle mappings. */

@@ -107,7 +107,7 @@ export const checkLeaf = (der: Uint8Array, pin: NodeKey): Either.Either<void, Le
   if (!isSignedBy(leaf, pin)) {
     return problem(
       "foreign",
-      "this is not the relay that the token came from, or something between intercepts TLS; check the relay's host, or enrol again if the relay was made anew"
+      "this is not the relay that the token came from, or something between intercepts TLS; check the relay's host, or enrol again if the relay has a new identity"
     )
   }
   return Either.void

@@ -25,7 +25,7 @@ const lifetimeOf = (lab: Lab.Lab) =>
     return lifetime
   })
 
-describe.skipIf(!Lab.isPossible)("translators that forget soon", () => {
+describe.skipIf(!Lab.isPossible)("NATs that forget soon", () => {
   it.scopedLive(`an idle session keeps its mapping before a NAT that forgets after ${TIMEOUT_S} s, once that is found`, () =>
     Lab.use({ before: [["udptimeout", "client", String(TIMEOUT_S)]] }, (lab) =>
       Effect.gen(function*() {

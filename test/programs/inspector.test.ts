@@ -60,7 +60,7 @@ describe("the inspector in Chromium", () => {
     http?.closeAllConnections()
   })
 
-  it("shows the actors, and a peer, a flow and events as they come, without loading anew", async () => {
+  it("shows the actors, and a peer, a flow and events as they come, without loading again", async () => {
     const page = await open()
     await page.getByText("signaling", { exact: true }).first().waitFor()
     await page.getByText("No peers now.").waitFor()

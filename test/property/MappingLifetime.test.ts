@@ -97,7 +97,7 @@ const nat: fc.Arbitrary<Nat> = fc.record({
 })
 
 describe("MappingLifetime", () => {
-  it("never says that a mapping was kept for longer than it is, nor lost sooner, whatever the translator", () =>
+  it("never says that a mapping was kept for longer than it is, nor lost sooner, whatever the NAT", () =>
     fc.assert(
       fc.property(
         nat,
@@ -150,7 +150,7 @@ describe("MappingLifetime", () => {
       { numRuns: 200 }
     ))
 
-  it("of a server that answers to no other port believes another address only, since most translators give the same", () => {
+  it("of a server that answers to no other port believes another address only, since most NATs give the same", () => {
     const kept = run({ lifetimeMs: 5_000, plain: true }).report
     assert.match(kept.reason!, /another port/)
     assert.strictEqual(MappingLifetime.keepaliveMs(kept, 20_000), 20_000)
@@ -159,7 +159,7 @@ describe("MappingLifetime", () => {
     assert.isAtLeast(lost.lostMs!, 5_000)
   })
 
-  it("does not take a dead network, or sockets at several public addresses, for a translator that forgets", () => {
+  it("does not take a dead network, or sockets at several public addresses, for a NAT that forgets", () => {
     assert.match(run({ lifetimeMs: 120_000, deadAtMs: 0 }).report.reason!, /does not answer/)
     const late = run({ lifetimeMs: 120_000, deadAtMs: 20_000 }).report
     assert.deepStrictEqual([late.heldMs, late.lostMs], [8_500, null])

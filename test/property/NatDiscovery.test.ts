@@ -52,7 +52,7 @@ describe("NatDiscovery", () => {
   }
 
   for (const filtering of KINDS) {
-    it(`tells a public address with filtering ${filtering} from a translator that keeps ports`, () => {
+    it(`tells a public address with filtering ${filtering} from a NAT that keeps ports`, () => {
       const { report } = run({ nat: null, firewall: filtering, server: "two addresses" })
       assert.isFalse(report.translated)
       assert.strictEqual(report.mapping.value, "endpoint-independent")
@@ -172,7 +172,7 @@ describe("NatDiscovery", () => {
     }
   })
 
-  it("costs a known translator less than 40 packets and 2.5 s", () => {
+  it("costs a known NAT less than 40 packets and 2.5 s", () => {
     const { ms, sends } = run({ nat: CONE, server: "two addresses", rttMs: 40 })
     assert.isAtMost(sends, 40)
     assert.isAtMost(ms, 2500)

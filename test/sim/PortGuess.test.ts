@@ -94,7 +94,7 @@ const holds = (all: ReadonlyArray<Result>) => {
   }
 }
 
-describe("a translator with random ports, another that filters by port", () => {
+describe("a NAT with random ports, another that filters by port", () => {
   it.each([["client", hard, restricted, 0], ["connector", restricted, hard, 0], [
     "client, 2 % loss",
     hard,

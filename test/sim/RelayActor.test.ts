@@ -218,7 +218,7 @@ describe("RelayActor", () => {
       assert.deepStrictEqual(seen.servers, [[RELAY], [RELAY], [RELAY]])
     }))
 
-  it.scoped("binds anew when signaling is new, since the relay may be", () =>
+  it.scoped("binds again when signaling is new, since the relay may be", () =>
     Effect.gen(function*() {
       const { client, seen, snapshot } = yield* setup
       yield* snapshot
@@ -230,7 +230,7 @@ describe("RelayActor", () => {
       assert.strictEqual(seen.mappingChanges, 0)
     }))
 
-  it.scoped("tells that a translator maps it anew, but not after a change of its own", () =>
+  it.scoped("tells that a NAT maps it again, but not after a change of its own", () =>
     Effect.gen(function*() {
       const { changes, relay, seen, snapshot } = yield* setup
       yield* snapshot

@@ -332,7 +332,7 @@ describe("StunActor", () => {
       assert.deepStrictEqual((yield* snapshot)?.lifetime, held)
     }))
 
-  it.scoped("when a translator forgets, lets a search end, and looks again without unlearning what is known", () =>
+  it.scoped("when a NAT forgets, lets a search end, and looks again without unlearning what is known", () =>
     Effect.gen(function*() {
       const { client, lifetimes, searches, snapshot } = yield* setup()
       lifetimes.push(held, { ...held, heldMs: 28_500 })
@@ -349,7 +349,7 @@ describe("StunActor", () => {
       assert.lengthOf(searches, 2)
     }))
 
-  it.scoped("on a move has the sockets opened anew, then tells it, then asks again at once", () =>
+  it.scoped("on a move has the sockets opened again, then tells it, then asks again at once", () =>
     Effect.gen(function*() {
       const { client, network, rebound, world } = yield* setup()
       world.answer = (it) => [success(it)]
@@ -388,7 +388,7 @@ describe("StunActor", () => {
       assert.deepStrictEqual(rebound, [])
     }))
 
-  it.scoped("tells a translator's new mapping as a change, and asks what servers see now", () =>
+  it.scoped("tells a NAT's new mapping as a change, and asks what servers see now", () =>
     Effect.gen(function*() {
       const { client, sent, world } = yield* setup()
       world.answer = (it) => [success(it)]

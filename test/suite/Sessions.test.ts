@@ -139,7 +139,7 @@ const until = (done: () => boolean) =>
 const listOf = (port: number) => [Candidate.make("srflx", { host: "198.51.100.1", port })]
 
 describe("the sessions of a node", () => {
-  it.scopedLive("are told to a prober that starts anew, with the peer's newest candidates", () =>
+  it.scopedLive("are told to a prober that restarts, with the peer's newest candidates", () =>
     Effect.gen(function*() {
       const { here, session, there } = yield* setup
       assert.deepStrictEqual(there.sessions.snapshot().map(({ _tag }) => _tag), ["SessionUp"])
@@ -204,7 +204,7 @@ describe("the sessions of a node", () => {
       assert.notStrictEqual(here.sessions.get(session), undefined)
     }))
 
-  it.scopedLive("are opened again at a RelayActor that starts anew", () =>
+  it.scopedLive("are opened again at a RelayActor that restarts", () =>
     Effect.gen(function*() {
       const { here, session, there, ticket } = yield* setup
       for (const { opened, sessions } of [here, there]) {

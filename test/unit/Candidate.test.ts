@@ -23,7 +23,7 @@ describe("candidates", () => {
     expect(new Set(order).size).toBe(order.length)
   })
 
-  it("rank a mapping that leads into a second translator below what the world sees", () => {
+  it("rank a mapping that leads into a second NAT below what the world sees", () => {
     for (const host of ["10.1.2.3", "172.16.0.1", "192.168.1.2", "100.64.3.2"]) {
       expect(Candidate.make("port-mapped", addr(host)).priority)
         .toBeLessThan(Candidate.make("srflx", addr("198.51.100.1")).priority)

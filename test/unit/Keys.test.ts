@@ -82,7 +82,7 @@ describe("key files", () => {
       }
     }))
 
-  it.scoped("are not made anew by load", () =>
+  it.scoped("are not made again by load", () =>
     Effect.gen(function*() {
       const path = join(yield* folder, "authority.key")
       assert.strictEqual((yield* Effect.flip(Keys.load(path))).reason, "missing")

@@ -42,7 +42,7 @@ const many = (count: number) =>
   )
 
 describe("what a node reports", () => {
-  it("is kept until it says something else, comes anew or is removed", () => {
+  it("is kept until it says something else, comes again or is removed", () => {
     const view = joined()
     assert.isNull(view.of(NODE))
     assert.strictEqual(answerOf(view, report(peer("office"))), "taken")

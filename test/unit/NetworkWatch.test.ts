@@ -165,7 +165,7 @@ describe("NetworkWatch", () => {
     assert.strictEqual(NetworkWatch.reasonOf(state, { ...state, wakes: 1 }), "woke")
   })
 
-  it("wants sockets anew where the address that they left with is gone and another one leads out", () => {
+  it("wants sockets again where the address that they left with is gone and another one leads out", () => {
     const at = (v4: string | null, ...hosts: ReadonlyArray<string>): NetworkWatch.NetworkState => ({
       addresses: hosts.map((host) => Object.assign({}, ETH0, { host, family: 4 as const })),
       outward: { v4, v6: null },

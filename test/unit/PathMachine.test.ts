@@ -166,7 +166,7 @@ describe("promotion", () => {
     expect(net.connector.machine.reason).toBe("peer_selected")
   })
 
-  it("gets through two translators that let in only whom they sent to", () => {
+  it("gets through two NATs that let in only whom they sent to", () => {
     const net = new PathNet()
     net.direct.needsBoth = true
     net.start().runUntil(500)
@@ -275,7 +275,7 @@ describe("the size of packets", () => {
     expect(net.client.machine.samples(net.now).find((it) => it.path.kind === "direct")?.loss).toBe(0)
   })
 
-  it("is not probed while nothing flows, and begins anew after a change of the network", () => {
+  it("is not probed while nothing flows, and begins again after a change of the network", () => {
     const net = new PathNet({ active: false }).start()
     net.runUntil(5_000)
     expect([...net.client.sizes.values()].every((bytes) => bytes === BASE_BYTES)).toBe(true)
@@ -544,7 +544,7 @@ describe("cost", () => {
     expect(net.connector.sent).toEqual([])
   })
 
-  describe("when idle on a direct path, with translators that are known", () => {
+  describe("when idle on a direct path, with NATs that are known", () => {
     /** Gaps between pings of each side, once both are idle and know what their own translators need. */
     const gaps = (clientMs: number, connectorMs: number) => {
       const net = new PathNet().start()

@@ -58,7 +58,7 @@ describe("a session whose peer stopped answering", () => {
     assert.strictEqual(play({ seconds: 600, presence: () => "unknown" }).step, "alive")
   })
 
-  it("counts absence anew when answers differ", () => {
+  it("counts absence again when answers differ", () => {
     const { step } = play({ seconds: 29, presence: (second) => (second % 4 === 3 ? "absent" : "connected") })
     assert.strictEqual(step, "alive")
   })

@@ -65,7 +65,7 @@ describe("the side whose ports vary", () => {
     expect(guess.reason).toBe("guess_exhausted")
   })
 
-  it("tells how its translator counts", () => {
+  it("tells how its NAT counts", () => {
     const guess = hardSide()
     guess.step(RELAYED, 0)
     guess.step(RELAYED, WAIT_MS)

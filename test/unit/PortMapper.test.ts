@@ -69,7 +69,7 @@ describe("PortMapper", () => {
       assert.strictEqual(fake.nonces.size, 1)
     }))
 
-  it.scopedLive("maps anew when the gateway says that it restarted, and tells the new address", () =>
+  it.scopedLive("maps again when the gateway says that it restarted, and tells the new address", () =>
     Effect.gen(function*() {
       const fake = yield* FakeGateway.make
       const mapper = yield* mapperFor(fake)

@@ -220,7 +220,7 @@ describe("RelayBinding", () => {
     assert.deepStrictEqual(sends("Ping").map(({ output }) => output._tag === "Send" && output.padTo), [0, 0, 0, 0])
   })
 
-  it("pings as often as the translators need, from the moment that this is known; over a link as ever", () => {
+  it("pings as often as the NATs need, from the moment that this is known; over a link as ever", () => {
     const pongs = ({ log, on }: ReturnType<typeof make>, at: number) => {
       const ping = log.at(-1)!.output
       if (ping._tag === "Send" && ping.message._tag === "Ping") on({ _tag: "Pong", echo: ping.message.echo }, at)
@@ -261,7 +261,7 @@ describe("RelayBinding", () => {
     assert.strictEqual(binding.phase, "bound")
   })
 
-  it("binds anew at once when the network changes, and says so even if the relay sees no difference", () => {
+  it("binds again at once when the network changes, and says so even if the relay sees no difference", () => {
     const { bind, binding, log, note, sends, start, tags } = make()
     start()
     const asked = sends("BindRequest").length

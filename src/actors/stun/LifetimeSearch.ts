@@ -34,7 +34,9 @@ export const make = Effect.fnUntraced(function*(probe: Service) {
     const lifetime = yield* probe.find(servers)
     known = true
     yield* SubscriptionRef.set(found, lifetime)
-    yield* Effect.logInfo("idle mappings were watched").pipe(Effect.annotateLogs(lifetime ?? { reason: "no way out" }))
+    yield* Effect.logInfo("idle mappings were watched").pipe(
+      Effect.annotateLogs(lifetime ?? { reason: "no default route" })
+    )
   })
   const consider = Effect.suspend(() =>
     idle && !known && servers.length > 0

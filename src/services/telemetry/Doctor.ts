@@ -247,7 +247,7 @@ const ofRelayLink = (status: Status): ReadonlyArray<Finding> => {
         remedy !== undefined
           ? remedy
           : signaling.state === "refused"
-          ? "enrol this node anew: sallyport token create on the relay, then token in this configuration and an empty stateDir"
+          ? "enrol this node again: sallyport token create on the relay, then token in this configuration and an empty stateDir"
           : "see that the relay runs and that this machine reaches its HTTPS port"
       )
     )

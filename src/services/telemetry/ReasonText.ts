@@ -4,13 +4,13 @@ import type { Reason } from "../../protocol/PathRef.ts"
 /** Explanation of each reason. */
 export const TEXT: Readonly<Record<Reason, string>> = {
   relay_first: "the session is new: the relay works at once, and direct paths are being tried",
-  resumed: "the path was in use when this node's path choice started anew",
+  resumed: "the path was in use when this node's path choice restarted",
   no_candidates: "one side has offered no address that could be tried",
   no_common_family: "one side has only IPv4 and the other only IPv6 addresses",
   udp_blocked: "this network lets no UDP through",
   symmetric_both: "both networks give every destination another port: neither side can know where the other is",
-  guessing: "relayed while the ports of a translator are being guessed",
-  guess_exhausted: "relayed: the ports of a translator were guessed as often as is allowed, and none answered",
+  guessing: "relayed while the ports of a NAT are being guessed",
+  guess_exhausted: "relayed: the ports of a NAT were guessed as often as is allowed, and none answered",
   guess_unavailable: "relayed: ports could be guessed, but this host gives too few sockets",
   probing: "relayed while direct paths are being tried",
   probes_unanswered:
