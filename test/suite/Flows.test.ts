@@ -69,9 +69,9 @@ const run = async (count: number, bytes: number, options: WireOptions): Promise<
 const isDone = (pairs: ReadonlyArray<Pair>) => pairs.every(({ down, up }) => up.ended && down.ended)
 const unfinished = (pairs: ReadonlyArray<Pair>) => pairs.filter(({ down, up }) => !up.ended || !down.ended).length
 
-const verify = async (count: number, bytes: number, options: WireOptions, ms: number): Promise<ReadonlyArray<Pair>> => {
+const verify = async (count: number, bytes: number, options: WireOptions): Promise<ReadonlyArray<Pair>> => {
   const pairs = await run(count, bytes, options)
-  await until("all flows", () => isDone(pairs), ms).catch((error: unknown) => {
+  await until("all flows", () => isDone(pairs)).catch((error: unknown) => {
     throw new Error(`${unfinished(pairs)} of ${count} flows did not finish`, { cause: error })
   })
   for (const checker of pairs.flatMap(({ down, up }) => [up, down])) {
@@ -89,15 +89,15 @@ const verify = async (count: number, bytes: number, options: WireOptions, ms: nu
 
 describe("flows through two sessions", () => {
   it("moves every byte of 500 parallel flows, half-closed in both orders", async () => {
-    await verify(500, 200_000, {}, 120_000)
-  }, 240_000)
+    await verify(500, 200_000, {})
+  })
 
   it("moves every byte of 500 parallel flows when 5 % of packets are lost", async () => {
     for (const seed of [42, 43]) {
-      await verify(500, 20_000, { loss: 0.05, delayMs: 1, seed }, 110_000)
+      await verify(500, 20_000, { loss: 0.05, delayMs: 1, seed })
       await rig?.close()
     }
-  }, 240_000)
+  })
 
   it("keeps other flows going while twenty readers have stopped", async () => {
     const stuck: Array<net.Socket> = []

@@ -194,8 +194,8 @@ export class Peer {
     return this.outputs.filter((one) => one._tag === tag)
   }
 
-  until(done: () => boolean, ms = 3000): Promise<void> {
-    return until(done, ms)
+  until(done: () => boolean): Promise<void> {
+    return until(done)
   }
 
   close(): void {
