@@ -19,6 +19,8 @@ import * as Pki from "../../src/services/Pki.ts"
 import * as RelayTls from "../../src/services/RelayTls.ts"
 import * as Telemetry from "../../src/services/Telemetry.ts"
 import * as Metrics from "../../src/services/telemetry/Metrics.ts"
+import type { Closed } from "../../src/transport/link/Link.ts"
+import * as RpcOverLink from "../../src/transport/link/RpcOverLink.ts"
 import * as ServiceManager from "../../src/transport/ServiceManager.ts"
 
 const PERIODS = 4
@@ -28,12 +30,64 @@ const tempDir = Effect.acquireRelease(
   (path) => Effect.promise(() => rm(path, { recursive: true }))
 )
 
-/** Waits for work that takes no virtual time but turns of the event loop. */
+const aTurn = Effect.promise(() => new Promise((resolve) => void setImmediate(resolve)))
+/** Lets work be done that takes no virtual time but turns of the event loop. */
+const someTurns = Effect.repeatN(aTurn, 20)
+/** Waits for work that takes an unknown number of turns. */
 const turnsUntil = (done: () => boolean) =>
-  Effect.iterate(done(), {
-    while: (isDone) => !isDone,
-    body: () => Effect.map(Effect.promise(() => new Promise((resolve) => void setImmediate(resolve))), done)
-  })
+  Effect.iterate(done(), { while: (isDone) => !isDone, body: () => Effect.map(aTurn, done) })
+
+/** One end of a link in memory. While it is mute, what it writes is lost. */
+class MemoryLink {
+  readonly carrier = "websocket"
+  readonly remote = "memory"
+  readonly serverCertSha256 = new Uint8Array(32)
+  readonly closed: Promise<Closed>
+  peer: MemoryLink | null = null
+  isMute = false
+  end: Closed | null = null
+  readonly #arrived: Array<Uint8Array> = []
+  #wake = () => {}
+  #close: (closed: Closed) => void = () => {}
+
+  constructor() {
+    this.closed = new Promise((resolve) => {
+      this.#close = resolve
+    })
+  }
+
+  readonly incoming = (async function*() {})()
+  readonly bufferedBytes = () => 0
+  readonly isClosed = () => this.end !== null
+  readonly unread = (bytes: Uint8Array) => void this.#arrived.unshift(bytes)
+
+  readonly read = async () => {
+    while (this.#arrived.length === 0 && this.end === null) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
+    }
+    return this.#arrived.shift()
+  }
+
+  readonly write = (bytes: Uint8Array) => {
+    if (!this.isMute) this.peer?.take(bytes)
+    return Promise.resolve()
+  }
+
+  take(bytes: Uint8Array) {
+    this.#arrived.push(bytes)
+    this.#wake()
+  }
+
+  readonly close = (reason: string) => this.destroy(reason)
+  readonly destroy = (reason: string) => {
+    if (this.end !== null) return
+    this.end = { by: "here", code: 1000, reason }
+    this.#close(this.end)
+    this.#wake()
+  }
+}
 
 const reportOf = (path: "direct" | "relay-udp"): NodeReport.NodeReport => ({
   version: "0.1.0",
@@ -192,10 +246,38 @@ describe("every period", () => {
         yield* TestClock.adjust("15 seconds")
         yield* turnsUntil(() => bodies.length >= period)
         assert.include(bodies[period - 1], String(flows), `period ${period}`)
-        // The answer has to be taken before the next period begins.
-        for (let turn = 0; turn < 10; turn++) yield* turnsUntil(() => true)
+        yield* someTurns // the answer is taken before the next period begins
       }
     }), 60_000)
+
+  it.scoped.each(["client", "server"] as const)(
+    "a link is kept, and ended once its %s says nothing",
+    (silent) =>
+      Effect.gen(function*() {
+        const [client, server] = [new MemoryLink(), new MemoryLink()]
+        client.peer = server
+        server.peer = client
+        const rpc = yield* RpcOverLink.makeServer({ silenceLimit: "30 seconds" })
+        yield* Effect.forkScoped(rpc.serve(server, "A".repeat(43) as NodeKey))
+        yield* RpcOverLink.makeClient(client, { pingEvery: "10 seconds" })
+        const pass = Effect.gen(function*() {
+          for (let second = 0; second < 30; second += 5) {
+            yield* TestClock.adjust("5 seconds")
+            yield* someTurns // a ping and its answer
+          }
+        })
+        for (let period = 1; period <= PERIODS; period++) {
+          yield* pass
+          assert.deepStrictEqual([client.end, server.end], [null, null], `period ${period}`)
+        }
+        const mute = silent === "client" ? client : server
+        mute.isMute = true
+        yield* pass
+        yield* pass
+        if (silent === "client") assert.strictEqual(server.end?.reason, "silent")
+        else assert.strictEqual(client.end?.reason, "the relay no longer answers")
+      })
+  )
 
   it.scoped("systemd hears from a service that is healthy now, and only then", () => {
     // Each ping fails, because nobody listens there, and that is logged.
