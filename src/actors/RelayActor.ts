@@ -511,7 +511,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     yield* settle({ cause: "lost", reason: "the link to the relay ended" })
     if (udp.phase === "bound") return
     const isHurried = tickets.size > 0 && now - lostAt < HURRY_MS
-    const hurried = Effect.map(Random.nextRange(HURRY_LINK_MS / 2, HURRY_LINK_MS), Duration.millis)
+    const hurried = Effect.map(Random.nextIntBetween(HURRY_LINK_MS / 2, HURRY_LINK_MS), Duration.millis)
     const delay = hasServed ? Duration.zero : isHurried ? yield* hurried : RETRY_LINK
     yield* inbox.setTimer("link", delay, { _tag: "OpenLink" })
   })
