@@ -1,5 +1,16 @@
-/** Who may import whom: protocol <- services <- transport <- actors <- roles <- cli. Imports go leftwards only. */
-const order = ["protocol", "services", "transport", "actors", "roles", "cli"]
+/** Who may import whom: protocol <- session <- services <- transport <- actors <- roles <- cli. Imports go leftwards only. */
+const order = ["protocol", "session", "services", "transport", "actors", "roles", "cli"]
+/** The subjects of src/protocol, and what each may import besides itself. */
+const subjects = {
+  bytes: [],
+  http3: ["bytes"],
+  flow: ["bytes"],
+  trust: ["bytes"],
+  candidate: ["bytes"],
+  nat: ["bytes", "candidate"],
+  path: ["bytes", "candidate", "nat"],
+  relay: ["bytes", "trust", "path", "nat"]
+}
 module.exports = {
   forbidden: [
     {
@@ -15,11 +26,32 @@ module.exports = {
       from: { path: `^src/${from}/` },
       to: { path: `^src/(?!(${order.slice(0, at + 1).join("|")})/)` }
     })),
+    ...Object.entries(subjects).map(([subject, others]) => ({
+      name: `protocol-${subject}-imports`,
+      severity: "error",
+      comment: `src/protocol/${subject} may import: ${[subject, ...others].join(", ")}`,
+      from: { path: `^src/protocol/${subject}/` },
+      to: { path: `^src/protocol/(?!(${[subject, ...others].join("|")})/)` }
+    })),
+    {
+      name: "protocol-has-subjects",
+      severity: "error",
+      comment: `a module of src/protocol belongs into one of: ${Object.keys(subjects).join(", ")}`,
+      from: { path: `^src/protocol/(?!(${Object.keys(subjects).join("|")})/)` },
+      to: {}
+    },
     {
       name: "protocol-is-pure",
       severity: "error",
       comment: "src/protocol only computes: no node: module",
       from: { path: "^src/protocol/" },
+      to: { dependencyTypes: ["core"] }
+    },
+    {
+      name: "session-runs-in-pages",
+      severity: "error",
+      comment: "src/session runs in a browser, too: no node: module",
+      from: { path: "^src/session/" },
       to: { dependencyTypes: ["core"] }
     },
     {
@@ -32,12 +64,11 @@ module.exports = {
     {
       name: "browser-is-for-pages",
       severity: "error",
-      comment: "src/browser runs in a browser: what computes, what actors are asked, and the client's side of a link",
+      comment: "src/browser runs in a browser: protocol, session, and what actors are asked",
       from: { path: "^src/browser/" },
       to: {
         path: "^(src/|node:|fs$|net$|crypto$)",
-        pathNot:
-          "^src/(browser/|protocol/|actors/[^/]*Rpcs[.]ts$|transport/link/(ClientHandshake|Link|RpcOverLink|Ways)[.]ts$|transport/flow/Flow(Start|Stream)[.]ts$|transport/plane/(ControlStream|Permission)[.]ts$|transport/webrtc/ChannelStream[.]ts$)"
+        pathNot: "^src/(browser/|protocol/|session/|actors/.*Rpcs[.]ts$)"
       }
     },
     {
@@ -52,7 +83,7 @@ module.exports = {
       severity: "error",
       comment: "whoever calls an actor must not pull the actor in",
       from: { path: "^src/actors/.*Rpcs[.]ts$" },
-      to: { path: "^src/(actors/(?!.*Rpcs[.]ts$|runtime/ActorAddress[.]ts$)|services|transport)" }
+      to: { path: "^src/(actors/(?!.*Rpcs[.]ts$|runtime/actor/ActorAddress[.]ts$)|services|transport)" }
     },
     { name: "src-not-to-test", severity: "error", from: { path: "^src/" }, to: { path: "^test/" } },
     { name: "no-orphans-unresolved", severity: "error", from: {}, to: { couldNotResolve: true } }

@@ -1,8 +1,8 @@
 /** Measures the actor runtime; bundled and run by `actor-runtime.mjs`. Prints one line of JSON for each figure. */
 import { Effect, Logger, LogLevel } from "effect"
 import { pathToFileURL } from "node:url"
-import * as Supervisor from "../src/actors/runtime/Supervisor.ts"
-import * as Threads from "../src/actors/runtime/Threads.ts"
+import * as Supervisor from "../src/actors/runtime/supervisor/Supervisor.ts"
+import * as Threads from "../src/actors/runtime/thread/Threads.ts"
 import { kinds, QUIET, startUp } from "../test/suite/runtime/Harness.ts"
 import { Echo, Middle } from "../test/suite/runtime/TestRpcs.ts"
 

@@ -3,7 +3,7 @@ import { NodeRuntime } from "@effect/platform-node"
 import { Clock, Duration, Effect, Option } from "effect"
 import { loadavg } from "node:os"
 import { parseArgs } from "node:util"
-import type { NetReport } from "../src/protocol/NatReport.ts"
+import type { NetReport } from "../src/protocol/nat/NatReport.ts"
 import * as Lab from "../test/natlab/Lab.ts"
 
 /** After the last flow: acknowledgements are on their way, and fresh paths are measured. */

@@ -2,7 +2,7 @@
 import { Duration, Effect } from "effect"
 import type { Socket } from "node:net"
 import { loadavg } from "node:os"
-import { Directory, layer } from "../src/services/Directory.ts"
+import { Directory, layer } from "../src/services/directory/Directory.ts"
 import * as World from "../test/e2e/support/World.ts"
 
 const [CLIENTS = 20, CONNECTORS = 5] = process.argv.slice(2).map(Number)

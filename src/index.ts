@@ -1,5 +1,5 @@
 /** Sallyport as a library: any role inside another program. */
-export type { PathKind } from "./protocol/PathKind.ts"
+export type { PathKind } from "./protocol/path/PathKind.ts"
 export { RunFailed } from "./roles/Run.ts"
 export type { Peer } from "./roles/Running.ts"
 export {

@@ -2,17 +2,17 @@
  * Lists the actors of each kind of process, which actors each one calls, and the thread on which
  * each runs unless config says otherwise.
  */
-import { Http3 } from "./Http3Rpcs.ts"
-import { PathProber } from "./PathProberRpcs.ts"
-import { RelayForwarder } from "./RelayForwarderRpcs.ts"
-import { RelayMember } from "./RelayMemberRpcs.ts"
-import { Relay } from "./RelayRpcs.ts"
-import type { Any } from "./runtime/ActorAddress.ts"
-import { SignalingHub } from "./SignalingHubRpcs.ts"
-import { Signaling } from "./SignalingRpcs.ts"
-import { StreamMux } from "./StreamMuxRpcs.ts"
-import { Stun } from "./StunRpcs.ts"
-import { WebRtc } from "./WebRtcRpcs.ts"
+import { RelayForwarder } from "./forwarder/RelayForwarderRpcs.ts"
+import { Http3 } from "./http3/Http3Rpcs.ts"
+import { SignalingHub } from "./hub/SignalingHubRpcs.ts"
+import { RelayMember } from "./member/RelayMemberRpcs.ts"
+import { StreamMux } from "./mux/StreamMuxRpcs.ts"
+import { PathProber } from "./path/PathProberRpcs.ts"
+import { Relay } from "./relay/RelayRpcs.ts"
+import type { Any } from "./runtime/actor/ActorAddress.ts"
+import { Signaling } from "./signaling/SignalingRpcs.ts"
+import { Stun } from "./stun/StunRpcs.ts"
+import { WebRtc } from "./webrtc/WebRtcRpcs.ts"
 
 /**
  * Actors that each actor calls, by its name. The actors declare the same `uses` themselves, and a

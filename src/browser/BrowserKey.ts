@@ -2,7 +2,7 @@
  * Ed25519 keys through WebCrypto. The private key cannot be exported from the browser, not even by
  * this program.
  */
-import { fromBytes, type NodeKey, toBytes } from "../protocol/NodeKey.ts"
+import { fromBytes, type NodeKey, toBytes } from "../protocol/trust/NodeKey.ts"
 
 const ED25519 = "Ed25519"
 

@@ -2,7 +2,7 @@
  * A flow as a page uses it: two byte streams that end independently. No bytes are read before the
  * page asks for them.
  */
-import { FLOW_RESET, type FlowStream, READ_NOTHING, READ_RESET, WRITE_STOPPED } from "../transport/flow/FlowStream.ts"
+import { FLOW_RESET, type FlowStream, READ_NOTHING, READ_RESET, WRITE_STOPPED } from "../session/FlowStream.ts"
 
 /** A TCP connection to a resource. */
 export interface Flow {

@@ -3,14 +3,14 @@
  * page uses the session; the WebRTC connections that carry the flows; and the control stream, which
  * is opened first. `FlowSession` is its counterpart over QUIC.
  */
-import type { Grant, Ticket } from "../protocol/Documents.ts"
-import type { VerdictCode } from "../protocol/FlowWire.ts"
-import type { IceSignal } from "../protocol/IceSignal.ts"
-import * as Signed from "../protocol/Signed.ts"
-import * as FlowStart from "../transport/flow/FlowStart.ts"
-import { ControlStream } from "../transport/plane/ControlStream.ts"
-import { type Clocks, Permission } from "../transport/plane/Permission.ts"
-import type { Room } from "../transport/webrtc/ChannelStream.ts"
+import type { IceSignal } from "../protocol/candidate/IceSignal.ts"
+import type { VerdictCode } from "../protocol/flow/FlowWire.ts"
+import type { Grant, Ticket } from "../protocol/trust/Documents.ts"
+import * as Signed from "../protocol/trust/Signed.ts"
+import type { Room } from "../session/ChannelStream.ts"
+import { ControlStream } from "../session/ControlStream.ts"
+import * as FlowStart from "../session/FlowStart.ts"
+import { type Clocks, Permission } from "../session/Permission.ts"
 import { type LinkStats, PeerLink } from "./PeerLink.ts"
 import { Signals } from "./Signals.ts"
 

@@ -2,9 +2,9 @@
  * The browser's end of one WebRTC connection with a connector. The browser makes the offer and
  * opens one data channel for each stream.
  */
-import type { IceSignal } from "../protocol/IceSignal.ts"
-import type { FlowStream } from "../transport/flow/FlowStream.ts"
-import { type Channel, ChannelStream, LOW_WATER_BYTES, type Room } from "../transport/webrtc/ChannelStream.ts"
+import type { IceSignal } from "../protocol/candidate/IceSignal.ts"
+import { type Channel, ChannelStream, LOW_WATER_BYTES, type Room } from "../session/ChannelStream.ts"
+import type { FlowStream } from "../session/FlowStream.ts"
 
 /**
  * Most streams that may be open on one connection. Browsers have 1,024 channel ids, half of which

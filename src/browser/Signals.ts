@@ -2,8 +2,8 @@
  * The WebRTC signals of one session. They are sealed for the connector, and the relay passes them
  * on.
  */
-import * as IceSignal from "../protocol/IceSignal.ts"
-import * as SignalSeal from "../protocol/SignalSeal.ts"
+import * as IceSignal from "../protocol/candidate/IceSignal.ts"
+import * as SignalSeal from "../protocol/trust/SignalSeal.ts"
 import * as BrowserKey from "./BrowserKey.ts"
 
 const X25519 = "X25519"

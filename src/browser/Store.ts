@@ -2,7 +2,7 @@
  * The page's memory in IndexedDB: for each authority, this browser's identity there and the address
  * of the relay.
  */
-import type { NodeKey } from "../protocol/NodeKey.ts"
+import type { NodeKey } from "../protocol/trust/NodeKey.ts"
 import type { KeyPair } from "./BrowserKey.ts"
 
 /**

@@ -1,6 +1,6 @@
 /** A relay link over the browser's own WebSocket. */
-import { UNSEEN_CERT } from "../protocol/LinkHandshake.ts"
-import { CarrierLink, CloseCode, closedByPeer } from "../transport/link/Link.ts"
+import { UNSEEN_CERT } from "../protocol/relay/LinkHandshake.ts"
+import { CarrierLink, CloseCode, closedByPeer } from "../session/Link.ts"
 
 /** Longest message that a relay accepts, in bytes. */
 const MAX_MESSAGE_BYTES = 128 * 1024

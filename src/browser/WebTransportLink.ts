@@ -2,8 +2,8 @@
  * A relay link over the browser's own WebTransport: one session with one stream, which the page
  * opens.
  */
-import { UNSEEN_CERT } from "../protocol/LinkHandshake.ts"
-import { CarrierLink, closedByPeer, LinkEnded } from "../transport/link/Link.ts"
+import { UNSEEN_CERT } from "../protocol/relay/LinkHandshake.ts"
+import { CarrierLink, closedByPeer, LinkEnded } from "../session/Link.ts"
 
 class WebTransportLink extends CarrierLink {
   readonly carrier = "webtransport-h3"

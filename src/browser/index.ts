@@ -5,11 +5,11 @@
 import { Cause, Effect, Exit, Scope } from "effect"
 import type { Flow } from "./Flow.ts"
 import * as Http from "./Http.ts"
-import * as Relay from "./Relay.ts"
-import type { OpenFailed as Failure, Peer } from "./Sessions.ts"
+import * as Relay from "./PageRelay.ts"
+import type { OpenFailed as Failure, Peer } from "./PageSessions.ts"
 
 export type { Flow } from "./Flow.ts"
-export type { Peer } from "./Sessions.ts"
+export type { Peer } from "./PageSessions.ts"
 
 /** A range of ports. Both ends are included. */
 export interface PortRange {

@@ -3,7 +3,7 @@
  * decodes its answers.
  */
 import { Effect, Schema } from "effect"
-import * as AdminClient from "../services/AdminClient.ts"
+import * as AdminClient from "../services/admin/AdminClient.ts"
 import * as Config from "../services/config/Config.ts"
 import { CliError, EXIT_USAGE, failure, fromError } from "./CliError.ts"
 

@@ -3,7 +3,7 @@
  * when a command needs it, so that small commands start fast.
  */
 import { Context, type Duration, type Effect } from "effect"
-import type { NetReport } from "../protocol/NatReport.ts"
+import type { NetReport } from "../protocol/nat/NatReport.ts"
 import type { Config, RelayConfig } from "../services/config/Config.ts"
 import type { HostPort } from "../services/config/HostPort.ts"
 import type { CliError } from "./CliError.ts"

@@ -16,7 +16,7 @@ const orError = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, CliE
  */
 const keysOf = (relay: RelayConfig) =>
   Effect.flatMap(
-    Effect.promise(() => import("../services/RelayKeys.ts")),
+    Effect.promise(() => import("../services/directory/RelayKeys.ts")),
     ({ read }) =>
       Effect.mapError(read(relay.stateDir), (error) =>
         error.reason === "missing"
@@ -31,7 +31,7 @@ const keysOf = (relay: RelayConfig) =>
 const directoryOf = (relay: RelayConfig) =>
   Effect.gen(function*() {
     yield* keysOf(relay)
-    const { Directory, layer } = yield* Effect.promise(() => import("../services/Directory.ts"))
+    const { Directory, layer } = yield* Effect.promise(() => import("../services/directory/Directory.ts"))
     return Context.get(yield* orError(Layer.build(layer({ stateDir: relay.stateDir }))), Directory)
   })
 
@@ -45,7 +45,7 @@ export const layer: Layer.Layer<Backend> = Layer.succeed(Backend, {
   demo: Effect.flatMap(Effect.promise(() => import("../roles/Demo.ts")), ({ demo }) => orError(demo)),
   makeRelayKeys: (stateDir) =>
     Effect.flatMap(
-      Effect.promise(() => import("../services/RelayKeys.ts")),
+      Effect.promise(() => import("../services/directory/RelayKeys.ts")),
       ({ init }) => Effect.asVoid(orError(init(stateDir)))
     ),
   createToken: (relay, wanted) =>
@@ -54,7 +54,7 @@ export const layer: Layer.Layer<Backend> = Layer.succeed(Backend, {
       if (https === 0) {
         return yield* failure("the relay's port is chosen at each start, so no token can name it; set advertise.https")
       }
-      const { tokenText, trustOf } = yield* Effect.promise(() => import("../services/RelayKeys.ts"))
+      const { tokenText, trustOf } = yield* Effect.promise(() => import("../services/directory/RelayKeys.ts"))
       const keys = yield* keysOf(relay)
       const token = yield* orError((yield* directoryOf(relay)).createToken(wanted))
       return tokenText({ keys, host, httpsPort: https, trust: trustOf(relay, keys), token })

@@ -13,7 +13,7 @@ import { arch, cpus, platform, release, totalmem } from "node:os"
 import { promisify } from "node:util"
 import { gzip } from "node:zlib"
 import pkg from "../../package.json" with { type: "json" }
-import * as AdminClient from "../services/AdminClient.ts"
+import * as AdminClient from "../services/admin/AdminClient.ts"
 import type * as Config from "../services/config/Config.ts"
 import * as Doctor from "../services/telemetry/Doctor.ts"
 import { Entry } from "../services/telemetry/Recorder.ts"

@@ -1,7 +1,7 @@
 /** The command tree: names, options and their help. `Actions.ts` and its neighbours do the work. */
 import { Args, Command, HelpDoc, Options, ValidationError } from "@effect/cli"
 import { Effect, Logger, LogLevel, Option } from "effect"
-import * as HostName from "../protocol/HostName.ts"
+import * as HostName from "../protocol/bytes/HostName.ts"
 import { MAX_PORT } from "../services/config/HostPort.ts"
 import type { LogFormat } from "./Backend.ts"
 

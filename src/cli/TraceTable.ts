@@ -1,7 +1,7 @@
 /** Renders a trace as a waterfall: one line for each span. */
 import type { Span, Trace } from "../services/telemetry/Traces.ts"
 import * as Asker from "./Asker.ts"
-import { colour, table } from "./Table.ts"
+import { colour, table } from "./show/Table.ts"
 
 /** Width of a trace's bar, in characters. */
 const WIDTH = 32

@@ -1,6 +1,6 @@
 /** Entry file of the program: starts the command, handles signals and sets the exit code. */
 import { Effect, Exit, Fiber } from "effect"
-import { FairScheduler } from "../actors/runtime/FairScheduler.ts"
+import { FairScheduler } from "../actors/runtime/thread/FairScheduler.ts"
 import { layer } from "./BackendLive.ts"
 import * as Cli from "./Cli.ts"
 import { EXIT_FAILURE, EXIT_INTERRUPTED } from "./CliError.ts"

@@ -4,16 +4,16 @@
  */
 import { Effect, Either, Option, Redacted, Ref, Schedule, Schema } from "effect"
 import { join } from "node:path"
-import type { NodeRole } from "../protocol/Documents.ts"
-import * as EnrolmentToken from "../protocol/EnrolmentToken.ts"
-import * as ProxyUrl from "../protocol/ProxyUrl.ts"
-import * as Signed from "../protocol/Signed.ts"
+import * as ProxyUrl from "../protocol/relay/ProxyUrl.ts"
+import type { NodeRole } from "../protocol/trust/Documents.ts"
+import * as EnrolmentToken from "../protocol/trust/EnrolmentToken.ts"
+import * as Signed from "../protocol/trust/Signed.ts"
 import { type ProxySetting, resolveToken, type TokenSource } from "../services/config/Config.ts"
 import * as HostPort from "../services/config/HostPort.ts"
-import * as Enrolment from "../services/Enrolment.ts"
-import * as Keys from "../services/Keys.ts"
-import * as StateDir from "../services/StateDir.ts"
-import * as StateFile from "../services/StateFile.ts"
+import * as StateDir from "../services/host/StateDir.ts"
+import * as StateFile from "../services/host/StateFile.ts"
+import * as Enrolment from "../services/identity/Enrolment.ts"
+import * as Keys from "../services/identity/Keys.ts"
 import * as LinkClient from "../transport/link/LinkClient.ts"
 
 /** The node cannot be enrolled, and another attempt with the same token will not help. */
@@ -56,7 +56,9 @@ export const ensure = (config: Newcomer) => StateDir.patiently(config.stateDir, 
 
 const isOfFiles = (error: object): boolean => "reason" in error && error.reason === "unusable"
 
-/** Loads the node's key. A new one is made only for a node that has never enrolled and has a token. */
+/**
+ * Loads the node's key. A new one is made only for a node that has never enrolled and has a token.
+ */
 const identityOf = Effect.fnUntraced(
   function*(config: Newcomer) {
     const { stateDir } = config

@@ -3,17 +3,17 @@
  * authority's public key is all it needs to check tickets.
  */
 import { Effect, Stream } from "effect"
-import { RelayForwarder } from "../actors/RelayForwarderRpcs.ts"
-import { RelayMember } from "../actors/RelayMemberRpcs.ts"
+import { RelayForwarder } from "../actors/forwarder/RelayForwarderRpcs.ts"
+import { RelayMember } from "../actors/member/RelayMemberRpcs.ts"
 import { FORWARDER_ACTORS, FORWARDER_PLACEMENT } from "../actors/Wiring.ts"
 import type { ForwarderConfig } from "../services/config/Config.ts"
 import * as HostPort from "../services/config/HostPort.ts"
-import * as ListenCheck from "../services/ListenCheck.ts"
-import type { Settings } from "../services/Telemetry.ts"
+import * as ListenCheck from "../services/network/ListenCheck.ts"
+import type { Settings } from "../services/telemetry/Telemetry.ts"
 import * as Enrol from "./Enrol.ts"
 import type { Options } from "./Node.ts"
+import * as Threads from "./RoleThreads.ts"
 import type { Running } from "./Running.ts"
-import * as Threads from "./Threads.ts"
 
 /**
  * Enrols the relay if it has not enrolled yet, and starts its actors. It stops when the scope

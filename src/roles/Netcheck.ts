@@ -2,7 +2,7 @@
 import { Effect, Schema } from "effect"
 import { lookup } from "node:dns/promises"
 import * as HostPort from "../services/config/HostPort.ts"
-import * as PortMapper from "../services/PortMapper.ts"
+import * as PortMapper from "../services/network/portmap/PortMapper.ts"
 import * as NetCheck from "../transport/udp/NetCheck.ts"
 
 /** The check could not start. `message` says what to correct. */

@@ -4,26 +4,26 @@
  */
 import { Effect, ExecutionStrategy, Exit, Scope } from "effect"
 import { join } from "node:path"
-import { PathProber, type SessionPath } from "../actors/PathProberRpcs.ts"
-import { Relay } from "../actors/RelayRpcs.ts"
-import { Signaling } from "../actors/SignalingRpcs.ts"
-import { type SessionStatus, StreamMux } from "../actors/StreamMuxRpcs.ts"
-import { type LocalCandidates, Stun } from "../actors/StunRpcs.ts"
-import { type BrowserPeer, WebRtc } from "../actors/WebRtcRpcs.ts"
+import { type SessionStatus, StreamMux } from "../actors/mux/StreamMuxRpcs.ts"
+import { PathProber, type SessionPath } from "../actors/path/PathProberRpcs.ts"
+import { Relay } from "../actors/relay/RelayRpcs.ts"
+import { Signaling } from "../actors/signaling/SignalingRpcs.ts"
+import { type LocalCandidates, Stun } from "../actors/stun/StunRpcs.ts"
+import { type BrowserPeer, WebRtc } from "../actors/webrtc/WebRtcRpcs.ts"
 import { NODE_ACTORS, NODE_PLACEMENT, WEBRTC_PLACEMENT } from "../actors/Wiring.ts"
-import * as CandidateView from "../protocol/CandidateView.ts"
-import * as PathKind from "../protocol/PathKind.ts"
-import { isWebRtc, type PathRef } from "../protocol/PathRef.ts"
+import * as CandidateView from "../protocol/candidate/CandidateView.ts"
+import * as PathKind from "../protocol/path/PathKind.ts"
+import { isWebRtc, type PathRef } from "../protocol/path/PathRef.ts"
 import type { NodeConfig } from "../services/config/Config.ts"
 import * as HostPort from "../services/config/HostPort.ts"
-import * as ListenCheck from "../services/ListenCheck.ts"
-import type { Settings } from "../services/Telemetry.ts"
+import * as ListenCheck from "../services/network/ListenCheck.ts"
+import type { Settings } from "../services/telemetry/Telemetry.ts"
 import { DEFAULT_FLOWS_PER_CLIENT } from "../transport/plane/ConnectorFlows.ts"
-import * as Platform from "../transport/quic/Platform.ts"
+import * as Platform from "../transport/quic/engine/Platform.ts"
 import * as Enrol from "./Enrol.ts"
 import * as Reporting from "./Reporting.ts"
-import type { Peer, Running } from "./Running.ts"
-import * as Threads from "./Threads.ts"
+import * as Threads from "./RoleThreads.ts"
+import { type Peer, RELOAD, type Running } from "./Running.ts"
 
 /** Unix socket of the SOCKS5 listener for the embedding program, in the state directory. */
 export const LOCAL_DOOR_FILE = "flows.sock"
@@ -162,7 +162,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
       Effect.gen(function*() {
         if (next.role !== role) return
         const doors = doorsOf(next)
-        yield* mux.ask((client) => client.SetDoors(doors), { deadline: "1 minute" }) // also on a busy host
+        yield* mux.ask((client) => client.SetDoors(doors), RELOAD)
         configs[StreamMux.name] = muxConfig(doors)
         consents = next.telemetry.report
         yield* report(consents)

@@ -4,22 +4,22 @@
  */
 import { Effect, Stream } from "effect"
 import { join } from "node:path"
-import { Http3 } from "../actors/Http3Rpcs.ts"
-import { RelayForwarder } from "../actors/RelayForwarderRpcs.ts"
-import { SignalingHub } from "../actors/SignalingHubRpcs.ts"
+import { RelayForwarder } from "../actors/forwarder/RelayForwarderRpcs.ts"
+import { Http3 } from "../actors/http3/Http3Rpcs.ts"
+import { SignalingHub } from "../actors/hub/SignalingHubRpcs.ts"
 import { HTTP3_PLACEMENT, RELAY_ACTORS, RELAY_PLACEMENT } from "../actors/Wiring.ts"
 import type { RelayConfig } from "../services/config/Config.ts"
 import * as HostPort from "../services/config/HostPort.ts"
-import * as Directory from "../services/Directory.ts"
-import * as DirectoryClock from "../services/DirectoryClock.ts"
-import * as ListenCheck from "../services/ListenCheck.ts"
-import * as RelayKeys from "../services/RelayKeys.ts"
-import * as StateDir from "../services/StateDir.ts"
-import type { Settings } from "../services/Telemetry.ts"
-import * as TurnCredentials from "../services/TurnCredentials.ts"
-import * as Platform from "../transport/quic/Platform.ts"
-import type { Running } from "./Running.ts"
-import * as Threads from "./Threads.ts"
+import * as Directory from "../services/directory/Directory.ts"
+import * as RelayKeys from "../services/directory/RelayKeys.ts"
+import * as StateDir from "../services/host/StateDir.ts"
+import * as DirectoryClock from "../services/identity/DirectoryClock.ts"
+import * as TurnCredentials from "../services/identity/TurnCredentials.ts"
+import * as ListenCheck from "../services/network/ListenCheck.ts"
+import type { Settings } from "../services/telemetry/Telemetry.ts"
+import * as Platform from "../transport/quic/engine/Platform.ts"
+import * as Threads from "./RoleThreads.ts"
+import { RELOAD, type Running } from "./Running.ts"
 
 /** Unix socket in the state directory by which the HTTP/3 process hands links to the hub. */
 const HTTP3_GATE_FILE = "http3.sock"
@@ -136,8 +136,6 @@ const prepare = Effect.fnUntraced(function*(config: RelayConfig, { newIdentity =
 })
 
 const BRIEF = { deadline: "1 second" } as const
-/** A rule that is taken away must reach the hub, also on a host that is too busy to answer soon. */
-const RELOAD = { deadline: "1 minute" } as const
 
 const turnOf = ({ stateDir, turn }: RelayConfig) => {
   if (turn === undefined) return null

@@ -4,8 +4,8 @@
  */
 import { Clock, Effect, Queue, Schedule, Schema, Stream } from "effect"
 import pkg from "../../package.json" with { type: "json" }
-import { Signaling } from "../actors/SignalingRpcs.ts"
-import * as NodeReport from "../protocol/NodeReport.ts"
+import { Signaling } from "../actors/signaling/SignalingRpcs.ts"
+import * as NodeReport from "../protocol/relay/NodeReport.ts"
 import * as Doctor from "../services/telemetry/Doctor.ts"
 import type { Family } from "../services/telemetry/Metrics.ts"
 import { Recorder } from "../services/telemetry/Recorder.ts"

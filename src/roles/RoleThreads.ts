@@ -2,15 +2,15 @@
 import { Effect } from "effect"
 import { existsSync } from "node:fs"
 import { fileURLToPath } from "node:url"
-import { RelayForwarder } from "../actors/RelayForwarderRpcs.ts"
-import type { Any } from "../actors/runtime/ActorAddress.ts"
-import * as Processes from "../actors/runtime/Processes.ts"
-import * as Supervisor from "../actors/runtime/Supervisor.ts"
-import * as Threads from "../actors/runtime/Threads.ts"
-import { StreamMux } from "../actors/StreamMuxRpcs.ts"
+import { RelayForwarder } from "../actors/forwarder/RelayForwarderRpcs.ts"
+import { StreamMux } from "../actors/mux/StreamMuxRpcs.ts"
+import type { Any } from "../actors/runtime/actor/ActorAddress.ts"
+import * as Supervisor from "../actors/runtime/supervisor/Supervisor.ts"
+import * as Processes from "../actors/runtime/thread/Processes.ts"
+import * as Threads from "../actors/runtime/thread/Threads.ts"
 import { APART, USES } from "../actors/Wiring.ts"
 import type { Config } from "../services/config/Config.ts"
-import type { Settings } from "../services/Telemetry.ts"
+import type { Settings } from "../services/telemetry/Telemetry.ts"
 
 /**
  * V8 limits of a thread that moves packets. Most of its garbage dies young, so the young generation

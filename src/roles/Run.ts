@@ -14,20 +14,20 @@ import {
   Scope,
   Stream
 } from "effect"
-import { HubError, MAX_NODES, Wanted } from "../actors/SignalingHubRpcs.ts"
-import type { NetReport } from "../protocol/NatReport.ts"
-import { AdminError } from "../services/AdminError.ts"
-import * as AdminServer from "../services/AdminServer.ts"
-import type { AdminListenError } from "../services/AdminSocket.ts"
+import { HubError, MAX_NODES, Wanted } from "../actors/hub/SignalingHubRpcs.ts"
+import type { NetReport } from "../protocol/nat/NatReport.ts"
+import { AdminError } from "../services/admin/AdminError.ts"
+import * as AdminServer from "../services/admin/AdminServer.ts"
+import type { AdminListenError } from "../services/admin/AdminSocket.ts"
+import * as InspectorFiles from "../services/admin/InspectorFiles.ts"
 import { type AdminEndpoint, type Config, load } from "../services/config/Config.ts"
 import * as HostPort from "../services/config/HostPort.ts"
 import * as Reload from "../services/config/Reload.ts"
-import * as InspectorFiles from "../services/InspectorFiles.ts"
-import * as StateDir from "../services/StateDir.ts"
-import * as StateDirLock from "../services/StateDirLock.ts"
-import * as Telemetry from "../services/Telemetry.ts"
+import * as StateDir from "../services/host/StateDir.ts"
+import * as StateDirLock from "../services/host/StateDirLock.ts"
 import * as OpenMetrics from "../services/telemetry/OpenMetrics.ts"
 import { Recorder } from "../services/telemetry/Recorder.ts"
+import * as Telemetry from "../services/telemetry/Telemetry.ts"
 import * as Traces from "../services/telemetry/Traces.ts"
 import * as ServiceManager from "../transport/ServiceManager.ts"
 import type * as Enrol from "./Enrol.ts"
@@ -35,8 +35,8 @@ import * as Forwarder from "./Forwarder.ts"
 import * as Netcheck from "./Netcheck.ts"
 import * as Node from "./Node.ts"
 import * as Relay from "./Relay.ts"
+import * as Threads from "./RoleThreads.ts"
 import type { Running } from "./Running.ts"
-import * as Threads from "./Threads.ts"
 
 /**
  * The process could not start, or had to end. `message` is for the operator. `again`: whether
@@ -120,13 +120,16 @@ interface Phase {
   waiting: Enrol.Waiting | null
   /** Keys whose new values take effect only after a restart. */
   restartNeeded: ReadonlyArray<string>
-  /** Which directory `stateDir` names. `null` until it has been seen. */
+  /** Identity of the directory that `stateDir` names. `null` until it has been seen. */
   stateDir: StateDir.Identity | null
   /** Why the last reload failed. `null` if it did not. */
   reloadProblem: string | null
 }
 
-/** Damage in the state directory, and a lost identity: a service manager must not try these again and again. */
+/**
+ * Damage in the state directory, and a lost identity: a service manager must not try these again
+ * and again.
+ */
 const needsOperator = (error: { readonly _tag?: string; readonly reason?: unknown }): boolean =>
   OPERATORS[error._tag ?? ""]?.includes(String(error.reason)) ?? false
 

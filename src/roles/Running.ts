@@ -1,17 +1,23 @@
 /** The interface of a started role. It is the same for every role. */
 import type { Effect, Stream } from "effect"
-import type { Decided, PingFailed } from "../actors/PathProberRpcs.ts"
-import type { ActorUnavailable } from "../actors/runtime/ActorRef.ts"
-import type { Supervisor } from "../actors/runtime/Supervisor.ts"
-import type { ExamineFailed, HubError, Network, Wanted } from "../actors/SignalingHubRpcs.ts"
-import type { SignalingDown } from "../actors/SignalingRpcs.ts"
-import type { ListenFailed } from "../actors/StreamMuxRpcs.ts"
-import type { NetCheckFailed } from "../actors/StunRpcs.ts"
-import type { Resource } from "../protocol/Documents.ts"
-import type { NetReport } from "../protocol/NatReport.ts"
-import type { Findings } from "../protocol/NodeReport.ts"
-import type { PathKind } from "../protocol/PathKind.ts"
+import type { ExamineFailed, HubError, Network, Wanted } from "../actors/hub/SignalingHubRpcs.ts"
+import type { ListenFailed } from "../actors/mux/StreamMuxRpcs.ts"
+import type { Decided, PingFailed } from "../actors/path/PathProberRpcs.ts"
+import type { ActorUnavailable } from "../actors/runtime/actor/ActorRef.ts"
+import type { Supervisor } from "../actors/runtime/supervisor/Supervisor.ts"
+import type { SignalingDown } from "../actors/signaling/SignalingRpcs.ts"
+import type { NetCheckFailed } from "../actors/stun/StunRpcs.ts"
+import type { NetReport } from "../protocol/nat/NatReport.ts"
+import type { PathKind } from "../protocol/path/PathKind.ts"
+import type { Findings } from "../protocol/relay/NodeReport.ts"
+import type { Resource } from "../protocol/trust/Documents.ts"
 import type { Config } from "../services/config/Config.ts"
+
+/**
+ * How long a reload waits for an actor to take the new settings. A rule that is taken away must
+ * arrive also on a host that is too busy to answer soon.
+ */
+export const RELOAD = { deadline: "1 minute" } as const
 
 /** A peer with an open session, as `sallyport status` shows it. */
 export interface Peer {

@@ -21,15 +21,15 @@ import {
 } from "effect"
 import { join } from "node:path"
 import type { Duplex } from "node:stream"
-import { FairScheduler } from "../actors/runtime/FairScheduler.ts"
+import { FairScheduler } from "../actors/runtime/thread/FairScheduler.ts"
 import { type Config, type ConfigInput, decode, load } from "../services/config/Config.ts"
-import type { Settings } from "../services/Telemetry.ts"
-import * as Telemetry from "../services/Telemetry.ts"
+import type { Settings } from "../services/telemetry/Telemetry.ts"
+import * as Telemetry from "../services/telemetry/Telemetry.ts"
 import * as Socks5Client from "../transport/flow/Socks5Client.ts"
 import { LOCAL_DOOR_FILE } from "./Node.ts"
+import * as Threads from "./RoleThreads.ts"
 import { RunFailed, start } from "./Run.ts"
 import type { Peer, Running } from "./Running.ts"
-import * as Threads from "./Threads.ts"
 
 /**
  * The flow was not opened. `denied`: the client has no permission, or the port is not listed.

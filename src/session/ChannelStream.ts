@@ -2,8 +2,8 @@
  * A flow's stream over a data channel of its own. Each direction has its own end, and each reader
  * its own window (`ChannelWire`).
  */
-import * as ChannelWire from "../../protocol/ChannelWire.ts"
-import { type FlowStream, READ_NOTHING, READ_RESET, type StreamHandler, WRITE_STOPPED } from "../flow/FlowStream.ts"
+import * as ChannelWire from "../protocol/flow/ChannelWire.ts"
+import { type FlowStream, READ_NOTHING, READ_RESET, type StreamHandler, WRITE_STOPPED } from "./FlowStream.ts"
 
 /** Data channel of a browser or a library, as a stream needs it. Nothing throws. */
 export interface Channel {

@@ -3,9 +3,9 @@
  * browsers, so it must not use Node modules.
  */
 import { Either } from "effect"
-import { encode as framed, HEAD_BYTES, readU32 } from "../../protocol/LengthPrefix.ts"
-import * as LinkHandshake from "../../protocol/LinkHandshake.ts"
-import { type NodeKey, toBytes } from "../../protocol/NodeKey.ts"
+import { encode as framed, HEAD_BYTES, readU32 } from "../protocol/bytes/LengthPrefix.ts"
+import * as LinkHandshake from "../protocol/relay/LinkHandshake.ts"
+import { type NodeKey, toBytes } from "../protocol/trust/NodeKey.ts"
 import { type Link, LinkEnded } from "./Link.ts"
 
 /** The peer sent something that is not a handshake message. */
@@ -40,7 +40,10 @@ export const asClient = async (
     readonly purpose: LinkHandshake.Purpose
     readonly identity: Identity
     readonly enrol?: LinkHandshake.Enrol | undefined
-    /** Throws unless the relay's own key endorses the certificate, where TLS has not proved the relay. */
+    /**
+     * Throws unless the relay's own key endorses the certificate, where TLS has not proved the
+     * relay.
+     */
     readonly checkEndorsed?: ((endorsements: ReadonlyArray<Uint8Array>) => void) | undefined
   }
 ): Promise<Uint8Array> => {

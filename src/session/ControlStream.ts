@@ -2,9 +2,9 @@
  * A session's first stream, on which both sides exchange control messages (`SessionWire`). It ends
  * only with the session.
  */
-import * as FlowWire from "../../protocol/FlowWire.ts"
-import * as SessionWire from "../../protocol/SessionWire.ts"
-import { type FlowStream, READ_NOTHING, READ_RESET } from "../flow/FlowStream.ts"
+import * as FlowWire from "../protocol/flow/FlowWire.ts"
+import * as SessionWire from "../protocol/flow/SessionWire.ts"
+import { type FlowStream, READ_NOTHING, READ_RESET } from "./FlowStream.ts"
 
 /** Most unsent bytes. If there would be more, the peer reads nothing and the session is useless. */
 const MAX_UNSENT_BYTES = 256 * 1024

@@ -11,7 +11,7 @@ import {
   encodeVerdict,
   type Open,
   type Verdict
-} from "../../protocol/FlowWire.ts"
+} from "../protocol/flow/FlowWire.ts"
 import {
   FLOW_RESET,
   type FlowStream,

@@ -2,8 +2,8 @@
  * Outgoing messages of one link. They are framed and sent in order; while the link is busy, several
  * share a write. The queue is bounded.
  */
-import * as LengthPrefix from "../../protocol/LengthPrefix.ts"
-import { concat } from "../../protocol/LinkHandshake.ts"
+import * as LengthPrefix from "../protocol/bytes/LengthPrefix.ts"
+import { concat } from "../protocol/relay/LinkHandshake.ts"
 import { CloseCode, type Link } from "./Link.ts"
 
 /**

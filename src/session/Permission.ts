@@ -1,7 +1,7 @@
 /** The permission that a session's grant gives now, expressed as verdicts of flows. */
-import type { Grant, Resource } from "../../protocol/Documents.ts"
-import type { VerdictCode } from "../../protocol/FlowWire.ts"
-import * as GrantCheck from "../../protocol/GrantCheck.ts"
+import type { VerdictCode } from "../protocol/flow/FlowWire.ts"
+import type { Grant, Resource } from "../protocol/trust/Documents.ts"
+import * as GrantCheck from "../protocol/trust/GrantCheck.ts"
 
 /** The node keys of a session's two ends. */
 export type Parties = Pick<GrantCheck.Request, "clientKey" | "connectorKey">

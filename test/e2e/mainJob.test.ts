@@ -3,7 +3,7 @@ import { Effect, Either, Fiber } from "effect"
 import { createHash, randomBytes } from "node:crypto"
 import type { Socket } from "node:net"
 import { vi } from "vitest"
-import { Directory, layer } from "../../src/services/Directory.ts"
+import { Directory, layer } from "../../src/services/directory/Directory.ts"
 import { Socks5Refused } from "../../src/transport/flow/Socks5Client.ts"
 import * as World from "./support/World.ts"
 

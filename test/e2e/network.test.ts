@@ -2,9 +2,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import pkg from "../../package.json" with { type: "json" }
-import { MAX_NODES, type Network } from "../../src/actors/SignalingHubRpcs.ts"
-import { Reason } from "../../src/protocol/PathRef.ts"
-import * as Directory from "../../src/services/Directory.ts"
+import { MAX_NODES, type Network } from "../../src/actors/hub/SignalingHubRpcs.ts"
+import { Reason } from "../../src/protocol/path/PathRef.ts"
+import * as Directory from "../../src/services/directory/Directory.ts"
 import * as World from "./support/World.ts"
 
 /** Asks the relay again until it knows what is asked for. */

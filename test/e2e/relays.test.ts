@@ -1,11 +1,11 @@
 /** A second relay: how it joins, what it does with the authority's public key alone, and who is refused. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Redacted } from "effect"
-import { SignalingHub } from "../../src/actors/SignalingHubRpcs.ts"
+import { SignalingHub } from "../../src/actors/hub/SignalingHubRpcs.ts"
 import * as Run from "../../src/roles/Run.ts"
 import type { Running } from "../../src/roles/Running.ts"
 import { decode } from "../../src/services/config/Config.ts"
-import * as Directory from "../../src/services/Directory.ts"
+import * as Directory from "../../src/services/directory/Directory.ts"
 import * as World from "./support/World.ts"
 
 const QUIET = { format: "json", level: "None", otlp: null, sample: 1, serviceName: "test" } as const

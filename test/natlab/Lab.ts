@@ -11,7 +11,7 @@ import { join } from "node:path"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 import type { Peer } from "../../src/roles/Running.ts"
-import * as AdminClient from "../../src/services/AdminClient.ts"
+import * as AdminClient from "../../src/services/admin/AdminClient.ts"
 import { load } from "../../src/services/config/Config.ts"
 
 /** Some part of the lab did not do what it was asked; `message` says which, with its last words. */

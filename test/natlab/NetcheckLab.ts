@@ -8,7 +8,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
-import type { NatReport, NetReport } from "../../src/protocol/NatReport.ts"
+import type { NatReport, NetReport } from "../../src/protocol/nat/NatReport.ts"
 import * as Lab from "./Lab.ts"
 
 const PORT = 3478

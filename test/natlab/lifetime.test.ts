@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Predicate, Schedule } from "effect"
-import { type Lifetime, STEPS_MS } from "../../src/protocol/MappingLifetime.ts"
-import { KEEPALIVE_MS } from "../../src/protocol/PathMachine.ts"
+import { type Lifetime, STEPS_MS } from "../../src/protocol/nat/MappingLifetime.ts"
+import { KEEPALIVE_MS } from "../../src/protocol/path/PathMachine.ts"
 import type { Peer } from "../../src/roles/Running.ts"
 import * as Lab from "./Lab.ts"
 

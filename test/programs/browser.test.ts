@@ -8,7 +8,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { type BrowserContext, chromium, type Page } from "playwright-core"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"
-import * as EnrolmentToken from "../../src/protocol/EnrolmentToken.ts"
+import * as EnrolmentToken from "../../src/protocol/trust/EnrolmentToken.ts"
 import { certify, CHROMIUM, trust } from "./support/Chromium.ts"
 import { resource, ROOT, World } from "./support/Programs.ts"
 

@@ -6,7 +6,7 @@ import { join } from "node:path"
 import { type Browser, chromium, type Page } from "playwright-core"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"
 import { pageOf } from "../../src/actors/hub/NetworkView.ts"
-import { MAX_NODES } from "../../src/actors/SignalingHubRpcs.ts"
+import { MAX_NODES } from "../../src/actors/hub/SignalingHubRpcs.ts"
 import { command, freePort, resource, World } from "./support/Programs.ts"
 
 const CHROMIUM = "/usr/bin/chromium"

@@ -5,7 +5,7 @@ import net from "node:net"
 import { join } from "node:path"
 import tls from "node:tls"
 import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
-import * as CertificateWriter from "../../src/services/CertificateWriter.ts"
+import * as CertificateWriter from "../../src/services/identity/CertificateWriter.ts"
 import { freePort, have, Program, resource, sallyport, serve, type Served, until, World } from "./support/Programs.ts"
 
 const HANG_MS = 120_000

@@ -2,12 +2,12 @@
 import { Either } from "effect"
 import * as fc from "fast-check"
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest"
-import * as DirectoryTime from "../../src/protocol/DirectoryTime.ts"
-import * as Documents from "../../src/protocol/Documents.ts"
-import type { NodeKey } from "../../src/protocol/NodeKey.ts"
-import * as HostClock from "../../src/services/HostClock.ts"
-import { Permission } from "../../src/transport/plane/Permission.ts"
-import { KEY_LIFE_MS, SavedSessions, TicketKeys } from "../../src/transport/quic/Resumption.ts"
+import * as DirectoryTime from "../../src/protocol/trust/DirectoryTime.ts"
+import * as Documents from "../../src/protocol/trust/Documents.ts"
+import type { NodeKey } from "../../src/protocol/trust/NodeKey.ts"
+import * as HostClock from "../../src/services/host/HostClock.ts"
+import { Permission } from "../../src/session/Permission.ts"
+import { KEY_LIFE_MS, SavedSessions, TicketKeys } from "../../src/transport/quic/engine/Resumption.ts"
 
 const HOUR_MS = 3_600_000
 const CLIENT = "A".repeat(43) as NodeKey

@@ -1,11 +1,11 @@
 import { Either, Schema } from "effect"
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import * as Documents from "../../src/protocol/Documents.ts"
-import * as GrantCheck from "../../src/protocol/GrantCheck.ts"
-import * as NodeKey from "../../src/protocol/NodeKey.ts"
-import * as ResourceMatch from "../../src/protocol/ResourceMatch.ts"
-import * as Signed from "../../src/protocol/Signed.ts"
+import * as Documents from "../../src/protocol/trust/Documents.ts"
+import * as GrantCheck from "../../src/protocol/trust/GrantCheck.ts"
+import * as NodeKey from "../../src/protocol/trust/NodeKey.ts"
+import * as ResourceMatch from "../../src/protocol/trust/ResourceMatch.ts"
+import * as Signed from "../../src/protocol/trust/Signed.ts"
 
 const kinds = ["membership", "grant", "credential", "ticket"] as const
 const key = fc.uint8Array({ minLength: 32, maxLength: 32 }).map(NodeKey.fromBytes)

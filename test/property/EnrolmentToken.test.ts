@@ -2,8 +2,8 @@ import { Either, Redacted } from "effect"
 import * as fc from "fast-check"
 import { inspect } from "node:util"
 import { describe, expect, it } from "vitest"
-import * as EnrolmentToken from "../../src/protocol/EnrolmentToken.ts"
-import * as NodeKey from "../../src/protocol/NodeKey.ts"
+import * as EnrolmentToken from "../../src/protocol/trust/EnrolmentToken.ts"
+import * as NodeKey from "../../src/protocol/trust/NodeKey.ts"
 
 const key = fc.uint8Array({ minLength: 32, maxLength: 32 }).map(NodeKey.fromBytes)
 const bytes = (length: number) => fc.uint8Array({ minLength: length, maxLength: length }).map((all) => Buffer.from(all))

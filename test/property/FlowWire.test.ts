@@ -8,7 +8,7 @@ import {
   MAX_VERDICT_BYTES,
   type Open,
   VERDICTS
-} from "../../src/protocol/FlowWire.ts"
+} from "../../src/protocol/flow/FlowWire.ts"
 
 const hex = (length: number) =>
   fc.string({ unit: fc.constantFrom(..."0123456789abcdef".split("")), minLength: length, maxLength: length })

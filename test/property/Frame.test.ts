@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { FastCheck as fc } from "effect"
-import * as Frame from "../../src/protocol/Frame.ts"
-import * as IpBytes from "../../src/protocol/IpBytes.ts"
+import * as Frame from "../../src/protocol/bytes/Frame.ts"
+import * as IpBytes from "../../src/protocol/bytes/IpBytes.ts"
 
 const tag = fc.nat(2 ** 48 - 1)
 const relayed = (length: number, tag: number): Uint8Array => {

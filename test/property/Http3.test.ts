@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Either, FastCheck as fc } from "effect"
 import { Buffer } from "node:buffer"
-import * as Http3 from "../../src/protocol/Http3.ts"
-import * as Varint from "../../src/protocol/Varint.ts"
+import * as Varint from "../../src/protocol/bytes/Varint.ts"
+import * as Http3 from "../../src/protocol/http3/Http3.ts"
 
 const { Capsule, ErrorCode, FrameType, Setting } = Http3
 type Fields = ReadonlyArray<readonly [string, string]>

@@ -1,7 +1,7 @@
 import { Either } from "effect"
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import * as LengthPrefix from "../../src/protocol/LengthPrefix.ts"
+import * as LengthPrefix from "../../src/protocol/bytes/LengthPrefix.ts"
 
 const concat = (parts: ReadonlyArray<Uint8Array>) => new Uint8Array(Buffer.concat(parts))
 const cut = (bytes: Uint8Array, sizes: ReadonlyArray<number>) => {

@@ -1,7 +1,7 @@
 import { Either } from "effect"
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import * as LinkHandshake from "../../src/protocol/LinkHandshake.ts"
+import * as LinkHandshake from "../../src/protocol/relay/LinkHandshake.ts"
 
 const exactly = (length: number) => fc.uint8Array({ minLength: length, maxLength: length })
 const text = fc.string({ unit: "grapheme", maxLength: 60 })

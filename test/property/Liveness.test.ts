@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { FastCheck as fc } from "effect"
-import * as Liveness from "../../src/actors/runtime/Liveness.ts"
+import * as Liveness from "../../src/actors/runtime/liveness/Liveness.ts"
 
 const LIMIT_MS = 10_000
 

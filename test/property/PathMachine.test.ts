@@ -1,9 +1,9 @@
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import * as Candidate from "../../src/protocol/Candidate.ts"
-import { MAX_HISTORY, type Output, PACE_MS, PathMachine } from "../../src/protocol/PathMachine.ts"
-import { direct, keyOf, type PathRef, RELAY } from "../../src/protocol/PathRef.ts"
-import { MAX_TRACKS } from "../../src/protocol/PathTable.ts"
+import * as Candidate from "../../src/protocol/candidate/Candidate.ts"
+import { MAX_HISTORY, type Output, PACE_MS, PathMachine } from "../../src/protocol/path/PathMachine.ts"
+import { direct, keyOf, type PathRef, RELAY } from "../../src/protocol/path/PathRef.ts"
+import { MAX_TRACKS } from "../../src/protocol/path/PathTable.ts"
 import { DIRECT, PathNet, pathOf } from "../sim/PathNet.ts"
 
 const address = fc.record({

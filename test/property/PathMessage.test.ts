@@ -1,7 +1,7 @@
 import { Either } from "effect"
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import * as PathMessage from "../../src/protocol/PathMessage.ts"
+import * as PathMessage from "../../src/protocol/path/PathMessage.ts"
 
 const txId = fc.uint8Array({ minLength: 8, maxLength: 8 })
 const u32 = fc.integer({ min: 0, max: 0xffffffff })

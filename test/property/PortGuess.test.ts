@@ -1,9 +1,9 @@
 import * as fc from "fast-check"
 import { expect, it } from "vitest"
-import * as Candidate from "../../src/protocol/Candidate.ts"
-import { GuessBudget, MAX_A_SECOND, MAX_AN_HOUR } from "../../src/protocol/GuessBudget.ts"
-import { direct } from "../../src/protocol/PathRef.ts"
-import { MAX_PROBES, PortGuess, SOCKETS } from "../../src/protocol/PortGuess.ts"
+import * as Candidate from "../../src/protocol/candidate/Candidate.ts"
+import { GuessBudget, MAX_A_SECOND, MAX_AN_HOUR } from "../../src/protocol/path/GuessBudget.ts"
+import { direct } from "../../src/protocol/path/PathRef.ts"
+import { MAX_PROBES, PortGuess, SOCKETS } from "../../src/protocol/path/PortGuess.ts"
 
 const host = fc.constantFrom("198.51.100.1", "203.0.113.2", "203.0.113.3", "10.0.0.1", "127.0.0.1", "::1", "no address")
 const address = fc.record({ host, port: fc.integer({ min: 1, max: 65_535 }) })

@@ -1,10 +1,10 @@
 import { Either } from "effect"
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import * as Igd from "../../src/protocol/Igd.ts"
-import * as NatPmp from "../../src/protocol/NatPmp.ts"
-import * as Pcp from "../../src/protocol/Pcp.ts"
-import * as PortMapping from "../../src/protocol/PortMapping.ts"
+import * as Igd from "../../src/protocol/nat/Igd.ts"
+import * as NatPmp from "../../src/protocol/nat/NatPmp.ts"
+import * as Pcp from "../../src/protocol/nat/Pcp.ts"
+import * as PortMapping from "../../src/protocol/nat/PortMapping.ts"
 
 const hex = (text: string) => Uint8Array.from(text.match(/../g)!, (byte) => Number.parseInt(byte, 16))
 const port = fc.integer({ min: 1, max: 65535 })

@@ -1,7 +1,7 @@
 import * as fc from "fast-check"
 import { assert, describe, it } from "vitest"
-import * as IpBytes from "../../src/protocol/IpBytes.ts"
-import * as ProxyHeader from "../../src/protocol/ProxyHeader.ts"
+import * as IpBytes from "../../src/protocol/bytes/IpBytes.ts"
+import * as ProxyHeader from "../../src/protocol/relay/ProxyHeader.ts"
 
 const text = (line: string) => new TextEncoder().encode(line)
 const SIGNATURE = [13, 10, 13, 10, 0, 13, 10, 0x51, 0x55, 0x49, 0x54, 10]

@@ -2,9 +2,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { Either, FastCheck as fc } from "effect"
 import { Buffer } from "node:buffer"
 import { createHash } from "node:crypto"
-import { ErrorCode } from "../../src/protocol/Http3.ts"
-import * as Huffman from "../../src/protocol/Huffman.ts"
-import * as Qpack from "../../src/protocol/Qpack.ts"
+import { ErrorCode } from "../../src/protocol/http3/Http3.ts"
+import * as Huffman from "../../src/protocol/http3/Huffman.ts"
+import * as Qpack from "../../src/protocol/http3/Qpack.ts"
 
 type Fields = ReadonlyArray<readonly [string, string]>
 

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Either, FastCheck as fc } from "effect"
-import * as Frame from "../../src/protocol/Frame.ts"
-import * as IpBytes from "../../src/protocol/IpBytes.ts"
-import * as RelayWire from "../../src/protocol/RelayWire.ts"
+import * as Frame from "../../src/protocol/bytes/Frame.ts"
+import * as IpBytes from "../../src/protocol/bytes/IpBytes.ts"
+import * as RelayWire from "../../src/protocol/relay/RelayWire.ts"
 
 const bytes = (length: number) => fc.uint8Array({ minLength: length, maxLength: length })
 const nonce = bytes(RelayWire.NONCE_BYTES)

@@ -1,6 +1,6 @@
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { Decoder, encode, LEGS, type SessionMessage } from "../../src/protocol/SessionWire.ts"
+import { Decoder, encode, LEGS, type SessionMessage } from "../../src/protocol/flow/SessionWire.ts"
 
 const words = fc.string({ maxLength: 40 })
 const body = fc.uint8Array({ maxLength: 300 })

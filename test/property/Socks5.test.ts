@@ -1,6 +1,6 @@
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { Handshake, type Step } from "../../src/protocol/Socks5.ts"
+import { Handshake, type Step } from "../../src/protocol/flow/Socks5.ts"
 
 /** All steps of one conversation, fed in pieces; stops at the first final one. */
 const feed = (bytes: Uint8Array, cuts: ReadonlyArray<number>) => {

@@ -2,9 +2,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { Either, FastCheck as fc } from "effect"
 import { Buffer } from "node:buffer"
 import { crc32 } from "node:zlib"
-import * as IpBytes from "../../src/protocol/IpBytes.ts"
-import type { SocketAddr } from "../../src/protocol/SocketAddr.ts"
-import * as Stun from "../../src/protocol/Stun.ts"
+import * as IpBytes from "../../src/protocol/bytes/IpBytes.ts"
+import type { SocketAddr } from "../../src/protocol/bytes/SocketAddr.ts"
+import * as Stun from "../../src/protocol/nat/Stun.ts"
 
 const txId = fc.uint8Array({ minLength: 12, maxLength: 12 })
 const addr = fc.record({

@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Either, FastCheck as fc } from "effect"
-import * as IpBytes from "../../src/protocol/IpBytes.ts"
-import * as Turn from "../../src/protocol/Turn.ts"
-import * as TurnPeers from "../../src/protocol/TurnPeers.ts"
-import * as Crypto from "../../src/services/Crypto.ts"
+import * as IpBytes from "../../src/protocol/bytes/IpBytes.ts"
+import * as Turn from "../../src/protocol/relay/Turn.ts"
+import * as TurnPeers from "../../src/protocol/relay/TurnPeers.ts"
+import * as Crypto from "../../src/services/host/Crypto.ts"
 
 const RUNS = 100_000
 

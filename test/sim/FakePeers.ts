@@ -1,9 +1,9 @@
 /** Peers of an actor under test: each is a set of handlers in the same thread, without ports. */
 import { type Rpc, type RpcGroup, RpcTest } from "@effect/rpc"
 import { Effect, Layer, type Scope, Stream } from "effect"
-import type { ActorAddress } from "../../src/actors/runtime/ActorAddress.ts"
-import type { ActorRef, Client } from "../../src/actors/runtime/ActorRef.ts"
-import { Peers } from "../../src/actors/runtime/Peers.ts"
+import type { ActorAddress } from "../../src/actors/runtime/actor/ActorAddress.ts"
+import type { ActorRef, Client } from "../../src/actors/runtime/actor/ActorRef.ts"
+import { Peers } from "../../src/actors/runtime/actor/Peers.ts"
 
 /** A peer that serves some of its calls; another one is a defect. `incarnations` are those that the test says. */
 export const make = <Rpcs extends Rpc.Any, Part extends Rpc.Any>(

@@ -1,7 +1,7 @@
 /** A host with sockets behind a modelled translator (RFC 4787), and a STUN server outside. Time is simulated. */
-import * as NatDiscovery from "../../src/protocol/NatDiscovery.ts"
-import type { Dependence, NatReport } from "../../src/protocol/NatReport.ts"
-import type { SocketAddr } from "../../src/protocol/SocketAddr.ts"
+import type { SocketAddr } from "../../src/protocol/bytes/SocketAddr.ts"
+import * as NatDiscovery from "../../src/protocol/nat/NatDiscovery.ts"
+import type { Dependence, NatReport } from "../../src/protocol/nat/NatReport.ts"
 import { makeStats } from "../../src/transport/relay/RelayStats.ts"
 import { type Neighbours, StunServer } from "../../src/transport/relay/StunServer.ts"
 import { randomOf } from "./world/Random.ts"

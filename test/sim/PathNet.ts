@@ -1,8 +1,8 @@
 /** Two path machines with a relay and direct links between them, in virtual time; packets only, no sockets. */
-import * as Candidate from "../../src/protocol/Candidate.ts"
-import { type Output, PathMachine } from "../../src/protocol/PathMachine.ts"
-import { MIN_PING_BYTES, SEAL_BYTES } from "../../src/protocol/PathMessage.ts"
-import { direct, keyOf, type PathRef, RELAY } from "../../src/protocol/PathRef.ts"
+import * as Candidate from "../../src/protocol/candidate/Candidate.ts"
+import { type Output, PathMachine } from "../../src/protocol/path/PathMachine.ts"
+import { MIN_PING_BYTES, SEAL_BYTES } from "../../src/protocol/path/PathMessage.ts"
+import { direct, keyOf, type PathRef, RELAY } from "../../src/protocol/path/PathRef.ts"
 import { randomOf } from "./world/Random.ts"
 import { Timeline } from "./world/Timeline.ts"
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest"
-import { MAX_PROBES, SOCKETS } from "../../src/protocol/PortGuess.ts"
+import { MAX_PROBES, SOCKETS } from "../../src/protocol/path/PortGuess.ts"
 import { quantile } from "./world/Figures.ts"
 import { PairWorld } from "./world/PairWorld.ts"
 import type { Allocation, Nat } from "./world/Translator.ts"

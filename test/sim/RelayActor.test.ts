@@ -5,26 +5,26 @@ import { generateKeyPairSync } from "node:crypto"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import * as RelayActor from "../../src/actors/RelayActor.ts"
-import { RelayRpcs } from "../../src/actors/RelayRpcs.ts"
-import type { SignalingEvent } from "../../src/actors/RelaySignalingRpcs.ts"
-import * as Self from "../../src/actors/runtime/Self.ts"
-import { Signaling, SignalingRpcs } from "../../src/actors/SignalingRpcs.ts"
-import { LinkUnavailable, StreamMux, StreamMuxRpcs } from "../../src/actors/StreamMuxRpcs.ts"
+import { LinkUnavailable, StreamMux, StreamMuxRpcs } from "../../src/actors/mux/StreamMuxRpcs.ts"
+import * as RelayActor from "../../src/actors/relay/RelayActor.ts"
+import { RelayRpcs } from "../../src/actors/relay/RelayRpcs.ts"
+import * as Self from "../../src/actors/runtime/actor/Self.ts"
+import type { SignalingEvent } from "../../src/actors/signaling/RelaySignalingRpcs.ts"
+import { Signaling, SignalingRpcs } from "../../src/actors/signaling/SignalingRpcs.ts"
 import {
   type ControlDatagram,
   type LocalCandidates,
   type NetworkChange,
   Stun,
   StunRpcs
-} from "../../src/actors/StunRpcs.ts"
-import * as Candidate from "../../src/protocol/Candidate.ts"
-import * as RelayWire from "../../src/protocol/RelayWire.ts"
-import type { SocketAddr } from "../../src/protocol/SocketAddr.ts"
-import * as Authority from "../../src/services/Authority.ts"
-import * as Enrolment from "../../src/services/Enrolment.ts"
-import * as Keys from "../../src/services/Keys.ts"
-import * as RelayAddresses from "../../src/services/RelayAddresses.ts"
+} from "../../src/actors/stun/StunRpcs.ts"
+import type { SocketAddr } from "../../src/protocol/bytes/SocketAddr.ts"
+import * as Candidate from "../../src/protocol/candidate/Candidate.ts"
+import * as RelayWire from "../../src/protocol/relay/RelayWire.ts"
+import * as Authority from "../../src/services/identity/Authority.ts"
+import * as Enrolment from "../../src/services/identity/Enrolment.ts"
+import * as Keys from "../../src/services/identity/Keys.ts"
+import * as RelayAddresses from "../../src/services/network/RelayAddresses.ts"
 import * as FakePeers from "./FakePeers.ts"
 
 const RELAY = { host: "192.0.2.1", port: 3478 }

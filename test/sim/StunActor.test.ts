@@ -14,10 +14,10 @@ import {
   SubscriptionRef,
   TestClock
 } from "effect"
-import * as Self from "../../src/actors/runtime/Self.ts"
-import { StreamMux } from "../../src/actors/StreamMuxRpcs.ts"
+import { StreamMux } from "../../src/actors/mux/StreamMuxRpcs.ts"
+import * as Self from "../../src/actors/runtime/actor/Self.ts"
 import * as LifetimeSearch from "../../src/actors/stun/LifetimeSearch.ts"
-import * as StunActor from "../../src/actors/StunActor.ts"
+import * as StunActor from "../../src/actors/stun/StunActor.ts"
 import {
   type ControlDatagram,
   type NetworkChange,
@@ -25,14 +25,14 @@ import {
   StunTimeout,
   StunUnavailable,
   UdpControlRpcs
-} from "../../src/actors/StunRpcs.ts"
-import type { Lifetime } from "../../src/protocol/MappingLifetime.ts"
-import type { PortMapping } from "../../src/protocol/PortMapping.ts"
-import type { SocketAddr } from "../../src/protocol/SocketAddr.ts"
-import * as Stun from "../../src/protocol/Stun.ts"
-import * as Crypto from "../../src/services/Crypto.ts"
-import * as NetworkWatch from "../../src/services/NetworkWatch.ts"
-import * as PortMapper from "../../src/services/PortMapper.ts"
+} from "../../src/actors/stun/StunRpcs.ts"
+import type { SocketAddr } from "../../src/protocol/bytes/SocketAddr.ts"
+import type { Lifetime } from "../../src/protocol/nat/MappingLifetime.ts"
+import type { PortMapping } from "../../src/protocol/nat/PortMapping.ts"
+import * as Stun from "../../src/protocol/nat/Stun.ts"
+import * as Crypto from "../../src/services/host/Crypto.ts"
+import * as NetworkWatch from "../../src/services/network/NetworkWatch.ts"
+import * as PortMapper from "../../src/services/network/portmap/PortMapper.ts"
 import * as LifetimeProbe from "../../src/transport/udp/LifetimeProbe.ts"
 import * as FakePeers from "./FakePeers.ts"
 

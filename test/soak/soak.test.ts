@@ -7,7 +7,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { execFileSync, spawn } from "node:child_process"
 import { loadavg } from "node:os"
 import { join } from "node:path"
-import { LIFETIMES, type Lifetimes, NORMAL, SHORT } from "../../src/protocol/Lifetimes.ts"
+import { LIFETIMES, type Lifetimes, NORMAL, SHORT } from "../../src/protocol/trust/Lifetimes.ts"
 import { ROOT, serve } from "../programs/support/Programs.ts"
 import { type Client, dialUntil, during, EchoFlow, Net, untilRefused } from "./Net.ts"
 

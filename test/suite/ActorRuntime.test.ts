@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Fiber, Logger, LogLevel, Option, type Scope, Stream } from "effect"
 import { afterAll, beforeAll } from "vitest"
-import { ActorUnavailable } from "../../src/actors/runtime/ActorRef.ts"
+import { ActorUnavailable } from "../../src/actors/runtime/actor/ActorRef.ts"
 import * as Bundle from "./runtime/Bundle.ts"
 import { eventually, type Kind, kinds, newChannel, start, startUp, told } from "./runtime/Harness.ts"
 import { Echo, EchoFailed, Front, Middle } from "./runtime/TestRpcs.ts"

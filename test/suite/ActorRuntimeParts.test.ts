@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Deferred, Effect, Either, Exit, Fiber, Option, TestClock } from "effect"
-import * as Inbox from "../../src/actors/runtime/Inbox.ts"
-import * as Placement from "../../src/actors/runtime/Placement.ts"
-import * as Restart from "../../src/actors/runtime/Restart.ts"
-import { layerTest, Self } from "../../src/actors/runtime/Self.ts"
-import * as StopOrder from "../../src/actors/runtime/StopOrder.ts"
+import * as Inbox from "../../src/actors/runtime/actor/Inbox.ts"
+import { layerTest, Self } from "../../src/actors/runtime/actor/Self.ts"
+import * as Placement from "../../src/actors/runtime/supervisor/Placement.ts"
+import * as Restart from "../../src/actors/runtime/supervisor/Restart.ts"
+import * as StopOrder from "../../src/actors/runtime/supervisor/StopOrder.ts"
 
 describe("Restart", () => {
   const policy: Restart.Policy = { ...Restart.DEFAULT, max: "2 seconds" }

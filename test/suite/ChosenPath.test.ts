@@ -1,6 +1,6 @@
 /** A path that was chosen and works is taken, whatever became of QUIC's own first packets on it. */
 import { expect, it } from "vitest"
-import { keyOf } from "../../src/protocol/PathRef.ts"
+import { keyOf } from "../../src/protocol/path/PathRef.ts"
 import { TO_CONNECTOR, withDirectWay } from "./support/DirectRig.ts"
 import { settled } from "./support/SessionRig.ts"
 

@@ -1,7 +1,7 @@
 /** When a peer falls silent: what still goes to its address, and what comes after. */
 import { afterEach, describe, expect, it } from "vitest"
-import * as Frame from "../../src/protocol/Frame.ts"
-import * as PathMessage from "../../src/protocol/PathMessage.ts"
+import * as Frame from "../../src/protocol/bytes/Frame.ts"
+import * as PathMessage from "../../src/protocol/path/PathMessage.ts"
 import { CONSENT_MS } from "../../src/transport/plane/Consent.ts"
 import * as DirectRig from "./support/DirectRig.ts"
 import { type Resource, settled } from "./support/SessionRig.ts"

@@ -3,7 +3,7 @@ import { once } from "node:events"
 import { deserialize, serialize } from "node:v8"
 import { MessageChannel, type MessagePort, receiveMessageOnPort } from "node:worker_threads"
 import { afterEach, describe, expect, it } from "vitest"
-import * as IpcPorts from "../../src/actors/runtime/IpcPorts.ts"
+import * as IpcPorts from "../../src/actors/runtime/port/IpcPorts.ts"
 
 const open: Array<MessagePort> = []
 afterEach(() => open.splice(0).forEach((port) => port.close()))

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto"
 import { beforeAll, expect, it } from "vitest"
-import { type QuicConnection } from "../../src/transport/quic/QuicEngine.ts"
-import { engine } from "../../src/transport/quic/QuicheEngine.ts"
+import { type QuicConnection } from "../../src/transport/quic/engine/QuicEngine.ts"
+import { engine } from "../../src/transport/quic/engine/QuicheEngine.ts"
 import { makeIdentity } from "./support/MemoryWire.ts"
 
 const PACKET = 1200

@@ -3,9 +3,9 @@ import { Buffer } from "node:buffer"
 import { randomBytes, randomInt } from "node:crypto"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
-import * as Frame from "../../src/protocol/Frame.ts"
-import * as RelayWire from "../../src/protocol/RelayWire.ts"
-import * as Stun from "../../src/protocol/Stun.ts"
+import * as Frame from "../../src/protocol/bytes/Frame.ts"
+import * as Stun from "../../src/protocol/nat/Stun.ts"
+import * as RelayWire from "../../src/protocol/relay/RelayWire.ts"
 import * as World from "./support/RelayWorld.ts"
 
 const DATAGRAMS = 100_000

@@ -2,9 +2,9 @@
 import { Deferred, Effect, Exit, Queue, Stream } from "effect"
 import { randomBytes } from "node:crypto"
 import { describe, expect, it } from "vitest"
-import { UNSEEN_CERT } from "../../src/protocol/LinkHandshake.ts"
-import type { Link } from "../../src/transport/link/Link.ts"
-import { MAX_QUEUED_BYTES, MessageQueue } from "../../src/transport/link/MessageQueue.ts"
+import { UNSEEN_CERT } from "../../src/protocol/relay/LinkHandshake.ts"
+import type { Link } from "../../src/session/Link.ts"
+import { MAX_QUEUED_BYTES, MessageQueue } from "../../src/session/MessageQueue.ts"
 import * as Kit from "./RelayLinkKit.ts"
 
 /** A server whose links are handed to the test and stay open until it ends. */
@@ -176,7 +176,7 @@ describe.each(Kit.CARRIERS)("a relay link over %s", (carrier) => {
         yield* promise(() => link.write(Buffer.from("still here")))
         expect((yield* promise(() => Kit.readBytes(link, 10))).toString()).toBe("still here")
       }
-      const { asClient } = yield* promise(() => import("../../src/transport/link/ClientHandshake.ts"))
+      const { asClient } = yield* promise(() => import("../../src/session/ClientHandshake.ts"))
       expect(Buffer.from(early.link.serverCertSha256).equals(leaf.sha256)).toBe(true)
       yield* promise(() => asClient(early.link, { purpose: "signal", identity: Kit.makeIdentity() }))
     })))
@@ -224,7 +224,7 @@ describe.each(Kit.CARRIERS)("a relay link over %s", (carrier) => {
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve()
       yield* promise(() => expect(Kit.openRaw(server, carrier, "/elsewhere")).rejects.toMatchObject({ status: 404 }))
-      const { asClient } = yield* promise(() => import("../../src/transport/link/ClientHandshake.ts"))
+      const { asClient } = yield* promise(() => import("../../src/session/ClientHandshake.ts"))
       const { link } = yield* promise(() => Kit.openRaw(server, carrier, "/relay"))
       yield* promise(() =>
         expect(asClient(link, { purpose: "signal", identity: Kit.makeIdentity() })).rejects.toThrow()
@@ -235,7 +235,7 @@ describe.each(Kit.CARRIERS)("a relay link over %s", (carrier) => {
   it("takes a signature without the certificate from a browser, and from nobody else", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve()
-      const { asClient } = yield* promise(() => import("../../src/transport/link/ClientHandshake.ts"))
+      const { asClient } = yield* promise(() => import("../../src/session/ClientHandshake.ts"))
       const ask = Effect.fnUntraced(function*(purpose: "browser" | "signal", certSha256: Uint8Array) {
         const { link } = yield* promise(() => Kit.openRaw(server, carrier, `/${purpose}`))
         link.serverCertSha256 = certSha256

@@ -3,9 +3,9 @@ import { Rpc, RpcClient, RpcGroup, RpcServer } from "@effect/rpc"
 import { Effect, Exit, Fiber, Layer, Queue, Schema, Stream, Tracer } from "effect"
 import { randomBytes } from "node:crypto"
 import { describe, expect, it } from "vitest"
-import { encode as framed } from "../../src/protocol/LengthPrefix.ts"
-import type { Link } from "../../src/transport/link/Link.ts"
-import * as RpcOverLink from "../../src/transport/link/RpcOverLink.ts"
+import { encode as framed } from "../../src/protocol/bytes/LengthPrefix.ts"
+import type { Link } from "../../src/session/Link.ts"
+import * as RpcOverLink from "../../src/session/RpcOverLink.ts"
 import * as Kit from "./RelayLinkKit.ts"
 
 class Refused extends Schema.TaggedError<Refused>()("Refused", { why: Schema.String }) {}

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
-import * as Frame from "../../src/protocol/Frame.ts"
-import { connectionIdOf, TicketKeys } from "../../src/transport/quic/Resumption.ts"
+import * as Frame from "../../src/protocol/bytes/Frame.ts"
+import { connectionIdOf, TicketKeys } from "../../src/transport/quic/engine/Resumption.ts"
 import { bare, redress } from "./support/InitialPacket.ts"
 import {
   type Link,

@@ -7,9 +7,9 @@ import { createServer as createTcpServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll } from "vitest"
-import * as AdminClient from "../../src/services/AdminClient.ts"
-import { AdminError } from "../../src/services/AdminError.ts"
-import * as AdminServer from "../../src/services/AdminServer.ts"
+import * as AdminClient from "../../src/services/admin/AdminClient.ts"
+import { AdminError } from "../../src/services/admin/AdminError.ts"
+import * as AdminServer from "../../src/services/admin/AdminServer.ts"
 
 const dir = mkdtempSync(join(tmpdir(), "admin-"))
 afterAll(() => rmSync(dir, { recursive: true }))

@@ -1,7 +1,7 @@
 import { Schema } from "effect"
 import { describe, expect, it } from "vitest"
-import * as Candidate from "../../src/protocol/Candidate.ts"
-import * as CandidateGathering from "../../src/protocol/CandidateGathering.ts"
+import * as Candidate from "../../src/protocol/candidate/Candidate.ts"
+import * as CandidateGathering from "../../src/protocol/nat/CandidateGathering.ts"
 
 const addr = (host: string, port = 4000) => ({ host, port })
 const hostsOf = (list: ReadonlyArray<Candidate.Candidate>) => list.map((c) => c.address.host)

@@ -1,7 +1,7 @@
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import * as Candidate from "../../src/protocol/Candidate.ts"
-import * as CandidateChoice from "../../src/protocol/CandidateChoice.ts"
+import * as Candidate from "../../src/protocol/candidate/Candidate.ts"
+import * as CandidateChoice from "../../src/protocol/candidate/CandidateChoice.ts"
 
 const PORT = 41_641
 type Use = Candidate.Origin["use"]

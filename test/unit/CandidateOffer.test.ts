@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest"
-import { CandidateOffer } from "../../src/protocol/CandidateOffer.ts"
+import { CandidateOffer } from "../../src/protocol/candidate/CandidateOffer.ts"
 
 /** When it is sent again until `ms`, with nobody answering. */
 const sends = (offer: CandidateOffer, ms: number, isSeeking: boolean) => {

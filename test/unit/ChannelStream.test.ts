@@ -1,7 +1,7 @@
 import { assert, describe, it } from "vitest"
-import * as ChannelWire from "../../src/protocol/ChannelWire.ts"
-import { READ_NOTHING, READ_RESET, WRITE_STOPPED } from "../../src/transport/flow/FlowStream.ts"
-import { ChannelStream } from "../../src/transport/webrtc/ChannelStream.ts"
+import * as ChannelWire from "../../src/protocol/flow/ChannelWire.ts"
+import { ChannelStream } from "../../src/session/ChannelStream.ts"
+import { READ_NOTHING, READ_RESET, WRITE_STOPPED } from "../../src/session/FlowStream.ts"
 
 const ROOM = 4 * 1024 * 1024
 

@@ -7,9 +7,9 @@ import { afterAll } from "vitest"
 import { Backend, type NewToken, type NodeRow } from "../../src/cli/Backend.ts"
 import * as Cli from "../../src/cli/Cli.ts"
 import { failure } from "../../src/cli/CliError.ts"
-import { bytes, table } from "../../src/cli/Table.ts"
-import * as NatReport from "../../src/protocol/NatReport.ts"
-import * as AdminServer from "../../src/services/AdminServer.ts"
+import { bytes, table } from "../../src/cli/show/Table.ts"
+import * as NatReport from "../../src/protocol/nat/NatReport.ts"
+import * as AdminServer from "../../src/services/admin/AdminServer.ts"
 import * as Config from "../../src/services/config/Config.ts"
 
 const dir = mkdtempSync(join(tmpdir(), "cli-"))

@@ -7,9 +7,9 @@ import { join } from "node:path"
 import { afterAll } from "vitest"
 import { layer } from "../../src/cli/BackendLive.ts"
 import * as Cli from "../../src/cli/Cli.ts"
-import * as EnrolmentToken from "../../src/protocol/EnrolmentToken.ts"
-import { Directory, layer as layerDirectory } from "../../src/services/Directory.ts"
-import * as Keys from "../../src/services/Keys.ts"
+import * as EnrolmentToken from "../../src/protocol/trust/EnrolmentToken.ts"
+import { Directory, layer as layerDirectory } from "../../src/services/directory/Directory.ts"
+import * as Keys from "../../src/services/identity/Keys.ts"
 
 const dir = mkdtempSync(join(tmpdir(), "cli-backend-"))
 afterAll(() => rmSync(dir, { recursive: true }))

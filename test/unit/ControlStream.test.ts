@@ -1,6 +1,6 @@
 import { assert, it } from "vitest"
-import { FLOW_RESET, type FlowStream, WRITE_STOPPED } from "../../src/transport/flow/FlowStream.ts"
-import { ControlStream } from "../../src/transport/plane/ControlStream.ts"
+import { ControlStream } from "../../src/session/ControlStream.ts"
+import { FLOW_RESET, type FlowStream, WRITE_STOPPED } from "../../src/session/FlowStream.ts"
 
 /** A stream whose peer has gone. */
 const gone = (): FlowStream => ({

@@ -1,6 +1,6 @@
 import net from "node:net"
 import { describe, expect, it } from "vitest"
-import type { VerdictCode } from "../../src/protocol/FlowWire.ts"
+import type { VerdictCode } from "../../src/protocol/flow/FlowWire.ts"
 import { dial, isAllowed, type Lookup, type Result, type Target } from "../../src/transport/flow/Dialer.ts"
 
 type Asked = Omit<Target, "client">

@@ -7,13 +7,13 @@ import { chmod, mkdtemp, readdir, readFile, readlink, rm, stat, writeFile } from
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { inspect, promisify } from "node:util"
-import type { Resource } from "../../src/protocol/Documents.ts"
-import type { NodeKey } from "../../src/protocol/NodeKey.ts"
-import * as Directory from "../../src/services/Directory.ts"
-import * as DirectoryAudit from "../../src/services/DirectoryAudit.ts"
-import * as DirectoryDb from "../../src/services/DirectoryDb.ts"
-import * as Keys from "../../src/services/Keys.ts"
-import * as RelayKeys from "../../src/services/RelayKeys.ts"
+import type { Resource } from "../../src/protocol/trust/Documents.ts"
+import type { NodeKey } from "../../src/protocol/trust/NodeKey.ts"
+import * as Directory from "../../src/services/directory/Directory.ts"
+import * as DirectoryAudit from "../../src/services/directory/DirectoryAudit.ts"
+import * as DirectoryDb from "../../src/services/directory/DirectoryDb.ts"
+import * as RelayKeys from "../../src/services/directory/RelayKeys.ts"
+import * as Keys from "../../src/services/identity/Keys.ts"
 
 const folder = Effect.acquireRelease(
   Effect.promise(() => mkdtemp(join(tmpdir(), "sallyport-directory-"))),

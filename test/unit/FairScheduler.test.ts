@@ -1,7 +1,7 @@
 /** Fibers share their thread with timers and sockets. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, type Scheduler } from "effect"
-import { FairScheduler, SLICE_MS } from "../../src/actors/runtime/FairScheduler.ts"
+import { FairScheduler, SLICE_MS } from "../../src/actors/runtime/thread/FairScheduler.ts"
 
 /** A clock that each task moves on by a millisecond, so that nothing depends on how quick this host is. */
 const withClock = () => {

@@ -7,7 +7,7 @@ import {
   MAX_OPEN_BYTES,
   type Open,
   VERDICTS
-} from "../../src/protocol/FlowWire.ts"
+} from "../../src/protocol/flow/FlowWire.ts"
 
 const open: Open = {
   kind: "tcp",

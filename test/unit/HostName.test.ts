@@ -1,5 +1,5 @@
 import { assert, describe, it } from "vitest"
-import * as HostName from "../../src/protocol/HostName.ts"
+import * as HostName from "../../src/protocol/bytes/HostName.ts"
 
 describe("a name", () => {
   it.each<[string, string]>([

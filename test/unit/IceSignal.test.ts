@@ -1,6 +1,6 @@
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import * as IceSignal from "../../src/protocol/IceSignal.ts"
+import * as IceSignal from "../../src/protocol/candidate/IceSignal.ts"
 
 const signals: ReadonlyArray<IceSignal.IceSignal> = [
   { kind: "offer", attempt: 1, sdp: "v=0\r\n" },

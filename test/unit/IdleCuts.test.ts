@@ -1,5 +1,5 @@
 import { assert, describe, it } from "vitest"
-import { DEFAULT_GAP_MS, IdleCuts, MIN_GAP_MS } from "../../src/protocol/IdleCuts.ts"
+import { DEFAULT_GAP_MS, IdleCuts, MIN_GAP_MS } from "../../src/protocol/relay/IdleCuts.ts"
 
 describe("keepalives of a link", () => {
   it("come in half of an idle time-out that has cut twice", () => {

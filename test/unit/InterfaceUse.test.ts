@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest"
-import * as InterfaceUse from "../../src/protocol/InterfaceUse.ts"
+import * as InterfaceUse from "../../src/protocol/candidate/InterfaceUse.ts"
 
 const CARD = { loopback: false, hasMac: true, isTun: false, isInnerBridge: false }
 const use = (name: string, traits: Partial<InterfaceUse.Traits> = {}, leadsOut = false, rules?: InterfaceUse.Rules) =>

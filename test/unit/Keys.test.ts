@@ -5,10 +5,10 @@ import { chmod, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { inspect } from "node:util"
-import { toBytes } from "../../src/protocol/NodeKey.ts"
-import * as Crypto from "../../src/services/Crypto.ts"
-import * as Keys from "../../src/services/Keys.ts"
-import * as StateFile from "../../src/services/StateFile.ts"
+import { toBytes } from "../../src/protocol/trust/NodeKey.ts"
+import * as Crypto from "../../src/services/host/Crypto.ts"
+import * as StateFile from "../../src/services/host/StateFile.ts"
+import * as Keys from "../../src/services/identity/Keys.ts"
 
 const folder = Effect.acquireRelease(
   Effect.promise(() => mkdtemp(join(tmpdir(), "sallyport-keys-"))),

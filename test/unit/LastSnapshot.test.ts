@@ -1,6 +1,6 @@
 import { assert, it } from "vitest"
-import type { SignalingEvent } from "../../src/actors/RelaySignalingRpcs.ts"
 import { LastSnapshot } from "../../src/actors/signaling/LastSnapshot.ts"
+import type { SignalingEvent } from "../../src/actors/signaling/RelaySignalingRpcs.ts"
 
 const SIGNED = { payload: new Uint8Array(1), signature: new Uint8Array(64) }
 const NEWER = { payload: new Uint8Array(2), signature: new Uint8Array(64) }

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { closeSync, openSync } from "node:fs"
-import * as Descriptors from "../../src/services/Descriptors.ts"
+import * as Descriptors from "../../src/services/host/Descriptors.ts"
 import { Limits, LOG_AGAIN_MS } from "../../src/services/telemetry/Limits.ts"
 
 describe("limits that were met", () => {

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { readFileSync } from "node:fs"
 import type { NetworkInterfaceInfo } from "node:os"
-import * as LocalAddresses from "../../src/services/LocalAddresses.ts"
+import * as LocalAddresses from "../../src/services/network/LocalAddresses.ts"
 import * as ListenSockets from "../../src/transport/udp/ListenSockets.ts"
 import * as UdpPort from "../../src/transport/udp/UdpPort.ts"
 

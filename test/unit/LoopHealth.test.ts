@@ -1,7 +1,7 @@
 /** What is told of an event loop: lateness that lasts is told apart from one late moment. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import * as LoopHealth from "../../src/actors/runtime/LoopHealth.ts"
+import * as LoopHealth from "../../src/actors/runtime/thread/LoopHealth.ts"
 
 const LATE_MS = 500
 const TICKS_PER_SECOND = 50

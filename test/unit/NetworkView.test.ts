@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Either } from "effect"
 import { NetworkView, type Now, pageOf, pairsOf, summaryOf } from "../../src/actors/hub/NetworkView.ts"
-import type { NodeKey } from "../../src/protocol/NodeKey.ts"
-import * as NodeReport from "../../src/protocol/NodeReport.ts"
+import * as NodeReport from "../../src/protocol/relay/NodeReport.ts"
+import type { NodeKey } from "../../src/protocol/trust/NodeKey.ts"
 import { clean } from "../../src/roles/Reporting.ts"
 
 const NODE = "A".repeat(43) as NodeKey

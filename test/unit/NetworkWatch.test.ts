@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs"
 import * as Os from "node:os"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import * as NetworkWatch from "../../src/services/NetworkWatch.ts"
+import * as NetworkWatch from "../../src/services/network/NetworkWatch.ts"
 
 const info = (address: string): Os.NetworkInterfaceInfo => ({
   address,

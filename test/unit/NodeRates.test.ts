@@ -1,7 +1,7 @@
 /** What one node may have of the relay's signaling, and that others are not held up by it. */
 import { assert, describe, it } from "@effect/vitest"
 import { NodeRates } from "../../src/actors/hub/NodeRates.ts"
-import type { NodeKey } from "../../src/protocol/NodeKey.ts"
+import type { NodeKey } from "../../src/protocol/trust/NodeKey.ts"
 
 const [LOUD, QUIET] = ["A".repeat(43), "B".repeat(43)] as [NodeKey, NodeKey]
 /** How often it was let, of many tries. */

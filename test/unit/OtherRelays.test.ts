@@ -1,8 +1,8 @@
 /** Path choice among relays: the first one, where a session begins, and another at which both sides are bound. */
 import { describe, expect, it } from "vitest"
-import * as PathKind from "../../src/protocol/PathKind.ts"
-import { type Output, PathMachine } from "../../src/protocol/PathMachine.ts"
-import { keyOf, type PathRef, RELAY, viaRelay, WEBRTC } from "../../src/protocol/PathRef.ts"
+import * as PathKind from "../../src/protocol/path/PathKind.ts"
+import { type Output, PathMachine } from "../../src/protocol/path/PathMachine.ts"
+import { keyOf, type PathRef, RELAY, viaRelay, WEBRTC } from "../../src/protocol/path/PathRef.ts"
 
 const SECOND = viaRelay("relay-2")
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest"
-import * as Candidate from "../../src/protocol/Candidate.ts"
+import * as Candidate from "../../src/protocol/candidate/Candidate.ts"
 import {
   BUSY_GAP_MS,
   KEEPALIVE_MS,
@@ -8,11 +8,11 @@ import {
   PathMachine,
   REPROBE_MS,
   SEEK_MS
-} from "../../src/protocol/PathMachine.ts"
-import { MIN_PING_BYTES } from "../../src/protocol/PathMessage.ts"
-import { BASE_BYTES, LARGEST_BYTES } from "../../src/protocol/PathMtu.ts"
-import { direct, keyOf, RELAY } from "../../src/protocol/PathRef.ts"
-import { BUDGET, BUDGET_AGAIN } from "../../src/protocol/PathTrack.ts"
+} from "../../src/protocol/path/PathMachine.ts"
+import { MIN_PING_BYTES } from "../../src/protocol/path/PathMessage.ts"
+import { BASE_BYTES, LARGEST_BYTES } from "../../src/protocol/path/PathMtu.ts"
+import { direct, keyOf, RELAY } from "../../src/protocol/path/PathRef.ts"
+import { BUDGET, BUDGET_AGAIN } from "../../src/protocol/path/PathTrack.ts"
 import { CLIENT, CONNECTOR, DIRECT, PathNet, pathOf } from "../sim/PathNet.ts"
 
 const make = (role: "client" | "connector" = "client", active = true) =>

@@ -1,6 +1,6 @@
 import { Either } from "effect"
 import { describe, expect, it } from "vitest"
-import * as PathMessage from "../../src/protocol/PathMessage.ts"
+import * as PathMessage from "../../src/protocol/path/PathMessage.ts"
 
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString("hex")
 const txId = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8)

@@ -1,7 +1,7 @@
 import { FastCheck as fc } from "effect"
 import { describe, expect, it } from "vitest"
-import { SEAL_BYTES } from "../../src/protocol/PathMessage.ts"
-import { BASE_BYTES, CONFIRM_MS, MAX_PROBES, PathMtu, RAISE_MS, SIZES } from "../../src/protocol/PathMtu.ts"
+import { SEAL_BYTES } from "../../src/protocol/path/PathMessage.ts"
+import { BASE_BYTES, CONFIRM_MS, MAX_PROBES, PathMtu, RAISE_MS, SIZES } from "../../src/protocol/path/PathMtu.ts"
 import { OVERHEAD_BYTES } from "../../src/transport/probe/ProbeSeal.ts"
 
 const PATIENCE_MS = 300

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as PeerLoss from "../../src/protocol/PeerLoss.ts"
+import * as PeerLoss from "../../src/protocol/path/PeerLoss.ts"
 
 const TICK_MS = 1_000
 

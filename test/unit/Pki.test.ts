@@ -7,12 +7,12 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as tls from "node:tls"
 import { inspect } from "node:util"
-import { endorsedBytes } from "../../src/protocol/LinkHandshake.ts"
-import { type NodeKey, toBytes } from "../../src/protocol/NodeKey.ts"
-import * as Crypto from "../../src/services/Crypto.ts"
-import * as Keys from "../../src/services/Keys.ts"
-import * as Pki from "../../src/services/Pki.ts"
-import * as RelayTls from "../../src/services/RelayTls.ts"
+import { endorsedBytes } from "../../src/protocol/relay/LinkHandshake.ts"
+import { type NodeKey, toBytes } from "../../src/protocol/trust/NodeKey.ts"
+import * as Crypto from "../../src/services/host/Crypto.ts"
+import * as Keys from "../../src/services/identity/Keys.ts"
+import * as Pki from "../../src/services/identity/Pki.ts"
+import * as RelayTls from "../../src/services/identity/RelayTls.ts"
 
 const DAY = 86_400_000
 const NOW = Date.parse("2026-03-01T12:00:00.500Z")

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import * as Platform from "../../src/transport/quic/Platform.ts"
+import * as Platform from "../../src/transport/quic/engine/Platform.ts"
 
 describe("the platform", () => {
   it.effect("is named where the QUIC library has no build", () =>

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest"
-import * as Candidate from "../../src/protocol/Candidate.ts"
-import { GuessBudget } from "../../src/protocol/GuessBudget.ts"
-import * as GuessOrder from "../../src/protocol/GuessOrder.ts"
-import { direct } from "../../src/protocol/PathRef.ts"
+import * as Candidate from "../../src/protocol/candidate/Candidate.ts"
+import { GuessBudget } from "../../src/protocol/path/GuessBudget.ts"
+import * as GuessOrder from "../../src/protocol/path/GuessOrder.ts"
+import { direct } from "../../src/protocol/path/PathRef.ts"
 import {
   BACK_OFF_MS,
   MAX_PROBES,
@@ -13,7 +13,7 @@ import {
   SAMPLES,
   SOCKETS,
   WAIT_MS
-} from "../../src/protocol/PortGuess.ts"
+} from "../../src/protocol/path/PortGuess.ts"
 
 const EASY = { host: "198.51.100.1", port: 4001 }
 const HARD = "203.0.113.2"

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Duration, Effect, Exit, Layer, Option, Schedule, Scope, Stream } from "effect"
-import * as Gateway from "../../src/services/portmap/Gateway.ts"
-import * as PortMapper from "../../src/services/PortMapper.ts"
+import * as Gateway from "../../src/services/network/portmap/Gateway.ts"
+import * as PortMapper from "../../src/services/network/portmap/PortMapper.ts"
 import * as FakeGateway from "./FakeGateway.ts"
 
 const PORT = 41_000

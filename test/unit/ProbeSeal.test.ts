@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest"
-import * as PathMessage from "../../src/protocol/PathMessage.ts"
+import * as PathMessage from "../../src/protocol/path/PathMessage.ts"
 import { OVERHEAD_BYTES, ProbeSeal, REPLAY_WINDOW, SECRET_BYTES } from "../../src/transport/probe/ProbeSeal.ts"
 
 const secret = Uint8Array.from({ length: SECRET_BYTES }, (_, i) => i)

@@ -1,6 +1,6 @@
 import { Either, Redacted } from "effect"
 import { assert, describe, it } from "vitest"
-import * as ProxyUrl from "../../src/protocol/ProxyUrl.ts"
+import * as ProxyUrl from "../../src/protocol/relay/ProxyUrl.ts"
 
 const parsed = (text: string) => {
   const proxy = Either.getOrThrowWith(ProxyUrl.parse(text), (problem) => new Error(problem))

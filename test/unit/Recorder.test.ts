@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
-import { type Decision, direct, type PathSample, RELAY, viaRelay, WEBRTC } from "../../src/protocol/PathRef.ts"
+import { type Decision, direct, type PathSample, RELAY, viaRelay, WEBRTC } from "../../src/protocol/path/PathRef.ts"
 import { Entry, Recorder } from "../../src/services/telemetry/Recorder.ts"
 
 const address = (host: string) => direct({ host, port: 4242 })

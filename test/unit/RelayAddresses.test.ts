@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import * as RelayAddresses from "../../src/services/RelayAddresses.ts"
+import * as RelayAddresses from "../../src/services/network/RelayAddresses.ts"
 import * as Kit from "../suite/RelayLinkKit.ts"
 
 /** RFC 6761: no resolver finds it. */

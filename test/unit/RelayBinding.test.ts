@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { FastCheck as fc } from "effect"
-import * as RelayBinding from "../../src/protocol/RelayBinding.ts"
-import { type Message, PROOF_BYTES, type Refusal } from "../../src/protocol/RelayWire.ts"
+import * as RelayBinding from "../../src/protocol/relay/RelayBinding.ts"
+import { type Message, PROOF_BYTES, type Refusal } from "../../src/protocol/relay/RelayWire.ts"
 
 const MARK = new Uint8Array(8).fill(0xaa)
 const COOKIE = new Uint8Array(20).fill(0xcc)

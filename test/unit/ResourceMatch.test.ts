@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import type { Resource } from "../../src/protocol/Documents.ts"
-import * as ResourceMatch from "../../src/protocol/ResourceMatch.ts"
+import type { Resource } from "../../src/protocol/trust/Documents.ts"
+import * as ResourceMatch from "../../src/protocol/trust/ResourceMatch.ts"
 
 const web = [{ from: 80, to: 80 }]
 const resource = (name: string, address: string, tcp = web): Resource => ({

@@ -7,7 +7,7 @@ import {
   MAX_SESSIONS,
   SavedSessions,
   TicketKeys
-} from "../../src/transport/quic/Resumption.ts"
+} from "../../src/transport/quic/engine/Resumption.ts"
 
 const saved = (n: number) => Uint8Array.of(n)
 const keyOf = (keys: TicketKeys, client: string, session: string, now: number) => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest"
-import { Decoder, encode, LEGS, MAX_MESSAGE_BYTES, type SessionMessage } from "../../src/protocol/SessionWire.ts"
+import { Decoder, encode, LEGS, MAX_MESSAGE_BYTES, type SessionMessage } from "../../src/protocol/flow/SessionWire.ts"
 
 const bytes = (message: SessionMessage): Uint8Array => {
   const encoded = encode(message)

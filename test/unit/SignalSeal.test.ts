@@ -1,7 +1,7 @@
 import { diffieHellman, generateKeyPairSync } from "node:crypto"
 import { assert, describe, it } from "vitest"
-import { fromBytes } from "../../src/protocol/NodeKey.ts"
-import * as SignalSeal from "../../src/protocol/SignalSeal.ts"
+import { fromBytes } from "../../src/protocol/trust/NodeKey.ts"
+import * as SignalSeal from "../../src/protocol/trust/SignalSeal.ts"
 
 const key = (byte: number) => fromBytes(new Uint8Array(32).fill(byte))
 const PARTIES = { session: "ab".repeat(16), clientKey: key(1), connectorKey: key(2) }

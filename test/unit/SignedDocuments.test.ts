@@ -3,13 +3,13 @@ import { Clock, Deferred, Duration, Effect, Mailbox, Option, TestClock } from "e
 import { generateKeyPairSync } from "node:crypto"
 import * as Board from "../../src/actors/hub/Board.ts"
 import * as SignedDocuments from "../../src/actors/hub/SignedDocuments.ts"
-import type { SignalingEvent } from "../../src/actors/RelaySignalingRpcs.ts"
-import type { NodeRole, Resource } from "../../src/protocol/Documents.ts"
-import type { NodeKey } from "../../src/protocol/NodeKey.ts"
-import type { Signed } from "../../src/protocol/Signed.ts"
-import * as Authority from "../../src/services/Authority.ts"
-import { DirectoryError } from "../../src/services/DirectoryDb.ts"
-import * as Keys from "../../src/services/Keys.ts"
+import type { SignalingEvent } from "../../src/actors/signaling/RelaySignalingRpcs.ts"
+import type { NodeRole, Resource } from "../../src/protocol/trust/Documents.ts"
+import type { NodeKey } from "../../src/protocol/trust/NodeKey.ts"
+import type { Signed } from "../../src/protocol/trust/Signed.ts"
+import { DirectoryError } from "../../src/services/directory/DirectoryDb.ts"
+import * as Authority from "../../src/services/identity/Authority.ts"
+import * as Keys from "../../src/services/identity/Keys.ts"
 
 const newSigningKey = () => {
   const key = Keys.fromPrivateKey(generateKeyPairSync("ed25519").privateKey)

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest"
-import { direct, keyOf, RELAY } from "../../src/protocol/PathRef.ts"
+import { direct, keyOf, RELAY } from "../../src/protocol/path/PathRef.ts"
 import { RELAY_SLOT, Slots } from "../../src/transport/plane/Slots.ts"
 
 const at = (port: number) => direct({ host: "198.51.100.1", port })

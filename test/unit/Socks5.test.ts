@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest"
-import { VERDICTS } from "../../src/protocol/FlowWire.ts"
-import { Handshake, MAX_HANDSHAKE_BYTES, reply, replyOf } from "../../src/protocol/Socks5.ts"
+import { VERDICTS } from "../../src/protocol/flow/FlowWire.ts"
+import { Handshake, MAX_HANDSHAKE_BYTES, reply, replyOf } from "../../src/protocol/flow/Socks5.ts"
 
 const GREETING = [5, 1, 0]
 const V4 = [5, 1, 0, 1, 10, 0, 0, 7, 0, 80]

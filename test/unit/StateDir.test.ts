@@ -3,7 +3,7 @@ import { Deferred, Effect, Fiber, TestClock } from "effect"
 import { chmod, mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import * as StateDir from "../../src/services/StateDir.ts"
+import * as StateDir from "../../src/services/host/StateDir.ts"
 
 const folder = Effect.acquireRelease(
   Effect.promise(() => mkdtemp(join(tmpdir(), "sallyport-state-"))),

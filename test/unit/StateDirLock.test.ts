@@ -3,7 +3,7 @@ import { Effect, Exit, Scope } from "effect"
 import { mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import * as StateDirLock from "../../src/services/StateDirLock.ts"
+import * as StateDirLock from "../../src/services/host/StateDirLock.ts"
 
 const folder = Effect.acquireRelease(
   Effect.promise(() => mkdtemp(join(tmpdir(), "sallyport-lock-"))),

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as StunRetry from "../../src/protocol/StunRetry.ts"
+import * as StunRetry from "../../src/protocol/nat/StunRetry.ts"
 
 /** Ticks every `everyMs` and notes when it sends and when it fails. */
 const run = (schedule: StunRetry.Schedule, everyMs: number) => {

@@ -9,12 +9,12 @@ import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { Worker } from "node:worker_threads"
 import { afterAll, beforeAll } from "vitest"
-import * as TiedChild from "../../src/services/TiedChild.ts"
+import * as TiedChild from "../../src/services/host/TiedChild.ts"
 
 /** Starts a shell that says its process id and sleeps; passes that on to the parent thread or to standard output. */
 const STARTER = `
 import { parentPort } from "node:worker_threads"
-import * as TiedChild from "./src/services/TiedChild.ts"
+import * as TiedChild from "./src/services/host/TiedChild.ts"
 const tell = (pid) => parentPort === null ? console.log(pid) : parentPort.postMessage(pid)
 TiedChild.start("sh", ["-c", "echo $$; exec sleep 600"], { onOutput: (pid) => tell(String(pid)), onEnd: () => {} })
 parentPort?.on("message", () => process.exit(1))

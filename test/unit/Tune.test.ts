@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, FiberRef, Layer, Logger, TestClock } from "effect"
-import * as Telemetry from "../../src/services/Telemetry.ts"
+import * as Telemetry from "../../src/services/telemetry/Telemetry.ts"
 
 describe("telemetry that is tuned while it runs", () => {
   it.effect("changes the level of fibers that run already", () =>

@@ -1,5 +1,5 @@
 import { describe, expect, it, vi } from "vitest"
-import * as Ways from "../../src/transport/link/Ways.ts"
+import * as Ways from "../../src/session/Ways.ts"
 
 const HEAD_START_MS = 300
 

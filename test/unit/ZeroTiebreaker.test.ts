@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Buffer } from "node:buffer"
-import * as Stun from "../../src/protocol/Stun.ts"
-import * as ZeroTiebreaker from "../../src/protocol/ZeroTiebreaker.ts"
-import * as Crypto from "../../src/services/Crypto.ts"
+import * as Stun from "../../src/protocol/nat/Stun.ts"
+import * as ZeroTiebreaker from "../../src/protocol/nat/ZeroTiebreaker.ts"
+import * as Crypto from "../../src/services/host/Crypto.ts"
 
 const PASSWORD = "the password of the agent"
 const keys: ZeroTiebreaker.Keys = {

@@ -5,8 +5,8 @@
 import * as Transferable from "@effect/platform/Transferable"
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
-import { NodeKey } from "../protocol/NodeKey.ts"
-import * as ActorAddress from "./runtime/ActorAddress.ts"
+import { NodeKey } from "../../protocol/trust/NodeKey.ts"
+import * as ActorAddress from "../runtime/actor/ActorAddress.ts"
 
 /** Counters of the forwarder, by dotted names. */
 export const ForwarderStats = Schema.Record({ key: Schema.String, value: Schema.Number })

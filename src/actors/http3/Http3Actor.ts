@@ -5,14 +5,14 @@
  * affect the relay.
  */
 import { Effect, FiberSet, Layer, Schema, Stream } from "effect"
-import * as RelayTls from "../services/RelayTls.ts"
-import * as Http3Front from "../transport/http3/Http3Front.ts"
-import * as Http3Metrics from "../transport/http3/Http3Metrics.ts"
+import * as RelayTls from "../../services/identity/RelayTls.ts"
+import * as Http3Front from "../../transport/http3/Http3Front.ts"
+import * as Http3Metrics from "../../transport/http3/Http3Metrics.ts"
+import { SignalingHub } from "../hub/SignalingHubRpcs.ts"
+import * as Actor from "../runtime/actor/Actor.ts"
+import { Peers } from "../runtime/actor/Peers.ts"
+import * as Self from "../runtime/actor/Self.ts"
 import { Http3, Http3Rpcs } from "./Http3Rpcs.ts"
-import * as Actor from "./runtime/Actor.ts"
-import { Peers } from "./runtime/Peers.ts"
-import * as Self from "./runtime/Self.ts"
-import { SignalingHub } from "./SignalingHubRpcs.ts"
 
 /** Settings of the actor, from the relay's config. */
 export const Config = Schema.Struct({

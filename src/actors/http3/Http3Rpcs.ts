@@ -1,7 +1,7 @@
 /** Calls of the Http3Actor. This file has no behaviour. */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
-import * as ActorAddress from "./runtime/ActorAddress.ts"
+import * as ActorAddress from "../runtime/actor/ActorAddress.ts"
 
 /** Calls of the Http3Actor. */
 export class Http3Rpcs extends RpcGroup.make(

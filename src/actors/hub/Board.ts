@@ -4,9 +4,9 @@
  * bounded mailbox. A node that does not read is cut off.
  */
 import { Deferred, Effect, type Exit, type Mailbox } from "effect"
-import type { NodeRole } from "../../protocol/Documents.ts"
-import type { NodeKey } from "../../protocol/NodeKey.ts"
-import type { SessionId, SignalingEvent } from "../RelaySignalingRpcs.ts"
+import type { NodeRole } from "../../protocol/trust/Documents.ts"
+import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
+import type { SessionId, SignalingEvent } from "../signaling/RelaySignalingRpcs.ts"
 
 /**
  * Most events that one link may leave unread. One more cuts the link; the node gets a snapshot when

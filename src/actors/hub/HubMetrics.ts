@@ -1,7 +1,7 @@
 /** Metrics of the relay's signaling. */
-import type { NodeRole } from "../../protocol/Documents.ts"
+import type { NodeRole } from "../../protocol/trust/Documents.ts"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
-import type { DialCode } from "../RelaySignalingRpcs.ts"
+import type { DialCode } from "../signaling/RelaySignalingRpcs.ts"
 import type { Link } from "./Board.ts"
 
 export class HubMetrics {

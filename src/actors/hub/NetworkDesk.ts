@@ -3,14 +3,14 @@
  * findings, and answers with all of it.
  */
 import { Clock, Deferred, Duration, Effect, Schedule } from "effect"
-import type { NodeKey } from "../../protocol/NodeKey.ts"
-import * as NodeReport from "../../protocol/NodeReport.ts"
-import * as Crypto from "../../services/Crypto.ts"
-import type * as Directory from "../../services/Directory.ts"
-import * as Self from "../runtime/Self.ts"
-import { ExamineFailed, HubError, type Wanted } from "../SignalingHubRpcs.ts"
+import * as NodeReport from "../../protocol/relay/NodeReport.ts"
+import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
+import type * as Directory from "../../services/directory/Directory.ts"
+import * as Crypto from "../../services/host/Crypto.ts"
+import * as Self from "../runtime/actor/Self.ts"
 import type * as Board from "./Board.ts"
 import { NetworkView, type Now, pageOf, pairsOf, summaryOf } from "./NetworkView.ts"
+import { ExamineFailed, HubError, type Wanted } from "./SignalingHubRpcs.ts"
 
 const SAMPLE_EVERY = "1 minute"
 /** How long a node may take to answer with its findings. */

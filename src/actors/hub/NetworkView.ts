@@ -5,12 +5,12 @@
  * state of the SignalingHubActor, changed only by synchronous calls.
  */
 import { Either, Schema } from "effect"
-import type { NodeKey } from "../../protocol/NodeKey.ts"
-import * as NodeReport from "../../protocol/NodeReport.ts"
-import type { PathKind } from "../../protocol/PathKind.ts"
-import { TokenBucket } from "../../protocol/TokenBucket.ts"
-import { ReportRefused } from "../RelaySignalingRpcs.ts"
-import type { Network, Sample, Seen, Wanted } from "../SignalingHubRpcs.ts"
+import { TokenBucket } from "../../protocol/bytes/TokenBucket.ts"
+import type { PathKind } from "../../protocol/path/PathKind.ts"
+import * as NodeReport from "../../protocol/relay/NodeReport.ts"
+import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
+import { ReportRefused } from "../signaling/RelaySignalingRpcs.ts"
+import type { Network, Sample, Seen, Wanted } from "./SignalingHubRpcs.ts"
 
 /**
  * Rate of reports and answers that one node may send. A node sends at most one in two seconds.

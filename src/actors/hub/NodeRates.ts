@@ -4,8 +4,8 @@
  * ports of a resource gets an answer for each. This is plain state of the SignalingHubActor, with
  * one row for each node that asked for something since it was let in.
  */
-import type { NodeKey } from "../../protocol/NodeKey.ts"
-import { TokenBucket } from "../../protocol/TokenBucket.ts"
+import { TokenBucket } from "../../protocol/bytes/TokenBucket.ts"
+import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
 
 /**
  * Rate of dials. A node dials once for each connector, and again after it lost everything. A page

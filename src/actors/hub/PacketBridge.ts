@@ -1,12 +1,12 @@
 /** Hands a node's packet link to the forwarder, which runs on another thread. */
 import { Effect } from "effect"
 import { MessageChannel } from "node:worker_threads"
-import type { NodeKey } from "../../protocol/NodeKey.ts"
-import type { Link } from "../../transport/link/Link.ts"
+import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
+import type { Link } from "../../session/Link.ts"
 import * as LinkToPort from "../../transport/link/LinkToPort.ts"
-import type { RelayForwarder } from "../RelayForwarderRpcs.ts"
-import type { RpcsOf } from "../runtime/ActorAddress.ts"
-import type { ActorRef } from "../runtime/ActorRef.ts"
+import type { RelayForwarder } from "../forwarder/RelayForwarderRpcs.ts"
+import type { RpcsOf } from "../runtime/actor/ActorAddress.ts"
+import type { ActorRef } from "../runtime/actor/ActorRef.ts"
 
 /** Serves the link until the link or the forwarder ends. */
 export const bridge = (

@@ -4,14 +4,14 @@
  * removal while the relay was down.
  */
 import { Effect } from "effect"
-import type * as Directory from "../../services/Directory.ts"
-import * as DirectoryClock from "../../services/DirectoryClock.ts"
-import * as TurnCredentials from "../../services/TurnCredentials.ts"
+import type * as Directory from "../../services/directory/Directory.ts"
+import * as DirectoryClock from "../../services/identity/DirectoryClock.ts"
+import * as TurnCredentials from "../../services/identity/TurnCredentials.ts"
 import { REVOKED_MS } from "../../transport/relay/RelayServer.ts"
-import type { RelayForwarder } from "../RelayForwarderRpcs.ts"
-import type { SignalingEvent } from "../RelaySignalingRpcs.ts"
-import type { RpcsOf } from "../runtime/ActorAddress.ts"
-import type { ActorRef } from "../runtime/ActorRef.ts"
+import type { RelayForwarder } from "../forwarder/RelayForwarderRpcs.ts"
+import type { RpcsOf } from "../runtime/actor/ActorAddress.ts"
+import type { ActorRef } from "../runtime/actor/ActorRef.ts"
+import type { SignalingEvent } from "../signaling/RelaySignalingRpcs.ts"
 
 const REVOKED_SECONDS = REVOKED_MS / 1000
 

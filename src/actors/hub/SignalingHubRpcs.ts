@@ -3,11 +3,11 @@
  */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
-import { NodeRole, Resource } from "../protocol/Documents.ts"
-import { NodeKey } from "../protocol/NodeKey.ts"
-import { Findings, NodeReport } from "../protocol/NodeReport.ts"
-import { PATH_KINDS } from "../protocol/PathKind.ts"
-import * as ActorAddress from "./runtime/ActorAddress.ts"
+import { PATH_KINDS } from "../../protocol/path/PathKind.ts"
+import { Findings, NodeReport } from "../../protocol/relay/NodeReport.ts"
+import { NodeRole, Resource } from "../../protocol/trust/Documents.ts"
+import { NodeKey } from "../../protocol/trust/NodeKey.ts"
+import * as ActorAddress from "../runtime/actor/ActorAddress.ts"
 
 /** Rule that lets clients reach resources, both by name, or `*` for all. */
 export const AccessRule = Schema.Struct({
@@ -113,8 +113,8 @@ export class HubError extends Schema.TaggedError<HubError>()("HubError", { messa
 /** How the machine of the directory is. */
 const Condition = Schema.Struct({
   /**
-   * How far the machine's clock is ahead of the directory's time, in milliseconds. It is more than a
-   * little only if the clock was set.
+   * How far the machine's clock is ahead of the directory's time, in milliseconds. It is more than
+   * a little only if the clock was set.
    */
   clockAheadMs: Schema.Number,
   /** Why the directory could not be written the last time. `null` if it could. */

@@ -4,11 +4,11 @@
  * it runs, so a periodic job sees the nodes and sessions of that moment.
  */
 import { Duration, Effect, Schedule } from "effect"
-import type { Ticket } from "../../protocol/Documents.ts"
-import { LIFETIMES } from "../../protocol/Lifetimes.ts"
-import type { NodeKey } from "../../protocol/NodeKey.ts"
-import type * as Authority from "../../services/Authority.ts"
-import type * as Directory from "../../services/Directory.ts"
+import type { Ticket } from "../../protocol/trust/Documents.ts"
+import { LIFETIMES } from "../../protocol/trust/Lifetimes.ts"
+import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
+import type * as Directory from "../../services/directory/Directory.ts"
+import type * as Authority from "../../services/identity/Authority.ts"
 import type * as Board from "./Board.ts"
 
 /** Time between two relay credentials of a node. One of them may be lost. */

@@ -1,9 +1,9 @@
 /** Issues TURN credentials to enrolled nodes. They are short-lived and valid only at this relay. */
 import { Effect } from "effect"
-import type { NodeKey } from "../../protocol/NodeKey.ts"
-import type * as Directory from "../../services/Directory.ts"
-import * as TurnCredentials from "../../services/TurnCredentials.ts"
-import { NoTurn } from "../RelaySignalingRpcs.ts"
+import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
+import type * as Directory from "../../services/directory/Directory.ts"
+import * as TurnCredentials from "../../services/identity/TurnCredentials.ts"
+import { NoTurn } from "../signaling/RelaySignalingRpcs.ts"
 
 export interface Options {
   readonly stateDir: string

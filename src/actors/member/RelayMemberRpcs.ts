@@ -4,7 +4,7 @@
  */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
-import * as ActorAddress from "./runtime/ActorAddress.ts"
+import * as ActorAddress from "../runtime/actor/ActorAddress.ts"
 
 /** State of the link to the directory. */
 export const MemberState = Schema.Struct({

@@ -1,16 +1,16 @@
 /** The client's local listeners: SOCKS5 and forwards, and the handling of their connections. */
 import { Effect } from "effect"
-import type { Verdict } from "../../protocol/FlowWire.ts"
-import type { FailReason } from "../../protocol/Socks5.ts"
-import * as ListenCheck from "../../services/ListenCheck.ts"
+import type { Verdict } from "../../protocol/flow/FlowWire.ts"
+import type { FailReason } from "../../protocol/flow/Socks5.ts"
+import * as ListenCheck from "../../services/network/ListenCheck.ts"
+import type { FlowStream } from "../../session/FlowStream.ts"
 import { pump as startPump, type PumpOptions } from "../../transport/flow/FlowPump.ts"
-import type { FlowStream } from "../../transport/flow/FlowStream.ts"
 import { ForwardServer } from "../../transport/flow/ForwardServer.ts"
 import type { ListenAt } from "../../transport/flow/Listener.ts"
 import type { Places } from "../../transport/flow/Places.ts"
 import { Socks5Server } from "../../transport/flow/Socks5Server.ts"
 import { adopt } from "../../transport/flow/TcpReader.ts"
-import { type Forward, ListenFailed } from "../StreamMuxRpcs.ts"
+import { type Forward, ListenFailed } from "./StreamMuxRpcs.ts"
 
 type Watch = Pick<PumpOptions, "onFirst" | "onDone" | "meter">
 

@@ -3,11 +3,11 @@
  * session, opens a stream, and starts to move bytes.
  */
 import { Effect, RateLimiter } from "effect"
-import type { Verdict } from "../../protocol/FlowWire.ts"
+import type { Verdict } from "../../protocol/flow/FlowWire.ts"
 import * as Limits from "../../services/telemetry/Limits.ts"
-import { FLOW_RESET } from "../../transport/flow/FlowStream.ts"
+import { FLOW_RESET } from "../../session/FlowStream.ts"
 import type { FlowSession } from "../../transport/plane/FlowSession.ts"
-import type { SessionId } from "../RelaySignalingRpcs.ts"
+import type { SessionId } from "../signaling/RelaySignalingRpcs.ts"
 import type { Request } from "./Doors.ts"
 import type { FlowTrace, FlowTraces, Route } from "./FlowTrace.ts"
 import type { MuxMetrics } from "./MuxMetrics.ts"

@@ -3,12 +3,12 @@
  * time is divided into phases, each of which begins where the one before it ends.
  */
 import { Effect, Exit, Option, type Tracer } from "effect"
-import type { Verdict } from "../../protocol/FlowWire.ts"
-import type { PathKind } from "../../protocol/PathKind.ts"
+import type { Verdict } from "../../protocol/flow/FlowWire.ts"
+import type { PathKind } from "../../protocol/path/PathKind.ts"
 import * as Tracing from "../../services/telemetry/Tracing.ts"
 import type { FlowOutcome } from "../../transport/flow/FlowPump.ts"
 import type { Asked, FlowWatch } from "../../transport/plane/ConnectorFlows.ts"
-import type { SessionId } from "../RelaySignalingRpcs.ts"
+import type { SessionId } from "../signaling/RelaySignalingRpcs.ts"
 import type { ResourceMetrics } from "./ResourceMetrics.ts"
 
 /** Path of a flow's session, and why it is used. */

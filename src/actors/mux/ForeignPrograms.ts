@@ -2,7 +2,7 @@
  * Counts programs that speak another protocol to the SOCKS listener, and logs them now and then.
  */
 import { Effect } from "effect"
-import type { FailReason } from "../../protocol/Socks5.ts"
+import type { FailReason } from "../../protocol/flow/Socks5.ts"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
 
 /** Shortest time between two log lines about the same mistake. */

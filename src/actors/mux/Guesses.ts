@@ -3,12 +3,12 @@
  * The prober keeps count and sets the pace.
  */
 import { Effect } from "effect"
-import type * as PortGuess from "../../protocol/PortGuess.ts"
-import type { SocketAddr } from "../../protocol/SocketAddr.ts"
+import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import type * as PortGuess from "../../protocol/path/PortGuess.ts"
 import type { PacketRouter } from "../../transport/plane/PacketRouter.ts"
 import type { PeerSession } from "../../transport/plane/PeerSession.ts"
 import { GuessSockets } from "../../transport/udp/GuessSockets.ts"
-import type { PathEvent } from "../PathProberRpcs.ts"
+import type { PathEvent } from "../path/PathProberRpcs.ts"
 
 interface Options {
   readonly router: PacketRouter

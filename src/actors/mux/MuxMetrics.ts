@@ -1,7 +1,7 @@
 /** Metrics of a node's data plane. The router counts packets. Everything else is counted here. */
-import type { VerdictCode } from "../../protocol/FlowWire.ts"
-import * as PathKind from "../../protocol/PathKind.ts"
-import type { Reason } from "../../protocol/PathRef.ts"
+import type { VerdictCode } from "../../protocol/flow/FlowWire.ts"
+import * as PathKind from "../../protocol/path/PathKind.ts"
+import type { Reason } from "../../protocol/path/PathRef.ts"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
 import type { FlowSession } from "../../transport/plane/FlowSession.ts"
 import type { PacketRouter } from "../../transport/plane/PacketRouter.ts"

@@ -3,14 +3,14 @@
  * the data thread.
  */
 import { Deferred, Effect, ExecutionStrategy, Exit, Scope } from "effect"
-import type { NodeState } from "../../services/NodeState.ts"
-import * as RelayAddresses from "../../services/RelayAddresses.ts"
+import type { NodeState } from "../../services/identity/NodeState.ts"
+import * as RelayAddresses from "../../services/network/RelayAddresses.ts"
 import * as LinkClient from "../../transport/link/LinkClient.ts"
 import { sendEach } from "../../transport/link/LinkToPort.ts"
 import { RelayLinkFrames } from "../../transport/link/RelayLinkFrames.ts"
 import type { Leg } from "../../transport/plane/PacketRouter.ts"
-import type { LegKind } from "../RelayRpcs.ts"
-import { LinkUnavailable } from "../StreamMuxRpcs.ts"
+import type { LegKind } from "../relay/RelayRpcs.ts"
+import { LinkUnavailable } from "./StreamMuxRpcs.ts"
 
 /** The packet link of this node. At most one is open. */
 export interface PacketLink {

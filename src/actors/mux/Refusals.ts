@@ -3,8 +3,8 @@
  * a session.
  */
 import { Effect } from "effect"
-import type { Verdict } from "../../protocol/FlowWire.ts"
-import type { Refusal } from "../StreamMuxRpcs.ts"
+import type { Verdict } from "../../protocol/flow/FlowWire.ts"
+import type { Refusal } from "./StreamMuxRpcs.ts"
 
 /**
  * Most kinds of refusals that are kept. When it is full, the kind that was seen longest ago is

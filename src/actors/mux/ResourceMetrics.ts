@@ -2,7 +2,7 @@
  * Bytes of flows and answers to flows, by resource. The labels are the names that administrators
  * gave (decision 21).
  */
-import type { VerdictCode } from "../../protocol/FlowWire.ts"
+import type { VerdictCode } from "../../protocol/flow/FlowWire.ts"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
 import type { FlowMeter } from "../../transport/flow/FlowPump.ts"
 

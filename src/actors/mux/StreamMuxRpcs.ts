@@ -1,15 +1,15 @@
 /** Calls of the StreamMuxActor, which owns a node's data plane. This file has no behaviour. */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
-import { VERDICTS } from "../protocol/FlowWire.ts"
-import { IceSignal } from "../protocol/IceSignal.ts"
-import { PathRef } from "../protocol/PathRef.ts"
-import { SocketAddr } from "../protocol/SocketAddr.ts"
-import { PathDriverRpcs } from "./PathProberRpcs.ts"
-import { LegKind } from "./RelayRpcs.ts"
-import { SessionId } from "./RelaySignalingRpcs.ts"
-import * as ActorAddress from "./runtime/ActorAddress.ts"
-import { UdpControlRpcs } from "./StunRpcs.ts"
+import { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import { IceSignal } from "../../protocol/candidate/IceSignal.ts"
+import { VERDICTS } from "../../protocol/flow/FlowWire.ts"
+import { PathRef } from "../../protocol/path/PathRef.ts"
+import { PathDriverRpcs } from "../path/PathProberRpcs.ts"
+import { LegKind } from "../relay/RelayRpcs.ts"
+import * as ActorAddress from "../runtime/actor/ActorAddress.ts"
+import { SessionId } from "../signaling/RelaySignalingRpcs.ts"
+import { UdpControlRpcs } from "../stun/StunRpcs.ts"
 
 /**
  * Address that marks the relay's control frames on the packet link, to distinguish them from those

@@ -5,15 +5,21 @@
  * continues from the path in use.
  */
 import { Clock, Deferred, Duration, Effect, Layer, Mailbox, Match, PubSub, Schema, Stream } from "effect"
-import { GuessBudget } from "../protocol/GuessBudget.ts"
-import * as MappingLifetime from "../protocol/MappingLifetime.ts"
-import * as PathGuessing from "../protocol/PathGuessing.ts"
-import { KEEPALIVE_MS, PathMachine } from "../protocol/PathMachine.ts"
-import { MIN_PING_BYTES } from "../protocol/PathMessage.ts"
-import { type Decision, keyOf, viaRelay } from "../protocol/PathRef.ts"
-import type { RelayKind } from "../protocol/PathScore.ts"
-import { PortGuess } from "../protocol/PortGuess.ts"
-import * as Crypto from "../services/Crypto.ts"
+import * as MappingLifetime from "../../protocol/nat/MappingLifetime.ts"
+import { GuessBudget } from "../../protocol/path/GuessBudget.ts"
+import * as PathGuessing from "../../protocol/path/PathGuessing.ts"
+import { KEEPALIVE_MS, PathMachine } from "../../protocol/path/PathMachine.ts"
+import { MIN_PING_BYTES } from "../../protocol/path/PathMessage.ts"
+import { type Decision, keyOf, viaRelay } from "../../protocol/path/PathRef.ts"
+import type { RelayKind } from "../../protocol/path/PathScore.ts"
+import { PortGuess } from "../../protocol/path/PortGuess.ts"
+import * as Crypto from "../../services/host/Crypto.ts"
+import { StreamMux } from "../mux/StreamMuxRpcs.ts"
+import * as Actor from "../runtime/actor/Actor.ts"
+import * as Inbox from "../runtime/actor/Inbox.ts"
+import { Peers } from "../runtime/actor/Peers.ts"
+import * as Self from "../runtime/actor/Self.ts"
+import { type LocalCandidates, type NetworkChange, Stun } from "../stun/StunRpcs.ts"
 import {
   type Decided,
   type PathEvent,
@@ -23,12 +29,6 @@ import {
   PingFailed,
   type SessionPath
 } from "./PathProberRpcs.ts"
-import * as Actor from "./runtime/Actor.ts"
-import * as Inbox from "./runtime/Inbox.ts"
-import { Peers } from "./runtime/Peers.ts"
-import * as Self from "./runtime/Self.ts"
-import { StreamMux } from "./StreamMuxRpcs.ts"
-import { type LocalCandidates, type NetworkChange, Stun } from "./StunRpcs.ts"
 
 /** Most messages that may wait. When the inbox is full, the data plane's events wait. */
 const INBOX_CAPACITY = 1024

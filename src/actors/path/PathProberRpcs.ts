@@ -1,13 +1,13 @@
 /** Calls of the PathProberActor, and its calls to the data plane. This file has no behaviour. */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
-import { CandidateList, Mapping } from "../protocol/Candidate.ts"
-import { BASE_BYTES, LARGEST_BYTES } from "../protocol/PathMtu.ts"
-import { Decision, PathRef, PathSample, Reason, Role, SwitchReason } from "../protocol/PathRef.ts"
-import { MAX_SEEN, SAMPLES, SOCKETS } from "../protocol/PortGuess.ts"
-import { SocketAddr } from "../protocol/SocketAddr.ts"
-import { SessionId } from "./RelaySignalingRpcs.ts"
-import * as ActorAddress from "./runtime/ActorAddress.ts"
+import { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import { CandidateList, Mapping } from "../../protocol/candidate/Candidate.ts"
+import { BASE_BYTES, LARGEST_BYTES } from "../../protocol/path/PathMtu.ts"
+import { Decision, PathRef, PathSample, Reason, Role, SwitchReason } from "../../protocol/path/PathRef.ts"
+import { MAX_SEEN, SAMPLES, SOCKETS } from "../../protocol/path/PortGuess.ts"
+import * as ActorAddress from "../runtime/actor/ActorAddress.ts"
+import { SessionId } from "../signaling/RelaySignalingRpcs.ts"
 
 /**
  * Transaction id of a ping: 8 bytes in hex. It is unique within a session, even across restarts of

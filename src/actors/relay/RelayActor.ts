@@ -6,28 +6,34 @@
  */
 import { Clock, Duration, Effect, Either, Random, Schema, Stream, SubscriptionRef } from "effect"
 import { isIP } from "node:net"
-import * as Candidate from "../protocol/Candidate.ts"
-import * as Documents from "../protocol/Documents.ts"
-import { tagFromHex } from "../protocol/Frame.ts"
-import * as MappingLifetime from "../protocol/MappingLifetime.ts"
-import { type BlockedReason, HURRY_MS, KEEPALIVE_MS, type Output, RelayBinding } from "../protocol/RelayBinding.ts"
-import * as RelayWire from "../protocol/RelayWire.ts"
-import type { Signed } from "../protocol/Signed.ts"
-import type { SocketAddr } from "../protocol/SocketAddr.ts"
-import * as Crypto from "../services/Crypto.ts"
-import * as NodeState from "../services/NodeState.ts"
-import * as RelayAddresses from "../services/RelayAddresses.ts"
-import * as Metrics from "../services/telemetry/Metrics.ts"
-import * as SpareRelays from "./relay/SpareRelays.ts"
+import { tagFromHex } from "../../protocol/bytes/Frame.ts"
+import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import * as Candidate from "../../protocol/candidate/Candidate.ts"
+import * as MappingLifetime from "../../protocol/nat/MappingLifetime.ts"
+import {
+  type BlockedReason,
+  HURRY_MS,
+  KEEPALIVE_MS,
+  type Output,
+  RelayBinding
+} from "../../protocol/relay/RelayBinding.ts"
+import * as RelayWire from "../../protocol/relay/RelayWire.ts"
+import * as Documents from "../../protocol/trust/Documents.ts"
+import type { Signed } from "../../protocol/trust/Signed.ts"
+import * as Crypto from "../../services/host/Crypto.ts"
+import * as NodeState from "../../services/identity/NodeState.ts"
+import * as RelayAddresses from "../../services/network/RelayAddresses.ts"
+import * as Metrics from "../../services/telemetry/Metrics.ts"
+import { LINK_ADDRESS, StreamMux } from "../mux/StreamMuxRpcs.ts"
+import * as Actor from "../runtime/actor/Actor.ts"
+import * as Inbox from "../runtime/actor/Inbox.ts"
+import { Peers } from "../runtime/actor/Peers.ts"
+import * as Self from "../runtime/actor/Self.ts"
+import type { RelayInfo, SessionId } from "../signaling/RelaySignalingRpcs.ts"
+import { type NodeEvent, Signaling } from "../signaling/SignalingRpcs.ts"
+import { type ControlDatagram, type NetworkChange, Stun } from "../stun/StunRpcs.ts"
 import { type LegKind, type LegState, Relay, RelayRpcs } from "./RelayRpcs.ts"
-import type { RelayInfo, SessionId } from "./RelaySignalingRpcs.ts"
-import * as Actor from "./runtime/Actor.ts"
-import * as Inbox from "./runtime/Inbox.ts"
-import { Peers } from "./runtime/Peers.ts"
-import * as Self from "./runtime/Self.ts"
-import { type NodeEvent, Signaling } from "./SignalingRpcs.ts"
-import { LINK_ADDRESS, StreamMux } from "./StreamMuxRpcs.ts"
-import { type ControlDatagram, type NetworkChange, Stun } from "./StunRpcs.ts"
+import * as SpareRelays from "./SpareRelays.ts"
 
 /** Settings of the actor. */
 export const Config = Schema.Struct({ stateDir: Schema.String })
@@ -38,8 +44,9 @@ const INBOX_CAPACITY = 512
 /** Delay before a link is tried again that failed or ended early. */
 const RETRY_LINK = Duration.seconds(3)
 /**
- * Longest such delay in the first {@link HURRY_MS} after the node lost its last leg, if sessions are
- * open. The delay is random, from half of this on, which spreads the nodes of a relay that restarts.
+ * Longest such delay in the first {@link HURRY_MS} after the node lost its last leg, if sessions
+ * are open. The delay is random, from half of this on, which spreads the nodes of a relay that
+ * restarts.
  */
 const HURRY_LINK_MS = 600
 /**
@@ -175,8 +182,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
   /** When the binding was last started again because of a refused datagram. */
   let forbiddenAt = -Infinity
   /**
-   * Binds again, because the firewall of this machine has just refused a datagram: without an answer
-   * the leg moves to a link at once, and not only when a keepalive fails.
+   * Binds again, because the firewall of this machine has just refused a datagram: without an
+   * answer the leg moves to a link at once, and not only when a keepalive fails.
    */
   const onForbidden = Effect.fnUntraced(function*(now: number) {
     if (udp.phase !== "bound" || now - forbiddenAt < FORBIDDEN_GAP_MS) return

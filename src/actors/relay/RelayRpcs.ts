@@ -4,10 +4,10 @@
  */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
-import { Signed } from "../protocol/Signed.ts"
-import { SocketAddr } from "../protocol/SocketAddr.ts"
-import { SessionId } from "./RelaySignalingRpcs.ts"
-import * as ActorAddress from "./runtime/ActorAddress.ts"
+import { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import { Signed } from "../../protocol/trust/Signed.ts"
+import * as ActorAddress from "../runtime/actor/ActorAddress.ts"
+import { SessionId } from "../signaling/RelaySignalingRpcs.ts"
 
 /** Carrier of relayed packets between this node and the relay: UDP, HTTP/3 or TLS over TCP. */
 export const LegKind = Schema.Literal("relay-udp", "relay-h3", "relay-tcp")

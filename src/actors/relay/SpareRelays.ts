@@ -4,18 +4,18 @@
  * state of the RelayActor, whose loop calls each of these functions in turn.
  */
 import { Effect } from "effect"
-import * as Candidate from "../../protocol/Candidate.ts"
-import type { NodeKey } from "../../protocol/NodeKey.ts"
-import { KEEPALIVE_MS, type Output, RelayBinding } from "../../protocol/RelayBinding.ts"
-import type { RelayPoint } from "../../protocol/RelayPoint.ts"
-import * as RelayWire from "../../protocol/RelayWire.ts"
-import type { Signed } from "../../protocol/Signed.ts"
-import type { SocketAddr } from "../../protocol/SocketAddr.ts"
-import * as Crypto from "../../services/Crypto.ts"
-import type { SessionId } from "../RelaySignalingRpcs.ts"
-import type { RpcsOf } from "../runtime/ActorAddress.ts"
-import type { ActorRef } from "../runtime/ActorRef.ts"
-import type { StreamMux } from "../StreamMuxRpcs.ts"
+import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import * as Candidate from "../../protocol/candidate/Candidate.ts"
+import { KEEPALIVE_MS, type Output, RelayBinding } from "../../protocol/relay/RelayBinding.ts"
+import type { RelayPoint } from "../../protocol/relay/RelayPoint.ts"
+import * as RelayWire from "../../protocol/relay/RelayWire.ts"
+import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
+import type { Signed } from "../../protocol/trust/Signed.ts"
+import * as Crypto from "../../services/host/Crypto.ts"
+import type { StreamMux } from "../mux/StreamMuxRpcs.ts"
+import type { RpcsOf } from "../runtime/actor/ActorAddress.ts"
+import type { ActorRef } from "../runtime/actor/ActorRef.ts"
+import type { SessionId } from "../signaling/RelaySignalingRpcs.ts"
 
 /**
  * How many other relays are kept bound. The second one is for the case that the first is dead, too.

@@ -2,7 +2,7 @@
  * Invitations that no data plane has answered yet. A data plane that is just starting receives them
  * when it subscribes. Times are in ms.
  */
-import type { SessionId, SignalingEvent } from "../RelaySignalingRpcs.ts"
+import type { SessionId, SignalingEvent } from "./RelaySignalingRpcs.ts"
 
 /** How long an invitation may be answered. After that, the relay asks another connector. */
 export const INVITE_LIFE_MS = 2_500

@@ -1,5 +1,5 @@
 /** Keeps the last snapshot with later changes applied, for actors that subscribe later. */
-import type { SignalingEvent } from "../RelaySignalingRpcs.ts"
+import type { SignalingEvent } from "./RelaySignalingRpcs.ts"
 
 type Snapshot = Extract<SignalingEvent, { readonly _tag: "Snapshot" }>
 

@@ -5,11 +5,11 @@
  */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
-import { Resource } from "../protocol/Documents.ts"
-import { NodeKey } from "../protocol/NodeKey.ts"
-import { PRESENCES } from "../protocol/PeerLoss.ts"
-import { RelayPoint, RelayPoints } from "../protocol/RelayPoint.ts"
-import { Signed } from "../protocol/Signed.ts"
+import { PRESENCES } from "../../protocol/path/PeerLoss.ts"
+import { RelayPoint, RelayPoints } from "../../protocol/relay/RelayPoint.ts"
+import { Resource } from "../../protocol/trust/Documents.ts"
+import { NodeKey } from "../../protocol/trust/NodeKey.ts"
+import { Signed } from "../../protocol/trust/Signed.ts"
 
 /**
  * Public name of a session, 32 hex characters. Its ticket, its grant and its path messages refer to

@@ -8,21 +8,21 @@
 import { RpcClient } from "@effect/rpc"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
 import { Cause, Deferred, Duration, Effect, Option, PubSub, Random, Schema, Stream, SubscriptionRef } from "effect"
-import { IdleCuts } from "../protocol/IdleCuts.ts"
-import * as ProxyUrl from "../protocol/ProxyUrl.ts"
-import { HostClock } from "../services/HostClock.ts"
-import * as NodeState from "../services/NodeState.ts"
-import * as RelayAddresses from "../services/RelayAddresses.ts"
-import * as Metrics from "../services/telemetry/Metrics.ts"
-import * as LinkClient from "../transport/link/LinkClient.ts"
-import * as RpcOverLink from "../transport/link/RpcOverLink.ts"
+import { IdleCuts } from "../../protocol/relay/IdleCuts.ts"
+import * as ProxyUrl from "../../protocol/relay/ProxyUrl.ts"
+import { HostClock } from "../../services/host/HostClock.ts"
+import * as NodeState from "../../services/identity/NodeState.ts"
+import * as RelayAddresses from "../../services/network/RelayAddresses.ts"
+import * as Metrics from "../../services/telemetry/Metrics.ts"
+import * as RpcOverLink from "../../session/RpcOverLink.ts"
+import * as LinkClient from "../../transport/link/LinkClient.ts"
+import * as Actor from "../runtime/actor/Actor.ts"
+import { Peers } from "../runtime/actor/Peers.ts"
+import * as Self from "../runtime/actor/Self.ts"
+import { type NetworkChange, Stun } from "../stun/StunRpcs.ts"
+import { Invitations } from "./Invitations.ts"
+import { LastSnapshot } from "./LastSnapshot.ts"
 import { RelaySignalingRpcs, type SessionId, type SignalingEvent, UNKNOWN_NODE } from "./RelaySignalingRpcs.ts"
-import * as Actor from "./runtime/Actor.ts"
-import { Peers } from "./runtime/Peers.ts"
-import * as Self from "./runtime/Self.ts"
-import { Invitations } from "./signaling/Invitations.ts"
-import { LastSnapshot } from "./signaling/LastSnapshot.ts"
-import * as TimeKeeper from "./signaling/TimeKeeper.ts"
 import {
   type NodeEvent,
   Signaling,
@@ -31,7 +31,7 @@ import {
   type SignalingState,
   type Wanted
 } from "./SignalingRpcs.ts"
-import { type NetworkChange, Stun } from "./StunRpcs.ts"
+import * as TimeKeeper from "./TimeKeeper.ts"
 
 /** Settings of the actor. */
 export const Config = Schema.Struct({

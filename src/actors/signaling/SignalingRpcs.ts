@@ -4,10 +4,11 @@
  */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
-import { Resource } from "../protocol/Documents.ts"
-import { NodeKey } from "../protocol/NodeKey.ts"
-import { PRESENCES } from "../protocol/PeerLoss.ts"
-import { Signed } from "../protocol/Signed.ts"
+import { PRESENCES } from "../../protocol/path/PeerLoss.ts"
+import { Resource } from "../../protocol/trust/Documents.ts"
+import { NodeKey } from "../../protocol/trust/NodeKey.ts"
+import { Signed } from "../../protocol/trust/Signed.ts"
+import * as ActorAddress from "../runtime/actor/ActorAddress.ts"
 import {
   Dialed,
   DialRefused,
@@ -20,7 +21,6 @@ import {
   TurnServers,
   UnknownSession
 } from "./RelaySignalingRpcs.ts"
-import * as ActorAddress from "./runtime/ActorAddress.ts"
 
 /**
  * There is no link to the relay now, and the actor is reconnecting. `message` says why the last try

@@ -3,8 +3,8 @@
  * the time from here.
  */
 import { Duration, Effect, Random, Stream } from "effect"
-import * as DirectoryTime from "../../protocol/DirectoryTime.ts"
-import { LIFETIMES } from "../../protocol/Lifetimes.ts"
+import * as DirectoryTime from "../../protocol/trust/DirectoryTime.ts"
+import { LIFETIMES } from "../../protocol/trust/Lifetimes.ts"
 
 /**
  * How often the directory is asked for its time. This covers what the host's clock cannot see: a

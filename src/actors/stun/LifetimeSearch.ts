@@ -3,8 +3,8 @@
  * network. This is state of the StunActor, whose loop calls each of these functions in turn.
  */
 import { Clock, Effect, FiberHandle, SubscriptionRef } from "effect"
-import type { Lifetime } from "../../protocol/MappingLifetime.ts"
-import type { SocketAddr } from "../../protocol/SocketAddr.ts"
+import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import type { Lifetime } from "../../protocol/nat/MappingLifetime.ts"
 import type { Service } from "../../transport/udp/LifetimeProbe.ts"
 
 /**

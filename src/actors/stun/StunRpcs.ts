@@ -4,12 +4,12 @@
  */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
-import { Candidate, CandidateList, Mapping } from "../protocol/Candidate.ts"
-import { MAX_LEFT_OUT } from "../protocol/CandidateChoice.ts"
-import { Lifetime } from "../protocol/MappingLifetime.ts"
-import { NetReport } from "../protocol/NatReport.ts"
-import { SocketAddr } from "../protocol/SocketAddr.ts"
-import * as ActorAddress from "./runtime/ActorAddress.ts"
+import { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import { Candidate, CandidateList, Mapping } from "../../protocol/candidate/Candidate.ts"
+import { MAX_LEFT_OUT } from "../../protocol/candidate/CandidateChoice.ts"
+import { Lifetime } from "../../protocol/nat/MappingLifetime.ts"
+import { NetReport } from "../../protocol/nat/NatReport.ts"
+import * as ActorAddress from "../runtime/actor/ActorAddress.ts"
 
 /** Most servers to ask. More are not needed, and each costs packets at every refresh. */
 export const MAX_SERVERS = 8

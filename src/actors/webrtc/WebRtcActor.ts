@@ -7,26 +7,26 @@
  */
 import { Deferred, Duration, Effect, FiberSet, Match, Option, Redacted, Schema, Stream } from "effect"
 import type { IceServer } from "node-datachannel"
-import type { IceSignal } from "../protocol/IceSignal.ts"
-import { type Reason, Role, WEBRTC_NAME } from "../protocol/PathRef.ts"
-import type { SocketAddr } from "../protocol/SocketAddr.ts"
-import { HostClock } from "../services/HostClock.ts"
-import * as NodeState from "../services/NodeState.ts"
-import * as Metrics from "../services/telemetry/Metrics.ts"
-import { IceLink } from "../transport/webrtc/IceLink.ts"
-import { LocalLeg, type Session } from "../transport/webrtc/LocalLeg.ts"
-import * as TurnProxy from "../transport/webrtc/TurnProxy.ts"
-import * as FlowTrace from "./mux/FlowTrace.ts"
-import { PathProber, type SessionPath } from "./PathProberRpcs.ts"
-import type { SessionId, TurnServers } from "./RelaySignalingRpcs.ts"
-import * as Actor from "./runtime/Actor.ts"
-import * as Inbox from "./runtime/Inbox.ts"
-import { Peers } from "./runtime/Peers.ts"
-import * as Self from "./runtime/Self.ts"
-import { type NodeEvent, Signaling } from "./SignalingRpcs.ts"
-import { type IceEvent, StreamMux } from "./StreamMuxRpcs.ts"
-import { Stun } from "./StunRpcs.ts"
-import * as Browsers from "./webrtc/Browsers.ts"
+import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import type { IceSignal } from "../../protocol/candidate/IceSignal.ts"
+import { type Reason, Role, WEBRTC_NAME } from "../../protocol/path/PathRef.ts"
+import { HostClock } from "../../services/host/HostClock.ts"
+import * as NodeState from "../../services/identity/NodeState.ts"
+import * as Metrics from "../../services/telemetry/Metrics.ts"
+import { IceLink } from "../../transport/webrtc/IceLink.ts"
+import { LocalLeg, type Session } from "../../transport/webrtc/LocalLeg.ts"
+import * as TurnProxy from "../../transport/webrtc/TurnProxy.ts"
+import * as FlowTrace from "../mux/FlowTrace.ts"
+import { type IceEvent, StreamMux } from "../mux/StreamMuxRpcs.ts"
+import { PathProber, type SessionPath } from "../path/PathProberRpcs.ts"
+import * as Actor from "../runtime/actor/Actor.ts"
+import * as Inbox from "../runtime/actor/Inbox.ts"
+import { Peers } from "../runtime/actor/Peers.ts"
+import * as Self from "../runtime/actor/Self.ts"
+import type { SessionId, TurnServers } from "../signaling/RelaySignalingRpcs.ts"
+import { type NodeEvent, Signaling } from "../signaling/SignalingRpcs.ts"
+import { Stun } from "../stun/StunRpcs.ts"
+import * as Browsers from "./Browsers.ts"
 import { type BrowserPeer, WebRtc, type WebRtcLink, WebRtcRpcs } from "./WebRtcRpcs.ts"
 
 /** Settings of the actor. */
@@ -134,9 +134,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
     })
 
   /**
-   * Chooses the TURN server of a connection. A node uses TURN over UDP alone, because two nodes have
-   * their relay's links besides. For a browser, TURN over TCP takes its place where no UDP gets out.
-   * A browser may itself use TURN over TCP if the relay has it. Its checks then pass only by a proxy.
+   * Chooses the TURN server of a connection. A node uses TURN over UDP alone, because two nodes
+   * have their relay's links besides. For a browser, TURN over TCP takes its place where no UDP
+   * gets out. A browser may itself use TURN over TCP if the relay has it. Its checks then pass only
+   * by a proxy.
    */
   const turnFor = Effect.fnUntraced(function*(peer: "browser" | "node", turns: ReadonlyArray<Turn>) {
     const udp = turns.find(({ server }) => server.transport === "udp")

@@ -1,8 +1,8 @@
 /** Calls of the WebRtcActor. This file has no behaviour. */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
-import { SessionId } from "./RelaySignalingRpcs.ts"
-import * as ActorAddress from "./runtime/ActorAddress.ts"
+import * as ActorAddress from "../runtime/actor/ActorAddress.ts"
+import { SessionId } from "../signaling/RelaySignalingRpcs.ts"
 
 /** A WebRTC connection with another node. */
 export const WebRtcLink = Schema.Struct({

@@ -1,8 +1,8 @@
 /** Renders the result of a network check for people. */
-import type * as MappingLifetime from "../protocol/MappingLifetime.ts"
-import type { NatReport, NetReport } from "../protocol/NatReport.ts"
-import type * as PortMapping from "../protocol/PortMapping.ts"
-import * as HostPort from "../services/config/HostPort.ts"
+import type * as MappingLifetime from "../../protocol/nat/MappingLifetime.ts"
+import type { NatReport, NetReport } from "../../protocol/nat/NatReport.ts"
+import type * as PortMapping from "../../protocol/nat/PortMapping.ts"
+import * as HostPort from "../../services/config/HostPort.ts"
 import { colour, table } from "./Table.ts"
 
 const GREEN = 32

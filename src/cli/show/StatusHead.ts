@@ -3,7 +3,7 @@
  * may use.
  */
 import { Schema } from "effect"
-import { PortRange } from "../protocol/Documents.ts"
+import { PortRange } from "../../protocol/trust/Documents.ts"
 import { colour } from "./Table.ts"
 
 const Self = Schema.Struct({

@@ -3,9 +3,9 @@
  * 5.1 and 6.1.2).
  */
 import { Schema } from "effect"
+import * as IpBytes from "../bytes/IpBytes.ts"
+import { SocketAddr } from "../bytes/SocketAddr.ts"
 import { Use } from "./InterfaceUse.ts"
-import * as IpBytes from "./IpBytes.ts"
-import { SocketAddr } from "./SocketAddr.ts"
 
 /**
  * Most candidates of each side. A longer list from a peer is cut, so that the peer cannot make this

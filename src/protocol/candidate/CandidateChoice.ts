@@ -4,9 +4,9 @@
  * addresses have more addresses than that. The addresses by which strangers most likely reach this
  * host come first, and the others share the rest by budgets.
  */
+import * as IpBytes from "../bytes/IpBytes.ts"
 import * as Candidate from "./Candidate.ts"
 import type { Use } from "./InterfaceUse.ts"
-import * as IpBytes from "./IpBytes.ts"
 
 /**
  * Most reflexive addresses in one list. A symmetric NAT gives another one for each STUN server, and

@@ -2,7 +2,7 @@
  * Text of a host's resolver files: `resolv.conf(5)`, `hosts(5)` and the `hosts` line of
  * `nsswitch.conf(5)`. Lines that make no sense are skipped, as glibc does.
  */
-import * as IpBytes from "./IpBytes.ts"
+import * as IpBytes from "../bytes/IpBytes.ts"
 
 export interface Address {
   readonly address: string

@@ -3,8 +3,8 @@
  * state machine that is fed bytes and returns what to write. A program that speaks another protocol
  * by mistake gets an answer in that protocol, if it allows one.
  */
+import * as HostName from "../bytes/HostName.ts"
 import { type VerdictCode } from "./FlowWire.ts"
-import * as HostName from "./HostName.ts"
 
 /** Target of a flow, as the application names it. A name that is not ASCII is given as A-labels. */
 export interface Target {

@@ -9,7 +9,7 @@
  * Field sections are read and written by `Qpack`.
  */
 import { Either } from "effect"
-import * as Varint from "./Varint.ts"
+import * as Varint from "../bytes/Varint.ts"
 
 /**
  * Violation of the protocol. `code` is one of `ErrorCode`, with which to reset the stream or close

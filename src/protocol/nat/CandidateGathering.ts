@@ -2,10 +2,10 @@
  * A host's knowledge of its own addresses, and the candidates that follow from it (RFC 8445,
  * section 5.1.1).
  */
-import * as Candidate from "./Candidate.ts"
-import * as CandidateChoice from "./CandidateChoice.ts"
-import type { Use } from "./InterfaceUse.ts"
-import type { SocketAddr } from "./SocketAddr.ts"
+import type { SocketAddr } from "../bytes/SocketAddr.ts"
+import * as Candidate from "../candidate/Candidate.ts"
+import * as CandidateChoice from "../candidate/CandidateChoice.ts"
+import type { Use } from "../candidate/InterfaceUse.ts"
 import type { Success } from "./Stun.ts"
 
 /** Ports of the bound sockets, by IP version. Absent if there is no socket. */

@@ -4,7 +4,7 @@
  * Everything that comes from the network is checked here, and nothing throws.
  */
 import { DOMParser, type Element } from "@xmldom/xmldom"
-import type { SocketAddr } from "./SocketAddr.ts"
+import type { SocketAddr } from "../bytes/SocketAddr.ts"
 
 /** Multicast address of SSDP. */
 export const SSDP: SocketAddr = { host: "239.255.255.250", port: 1900 }

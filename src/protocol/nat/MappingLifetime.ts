@@ -11,7 +11,7 @@
  * ms, monotonic.
  */
 import { Either, Schema } from "effect"
-import type { SocketAddr } from "./SocketAddr.ts"
+import type { SocketAddr } from "../bytes/SocketAddr.ts"
 import * as Stun from "./Stun.ts"
 import * as StunRetry from "./StunRetry.ts"
 

@@ -9,10 +9,10 @@
  * another socket.
  */
 import { Either } from "effect"
-import * as Candidate from "./Candidate.ts"
+import type { SocketAddr } from "../bytes/SocketAddr.ts"
+import * as Candidate from "../candidate/Candidate.ts"
 import type { Behaviour, Hairpin, NatReport } from "./NatReport.ts"
 import * as PortPattern from "./PortPattern.ts"
-import type { SocketAddr } from "./SocketAddr.ts"
 import * as Stun from "./Stun.ts"
 import * as StunRetry from "./StunRetry.ts"
 

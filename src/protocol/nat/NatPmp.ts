@@ -3,7 +3,7 @@
  * (`Pcp.PORT`) with PCP, its successor.
  */
 import { Data, Either } from "effect"
-import * as IpBytes from "./IpBytes.ts"
+import * as IpBytes from "../bytes/IpBytes.ts"
 
 /**
  * Multicast address at which gateways announce a restart or a new address (RFC 6886, section 3.2.1;

@@ -3,9 +3,9 @@
  * direct paths (RFC 4787, RFC 5780).
  */
 import { Schema } from "effect"
+import { SocketAddr } from "../bytes/SocketAddr.ts"
 import { Lifetime } from "./MappingLifetime.ts"
 import * as PortMapping from "./PortMapping.ts"
-import { SocketAddr } from "./SocketAddr.ts"
 
 /**
  * Dependence on the peer, either of the mapped port or of whose packets are let in (RFC 4787,

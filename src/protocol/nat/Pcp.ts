@@ -2,8 +2,8 @@
  * The client's side of the Port Control Protocol: MAP for UDP over IPv4, and ANNOUNCE (RFC 6887).
  */
 import { Data, Either } from "effect"
-import * as IpBytes from "./IpBytes.ts"
-import type { SocketAddr } from "./SocketAddr.ts"
+import * as IpBytes from "../bytes/IpBytes.ts"
+import type { SocketAddr } from "../bytes/SocketAddr.ts"
 
 /** UDP port of PCP and of NAT-PMP servers. */
 export const PORT = 5351

@@ -1,6 +1,6 @@
 /** A UDP port that the gateway forwards to this host, by PCP, NAT-PMP or UPnP-IGD. */
 import { Schema } from "effect"
-import type { SocketAddr } from "./SocketAddr.ts"
+import type { SocketAddr } from "../bytes/SocketAddr.ts"
 
 /** Protocols that map ports, in the order in which they are tried. */
 export const Protocol = Schema.Literal("pcp", "nat-pmp", "upnp")

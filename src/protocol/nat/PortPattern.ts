@@ -2,8 +2,8 @@
  * Pattern of the outside ports that a NAT gives to new sockets. It follows from what a server saw
  * of some sockets that were opened one after the other.
  */
+import type { SocketAddr } from "../bytes/SocketAddr.ts"
 import type { Ports } from "./NatReport.ts"
-import type { SocketAddr } from "./SocketAddr.ts"
 
 /** Local port of a socket, and the address at which a server saw it. */
 export type Sample = { readonly local: number; readonly mapped: SocketAddr }

@@ -8,8 +8,8 @@
  * The module is pure: no clock, no socket, no randomness (the caller makes transaction ids).
  */
 import { Either } from "effect"
-import * as IpBytes from "./IpBytes.ts"
-import type { SocketAddr } from "./SocketAddr.ts"
+import * as IpBytes from "../bytes/IpBytes.ts"
+import type { SocketAddr } from "../bytes/SocketAddr.ts"
 
 export const HEADER_BYTES = 20
 export const TX_ID_BYTES = 12

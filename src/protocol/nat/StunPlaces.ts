@@ -1,6 +1,6 @@
 /** Pairs of a server's addresses for behaviour discovery (RFC 5780, section 6). */
-import * as Candidate from "./Candidate.ts"
-import * as IpBytes from "./IpBytes.ts"
+import * as IpBytes from "../bytes/IpBytes.ts"
+import * as Candidate from "../candidate/Candidate.ts"
 
 /**
  * Returns, for each address, a second one of the same IP version. `wanted` is the address that the

@@ -55,7 +55,7 @@ export const replace = (message: Uint8Array, keys: Keys): boolean => {
   return true
 }
 
-/** Where each attribute begins. Empty from the first one on that does not fit. */
+/** Offsets at which the attributes begin. Empty from the first one on that does not fit. */
 const attributesOf = (view: DataView): ReadonlyMap<number, number> => {
   const found = new Map<number, number>()
   let at = Stun.HEADER_BYTES

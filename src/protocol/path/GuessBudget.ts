@@ -1,5 +1,5 @@
 /** Limits of port guessing for a node, over all its sessions. Times are in ms, monotonic. */
-import { TokenBucket } from "./TokenBucket.ts"
+import { TokenBucket } from "../bytes/TokenBucket.ts"
 
 /** Average probes per second. With the burst, at most 200 are sent in any second. */
 const RATE = 190

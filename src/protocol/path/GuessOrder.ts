@@ -2,8 +2,8 @@
  * Order in which the ports of a NAT are guessed, each once: where a counter must have got to, then
  * near the ports that were seen (carriers give a customer a block of ports), then anywhere.
  */
-import * as Candidate from "./Candidate.ts"
-import type { SocketAddr } from "./SocketAddr.ts"
+import type { SocketAddr } from "../bytes/SocketAddr.ts"
+import * as Candidate from "../candidate/Candidate.ts"
 
 /** Lowest port that is guessed. */
 export const MIN_PORT = 1_024

@@ -8,8 +8,8 @@
  * The client chooses the path. A connector probes in the same way, because both sides must send to
  * open their NATs. It follows the client, and asks the client to move if it sees trouble first.
  */
-import * as Candidate from "./Candidate.ts"
-import { CandidateOffer } from "./CandidateOffer.ts"
+import * as Candidate from "../candidate/Candidate.ts"
+import { CandidateOffer } from "../candidate/CandidateOffer.ts"
 import { MIN_PING_BYTES, SEAL_BYTES } from "./PathMessage.ts"
 import * as PathReason from "./PathReason.ts"
 import {

@@ -15,11 +15,11 @@
  * shorter than its ack. `PortGuess` describes `opened`.
  */
 import { Either } from "effect"
-import * as Candidate from "./Candidate.ts"
-import * as IpBytes from "./IpBytes.ts"
+import * as IpBytes from "../bytes/IpBytes.ts"
+import type { SocketAddr } from "../bytes/SocketAddr.ts"
+import * as Candidate from "../candidate/Candidate.ts"
 import type { SwitchReason } from "./PathRef.ts"
 import { MAX_SEEN, type Opened } from "./PortGuess.ts"
-import type { SocketAddr } from "./SocketAddr.ts"
 
 export const TX_ID_BYTES = 8
 const PING_HEAD_BYTES = 12

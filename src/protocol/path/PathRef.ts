@@ -1,6 +1,6 @@
 /** Names and reasons for paths, shared by the data plane and by path choice. */
 import { Schema } from "effect"
-import { SocketAddr } from "./SocketAddr.ts"
+import { SocketAddr } from "../bytes/SocketAddr.ts"
 
 /**
  * Side of a session. The client chooses the path. The connector follows and may ask for a move (RFC

@@ -2,7 +2,7 @@
  * The paths of one session: by relays, between both sides' candidates, and those learned from the
  * peer's packets.
  */
-import * as Candidate from "./Candidate.ts"
+import * as Candidate from "../candidate/Candidate.ts"
 import { direct, isFirstRelay, keyOf, type PathRef, RELAY, type Role } from "./PathRef.ts"
 import { BUDGET, PathTrack } from "./PathTrack.ts"
 

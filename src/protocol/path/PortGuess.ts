@@ -21,13 +21,13 @@
  * path is sought: while flows are open, and for `PathMachine.SEEK_MS` after the last one. Times are
  * in ms, monotonic.
  */
-import * as Candidate from "./Candidate.ts"
+import type { SocketAddr } from "../bytes/SocketAddr.ts"
+import * as Candidate from "../candidate/Candidate.ts"
+import * as PortPattern from "../nat/PortPattern.ts"
+import * as StunPlaces from "../nat/StunPlaces.ts"
 import type { GuessBudget } from "./GuessBudget.ts"
 import * as GuessOrder from "./GuessOrder.ts"
 import type { GuessReason, PathRef } from "./PathRef.ts"
-import * as PortPattern from "./PortPattern.ts"
-import type { SocketAddr } from "./SocketAddr.ts"
-import * as StunPlaces from "./StunPlaces.ts"
 
 /** Most extra sockets that the hard side opens in one attempt. */
 export const SOCKETS = 256

@@ -2,12 +2,10 @@
  * First messages between the two ends of a relay link, each inside a length prefix
  * (`LengthPrefix`):
  *
- *     client                                   server
- *     Hello{version, purpose}            ->
- *                                        <-    Challenge{nonce, endorsements}
- *     Auth{nodeKey, signature, enrol?}   ->
- *                                        <-    Welcome{bytes of the server's choice}
- *                                              or Refused{code, message}
+ *     client                                   server     Hello{version, purpose}            ->
+ * <-    Challenge{nonce, endorsements}     Auth{nodeKey, signature, enrol?}   ->
+ * <-    Welcome{bytes of the server's choice}                                              or
+ * Refused{code, message}
  *
  * The signature covers the purpose, the nonce and the certificate that the client saw. It is
  * therefore worth nothing on another link, for another purpose, or to someone between the two who
@@ -15,10 +13,10 @@
  * not know that certificate. The client then checks the certificate as a browser would, and signs
  * the name for which it checked it (`proxiedName`).
  *
- * A client that pins the relay's own key may meet a certificate that this key did not issue, because
- * the operator has configured another one since. The relay then endorses that certificate: its own
- * key signs the certificate's hash (`endorsedBytes`). The client checks this before it says anything
- * about itself.
+ * A client that pins the relay's own key may meet a certificate that this key did not issue,
+ * because the operator has configured another one since. The relay then endorses that certificate:
+ * its own key signs the certificate's hash (`endorsedBytes`). The client checks this before it says
+ * anything about itself.
  */
 import { Either } from "effect"
 

@@ -5,8 +5,8 @@
  * no control character.
  */
 import { Schema } from "effect"
-import { Name } from "./Documents.ts"
-import { PATH_KINDS } from "./PathKind.ts"
+import { PATH_KINDS } from "../path/PathKind.ts"
+import { Name } from "../trust/Documents.ts"
 
 /** Longest message, in characters of text. The limits below come to as much. */
 export const MAX_CHARS = 16 * 1024

@@ -3,7 +3,7 @@
  * connection that it passes on came from. Only connections from listed balancers are read in this
  * way.
  */
-import * as IpBytes from "./IpBytes.ts"
+import * as IpBytes from "../bytes/IpBytes.ts"
 
 /**
  * Longest header that is accepted, in bytes. Version 2 may carry extensions; a cloud's are about

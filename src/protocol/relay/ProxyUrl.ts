@@ -3,7 +3,7 @@
  * environment variables. No text that leaves this module contains the login.
  */
 import { Either, Redacted } from "effect"
-import * as IpBlock from "./IpBlock.ts"
+import * as IpBlock from "../bytes/IpBlock.ts"
 
 /** A proxy, from its URL. */
 export interface ProxyUrl {

@@ -8,9 +8,9 @@
  * cookie is requested by a padded frame and answered by one. If only small frames are answered, the
  * leg is given up as `too_small`.
  */
+import type { SocketAddr } from "../bytes/SocketAddr.ts"
+import type { Signed } from "../trust/Signed.ts"
 import { type Asked, type LegKind, type Message, PROOF_BYTES, type Refusal } from "./RelayWire.ts"
-import type { Signed } from "./Signed.ts"
-import type { SocketAddr } from "./SocketAddr.ts"
 
 /** First gap between sends of one request; each later gap is twice the one before it. */
 export const FIRST_GAP_MS = 100
@@ -27,8 +27,8 @@ export const UNANSWERED_MS = 1000
  */
 export const PROBE_GAPS_MS = [1000, 2000, 5000, 10_000, 20_000, 30_000] as const
 /**
- * How long a leg that fell silent is sought in a hurry, if sessions are open. The relay has probably
- * been restarted, and its sessions wait for it. {@link PROBE_GAPS_MS} applies after that.
+ * How long a leg that fell silent is sought in a hurry, if sessions are open. The relay has
+ * probably been restarted, and its sessions wait for it. {@link PROBE_GAPS_MS} applies after that.
  */
 export const HURRY_MS = 60_000
 /** Gap between the two sends of one hurried probe. */
@@ -154,7 +154,7 @@ export class RelayBinding {
   /** When UDP is tried again while it is blocked, or the relay is asked again after a refusal. */
   #retryAt = Infinity
   #blocked = false
-  /** Until when a lost leg is sought in a hurry. */
+  /** Time at which the hurry for a lost leg ends. */
   #hurryUntil = -Infinity
   #probes = 0
   #refusals = 0

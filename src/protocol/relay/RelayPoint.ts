@@ -3,8 +3,8 @@
  * relays.
  */
 import { Schema } from "effect"
-import { Name } from "./Documents.ts"
-import * as IpBytes from "./IpBytes.ts"
+import * as IpBytes from "../bytes/IpBytes.ts"
+import { Name } from "../trust/Documents.ts"
 
 /** Most relays of one network, beside the relay of the directory. */
 export const MAX_RELAYS = 7

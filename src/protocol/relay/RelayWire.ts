@@ -10,11 +10,11 @@
  * shows that the leg carries this size in both directions.
  */
 import { Either } from "effect"
-import * as Frame from "./Frame.ts"
-import * as IpBytes from "./IpBytes.ts"
-import { BASE_BYTES } from "./PathMtu.ts"
-import { SIGNATURE_BYTES, type Signed, signedBytes as textToSign } from "./Signed.ts"
-import type { SocketAddr } from "./SocketAddr.ts"
+import * as Frame from "../bytes/Frame.ts"
+import * as IpBytes from "../bytes/IpBytes.ts"
+import type { SocketAddr } from "../bytes/SocketAddr.ts"
+import { BASE_BYTES } from "../path/PathMtu.ts"
+import { SIGNATURE_BYTES, type Signed, signedBytes as textToSign } from "../trust/Signed.ts"
 
 export const NONCE_BYTES = 8
 /** Length of a cookie: 4 bytes of the secret's period, 16 of HMAC. */

@@ -4,8 +4,8 @@
  * module is pure: whoever has a key computes the MAC.
  */
 import { Either } from "effect"
-import type { SocketAddr } from "./SocketAddr.ts"
-import * as Stun from "./Stun.ts"
+import type { SocketAddr } from "../bytes/SocketAddr.ts"
+import * as Stun from "../nat/Stun.ts"
 
 /** Methods of messages (RFC 8656, section 17). */
 export const Method = {

@@ -4,9 +4,9 @@
  * authenticated before they come here. There is no clock and no socket: `now` is in ms, monotonic.
  * Every table is bounded by `Limits`.
  */
-import type { SocketAddr } from "./SocketAddr.ts"
-import * as Stun from "./Stun.ts"
-import { TokenBucket } from "./TokenBucket.ts"
+import type { SocketAddr } from "../bytes/SocketAddr.ts"
+import { TokenBucket } from "../bytes/TokenBucket.ts"
+import * as Stun from "../nat/Stun.ts"
 import * as Turn from "./Turn.ts"
 import * as TurnPeers from "./TurnPeers.ts"
 

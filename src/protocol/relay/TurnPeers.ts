@@ -3,8 +3,8 @@
  * An address that is private, local or special (IANA's registries of special-purpose addresses), or
  * belongs to the server itself, must be listed.
  */
-import * as IpBlock from "./IpBlock.ts"
-import * as IpBytes from "./IpBytes.ts"
+import * as IpBlock from "../bytes/IpBlock.ts"
+import * as IpBytes from "../bytes/IpBytes.ts"
 
 /** Whether the text is one address, or a CIDR that contains only one. */
 export const isSingle = (text: string): boolean => {

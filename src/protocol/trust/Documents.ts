@@ -5,7 +5,7 @@
  * `Signed.signedBytes`.
  */
 import { DateTime, Either, Schema } from "effect"
-import * as HostName from "./HostName.ts"
+import * as HostName from "../bytes/HostName.ts"
 import { LIFETIMES } from "./Lifetimes.ts"
 import { NodeKey } from "./NodeKey.ts"
 import { MAX_PAYLOAD_BYTES, type Signed, signedBytes } from "./Signed.ts"

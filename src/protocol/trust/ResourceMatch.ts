@@ -3,9 +3,9 @@
  * resource that matches may permit a port, and the most specific of those that do decides what is
  * dialled.
  */
+import * as HostName from "../bytes/HostName.ts"
+import * as IpBytes from "../bytes/IpBytes.ts"
 import type { Resource } from "./Documents.ts"
-import * as HostName from "./HostName.ts"
-import * as IpBytes from "./IpBytes.ts"
 
 export type Protocol = "tcp" | "udp"
 

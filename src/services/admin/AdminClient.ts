@@ -3,9 +3,9 @@ import { Effect, Option, Schema } from "effect"
 import { accessSync, constants } from "node:fs"
 import { request as httpRequest, type RequestOptions } from "node:http"
 import { dirname } from "node:path"
+import type { AdminEndpoint } from "../config/Config.ts"
+import * as HostPort from "../config/HostPort.ts"
 import { AdminCode } from "./AdminError.ts"
-import type { AdminEndpoint } from "./config/Config.ts"
-import * as HostPort from "./config/HostPort.ts"
 
 /** No process serves the endpoint. `message` names the command that starts one. */
 export class NotRunning extends Schema.TaggedError<NotRunning>()("NotRunning", { message: Schema.String }) {}

@@ -8,10 +8,10 @@
 import { Cause, Duration, Effect, Exit, FiberSet, Option, type Scope } from "effect"
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
 import { type AddressInfo, isIP } from "node:net"
+import type { AdminEndpoint } from "../config/Config.ts"
+import * as HostPort from "../config/HostPort.ts"
 import { AdminError, STATUS } from "./AdminError.ts"
 import { type AdminListenError, listenTcp, listenUnix } from "./AdminSocket.ts"
-import type { AdminEndpoint } from "./config/Config.ts"
-import * as HostPort from "./config/HostPort.ts"
 
 /** An answer that is not JSON, such as metrics or a page. */
 export class Text {

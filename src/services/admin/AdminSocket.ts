@@ -7,7 +7,7 @@ import { chmodSync, lstatSync, mkdirSync, type Stats, unlinkSync } from "node:fs
 import type { Server } from "node:http"
 import { createConnection } from "node:net"
 import { dirname } from "node:path"
-import * as ListenCheck from "./ListenCheck.ts"
+import * as ListenCheck from "../network/ListenCheck.ts"
 
 /**
  * The admin API cannot listen, so the process must not start. `message` says what is in the way and
@@ -132,7 +132,7 @@ const fromErrno = ({ code }: NodeJS.ErrnoException, place: string): AdminListenE
   )
 }
 
-/** What may pass while the process runs. */
+/** Faults that may pass while the process runs. */
 const UNWRITABLE: Readonly<Record<string, string>> = {
   EROFS: "the disk is read-only",
   ENOSPC: "the disk is full",

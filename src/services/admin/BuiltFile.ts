@@ -11,7 +11,7 @@ export class NotBuilt extends Schema.TaggedError<NotBuilt>()("NotBuilt", { messa
  * Folder of the package. The result is the same from the bundles in `dist` and from the sources in
  * `src`.
  */
-const PACKAGE_ROOT = fileURLToPath(new URL("../", import.meta.url)).replace(/(src|dist)\/$/, "")
+const PACKAGE_ROOT = fileURLToPath(new URL("../", import.meta.url)).replace(/(src\/services|dist)\/$/, "")
 
 /** Reads a built file. `name` is relative to `dist`. */
 export const read = (name: string): Effect.Effect<Buffer, NotBuilt> =>

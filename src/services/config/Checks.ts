@@ -5,7 +5,7 @@
 import { Either } from "effect"
 import { isIP } from "node:net"
 import { resolve } from "node:path"
-import * as HostName from "../../protocol/HostName.ts"
+import * as HostName from "../../protocol/bytes/HostName.ts"
 import { type Finding, nearest, type Path, sentence } from "./ConfigIssue.ts"
 import { ACTORS, type Kind } from "./ConfigSchema.ts"
 import * as HostPort from "./HostPort.ts"

@@ -7,7 +7,7 @@ import { Effect, Either, Redacted, Schema } from "effect"
 import { constants } from "node:fs"
 import { access, readFile } from "node:fs/promises"
 import { dirname, resolve } from "node:path"
-import type { NodeRole } from "../../protocol/Documents.ts"
+import type { NodeRole } from "../../protocol/trust/Documents.ts"
 import * as Checks from "./Checks.ts"
 import { ConfigError, type ConfigIssue, describe, type Finding, nearest, renderPath, sentence } from "./ConfigIssue.ts"
 import {

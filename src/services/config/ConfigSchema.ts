@@ -4,10 +4,10 @@
  */
 import { Either, ParseResult, Redacted, Schema } from "effect"
 import { isIP } from "node:net"
-import { PortRange } from "../../protocol/Documents.ts"
-import * as HostName from "../../protocol/HostName.ts"
-import * as IpBlock from "../../protocol/IpBlock.ts"
-import * as ProxyUrl from "../../protocol/ProxyUrl.ts"
+import * as HostName from "../../protocol/bytes/HostName.ts"
+import * as IpBlock from "../../protocol/bytes/IpBlock.ts"
+import * as ProxyUrl from "../../protocol/relay/ProxyUrl.ts"
+import { PortRange } from "../../protocol/trust/Documents.ts"
 import * as Hint from "./Hint.ts"
 import * as HostPort from "./HostPort.ts"
 
@@ -131,7 +131,10 @@ const Proxy = Schema.transformOrFail(Schema.String, Schema.RedactedFromSelf(Sche
   ))
 )
 
-/** Authorities beside the public ones, for a relay whose certificate is from one of the operator's own. */
+/**
+ * Authorities beside the public ones, for a relay whose certificate is from one of the operator's
+ * own.
+ */
 const Ca = path("a PEM file with certificates of authorities", "ca: company-ca.pem")
 
 const Admin = Schema.Union(

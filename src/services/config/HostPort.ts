@@ -1,7 +1,7 @@
 /** Addresses as operators write them: `host:port`, `[::1]:443`, host names and IP literals. */
 import { Either } from "effect"
 import { isIP, isIPv6 } from "node:net"
-import * as Candidate from "../../protocol/Candidate.ts"
+import * as Candidate from "../../protocol/candidate/Candidate.ts"
 
 /** A host and a port. */
 export type HostPort = {

@@ -5,9 +5,9 @@
  */
 import { Context, Effect, Layer, Option } from "effect"
 import { join } from "node:path"
-import type { Membership, Resource } from "../protocol/Documents.ts"
-import type { NodeKey } from "../protocol/NodeKey.ts"
-import type { RelayPoint } from "../protocol/RelayPoint.ts"
+import type { RelayPoint } from "../../protocol/relay/RelayPoint.ts"
+import type { Membership, Resource } from "../../protocol/trust/Documents.ts"
+import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
 import * as DirectoryAudit from "./DirectoryAudit.ts"
 import * as DirectoryDb from "./DirectoryDb.ts"
 import * as DirectoryNodes from "./DirectoryNodes.ts"

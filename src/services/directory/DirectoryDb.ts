@@ -16,8 +16,8 @@ import { Effect, Exit, Schedule, Schema, Scope } from "effect"
 import { randomBytes } from "node:crypto"
 import { chmod, open as openFile, readFile, rm } from "node:fs/promises"
 import { pathToFileURL } from "node:url"
+import * as StateFile from "../host/StateFile.ts"
 import * as DirectoryMigrations from "./DirectoryMigrations.ts"
-import * as StateFile from "./StateFile.ts"
 
 /** The database cannot be used. `message` says what to check. `busy` may pass by itself. */
 export class DirectoryError extends Schema.TaggedError<DirectoryError>()("DirectoryError", {

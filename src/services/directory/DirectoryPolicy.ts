@@ -4,9 +4,9 @@
  */
 import type { SqlClient } from "@effect/sql"
 import { Effect, Either, Option, Schema } from "effect"
-import type { PortRange, Resource } from "../protocol/Documents.ts"
-import type { NodeKey } from "../protocol/NodeKey.ts"
-import * as ResourceMatch from "../protocol/ResourceMatch.ts"
+import type { PortRange, Resource } from "../../protocol/trust/Documents.ts"
+import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
+import * as ResourceMatch from "../../protocol/trust/ResourceMatch.ts"
 import * as DirectoryAudit from "./DirectoryAudit.ts"
 import type * as DirectoryNodes from "./DirectoryNodes.ts"
 

@@ -4,8 +4,8 @@
  */
 import type { SqlClient } from "@effect/sql"
 import { Effect } from "effect"
-import type { NodeKey } from "../protocol/NodeKey.ts"
-import { MAX_RELAYS, type RelayPoint } from "../protocol/RelayPoint.ts"
+import { MAX_RELAYS, type RelayPoint } from "../../protocol/relay/RelayPoint.ts"
+import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
 import * as DirectoryAudit from "./DirectoryAudit.ts"
 
 /**

@@ -4,7 +4,7 @@
  */
 import type { SqlClient } from "@effect/sql"
 import { Effect } from "effect"
-import * as DirectoryClock from "./DirectoryClock.ts"
+import * as DirectoryClock from "../identity/DirectoryClock.ts"
 
 /** Reads the latest time, in epoch milliseconds. 0 if the relay has never run. */
 export const latest = (sql: SqlClient.SqlClient) =>

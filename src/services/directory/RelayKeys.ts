@@ -5,9 +5,14 @@
 import { Effect, Schema } from "effect"
 import { rm } from "node:fs/promises"
 import { join } from "node:path"
-import * as EnrolmentToken from "../protocol/EnrolmentToken.ts"
-import type { NodeKey } from "../protocol/NodeKey.ts"
-import { AUTHORITY_KEY_FILE } from "./Authority.ts"
+import * as EnrolmentToken from "../../protocol/trust/EnrolmentToken.ts"
+import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
+import * as StateDir from "../host/StateDir.ts"
+import * as StateFile from "../host/StateFile.ts"
+import { AUTHORITY_KEY_FILE } from "../identity/Authority.ts"
+import * as Keys from "../identity/Keys.ts"
+import { TLS_KEY_FILE } from "../identity/RelayTls.ts"
+import type { TurnSecretError } from "../identity/TurnCredentials.ts"
 import {
   type CreatedToken,
   Directory,
@@ -15,11 +20,6 @@ import {
   type DirectoryError,
   layer as layerDirectory
 } from "./Directory.ts"
-import * as Keys from "./Keys.ts"
-import { TLS_KEY_FILE } from "./RelayTls.ts"
-import * as StateDir from "./StateDir.ts"
-import * as StateFile from "./StateFile.ts"
-import type { TurnSecretError } from "./TurnCredentials.ts"
 
 /**
  * Why a relay could not be created or started. `exists`: the folder already holds a relay or a part

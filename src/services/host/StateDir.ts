@@ -6,12 +6,12 @@ import { Duration, Effect } from "effect"
 import { constants } from "node:fs"
 import { access, stat, statfs } from "node:fs/promises"
 
-/** What is wrong with the directory or its disk. */
+/** Fault of the directory or its disk. */
 export type Code = "full" | "read_only" | "forbidden" | "missing" | "replaced" | "slow" | "broken"
 
 export interface Trouble {
   readonly code: Code
-  /** What is wrong and what to do, without the directory's path. */
+  /** Text of the fault and its remedy, without the directory's path. */
   readonly message: string
 }
 

@@ -6,7 +6,7 @@
 import { Effect, type Scope } from "effect"
 import { createServer } from "node:http"
 import { join } from "node:path"
-import { type AdminListenError, listenUnix } from "./AdminSocket.ts"
+import { type AdminListenError, listenUnix } from "../admin/AdminSocket.ts"
 
 /** Name of the lock's socket in a state directory. */
 export const LOCK_FILE = "running.sock"

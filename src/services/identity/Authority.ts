@@ -4,10 +4,10 @@
  */
 import { Context, Effect, type Either, Layer } from "effect"
 import { join } from "node:path"
-import * as Documents from "../protocol/Documents.ts"
-import { type NodeKey, toBytes } from "../protocol/NodeKey.ts"
-import { MAX_PAYLOAD_BYTES, type Signed, signedBytes } from "../protocol/Signed.ts"
-import * as Crypto from "./Crypto.ts"
+import * as Documents from "../../protocol/trust/Documents.ts"
+import { type NodeKey, toBytes } from "../../protocol/trust/NodeKey.ts"
+import { MAX_PAYLOAD_BYTES, type Signed, signedBytes } from "../../protocol/trust/Signed.ts"
+import * as Crypto from "../host/Crypto.ts"
 import * as DirectoryClock from "./DirectoryClock.ts"
 import * as Keys from "./Keys.ts"
 

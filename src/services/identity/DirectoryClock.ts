@@ -7,7 +7,7 @@
  * continues from there.
  */
 import { Clock, Context, Effect } from "effect"
-import { HostClock } from "./HostClock.ts"
+import { HostClock } from "../host/HostClock.ts"
 
 /**
  * The source of the directory's time. The default, used in commands and tests, is the clock of this

@@ -4,12 +4,12 @@
  */
 import { Context, Effect, Either, Option, Schema } from "effect"
 import { join } from "node:path"
-import type { Membership } from "../protocol/Documents.ts"
-import type { EnrolmentToken, RelayTrust } from "../protocol/EnrolmentToken.ts"
-import { NodeKey } from "../protocol/NodeKey.ts"
-import { type Signed, SignedText } from "../protocol/Signed.ts"
+import type { Membership } from "../../protocol/trust/Documents.ts"
+import type { EnrolmentToken, RelayTrust } from "../../protocol/trust/EnrolmentToken.ts"
+import { NodeKey } from "../../protocol/trust/NodeKey.ts"
+import { type Signed, SignedText } from "../../protocol/trust/Signed.ts"
+import * as StateFile from "../host/StateFile.ts"
 import * as Authority from "./Authority.ts"
-import * as StateFile from "./StateFile.ts"
 
 /**
  * A node's relay, and the keys that the node trusts. An enrolment token carries it, so the node

@@ -5,10 +5,10 @@
 import { Context, Effect, Layer, Option, Redacted, Schema } from "effect"
 import { createPrivateKey, generateKeyPairSync, type KeyObject } from "node:crypto"
 import { join } from "node:path"
-import { fromBytes, type NodeKey } from "../protocol/NodeKey.ts"
-import * as Crypto from "./Crypto.ts"
+import { fromBytes, type NodeKey } from "../../protocol/trust/NodeKey.ts"
+import * as Crypto from "../host/Crypto.ts"
+import * as StateFile from "../host/StateFile.ts"
 import * as Pki from "./Pki.ts"
-import * as StateFile from "./StateFile.ts"
 
 /**
  * Why a key file cannot be used. `exposed`: other users can access it, so they may know the key.

@@ -6,11 +6,11 @@
  */
 import { Effect, Either, Redacted } from "effect"
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, X509Certificate } from "node:crypto"
-import { LIFETIMES } from "../protocol/Lifetimes.ts"
-import { fromBytes, type NodeKey, toBytes } from "../protocol/NodeKey.ts"
+import { LIFETIMES } from "../../protocol/trust/Lifetimes.ts"
+import { fromBytes, type NodeKey, toBytes } from "../../protocol/trust/NodeKey.ts"
+import { randomBytes, rawPublicKey, sha256, spkiOf } from "../host/Crypto.ts"
+import * as Printable from "../telemetry/Printable.ts"
 import type * as CertificateWriter from "./CertificateWriter.ts"
-import { randomBytes, rawPublicKey, sha256, spkiOf } from "./Crypto.ts"
-import * as Printable from "./telemetry/Printable.ts"
 
 const DAY_MS = 86_400_000
 /** How far a certificate's start is set into the past, for nodes whose clock is behind. */

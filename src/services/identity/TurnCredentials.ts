@@ -6,10 +6,10 @@
 import { Effect, Option, Redacted, Schema } from "effect"
 import { Buffer } from "node:buffer"
 import { join } from "node:path"
-import { LIFETIMES } from "../protocol/Lifetimes.ts"
-import * as Crypto from "./Crypto.ts"
+import { LIFETIMES } from "../../protocol/trust/Lifetimes.ts"
+import * as Crypto from "../host/Crypto.ts"
+import * as StateFile from "../host/StateFile.ts"
 import * as DirectoryClock from "./DirectoryClock.ts"
-import * as StateFile from "./StateFile.ts"
 
 /** Name of the secret's file in a relay's state directory. */
 export const TURN_SECRET_FILE = "turn.key"

@@ -6,7 +6,7 @@
 import { Effect, Schema } from "effect"
 import { createSocket } from "node:dgram"
 import { createServer, isIP } from "node:net"
-import * as HostPort from "./config/HostPort.ts"
+import * as HostPort from "../config/HostPort.ts"
 
 /**
  * Some addresses cannot be used. `message` has one line for each, with its configuration key and

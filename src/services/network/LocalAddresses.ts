@@ -5,7 +5,7 @@
  */
 import { readFileSync } from "node:fs"
 import { type NetworkInterfaceInfo, networkInterfaces } from "node:os"
-import * as IpBytes from "../protocol/IpBytes.ts"
+import * as IpBytes from "../../protocol/bytes/IpBytes.ts"
 
 /** Addresses by interface name, as `os.networkInterfaces` returns them. */
 export type Interfaces = NodeJS.Dict<Array<NetworkInterfaceInfo>>

@@ -10,11 +10,11 @@ import { Clock, Context, Effect, Layer, Mailbox, Option, Schedule, type Stream, 
 import { createSocket } from "node:dgram"
 import { existsSync, readdirSync, readFileSync } from "node:fs"
 import * as Os from "node:os"
-import * as Candidate from "../protocol/Candidate.ts"
-import type * as CandidateGathering from "../protocol/CandidateGathering.ts"
-import * as InterfaceUse from "../protocol/InterfaceUse.ts"
+import * as Candidate from "../../protocol/candidate/Candidate.ts"
+import * as InterfaceUse from "../../protocol/candidate/InterfaceUse.ts"
+import type * as CandidateGathering from "../../protocol/nat/CandidateGathering.ts"
+import * as TiedChild from "../host/TiedChild.ts"
 import * as LocalAddresses from "./LocalAddresses.ts"
-import * as TiedChild from "./TiedChild.ts"
 
 /** One literal address of this host, and what the system says about its interface. */
 export type InterfaceAddress = InterfaceUse.Traits & { readonly host: string; readonly family: 4 | 6 }

@@ -6,7 +6,7 @@ import { Context, Duration, Effect, Schema } from "effect"
 import { lookup } from "node:dns/promises"
 import { isIP } from "node:net"
 import { join } from "node:path"
-import * as StateFile from "./StateFile.ts"
+import * as StateFile from "../host/StateFile.ts"
 
 /** Name of the file in a node's state directory. */
 export const FILE = "relay-addresses.json"

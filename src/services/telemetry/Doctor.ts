@@ -3,10 +3,10 @@
  * computes.
  */
 import { Schema } from "effect"
-import { CandidateView } from "../../protocol/CandidateView.ts"
-import { clockSetText, skewText, TELL_SKEW_MS } from "../../protocol/DirectoryTime.ts"
-import type { Findings } from "../../protocol/NodeReport.ts"
-import { Reason } from "../../protocol/PathRef.ts"
+import { CandidateView } from "../../protocol/candidate/CandidateView.ts"
+import { Reason } from "../../protocol/path/PathRef.ts"
+import type { Findings } from "../../protocol/relay/NodeReport.ts"
+import { clockSetText, skewText, TELL_SKEW_MS } from "../../protocol/trust/DirectoryTime.ts"
 import * as Limits from "./Limits.ts"
 import { REMEDY, TEXT } from "./ReasonText.ts"
 import type { StateEntry } from "./Recorder.ts"
@@ -209,7 +209,9 @@ const UNREACHED: Readonly<Record<string, readonly [code: string, remedy: string]
   ]
 }
 
-/** Longest gap between two attempts to reach the relay by UDP, twice. An older refusal is history. */
+/**
+ * Longest gap between two attempts to reach the relay by UDP, twice. An older refusal is history.
+ */
 const FORBIDDEN_MS = 60_000
 
 /**
@@ -307,7 +309,9 @@ const ofClock = ({ clockAheadMs = 0, directory, signaling }: Status): ReadonlyAr
   ]
 }
 
-/** A node keeps next to nothing after it has enrolled, so that it may even run on a read-only disk. */
+/**
+ * A node keeps next to nothing after it has enrolled, so that it may even run on a read-only disk.
+ */
 const ofStateDir = (
   { directoryProblem = null, nodes, slowWriteMs = null, stateTrouble = null }: Status
 ): ReadonlyArray<Finding> => {

@@ -1,5 +1,5 @@
 /** Texts for the reasons of a path choice, and remedies for those that a user can change. */
-import type { Reason } from "../../protocol/PathRef.ts"
+import type { Reason } from "../../protocol/path/PathRef.ts"
 
 /** Explanation of each reason. */
 export const TEXT: Readonly<Record<Reason, string>> = {

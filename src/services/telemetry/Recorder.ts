@@ -8,7 +8,7 @@
  */
 import { Schema } from "effect"
 import { createHash, randomBytes } from "node:crypto"
-import { type Decision, isWebRtc, keyOf, type PathRef, PathState, Reason } from "../../protocol/PathRef.ts"
+import { type Decision, isWebRtc, keyOf, type PathRef, PathState, Reason } from "../../protocol/path/PathRef.ts"
 
 /** A path as it was when the decision was made. */
 const Tried = Schema.Struct({

@@ -2,7 +2,7 @@
  * Removes addresses from everything that leaves this machine. Logs, spans and reports follow the
  * same rule.
  */
-import * as Candidate from "../../protocol/Candidate.ts"
+import * as Candidate from "../../protocol/candidate/Candidate.ts"
 import * as HostPort from "../config/HostPort.ts"
 
 /** IP version of an address that was found. */

@@ -12,12 +12,12 @@ import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpClient from "@effect/platform/HttpClient"
 import { Clock, Duration, Effect, FiberRef, Layer, Logger, LogLevel, Schema } from "effect"
 import { randomInt } from "node:crypto"
-import type * as Metrics from "./telemetry/Metrics.ts"
-import * as OtlpMetrics from "./telemetry/OtlpMetrics.ts"
-import * as Printable from "./telemetry/Printable.ts"
-import * as Redact from "./telemetry/Redact.ts"
-import * as SpanRing from "./telemetry/SpanRing.ts"
-import * as Tracing from "./telemetry/Tracing.ts"
+import type * as Metrics from "./Metrics.ts"
+import * as OtlpMetrics from "./OtlpMetrics.ts"
+import * as Printable from "./Printable.ts"
+import * as Redact from "./Redact.ts"
+import * as SpanRing from "./SpanRing.ts"
+import * as Tracing from "./Tracing.ts"
 
 /**
  * Telemetry settings. They survive a structured clone, because threads receive them in their

@@ -2,7 +2,10 @@
 import { readFileSync } from "node:fs"
 import * as tls from "node:tls"
 
-/** The authorities that Node trusts, as PEM. An unreadable `NODE_EXTRA_CA_CERTS` is ignored, as by Node. */
+/**
+ * The authorities that Node trusts, as PEM. An unreadable `NODE_EXTRA_CA_CERTS` is ignored, as by
+ * Node.
+ */
 export const usual = (): Array<string> => {
   const more = process.env["NODE_EXTRA_CA_CERTS"]
   try {

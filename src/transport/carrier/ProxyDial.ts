@@ -7,8 +7,8 @@ import * as http from "node:http"
 import * as https from "node:https"
 import * as net from "node:net"
 import type { Duplex } from "node:stream"
-import * as IpBlock from "../../protocol/IpBlock.ts"
-import * as ProxyUrl from "../../protocol/ProxyUrl.ts"
+import * as IpBlock from "../../protocol/bytes/IpBlock.ts"
+import * as ProxyUrl from "../../protocol/relay/ProxyUrl.ts"
 
 /**
  * Connecting through the proxy failed. `code` is the system's, HTTP's or SOCKS's.

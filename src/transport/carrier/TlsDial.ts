@@ -7,10 +7,10 @@ import * as dns from "node:dns"
 import * as net from "node:net"
 import type { Duplex } from "node:stream"
 import * as tls from "node:tls"
-import type { RelayTrust } from "../../protocol/EnrolmentToken.ts"
-import type { ProxyUrl } from "../../protocol/ProxyUrl.ts"
-import * as Crypto from "../../services/Crypto.ts"
-import * as Pki from "../../services/Pki.ts"
+import type { ProxyUrl } from "../../protocol/relay/ProxyUrl.ts"
+import type { RelayTrust } from "../../protocol/trust/EnrolmentToken.ts"
+import * as Crypto from "../../services/host/Crypto.ts"
+import * as Pki from "../../services/identity/Pki.ts"
 import * as Authorities from "./Authorities.ts"
 import * as ProxyDial from "./ProxyDial.ts"
 
@@ -54,7 +54,7 @@ export interface Dialled {
   readonly socket: tls.TLSSocket
   readonly certSha256: Uint8Array
   /**
-   * What is wrong with the certificate unless the pinned key endorses it during the link's
+   * Fault of the certificate unless the pinned key endorses it during the link's
    * handshake. `null` if the certificate proves the relay.
    */
   readonly unproved: DialFailed | null

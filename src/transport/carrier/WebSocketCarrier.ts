@@ -11,7 +11,7 @@ import {
   type Datagrams,
   MAX_DATAGRAM_FRAME_BYTES,
   sendable
-} from "./Link.ts"
+} from "../../session/Link.ts"
 
 /**
  * Largest message, in bytes. A longer one is refused at its header, before its body is kept. Longer

@@ -5,7 +5,7 @@
  */
 import * as http2 from "node:http2"
 import type { TLSSocket } from "node:tls"
-import { CarrierLink, closedByPeer, LinkEnded } from "./Link.ts"
+import { CarrierLink, closedByPeer, LinkEnded } from "../../session/Link.ts"
 import { CarrierRefused } from "./WebSocketCarrier.ts"
 import * as Library from "./WebTransportLibrary.ts"
 

@@ -9,7 +9,7 @@ import {
   parseNsswitch,
   parseResolvConf,
   type ResolvConf
-} from "../../protocol/ResolverFiles.ts"
+} from "../../protocol/flow/ResolverFiles.ts"
 
 export interface Paths {
   readonly resolvConf: string

@@ -2,7 +2,7 @@
  * Looks up one name: its candidates by the search list, both address families of each, and the C
  * library for names that DNS does not know.
  */
-import type { Address } from "../../protocol/ResolverFiles.ts"
+import type { Address } from "../../protocol/flow/ResolverFiles.ts"
 import { ask, type Channels, type Outcome, type Server } from "./NameServers.ts"
 import type { SystemLookup } from "./SystemLookup.ts"
 

@@ -3,8 +3,8 @@
  * for their TTL. A name whose servers do not answer delays no other name, because lookups share no
  * pool and are limited by zone and by client.
  */
-import type { Verdict } from "../../protocol/FlowWire.ts"
-import { type Address, MAX_NAME_CHARS } from "../../protocol/ResolverFiles.ts"
+import type { Verdict } from "../../protocol/flow/FlowWire.ts"
+import { type Address, MAX_NAME_CHARS } from "../../protocol/flow/ResolverFiles.ts"
 import { HostFiles, type Paths } from "./HostFiles.ts"
 import { type Failure, NameLookup } from "./NameLookup.ts"
 import { Channels, Server } from "./NameServers.ts"

@@ -4,7 +4,7 @@
  * process shares, so few lookups run at once and few wait.
  */
 import dns from "node:dns"
-import type { Address } from "../../protocol/ResolverFiles.ts"
+import type { Address } from "../../protocol/flow/ResolverFiles.ts"
 
 /**
  * Most lookups at once. libuv gives `getaddrinfo` half of its four threads, so more would only wait

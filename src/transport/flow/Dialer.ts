@@ -4,8 +4,8 @@
  */
 import { Buffer } from "node:buffer"
 import net from "node:net"
-import { type Verdict, type VerdictCode } from "../../protocol/FlowWire.ts"
-import type { Address } from "../../protocol/ResolverFiles.ts"
+import { type Verdict, type VerdictCode } from "../../protocol/flow/FlowWire.ts"
+import type { Address } from "../../protocol/flow/ResolverFiles.ts"
 import * as Limits from "../../services/telemetry/Limits.ts"
 import { type Listener, Names } from "../dns/Names.ts"
 import { resetSocket } from "./FlowPump.ts"

@@ -12,7 +12,7 @@ import {
   READ_RESET,
   type StreamHandler,
   WRITE_STOPPED
-} from "./FlowStream.ts"
+} from "../../session/FlowStream.ts"
 import { type Reader } from "./TcpReader.ts"
 import { MIN_BYTES, unread } from "./Unread.ts"
 

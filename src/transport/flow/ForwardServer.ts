@@ -3,7 +3,7 @@
  * reset, so that the application does not mistake it for an orderly end.
  */
 import type net from "node:net"
-import { type Verdict } from "../../protocol/FlowWire.ts"
+import { type Verdict } from "../../protocol/flow/FlowWire.ts"
 import { resetSocket } from "./FlowPump.ts"
 import { listen, type ListenAt, type Listener } from "./Listener.ts"
 import type { Places } from "./Places.ts"

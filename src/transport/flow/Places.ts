@@ -3,7 +3,7 @@
  * holds one place while it has its socket. When all places are taken, or the process is short of
  * descriptors, the flow that has been idle longest is cut. If none is idle, the new one is refused.
  */
-import * as Descriptors from "../../services/Descriptors.ts"
+import * as Descriptors from "../../services/host/Descriptors.ts"
 import * as Limits from "../../services/telemetry/Limits.ts"
 
 /** Most flows of one node at once, unless the configuration says otherwise. */

@@ -4,8 +4,8 @@
  */
 import { Buffer } from "node:buffer"
 import type net from "node:net"
-import { type Verdict } from "../../protocol/FlowWire.ts"
-import { type FailReason, Handshake, type Step, type Target } from "../../protocol/Socks5.ts"
+import { type Verdict } from "../../protocol/flow/FlowWire.ts"
+import { type FailReason, Handshake, type Step, type Target } from "../../protocol/flow/Socks5.ts"
 import * as Limits from "../../services/telemetry/Limits.ts"
 import { resetSocket } from "./FlowPump.ts"
 import { listen, type ListenAt, type Listener } from "./Listener.ts"

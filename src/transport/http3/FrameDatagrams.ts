@@ -3,8 +3,8 @@
  * this way, a probe of the largest size goes to the relay and back: QUIC's own handshake does not
  * show that the path carries packets longer than 1,200 bytes (RFC 9000, section 14).
  */
-import * as Frame from "../../protocol/Frame.ts"
-import { type Datagrams, MAX_DATAGRAM_FRAME_BYTES } from "../link/Link.ts"
+import * as Frame from "../../protocol/bytes/Frame.ts"
+import { type Datagrams, MAX_DATAGRAM_FRAME_BYTES } from "../../session/Link.ts"
 import type { Http3Connection } from "./Http3Connection.ts"
 
 /** First byte of a probe; no frame begins with it. The relay returns such a datagram unchanged. */

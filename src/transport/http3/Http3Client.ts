@@ -7,13 +7,13 @@ import { Either } from "effect"
 import { X509Certificate } from "node:crypto"
 import * as dns from "node:dns"
 import { isIP, isIPv6 } from "node:net"
-import type { RelayTrust } from "../../protocol/EnrolmentToken.ts"
-import * as Crypto from "../../services/Crypto.ts"
-import * as Pki from "../../services/Pki.ts"
-import * as Authorities from "../link/Authorities.ts"
-import { authorityOf } from "../link/TlsDial.ts"
-import { CarrierRefused } from "../link/WebSocketCarrier.ts"
-import type { QuicheConnection } from "../quic/QuicheConnection.ts"
+import type { RelayTrust } from "../../protocol/trust/EnrolmentToken.ts"
+import * as Crypto from "../../services/host/Crypto.ts"
+import * as Pki from "../../services/identity/Pki.ts"
+import * as Authorities from "../carrier/Authorities.ts"
+import { authorityOf } from "../carrier/TlsDial.ts"
+import { CarrierRefused } from "../carrier/WebSocketCarrier.ts"
+import type { QuicheConnection } from "../quic/engine/QuicheConnection.ts"
 import * as UdpPort from "../udp/UdpPort.ts"
 import { Http3Connection } from "./Http3Connection.ts"
 import { Http3Link } from "./Http3Link.ts"
@@ -36,7 +36,7 @@ export interface Target {
 export interface Opened {
   readonly link: Http3Link
   readonly localHost: string
-  /** As in `TlsDial.Dialled`. */
+  /** Same as in `TlsDial.Dialled`. */
   readonly unproved: Error | null
 }
 
@@ -223,7 +223,7 @@ const problemOf = ({ host, trust }: Target, der: Uint8Array): Problem | null => 
   return new X509Certificate(der).checkIP(host) === undefined ? refused(`the certificate is not for ${host}`) : null
 }
 
-/** By the PEM text of the authorities. It is empty for pinned keys. */
+/** Configurations by the PEM text of their authorities, which is empty for pinned keys. */
 const configs = new Map<string, Config>()
 
 const configFor = ({ ca = null, trust }: Target): Config => {

@@ -8,10 +8,10 @@
  * the connection.
  */
 import { Either } from "effect"
-import * as Http3 from "../../protocol/Http3.ts"
-import * as Qpack from "../../protocol/Qpack.ts"
-import * as Varint from "../../protocol/Varint.ts"
-import { type QuicConnection, READ_NOTHING, READ_RESET } from "../quic/QuicEngine.ts"
+import * as Varint from "../../protocol/bytes/Varint.ts"
+import * as Http3 from "../../protocol/http3/Http3.ts"
+import * as Qpack from "../../protocol/http3/Qpack.ts"
+import { type QuicConnection, READ_NOTHING, READ_RESET } from "../quic/engine/QuicEngine.ts"
 import { OutStream } from "./OutStream.ts"
 import { QuicDriver } from "./QuicDriver.ts"
 import { MAX_PACKET } from "./QuicheHttp3.ts"

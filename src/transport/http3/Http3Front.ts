@@ -3,10 +3,10 @@
  * for each session.
  */
 import { Effect, Redacted, Schedule, Stream } from "effect"
-import type { Leaf } from "../../services/Pki.ts"
+import type { Leaf } from "../../services/identity/Pki.ts"
 import * as ListenSockets from "../udp/ListenSockets.ts"
 import * as UdpPort from "../udp/UdpPort.ts"
-import { Gateway } from "./Gateway.ts"
+import { Gateway } from "./Http3Gateway.ts"
 import * as Http3Listener from "./Http3Listener.ts"
 import { MAX_PACKET } from "./QuicheHttp3.ts"
 

@@ -1,6 +1,6 @@
 /** A relay link over WebTransport on HTTP/3, on the client's side. */
-import * as Http3 from "../../protocol/Http3.ts"
-import { CarrierLink, closedByPeer, LinkEnded } from "../link/Link.ts"
+import * as Http3 from "../../protocol/http3/Http3.ts"
+import { CarrierLink, closedByPeer, LinkEnded } from "../../session/Link.ts"
 import { FrameDatagrams } from "./FrameDatagrams.ts"
 import type { Http3Connection, SessionClosed } from "./Http3Connection.ts"
 

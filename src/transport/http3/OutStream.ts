@@ -1,6 +1,6 @@
 /** Queue of bytes to be written on one QUIC stream. */
-import type { QuicConnection } from "../quic/QuicEngine.ts"
-import { WRITE_STOPPED } from "../quic/QuicEngine.ts"
+import type { QuicConnection } from "../quic/engine/QuicEngine.ts"
+import { WRITE_STOPPED } from "../quic/engine/QuicEngine.ts"
 
 interface Piece {
   bytes: Uint8Array

@@ -2,9 +2,9 @@
  * Drives one QUIC connection: its packets in both directions, its timer and its end. The owner
  * handles its streams.
  */
-import { ErrorCode } from "../../protocol/Http3.ts"
+import { ErrorCode } from "../../protocol/http3/Http3.ts"
+import type { ConnectionFault, QuicConnection } from "../quic/engine/QuicEngine.ts"
 import { FloodMeter } from "../quic/FloodMeter.ts"
-import type { ConnectionFault, QuicConnection } from "../quic/QuicEngine.ts"
 import { TrainSender, type Transmit } from "./TrainSender.ts"
 
 /** Interval of pings in milliseconds. They keep NAT mappings and both idle timers alive. */

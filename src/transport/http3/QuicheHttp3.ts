@@ -5,8 +5,8 @@
 import native, { type Config } from "@infisical/quic/dist/native/index.js"
 import { Buffer } from "node:buffer"
 import { randomBytes } from "node:crypto"
-import { SLOTS } from "../quic/QuicEngine.ts"
-import { ARRIVALS, type ConnectionIds, ID_BYTES, QuicheConnection } from "../quic/QuicheConnection.ts"
+import { SLOTS } from "../quic/engine/QuicEngine.ts"
+import { ARRIVALS, type ConnectionIds, ID_BYTES, QuicheConnection } from "../quic/engine/QuicheConnection.ts"
 
 const ALPN = "h3"
 /**

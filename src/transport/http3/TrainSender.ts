@@ -3,8 +3,8 @@
  * as one system call takes them. These packets seldom have the largest size, unlike those of
  * sessions (`quic/PacketSender`), so each is copied to the end of the one before.
  */
+import type { QuicConnection } from "../quic/engine/QuicEngine.ts"
 import { HandshakeFlight } from "../quic/HandshakeFlight.ts"
-import type { QuicConnection } from "../quic/QuicEngine.ts"
 import { MAX_TRAIN, RING_BUFFERS } from "../quic/SendRing.ts"
 import { MAX_PACKET } from "./QuicheHttp3.ts"
 

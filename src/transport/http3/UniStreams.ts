@@ -3,10 +3,10 @@
  * and QPACK's two, which carry nothing here.
  */
 import { Either } from "effect"
-import * as Http3 from "../../protocol/Http3.ts"
-import * as Qpack from "../../protocol/Qpack.ts"
-import * as Varint from "../../protocol/Varint.ts"
-import { type QuicConnection, READ_NOTHING, READ_RESET } from "../quic/QuicEngine.ts"
+import * as Varint from "../../protocol/bytes/Varint.ts"
+import * as Http3 from "../../protocol/http3/Http3.ts"
+import * as Qpack from "../../protocol/http3/Qpack.ts"
+import { type QuicConnection, READ_NOTHING, READ_RESET } from "../quic/engine/QuicEngine.ts"
 
 const { ErrorCode, FrameType, StreamType } = Http3
 

@@ -2,11 +2,11 @@
  * The server's side of the handshake over a link. Bytes that follow the handshake stay on the link,
  * unread.
  */
-import * as LinkHandshake from "../../protocol/LinkHandshake.ts"
-import { fromBytes, type NodeKey } from "../../protocol/NodeKey.ts"
-import * as Crypto from "../../services/Crypto.ts"
-import { BrokenHandshake, hear, RefusedByServer, say } from "./ClientHandshake.ts"
-import type { Link } from "./Link.ts"
+import * as LinkHandshake from "../../protocol/relay/LinkHandshake.ts"
+import { fromBytes, type NodeKey } from "../../protocol/trust/NodeKey.ts"
+import * as Crypto from "../../services/host/Crypto.ts"
+import { BrokenHandshake, hear, RefusedByServer, say } from "../../session/ClientHandshake.ts"
+import type { Link } from "../../session/Link.ts"
 
 /** Identity that a client claims. The signature over this link has been verified. */
 export interface Claims {
@@ -27,7 +27,7 @@ export const asServer = async (
   options: {
     readonly purpose: LinkHandshake.Purpose
     readonly certHashes: ReadonlyArray<Uint8Array>
-    /** As in the Challenge. */
+    /** Same as in the Challenge. */
     readonly endorsements: ReadonlyArray<Uint8Array>
   }
 ): Promise<Claims> => {

@@ -1,16 +1,16 @@
 /** Opens an authenticated link to a relay. */
 import { Duration, Effect, Schema, type Scope } from "effect"
-import type { RelayTrust } from "../../protocol/EnrolmentToken.ts"
-import { endorsedBytes, type Enrol, proxiedName, type Purpose } from "../../protocol/LinkHandshake.ts"
-import { toBytes } from "../../protocol/NodeKey.ts"
-import * as ProxyUrl from "../../protocol/ProxyUrl.ts"
-import * as Crypto from "../../services/Crypto.ts"
-import * as ClientHandshake from "./ClientHandshake.ts"
-import { type CarrierLink, type Link, LinkEnded } from "./Link.ts"
-import * as TlsDial from "./TlsDial.ts"
-import * as Ways from "./Ways.ts"
-import * as WebSocketCarrier from "./WebSocketCarrier.ts"
-import * as WebTransportCarrier from "./WebTransportCarrier.ts"
+import { endorsedBytes, type Enrol, proxiedName, type Purpose } from "../../protocol/relay/LinkHandshake.ts"
+import * as ProxyUrl from "../../protocol/relay/ProxyUrl.ts"
+import type { RelayTrust } from "../../protocol/trust/EnrolmentToken.ts"
+import { toBytes } from "../../protocol/trust/NodeKey.ts"
+import * as Crypto from "../../services/host/Crypto.ts"
+import * as ClientHandshake from "../../session/ClientHandshake.ts"
+import { type CarrierLink, type Link, LinkEnded } from "../../session/Link.ts"
+import * as Ways from "../../session/Ways.ts"
+import * as TlsDial from "../carrier/TlsDial.ts"
+import * as WebSocketCarrier from "../carrier/WebSocketCarrier.ts"
+import * as WebTransportCarrier from "../carrier/WebTransportCarrier.ts"
 
 /**
  * Opening a link failed.
@@ -68,7 +68,9 @@ export interface Options {
   readonly deadline?: Duration.DurationInput
   /** The `proxy` setting: a URL or `none`. `null` if the environment decides. */
   readonly proxy?: string | null
-  /** The `ca` setting: a PEM file of authorities beside the public ones. `null` if there is none. */
+  /**
+   * The `ca` setting: a PEM file of authorities beside the public ones. `null` if there is none.
+   */
   readonly ca?: string | null
 }
 
@@ -107,7 +109,7 @@ const HEAD_START_MS = 300
 
 type Opened = Omit<Connected, "welcome"> & {
   readonly link: CarrierLink
-  /** As in `TlsDial.Dialled`. */
+  /** Same as in `TlsDial.Dialled`. */
   readonly unproved: Error | null
 }
 

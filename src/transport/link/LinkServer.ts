@@ -1,11 +1,11 @@
 /** Accepts links at the relay's TLS port, authenticates the peer of each, and hands it on. */
 import { Deferred, Duration, Effect, FiberSet, Schema, type Scope, Stream } from "effect"
-import { type Purpose, UNSEEN_CERT } from "../../protocol/LinkHandshake.ts"
-import * as ListenCheck from "../../services/ListenCheck.ts"
-import type { Leaf } from "../../services/Pki.ts"
-import { RefusedByServer } from "./ClientHandshake.ts"
+import { type Purpose, UNSEEN_CERT } from "../../protocol/relay/LinkHandshake.ts"
+import type { Leaf } from "../../services/identity/Pki.ts"
+import * as ListenCheck from "../../services/network/ListenCheck.ts"
+import { RefusedByServer } from "../../session/ClientHandshake.ts"
+import { type CarrierLink, CloseCode, type Link } from "../../session/Link.ts"
 import * as Handshaking from "./Handshaking.ts"
-import { type CarrierLink, CloseCode, type Link } from "./Link.ts"
 import * as LinkPort from "./LinkPort.ts"
 
 /** The address or port is not available. */

@@ -4,8 +4,8 @@
  * transferred buffers. This is a hot path: no Effect, no call per frame.
  */
 import type { MessagePort } from "node:worker_threads"
-import * as Frame from "../../protocol/Frame.ts"
-import type { Link } from "./Link.ts"
+import * as Frame from "../../protocol/bytes/Frame.ts"
+import type { Link } from "../../session/Link.ts"
 import { RelayLinkFrames } from "./RelayLinkFrames.ts"
 
 /** Size of a batch. It is posted when it is full, or at the end of the event loop's turn. */

@@ -6,8 +6,8 @@
  * carrier has datagrams, they carry the frames of sessions, and only the relay's own messages use
  * the stream.
  */
-import { CONTROL_TAG, MAX_FRAME_BYTES, RELAYED_HEAD_BYTES, tagAt } from "../../protocol/Frame.ts"
-import { CloseCode, type Link } from "./Link.ts"
+import { CONTROL_TAG, MAX_FRAME_BYTES, RELAYED_HEAD_BYTES, tagAt } from "../../protocol/bytes/Frame.ts"
+import { CloseCode, type Link } from "../../session/Link.ts"
 
 /**
  * Most bytes that wait in this process. Further frames are dropped, as a full router queue would

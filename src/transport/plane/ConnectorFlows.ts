@@ -3,14 +3,14 @@
  * and moves the bytes.
  */
 import type net from "node:net"
-import type { Resource } from "../../protocol/Documents.ts"
-import { type Verdict, type VerdictCode } from "../../protocol/FlowWire.ts"
-import type { NodeKey } from "../../protocol/NodeKey.ts"
+import { type Verdict, type VerdictCode } from "../../protocol/flow/FlowWire.ts"
+import type { Resource } from "../../protocol/trust/Documents.ts"
+import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
 import * as Limits from "../../services/telemetry/Limits.ts"
+import * as FlowStart from "../../session/FlowStart.ts"
+import type { FlowStream } from "../../session/FlowStream.ts"
 import * as Dialer from "../flow/Dialer.ts"
 import { type FlowMeter, type FlowOutcome, pump as startPump } from "../flow/FlowPump.ts"
-import * as FlowStart from "../flow/FlowStart.ts"
-import type { FlowStream } from "../flow/FlowStream.ts"
 import { Places } from "../flow/Places.ts"
 
 /** The grant's permission for a target. */

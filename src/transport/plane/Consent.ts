@@ -9,8 +9,8 @@
  * These pings have random numbers of their own, because a peer could guess those of the prober.
  */
 import { randomBytes } from "node:crypto"
-import { TX_ID_BYTES } from "../../protocol/PathMessage.ts"
-import { SLOTS } from "../quic/QuicEngine.ts"
+import { TX_ID_BYTES } from "../../protocol/path/PathMessage.ts"
+import { SLOTS } from "../quic/engine/QuicEngine.ts"
 
 /**
  * How long consent lasts, in milliseconds (RFC 7675, section 5.1). It is longer than the longest

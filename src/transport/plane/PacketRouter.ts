@@ -9,8 +9,8 @@
  * only under the tag of a live session, and from a relay of this node; while no UDP leg is bound,
  * the first relay's address is not checked.
  */
-import * as Frame from "../../protocol/Frame.ts"
-import { isWebRtc, keyOf, type PathRef, viaRelay } from "../../protocol/PathRef.ts"
+import * as Frame from "../../protocol/bytes/Frame.ts"
+import { isWebRtc, keyOf, type PathRef, viaRelay } from "../../protocol/path/PathRef.ts"
 import { addressKey } from "./Slots.ts"
 import { makeTraffic, type Traffic } from "./Traffic.ts"
 

@@ -4,10 +4,11 @@
  * about paths.
  */
 import { randomBytes } from "node:crypto"
-import type { Candidate, Mapping } from "../../protocol/Candidate.ts"
-import * as Frame from "../../protocol/Frame.ts"
-import * as PathMessage from "../../protocol/PathMessage.ts"
-import { BASE_BYTES } from "../../protocol/PathMtu.ts"
+import * as Frame from "../../protocol/bytes/Frame.ts"
+import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import type { Candidate, Mapping } from "../../protocol/candidate/Candidate.ts"
+import * as PathMessage from "../../protocol/path/PathMessage.ts"
+import { BASE_BYTES } from "../../protocol/path/PathMtu.ts"
 import {
   direct,
   isFirstRelay,
@@ -17,14 +18,13 @@ import {
   type Role,
   type SwitchReason,
   viaRelay
-} from "../../protocol/PathRef.ts"
-import type { Opened } from "../../protocol/PortGuess.ts"
-import type { SocketAddr } from "../../protocol/SocketAddr.ts"
+} from "../../protocol/path/PathRef.ts"
+import type { Opened } from "../../protocol/path/PortGuess.ts"
 import { ProbeSeal } from "../probe/ProbeSeal.ts"
-import { type QuicEngine, SLOTS } from "../quic/QuicEngine.ts"
+import { type QuicEngine, SLOTS } from "../quic/engine/QuicEngine.ts"
+import type { Resumption } from "../quic/engine/Resumption.ts"
 import { CloseCode, type CloseReason, QuicSession, type SlotPath } from "../quic/QuicSession.ts"
 import type { QuicStream } from "../quic/QuicStream.ts"
-import type { Resumption } from "../quic/Resumption.ts"
 import { Consent } from "./Consent.ts"
 import type { Endpoint, PacketRouter } from "./PacketRouter.ts"
 import { addressKey, RELAY_SLOT, Slots } from "./Slots.ts"

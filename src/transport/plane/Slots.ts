@@ -2,8 +2,8 @@
  * Assigns a session's paths to its fixed QUIC slots. Slot 0 permanently belongs to the first relay.
  * Other paths share the rest, and a new path replaces the one that was used least recently.
  */
-import { keyOf, type PathRef, RELAY } from "../../protocol/PathRef.ts"
-import { SLOTS } from "../quic/QuicEngine.ts"
+import { keyOf, type PathRef, RELAY } from "../../protocol/path/PathRef.ts"
+import { SLOTS } from "../quic/engine/QuicEngine.ts"
 
 /** Slot of the first relay. */
 export const RELAY_SLOT = 0

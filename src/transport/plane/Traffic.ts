@@ -2,7 +2,7 @@
  * Counters of the packets that a node's data plane sent and received, by kind of path. They are
  * plain numbers because they change with each packet.
  */
-import type { PathKind } from "../../protocol/PathKind.ts"
+import type { PathKind } from "../../protocol/path/PathKind.ts"
 
 /** Counts datagrams, or frames of a link, and their bytes without the headers of UDP and TLS. */
 export class Traffic {

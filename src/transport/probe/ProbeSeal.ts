@@ -13,7 +13,7 @@
  * HKDF-SHA256, one of each per direction, so neither side uses the other's nonces.
  */
 import * as Crypto from "node:crypto"
-import type { Role } from "../../protocol/PathRef.ts"
+import type { Role } from "../../protocol/path/PathRef.ts"
 
 /** Length of a session's secret. */
 export const SECRET_BYTES = 32

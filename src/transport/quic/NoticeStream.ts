@@ -3,7 +3,7 @@
  */
 import { Buffer } from "node:buffer"
 import * as EndNotice from "./EndNotice.ts"
-import { type QuicConnection, READ_NOTHING, READ_RESET, type Role } from "./QuicEngine.ts"
+import { type QuicConnection, READ_NOTHING, READ_RESET, type Role } from "./engine/QuicEngine.ts"
 
 /**
  * Most notices kept about streams that have not been seen yet. When full, the oldest notice is

@@ -1,7 +1,7 @@
 /** Packs what QUIC has to send into trains of packets on the session's slots. */
 import { type Buffer } from "node:buffer"
+import { type QuicConnection, SLOTS } from "./engine/QuicEngine.ts"
 import { HandshakeFlight } from "./HandshakeFlight.ts"
-import { type QuicConnection, SLOTS } from "./QuicEngine.ts"
 import { SendRing } from "./SendRing.ts"
 import { type SessionOptions, type SlotPath } from "./SessionOptions.ts"
 import { SlotPacer } from "./SlotPacer.ts"

@@ -5,10 +5,10 @@
  */
 import { Buffer } from "node:buffer"
 import { type EndNotice, NOTICE_STREAM } from "./EndNotice.ts"
+import { type QuicConnection, READ_NOTHING, READ_RESET, WRITE_LIMITED, WRITE_STOPPED } from "./engine/QuicEngine.ts"
 import { FloodMeter } from "./FloodMeter.ts"
 import { NoticeStream } from "./NoticeStream.ts"
 import { LARGEST_PACKET, MAX_TRAINS_PER_TURN, PacketSender } from "./PacketSender.ts"
-import { type QuicConnection, READ_NOTHING, READ_RESET, WRITE_LIMITED, WRITE_STOPPED } from "./QuicEngine.ts"
 import { QuicStream, type StreamOwner } from "./QuicStream.ts"
 import { CloseCode, type CloseReason, type SessionOptions, type SessionStats, type SlotPath } from "./SessionOptions.ts"
 import { WriterQueue } from "./WriterQueue.ts"

@@ -2,8 +2,14 @@
  * One bidirectional stream of a session, as flows see it. All calls are synchronous and none
  * throws.
  */
-import { type FlowStream, READ_NOTHING, READ_RESET, type StreamHandler, WRITE_STOPPED } from "../flow/FlowStream.ts"
-import { MAX_STREAM_WINDOW, STREAM_WINDOW } from "./QuicEngine.ts"
+import {
+  type FlowStream,
+  READ_NOTHING,
+  READ_RESET,
+  type StreamHandler,
+  WRITE_STOPPED
+} from "../../session/FlowStream.ts"
+import { MAX_STREAM_WINDOW, STREAM_WINDOW } from "./engine/QuicEngine.ts"
 
 /** Services of the session that a stream uses. */
 export interface StreamOwner {

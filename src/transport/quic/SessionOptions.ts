@@ -1,8 +1,8 @@
 /** Options of a session, and the events that it reports. */
 import { type Buffer } from "node:buffer"
-import { type ConnectionStats, type QuicEngine, type Role } from "./QuicEngine.ts"
+import { type ConnectionStats, type QuicEngine, type Role } from "./engine/QuicEngine.ts"
+import { type Resumption } from "./engine/Resumption.ts"
 import { type QuicStream } from "./QuicStream.ts"
-import { type Resumption } from "./Resumption.ts"
 import { type SendRing } from "./SendRing.ts"
 
 /** Application close codes, as the peer receives them. */

@@ -3,13 +3,13 @@
  * and bounded verification.
  */
 import { Either } from "effect"
-import * as Documents from "../../protocol/Documents.ts"
-import * as IpBytes from "../../protocol/IpBytes.ts"
-import type { NodeKey } from "../../protocol/NodeKey.ts"
-import * as RelayWire from "../../protocol/RelayWire.ts"
-import type { Signed } from "../../protocol/Signed.ts"
-import { PrefixBuckets, TokenBucket } from "../../protocol/TokenBucket.ts"
-import * as Crypto from "../../services/Crypto.ts"
+import * as IpBytes from "../../protocol/bytes/IpBytes.ts"
+import { PrefixBuckets, TokenBucket } from "../../protocol/bytes/TokenBucket.ts"
+import * as RelayWire from "../../protocol/relay/RelayWire.ts"
+import * as Documents from "../../protocol/trust/Documents.ts"
+import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
+import type { Signed } from "../../protocol/trust/Signed.ts"
+import * as Crypto from "../../services/host/Crypto.ts"
 
 /**
  * Period of cookies. A cookie is valid for one to two periods: longer than any handshake, too short

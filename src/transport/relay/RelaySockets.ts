@@ -4,8 +4,8 @@
  * networks treat UDP (RFC 5780).
  */
 import { Effect, type Scope } from "effect"
-import * as StunPlaces from "../../protocol/StunPlaces.ts"
-import type * as LocalAddresses from "../../services/LocalAddresses.ts"
+import * as StunPlaces from "../../protocol/nat/StunPlaces.ts"
+import type * as LocalAddresses from "../../services/network/LocalAddresses.ts"
 import * as ListenSockets from "../udp/ListenSockets.ts"
 import * as UdpPort from "../udp/UdpPort.ts"
 import type { StunServer } from "./StunServer.ts"

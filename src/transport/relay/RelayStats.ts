@@ -1,5 +1,5 @@
 /** Counters of a relay. They are plain numbers, because they change with each packet. */
-import { type Refusal, REFUSALS } from "../../protocol/RelayWire.ts"
+import { type Refusal, REFUSALS } from "../../protocol/relay/RelayWire.ts"
 
 /** Counters since the start of the relay. */
 export interface Stats {

@@ -2,11 +2,11 @@
  * Nodes that are bound at a relay, and the sessions that join them. The table is bounded, and
  * nothing is entered before its signatures were verified.
  */
-import type { Ticket } from "../../protocol/Documents.ts"
-import * as Frame from "../../protocol/Frame.ts"
-import type { NodeKey } from "../../protocol/NodeKey.ts"
-import type { LegKind } from "../../protocol/RelayWire.ts"
-import { TokenBucket } from "../../protocol/TokenBucket.ts"
+import * as Frame from "../../protocol/bytes/Frame.ts"
+import { TokenBucket } from "../../protocol/bytes/TokenBucket.ts"
+import type { LegKind } from "../../protocol/relay/RelayWire.ts"
+import type { Ticket } from "../../protocol/trust/Documents.ts"
+import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
 
 /**
  * Connection that carries relayed frames where UDP is blocked. Its other end is an authenticated

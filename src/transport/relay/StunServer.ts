@@ -4,8 +4,8 @@
  * (unless `allowLonger` is set), and each prefix has a rate limit.
  */
 import { Either } from "effect"
-import type { SocketAddr } from "../../protocol/SocketAddr.ts"
-import * as Stun from "../../protocol/Stun.ts"
+import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import * as Stun from "../../protocol/nat/Stun.ts"
 import type { Stats } from "./RelayStats.ts"
 
 interface Output {

@@ -4,10 +4,10 @@
  * is a MAC over the 5-tuple and its time.
  */
 import { Buffer } from "node:buffer"
-import * as Turn from "../../protocol/Turn.ts"
-import type * as TurnAllocations from "../../protocol/TurnAllocations.ts"
-import * as Crypto from "../../services/Crypto.ts"
-import * as TurnCredentials from "../../services/TurnCredentials.ts"
+import * as Turn from "../../protocol/relay/Turn.ts"
+import type * as TurnAllocations from "../../protocol/relay/TurnAllocations.ts"
+import * as Crypto from "../../services/host/Crypto.ts"
+import * as TurnCredentials from "../../services/identity/TurnCredentials.ts"
 
 /**
  * Authentication realm. It is short, so that a challenge is no longer than a client's first

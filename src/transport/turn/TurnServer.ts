@@ -7,12 +7,12 @@
  * proved its address (or `answerShort` is set).
  */
 import { Either } from "effect"
-import type { SocketAddr } from "../../protocol/SocketAddr.ts"
-import * as Stun from "../../protocol/Stun.ts"
-import * as Turn from "../../protocol/Turn.ts"
-import * as TurnAllocations from "../../protocol/TurnAllocations.ts"
-import * as Crypto from "../../services/Crypto.ts"
-import * as Descriptors from "../../services/Descriptors.ts"
+import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import * as Stun from "../../protocol/nat/Stun.ts"
+import * as Turn from "../../protocol/relay/Turn.ts"
+import * as TurnAllocations from "../../protocol/relay/TurnAllocations.ts"
+import * as Crypto from "../../services/host/Crypto.ts"
+import * as Descriptors from "../../services/host/Descriptors.ts"
 import * as LimitsMet from "../../services/telemetry/Limits.ts"
 import type { TurnAuth } from "./TurnAuth.ts"
 

@@ -4,9 +4,9 @@
  */
 import { Buffer } from "node:buffer"
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net"
-import * as Turn from "../../protocol/Turn.ts"
-import * as TurnPeers from "../../protocol/TurnPeers.ts"
-import * as Descriptors from "../../services/Descriptors.ts"
+import * as Turn from "../../protocol/relay/Turn.ts"
+import * as TurnPeers from "../../protocol/relay/TurnPeers.ts"
+import * as Descriptors from "../../services/host/Descriptors.ts"
 import * as LimitsMet from "../../services/telemetry/Limits.ts"
 import type { Client, TurnServer } from "./TurnServer.ts"
 

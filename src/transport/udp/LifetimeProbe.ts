@@ -2,11 +2,11 @@
  * Runs the search for the lifetime of idle NAT mappings (`MappingLifetime`) against STUN servers.
  */
 import { Context, Effect, Layer, Option } from "effect"
-import * as Candidate from "../../protocol/Candidate.ts"
-import * as MappingLifetime from "../../protocol/MappingLifetime.ts"
-import type { SocketAddr } from "../../protocol/SocketAddr.ts"
-import * as Stun from "../../protocol/Stun.ts"
-import * as Crypto from "../../services/Crypto.ts"
+import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import * as Candidate from "../../protocol/candidate/Candidate.ts"
+import * as MappingLifetime from "../../protocol/nat/MappingLifetime.ts"
+import * as Stun from "../../protocol/nat/Stun.ts"
+import * as Crypto from "../../services/host/Crypto.ts"
 import * as ProbeSockets from "./ProbeSockets.ts"
 
 export interface Service {

@@ -5,7 +5,7 @@
  */
 import { Effect, ExecutionStrategy, Exit, Scope } from "effect"
 import { isIPv6 } from "node:net"
-import type * as LocalAddresses from "../../services/LocalAddresses.ts"
+import type * as LocalAddresses from "../../services/network/LocalAddresses.ts"
 import * as LocalHosts from "./LocalHosts.ts"
 import type { UdpOpenError, UdpPort } from "./UdpPort.ts"
 

@@ -4,7 +4,7 @@
  * chooses the address.
  */
 import { isUnspecified } from "../../services/config/HostPort.ts"
-import * as LocalAddresses from "../../services/LocalAddresses.ts"
+import * as LocalAddresses from "../../services/network/LocalAddresses.ts"
 
 /**
  * Returns `host` itself if it is specified, or else every address that this machine has now,

@@ -4,8 +4,8 @@
  */
 import { Clock, Effect, Mailbox, Option, Schema } from "effect"
 import { createSocket, type RemoteInfo } from "node:dgram"
-import * as Candidate from "../../protocol/Candidate.ts"
-import type { SocketAddr } from "../../protocol/SocketAddr.ts"
+import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import * as Candidate from "../../protocol/candidate/Candidate.ts"
 import * as UdpPort from "./UdpPort.ts"
 
 /**

@@ -1,6 +1,6 @@
 /** Builds `struct sockaddr_in` and `sockaddr_in6` of Linux, once for each destination. */
-import * as IpBytes from "../../protocol/IpBytes.ts"
-import * as LocalAddresses from "../../services/LocalAddresses.ts"
+import * as IpBytes from "../../protocol/bytes/IpBytes.ts"
+import * as LocalAddresses from "../../services/network/LocalAddresses.ts"
 import { AF_INET, AF_INET6 } from "./Libc.ts"
 
 /**

@@ -10,7 +10,7 @@
 import { Effect, Schema, type Scope } from "effect"
 import { createSocket, type RemoteInfo, type Socket } from "node:dgram"
 import { constants } from "node:os"
-import type { SocketAddr } from "../../protocol/SocketAddr.ts"
+import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
 import * as Libc from "./Libc.ts"
 import * as Sockaddr from "./Sockaddr.ts"
 

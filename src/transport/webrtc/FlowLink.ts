@@ -3,9 +3,9 @@
  * opens is a reliable, ordered stream. It must run in a process of its own: see decision 19.
  */
 import { type DataChannel, type IceServer, PeerConnection } from "node-datachannel"
-import type { IceSignal } from "../../protocol/IceSignal.ts"
-import type { FlowStream } from "../flow/FlowStream.ts"
-import { type Channel, ChannelStream, LOW_WATER_BYTES, type Room } from "./ChannelStream.ts"
+import type { IceSignal } from "../../protocol/candidate/IceSignal.ts"
+import { type Channel, ChannelStream, LOW_WATER_BYTES, type Room } from "../../session/ChannelStream.ts"
+import type { FlowStream } from "../../session/FlowStream.ts"
 import type { Pair } from "./IceLink.ts"
 import type { AgentPasswords } from "./TurnProxy.ts"
 

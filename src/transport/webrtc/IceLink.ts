@@ -4,7 +4,7 @@
  * must run in a process of its own: see decision 19.
  */
 import { type DataChannel, type IceServer, PeerConnection } from "node-datachannel"
-import type { IceSignal } from "../../protocol/IceSignal.ts"
+import type { IceSignal } from "../../protocol/candidate/IceSignal.ts"
 
 /**
  * Most unsent bytes in the channel. Further frames are dropped, which QUIC treats as congestion.

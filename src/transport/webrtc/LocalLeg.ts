@@ -5,8 +5,8 @@
  */
 import { createSocket, type Socket } from "node:dgram"
 import { once } from "node:events"
-import * as Frame from "../../protocol/Frame.ts"
-import type { SocketAddr } from "../../protocol/SocketAddr.ts"
+import * as Frame from "../../protocol/bytes/Frame.ts"
+import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
 
 const LOOPBACK = "127.0.0.1"
 const BUFFER_BYTES = 4 * 1024 * 1024

@@ -11,17 +11,23 @@ import { Buffer } from "node:buffer"
 import { createSocket, type Socket } from "node:dgram"
 import { once } from "node:events"
 import { connect, isIPv6 } from "node:net"
-import type { SocketAddr } from "../../protocol/SocketAddr.ts"
-import * as Turn from "../../protocol/Turn.ts"
-import * as ZeroTiebreaker from "../../protocol/ZeroTiebreaker.ts"
-import * as Crypto from "../../services/Crypto.ts"
+import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import * as ZeroTiebreaker from "../../protocol/nat/ZeroTiebreaker.ts"
+import * as Turn from "../../protocol/relay/Turn.ts"
+import * as Crypto from "../../services/host/Crypto.ts"
 
 const LOOPBACK = "127.0.0.1"
 /** Most sockets to the server. Datagrams from further sockets of the agents are dropped. */
 const MAX_SOCKETS = 1024
-/** How long a socket to a server over UDP may go unused. An agent refreshes its allocation more often. */
+/**
+ * How long a socket to a server over UDP may go unused. An agent refreshes its allocation more
+ * often.
+ */
 const IDLE_MS = 600_000
-/** Most unsent bytes of one TCP connection. Further messages are dropped, as a full link drops packets. */
+/**
+ * Most unsent bytes of one TCP connection. Further messages are dropped, as a full link drops
+ * packets.
+ */
 const QUEUE_BYTES = 256 * 1024
 
 /** A TURN server, by name or address. */

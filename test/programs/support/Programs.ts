@@ -13,7 +13,7 @@ import { createInterface } from "node:readline"
 import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import type { Peer } from "../../../src/roles/Running.ts"
-import * as AdminClient from "../../../src/services/AdminClient.ts"
+import * as AdminClient from "../../../src/services/admin/AdminClient.ts"
 import { type ConfigInput, load } from "../../../src/services/config/Config.ts"
 import * as Socks5Client from "../../../src/transport/flow/Socks5Client.ts"
 

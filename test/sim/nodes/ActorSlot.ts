@@ -13,9 +13,9 @@ import {
   Stream,
   SubscriptionRef
 } from "effect"
-import type { ActorAddress } from "../../../src/actors/runtime/ActorAddress.ts"
-import { type ActorRef, ActorUnavailable, DEFAULT_DEADLINE } from "../../../src/actors/runtime/ActorRef.ts"
-import { Peers } from "../../../src/actors/runtime/Peers.ts"
+import type { ActorAddress } from "../../../src/actors/runtime/actor/ActorAddress.ts"
+import { type ActorRef, ActorUnavailable, DEFAULT_DEADLINE } from "../../../src/actors/runtime/actor/ActorRef.ts"
+import { Peers } from "../../../src/actors/runtime/actor/Peers.ts"
 
 interface Up {
   readonly client: unknown

@@ -1,6 +1,6 @@
 /** One flow that lasts as long as its session: the client sends numbers, the connector sends each back; every one is checked. */
-import type { Role } from "../../../src/protocol/PathRef.ts"
-import { READ_NOTHING, READ_RESET } from "../../../src/transport/quic/QuicEngine.ts"
+import type { Role } from "../../../src/protocol/path/PathRef.ts"
+import { READ_NOTHING, READ_RESET } from "../../../src/transport/quic/engine/QuicEngine.ts"
 import type { QuicStream } from "../../../src/transport/quic/QuicStream.ts"
 import type { VirtualTime } from "./VirtualTime.ts"
 

@@ -11,7 +11,7 @@ import {
   type QuicConnection,
   type QuicEngine,
   READ_NOTHING
-} from "../../../src/transport/quic/QuicEngine.ts"
+} from "../../../src/transport/quic/engine/QuicEngine.ts"
 
 /** In flight at once. */
 const WINDOW_PACKETS = 32

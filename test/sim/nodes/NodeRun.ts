@@ -1,6 +1,6 @@
 /** One scenario played by two whole nodes, and judged. */
-import { keyOf } from "../../../src/protocol/PathRef.ts"
-import { SOCKETS } from "../../../src/protocol/PortGuess.ts"
+import { keyOf } from "../../../src/protocol/path/PathRef.ts"
+import { SOCKETS } from "../../../src/protocol/path/PortGuess.ts"
 import type { NatName } from "../world/Nats.ts"
 import { type Command, goalOf, meets, type Outcome, type Scenario, type Who } from "../world/Scenario.ts"
 import type { Identities } from "./Identities.ts"

@@ -1,7 +1,7 @@
 /** The relay of the simulation: the real forwarding server, at two ports of one address. */
-import { type NodeKey, toBytes } from "../../../src/protocol/NodeKey.ts"
-import type { SocketAddr } from "../../../src/protocol/SocketAddr.ts"
-import * as Crypto from "../../../src/services/Crypto.ts"
+import type { SocketAddr } from "../../../src/protocol/bytes/SocketAddr.ts"
+import { type NodeKey, toBytes } from "../../../src/protocol/trust/NodeKey.ts"
+import * as Crypto from "../../../src/services/host/Crypto.ts"
 import { RelayServer } from "../../../src/transport/relay/RelayServer.ts"
 
 export const HOST = "192.0.2.1"

@@ -1,5 +1,5 @@
 /** A host of the simulation: in which network it is, behind which translator. */
-import type { Role } from "../../../src/protocol/PathRef.ts"
+import type { Role } from "../../../src/protocol/path/PathRef.ts"
 import { type NatName, NATS } from "./Nats.ts"
 import type { Random } from "./Random.ts"
 import { type Nat, Translator } from "./Translator.ts"

@@ -1,9 +1,9 @@
 /** One end of a simulated session: where it is, what it is bound to, and its path choice. */
-import { GuessBudget } from "../../../src/protocol/GuessBudget.ts"
-import { PathMachine } from "../../../src/protocol/PathMachine.ts"
-import { keyOf, type PathRef, RELAY, type Role } from "../../../src/protocol/PathRef.ts"
-import { PortGuess } from "../../../src/protocol/PortGuess.ts"
-import type { SocketAddr } from "../../../src/protocol/SocketAddr.ts"
+import type { SocketAddr } from "../../../src/protocol/bytes/SocketAddr.ts"
+import { GuessBudget } from "../../../src/protocol/path/GuessBudget.ts"
+import { PathMachine } from "../../../src/protocol/path/PathMachine.ts"
+import { keyOf, type PathRef, RELAY, type Role } from "../../../src/protocol/path/PathRef.ts"
+import { PortGuess } from "../../../src/protocol/path/PortGuess.ts"
 import { Host, type Place } from "./Host.ts"
 import type { Random } from "./Random.ts"
 

@@ -1,8 +1,8 @@
 /** One scenario played by two machines, and judged. */
-import { MAX_HISTORY } from "../../../src/protocol/PathMachine.ts"
-import { keyOf } from "../../../src/protocol/PathRef.ts"
-import { MAX_TRACKS } from "../../../src/protocol/PathTable.ts"
-import { MAX_PROBES, SOCKETS } from "../../../src/protocol/PortGuess.ts"
+import { MAX_HISTORY } from "../../../src/protocol/path/PathMachine.ts"
+import { keyOf } from "../../../src/protocol/path/PathRef.ts"
+import { MAX_TRACKS } from "../../../src/protocol/path/PathTable.ts"
+import { MAX_PROBES, SOCKETS } from "../../../src/protocol/path/PortGuess.ts"
 import type { NatName } from "./Nats.ts"
 import type { PairNode } from "./PairNode.ts"
 import { PairWorld } from "./PairWorld.ts"

@@ -3,11 +3,11 @@
  * QUIC is a word every 100 ms each way by the path in use. What their other actors do is modelled, too: they bind at the relay and
  * look at themselves by STUN. Time is virtual.
  */
-import * as Candidate from "../../../src/protocol/Candidate.ts"
-import * as PathGuessing from "../../../src/protocol/PathGuessing.ts"
-import { direct, keyOf, type PathRef, RELAY, type Role, type SwitchReason } from "../../../src/protocol/PathRef.ts"
-import type { Opened } from "../../../src/protocol/PortGuess.ts"
-import type { SocketAddr } from "../../../src/protocol/SocketAddr.ts"
+import type { SocketAddr } from "../../../src/protocol/bytes/SocketAddr.ts"
+import * as Candidate from "../../../src/protocol/candidate/Candidate.ts"
+import * as PathGuessing from "../../../src/protocol/path/PathGuessing.ts"
+import { direct, keyOf, type PathRef, RELAY, type Role, type SwitchReason } from "../../../src/protocol/path/PathRef.ts"
+import type { Opened } from "../../../src/protocol/path/PortGuess.ts"
 import { PairNode, type Place } from "./PairNode.ts"
 import { type Random, randomOf } from "./Random.ts"
 import { Timeline } from "./Timeline.ts"

@@ -1,6 +1,6 @@
 /** A network address translator for UDP as RFC 4787 describes it: how it maps, filters, allots ports and forgets. */
-import type { Dependence } from "../../../src/protocol/NatReport.ts"
-import type { SocketAddr } from "../../../src/protocol/SocketAddr.ts"
+import type { SocketAddr } from "../../../src/protocol/bytes/SocketAddr.ts"
+import type { Dependence } from "../../../src/protocol/nat/NatReport.ts"
 import type { Random } from "./Random.ts"
 
 export type Allocation = { readonly kind: "preserving" | "random" } | {

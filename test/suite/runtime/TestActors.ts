@@ -1,10 +1,10 @@
 import { Deferred, Effect, Schedule, Schema, Stream } from "effect"
 import { appendFileSync } from "node:fs"
-import * as Actor from "../../../src/actors/runtime/Actor.ts"
-import * as Inbox from "../../../src/actors/runtime/Inbox.ts"
-import { Peers } from "../../../src/actors/runtime/Peers.ts"
-import { Self } from "../../../src/actors/runtime/Self.ts"
-import type { Registry } from "../../../src/actors/runtime/ThreadHost.ts"
+import * as Actor from "../../../src/actors/runtime/actor/Actor.ts"
+import * as Inbox from "../../../src/actors/runtime/actor/Inbox.ts"
+import { Peers } from "../../../src/actors/runtime/actor/Peers.ts"
+import { Self } from "../../../src/actors/runtime/actor/Self.ts"
+import type { Registry } from "../../../src/actors/runtime/thread/ThreadHost.ts"
 import { Broken, BrokenRpcs, Echo, EchoFailed, EchoRpcs, Front, FrontRpcs, Middle, MiddleRpcs } from "./TestRpcs.ts"
 
 /** Every config names the file in which the actor tells the test that it was released; the one thing that reaches out of any placement. */

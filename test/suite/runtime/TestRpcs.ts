@@ -2,7 +2,7 @@
 import * as Transferable from "@effect/platform/Transferable"
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
-import * as ActorAddress from "../../../src/actors/runtime/ActorAddress.ts"
+import * as ActorAddress from "../../../src/actors/runtime/actor/ActorAddress.ts"
 
 export class EchoFailed extends Schema.TaggedError<EchoFailed>()("EchoFailed", { why: Schema.String }) {}
 

@@ -1,6 +1,6 @@
 import { isMainThread } from "node:worker_threads"
-import * as ProcessEntry from "../../../src/actors/runtime/ProcessEntry.ts"
-import * as WorkerEntry from "../../../src/actors/runtime/WorkerEntry.ts"
+import * as ProcessEntry from "../../../src/actors/runtime/thread/ProcessEntry.ts"
+import * as WorkerEntry from "../../../src/actors/runtime/thread/WorkerEntry.ts"
 import { registry } from "./TestActors.ts"
 
 if (isMainThread) ProcessEntry.run(registry)

@@ -1,8 +1,8 @@
 /** A thread that is inside libSQL nearly all the time: it asks, again and again, the database that its name says. */
 import { Effect } from "effect"
 import { workerData } from "node:worker_threads"
-import * as WorkerEntry from "../../../src/actors/runtime/WorkerEntry.ts"
-import * as DirectoryDb from "../../../src/services/DirectoryDb.ts"
+import * as WorkerEntry from "../../../src/actors/runtime/thread/WorkerEntry.ts"
+import * as DirectoryDb from "../../../src/services/directory/DirectoryDb.ts"
 
 const { thread: path } = workerData as { readonly thread: string }
 

@@ -1,5 +1,5 @@
 /** Two sessions over real QUIC, with a relay and a direct way in memory. */
-import { direct, keyOf } from "../../../src/protocol/PathRef.ts"
+import { direct, keyOf } from "../../../src/protocol/path/PathRef.ts"
 import { link, makeNode, type Node, openFlow, settled, startResource } from "./SessionRig.ts"
 
 const CLIENT = { address: "198.51.100.1", port: 4_001 }

@@ -2,8 +2,8 @@
 import { Effect } from "effect"
 import { Buffer } from "node:buffer"
 import { generateKeyPairSync } from "node:crypto"
-import { selfSigned } from "../../../src/services/Pki.ts"
-import { engine } from "../../../src/transport/quic/QuicheEngine.ts"
+import { selfSigned } from "../../../src/services/identity/Pki.ts"
+import { engine } from "../../../src/transport/quic/engine/QuicheEngine.ts"
 import {
   type CloseReason,
   QuicSession,

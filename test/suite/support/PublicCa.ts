@@ -1,6 +1,6 @@
 import { Either } from "effect"
 import { generateKeyPairSync, webcrypto } from "node:crypto"
-import { fromPem } from "../../../src/services/Pki.ts"
+import { fromPem } from "../../../src/services/identity/Pki.ts"
 
 /** An authority that a system may trust, and its certificate for localhost. */
 export const makePublicCa = async () => {

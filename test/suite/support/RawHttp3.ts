@@ -2,7 +2,7 @@
 import { createSocket } from "node:dgram"
 import { QuicDriver } from "../../../src/transport/http3/QuicDriver.ts"
 import * as QuicheHttp3 from "../../../src/transport/http3/QuicheHttp3.ts"
-import { type ConnectionFault, READ_NOTHING } from "../../../src/transport/quic/QuicEngine.ts"
+import { type ConnectionFault, READ_NOTHING } from "../../../src/transport/quic/engine/QuicEngine.ts"
 
 export interface RawHttp3 {
   /** Resolves once the handshake is over. */

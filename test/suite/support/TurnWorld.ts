@@ -1,10 +1,10 @@
 /** A TURN server on loopback, for clients of any make. */
 import { Effect, Redacted } from "effect"
 import { isIPv6 } from "node:net"
-import * as TurnAllocations from "../../../src/protocol/TurnAllocations.ts"
-import * as Crypto from "../../../src/services/Crypto.ts"
-import type * as LocalAddresses from "../../../src/services/LocalAddresses.ts"
-import * as TurnCredentials from "../../../src/services/TurnCredentials.ts"
+import * as TurnAllocations from "../../../src/protocol/relay/TurnAllocations.ts"
+import * as Crypto from "../../../src/services/host/Crypto.ts"
+import * as TurnCredentials from "../../../src/services/identity/TurnCredentials.ts"
+import type * as LocalAddresses from "../../../src/services/network/LocalAddresses.ts"
 import * as TurnSockets from "../../../src/transport/turn/TurnSockets.ts"
 
 export const HOST = "127.0.0.1"

@@ -2,7 +2,7 @@
 import { Buffer } from "node:buffer"
 import dgram from "node:dgram"
 import { once } from "node:events"
-import * as IpBytes from "../../../src/protocol/IpBytes.ts"
+import * as IpBytes from "../../../src/protocol/bytes/IpBytes.ts"
 
 const TYPES = { A: 1, CNAME: 5, AAAA: 28 } as const
 export type Type = keyof typeof TYPES

@@ -4,11 +4,11 @@
  */
 import { Rpc, RpcServer } from "@effect/rpc"
 import { Cause, Context, Effect, Layer, ParseResult, Schema, type Scope, Stream } from "effect"
+import * as MessagePortProtocol from "../port/MessagePortProtocol.ts"
+import type { Port } from "../port/Port.ts"
 import type { ActorAddress, Any as AnyAddress } from "./ActorAddress.ts"
 import { ACTOR_DEFECT } from "./ActorRef.ts"
-import * as MessagePortProtocol from "./MessagePortProtocol.ts"
 import type { Peers } from "./Peers.ts"
-import type { Port } from "./Port.ts"
 import type { Self } from "./Self.ts"
 
 /**

@@ -16,9 +16,9 @@ import {
   Stream,
   SubscriptionRef
 } from "effect"
+import * as MessagePortProtocol from "../port/MessagePortProtocol.ts"
+import type { Port } from "../port/Port.ts"
 import type { ActorAddress } from "./ActorAddress.ts"
-import * as MessagePortProtocol from "./MessagePortProtocol.ts"
-import type { Port } from "./Port.ts"
 
 /** RPC client of an actor. Each call can also fail because the port to the actor closed. */
 export type Client<Rpcs extends Rpc.Any> = RpcClient.RpcClient<Rpcs, RpcClientError>

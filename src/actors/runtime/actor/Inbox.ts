@@ -16,7 +16,7 @@ import {
   Option,
   Tracer
 } from "effect"
-import * as Metrics from "../../services/telemetry/Metrics.ts"
+import * as Metrics from "../../../services/telemetry/Metrics.ts"
 import * as SelfModule from "./Self.ts"
 
 /** The queue of one actor, and the ways to put messages into it. */

@@ -1,6 +1,6 @@
 /** The means by which an actor tells the runtime about itself. */
 import { type Cause, Context, Effect, Layer, Option, type Scope } from "effect"
-import type * as Metrics from "../../services/telemetry/Metrics.ts"
+import type * as Metrics from "../../../services/telemetry/Metrics.ts"
 
 /** The actor's own incarnation, as the runtime knows it. */
 export class Self extends Context.Tag("sallyport/actors/Self")<Self, {

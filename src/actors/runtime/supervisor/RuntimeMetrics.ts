@@ -4,11 +4,11 @@
  * last answer is used instead, and the miss is counted.
  */
 import { Cause, Effect, Option } from "effect"
-import * as Descriptors from "../../services/Descriptors.ts"
-import * as Metrics from "../../services/telemetry/Metrics.ts"
-import * as LoopHealth from "./LoopHealth.ts"
+import * as Descriptors from "../../../services/host/Descriptors.ts"
+import * as Metrics from "../../../services/telemetry/Metrics.ts"
+import * as LoopHealth from "../thread/LoopHealth.ts"
+import type { Health } from "../thread/ThreadContract.ts"
 import type * as Status from "./Status.ts"
-import type { Health } from "./ThreadContract.ts"
 
 /**
  * How long a thread may take to answer. A thread whose event loop turns answers within a few ms,

@@ -1,6 +1,6 @@
 /** State of the supervisor's threads and actors, as it reports it. */
+import type { Health } from "../thread/ThreadContract.ts"
 import * as Restart from "./Restart.ts"
-import type { Health } from "./ThreadContract.ts"
 
 /**
  * State of a thread or an actor. `waiting`: an actor waits for its thread. `restarting`: it died,

@@ -60,7 +60,7 @@ const watchLoop = Effect.acquireRelease(
   (delay) => Effect.sync(() => delay.disable())
 )
 
-/** As `makeWith`, for the event loop of the calling thread. */
+/** Same as `makeWith`, for the event loop of the calling thread. */
 export const make: Effect.Effect<Effect.Effect<Omit<Health, "actors" | "limits">>, never, Scope.Scope> = makeWith(
   watchLoop
 )

@@ -1,10 +1,10 @@
 /** Entry of a child process that is nothing but a thread host. */
 import { Cause, Effect, Exit } from "effect"
 import { MessageChannel } from "node:worker_threads"
-import * as Telemetry from "../../services/Telemetry.ts"
-import * as Metrics from "../../services/telemetry/Metrics.ts"
+import * as Metrics from "../../../services/telemetry/Metrics.ts"
+import * as Telemetry from "../../../services/telemetry/Telemetry.ts"
+import * as IpcPorts from "../port/IpcPorts.ts"
 import { FairScheduler } from "./FairScheduler.ts"
-import * as IpcPorts from "./IpcPorts.ts"
 import { type Begin, CONTROL } from "./Processes.ts"
 import * as ThreadHost from "./ThreadHost.ts"
 

@@ -7,9 +7,9 @@ import { Deferred, Effect } from "effect"
 import { type ChildProcess, fork } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { MessageChannel } from "node:worker_threads"
-import type { Settings } from "../../services/Telemetry.ts"
-import * as IpcPorts from "./IpcPorts.ts"
-import * as Pulse from "./Pulse.ts"
+import type { Settings } from "../../../services/telemetry/Telemetry.ts"
+import * as Pulse from "../liveness/Pulse.ts"
+import * as IpcPorts from "../port/IpcPorts.ts"
 import type { Spawn } from "./Threads.ts"
 
 /** How to start a child process. */

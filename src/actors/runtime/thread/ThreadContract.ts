@@ -4,12 +4,12 @@
  */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
-import * as Telemetry from "../../services/Telemetry.ts"
-import * as Limits from "../../services/telemetry/Limits.ts"
-import * as Metrics from "../../services/telemetry/Metrics.ts"
-import * as SpanRing from "../../services/telemetry/SpanRing.ts"
-import { NotStarted } from "./Actor.ts"
-import { PortSchema } from "./Port.ts"
+import * as Limits from "../../../services/telemetry/Limits.ts"
+import * as Metrics from "../../../services/telemetry/Metrics.ts"
+import * as SpanRing from "../../../services/telemetry/SpanRing.ts"
+import * as Telemetry from "../../../services/telemetry/Telemetry.ts"
+import { NotStarted } from "../actor/Actor.ts"
+import { PortSchema } from "../port/Port.ts"
 
 /**
  * Names one incarnation of one actor. A call about an incarnation that is gone does nothing, except

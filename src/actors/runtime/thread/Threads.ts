@@ -4,10 +4,10 @@
  */
 import { Clock, Deferred, Duration, Effect, Fiber, Option, type Scope } from "effect"
 import { MessageChannel, type ResourceLimits, Worker } from "node:worker_threads"
-import type { Settings } from "../../services/Telemetry.ts"
-import * as Liveness from "./Liveness.ts"
-import type { Port } from "./Port.ts"
-import * as Pulse from "./Pulse.ts"
+import type { Settings } from "../../../services/telemetry/Telemetry.ts"
+import * as Liveness from "../liveness/Liveness.ts"
+import * as Pulse from "../liveness/Pulse.ts"
+import type { Port } from "../port/Port.ts"
 import * as ThreadHost from "./ThreadHost.ts"
 
 /** A running thread. */

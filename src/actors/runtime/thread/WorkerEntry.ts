@@ -1,9 +1,9 @@
 /** Entry of a worker thread that is nothing but a thread host. */
 import { Cause, Effect, Exit } from "effect"
 import { parentPort, workerData } from "node:worker_threads"
-import * as Telemetry from "../../services/Telemetry.ts"
+import * as Telemetry from "../../../services/telemetry/Telemetry.ts"
+import * as Pulse from "../liveness/Pulse.ts"
 import { FairScheduler } from "./FairScheduler.ts"
-import * as Pulse from "./Pulse.ts"
 import * as ThreadHost from "./ThreadHost.ts"
 import { END, type WorkerData } from "./Threads.ts"
 

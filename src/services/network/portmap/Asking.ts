@@ -1,7 +1,7 @@
 /** The request for a port mapping and its result, the same for each protocol. */
 import { type Effect, Schema } from "effect"
-import { type Epoch, Protocol } from "../../protocol/PortMapping.ts"
-import type { SocketAddr } from "../../protocol/SocketAddr.ts"
+import type { SocketAddr } from "../../../protocol/bytes/SocketAddr.ts"
+import { type Epoch, Protocol } from "../../../protocol/nat/PortMapping.ts"
 
 /**
  * A gateway did not map the port. `Silent`: it does not speak the protocol, or gave no usable

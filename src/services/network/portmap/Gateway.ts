@@ -6,7 +6,7 @@ import { Duration, Effect } from "effect"
 import { execFile } from "node:child_process"
 import { readFile } from "node:fs/promises"
 import * as Os from "node:os"
-import * as Candidate from "../../protocol/Candidate.ts"
+import * as Candidate from "../../../protocol/candidate/Candidate.ts"
 
 /** Longest wait for either command. Both answer within milliseconds. */
 const COMMAND_DEADLINE = Duration.seconds(1)

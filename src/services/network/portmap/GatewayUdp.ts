@@ -3,8 +3,8 @@
  */
 import { Clock, Effect } from "effect"
 import { createSocket, type Socket } from "node:dgram"
-import * as Candidate from "../../protocol/Candidate.ts"
-import type { Protocol } from "../../protocol/PortMapping.ts"
+import * as Candidate from "../../../protocol/candidate/Candidate.ts"
+import type { Protocol } from "../../../protocol/nat/PortMapping.ts"
 import { PortMappingFailed } from "./Asking.ts"
 
 /**

@@ -3,9 +3,9 @@
  * and trusts only the gateway itself.
  */
 import { Effect, Random } from "effect"
-import * as Candidate from "../../protocol/Candidate.ts"
-import * as Igd from "../../protocol/Igd.ts"
-import { LIFETIME_S } from "../../protocol/PortMapping.ts"
+import * as Candidate from "../../../protocol/candidate/Candidate.ts"
+import * as Igd from "../../../protocol/nat/Igd.ts"
+import { LIFETIME_S } from "../../../protocol/nat/PortMapping.ts"
 import { type Ask, PortMappingFailed } from "./Asking.ts"
 import * as GatewayUdp from "./GatewayUdp.ts"
 

@@ -1,9 +1,9 @@
 /** Port mappings by PCP (RFC 6887) and by NAT-PMP (RFC 6886), which share a port at the gateway. */
 import { Effect, Either } from "effect"
-import * as Candidate from "../../protocol/Candidate.ts"
-import * as NatPmp from "../../protocol/NatPmp.ts"
-import * as Pcp from "../../protocol/Pcp.ts"
-import { LIFETIME_S } from "../../protocol/PortMapping.ts"
+import * as Candidate from "../../../protocol/candidate/Candidate.ts"
+import * as NatPmp from "../../../protocol/nat/NatPmp.ts"
+import * as Pcp from "../../../protocol/nat/Pcp.ts"
+import { LIFETIME_S } from "../../../protocol/nat/PortMapping.ts"
 import { type Ask, PortMappingFailed } from "./Asking.ts"
 import * as GatewayUdp from "./GatewayUdp.ts"
 

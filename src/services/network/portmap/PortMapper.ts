@@ -8,16 +8,16 @@
  */
 import { Context, Duration, Effect, Either, Layer, Mailbox, Option, Stream, SubscriptionRef } from "effect"
 import { createSocket } from "node:dgram"
-import * as Candidate from "../protocol/Candidate.ts"
-import * as NatPmp from "../protocol/NatPmp.ts"
-import * as Pcp from "../protocol/Pcp.ts"
-import * as PortMapping from "../protocol/PortMapping.ts"
-import * as Crypto from "./Crypto.ts"
-import { type Ask, type Granted, PortMappingFailed, type Wish } from "./portmap/Asking.ts"
-import * as FindGateway from "./portmap/Gateway.ts"
-import * as GatewayUdp from "./portmap/GatewayUdp.ts"
-import * as IgdClient from "./portmap/IgdClient.ts"
-import * as PcpClient from "./portmap/PcpClient.ts"
+import * as Candidate from "../../../protocol/candidate/Candidate.ts"
+import * as NatPmp from "../../../protocol/nat/NatPmp.ts"
+import * as Pcp from "../../../protocol/nat/Pcp.ts"
+import * as PortMapping from "../../../protocol/nat/PortMapping.ts"
+import * as Crypto from "../../host/Crypto.ts"
+import { type Ask, type Granted, PortMappingFailed, type Wish } from "./Asking.ts"
+import * as FindGateway from "./Gateway.ts"
+import * as GatewayUdp from "./GatewayUdp.ts"
+import * as IgdClient from "./IgdClient.ts"
+import * as PcpClient from "./PcpClient.ts"
 
 /** Keeps a port mapped at the gateway. The owner of the data plane's UDP socket names the port. */
 export class PortMapper extends Context.Tag("sallyport/services/PortMapper")<PortMapper, {

@@ -5,7 +5,7 @@
 
 import type { Resumption } from "./Resumption.ts"
 
-export { READ_NOTHING, READ_RESET, WRITE_STOPPED } from "../flow/FlowStream.ts"
+export { READ_NOTHING, READ_RESET, WRITE_STOPPED } from "../../../session/FlowStream.ts"
 
 /**
  * Number of path slots of a session. A slot may be pointed at another path underneath; QUIC never

@@ -7,7 +7,7 @@
  * replayed in the same place or elsewhere (docs/decisions/0013-resumption.md).
  */
 import { createHash, randomBytes } from "node:crypto"
-import { LIFETIMES } from "../../protocol/Lifetimes.ts"
+import { LIFETIMES } from "../../../protocol/trust/Lifetimes.ts"
 
 export interface Resumption {
   /**
