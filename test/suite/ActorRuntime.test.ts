@@ -230,7 +230,12 @@ describe.each(kinds)("actors, $name", (kind: Kind) => {
   scoped("stop callers before those they use", () =>
     Effect.gen(function*() {
       const channel = newChannel()
-      yield* Effect.scoped(startUp(kind, bundle.entry, channel))
+      const ready = Effect.flatMap(
+        startUp(kind, bundle.entry, channel),
+        // Its first call shows that middle has been connected with echo.
+        (supervisor) => supervisor.ref(Middle).ask((client) => client.AskEcho({ n: 1 }))
+      )
+      yield* Effect.scoped(ready)
       assert.deepStrictEqual(told(channel), ["front", "middle answered", "echo"])
     }))
 })

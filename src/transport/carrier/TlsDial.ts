@@ -98,7 +98,7 @@ const leafDerOf = (socket: tls.TLSSocket): Uint8Array | undefined => {
  * Message for a certificate that is not a relay's: that of a captive portal, or of a firewall that
  * intercepts TLS. `tls_pin_mismatch` is for another relay's certificate.
  */
-const intercepted = ({ host, port }: Target, { issuer, subject }: Pki.Shown): string =>
+export const intercepted = ({ host, port }: Pick<Target, "host" | "port">, { issuer, subject }: Pki.Shown): string =>
   `another server answered in place of the relay ${
     authorityOf(host, port)
   }: its certificate is for ${subject}, issued by ${issuer}; ` +

@@ -11,7 +11,7 @@ import type { RelayTrust } from "../../protocol/trust/EnrolmentToken.ts"
 import * as Crypto from "../../services/host/Crypto.ts"
 import * as Pki from "../../services/identity/Pki.ts"
 import * as Authorities from "../carrier/Authorities.ts"
-import { authorityOf } from "../carrier/TlsDial.ts"
+import { authorityOf, DialFailed, intercepted } from "../carrier/TlsDial.ts"
 import { CarrierRefused } from "../carrier/WebSocketCarrier.ts"
 import type { QuicheConnection } from "../quic/engine/QuicheConnection.ts"
 import * as UdpPort from "../udp/UdpPort.ts"
@@ -175,7 +175,9 @@ class Attempt {
       this.fail(new Error(problem?.message))
       return false
     }
-    this.#unproved = problem === null ? null : new Error(problem.message)
+    this.#unproved = problem === null
+      ? null
+      : new DialFailed("tls_intercepted", "", intercepted(this.#target, Pki.describe(der)))
     this.#link.serverCertSha256 = Crypto.sha256(der)
     return true
   }

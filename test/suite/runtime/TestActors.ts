@@ -19,6 +19,7 @@ type Message =
   | { readonly _tag: "Bump"; readonly reply: Inbox.Reply<number> }
   | { readonly _tag: "Trace"; readonly reply: Inbox.Reply<string> }
   | { readonly _tag: "Append"; readonly n: number }
+  | { readonly _tag: "Appended"; readonly reply: Inbox.Reply<ReadonlyArray<number>> }
   | { readonly _tag: "Die" }
 
 const echo = (config: Config) =>
@@ -38,6 +39,8 @@ const echo = (config: Config) =>
             return Effect.flatMap(traceId, (id) => Deferred.succeed(message.reply, id))
           case "Append":
             return Effect.sync(() => void appended.push(message.n))
+          case "Appended":
+            return Deferred.succeed(message.reply, appended)
           case "Die":
             return Effect.die(new Error("told to die"))
         }
@@ -62,7 +65,7 @@ const echo = (config: Config) =>
       FailingStream: () => Stream.concat(Stream.make(1, 2), Stream.fail(new EchoFailed({ why: "after two" }))),
       Move: ({ bytes }) => Effect.succeed(bytes),
       Append: ({ n }) => Effect.asVoid(inbox.post({ _tag: "Append", n })),
-      Appended: () => Effect.sync(() => appended),
+      Appended: () => inbox.ask<ReadonlyArray<number>>((reply) => ({ _tag: "Appended", reply })),
       Trace: () => Effect.all([traceId, inbox.ask<string>((reply) => ({ _tag: "Trace", reply }))]),
       BlockThread: () =>
         Effect.sync(() => {
