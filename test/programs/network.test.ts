@@ -10,7 +10,7 @@ import { MAX_NODES } from "../../src/actors/hub/SignalingHubRpcs.ts"
 import { command, freePort, resource, World } from "./support/Programs.ts"
 
 const CHROMIUM = "/usr/bin/chromium"
-const WAIT_MS = 20_000
+const WAIT_MS = 120_000
 const SHOT = new URL("../../docs/inspector/network.png", import.meta.url).pathname
 
 describe("the network on a relay", () => {
