@@ -11,7 +11,7 @@
  * then at random without repeats. A probe that meets an open port arrives, and its answer comes
  * back.
  *
- * Of N = 64,512 ports K = 256 are open. The chance that m probes without repeats all miss is (N-K
+ * K = 256 of N = 64,512 ports are open. The chance that m probes without repeats all miss is (N-K
  * choose m) / (N choose m), which is close to (1 - m/N)^K: 1,500 probes fail once in 414 attempts,
  * and half of all attempts need 175. (With repeats, by the formula usual for this, (1 - K/N)^m:
  * once in 389.) The idea is Tailscale's: D. Anderson, "How NAT traversal works", 2020.

@@ -84,7 +84,7 @@ export class SpanRing {
 
   /**
    * Keeps an event, which takes no time, as a span of its own below the span that it happens in.
-   * That span may stay open for hours.
+   * Such a span may stay open for hours.
    */
   onEvent(
     span: Tracer.Span,
