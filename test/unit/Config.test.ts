@@ -1,14 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Redacted } from "effect"
+import { Effect, Redacted, SchemaAST } from "effect"
 import * as fc from "fast-check"
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
 import { afterAll } from "vitest"
 import * as Wiring from "../../src/actors/Wiring.ts"
 import * as RelayTemplate from "../../src/cli/RelayTemplate.ts"
 import * as Config from "../../src/services/config/Config.ts"
-import { ACTORS } from "../../src/services/config/ConfigSchema.ts"
+import { ACTORS, Client, Connector, Forwarder, Relay } from "../../src/services/config/ConfigSchema.ts"
 
 const dir = mkdtempSync(join(tmpdir(), "config-"))
 afterAll(() => rmSync(dir, { recursive: true }))
@@ -37,6 +37,17 @@ const CLIENT = { role: "client", name: "alice", stateDir: "/var/lib/alice" }
 const decode = (value: unknown) => Config.decode(value, { baseDir: "/etc/sallyport" })
 const refused = (value: unknown) =>
   Effect.map(Effect.flip(decode(value)), ({ issues }) => issues.map(({ key, message }) => `${key}: ${message}`))
+
+/** Every key that a file may have, at any depth. Names of threads are free, so they are not here. */
+const keysIn = (ast: SchemaAST.AST): ReadonlyArray<string> => {
+  if (SchemaAST.isTransformation(ast)) return keysIn(ast.from)
+  if (SchemaAST.isRefinement(ast)) return keysIn(ast.from)
+  if (SchemaAST.isUnion(ast)) return ast.types.flatMap(keysIn)
+  if (SchemaAST.isTupleType(ast)) return [...ast.elements, ...ast.rest].flatMap(({ type }) => keysIn(type))
+  return SchemaAST.isTypeLiteral(ast)
+    ? ast.propertySignatures.flatMap(({ name, type }) => [String(name), ...keysIn(type)])
+    : []
+}
 
 describe("values", () => {
   it.effect("settles paths, defaults and port ranges of a relay", () =>
@@ -216,6 +227,20 @@ describe("values", () => {
       assert.deepStrictEqual(config.advertise, { host: "relay-2.example.com", udp: 3478 })
     }))
 
+  it.each(
+    [
+      ["relay", Relay],
+      ["relay-second", Forwarder],
+      ["connector", Connector],
+      ["client", Client]
+    ] as const
+  )("has every key in the example %s.yaml", (file, { ast }) => {
+    const example = readFileSync(`config/${file}.yaml`, "utf8")
+    const keys = new Set(keysIn(ast))
+    assert.isAbove(keys.size, 15)
+    assert.deepStrictEqual([...keys].filter((key) => !new RegExp(`\\b${key}:`).test(example)), [])
+  })
+
   it("knows the actors that there are", () => {
     const names = (actors: ReadonlyArray<{ readonly name: string }>) => actors.map(({ name }) => name).sort()
     assert.deepStrictEqual([...ACTORS.node].sort(), names(Wiring.NODE_ACTORS))
@@ -255,7 +280,6 @@ describe("values", () => {
       assert(config.role === "relay")
       assert.deepStrictEqual(config.advertise, { host: "2001:db8::1", https: 8443, udp: 3479 })
       const example = { host: "relay.example.com", httpsPort: 443, udpPort: 3478, stateDir: "state" }
-      const { readFileSync } = yield* Effect.promise(() => import("node:fs"))
       assert.strictEqual(readFileSync("config/relay.yaml", "utf8"), RelayTemplate.render(example))
     }))
 })
