@@ -15,7 +15,9 @@ export type State =
   | { readonly _tag: "Elsewhere" }
 
 const LOCK = "sallyport-connection"
+/** Wait before the first try to connect again. It doubles with each failure. */
 const FIRST_WAIT_SECONDS = 1
+/** Longest wait between two tries to connect. */
 const LONGEST_WAIT_SECONDS = 30
 
 /** Whether the relay that served this page has HTTP/3, which it says in the page. */

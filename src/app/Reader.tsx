@@ -7,6 +7,7 @@ import * as Transfer from "./Transfer.ts"
 
 /** Largest answer that is shown in the page, in bytes. A larger one must be downloaded. */
 const MAX_SHOWN_BYTES = 16 * 1024 * 1024
+/** Longest text that is shown, in characters. The rest is left out. */
 const MAX_TEXT_CHARS = 1024 * 1024
 
 type View =

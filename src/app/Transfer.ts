@@ -19,6 +19,7 @@ export interface Progress {
   readonly total: number | null
 }
 
+/** Most redirects that are followed for one address. */
 const MAX_REDIRECTS = 8
 /** Size at which parts are put together, so that the browser can keep a large file on its disk. */
 const PART_BYTES = 8 * 1024 * 1024

@@ -171,6 +171,7 @@ const SECONDS = { s: 1, m: 60, h: 3600, d: 86_400 }
  * a forgotten token still becomes worthless.
  */
 const MAX_TTL_SECONDS = 30 * SECONDS.d
+/** Shortest lifetime of a token, in seconds. */
 const MIN_TTL_SECONDS = 10
 
 /**

@@ -12,6 +12,7 @@ import type * as Board from "./Board.ts"
 import { NetworkView, type Now, pageOf, pairsOf, summaryOf } from "./NetworkView.ts"
 import { ExamineFailed, HubError, type Wanted } from "./SignalingHubRpcs.ts"
 
+/** Time between two samples of the network. */
 const SAMPLE_EVERY = "1 minute"
 /** How long a node may take to answer with its findings. */
 const ANSWER_DEADLINE = Duration.seconds(5)

@@ -12,12 +12,14 @@ import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
  * dials four times for each.
  */
 const DIALS_PER_SECOND = 5
+/** Dials that a node may send at once: a hundred connectors after it lost everything. */
 const DIALS_BURST = 100
 /**
  * Rate of sealed messages, which carry candidates and news about probes. A node sends a few at a
  * time, but one with a thousand peers sends them all at once after a move.
  */
 const MESSAGES_PER_SECOND = 100
+/** Sealed messages that a node may send at once: four to each of a thousand peers. */
 const MESSAGES_BURST = 4000
 
 interface Row {

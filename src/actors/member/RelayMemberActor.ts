@@ -39,7 +39,9 @@ export const Config = Schema.Struct({
 })
 export type Config = typeof Config.Type
 
+/** Longest delay before a new link after a good one ended. It doubles with each failure. */
 const FIRST_DELAY_MS = 200
+/** Upper bound of the delay before a new link, however often it has failed. */
 const MAX_DELAY_MS = 15_000
 /** How long a link must last to count as good. After a good link, the next try comes soon. */
 const GOOD_LINK = Duration.seconds(20)

@@ -49,7 +49,9 @@ export type Config = typeof Config.Type
  * state from the next snapshot.
  */
 const EVENTS_CAPACITY = 1024
+/** Longest delay before a new link after a good one ended. It doubles with each failure. */
 const FIRST_DELAY_MS = 100
+/** Upper bound of the delay before a new link, however often it has failed. */
 const MAX_DELAY_MS = 15_000
 /** How long a link must last to count as good. After a good link, the next try comes soon. */
 const GOOD_LINK = Duration.seconds(20)

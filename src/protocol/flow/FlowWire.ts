@@ -75,11 +75,14 @@ export type BadReason = "version" | "kind" | "text" | "port" | "host" | "tracepa
 
 /** Longest host, in bytes. A DNS name has at most 253 characters, and an address fewer. */
 export const MAX_HOST_BYTES = 253
+/** Longest name of a resource in an Open, in bytes. */
 export const MAX_RESOURCE_BYTES = 253
 const TRACEPARENT = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/
+/** Longest reason of a verdict, in bytes. A longer one is cut at the end of a character. */
 const MAX_REASON_BYTES = 255
 /** Longest Open, in bytes. More bytes without a result cannot occur. */
 export const MAX_OPEN_BYTES = 2 + 1 + 255 + 1 + 255 + 2 + 1 + 255
+/** Longest verdict, in bytes. */
 export const MAX_VERDICT_BYTES = 2 + MAX_REASON_BYTES
 
 const MORE = { _tag: "More" } as const

@@ -31,6 +31,7 @@ export const MAX_SERVER_BYTES = 64 * 1024
 export const NONCE_BYTES = 32
 export const KEY_BYTES = 32
 export const SIGNATURE_BYTES = 64
+/** Longest text in a message of the handshake, in bytes. */
 const MAX_TEXT_BYTES = 1024
 
 /**

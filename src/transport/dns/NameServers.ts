@@ -20,6 +20,7 @@ const SILENT_MS = 1000
  * resolv.conf(5). Each later attempt takes twice as long.
  */
 const MAX_TRY_MS = 1000
+/** Most attempts at one server, whatever resolv.conf(5) says. */
 const MAX_TRIES = 3
 
 /** The result of a question. */

@@ -83,6 +83,7 @@ export interface Connected {
   readonly localHost: string
 }
 
+/** How long opening a link may take, unless the caller gives another deadline. */
 const DEFAULT_DEADLINE = Duration.seconds(10)
 
 /**

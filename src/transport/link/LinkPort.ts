@@ -114,6 +114,7 @@ export interface Options {
 }
 
 const HEALTHZ: Page = { contentType: "text/plain; charset=utf-8", body: "ok\n" }
+/** Longest head of an HTTP request, in bytes. A longer one ends the connection. */
 const MAX_HEADER_BYTES = 8192
 /** Explanations of TLS errors that a misconfigured front causes, by the error's code. */
 const NOT_TLS: Readonly<Record<string, string>> = {

@@ -147,6 +147,7 @@ const LOST_AFTER = Duration.minutes(3)
  * and its end tells the reason.
  */
 const PORT_CLOSED_GRACE = Duration.seconds(1)
+/** How many events a slow subscriber may fall behind. Then it loses the oldest. */
 const EVENTS_CAPACITY = 256
 const EVENTS_REPLAY = 64
 /** Longest delay between restarts of something optional that keeps dying. */
