@@ -1,6 +1,6 @@
 /** The command tree: names, options and their help. `Actions.ts` and its neighbours do the work. */
 import { Args, Command, HelpDoc, Options, ValidationError } from "@effect/cli"
-import { Effect, Logger, LogLevel, Option } from "effect"
+import { Effect, HashMap, Logger, LogLevel, Option } from "effect"
 import * as HostName from "../protocol/bytes/HostName.ts"
 import { MAX_PORT } from "../services/config/HostPort.ts"
 import type { LogFormat } from "./Backend.ts"
@@ -50,12 +50,12 @@ const quietly = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R
 const run = Command.make("run", {
   config,
   logFormat: choice("log-format", ["json", "pretty"]).pipe(
-    Options.withDescription("How logs look; pretty on a terminal, json elsewhere"),
+    Options.withDescription("How the log is written. The default is pretty on a terminal and json elsewhere"),
     Options.withDefault<LogFormat>(process.stderr.isTTY ? "pretty" : "json")
   ),
   newIdentity: Options.boolean("new-identity").pipe(
     Options.withDescription(
-      "Let a relay whose state directory holds no relay make one; nodes of an earlier one must enrol again"
+      "Make a new identity for a relay whose state directory holds none. Nodes of an earlier relay must enrol again"
     )
   )
 }, (options) => Effect.flatMap(actions, (actions) => actions.run(options))).pipe(
@@ -75,7 +75,10 @@ const port = (name: string, fallback: number, what: string) =>
   )
 
 const relayInit = Command.make("init", {
-  dir: Options.text("dir").pipe(Options.withPseudoName("DIR"), Options.withDescription("The folder to make them in")),
+  dir: Options.text("dir").pipe(
+    Options.withPseudoName("DIR"),
+    Options.withDescription("The folder for the configuration file")
+  ),
   host: Options.text("host").pipe(
     Options.withPseudoName("HOST"),
     Options.withDescription("The public host name or IP address of the relay")
@@ -84,17 +87,17 @@ const relayInit = Command.make("init", {
     Options.withPseudoName("DIR"),
     Options.optional,
     Options.withDescription(
-      "The folder for the keys (default: state in --dir); the systemd unit wants /var/lib/sallyport"
+      "The folder for the keys. The default is state in --dir. The systemd unit needs /var/lib/sallyport"
     )
   ),
-  httpsPort: port("https-port", 443, "TCP port for HTTPS"),
-  udpPort: port("udp-port", 3478, "UDP port")
+  httpsPort: port("https-port", 443, "The TCP port for HTTPS"),
+  udpPort: port("udp-port", 3478, "The UDP port for STUN and packets")
 }, ({ stateDir, ...options }) =>
   Effect.flatMap(
     actions,
     (actions) => quietly(actions.relayInit({ ...options, stateDir: Option.getOrNull(stateDir) }))
   )).pipe(
-    Command.withDescription("Make the keys and a commented configuration for a new relay; overwrites nothing")
+    Command.withDescription("Make the keys and a commented configuration file for a new relay. No file is overwritten")
   )
 const relay = Command.make("relay").pipe(
   Command.withDescription("Set up a relay"),
@@ -106,16 +109,16 @@ const tokenCreate = Command.make(
   {
     config: relayConfig,
     role: choice("role", ["client", "connector", "relay"]).pipe(
-      Options.withDescription("What the new node is; a relay is one more beside this one")
+      Options.withDescription("The role of the new node. A relay becomes a second relay beside this one")
     ),
     name: Options.text("name").pipe(Options.withDescription("The new node's name")),
     network: Options.text("network").pipe(
       Options.optional,
-      Options.withDescription("A connector's network (default: default)")
+      Options.withDescription("The network of resources that a connector reaches (default: default)")
     ),
     ttl: Options.text("ttl").pipe(
       Options.withDefault("1h"),
-      Options.withDescription("How long the token is good for, such as 30m, 1h or 7d (default 1h)")
+      Options.withDescription("How long the token can be used, such as 30m, 1h or 7d (default 1h)")
     )
   },
   ({ network, ...options }) =>
@@ -143,7 +146,7 @@ const nodeRemove = Command.make("remove", {
   json,
   name: Args.text({ name: "name" }).pipe(Args.withDescription("The node's name"))
 }, (options) => Effect.flatMap(actions, (actions) => quietly(actions.nodeRemove(options)))).pipe(
-  Command.withDescription("Remove a node, for good: its flows end and it must enrol again")
+  Command.withDescription("Remove a node permanently. Its flows end, and it must enrol again to come back")
 )
 const node = Command.make("node").pipe(
   Command.withDescription("List and remove nodes"),
@@ -155,19 +158,19 @@ const status = Command.make(
   { config, json },
   (options) => Effect.flatMap(actions, (actions) => quietly(actions.status(options)))
 ).pipe(
-  Command.withDescription("Show the peers of a running sallyport and the path that each one uses")
+  Command.withDescription("Show the state of the running process, its peers and the path to each of them")
 )
 
 const netcheck = Command.make(
   "netcheck",
   {
     config: Options.optional(config).pipe(
-      Options.withDescription("The configuration of a node that runs: it asks its relay")
+      Options.withDescription("The configuration file of a running node, which then tests with its own relay")
     ),
     relay: Options.text("relay").pipe(
       Options.withPseudoName("HOST:PORT"),
       Options.optional,
-      Options.withDescription("Without a running node: a relay's UDP address, or any STUN server's")
+      Options.withDescription("The UDP address of a relay or of any STUN server. No node needs to run")
     ),
     json
   },
@@ -177,7 +180,7 @@ const netcheck = Command.make(
       (actions) => quietly(actions.netcheck({ config: Option.getOrNull(config), relay: Option.getOrNull(relay), json }))
     )
 ).pipe(
-  Command.withDescription("Find out how this network treats UDP, and whether direct paths are to be expected")
+  Command.withDescription("Find out how this network treats UDP, and whether direct paths are likely")
 )
 
 /** Loads the commands that look into a running process. */
@@ -188,7 +191,7 @@ const actorsCommand = Command.make(
   { config, json },
   (options) => Effect.flatMap(inspect, ({ actors }) => quietly(actors(options)))
 ).pipe(
-  Command.withDescription("Show the actors of a running sallyport: thread, state, restarts, what waits")
+  Command.withDescription("Show the threads and actors of the running process, with their state, restarts and queues")
 )
 
 const path = Command.make("path", {
@@ -199,7 +202,7 @@ const path = Command.make("path", {
     Args.map(comparable)
   )
 }, (options) => Effect.flatMap(inspect, ({ path }) => quietly(path(options)))).pipe(
-  Command.withDescription("Show by which paths a peer was reached, from when, and why")
+  Command.withDescription("Show which paths to a peer were used, when and why")
 )
 
 const count = (name: string, most: number, fallback: number, what: string) =>
@@ -217,16 +220,18 @@ const trace = Command.make("trace", {
   json,
   id: Args.text({ name: "flow" }).pipe(
     Args.optional,
-    Args.withDescription("The beginning of a flow's trace id, as it is shown without one")
+    Args.withDescription("The first digits of a flow's trace id. Leave it out to see the ids of the last flows")
   ),
-  last: count("last", 500, 5, "How many of the last flows"),
-  follow: Options.boolean("follow").pipe(Options.withDescription("Show each flow when it ends, until interrupted"))
+  last: count("last", 500, 5, "How many of the last flows to show"),
+  follow: Options.boolean("follow").pipe(
+    Options.withDescription("Show each flow when it ends, until the command is interrupted")
+  )
 }, ({ id, ...options }) =>
   Effect.flatMap(
     Effect.promise(() => import("./Trace.ts")),
     ({ trace }) => quietly(trace({ ...options, id: Option.getOrNull(id) }))
   )).pipe(
-    Command.withDescription("Show what was done for the last flows, step by step, with times and threads")
+    Command.withDescription("Show what the last flows did, step by step, with times and threads")
   )
 
 const ping = Command.make("ping", {
@@ -236,9 +241,11 @@ const ping = Command.make("ping", {
     Args.withDescription("The peer's name, as status shows it"),
     Args.map(comparable)
   ),
-  count: count("count", 1000, 10, "At most so many")
+  count: count("count", 1000, 10, "The highest number of pings to send")
 }, (options) => Effect.flatMap(Effect.promise(() => import("./Ping.ts")), ({ ping }) => quietly(ping(options)))).pipe(
-  Command.withDescription("Measure round trips to a peer until it is reached directly; fails when it does not answer")
+  Command.withDescription(
+    "Measure round trips to a peer until it is reached directly. The command fails if the peer does not answer"
+  )
 )
 
 const bugreport = Command.make("bugreport", {
@@ -247,14 +254,16 @@ const bugreport = Command.make("bugreport", {
   out: Options.text("out").pipe(
     Options.withPseudoName("FILE"),
     Options.optional,
-    Options.withDescription("The file to make (default: sallyport-bugreport-TIME.json.gz)")
+    Options.withDescription("The file to write (default: sallyport-bugreport-TIME.json.gz)")
   )
 }, ({ out, ...options }) =>
   Effect.flatMap(
     Effect.promise(() => import("./BugReport.ts")),
     ({ bugreport }) => quietly(bugreport({ ...options, out: Option.getOrNull(out) }))
   )).pipe(
-    Command.withDescription("Put all that is known of a sallyport into one file to send: no keys, tokens or addresses")
+    Command.withDescription(
+      "Write the state of the running process to one file for a bug report. It contains no keys, tokens or addresses"
+    )
   )
 
 const doctor = Command.make(
@@ -266,14 +275,16 @@ const doctor = Command.make(
       Options.withPseudoName("NAME"),
       Options.optional,
       Options.withDescription(
-        "With a relay's configuration: ask this node, which must consent (telemetry: {report: true})"
+        "Ask this node instead. It needs the relay's configuration file and the node's consent (telemetry: {report: true})"
       )
     )
   },
   ({ node, ...options }) =>
     Effect.flatMap(inspect, ({ doctor }) => quietly(doctor({ ...options, node: Option.getOrNull(node) })))
 ).pipe(
-  Command.withDescription("Say what is wrong with a running sallyport and what to do; fails when something is broken")
+  Command.withDescription(
+    "Say what is wrong with the running process and what to do. The command fails if something is broken"
+  )
 )
 
 const network = Command.make(
@@ -283,16 +294,20 @@ const network = Command.make(
     json,
     find: Options.text("find").pipe(
       Options.withDefault(""),
-      Options.withDescription("Only nodes with this in their names; paths are those of all")
+      Options.withDescription(
+        "Show only the nodes whose names contain this text. The paths are still those of all nodes"
+      )
     )
   },
   (options) => Effect.flatMap(Effect.promise(() => import("./Network.ts")), ({ network }) => quietly(network(options)))
 ).pipe(
-  Command.withDescription("Show what the nodes of a relay report: versions, paths, and why they are relayed")
+  Command.withDescription(
+    "Show what the nodes of a relay report: their versions, their paths and why paths are relayed"
+  )
 )
 
 const demo = Command.make("demo", {}, () => Effect.flatMap(actions, (actions) => actions.demo)).pipe(
-  Command.withDescription("Run a relay, a connector and a client on this machine and reach a page through them")
+  Command.withDescription("Run a relay, a connector and a client on this machine, and reach a page through them")
 )
 
 export const root = Command.make("sallyport").pipe(
@@ -314,3 +329,16 @@ export const root = Command.make("sallyport").pipe(
     demo
   ])
 )
+
+/** Commands that run until a signal ends them. */
+const ENDED_BY_SIGNAL: ReadonlySet<string> = new Set(["run", "demo"])
+
+/**
+ * Whether the command line `args` names a command that ends only by a signal, so that ending that
+ * way is a success. The first command in it counts: a peer may be named `run`, too.
+ */
+export const endsBySignal = (args: ReadonlyArray<string>): boolean => {
+  const names = Command.getSubcommands(root)
+  const command = args.find((arg) => HashMap.has(names, arg))
+  return command !== undefined && ENDED_BY_SIGNAL.has(command)
+}

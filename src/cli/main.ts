@@ -4,6 +4,7 @@ import { FairScheduler } from "../actors/runtime/thread/FairScheduler.ts"
 import { layer } from "./BackendLive.ts"
 import * as Cli from "./Cli.ts"
 import { EXIT_FAILURE, EXIT_INTERRUPTED } from "./CliError.ts"
+import * as Commands from "./Commands.ts"
 
 /** Longest time that a stop may take. After it the process ends at once. */
 const STOP_LIMIT = "5 seconds"
@@ -23,10 +24,7 @@ const fiber = Effect.runFork(Effect.raceFirst(Cli.main(args, { colours }), Effec
   scheduler: new FairScheduler()
 })
 
-const COMMANDS = new Set(["run", "relay", "token", "node", "status", "path", "actors", "doctor", "netcheck", "demo"])
-const command = args.find((arg) => COMMANDS.has(arg))
-/** Whether the command ends only by a signal, so that ending that way is a success. */
-const endsBySignal = command === "run" || command === "demo"
+const endsBySignal = Commands.endsBySignal(args)
 
 // A reader such as `head` may close the pipe once it has its answer; the command then ends as if it
 // had succeeded. A service keeps running: it must not end because its log cannot be written, and

@@ -7,6 +7,7 @@ import { afterAll } from "vitest"
 import { Backend, type NewToken, type NodeRow } from "../../src/cli/Backend.ts"
 import * as Cli from "../../src/cli/Cli.ts"
 import { failure } from "../../src/cli/CliError.ts"
+import * as Commands from "../../src/cli/Commands.ts"
 import { bytes, table } from "../../src/cli/show/Table.ts"
 import * as NatReport from "../../src/protocol/nat/NatReport.ts"
 import * as AdminServer from "../../src/services/admin/AdminServer.ts"
@@ -169,6 +170,18 @@ describe("usage", () => {
 })
 
 describe("commands", () => {
+  it.effect("only run and demo end by a signal", () =>
+    Effect.gen(function*() {
+      const help = (yield* cli(["--help"])).stdout
+      const names = new Set([...help.matchAll(/^ {2}- ([a-z]+)/gm)].map(([, name = ""]) => name))
+      assert.isAbove(names.size, 10)
+      for (const name of names) {
+        assert.strictEqual(Commands.endsBySignal([name, "run"]), name === "run" || name === "demo", name)
+      }
+      assert.isTrue(Commands.endsBySignal(["--log-level", "debug", "run", "--config", "status"]))
+      assert.isFalse(Commands.endsBySignal(["--help"]))
+    }))
+
   it.effect("run hands the configuration over", () =>
     Effect.gen(function*() {
       const { asked, code } = yield* cli(["run", "--config", clientFile, "--log-format", "json"])
