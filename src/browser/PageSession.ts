@@ -4,7 +4,6 @@
  * is opened first. `FlowSession` is its counterpart over QUIC.
  */
 import type { IceSignal } from "../protocol/candidate/IceSignal.ts"
-import type { VerdictCode } from "../protocol/flow/FlowWire.ts"
 import type { Grant, Ticket } from "../protocol/trust/Documents.ts"
 import * as Signed from "../protocol/trust/Signed.ts"
 import type { Room } from "../session/ChannelStream.ts"
@@ -121,15 +120,6 @@ export class Session {
   /** Whether the session accepts new flows and its grant permits this target. */
   permits(host: string, port: number): boolean {
     return this.#why === null && !this.#isLeaving && typeof this.#permission.permit(host, port) !== "string"
-  }
-
-  /**
-   * The reason why the grant does not permit this target. `null` if it does, as far as is known
-   * here.
-   */
-  refusal(host: string, port: number): VerdictCode | null {
-    const permit = this.#permission.permit(host, port)
-    return typeof permit === "string" ? permit : null
   }
 
   /** Handles a box that the relay passed on from the connector. */

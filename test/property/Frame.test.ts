@@ -79,13 +79,12 @@ describe("Frame", () => {
     const kinds = Array.from({ length: 256 }, (_, byte) => Frame.kindOfFirstByte(byte))
     const count = (kind: Frame.Kind) => kinds.filter((one) => one === kind).length
     assert.deepStrictEqual([count(Frame.Kind.stun), count(Frame.Kind.relayed), count(Frame.Kind.direct)], [4, 16, 16])
-    assert.strictEqual(Frame.insideOfByte(0xc3), Frame.Inside.quic)
-    assert.strictEqual(Frame.insideOfByte(1), Frame.Inside.sealed)
-    assert.strictEqual(Frame.insideOfByte(2), Frame.Inside.unknown)
   })
 
-  it("writes tags as a ticket does", () =>
-    fc.assert(fc.property(tag, (tag) => assert.strictEqual(Frame.tagFromHex(Frame.tagToHex(tag)), tag))))
+  it("reads tags as a ticket writes them", () =>
+    fc.assert(
+      fc.property(tag, (tag) => assert.strictEqual(Frame.tagFromHex(tag.toString(16).padStart(12, "0")), tag))
+    ))
 
   it("has no number for text that is no tag", () => {
     for (const text of ["", "12", "0x1234567890", "A1B2C3D4E5F6", "1234567890123"]) assert.isNaN(Frame.tagFromHex(text))

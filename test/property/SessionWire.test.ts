@@ -9,9 +9,7 @@ const message: fc.Arbitrary<SessionMessage> = fc.oneof(
   body.map((signed): SessionMessage => ({ _tag: "Grant", signed })),
   words.map((id): SessionMessage => ({ _tag: "GrantAck", id })),
   words.map((reason): SessionMessage => ({ _tag: "GrantRefused", reason })),
-  body.map((json): SessionMessage => ({ _tag: "Candidates", json })),
   fc.constantFrom(...LEGS).map((kind): SessionMessage => ({ _tag: "Leg", kind })),
-  words.map((reason): SessionMessage => ({ _tag: "Switch", reason })),
   words.map((reason): SessionMessage => ({ _tag: "Goaway", reason }))
 )
 

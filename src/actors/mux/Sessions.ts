@@ -569,7 +569,6 @@ const DIAL_VERDICT: Readonly<Record<DialRefused["code"], VerdictCode>> = {
   port_not_listed: "port_not_listed",
   no_connector: "unreachable",
   connector_declined: "unreachable",
-  timed_out: "timed_out",
   overloaded: "unreachable"
 }
 

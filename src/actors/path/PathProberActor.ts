@@ -357,8 +357,7 @@ const make = Effect.gen(function*() {
     Ping: ({ peer }) =>
       inbox.askWithin<Pinged, PingFailed>(PING_DEADLINE, (reply) => ({ _tag: "Ping", peer, reply })).pipe(
         Effect.catchTag("TimeoutException", () => unanswered(peer))
-      ),
-    NetworkChanged: () => Effect.asVoid(inbox.post({ _tag: "NetworkChanged", lost: [] }))
+      )
   })
 })
 

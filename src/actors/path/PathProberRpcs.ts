@@ -260,12 +260,7 @@ export class PathProberRpcs extends RpcGroup.make(
    * Makes one round trip to a peer by the path in use, within 2 s. Each ping makes the prober seek
    * better paths for a while, as data does.
    */
-  Rpc.make("Ping", { payload: { peer: Schema.String }, success: Pinged, error: PingFailed }),
-  /**
-   * Makes the prober prove all paths again, because this host's network changed in a way that
-   * addresses do not show (it woke from sleep, or sockets were rebound).
-   */
-  Rpc.make("NetworkChanged", {})
+  Rpc.make("Ping", { payload: { peer: Schema.String }, success: Pinged, error: PingFailed })
 ) {}
 
 export const PathProber = ActorAddress.make("pathProber", PathProberRpcs)

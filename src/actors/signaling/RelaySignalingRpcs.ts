@@ -130,7 +130,6 @@ export const DialCode = Schema.Literal(
   "port_not_listed",
   "no_connector",
   "connector_declined",
-  "timed_out",
   "overloaded"
 )
 export type DialCode = typeof DialCode.Type

@@ -28,17 +28,6 @@ export type Kind = typeof Kind[keyof typeof Kind]
 export const kindOfFirstByte = (byte: number): Kind =>
   byte <= 3 ? Kind.stun : (byte & 0xf0) === 0x30 ? Kind.direct : (byte & 0xf0) === 0x20 ? Kind.relayed : Kind.foreign
 
-/** Content of a frame, by the first byte after its head. */
-export const Inside = { unknown: 0, quic: 1, sealed: 2 } as const
-export type Inside = typeof Inside[keyof typeof Inside]
-
-/**
- * Returns the content of a frame. A QUIC packet has the fixed bit 0x40 (RFC 9000, section 17); 0x01
- * is a sealed path message.
- */
-export const insideOfByte = (byte: number): Inside =>
-  (byte & 0x40) !== 0 ? Inside.quic : byte === 1 ? Inside.sealed : Inside.unknown
-
 /** Returns the length of a frame's head. 0 if the kind is not one of our frames. */
 export const headBytesOfKind = (kind: Kind): number =>
   kind === Kind.relayed ? RELAYED_HEAD_BYTES : kind === Kind.direct ? DIRECT_HEAD_BYTES : 0
@@ -98,8 +87,6 @@ export const writeTag = (buf: Uint8Array, at: number, tag: number): void => {
 
 /** Reads a tag from the 12 hex digits in which tickets write it. `NaN` for other text. */
 export const tagFromHex = (hex: string): number => /^[0-9a-f]{12}$/.test(hex) ? Number.parseInt(hex, 16) : Number.NaN
-
-export const tagToHex = (tag: number): string => tag.toString(16).padStart(12, "0")
 
 /**
  * Returns the number of bytes from `at` that hold whole frames of the first one's kind, length and

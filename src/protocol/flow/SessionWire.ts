@@ -4,16 +4,15 @@
  *
  *   length u16 (of what follows) | type u8 | body
  *
- * A type that is not known is skipped, so that either side may be newer than the other.
+ * A type that is not known is skipped, so that either side may be newer than the other. 5 and 7 are
+ * retired.
  */
 export const Type = {
   probeSecret: 1,
   grant: 2,
   grantAck: 3,
   grantRefused: 4,
-  candidates: 5,
   leg: 6,
-  switchRequest: 7,
   goaway: 8,
   ice: 9
 } as const
@@ -34,18 +33,8 @@ export type SessionMessage =
   /** Connector to client: the grant with this id is accepted until it expires. */
   | { readonly _tag: "GrantAck"; readonly id: string }
   | { readonly _tag: "GrantRefused"; readonly reason: string }
-  /**
-   * Both directions: addresses to be tried, as JSON. Ignored by both sides, because candidates
-   * travel in path messages.
-   */
-  | { readonly _tag: "Candidates"; readonly json: Uint8Array }
   /** Both directions: the sender's leg to the relay is of this kind now. */
   | { readonly _tag: "Leg"; readonly kind: LegKind }
-  /**
-   * Connector to client: asks for another path. Ignored, because such requests travel in path
-   * messages.
-   */
-  | { readonly _tag: "Switch"; readonly reason: string }
   /**
    * Both directions: the sender takes no new flows. The session ends when the open ones have ended.
    */
@@ -83,12 +72,8 @@ export const encode = (message: SessionMessage): Uint8Array | null => {
       return text(Type.grantAck, message.id)
     case "GrantRefused":
       return text(Type.grantRefused, message.reason)
-    case "Candidates":
-      return frame(Type.candidates, message.json)
     case "Leg":
       return frame(Type.leg, Uint8Array.of(LEGS.indexOf(message.kind)))
-    case "Switch":
-      return text(Type.switchRequest, message.reason)
     case "Goaway":
       return text(Type.goaway, message.reason)
     case "Ice":
@@ -165,12 +150,8 @@ const decode = (type: number, body: Uint8Array): SessionMessage | BadMessage | n
       return withText(body, (id) => ({ _tag: "GrantAck", id }))
     case Type.grantRefused:
       return withText(body, (reason) => ({ _tag: "GrantRefused", reason }))
-    case Type.candidates:
-      return { _tag: "Candidates", json: body }
     case Type.leg:
       return decodeLeg(body)
-    case Type.switchRequest:
-      return withText(body, (reason) => ({ _tag: "Switch", reason }))
     case Type.goaway:
       return withText(body, (reason) => ({ _tag: "Goaway", reason }))
     case Type.ice:

@@ -361,15 +361,6 @@ export class PathMachine {
   }
 
   /**
-   * Takes the relay's round trip as the handshake measured it. It counts until probes have measured
-   * the relay.
-   */
-  onRelayRtt(rttMs: number, now: number): ReadonlyArray<Output> {
-    if (this.#relay.score.samples === 0) this.#relay.score.onRtt(rttMs, now)
-    return this.#run(now)
-  }
-
-  /**
    * Notes that this side's leg to the home relay is of this kind and has just been bound, perhaps
    * again.
    */

@@ -64,8 +64,6 @@ export class Directory extends Context.Tag("sallyport/services/Directory")<Direc
   /** Finds a node. `None` if it never enrolled or was removed. */
   readonly findNode: (key: NodeKey) => Asked<Option.Option<DirectoryNodes.NodeRecord>>
   readonly listNodes: Asked<ReadonlyArray<DirectoryNodes.NodeRecord>>
-  /** Lists the connectors of one network, by name. */
-  readonly connectorsOf: (network: string) => Asked<ReadonlyArray<DirectoryNodes.NodeRecord>>
   /** Lists the relays that have joined and reported their addresses, by name. */
   readonly relays: Asked<ReadonlyArray<RelayPoint>>
   /** Stores the addresses at which a relay is reached from now on. Returns whether they changed. */
@@ -137,7 +135,6 @@ const make = Effect.fnUntraced(function*(stateDir: string) {
     removedSince: (at) => read((sql) => DirectoryNodes.removedSince(sql, at)),
     findNode: (key) => read((sql) => DirectoryNodes.findByKey(sql, key)),
     listNodes: read(DirectoryNodes.list),
-    connectorsOf: (network) => read((sql) => DirectoryNodes.connectorsOf(sql, network)),
     relays: read(DirectoryRelays.list),
     placeRelay: (key, point) => write((sql) => DirectoryRelays.place(sql, key, point)),
     removeNode: (name) => write((sql) => DirectoryNodes.remove(sql, name)),

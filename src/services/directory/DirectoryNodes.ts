@@ -168,14 +168,6 @@ export const removedSince = (sql: SqlClient.SqlClient, at: number) =>
     (rows) => rows.map((row): RemovedNode => ({ key: row.key, name: row.name, removedAt: row.removed_at }))
   )
 
-/** Lists the connectors of a network by name. */
-export const connectorsOf = (sql: SqlClient.SqlClient, network: string) =>
-  Effect.map(
-    sql<NodeRow>`SELECT * FROM nodes
-      WHERE removed_at IS NULL AND role = 'connector' AND network = ${network} ORDER BY name`,
-    (rows) => rows.map(fromRow)
-  )
-
 /**
  * Removes a node and returns it, or `None` if no node has this name. The row stays, so that its key
  * stays refused.

@@ -276,8 +276,6 @@ export class FlowSession {
       case "Ice":
         return this.#events.onIce(message.signal)
       case "GrantAck":
-      case "Candidates": // both travel as sealed path messages, which need no stream
-      case "Switch":
         return
     }
   }

@@ -29,6 +29,8 @@ export const OVERHEAD_BYTES = HEAD_BYTES + TAG_BYTES
 export const REPLAY_WINDOW = 64
 
 const SEALED = 0x01
+/** Last part of the label from which keys are derived. There is only this generation. */
+const KEY_GENERATION = 0
 const KEY_BYTES = 16
 const NONCE_BYTES = 12
 const ALGORITHM = "aes-128-gcm"
@@ -39,25 +41,10 @@ const ALGORITHM = "aes-128-gcm"
  */
 export type Rejected = "too_short" | "not_ours" | "replayed" | "forged"
 
-/** Counts since the session began. `microseconds` is the wall time spent on sealing and opening. */
-export interface Counters {
-  sealed: number
-  opened: number
-  rejected: number
-  microseconds: number
-}
-
 export interface Options {
   /** `SECRET_BYTES` random bytes that both ends know. They are not kept. */
   readonly secret: Uint8Array
   readonly role: Role
-  /**
-   * Generation of the keys, from 0 to 2^32 - 1. Each epoch of a secret has its own keys and
-   * counters.
-   */
-  readonly epoch?: number
-  /** Clock for `counters.microseconds`: monotonic milliseconds, which may have a fraction. */
-  readonly now?: () => number
 }
 
 /** Seals and opens the path messages of one end of a session. */
@@ -68,10 +55,8 @@ export class ProbeSeal {
    */
   readonly hintIn: Uint8Array
   readonly hintOut: Uint8Array
-  readonly counters: Counters = { sealed: 0, opened: 0, rejected: 0, microseconds: 0 }
   readonly #keyIn: Crypto.KeyObject
   readonly #keyOut: Crypto.KeyObject
-  readonly #now: () => number
   readonly #nonce = Buffer.alloc(NONCE_BYTES)
   /** Counter of the next message to send. It cannot run out of its 2^64 values. */
   #counter = 0n
@@ -85,20 +70,17 @@ export class ProbeSeal {
     if (options.secret.length !== SECRET_BYTES) {
       throw new RangeError(`the probe secret must be ${SECRET_BYTES} bytes long`)
     }
-    const epoch = options.epoch ?? 0
-    const forward = derive(options.secret, "client->connector", epoch)
-    const back = derive(options.secret, "connector->client", epoch)
+    const forward = derive(options.secret, "client->connector")
+    const back = derive(options.secret, "connector->client")
     const [out, inn] = options.role === "client" ? [forward, back] : [back, forward]
     this.#keyOut = out.key
     this.hintOut = out.hint
     this.#keyIn = inn.key
     this.hintIn = inn.hint
-    this.#now = options.now ?? (() => performance.now())
   }
 
   /** Seals a message. The caller owns the result. */
   seal(plaintext: Uint8Array): Uint8Array {
-    const started = this.#now()
     const out = Buffer.allocUnsafe(plaintext.length + OVERHEAD_BYTES)
     out[0] = SEALED
     out.set(this.hintOut, 1)
@@ -108,25 +90,14 @@ export class ProbeSeal {
     out.set(cipher.update(plaintext), HEAD_BYTES)
     cipher.final()
     out.set(cipher.getAuthTag(), HEAD_BYTES + plaintext.length)
-    this.counters.sealed++
-    this.counters.microseconds += (this.#now() - started) * 1000
     return out
   }
 
   /**
    * Opens a message. Returns the plaintext, which the caller owns, or why there is none. A rejected
-   * datagram changes nothing except the counters.
+   * datagram changes nothing.
    */
   open(sealed: Uint8Array): Uint8Array | Rejected {
-    const started = this.#now()
-    const opened = this.#open(sealed)
-    if (typeof opened === "string") this.counters.rejected++
-    else this.counters.opened++
-    this.counters.microseconds += (this.#now() - started) * 1000
-    return opened
-  }
-
-  #open(sealed: Uint8Array): Uint8Array | Rejected {
     if (sealed.length < OVERHEAD_BYTES) return "too_short"
     const bytes = Buffer.from(sealed.buffer, sealed.byteOffset, sealed.length)
     if (bytes[0] !== SEALED || this.hintIn.some((byte, i) => bytes[1 + i] !== byte)) return "not_ours"
@@ -172,8 +143,8 @@ export class ProbeSeal {
   }
 }
 
-const derive = (secret: Uint8Array, direction: string, epoch: number): { key: Crypto.KeyObject; hint: Uint8Array } => {
-  const info = `sallyport/probe/1\0${direction}\0${epoch}`
+const derive = (secret: Uint8Array, direction: string): { key: Crypto.KeyObject; hint: Uint8Array } => {
+  const info = `sallyport/probe/1\0${direction}\0${KEY_GENERATION}`
   const bytes = Buffer.from(Crypto.hkdfSync("sha256", secret, new Uint8Array(0), info, KEY_BYTES + HINT_BYTES))
   const key = Crypto.createSecretKey(bytes.subarray(0, KEY_BYTES))
   const hint = Uint8Array.from(bytes.subarray(KEY_BYTES))

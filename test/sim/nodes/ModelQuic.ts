@@ -322,7 +322,6 @@ class Connection implements QuicConnection {
   readonly reset = (): void => {}
   readonly stop = (): void => {}
   readonly anyWritable = (): boolean => true
-  readonly streamsLeft = (): number => 100
   readonly sendDatagram = (): boolean => false
   readonly receiveDatagram = (): null => null
   readonly ping = (): void => {

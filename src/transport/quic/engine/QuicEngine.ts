@@ -151,8 +151,6 @@ export interface QuicConnection {
   readonly stop: (stream: number, code: number) => void
   /** Whether any stream could accept a byte now. */
   readonly anyWritable: () => boolean
-  /** How many more bidirectional streams the peer allows. */
-  readonly streamsLeft: () => number
 
   /**
    * Queues a datagram. Returns `false` if it is too large for the path, the queue is full, or the

@@ -268,10 +268,6 @@ export class QuicheConnection implements QuicConnection {
     return this.#connection.writable()[Symbol.iterator]().next().done !== true
   }
 
-  streamsLeft(): number {
-    return this.#connection.peerStreamsLeftBidi()
-  }
-
   sendDatagram(data: Uint8Array): boolean {
     try {
       return this.#connection.dgramSend(data) !== null
