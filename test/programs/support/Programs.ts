@@ -181,6 +181,8 @@ export interface Options {
   readonly relay?: Partial<Input<"relay">>
   /** Starts the relay alone. */
   readonly relayOnly?: boolean
+  /** Added to the environment of a role's process, and of commands on its machine. */
+  readonly env?: Partial<Readonly<Record<Role, Readonly<Record<string, string>>>>>
 }
 
 /** A TCP port that was free a moment ago. */
@@ -277,7 +279,10 @@ export class World {
   launch(name: string, file: string, env: Readonly<Record<string, string>> = {}): Program {
     const more = name === "relay" ? ["--new-identity"] : []
     const args = ["run", "--config", file, "--log-format", "json", ...more]
-    const program = new Program(PROGRAM, args, { cwd: this.dir, env })
+    const program = new Program(PROGRAM, args, {
+      cwd: this.dir,
+      env: { ...this.#options.env?.[name as Role], ...env }
+    })
     this.programs.set(name, program)
     return program
   }
@@ -300,7 +305,12 @@ export class World {
 
   /** A command on the relay's machine. */
   admin(...args: ReadonlyArray<string>): Promise<Result> {
-    return sallyport([...args, "--config", this.file("relay")], { cwd: this.dir })
+    return this.command("relay", ...args)
+  }
+
+  /** A command on a role's machine. */
+  command(role: Role, ...args: ReadonlyArray<string>): Promise<Result> {
+    return sallyport([...args, "--config", this.file(role)], { cwd: this.dir, env: this.#options.env?.[role] ?? {} })
   }
 
   /** By the admin API itself: `sallyport status` starts a process for each answer. */
