@@ -10,17 +10,12 @@ import type { Room } from "../session/ChannelStream.ts"
 import { ControlStream } from "../session/ControlStream.ts"
 import * as FlowStart from "../session/FlowStart.ts"
 import { type Clocks, Permission } from "../session/Permission.ts"
+import { Renewals, type Renewed } from "../session/Renewals.ts"
 import { type LinkStats, PeerLink } from "./PeerLink.ts"
 import { Signals } from "./Signals.ts"
 
 /** Longest time from the dial to an open connection. ICE itself gives up after about this long. */
 const CONNECT_MS = 20_000
-/** Remaining life of a grant, in seconds, at which it is renewed. */
-const RENEW_BEFORE_SECONDS = 150
-/** A session without flows ends after this long. */
-const IDLE_MS = 300_000
-/** How often a session checks its grant and whether it is still used. */
-const LOOK_MS = 5_000
 /** Bytes that the flows of a session share for receive windows, beyond the first window of each. */
 const ROOM_BYTES = 32 * 1024 * 1024
 /** Most WebRTC connections of a session, of 480 streams each. The connector accepts no more. */
@@ -31,14 +26,10 @@ export interface Documents {
   readonly grant: Grant
   readonly ticket: Ticket
 }
-/** A renewed grant, decoded and as it was signed. */
-export interface Renewed {
-  readonly grant: Grant
-  readonly signed: Signed.Signed
-}
 
 export interface Options extends Documents {
-  readonly iceServers: ReadonlyArray<RTCIceServer>
+  /** ICE servers for a new connection. TURN credentials expire, so it is asked each time. */
+  readonly iceServers: () => ReadonlyArray<RTCIceServer>
   readonly sign: (message: Uint8Array) => Promise<Uint8Array>
   readonly forward: (box: Uint8Array) => void
   readonly clocks: Clocks
@@ -56,14 +47,11 @@ export class Session {
   readonly #permission: Permission
   readonly #links = new Map<number, PeerLink>()
   readonly #room: Room = { bytes: ROOM_BYTES }
-  readonly #timer: ReturnType<typeof setInterval>
+  readonly #renewals: Renewals
   #signals: Signals | null = null
   #control: ControlStream | null = null
   #attempts = 0
-  #flows = 0
-  #lastFlowAt = performance.now()
   #isLeaving = false
-  #isRenewing = false
   #why: string | null = null
   #onConnected: () => void = () => undefined
   #onFailed: (why: Error) => void = () => undefined
@@ -75,7 +63,12 @@ export class Session {
     this.#options = options
     const parties = { clientKey: ticket.clientKey, connectorKey: ticket.connectorKey }
     this.#permission = new Permission(grant, parties, clocks)
-    this.#timer = setInterval(() => this.#look(), LOOK_MS)
+    this.#renewals = new Renewals({
+      leftSeconds: () => this.#permission.leftSeconds,
+      renew: options.renew,
+      onRenewed: (renewed) => this.setGrant(renewed),
+      end: (why) => this.close(why)
+    })
   }
 
   /**
@@ -114,7 +107,7 @@ export class Session {
 
   /** Number of flows that are open or being opened. */
   get flows(): number {
-    return this.#flows
+    return this.#renewals.flows
   }
 
   /** Whether the session accepts new flows and its grant permits this target. */
@@ -142,8 +135,7 @@ export class Session {
    * an accepted flow is over, the caller must call `flowEnded`.
    */
   openFlow(host: string, port: number, done: (answer: FlowStart.Answer) => void): () => void {
-    this.#flows++
-    this.#lastFlowAt = performance.now()
+    this.#renewals.flowBegan()
     const open = { kind: "tcp", resource: "", host, port, traceparent: null } as const
     const giveUp = FlowStart.request({ openStream: () => this.#openStream() }, open, (answer) => {
       if (answer._tag === "Rejected") this.flowEnded()
@@ -157,8 +149,7 @@ export class Session {
 
   /** Notes that an accepted flow is over. */
   flowEnded(): void {
-    this.#flows--
-    this.#lastFlowAt = performance.now()
+    this.#renewals.flowEnded()
   }
 
   /** Traffic of all connections of the session; candidates and round trip of the first one. */
@@ -181,7 +172,7 @@ export class Session {
   close(why: string): void {
     if (this.#why !== null) return
     this.#why = why
-    clearInterval(this.#timer)
+    this.#renewals.stop()
     for (const attempt of this.#links.keys()) this.#signals?.send({ kind: "end", attempt })
     for (const link of this.#links.values()) link.close()
     this.#links.clear()
@@ -212,7 +203,7 @@ export class Session {
     const attempt = ++this.#attempts
     const link: PeerLink = new PeerLink({
       attempt,
-      iceServers: this.#options.iceServers,
+      iceServers: this.#options.iceServers(),
       room: this.#room,
       onSignal: (signal: IceSignal) => this.#signals?.send(signal),
       onConnected: () => this.#onConnected(),
@@ -237,19 +228,5 @@ export class Session {
     const link = [...this.#links.values()].find(({ hasRoom }) => hasRoom) ??
       (this.#links.size < MAX_LINKS ? this.#newLink() : undefined)
     return link?.openStream() ?? null
-  }
-
-  #look(): void {
-    const left = this.#permission.leftSeconds
-    if (this.#flows === 0 && performance.now() - this.#lastFlowAt > IDLE_MS) return this.close("not used any more")
-    if (left <= 0) return this.close("the grant has expired and could not be renewed")
-    if (left > RENEW_BEFORE_SECONDS || this.#isRenewing) return
-    this.#isRenewing = true
-    this.#options.renew().then(
-      (renewed) => this.setGrant(renewed),
-      () => undefined // tried again at the next look, until the grant ends
-    ).finally(() => {
-      this.#isRenewing = false
-    })
   }
 }

@@ -129,13 +129,12 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
   const servers = client.TurnCredentials().pipe(
     Effect.map(({ password, urls, username }): ReadonlyArray<RTCIceServer> => [
       { urls: [...urls], username, credential: Redacted.value(password) }
-    ]),
-    Effect.orElseSucceed((): ReadonlyArray<RTCIceServer> => [])
+    ])
   )
 
   const begin = Effect.fnUntraced(function*({ connectorKey, grant, ticket }: Dialed) {
     // Documents are judged by the directory's time, which comes with the first snapshot.
-    yield* Deferred.await(stun)
+    const stunServers = yield* Deferred.await(stun)
     const documents = { grant: yield* opened("grant", grant), ticket: yield* opened("ticket", ticket) }
     for (const document of [documents.grant, documents.ticket]) {
       if (document.clientKey !== nodeKey || document.connectorKey !== connectorKey) {
@@ -144,17 +143,19 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
     }
     const id = documents.ticket.session
     let last = ticket
+    let turnServers = yield* Effect.orElseSucceed(servers, (): ReadonlyArray<RTCIceServer> => [])
     const renew = Effect.gen(function*() {
       const fresh = yield* client.Renew({ ticket: last })
       last = fresh.ticket
+      // A later connection of this session may be made when the first credentials have expired.
+      turnServers = yield* Effect.orElseSucceed(servers, () => turnServers)
       return { grant: yield* opened("grant", fresh.grant), signed: fresh.grant }
     })
-    const iceServers = yield* Effect.zipWith(Deferred.await(stun), servers, (own, turn) => [...own, ...turn])
     return yield* Effect.tryPromise({
       try: () =>
         Session.open({
           ...documents,
-          iceServers,
+          iceServers: () => [...stunServers, ...turnServers],
           clocks: { hostMs, nowSeconds },
           sign: (message) => BrowserKey.sign(keys, message),
           forward: (box) => void Effect.runFork(Effect.ignore(client.Forward({ session: id, box }))),

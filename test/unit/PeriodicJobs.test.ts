@@ -19,9 +19,10 @@ import * as Pki from "../../src/services/identity/Pki.ts"
 import * as RelayTls from "../../src/services/identity/RelayTls.ts"
 import * as Metrics from "../../src/services/telemetry/Metrics.ts"
 import * as Telemetry from "../../src/services/telemetry/Telemetry.ts"
-import type { Closed } from "../../src/session/Link.ts"
 import * as RpcOverLink from "../../src/session/RpcOverLink.ts"
 import * as ServiceManager from "../../src/transport/ServiceManager.ts"
+import { MemoryLink } from "./support/MemoryLink.ts"
+import { someTurns, turnsUntil } from "./support/Turns.ts"
 
 const PERIODS = 4
 
@@ -29,65 +30,6 @@ const tempDir = Effect.acquireRelease(
   Effect.promise(() => mkdtemp(join(tmpdir(), "sallyport-periods-"))),
   (path) => Effect.promise(() => rm(path, { recursive: true }))
 )
-
-const aTurn = Effect.promise(() => new Promise((resolve) => void setImmediate(resolve)))
-/** Lets work be done that takes no virtual time but turns of the event loop. */
-const someTurns = Effect.repeatN(aTurn, 20)
-/** Waits for work that takes an unknown number of turns. */
-const turnsUntil = (done: () => boolean) =>
-  Effect.iterate(done(), { while: (isDone) => !isDone, body: () => Effect.map(aTurn, done) })
-
-/** One end of a link in memory. While it is mute, what it writes is lost. */
-class MemoryLink {
-  readonly carrier = "websocket"
-  readonly remote = "memory"
-  readonly serverCertSha256 = new Uint8Array(32)
-  readonly closed: Promise<Closed>
-  peer: MemoryLink | null = null
-  isMute = false
-  end: Closed | null = null
-  readonly #arrived: Array<Uint8Array> = []
-  #wake = () => {}
-  #close: (closed: Closed) => void = () => {}
-
-  constructor() {
-    this.closed = new Promise((resolve) => {
-      this.#close = resolve
-    })
-  }
-
-  readonly incoming = (async function*() {})()
-  readonly bufferedBytes = () => 0
-  readonly isClosed = () => this.end !== null
-  readonly unread = (bytes: Uint8Array) => void this.#arrived.unshift(bytes)
-
-  readonly read = async () => {
-    while (this.#arrived.length === 0 && this.end === null) {
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve
-      })
-    }
-    return this.#arrived.shift()
-  }
-
-  readonly write = (bytes: Uint8Array) => {
-    if (!this.isMute) this.peer?.take(bytes)
-    return Promise.resolve()
-  }
-
-  take(bytes: Uint8Array) {
-    this.#arrived.push(bytes)
-    this.#wake()
-  }
-
-  readonly close = (reason: string) => this.destroy(reason)
-  readonly destroy = (reason: string) => {
-    if (this.end !== null) return
-    this.end = { by: "here", code: 1000, reason }
-    this.#close(this.end)
-    this.#wake()
-  }
-}
 
 const reportOf = (path: "direct" | "relay-udp"): NodeReport.NodeReport => ({
   version: "0.1.0",
@@ -254,9 +196,7 @@ describe("every period", () => {
     "a link is kept, and ended once its %s says nothing",
     (silent) =>
       Effect.gen(function*() {
-        const [client, server] = [new MemoryLink(), new MemoryLink()]
-        client.peer = server
-        server.peer = client
+        const [client, server] = MemoryLink.pair()
         const rpc = yield* RpcOverLink.makeServer({ silenceLimit: "30 seconds" })
         yield* Effect.forkScoped(rpc.serve(server, "A".repeat(43) as NodeKey))
         yield* RpcOverLink.makeClient(client, { pingEvery: "10 seconds" })

@@ -63,6 +63,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const { authorityKey: _, host, httpsPort, tls: trust } = node.relay
   const revoked = new Set<NodeKey>()
   const hostMs = (yield* HostClock).now
+  const opener = yield* LinkClient.LinkOpener
   // Documents are judged by the directory's time here, too, and never by this machine's clock.
   const setTime = ({ offsetMs }: TimeKeeper.TimeLearned) =>
     Effect.ignore(forwarder.ask((client) => client.SetTime({ offsetMs })))
@@ -96,7 +97,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   /** Runs one link, from connecting to its end. */
   const live = Effect.gen(function*() {
     const point = yield* place
-    const { link } = yield* LinkClient.connect({
+    const { link } = yield* opener.connect({
       host,
       port: httpsPort,
       trust,

@@ -1,5 +1,5 @@
 /** Opens an authenticated link to a relay. */
-import { Duration, Effect, Schema, type Scope } from "effect"
+import { Context, Duration, Effect, Schema, type Scope } from "effect"
 import { endorsedBytes, type Enrol, proxiedName, type Purpose } from "../../protocol/relay/LinkHandshake.ts"
 import * as ProxyUrl from "../../protocol/relay/ProxyUrl.ts"
 import type { RelayTrust } from "../../protocol/trust/EnrolmentToken.ts"
@@ -102,6 +102,11 @@ export const connect = (options: Options): Effect.Effect<Connected, LinkError, S
       Effect.tap(({ link }) => Effect.addFinalizer(() => Effect.sync(() => link.close("this node has ended the link"))))
     )
   )
+
+/** How an actor opens its link. A test may provide another way than over the network. */
+export class LinkOpener extends Context.Reference<LinkOpener>()("sallyport/transport/LinkOpener", {
+  defaultValue: () => ({ connect })
+}) {}
 
 /**
  * Head start of a carrier. If it has not answered after this time, the next one is tried beside it.

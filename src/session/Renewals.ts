@@ -1,0 +1,94 @@
+/**
+ * Keeps a page's session permitted while the session is used, and ends it when it is not used any
+ * more or nothing permits it. `actors/mux/Sessions` does the same for the sessions of nodes.
+ */
+import type { Grant } from "../protocol/trust/Documents.ts"
+import { LIFETIMES } from "../protocol/trust/Lifetimes.ts"
+import type * as Signed from "../protocol/trust/Signed.ts"
+
+/** Remaining life of a grant, in seconds, at which it is renewed. */
+const RENEW_BEFORE_SECONDS = 150
+/**
+ * Age at which a ticket is renewed although the grant is fresh, in milliseconds. Each change of
+ * rules brings a new grant but no ticket, so where rules change often the grant alone would never
+ * cause a renewal. The relay forgets a session whose ticket has expired.
+ */
+const RENEW_TICKET_AFTER_MS = LIFETIMES.ticket * 500
+/** Time without flows after which a session ends, in milliseconds. */
+const IDLE_MS = 300_000
+/** How often a session checks its documents and whether it is still used, in milliseconds. */
+const LOOK_MS = 5_000
+
+/** A renewed grant, decoded and as it was signed. */
+export interface Renewed {
+  readonly grant: Grant
+  readonly signed: Signed.Signed
+}
+
+export interface Options {
+  /** Seconds until the grant expires. */
+  readonly leftSeconds: () => number
+  /**
+   * Fetches a fresh grant and ticket. Rejects if there is no grant any more, or if none can be had
+   * now.
+   */
+  readonly renew: () => Promise<Renewed>
+  readonly onRenewed: (renewed: Renewed) => void
+  /** Ends the session; `stop` must be called then. */
+  readonly end: (why: string) => void
+}
+
+/** The periodic check of one session. It runs from the start until `stop`. */
+export class Renewals {
+  readonly #options: Options
+  readonly #timer: ReturnType<typeof setInterval>
+  #flows = 0
+  #lastFlowAt = performance.now()
+  #ticketAt = performance.now()
+  #isRenewing = false
+
+  constructor(options: Options) {
+    this.#options = options
+    this.#timer = setInterval(() => this.#look(), LOOK_MS)
+  }
+
+  /** Number of flows that are open or being opened. */
+  get flows(): number {
+    return this.#flows
+  }
+
+  flowBegan(): void {
+    this.#flows++
+    this.#lastFlowAt = performance.now()
+  }
+
+  flowEnded(): void {
+    this.#flows--
+    this.#lastFlowAt = performance.now()
+  }
+
+  stop(): void {
+    clearInterval(this.#timer)
+  }
+
+  #look(): void {
+    const now = performance.now()
+    const left = this.#options.leftSeconds()
+    if (this.#flows === 0 && now - this.#lastFlowAt > IDLE_MS) return this.#options.end("not used any more")
+    if (left <= 0) return this.#options.end("the grant has expired and could not be renewed")
+    const isDue = left <= RENEW_BEFORE_SECONDS || now - this.#ticketAt >= RENEW_TICKET_AFTER_MS
+    if (!isDue || this.#isRenewing) return
+    this.#isRenewing = true
+    this.#options.renew().then(
+      (renewed) => this.#onRenewed(renewed),
+      () => undefined // tried again at the next look, until the grant ends
+    ).finally(() => {
+      this.#isRenewing = false
+    })
+  }
+
+  #onRenewed(renewed: Renewed): void {
+    this.#ticketAt = performance.now()
+    this.#options.onRenewed(renewed)
+  }
+}
