@@ -330,7 +330,7 @@ const checkOf = (file: string) =>
     const config = yield* Asker.load(file)
     if (config.role === "relay") {
       return yield* usage(
-        `${file} is the configuration of a relay, which has nobody to ask; give this command a node's`
+        `${file} is the configuration file of a relay; netcheck needs that of a node, or --relay HOST:PORT`
       )
     }
     const answer = yield* AdminClient.request(config.admin, "GET", "/v1/netcheck", undefined, { configFile: file })

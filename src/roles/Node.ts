@@ -136,7 +136,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
       return [
         ...(signaling.state === "up" ? [] : [`not connected to the relay ${signaling.relay}: ${signaling.problem}`]),
         ...(leg.kind === null ? [`no relay carries packets: ${leg.reason}`] : []),
-        ...(silent === 0 ? [] : [`of ${paths.length} sessions ${silent} get no answer by any path`])
+        ...(silent === 0 ? [] : [`${silent} of ${paths.length} sessions get no answer on any path`])
       ]
     }),
     decisions: prober.subscribe((client) => client.Decided()),

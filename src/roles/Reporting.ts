@@ -48,7 +48,7 @@ export const start = Effect.fnUntraced(
         const news = error._tag === "ReportRefused" && error.message !== told
         told = error.message
         return news
-          ? Effect.logWarning(`the relay does not take what this node reports: ${error.message}`)
+          ? Effect.logWarning(`the relay does not accept this node's reports: ${error.message}`)
           : Effect.logDebug("not reported to the relay", error.message)
       })
       yield* Effect.sleep(SETTLED)
@@ -60,7 +60,7 @@ export const start = Effect.fnUntraced(
           ? nudge
           : Effect.catchAll(
             examine(wanted.question),
-            ({ message }) => Effect.logDebug("the relay's question is not answered", message)
+            ({ message }) => Effect.logDebug("a question from the relay could not be answered", message)
           )
     )
     const onDecided = Stream.runForEach(

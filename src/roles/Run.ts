@@ -142,7 +142,7 @@ const OPERATORS: Readonly<Record<string, ReadonlyArray<string>>> = {
 
 const onStateDir = ({ role, stateDir }: Config) => (now: StateDir.Trouble | null) => {
   if (now === null) return Effect.logInfo("the state directory can be written again")
-  const effect = role === "relay" ? "no node, token or rule can be changed until then" : "nothing is kept until then"
+  const effect = role === "relay" ? "no node, token or rule can be changed until then" : "nothing is saved until then"
   return Effect.logWarning(`the state directory cannot be written: ${now.message}. Flows go on; ${effect}`).pipe(
     Effect.annotateLogs({ stateDir })
   )
@@ -162,7 +162,7 @@ const openAdmin = (admin: Effect.Effect.Success<ReturnType<typeof movable>>, con
     admin.move(config.admin),
     ({ reason }) => reason === "Unwritable",
     ({ message }) =>
-      Effect.logWarning(`status and doctor do not work now: ${message}; it is tried again by itself`).pipe(
+      Effect.logWarning(`status and doctor do not work now: ${message}; sallyport tries again by itself`).pipe(
         Effect.zipRight(Effect.sleep(ADMIN_AGAIN)),
         Effect.zipRight(
           Effect.retry(admin.move(config.admin), {
@@ -346,7 +346,7 @@ const OK = new AdminServer.Text("ok\n", "text/plain; charset=utf-8")
 
 const badRequest = (message: string) => new AdminError({ code: "bad_request", message })
 const onlyOfRelay = badRequest("only the relay with the directory knows the network; ask it")
-const notOfRelay = badRequest("a relay has nobody to ask; ask a node")
+const notOfRelay = badRequest("a relay has no other relay to test with; ask a node")
 
 /** Parses `?last=N`, and `?id=` with the beginning of a trace's id. */
 const wantedOf = (query: URLSearchParams) =>
@@ -403,9 +403,9 @@ const reload = ({ admin, file, first, phase }: {
       const again = error instanceof HubError
       const isNew = phase.reloadProblem !== message
       phase.reloadProblem = message
-      const text = `the configuration was not reloaded, the old one stays: ${message}`
+      const text = `the configuration was not reloaded, so the old values stay in effect: ${message}`
       return Effect.as(
-        isNew ? Effect.logError(again ? `${text}; it is tried again by itself` : text) : Effect.void,
+        isNew ? Effect.logError(again ? `${text}; sallyport tries again by itself` : text) : Effect.void,
         { again }
       )
     },

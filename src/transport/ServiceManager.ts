@@ -58,7 +58,7 @@ const watchdogOf = ({ WATCHDOG_PID: pid, WATCHDOG_USEC: usec }: Env): Duration.D
 const send = (path: string, state: () => string): Effect.Effect<void> =>
   Effect.suspend(() => {
     const why = sendNow(path, Buffer.from(state()))
-    return why === null ? Effect.void : Effect.logWarning(`systemd was not told: ${why}`)
+    return why === null ? Effect.void : Effect.logWarning(`systemd could not be notified: ${why}`)
   })
 
 const sendNow = (path: string, bytes: Uint8Array): string | null => {

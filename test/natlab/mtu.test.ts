@@ -56,7 +56,7 @@ describe.skipIf(!Lab.isPossible)("what the way carries", () => {
         yield* untilLeg(lab, "relay-tcp")
         assert.match(
           yield* told,
-          /own firewall refuses UDP that sallyport sends \(EPERM\); meanwhile packets go by relay-tcp/
+          /own firewall refuses the UDP packets that sallyport sends \(EPERM\); meanwhile packets go by relay-tcp/
         )
         yield* nft("delete", "table", "inet", "own")
         assert.strictEqual(yield* untilLeg(lab, "relay-udp"), "works")

@@ -123,7 +123,7 @@ describe("a relay behind", () => {
     const { file, node } = await launch("short", port, false)
     await until(
       "it finds out",
-      () => node.lines.some((line) => line.includes("ends connections that are idle")) || null,
+      () => node.lines.some((line) => line.includes("closes connections that are idle")) || null,
       HANG_MS
     )
     await node.ready()

@@ -78,7 +78,7 @@ describe("the network on a relay", () => {
     await page.getByText("1 relay only", { exact: true }).waitFor()
     await page.getByRole("img", { name: /^Share of direct paths in the last day, from 50 to 50 %/ }).waitFor()
     await page.getByRole("button", { name: "Ask the doctor of laptop" }).click()
-    await nodes.getByRole("status").getByText(/Nothing is wrong|is late by/).waitFor()
+    await nodes.getByRole("status").getByText(/Nothing is wrong|runs late/).waitFor()
     if (process.env["SCREENSHOTS"] !== undefined) {
       await page.waitForTimeout(125_000) // some samples for the plot
       await page.screenshot({ path: SHOT, fullPage: true })

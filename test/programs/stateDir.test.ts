@@ -94,13 +94,13 @@ describe.skipIf(!canMount)("a state directory in trouble", () => {
     assert.match(await doctor("relay"), /BROKEN  the state directory cannot be written: its disk is full; no node,/)
     assert.match(
       await doctor("client"),
-      /POOR  the state directory cannot be written: its disk is full; nothing is kept/
+      /POOR  the state directory cannot be written: its disk is full; nothing is saved/
     )
     await said(relay, "the state directory cannot be written: its disk is full")
     world.configure("relay", { access: [] })
     relay.kill("SIGHUP")
     await said(relay, "the configuration was not reloaded")
-    assert.match(await doctor("relay"), /BROKEN  the configuration file was not taken over.*the disk is full/)
+    assert.match(await doctor("relay"), /BROKEN  the configuration file could not be reloaded.*the disk is full/)
     assert.isTrue(await flows(), "what was permitted goes on")
 
     for (const role of ROLES) free(state(role))
@@ -134,7 +134,7 @@ describe.skipIf(!canMount)("a state directory in trouble", () => {
       mount("-o", "remount,ro", state(role))
     }
     const programs = ROLES.map((role) => world.launch(role, world.file(role)))
-    for (const program of programs) await said(program, "the disk is read-only; it is tried again by itself")
+    for (const program of programs) await said(program, "the disk is read-only; sallyport tries again by itself")
     await said(world.program("relay"), "waiting for the state directory: its disk is read-only")
     assert.include((await sallyport(["status", "--config", world.file("client")])).err, "runs without its admin socket")
     for (const role of ROLES) mount("-o", "remount,rw", state(role))

@@ -89,7 +89,7 @@ describe("NatDiscovery", () => {
   it("knows nothing of mapping and filtering from a server that is no more than STUN", () => {
     const { report } = run({ nat: CONE, server: "plain" })
     assert.deepStrictEqual([report.mapping.value, report.filtering.value], ["unknown", "unknown"])
-    assert.strictEqual(report.mapping.reason, "the server tells of no second address or port")
+    assert.strictEqual(report.mapping.reason, "the server announces no second address or port")
     assert.strictEqual(report.ports.value, "random")
   })
 

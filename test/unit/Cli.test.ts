@@ -127,7 +127,7 @@ describe("usage", () => {
     ],
     [
       `netcheck --config ${relayFile}`,
-      `${relayFile} is the configuration of a relay, which has nobody to ask; give this command a node's`
+      `${relayFile} is the configuration file of a relay; netcheck needs that of a node, or --relay HOST:PORT`
     ],
     [
       `relay init --dir ${dir}/x --host https://a`,
@@ -427,7 +427,7 @@ describe("netcheck", () => {
     "Ports                   sequential, +2",
     "Port mapping: pcp, upnp, at 198.51.100.7",
     "Idle mappings: kept for 28.5 s, lost within 59.3 s",
-    "  IPv6: no way to the server",
+    "  IPv6: no server was reached",
     "  IPv4 filtering is unknown: the server has no second address",
     "Direct paths: likely. One public port for all peers; only peers whose own port changes with each destination need the relay."
   ]

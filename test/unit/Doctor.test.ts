@@ -64,7 +64,7 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     "a node's disk is read-only",
     status({ stateTrouble: { code: "read_only", message: "its disk is read-only; see why" } }),
     "poor",
-    /its disk is read-only; nothing is kept/,
+    /its disk is read-only; nothing is saved/,
     /^see why$/
   ],
   [
@@ -79,7 +79,7 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     "a changed configuration was not taken over",
     status({ reloadProblem: "relay.yaml:2:1 role: wrong\nrelay.yaml:3:1 name: wrong" }),
     "broken",
-    /the old one is in force: relay.yaml:2:1 role: wrong$/,
+    /the old values stay in effect: relay.yaml:2:1 role: wrong$/,
     /SIGHUP/
   ],
   [
@@ -90,8 +90,8 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
       udpForbidden: { code: "EPERM", agoMs: 5000 }
     }),
     "poor",
-    /own firewall refuses UDP that sallyport sends \(EPERM\); meanwhile packets go by relay-tcp/,
-    /^let UDP out to the relay's UDP port.*nft list ruleset/
+    /own firewall refuses the UDP packets that sallyport sends \(EPERM\); meanwhile packets go by relay-tcp/,
+    /^allow outgoing UDP to the relay's UDP port.*nft list ruleset/
   ],
   ["descriptors are short", meeting(met), "poor", /open files.*3 times/, /LimitNOFILE/],
   [
@@ -139,14 +139,14 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     status({ signaling: { state: "up", relay: "r:443", problem: "", clockAheadMs: -11_000 } }),
     "poor",
     /clock is 11 s behind the relay's/,
-    /set the clock/
+    /correct whichever clock/
   ],
   [
     "a second relay's clock is ahead",
     status({ directory: { clockAheadMs: 7_200_000 } }),
     "poor",
     /clock is 2 h ahead of the relay's/,
-    /set the clock/
+    /correct whichever clock/
   ],
   [
     "the relay's clock was set while it ran",
@@ -168,14 +168,14 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     "UDP to the relay is blocked",
     status({ leg: { kind: "relay-tcp", reason: "no answer by UDP" } }),
     "poor",
-    /by TLS.*no answer by UDP/,
-    /let UDP out/
+    /over TLS.*no answer by UDP/,
+    /allow outgoing UDP/
   ],
   [
     "another program has the configured UDP port",
     status({ missedPorts: [{ family: 4, port: 41_641, code: "EADDRINUSE" }] }),
     "poor",
-    /UDP port 41641 cannot be had/,
+    /UDP port 41641 is not available/,
     /ss -lunp/
   ],
   [
@@ -203,22 +203,22 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     "the relay may not see the machine's addresses",
     status({ addresses: { all: true, serving: ["0.0.0.0"], skipped: [], unseen: true } }),
     "poor",
-    /netlink is refused/,
+    /denies it netlink/,
     /AF_NETLINK/
   ],
   [
     "DNS does not know the relay's name",
     status({ leg: { kind: "relay-tcp", cause: "name", reason: "DNS gives no address for the relay's name r" } }),
     "poor",
-    /by TLS.*DNS gives no address/,
+    /over TLS.*DNS gives no address/,
     /name server.*knows the relay's name/
   ],
   [
     "only web traffic reaches the relay",
     status({ leg: { kind: "relay-h3", reason: "no answer by UDP" } }),
     "poor",
-    /by HTTP\/3.*no answer by UDP/,
-    /let UDP out/
+    /over HTTP\/3.*no answer by UDP/,
+    /allow outgoing UDP/
   ],
   [
     "both ends are behind symmetric translators",
@@ -232,13 +232,13 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     status({ peers: [{ name: "office", path: "relay-tcp", reason: "udp_blocked (no answer by UDP)" }] }),
     "poor",
     /lets no UDP through/,
-    /let UDP out/
+    /allow outgoing UDP/
   ],
   [
     "the relay is far away",
     status({ peers: [{ name: "office", path: "relay-udp", reason: "probing", rttMs: 412.3 }] }),
     "poor",
-    /round trip to office by the relay takes 412 ms/,
+    /round trip to office through the relay takes 412 ms/,
     /nearer/
   ],
   [
@@ -269,8 +269,8 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     "an actor keeps breaking down",
     { ...healthy, states: [4, 3, 2, 1].map((minutes) => death(NOW - minutes * 60_000)) },
     "broken",
-    /streamMux broke down 4 times.*out of luck/,
-    /its error/
+    /streamMux failed 4 times.*out of luck/,
+    /the error names/
   ],
   [
     "a thread keeps dying, and nobody answers for the status",
@@ -280,8 +280,8 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
       states: [4, 3, 2, 1].map((minutes) => death(NOW - minutes * 60_000, "thread", "data"))
     },
     "broken",
-    /thread data with streamMux broke down 4 times.*out of luck/,
-    /its error/
+    /thread data with streamMux failed 4 times.*out of luck/,
+    /the error names/
   ],
   [
     "a queue is nearly full",
@@ -304,7 +304,7 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     "a thread is late",
     { ...healthy, threads: [{ ...thread, health: { ...thread.health, loopDelayP99Ms: 250 } }] },
     "poor",
-    /data is late by 250 ms/,
+    /data runs late, by 250 ms/,
     /busy/
   ]
 ]

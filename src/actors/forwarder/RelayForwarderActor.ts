@@ -79,7 +79,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     name: config.name,
     now: hostMs,
     epochSeconds,
-    onFull: (table) => void fork(Effect.logWarning(`the relay's table of ${table} is full; newcomers are refused`))
+    onFull: (table) => void fork(Effect.logWarning(`the relay's table of ${table} is full; new entries are refused`))
   })
   const self = yield* Self.Self
   const onError = (cause: Error) => void fork(Effect.logError("a UDP socket of the relay failed", cause))

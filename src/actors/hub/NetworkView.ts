@@ -67,7 +67,7 @@ export class NetworkView {
   read<A>(node: NodeKey, text: string, schema: Schema.Schema<A, string>, now: Now): Either.Either<A, ReportRefused> {
     const row = this.#rows.get(node)
     if (row === undefined) return refused("unknown_node", "this node has not signed in here, or was removed")
-    if (!row.bucket.take(1, now.ms)) return refused("too_often", "reports come too often; send them more seldom")
+    if (!row.bucket.take(1, now.ms)) return refused("too_often", "reports come too often; send them less often")
     if (text.length > NodeReport.MAX_CHARS) {
       return refused("too_long", `a report has at most ${NodeReport.MAX_CHARS} characters`)
     }

@@ -43,7 +43,7 @@ export const make = ({ directory, forwarder }: Options) => {
       }
     }).pipe(
       Effect.catchAll(({ message }) =>
-        Effect.logError("removed nodes may still be forwarded for; restart this relay", message)
+        Effect.logError("the relay may still forward packets of removed nodes; restart it", message)
       )
     )
   } as const

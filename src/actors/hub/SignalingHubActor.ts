@@ -270,7 +270,10 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
           ? `${connector.name}: ${tried.left}`
           : "the directory has no such node any more"
       }
-      return yield* new DialRefused({ code: "connector_declined", message: `no connector takes the session (${last})` })
+      return yield* new DialRefused({
+        code: "connector_declined",
+        message: `no connector accepted the session (${last})`
+      })
     },
     Effect.catchTags({
       Denied: ({ message }) => Effect.fail(new DialRefused({ code: "denied", message })),
@@ -554,8 +557,8 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
  * nodes, too, trust the public authorities, and only as a client.
  */
 const noBrowser = (why: string) =>
-  new LinkServer.LinkRefused({ code: NO_BROWSER, message: `no browser is let in here: ${why}` })
-const NEEDS_CA = "it trusts a certificate of a public authority only; set tls in the relay's configuration"
+  new LinkServer.LinkRefused({ code: NO_BROWSER, message: `this relay accepts no browsers: ${why}` })
+const NEEDS_CA = "browsers trust only certificates of public authorities; set tls in the relay's configuration"
 
 const isOfRelays = ({ detail, kind }: Directory.AuditEntry): boolean =>
   kind === "relay_placed" || (kind === "node_removed" && detail["role"] === "relay")

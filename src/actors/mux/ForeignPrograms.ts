@@ -13,9 +13,9 @@ const WHAT: Readonly<Record<FailReason, string>> = {
   tls: "a program spoke TLS to the SOCKS listener; set it to SOCKS5 (socks5h://), without TLS to the proxy",
   version: "a program spoke neither SOCKS5 nor SOCKS4 to the SOCKS listener; set it to SOCKS5",
   method: "a program insisted on a user name and password at the SOCKS listener, which asks for none; leave them out",
-  command: "a program asked the SOCKS listener for BIND or UDP ASSOCIATE; only TCP connections (CONNECT) can be had",
+  command: "a program asked the SOCKS listener for BIND or UDP ASSOCIATE; only TCP connections (CONNECT) are supported",
   address: "a program asked the SOCKS listener for something that is neither a name nor an address",
-  too_long: "a program sent the SOCKS listener more than a request can have; set it to SOCKS5"
+  too_long: "a program sent the SOCKS listener a request that is too long; set it to SOCKS5"
 }
 
 export class ForeignPrograms {

@@ -344,7 +344,9 @@ export const make = (options: Options) => {
             dialling.delete(key)
             return Deferred.done(
               result,
-              Exit.isFailure(exit) && exit.cause._tag !== "Fail" ? Exit.fail(internal("the dial broke off")) : exit
+              Exit.isFailure(exit) && exit.cause._tag !== "Fail"
+                ? Exit.fail(internal("the dial was interrupted"))
+                : exit
             )
           })
         )
@@ -355,7 +357,9 @@ export const make = (options: Options) => {
     const { session } = it
     const renewed = yield* signaling.ask((client) => client.Renew({ ticket: it.ticket }))
     const documents = yield* Either.mapLeft(open(renewed.grant, renewed.ticket), internal)
-    if (documents.ticket.session !== session.id) return yield* Effect.fail(internal("renewed for another session"))
+    if (documents.ticket.session !== session.id) {
+      return yield* Effect.fail(internal("the renewed grant is for another session"))
+    }
     it.ticket = renewed.ticket
     it.ticketAt = node.now()
     session.setGrant(documents.grant, renewed.grant)
@@ -371,15 +375,17 @@ export const make = (options: Options) => {
         Effect.logWarning("invitation declined").pipe(Effect.annotateLogs({ session, reason })),
         signaling.ask((client) => client.Decline({ session, reason }))
       )
-    if (node.role !== "connector") return yield* decline("this node is no connector")
-    if (invite.over === "webrtc") return yield* decline("it takes no browsers; set webrtc: auto in its configuration")
+    if (node.role !== "connector") return yield* decline("this node is not a connector")
+    if (invite.over === "webrtc") {
+      return yield* decline("this connector accepts no browsers; set webrtc: auto in its configuration")
+    }
     if (held.size >= MAX_SESSIONS) return yield* decline("no room for another session")
     const documents = open(invite.grant, invite.ticket)
     if (Either.isLeft(documents)) return yield* decline(documents.left)
     if (documents.right.ticket.session !== session) return yield* decline("the ticket is for another session")
     if (!held.has(session)) {
       const claim = ticketKeys.claim(documents.right.grant.clientKey, session, node.hostMs())
-      if (claim._tag === "Spent") return yield* decline("this session has begun before")
+      if (claim._tag === "Spent") return yield* decline("this session was already started once")
       yield* begin(documents.right, invite.ticket, null, claim.ticketKey)
     }
     return yield* signaling.ask((client) => client.Ready({ session }))
@@ -496,7 +502,7 @@ export const make = (options: Options) => {
       } else if (node.role === "client" && endIfLost(it, now)) {
         continue
       } else if (isSuperseded(it, now)) {
-        session.close(CloseCode.normal, "the peer answers by a newer session only")
+        session.close(CloseCode.normal, "the peer answers only in a newer session")
       } else if (
         it.target !== null && session.flows > 0 && session.peer.silentMs >= REDIAL_AFTER_MS && now >= it.redialAt
       ) {

@@ -87,7 +87,7 @@ export const make = Effect.fnUntraced(function*(options: {
           Effect.suspend(() => {
             missed.set(family, { family, port: options.port, code: error.code })
             return Effect.logWarning(
-              `the configured UDP port is not free; another one is used, and it is tried again. ${error.message}`
+              `the configured UDP port is not free; this node uses another one and tries it again. ${error.message}`
             ).pipe(Effect.annotateLogs({ port: options.port, used: held.get(family)?.udp.address().port }))
           })
         ))
@@ -104,7 +104,8 @@ export const make = Effect.fnUntraced(function*(options: {
       Effect.forEach(
         families.filter((family) => held.has(family) && (options.port === 0 || missed.has(family))),
         (family) =>
-          Effect.catchAll(open(family, 0), (error) => Effect.logWarning("a UDP socket is not replaced", error.message)),
+          Effect.catchAll(open(family, 0), (error) =>
+            Effect.logWarning("a UDP socket could not be replaced", error.message)),
         { discard: true }
       ),
     takeConfigured: Effect.suspend(() =>
@@ -112,7 +113,7 @@ export const make = Effect.fnUntraced(function*(options: {
         open(family, options.port).pipe(
           Effect.tap(() => {
             missed.delete(family)
-            return Effect.logInfo("the configured UDP port is free now, and used").pipe(
+            return Effect.logInfo("the configured UDP port is free now and in use again").pipe(
               Effect.annotateLogs({ port: options.port, family })
             )
           }),

@@ -143,7 +143,10 @@ const make = Effect.gen(function*() {
       }
     }, { deadline: ORDER_DEADLINE }).pipe(
       Effect.retry({ times: retries }),
-      Effect.catchTag("ActorUnavailable", (error) => Effect.logDebug("the data plane did not obey", order._tag, error))
+      Effect.catchTag(
+        "ActorUnavailable",
+        (error) => Effect.logDebug("the data plane did not carry out an order", order._tag, error)
+      )
     )
   }
   const tell = Effect.fnUntraced(function*(session: string, peer: string, decision: Decision, now: number) {
@@ -347,7 +350,8 @@ const make = Effect.gen(function*() {
   yield* Self.fork(
     Stream.runForEach(told, (now) =>
       stun.ask((it) => it.SetActiveSessions(now)).pipe(
-        Effect.catchTag("ActorUnavailable", (error) => Effect.logDebug("stun does not know of the sessions", error))
+        Effect.catchTag("ActorUnavailable", (error) =>
+          Effect.logDebug("the actor stun could not be notified of the sessions", error))
       ))
   )
   return PathProberRpcs.of({

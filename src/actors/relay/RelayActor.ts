@@ -393,7 +393,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     if (relay === null) return
     if (relay.info.host !== host) return yield* resolve
     if (found === null && !unresolved) {
-      const what = relay.hosts.length > 0 ? "its last addresses are used" : "relayed packets travel by TLS"
+      const what = relay.hosts.length > 0 ? "its last addresses are used" : "relayed packets go over TLS"
       yield* Effect.logWarning(`DNS gives no address for the relay's name; ${what}; check this machine's DNS`).pipe(
         Effect.annotateLogs({ host })
       )
@@ -407,7 +407,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       chosen = 0
       tooSmall.clear()
       yield* tellStun
-      yield* Effect.logInfo("the relay's name has other addresses").pipe(Effect.annotateLogs({ host, hosts }))
+      yield* Effect.logInfo("the relay's name has new addresses").pipe(Effect.annotateLogs({ host, hosts }))
       if (!isSamePlace(before, relayAddress())) yield* obey("udp", udp.onNetworkChanged(now))
     }
     if (udp.phase === "bound") return

@@ -137,10 +137,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
       if (found === null) return Effect.void
       state = { ...state, keepaliveMs: found.gapMs }
       return Effect.logWarning(
-        `something between this node and the relay ends connections that are idle for ${
+        `something between this node and the relay closes connections that are idle for ${
           seconds(found.idleMs)
-        }, so the node ` +
-          `speaks every ${seconds(found.gapMs)} now; a balancer before the relay should allow 60 s`
+        }, so this node ` +
+          `now sends a keepalive every ${seconds(found.gapMs)}; a load balancer in front of the relay should allow 60 s`
       )
     })
 

@@ -45,7 +45,7 @@ export const make = Effect.fnUntraced(function*({ hostMs, onLearned }: Options) 
     told = isSkewed
     return isSkewed
       ? Effect.logWarning(
-        `${DirectoryTime.skewText(ahead)}; everything works by the relay's time, but logs here are dated wrongly`
+        `${DirectoryTime.skewText(ahead)}; sallyport uses the relay's time, but the times in this log are wrong`
       )
       : Effect.logInfo("this machine's clock agrees with the relay's again")
   })

@@ -262,7 +262,7 @@ const make = Effect.fnUntraced(function*({ interfaces: rules, ...outside }: Opti
     bound = NetworkWatch.firstOf(bound, now.outward, stale)
     if (stale.length > 0) {
       yield* mux.ask((it) => it.RebindSockets({ families: stale }), { deadline: SEND_DEADLINE }).pipe(
-        Effect.catchTag("ActorUnavailable", (error) => Effect.logDebug("the sockets are as they were", error))
+        Effect.catchTag("ActorUnavailable", (error) => Effect.logDebug("the UDP sockets were not replaced", error))
       )
     }
     yield* tellChange(NetworkWatch.reasonOf(before, now), NetworkWatch.lost(before, now))

@@ -169,7 +169,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     if (isOpen === isOffered && !isAnew) return Effect.void
     isOffered = isOpen
     return mux.ask((it) => it.UseRelay({ name: WEBRTC_NAME, at: isOpen ? at : null, bound: isOpen }), BRIEF).pipe(
-      Effect.catchAll((error) => Effect.logWarning("the data plane was not told of WebRTC", error.message))
+      Effect.catchAll((error) => Effect.logWarning("the data plane could not be notified of WebRTC", error.message))
     )
   }
   const browsers = Browsers.make({
@@ -262,7 +262,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
       yield* end(session)
     }
   }).pipe(
-    Effect.catchTag("ActorUnavailable", (error) => Effect.logDebug("WebRTC does not know the paths", error.message))
+    Effect.catchTag(
+      "ActorUnavailable",
+      (error) => Effect.logDebug("WebRTC could not be notified of the paths", error.message)
+    )
   )
 
   const onSignal = Effect.fnUntraced(function*(session: SessionId, signal: IceSignal) {

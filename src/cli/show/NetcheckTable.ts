@@ -24,7 +24,7 @@ export const render = ({ direct, ipv4, ipv6, lifetime, portMapping, server }: Ne
   ]
   const [head = "", ...lines] = shown.length === 0 ? [server] : table(rows).split("\n")
   const absent = columns.filter(([, report]) => report === null).map(([name]) =>
-    `${name.replace("IPV", "IPv")}: no way to the server`
+    `${name.replace("IPV", "IPv")}: no server was reached`
   )
   const notes = shown.flatMap(({ name, report }) =>
     notesOf(report).map((note) => `${name.replace("IPV", "IPv")} ${note}`)

@@ -116,7 +116,7 @@ type Mapping = { readonly mapped: SocketAddr; readonly askedAt: number; readonly
 
 const SILENT = "the server does not answer"
 const ELSEWHERE = "the NAT has several public addresses, and this host's sockets do not share one"
-const UNABLE = "the server does not answer to another port than the one that asks"
+const UNABLE = "the server does not answer to a port other than the one that asked"
 
 /** One search for the lifetime of idle mappings. */
 export class MappingLifetime {

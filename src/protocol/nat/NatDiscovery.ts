@@ -288,13 +288,15 @@ export class NatDiscovery {
     const [address, port, both] = ALTERNATES.map((test) => this.#success(test)?.mapped ?? null)
     if (address && both) {
       if (same(first, address)) {
-        return same(first, both) ? known("endpoint-independent") : unknown("the port alone makes a difference")
+        return same(first, both)
+          ? known("endpoint-independent")
+          : unknown("the NAT uses another port for another port of the server")
       }
       return known(same(address, both) ? "address-dependent" : "address-and-port-dependent")
     }
     if (port && !same(first, port)) return known("address-and-port-dependent")
     const { otherBoth, otherPort } = this.#alternates
-    if (otherPort === null) return unknown("the server tells of no second address or port")
+    if (otherPort === null) return unknown("the server announces no second address or port")
     if (!port) return unknown(`${text(otherPort)} of the server does not answer`)
     return otherBoth === null
       ? unknown("endpoint-independent or address-dependent: the server has a second port, but no second address")
@@ -304,7 +306,7 @@ export class NatDiscovery {
   #filtering(): Behaviour {
     if (this.#success("control") === null) return unknown("a second socket got no answer")
     const { otherBoth, otherPort } = this.#alternates
-    if (otherPort === null) return unknown("the server tells of no second address or port")
+    if (otherPort === null) return unknown("the server announces no second address or port")
     if (this.#success("fromBoth") !== null) return known("endpoint-independent")
     if (CHANGES.some((test) => this.#outcomes.get(test)?._tag === "Unable")) {
       return unknown("the server does not answer from another address or port")

@@ -120,7 +120,7 @@ const best = (list: ReadonlyArray<Direct>): Direct =>
  * everybody in.
  */
 const directOf = (report: NatReport | null, version: string): Direct => {
-  if (report === null) return { expected: "no", why: `${version} leads to no server` }
+  if (report === null) return { expected: "no", why: `no server was reached over ${version}` }
   if (report.udp === "blocked") {
     return {
       expected: "no",
@@ -134,15 +134,16 @@ const directOf = (report: NatReport | null, version: string): Direct => {
   if (mapping.value !== "endpoint-independent") {
     return {
       expected: "sometimes",
-      why: "every destination sees another port, so only peers that let in packets from any port can be reached; " +
+      why:
+        "the NAT uses a different port for each destination, so only peers that accept packets from any port are reached; " +
         "the relay carries the rest"
     }
   }
   switch (filtering.value) {
     case "endpoint-independent":
-      return { expected: "yes", why: "whoever knows the public address reaches it" }
+      return { expected: "yes", why: "anyone who knows the public address can reach this host" }
     case "address-dependent":
-      return { expected: "yes", why: "one public port for all peers, open to each address that was written to" }
+      return { expected: "yes", why: "one public port for all peers, open to each address that this host has sent to" }
     case "address-and-port-dependent":
     case "unknown":
       return {

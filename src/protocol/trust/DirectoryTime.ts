@@ -119,8 +119,8 @@ export const skewText = (aheadMs: number): string =>
 export const clockSetText = (aheadMs: number): string =>
   `this machine's clock is ${spanText(Math.abs(aheadMs))} ${
     aheadMs > 0 ? "ahead of" : "behind"
-  } the directory's time: it was set ` +
-  "since the relay started, or back before; everything goes on by the directory's time"
+  } the directory's time: it was changed ` +
+  "after the relay started, or set back before that; everything goes on with the directory's time"
 
 /**
  * Returns a time span in the unit that suits: seconds below two minutes, minutes below two hours,

@@ -202,7 +202,7 @@ const MAX_SECONDS: { readonly [K in Kind]: number } = {
 const TIMING = {
   expired: "has expired",
   not_yet_valid: "is from the future",
-  too_long_lived: "would last longer than its kind may"
+  too_long_lived: "would last longer than is allowed"
 }
 interface Times {
   readonly issuedAt?: number
@@ -217,7 +217,7 @@ const untimelyText = (untimely: keyof typeof TIMING, { expiresAt, issuedAt }: Ti
   const at = (seconds: number) => DateTime.formatIso(DateTime.unsafeMake(seconds * 1000)).replace(".000", "")
   // Other numbers are not dates, and neither is NaN.
   const inRange = (seconds: number) => Math.abs(seconds) <= LATEST_DATE_SECONDS
-  if (!inRange(nowSeconds)) return "cannot be judged: the directory's time is not known yet"
+  if (!inRange(nowSeconds)) return "cannot be checked: the directory's time is not known yet"
   const span = [
     issuedAt === undefined ? "" : ` from ${at(issuedAt)}`,
     expiresAt === undefined ? "" : ` until ${at(expiresAt)}`

@@ -88,21 +88,21 @@ export const parse = (text: string): Either.Either<EnrolmentToken, BadToken> => 
   if (line === "") return bad("empty", "the enrolment token is empty")
   const version = /^sp(\d{1,3})_/.exec(line)?.[1]
   if (version === undefined || line.length > MAX_CHARS) {
-    return bad("not_a_token", `this is no enrolment token: it would begin with ${PREFIX}`)
+    return bad("not_a_token", `this is not an enrolment token, which would begin with ${PREFIX}`)
   }
   if (version !== "1") {
     return bad("wrong_version", "this enrolment token is of another version; run the same version here as at the relay")
   }
   const bytes = bytesOf(line.slice(PREFIX.length))
   if (bytes === null) {
-    return bad("malformed", "the enrolment token holds characters that none has; copy it again, whole")
+    return bad("malformed", "the enrolment token contains characters that no token has; copy the whole token again")
   }
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   const missing = bytes.length < 2 ? 1 : view.getUint16(0) + 2 - bytes.length
   if (missing > 0) {
-    return bad("truncated", "the end of the enrolment token is missing; copy it again, whole")
+    return bad("truncated", "the end of the enrolment token is missing; copy the whole token again")
   }
-  if (missing < 0) return bad("altered", "something follows the enrolment token; copy it again, and nothing else")
+  if (missing < 0) return bad("altered", "there is other text after the enrolment token; copy only the token")
   if (bytes.length < HEAD_BYTES || view.getUint32(2) !== crc32(bytes.subarray(HEAD_BYTES))) {
     return bad("altered", "the enrolment token has a wrong character; copy it again, do not type it")
   }
@@ -127,7 +127,7 @@ const read = (bytes: Uint8Array, view: DataView): Either.Either<EnrolmentToken, 
   return Either.right({ host, httpsPort, tls, authorityKey, id, secret })
 }
 
-const malformed = () => bad("malformed", "the enrolment token makes no sense; create a new one at the relay")
+const malformed = () => bad("malformed", "the enrolment token cannot be read; create a new one at the relay")
 
 const bad = (reason: BadToken["reason"], message: string) =>
   Either.left<BadToken>({ _tag: "BadToken", reason, message })

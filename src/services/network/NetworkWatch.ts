@@ -337,7 +337,7 @@ const ipMonitor = (look: () => void): Effect.Effect<never> =>
     return Effect.sync(end)
   }).pipe(
     Effect.repeat(Schedule.spaced(MONITOR_RETRY).pipe(Schedule.whileInput((how: string) => how === "ended"))),
-    Effect.zipRight(Effect.logDebug("no ip monitor here: changes of the network are seen by looking")),
+    Effect.zipRight(Effect.logDebug("ip monitor is not available, so network changes are found by polling")),
     Effect.zipRight(Effect.never)
   )
 

@@ -188,10 +188,11 @@ const poor = (code: string, what: string, remedy: string): Finding => ({ severit
  * network drops UDP".
  */
 const LEG_REMEDY: Readonly<Record<string, string>> = {
-  name: "see that a name server of this machine answers and knows the relay's name; DNS is asked again every 30 s",
+  name:
+    "check that a name server of this machine answers and knows the relay's name; sallyport asks DNS again every 30 s",
   udp_too_small:
-    "raise the MTU on the way to the relay to 1280 bytes or more (ip link; of tunnels, PPP and VPNs, too), " +
-    "or let gateways fragment; it is tried again by itself",
+    "raise the MTU of all links, tunnels and VPNs on the way to the relay to 1280 bytes or more (ip link shows it), " +
+    "or let gateways fragment; sallyport tries again by itself",
   no_udp: "to relay faster, set listen.udp and advertise.udp at the relay"
 }
 
@@ -200,12 +201,15 @@ const LEG_REMEDY: Readonly<Record<string, string>> = {
  * failure.
  */
 const UNREACHED: Readonly<Record<string, readonly [code: string, remedy: string]>> = {
-  proxy_refused: ["proxy_refuses", "let this machine reach the relay's HTTPS port through the proxy, or correct proxy"],
+  proxy_refused: [
+    "proxy_refuses",
+    "allow this machine to reach the relay's HTTPS port through the proxy, or correct the key proxy"
+  ],
   proxy_login: ["proxy_login", "correct the user and the password in the proxy's URL"],
   proxy_unusable: ["proxy_unusable", "correct the proxy's URL, or write proxy: none"],
   tls_intercepted: [
     "relay_intercepted",
-    "open a web page to sign in to this network, or have the relay exempted from TLS inspection; the node goes on by itself"
+    "sign in to this network in a browser, or have the relay exempted from TLS inspection; the node then connects by itself"
   ]
 }
 
@@ -229,9 +233,11 @@ const ofLocalFirewall = (status: Status): ReadonlyArray<Finding> => {
   return [
     (leg?.kind === null ? broken : poor)(
       "local_firewall",
-      `this machine's own firewall refuses UDP that sallyport sends (${udpForbidden?.code ?? ""})${instead}`,
-      "let UDP out to the relay's UDP port, and to any port for direct paths (nft list ruleset or iptables -S OUTPUT show " +
-        "what refuses it); it is tried again by itself"
+      `this machine's own firewall refuses the UDP packets that sallyport sends (${
+        udpForbidden?.code ?? ""
+      })${instead}`,
+      "allow outgoing UDP to the relay's UDP port, and to any port for direct paths (nft list ruleset or iptables -S OUTPUT " +
+        "shows the rule); sallyport tries again by itself"
     )
   ]
 }
@@ -249,8 +255,8 @@ const ofRelayLink = (status: Status): ReadonlyArray<Finding> => {
         remedy !== undefined
           ? remedy
           : signaling.state === "refused"
-          ? "enrol this node again: sallyport token create on the relay, then token in this configuration and an empty stateDir"
-          : "see that the relay runs and that this machine reaches its HTTPS port"
+          ? "enrol this node again: run sallyport token create at the relay, set token in this configuration, and empty stateDir"
+          : "check that the relay runs and that this machine reaches its HTTPS port"
       )
     )
   }
@@ -258,10 +264,10 @@ const ofRelayLink = (status: Status): ReadonlyArray<Finding> => {
     found.push(
       poor(
         "idle_timeout",
-        `something between this node and the relay ends idle connections early, so the node speaks every ${
+        `something between this node and the relay closes idle connections early, so this node sends a keepalive every ${
           (signaling.keepaliveMs / 1000).toFixed(1)
         } s`,
-        "raise the idle time-out of the balancer before the relay, or of this network's firewall, to 60 s and more"
+        "raise the idle timeout of the load balancer in front of the relay, or of this network's firewall, to at least 60 s"
       )
     )
   }
@@ -271,19 +277,21 @@ const ofRelayLink = (status: Status): ReadonlyArray<Finding> => {
       broken(
         "no_leg",
         `packets cannot be relayed: ${leg.reason}`,
-        LEG_REMEDY[leg.cause ?? ""] ?? "see that this machine reaches the relay's UDP or HTTPS port"
+        LEG_REMEDY[leg.cause ?? ""] ?? "check that this machine reaches the relay's UDP or HTTPS port"
       )
     )
   } else if (leg?.kind === "relay-h3" && !isTold) {
-    const what = `relayed packets travel by HTTP/3, which costs more than UDP alone: ${leg.reason}`
+    const what = `relayed packets go over HTTP/3, which costs more than plain UDP: ${leg.reason}`
     found.push(poor("leg_by_http3", what, LEG_REMEDY[leg.cause ?? ""] ?? REMEDY.udp_blocked ?? ""))
   } else if (leg && leg.kind !== null && leg.kind !== "relay-udp" && !isTold) {
     const remedy = LEG_REMEDY[leg.cause ?? ""] ??
-      `${REMEDY.udp_blocked}; or, where web traffic gets out, set http3: true at the relay`
-    found.push(poor("leg_by_tls", `relayed packets travel by TLS, which is slow: ${leg.reason}`, remedy))
+      `${REMEDY.udp_blocked}; or, if this network allows HTTP/3, set http3: true at the relay`
+    found.push(poor("leg_by_tls", `relayed packets go over TLS, which is slow: ${leg.reason}`, remedy))
   }
   if (nodes?.length === 0) {
-    found.push(poor("no_node", "no node is connected", "start one, with a token from sallyport token create"))
+    found.push(
+      poor("no_node", "no node is connected", "start a connector or a client with a token from sallyport token create")
+    )
   }
   return found
 }
@@ -295,7 +303,11 @@ const ofRelayLink = (status: Status): ReadonlyArray<Finding> => {
 const ofClock = ({ clockAheadMs = 0, directory, signaling }: Status): ReadonlyArray<Finding> => {
   if (Math.abs(clockAheadMs) > TELL_SKEW_MS) {
     return [
-      poor("clock_set", clockSetText(clockAheadMs), "restart this relay when it suits, if the clock is right now")
+      poor(
+        "clock_set",
+        clockSetText(clockAheadMs),
+        "check this machine's clock; if it is right now, restart this relay at a convenient time"
+      )
     ]
   }
   const ahead = signaling?.clockAheadMs ?? directory?.clockAheadMs ?? 0
@@ -303,8 +315,8 @@ const ofClock = ({ clockAheadMs = 0, directory, signaling }: Status): ReadonlyAr
   return [
     poor(
       "clock_wrong",
-      `${skewText(ahead)}; sallyport works by the relay's time, but logs are dated wrongly`,
-      "set the clock of this machine, or the relay's, whichever is wrong; NTP keeps them right"
+      `${skewText(ahead)}; sallyport uses the relay's time, but the times in the logs are wrong`,
+      "correct whichever clock is wrong, this machine's or the relay's; NTP keeps clocks right"
     )
   ]
 }
@@ -320,7 +332,7 @@ const ofStateDir = (
     const found = `the state directory cannot be written: ${what}`
     return [
       nodes === undefined
-        ? poor("state_dir", `${found}; nothing is kept until it can`, remedy)
+        ? poor("state_dir", `${found}; nothing is saved until it can`, remedy)
         : broken("state_dir", `${found}; no node, token or rule can be changed until it can`, remedy)
     ]
   }
@@ -328,27 +340,27 @@ const ofStateDir = (
     const took = `${(slowWriteMs / 1000).toFixed(1)} s`
     return [poor(
       "slow_disk",
-      `the disk of the state directory is slow: one write took ${took}, and each new session waits for one`,
-      "move stateDir to a faster disk, or stop what else keeps this one busy"
+      `the disk of the state directory is slow: one write took ${took}, and each new session waits for a write`,
+      "move stateDir to a faster disk, or stop other programs that keep this disk busy"
     )]
   }
   if (directoryProblem === null) return []
   const found = `the directory cannot be written, so no node, token or rule can be changed: ${directoryProblem}`
-  return [broken("directory", found, "mend what it names; the relay tries again by itself")]
+  return [broken("directory", found, "fix what the message names; the relay tries again by itself")]
 }
 
 const ofConfig = ({ reloadProblem = null, restartNeeded = [] }: Status): ReadonlyArray<Finding> => [
   ...(reloadProblem === null ? [] : [
     broken(
       "reload_failed",
-      `the configuration file was not taken over, the old one is in force: ${firstLine(reloadProblem)}`,
-      "mend what it names, then reload (SIGHUP)"
+      `the configuration file could not be reloaded, so the old values stay in effect: ${firstLine(reloadProblem)}`,
+      "fix what the message names, then reload (SIGHUP)"
     )
   ]),
   ...(restartNeeded.length === 0 ? [] : [
     poor(
       "restart_needed",
-      `the configuration was reloaded, but the old values of ${restartNeeded.join(", ")} are in force`,
+      `the configuration was reloaded, but the old values of ${restartNeeded.join(", ")} stay in effect`,
       "restart sallyport"
     )
   ])
@@ -358,11 +370,11 @@ const ofMissedPorts = ({ missedPorts = [] }: Status): ReadonlyArray<Finding> =>
   missedPorts.map(({ code, family, port }) =>
     poor(
       "udp_port_missed",
-      `the configured UDP port ${port} cannot be had over IPv${family} (${code}), so another one is used, and what is ` +
-        "forwarded to it does not arrive",
+      `the configured UDP port ${port} is not available over IPv${family} (${code}), so this node uses another one, ` +
+        "and packets that a router forwards to the configured one do not arrive",
       code === "EADDRINUSE"
-        ? "stop the other program that has it (ss -lunp shows it), or configure another udp.port; it is tried again every 30 s"
-        : "configure a port above 1023 in udp.port, or grant CAP_NET_BIND_SERVICE; it is tried again every 30 s"
+        ? "stop the program that has the port (ss -lunp shows it), or set another udp.port; sallyport tries this port again every 30 s"
+        : "set udp.port to a port above 1023, or grant CAP_NET_BIND_SERVICE; sallyport tries this port again every 30 s"
     )
   )
 
@@ -376,22 +388,22 @@ const ofAddresses = ({ addresses }: Status): ReadonlyArray<Finding> => {
       ? (serving.length === 0 ? broken : poor)(
         "address_absent",
         `nodes cannot bind at ${host} by UDP: this machine does not have that address now (${code})`,
-        "see that its interface is up and the address no duplicate (ip addr: tentative, dadfailed), or correct listen.udp; " +
-          "the relay takes it as soon as it is there"
+        "check that its interface is up and the address is no duplicate (ip addr shows dadfailed), or correct listen.udp; " +
+          "the relay uses the address as soon as it is there"
       )
       : poor(
         "address_skipped",
-        `nodes cannot bind at ${host} by UDP: the system does not let this relay have its port there (${code})`,
+        `nodes cannot bind at ${host} by UDP: the system does not give this relay its port there (${code})`,
         code === "EADDRINUSE"
           ? "stop the other program that has the port (ss -lunp shows it); the relay tries again by itself"
-          : "see whether the address is a duplicate (ip addr: dadfailed); the relay tries again by itself"
+          : "check whether the address is a duplicate (ip addr shows dadfailed); the relay tries again by itself"
       )
   )
   if (unseen) {
     found.push(
       poor(
         "addresses_unseen",
-        "this relay cannot see the machine's addresses: netlink is refused to it, and /proc/net cannot be read",
+        "this relay cannot see the machine's addresses: the system denies it netlink, and /proc/net cannot be read",
         "allow AF_NETLINK (RestrictAddressFamilies of the systemd unit), or name the address in listen.udp"
       )
     )
@@ -400,7 +412,7 @@ const ofAddresses = ({ addresses }: Status): ReadonlyArray<Finding> => {
       broken(
         "no_address",
         "nodes can bind by UDP at loopback addresses only, because this machine has no other address",
-        "see that its network interface is up and has an address (ip addr); the relay takes it as soon as it is there"
+        "check that its network interface is up and has an address (ip addr); the relay uses the address as soon as it is there"
       )
     )
   }
@@ -421,8 +433,8 @@ const ofCrashLoop = (what: string, deaths: ReadonlyArray<StateEntry>): ReadonlyA
   return [
     broken(
       "crash_loop",
-      `${what} broke down ${times}: ${firstLine(deaths.at(-1)?.message)}`,
-      "mend what its error names, or report it with the log"
+      `${what} failed ${times}: ${firstLine(deaths.at(-1)?.message)}`,
+      "fix the cause that the error names, or report it with the log"
     )
   ]
 }
@@ -439,7 +451,7 @@ const ofActors = (facts: Facts): ReadonlyArray<Finding> =>
         broken(
           "actor_down",
           `actor ${name} is ${state}: ${why}`,
-          "see the log for its error; restart the process if it stays so"
+          "look in the log for its error; restart the process if the actor does not come up"
         )
       ]
     }
@@ -449,7 +461,7 @@ const ofActors = (facts: Facts): ReadonlyArray<Finding> =>
       poor(
         "queue_full",
         `actor ${name} does not keep up: its queue ${queue} is nearly full`,
-        "this machine is too busy, or too small"
+        "this machine is too busy or too small; stop other programs on it, or move sallyport to another machine"
       )
     )
   })
@@ -470,8 +482,8 @@ const ofThreads = (threads: Threads): ReadonlyArray<Finding> =>
   threads.filter(({ health }) => health !== null && health.loopDelayP99Ms > SLOW_LOOP_MS).map(({ health, name }) =>
     poor(
       "thread_late",
-      `thread ${name} is late by ${Math.round(health?.loopDelayP99Ms ?? 0)} ms and more`,
-      "this machine is too busy: stop what else runs here, or move sallyport"
+      `thread ${name} runs late, by ${Math.round(health?.loopDelayP99Ms ?? 0)} ms or more`,
+      "this machine is too busy; stop other programs on it, or move sallyport to another machine"
     )
   )
 
@@ -485,7 +497,11 @@ const ofLimits = (threads: Threads): ReadonlyArray<Finding> => {
   }
   return Array.from(recent, ([limit, times]) => {
     const { remedy, what } = Limits.TEXT[limit]
-    return poor(`limit_${limit}`, `${what} (${times} times since the start, last in the last 10 minutes)`, remedy)
+    return poor(
+      `limit_${limit}`,
+      `${what} (${times} times since the start, most recently in the last 10 minutes)`,
+      remedy
+    )
   })
 }
 
@@ -495,8 +511,8 @@ const ofSlowRelays = ({ peers }: Status): ReadonlyArray<Finding> =>
     return [
       poor(
         "relay_far",
-        `a round trip to ${name} by the relay takes ${Math.round(rttMs ?? 0)} ms: the relay is far away, or busy`,
-        "a relay nearer to both sides helps, and a direct path more"
+        `a round trip to ${name} through the relay takes ${Math.round(rttMs ?? 0)} ms: the relay is far away, or busy`,
+        "add a relay that is nearer to both sides, or make a direct path possible (sallyport netcheck says what prevents it)"
       )
     ]
   })
@@ -508,7 +524,7 @@ const ofPeers = (status: Status): ReadonlyArray<Finding> =>
     if (!Schema.is(Reason)(code) || (path === "direct" && code !== "nothing_answers")) return []
     const remedy = REMEDY[code]
     if (remedy === undefined) return []
-    const found = `${name} is reached by ${path ?? "nothing"}: ${TEXT[code]}`
+    const found = `${name} is ${path === null ? "not reached" : `reached by ${path}`}: ${TEXT[code]}`
     return [code === "nothing_answers" ? broken(code, found, remedy) : poor(code, found, remedy)]
   })
 
@@ -519,7 +535,7 @@ const ofRefusals = ({ refusals = [] }: Status): ReadonlyArray<Finding> =>
     const found = `${times} to ${host}:${port}${who} failed in the last 10 minutes: ${code}${
       why === "" ? "" : `, ${why}`
     }`
-    return poor("flow_refused", found, REFUSAL_REMEDY[code] ?? "see the log of the connector for what it met")
+    return poor("flow_refused", found, REFUSAL_REMEDY[code] ?? "look in the connector's log for the cause")
   })
 
 /**
@@ -527,13 +543,13 @@ const ofRefusals = ({ refusals = [] }: Status): ReadonlyArray<Finding> =>
  * and may contain a remedy too.
  */
 const REFUSAL_REMEDY: Readonly<Record<string, string>> = {
-  refused: "see that the service of this resource runs, and that its address and port are right at the relay",
-  unreachable: "see that the connector runs and that its host reaches the resource",
-  timed_out: "see that the resource answers the connector's host, and that its name servers answer",
-  denied: "see resources and access in the relay's configuration",
+  refused: "check that the service of this resource runs, and that its address and port are right at the relay",
+  unreachable: "check that the connector runs and that its host reaches the resource",
+  timed_out: "check that the resource answers the connector's host, and that its name servers answer",
+  denied: "check resources and access in the relay's configuration",
   name_not_found: "correct the name, or add the resource at the relay; the connector's host must know its address",
   port_not_listed: "use another port, or add this one under resources at the relay",
-  grant_expired: "see that both nodes reach the relay, and that their clocks are right",
+  grant_expired: "check that both nodes reach the relay",
   too_many_flows: "close flows, or use another connector"
 }
 

@@ -18,23 +18,23 @@ interface Text {
 export const TEXT = {
   descriptors: {
     what:
-      "the process has nearly as many open files and sockets as it may have: it refuses connections, or cuts idle ones",
+      "the process has almost reached its limit of open files and sockets, so it refuses connections or cuts idle ones",
     remedy: "raise the limit: LimitNOFILE= in the systemd unit, `ulimit -n` in a shell, --ulimit nofile= of a container"
   },
   flows: {
-    what: "this node has as many flows as its configuration allows: it refuses connections, or cuts idle ones",
+    what: "this node has as many flows as its configuration allows, so it refuses connections or cuts idle ones",
     remedy: "see which program opens so many connections, or raise limits.flows in this configuration"
   },
   flows_per_client: {
-    what: "one client has as many flows as this connector's configuration allows it: further ones are refused",
+    what: "one client has as many flows as this connector's configuration allows, so further ones are refused",
     remedy: "see which program opens so many connections there, or raise limits.flowsPerClient in this configuration"
   },
   flows_at_connector: {
-    what: "a connector refuses this node's flows, since it has as many as it allows or can hold",
-    remedy: "close idle connections, or see what sallyport doctor says at the connector"
+    what: "a connector refuses this node's flows, because it has reached its own limit of flows",
+    remedy: "close idle connections, or run sallyport doctor at the connector"
   },
   handshakes: {
-    what: "too many connections at the SOCKS5 port do not say where they want to go: the oldest ones are cut",
+    what: "too many connections to the SOCKS5 port have sent no request, so the oldest ones are cut",
     remedy: "find the program that connects to that port and sends nothing"
   },
   local_ports: {
@@ -42,16 +42,17 @@ export const TEXT = {
     remedy: "widen net.ipv4.ip_local_port_range, or spread the connections over more resources' addresses or connectors"
   },
   buffers: {
-    what: "flows hold so many bytes that nobody reads that each of them may keep only a little: they may be slower",
+    what:
+      "programs leave so much received data unread that each flow may buffer only a little, which can make flows slower",
     remedy: "find the programs that open downloads and do not read them"
   },
   links: {
-    what: "this relay has as many connections as it can hold: it refuses new ones",
-    remedy: "if these are your nodes, start a further relay; otherwise see from where they come"
+    what: "this relay has as many connections as it can hold, so it refuses new ones",
+    remedy: "if these are your nodes, start another relay; otherwise find out where the connections come from"
   },
   turn: {
-    what: "TURN has as many connections or allocations as it can hold: it refuses new ones",
-    remedy: "raise turn.quotas in the relay's configuration, or start a further relay"
+    what: "TURN has as many connections or allocations as it can hold, so it refuses new ones",
+    remedy: "raise turn.quotas in the relay's configuration, or start another relay"
   }
 } as const satisfies Readonly<Record<string, Text>>
 

@@ -8,10 +8,10 @@ export const TEXT: Readonly<Record<Reason, string>> = {
   no_candidates: "one side has offered no address that could be tried",
   no_common_family: "one side has only IPv4 and the other only IPv6 addresses",
   udp_blocked: "this network lets no UDP through",
-  symmetric_both: "both networks give every destination another port: neither side can know where the other is",
+  symmetric_both: "both NATs use a different port for each destination, so neither side can know the other's port",
   guessing: "relayed while the ports of a NAT are being guessed",
-  guess_exhausted: "relayed: the ports of a NAT were guessed as often as is allowed, and none answered",
-  guess_unavailable: "relayed: ports could be guessed, but this host gives too few sockets",
+  guess_exhausted: "relayed: port guessing has used up its attempts, and no guessed port answered",
+  guess_unavailable: "relayed: port guessing needs more sockets than this host allows",
   probing: "relayed while direct paths are being tried",
   probes_unanswered:
     "no direct path answers: each address that the other side offered was probed, and no answer came back through the NATs and firewalls between",
@@ -20,10 +20,10 @@ export const TEXT: Readonly<Record<Reason, string>> = {
   direct_slower_than_relay: "a direct path answers, but the relay is clearly faster",
   webrtc_faster: "no direct path answers, and the WebRTC connection that ICE made is faster than the relay",
   relay_faster: "another relay is clearly faster",
-  path_blackholed: "the path before went silent",
-  path_failed: "the path before broke",
+  path_blackholed: "the previous path went silent",
+  path_failed: "the previous path failed",
   network_changed: "this machine's addresses changed",
-  peer_request: "the other side asked to leave the path before",
+  peer_request: "the other side asked to leave the previous path",
   peer_selected: "the client chose it",
   nothing_answers: "no path answers now; the last one is kept"
 }
@@ -33,14 +33,16 @@ export const TEXT: Readonly<Record<Reason, string>> = {
  * here.
  */
 export const REMEDY: Readonly<Partial<Record<Reason, string>>> = {
-  no_candidates: "see that neither side has path: relay in its configuration, and that both reach the relay's UDP port",
+  no_candidates:
+    "check that neither side has path: relay in its configuration, and that both reach the relay's UDP port",
   no_common_family: "give both sides an address of one IP version",
-  udp_blocked: "let UDP out of this network, at least to the relay's UDP port; sallyport netcheck says more",
+  udp_blocked: "allow outgoing UDP in this network, at least to the relay's UDP port; sallyport netcheck says more",
   symmetric_both:
-    "let the gateway of one side map ports (UPnP, NAT-PMP or PCP), forward a UDP port there and name it (udp: {port: N, advertise: [\"IP:N\"]}), or use IPv6",
-  guess_exhausted: "it is tried again later; a mapped or forwarded UDP port on the symmetric side, or IPv6, mends it",
+    "on one side, allow the gateway to map ports (UPnP, NAT-PMP or PCP), or forward a UDP port and name it (udp: {port: N, advertise: [\"IP:N\"]}), or use IPv6",
+  guess_exhausted:
+    "sallyport tries again later; a mapped or forwarded UDP port on the side with the symmetric NAT, or IPv6, makes a direct path possible",
   guess_unavailable: "raise the limit of open files (ulimit -n, or LimitNOFILE of the service) to 1024 or more",
   probes_unanswered:
-    "run sallyport netcheck on both sides: a forwarded UDP port (udp: {port: N, advertise: [\"IP:N\"]}) or IPv6 on one side mends it",
-  nothing_answers: "see that the other side runs, and that this machine is online"
+    "run sallyport netcheck on both sides; a forwarded UDP port (udp: {port: N, advertise: [\"IP:N\"]}) or IPv6 on one side makes a direct path possible",
+  nothing_answers: "check that the other side runs, and that this machine is online"
 }

@@ -164,7 +164,7 @@ export const exportMetrics = Effect.fnUntraced(function*(
       failing = true
       return before
         ? Effect.void
-        : Effect.logWarning("metrics are not taken by the collector; tried again", String(error))
+        : Effect.logWarning("the collector did not accept the metrics; sallyport sends them again", String(error))
     })
   )
   yield* Effect.addFinalizer(() => Effect.ignore(Effect.timeout(post, LAST_METRICS_DEADLINE)))

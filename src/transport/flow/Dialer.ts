@@ -223,14 +223,14 @@ const TELLING: ReadonlyArray<VerdictCode> = ["internal", "unreachable", "timed_o
 const whyDenied = (host: string, found: ReadonlyArray<Address>): string => {
   const own = found.find(({ address }) => kindOf(address) === "loopback")
   if (own !== undefined) {
-    return `${host} is ${own.address}, a loopback address of the connector's host; if that is meant, set allowLoopback: true at this resource`
+    return `${host} is ${own.address}, a loopback address of the connector's host; if that is intended, set allowLoopback: true at this resource`
   }
   return `${host} is ${found[0]?.address}, and no resource may be at a link-local, multicast or metadata address`
 }
 
 const SAYS: Partial<Record<VerdictCode, string>> = {
   refused: "the resource's host refused the connection",
-  unreachable: "the connector's host has no way to the resource",
+  unreachable: "the connector's host has no route to the resource",
   timed_out: "the resource did not answer",
   too_many_flows: "the connector may open no more sockets; raise its limit of open files"
 }

@@ -125,7 +125,10 @@ export class ConnectorFlows {
     const occupant = { moved: () => dial.moved, cut: () => dial.cut() }
     const place = places.take(occupant, { isSettled: true, hasSocket: false })
     if (place === null) {
-      return refuse({ code: "too_many_flows", reason: "the connector has no place for one more flow; see its doctor" })
+      return refuse({
+        code: "too_many_flows",
+        reason: "the connector has no room for another flow; run sallyport doctor there"
+      })
     }
     const flow: Flow = { host, port, abort: () => dial.abort() }
     this.flows.add(flow)

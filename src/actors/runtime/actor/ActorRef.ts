@@ -42,7 +42,7 @@ export class ActorUnavailable extends Schema.TaggedError<ActorUnavailable>()("Ac
 
 const advice = {
   starting: "it is still starting; ask again, and see `sallyport status` if that lasts",
-  died: "it broke down during the call and is being restarted; ask again if asking twice does no harm",
+  died: "it failed during the call and is being restarted; ask again if repeating the call does no harm",
   timed_out: "no answer within the deadline; ask again with a longer one, or see `sallyport status`",
   gave_up: "it failed too often and is not restarted; see the log for its last error and restart the process"
 } as const

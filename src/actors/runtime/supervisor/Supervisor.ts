@@ -85,7 +85,7 @@ export interface Options {
  */
 export class GaveUp extends Schema.TaggedError<GaveUp>()("GaveUp", { what: Schema.String, lastError: Schema.String }) {
   override get message(): string {
-    return `${this.what} kept dying and is not restarted; last: ${this.lastError}`
+    return `${this.what} failed too often and is not restarted; its last error: ${this.lastError}`
   }
 }
 

@@ -81,7 +81,7 @@ const connect = (socket: Socket, host: string, port: number): Effect.Effect<stri
       socket.off("error", onError)
       if (cause !== undefined) return onError(cause)
       const local = Candidate.canonical(socket.address().address)
-      resume(local === null ? Effect.fail("this host has no address towards it") : Effect.succeed(local))
+      resume(local === null ? Effect.fail("this host has no route to it") : Effect.succeed(local))
     })
   })
 

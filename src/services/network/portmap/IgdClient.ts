@@ -109,7 +109,7 @@ const externalOf = Effect.fnUntraced(function*(service: Igd.Service) {
   const answer = yield* run(service, "GetExternalIPAddress", {})
   if (answer._tag === "Refused") return yield* failed("Refused", `error ${answer.code}`)
   const host = Candidate.canonical(answer.values.get("NewExternalIPAddress") ?? "")
-  if (host === null || Candidate.familyOf(host) !== 4) return yield* failed("Silent", "it tells no external address")
+  if (host === null || Candidate.familyOf(host) !== 4) return yield* failed("Silent", "it reports no external address")
   return host
 })
 

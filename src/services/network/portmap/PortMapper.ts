@@ -101,7 +101,7 @@ const make = Effect.fnUntraced(function*(sources: Sources) {
     before?.epoch == null || now.epoch === null || now.protocol === "upnp" || before.protocol !== now.protocol ||
       !PortMapping.hasRestarted(now.protocol, before.epoch, now.epoch)
       ? Effect.void
-      : Effect.logInfo("the gateway had lost its mappings, and has this one again")
+      : Effect.logInfo("the gateway had lost its mappings; this port is mapped again")
 
   /**
    * Brings the mapping in line with what is wanted. Returns how long to wait before the next check.
@@ -179,7 +179,7 @@ const firstOf = (asks: ReadonlyArray<Ask>, wish: Wish): Effect.Effect<Granted, P
       Effect.filterOrElse(
         ({ external }) => Candidate.isUsableHost(external.host, false),
         ({ protocol }) =>
-          new PortMappingFailed({ protocol, reason: "Refused", message: "the gateway has no address outside" })
+          new PortMappingFailed({ protocol, reason: "Refused", message: "the gateway has no external address" })
       ),
       Effect.tapError(({ message, protocol, reason }) =>
         Effect.logDebug("no port mapping").pipe(Effect.annotateLogs({ protocol, reason, why: message }))
