@@ -27,7 +27,7 @@ const replyOf = (result: Either.Either<Socket, Error>) =>
   Either.isLeft(result) && result.left instanceof Socks5Refused ? result.left.reply : "connected"
 
 describe("the main job", () => {
-  it.scopedLive("carries a flow through the relay at once, then moves the session to a direct path", () =>
+  it.scopedLive("uses the relay at once, then a direct path", () =>
     Effect.gen(function*() {
       const port = yield* World.serve(echo)
       const world = yield* World.make({ resources: [resource("echo", port)] })
@@ -50,7 +50,7 @@ describe("the main job", () => {
       assert.strictEqual((yield* world.peer)?.name, "office")
     }))
 
-  it.scopedLive("answers with the truth: refused, unreachable, unknown, unlisted, denied, or in time", () =>
+  it.scopedLive("says why a target is refused, unknown, denied or slow", () =>
     Effect.gen(function*() {
       const port = yield* World.serve(echo)
       const closed = yield* Effect.scoped(World.serve(echo))
@@ -98,7 +98,7 @@ describe("the main job", () => {
       yield* Effect.promise(() => vi.waitFor(() => assert.strictEqual(late, "late but delivered"), 5_000))
     }))
 
-  it.scopedLive("cuts a live flow at once when the client is removed, and lets it in no more", () =>
+  it.scopedLive("ends a removed client's flow and refuses its return", () =>
     Effect.gen(function*() {
       const port = yield* World.serve(echo)
       const world = yield* World.make({ resources: [resource("echo", port)] })
@@ -114,7 +114,7 @@ describe("the main job", () => {
       assert.notStrictEqual(replyOf(yield* Effect.either(Effect.scoped(world.dial("echo", port)))), "connected")
     }))
 
-  it.scopedLive("opens flows by forwards, and tells where they listen", () =>
+  it.scopedLive("opens flows by forwards, and reports where they listen", () =>
     Effect.gen(function*() {
       const port = yield* World.serve(echo)
       const world = yield* World.make({

@@ -17,7 +17,7 @@ const reportOf = ({ nodes }: Network, name: string) => nodes.find((node) => node
 
 describe("the network as its nodes report it", () => {
   it.scopedLive(
-    "shows who consents, lets the relay ask only them, and forgets who is removed",
+    "shows consenting nodes, asks only them, and forgets removed ones",
     () =>
       Effect.gen(function*() {
         const port = yield* World.serve((socket) => void socket.on("error", () => undefined).pipe(socket))

@@ -91,7 +91,7 @@ const tokenFor = (dir: string, role: string, name: string, ...more: ReadonlyArra
 
 describe("processes", () => {
   it.scopedLive(
-    "enrol, get ready, answer, tell their status, refuse a used token, and end within 5 s of SIGTERM",
+    "enrol, report their status, and end soon after SIGTERM",
     () =>
       Effect.gen(function*() {
         const dir = yield* World.temporaryDir
@@ -166,7 +166,7 @@ describe("processes", () => {
   )
 
   it.scopedLive(
-    "the examples: a service with a connector inside, asked by a script with a client inside",
+    "the examples: a script's client asks a service's connector",
     () =>
       Effect.gen(function*() {
         const dir = yield* World.temporaryDir
@@ -193,7 +193,7 @@ describe("processes", () => {
 
   const cycles = Number(process.env["SALLYPORT_CYCLES"] ?? 5)
   it.scopedLive(
-    `a client starts and stops ${cycles} times in one process and leaves nothing behind`,
+    `a client that restarts ${cycles} times leaves nothing behind`,
     () =>
       Effect.gen(function*() {
         const port = yield* World.serve((socket) => void socket.pipe(socket))

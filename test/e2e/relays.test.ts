@@ -39,7 +39,7 @@ const untilListed = (world: World.World, name: string) =>
     )).pipe(Effect.provide(Directory.layer({ stateDir: world.relayConfig.stateDir })))
 
 describe("a second relay", () => {
-  it.scopedLive("joins with a token, is listed with its address, and comes back without a token", () =>
+  it.scopedLive("joins with a token, and returns without one", () =>
     Effect.gen(function*() {
       const world = yield* World.make({ resources })
       const token = yield* tokenOf(world, "relay", "relay-2")
@@ -60,7 +60,7 @@ describe("a second relay", () => {
       assert.match(again.listen["udp"] ?? "", /^127\.0\.0\.1:\d+$/)
     }))
 
-  it.scopedLive("is refused with a used, a foreign or a garbled token, and with a client's", () =>
+  it.scopedLive("refuses a used, foreign or garbled token, and a client's", () =>
     Effect.gen(function*() {
       const world = yield* World.make({ resources })
       const refusal = (name: string, token: string) =>

@@ -30,7 +30,7 @@ const answered = (socket: Socket, word: string) =>
 const isNotAllowed = (error: Error) => error instanceof Socks5Refused && error.reply === NOT_ALLOWED
 
 describe("a rule that is taken away", () => {
-  it.scopedLive("ends its open flows and refuses new ones, again and again", () =>
+  it.scopedLive("ends its open flows and refuses new ones, every time", () =>
     Effect.gen(function*() {
       const port = yield* World.serve((socket) => socket.pipe(socket))
       const resources = ["wiki", "mail"].map((name) => ({

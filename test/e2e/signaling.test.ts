@@ -43,7 +43,7 @@ const enrol = Effect.fnUntraced(function*(relay: RelayConfig, https: number, nam
 })
 
 describe("the relay's signaling", () => {
-  it.scopedLive("tells whoever connects who was removed, though it was not running then", () =>
+  it.scopedLive("notifies nodes that connect later who was removed", () =>
     Effect.gen(function*() {
       const dir = yield* World.temporaryDir
       const config = (yield* decode({
@@ -71,7 +71,7 @@ describe("the relay's signaling", () => {
       assert.deepStrictEqual(told, { _tag: "Revoked", node: gone.key })
     }))
 
-  it.scopedLive("arranges no more sessions for a client than it can need, and tells it so", () =>
+  it.scopedLive("limits how many sessions a client may ask for", () =>
     Effect.gen(function*() {
       const resources = [{ name: "web", address: "127.0.0.1", tcp: [80], allowLoopback: true }]
       const world = yield* World.make({ resources, access: [{ clients: ["*"], resources: ["*"] }] })

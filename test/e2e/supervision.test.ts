@@ -47,7 +47,7 @@ const killAndAwait = (running: Running, thread: string) =>
   })
 
 describe("supervision", () => {
-  it.scopedLive("no flow notices that a control actor's thread died, on either side", () =>
+  it.scopedLive("flows go on when a control actor's thread dies", () =>
     Effect.gen(function*() {
       const port = yield* World.serve(drip)
       const world = yield* World.make({ resources: [resource(port)], placement: "isolated" })
@@ -69,7 +69,7 @@ describe("supervision", () => {
     }), 180_000)
 
   it.scopedLive(
-    "new flows work soon after the data thread died, which takes its own flows only",
+    "new flows work soon after the data thread died",
     () =>
       Effect.gen(function*() {
         const port = yield* World.serve(drip)
@@ -88,7 +88,7 @@ describe("supervision", () => {
   )
 
   it.scopedLive(
-    "new flows work soon after the connector's data thread died, and the flows that died with it are told",
+    "new flows work soon after the connector's data thread died",
     () =>
       Effect.gen(function*() {
         const port = yield* World.serve(drip)
@@ -115,7 +115,7 @@ describe("supervision", () => {
   )
 
   it.scopedLive(
-    "the relay's threads may die, too: direct flows go on, and new ones come up",
+    "direct flows survive the death of the relay's threads",
     () =>
       Effect.gen(function*() {
         const port = yield* World.serve(drip)
@@ -137,7 +137,7 @@ describe("supervision", () => {
   )
 
   it.scopedLive(
-    "a relayed flow goes on when its RelayActor died and then the relay forgot everything",
+    "a relayed flow survives a dead RelayActor and relay restart",
     () =>
       Effect.gen(function*() {
         const port = yield* World.serve(drip)

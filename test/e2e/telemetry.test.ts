@@ -30,7 +30,7 @@ const roundTrip = (socket: Socket, bytes: number) =>
   })
 
 describe("metrics of a flow", () => {
-  it.scopedLive("say at both ends and at the relay what went where, by which path and why", () =>
+  it.scopedLive("show at all three which path a flow took", () =>
     Effect.gen(function*() {
       const port = yield* World.serve(echo)
       const closed = yield* Effect.scoped(World.serve(echo))
@@ -83,7 +83,7 @@ describe("metrics of a flow", () => {
       assert.strictEqual(sum(relay, "sallyport_signaling_dials_total", { code: "port_not_listed" }), 1)
     }))
 
-  it.scopedLive("tell no key, token, address or name of a peer or a host", () =>
+  it.scopedLive("contain no key, token, address or name of a host", () =>
     Effect.gen(function*() {
       const port = yield* World.serve(echo)
       const world = yield* World.make({

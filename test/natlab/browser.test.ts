@@ -108,20 +108,20 @@ const lab = (
   })
 
 describe.skipIf(!Lab.isPossible || !have(CHROMIUM))("a browser's tab in a network of its own", () => {
-  it.scopedLive("reaches a connector peer to peer, where both are behind NATs that filter by port: 100 MiB", () =>
+  it.scopedLive("reaches a connector directly through two NATs that filter ports", () =>
     Effect.gen(function*() {
       const { local, remote } = yield* lab({ client: "port-restricted", connector: "port-restricted" }, FILES)
       assert.include(["srflx", "prflx"], local)
       assert.include(["srflx", "prflx"], remote)
     }))
 
-  it.scopedLive("is relayed by the relay's TURN, where both NATs are symmetric", () =>
+  it.scopedLive("is relayed by TURN if both NATs are symmetric", () =>
     Effect.gen(function*() {
       const { local, remote } = yield* lab({ client: "symmetric", connector: "symmetric" }, 2)
       assert.include([local, remote], "relay")
     }))
 
-  it.scopedLive("is relayed by TURN over TCP, where its network lets no UDP through", () =>
+  it.scopedLive("is relayed by TURN over TCP if UDP is blocked", () =>
     Effect.gen(function*() {
       const turn = { tcp: `${Lab.RELAY}:3480`, publicAddress: Lab.RELAY }
       const { local } = yield* lab({ client: "udp-blocked", connector: "port-restricted", turn }, 2)

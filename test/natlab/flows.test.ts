@@ -17,7 +17,7 @@ const untilBytes = (fetching: Lab.Fetching, least: number) =>
   )
 
 describe.skipIf(!Lab.isPossible)("flows that live through trouble", () => {
-  it.scopedLive("the direct path is black-holed: the download goes on through the relay", () =>
+  it.scopedLive("a download goes on relayed without its direct path", () =>
     Lab.use({}, (lab) =>
       Effect.gen(function*() {
         const file = yield* lab.begin(`/file?rate=${RATE}`)
@@ -32,7 +32,7 @@ describe.skipIf(!Lab.isPossible)("flows that live through trouble", () => {
         assert.isFalse(isDirect(yield* lab.peer), "the direct path was gone all the while")
       })))
 
-  it.scopedLive("removing the client cuts its live flow at once, and lets it in no more", () =>
+  it.scopedLive("removing the client ends its flow and refuses its return", () =>
     Lab.use({}, (lab) =>
       Effect.gen(function*() {
         const drip = yield* lab.begin("/drip")
@@ -46,7 +46,7 @@ describe.skipIf(!Lab.isPossible)("flows that live through trouble", () => {
         assert.strictEqual(String(again.body), "")
       })))
 
-  it.scopedLive("the relay restarts: a direct flow does not notice, and new sessions come up after it", () =>
+  it.scopedLive("a direct flow survives a relay restart", () =>
     Lab.use({}, (lab) =>
       Effect.gen(function*() {
         const file = yield* lab.begin(`/file?rate=${RATE}`)
@@ -67,7 +67,7 @@ describe.skipIf(!Lab.isPossible)("flows that live through trouble", () => {
         yield* lab.untilPeer(isDirect, "30 seconds")
       })))
 
-  it.scopedLive("the relay dies under a flow that it carries: the flow moves to the direct path that works again", () =>
+  it.scopedLive("a flow moves to a direct path without its relay", () =>
     Lab.use({}, (lab) =>
       Effect.gen(function*() {
         const file = yield* lab.begin(`/file?rate=${RATE}`)

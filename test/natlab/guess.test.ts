@@ -13,7 +13,7 @@ describe.skipIf(!Lab.isPossible)("port guessing between real NATs", () => {
       ["the connector", "after a short one", { clientNat: "port-restricted", connectorNat: "symmetric" }]
     ] as const
   ) {
-    it.scopedLive(`symmetric (fully random ports) before ${what}, port-restricted before the other: direct ${flow}`, () =>
+    it.scopedLive(`symmetric before ${what}, port-restricted before the other: direct ${flow}`, () =>
       Lab.use(options, (lab) =>
         Effect.gen(function*() {
           const isShort = what === "the connector"

@@ -11,7 +11,7 @@ const STALL_MS = 6_000
 const relayedBy = (lab: Lab.Lab, path: string) => lab.untilPeer((peer) => peer.path === path, "15 seconds")
 
 describe.skipIf(!Lab.isPossible)("HTTP/3, where only web traffic leaves the client's network", () => {
-  it.scopedLive("costs no flow when its process at the relay is killed", () =>
+  it.scopedLive("keeps flows when its process at the relay is killed", () =>
     Lab.use({ clientNat: "web443", relay: { http3: true } }, (lab) =>
       Effect.gen(function*() {
         const file = yield* lab.begin(`/file?rate=${RATE}`)
@@ -24,7 +24,7 @@ describe.skipIf(!Lab.isPossible)("HTTP/3, where only web traffic leaves the clie
         assert.isTrue(lab.log("relay").some((line) => line.includes("http3") && line.includes("SIGKILL")))
       })))
 
-  it.scopedLive("costs no flow when its process hangs, and that is ended and started again", () =>
+  it.scopedLive("keeps flows while its hanging process is replaced", () =>
     Lab.use({ clientNat: "web443", relay: { http3: true } }, (lab) =>
       Effect.gen(function*() {
         const file = yield* lab.begin(`/file?rate=${RATE}`)

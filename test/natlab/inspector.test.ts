@@ -6,7 +6,7 @@ import * as LabPage from "./LabPage.ts"
 const SHOT = new URL("../../docs/inspector/roaming.png", import.meta.url).pathname
 
 describe.skipIf(!LabPage.isPossible)("the inspector on a host that roams", () => {
-  it.scopedLive("shows the move to the relay and back to a direct path, and why, while a download goes on", () =>
+  it.scopedLive("shows path changes and their reasons during a download", () =>
     Lab.use({ nodes: { admin: LabPage.ADMIN } }, (lab) =>
       Effect.gen(function*() {
         const page = yield* LabPage.open(lab)

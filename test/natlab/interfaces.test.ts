@@ -49,7 +49,7 @@ interface Status {
 }
 
 describe.skipIf(!Lab.isPossible)("hosts with many interfaces between real NATs", () => {
-  it.scopedLive("become direct, and by a forwarded port where no other address can be", () =>
+  it.scopedLive("become direct by the default route or a forwarded port", () =>
     Lab.use({
       v6: true,
       relayOnly: true,

@@ -26,7 +26,7 @@ const lifetimeOf = (lab: Lab.Lab) =>
   })
 
 describe.skipIf(!Lab.isPossible)("NATs that forget soon", () => {
-  it.scopedLive(`an idle session keeps its mapping before a NAT that forgets after ${TIMEOUT_S} s, once that is found`, () =>
+  it.scopedLive(`keepalives follow a NAT that forgets after ${TIMEOUT_S} s`, () =>
     Lab.use({ before: [["udptimeout", "client", String(TIMEOUT_S)]] }, (lab) =>
       Effect.gen(function*() {
         assert.strictEqual((yield* lab.fetch("/")).code, 0)

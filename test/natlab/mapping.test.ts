@@ -29,7 +29,7 @@ const symmetric = { clientNat: "symmetric", connectorNat: "symmetric" } as const
 
 describe.skipIf(!hasDaemon)("ports that a gateway maps", () => {
   for (const [kind, protocol] of [[[], "pcp"], [["upnp"], "upnp"]] as const) {
-    it.scopedLive(`symmetric on both sides, and the connector's gateway speaks ${protocol}: direct`, () =>
+    it.scopedLive(`symmetric on both sides with ${protocol} at one gateway: direct`, () =>
       Lab.use({ ...symmetric, before: [["mapper", "connector", "on", ...kind]] }, (lab) =>
         Effect.gen(function*() {
           yield* logged(lab, "connector", 1, "port mapped at the gateway", `"${protocol}"`, OUTSIDE)
@@ -41,7 +41,7 @@ describe.skipIf(!hasDaemon)("ports that a gateway maps", () => {
         })))
   }
 
-  it.scopedLive("a gateway that restarts has the mapping again, and a connector that ends takes it back", () =>
+  it.scopedLive("a restarted gateway maps again, and a stopped connector unmaps", () =>
     Lab.use({ ...symmetric, before: [["mapper", "connector", "on"]] }, (lab) =>
       Effect.gen(function*() {
         yield* logged(lab, "connector", 1, "port mapped at the gateway")

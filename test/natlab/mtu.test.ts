@@ -26,7 +26,7 @@ const untilLeg = (lab: Lab.Lab, kind: string) =>
 const isDirect = ({ path }: { readonly path: string }) => path === "direct"
 
 describe.skipIf(!Lab.isPossible)("what the way carries", () => {
-  it.scopedLive("a narrow way to the connector is taken, and every byte gets through it", () =>
+  it.scopedLive("every byte gets through a narrow path to the connector", () =>
     Lab.use({}, (lab) =>
       Effect.gen(function*() {
         yield* lab.net("mtu", "connector", NARROW)
@@ -37,7 +37,7 @@ describe.skipIf(!Lab.isPossible)("what the way carries", () => {
         assert.deepStrictEqual([second.code, second.sha256], [0, Lab.FILE_SHA256], "direct")
       })))
 
-  it.scopedLive("relays by TCP while UDP is too small or refused, and by UDP again", () =>
+  it.scopedLive("relays by TCP while UDP is too small", () =>
     Lab.use({ before: [["hostmtu", "client", TOO_NARROW]] }, (lab) =>
       Effect.gen(function*() {
         const { code, sha256 } = yield* lab.fetch("/file")
@@ -62,7 +62,7 @@ describe.skipIf(!Lab.isPossible)("what the way carries", () => {
         assert.strictEqual(yield* untilLeg(lab, "relay-udp"), "works")
       })))
 
-  it.scopedLive("a way that becomes narrow under a download is used on", () =>
+  it.scopedLive("a download goes on when its path becomes narrow", () =>
     Lab.use({}, (lab) =>
       Effect.gen(function*() {
         const file = yield* lab.begin(`/file?rate=${RATE}`)

@@ -51,7 +51,7 @@ describe.skipIf(!Lab.isPossible)("netcheck behind real NATs", () => {
 
   const { hasCoturn } = NetcheckLab
   for (const [nat, expected] of CASES) {
-    it.live(`names ${nat}${hasCoturn ? ", as coturn's client does, and the same with coturn as the server" : ""}`, () =>
+    it.live(`names ${nat}${hasCoturn ? ", as coturn does" : ""}`, () =>
       Effect.gen(function*() {
         yield* lab.setNat(nat)
         const [ours, theirServer, theirClient] = yield* Effect.all([
@@ -99,7 +99,7 @@ describe.skipIf(!Lab.isPossible)("netcheck behind real NATs", () => {
       }))
   }
 
-  it.scopedLive("asks a running client, whose relay has one address: what two ports can tell", () =>
+  it.scopedLive("asks a running client whose relay has one address", () =>
     Lab.use({ clientNat: "symmetric" }, (lab) =>
       Effect.gen(function*() {
         const { ipv4 } = JSON.parse(yield* lab.client("netcheck", "--json")) as { ipv4: Report }

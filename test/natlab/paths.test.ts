@@ -9,7 +9,7 @@ const HELLO = "hello from the resource\n"
 const says = (lab: Lab.Lab, path: string) => Effect.map(lab.fetch(path), ({ body, code }) => [code, String(body)])
 
 describe.skipIf(!Lab.isPossible)("paths between real NATs", () => {
-  it.scopedLive("port-restricted on both sides: at once through the relay, then direct, and nothing through the relay", () =>
+  it.scopedLive("port-restricted on both sides: relayed at once, then direct", () =>
     Lab.use({}, (lab) =>
       Effect.gen(function*() {
         const first = yield* lab.fetch("/")
@@ -28,7 +28,7 @@ describe.skipIf(!Lab.isPossible)("paths between real NATs", () => {
       })))
 
   for (const carrier of ["websocket", "webtransport"] as const) {
-    it.scopedLive(`no UDP from the client's network: by ${carrier} over TCP, with that reason`, () =>
+    it.scopedLive(`no UDP at the client: ${carrier} over TCP, with reason`, () =>
       Lab.use({ clientNat: "udp-blocked", carrier }, (lab) =>
         Effect.gen(function*() {
           const first = yield* lab.fetch("/")
@@ -43,7 +43,7 @@ describe.skipIf(!Lab.isPossible)("paths between real NATs", () => {
         })))
   }
 
-  it.scopedLive("only TCP port 443 leaves the client's network: relayed over TCP", () =>
+  it.scopedLive("only TCP port 443 leaves the client's network: relayed", () =>
     Lab.use({ clientNat: "tcp443" }, (lab) =>
       Effect.gen(function*() {
         assert.deepStrictEqual(yield* says(lab, "/"), [0, HELLO])
@@ -51,7 +51,7 @@ describe.skipIf(!Lab.isPossible)("paths between real NATs", () => {
         assert.strictEqual(peer.path, "relay-tcp")
       })))
 
-  it.scopedLive("only web traffic leaves the client's network: relayed over HTTP/3, where the relay has it", () =>
+  it.scopedLive("only web traffic leaves the client's network: relayed over HTTP/3", () =>
     Lab.use({ clientNat: "web443", relay: { http3: true } }, (lab) =>
       Effect.gen(function*() {
         const first = yield* lab.fetch("/")
@@ -63,7 +63,7 @@ describe.skipIf(!Lab.isPossible)("paths between real NATs", () => {
         assert.strictEqual(peer.path, "relay-h3")
       })))
 
-  it.scopedLive("symmetric on both sides: stays with the relay, says why, and works", () =>
+  it.scopedLive("symmetric on both sides: stays relayed, says why, and works", () =>
     Lab.use({ clientNat: "symmetric", connectorNat: "symmetric" }, (lab) =>
       Effect.gen(function*() {
         assert.deepStrictEqual(yield* says(lab, "/"), [0, HELLO])

@@ -50,7 +50,7 @@ const seen = (lab: Lab.Lab, ...texts: ReadonlyArray<string | RegExp>) =>
 const what = ({ findings }: Said) => findings.map(({ what }) => what)
 
 describe.skipIf(!LabPage.isPossible)("troubles between real NATs", () => {
-  it.scopedLive("UDP blocked: doctor says so of the leg and of the peer, and what to open", () =>
+  it.scopedLive("doctor reports blocked UDP for the leg and the peer", () =>
     Lab.use({ clientNat: "udp-blocked", nodes }, (lab) =>
       Effect.gen(function*() {
         yield* lab.fetch("/")
@@ -64,7 +64,7 @@ describe.skipIf(!LabPage.isPossible)("troubles between real NATs", () => {
         assert.deepStrictEqual([path, reason], ["relay-tcp", "udp_blocked"])
       })))
 
-  it.scopedLive("symmetric at both ends: doctor names both, and what to do at one side", () =>
+  it.scopedLive("doctor names both symmetric NATs and a remedy for one", () =>
     Lab.use({ clientNat: "symmetric", connectorNat: "symmetric", nodes }, (lab) =>
       Effect.gen(function*() {
         yield* lab.fetch("/")
@@ -77,7 +77,7 @@ describe.skipIf(!LabPage.isPossible)("troubles between real NATs", () => {
         assert.deepStrictEqual([path, reason], ["relay-udp", "symmetric_both"])
       })))
 
-  it.scopedLive("a relay far away: doctor says so, and that a nearer one helps", () =>
+  it.scopedLive("doctor reports a relay that is far away", () =>
     Lab.use({
       relayOnly: true,
       nodes: { ...nodes, path: "relay" },
@@ -100,7 +100,7 @@ describe.skipIf(!LabPage.isPossible)("troubles between real NATs", () => {
         assert.isAtLeast(opening?.durationMs ?? 0, 4 * FAR_MS) // one round trip is the most of it
       })))
 
-  it.scopedLive("an actor that dies again and again: doctor names its thread and what it died of, flows go on", () =>
+  it.scopedLive("doctor names the thread of an actor that keeps dying", () =>
     Lab.use({ nodes: { ...nodes, webrtc: "auto" } }, (lab) =>
       Effect.gen(function*() {
         yield* lab.fetch("/")
@@ -124,7 +124,7 @@ describe.skipIf(!LabPage.isPossible)("troubles between real NATs", () => {
         assert.deepStrictEqual([code, sha256], [0, Lab.FILE_SHA256])
       })))
 
-  it.scopedLive("the resource refuses: the trace says so, and doctor names it and blames neither path nor relay", () =>
+  it.scopedLive("doctor and trace name a resource that refuses connections", () =>
     Lab.use({ nodes }, (lab) =>
       Effect.gen(function*() {
         yield* lab.fetch("/")

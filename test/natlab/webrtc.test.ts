@@ -17,7 +17,7 @@ const said = (lab: Lab.Lab, role: Lab.Role, words: string): ReadonlyArray<string
   lab.log(role).filter((line) => line.includes(words))
 
 describe.skipIf(!Lab.isPossible)("WebRTC between nodes whose own probes are dropped", () => {
-  it.scopedLive("carries a flow while the relay is gone, and costs it nothing when its process is killed", () =>
+  it.scopedLive("carries a flow without the relay, and survives its process", () =>
     Lab.use({
       clientNat: "port-restricted",
       connectorNat: "port-restricted",
@@ -46,7 +46,7 @@ describe.skipIf(!Lab.isPossible)("WebRTC between nodes whose own probes are drop
         assert.isBelow(stallMs, STALL_MS)
       })))
 
-  it.scopedLive("by TURN carries what would go over TCP, where the network lets no UDP to the relay but that", () =>
+  it.scopedLive("uses TURN instead of TCP if UDP is blocked", () =>
     Lab.use(
       {
         clientNat: "symmetric",

@@ -127,7 +127,7 @@ describe("the relay's page in Chromium", () => {
     rmSync(dir, { recursive: true, force: true })
   })
 
-  it("makes the browser a client with a token, and says what is wrong with a bad one", async () => {
+  it("enrols the browser with a token, or explains why not", async () => {
     const token = page.getByLabel("Enrolment token")
     await token.fill("no token at all")
     await page.getByRole("button", { name: "Connect" }).click()
@@ -144,7 +144,7 @@ describe("the relay's page in Chromium", () => {
     await page.getByText("connected", { exact: true }).waitFor()
   })
 
-  it("reads a page of a resource: its words, pictures, styles and links; nothing of it runs or reaches out", async () => {
+  it("shows a resource's page without running any of it", async () => {
     await page.getByRole("button", { name: String(port), exact: true }).click()
     await page.getByRole("button", { name: "Open", exact: true }).click()
     const frame = page.frameLocator("iframe")
@@ -194,7 +194,7 @@ describe("the relay's page in Chromium", () => {
     await page.getByRole("button", { name: "Cancel" }).waitFor({ state: "detached" })
   })
 
-  it("tells what cannot be had, and why", async () => {
+  it("says what it cannot load, and why", async () => {
     await ask(page, `intranet:${port}/nothing`, "Open")
     await page.getByText("404 Not Found").waitFor()
     await page.getByText("{\"no\": \"such page\"}").waitFor()
@@ -213,7 +213,7 @@ describe("the relay's page in Chromium", () => {
     }
   })
 
-  it("is in one tab at a time, the one that was asked last", async () => {
+  it("runs in one tab at a time, the newest one", async () => {
     const second = await open()
     await second.getByRole("button", { name: "Use it here" }).click()
     await second.getByText("connected", { exact: true }).waitFor()
@@ -241,7 +241,7 @@ describe("the relay's page in Chromium", () => {
     await page.getByText("404 Not Found").waitFor()
   })
 
-  it("fits 360 px, light and dark, and is walked by keyboard", async () => {
+  it("fits 360 px, light and dark, and works by keyboard", async () => {
     await page.setViewportSize({ width: 360, height: 740 })
     await page.emulateMedia({ colorScheme: "dark" })
     await ask(page, `http://intranet:${port}/`, "Open")

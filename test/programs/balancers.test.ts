@@ -115,7 +115,7 @@ describe("a relay behind", () => {
     await signIn("stream-proxy", proxied, false)
   })
 
-  it.runIf(have(NGINX))("a balancer that cuts idle connections early, with keepalives in time", async () => {
+  it.runIf(have(NGINX))("sends keepalives in time for a balancer with short timeouts", async () => {
     const port = await freePort()
     const relay = `127.0.0.1:${world.ports.https}`
     const server = `server { listen 127.0.0.1:${port}; proxy_timeout 3s; proxy_pass ${relay}; }`
@@ -134,7 +134,7 @@ describe("a relay behind", () => {
     node.kill("SIGKILL")
   })
 
-  it.runIf(have(HAPROXY))("HAProxy in TCP mode with version 2 of the PROXY protocol", async () => {
+  it.runIf(have(HAPROXY))("works behind HAProxy in TCP mode with PROXY version 2", async () => {
     const port = await freePort()
     await haproxy(
       "tcp",
@@ -161,7 +161,7 @@ describe("a relay behind", () => {
     await signIn("haproxy-http", port, true)
   })
 
-  it.runIf(have(NGINX))("nginx that ends TLS, with plain HTTP and with TLS behind it", async () => {
+  it.runIf(have(NGINX))("works behind nginx that terminates TLS, over HTTP and TLS", async () => {
     const [plain, again] = [await freePort(), await freePort()]
     const server = (port: number, to: string) =>
       `server { listen 127.0.0.1:${port} ssl; ssl_protocols TLSv1.3; ssl_certificate ${pem}; ssl_certificate_key ${pem};

@@ -84,7 +84,7 @@ describe.each([
     rmSync(dir, { recursive: true, force: true })
   })
 
-  it("enrols by a token, sees what it may reach, and needs no token again; its key stays in the browser", async () => {
+  it("enrols once, sees its resources, and keeps its key", async () => {
     const page = await open()
     assert.include(await connect(page), { _tag: "ConnectFailed", reason: "not_enrolled" })
     const token = await world.token("client", "tab")
@@ -119,7 +119,7 @@ describe.each([
     await page.close()
   })
 
-  it("hears that a newer page has taken its place, and that it was removed", async () => {
+  it("is notified of a newer page and of its removal", async () => {
     const [first, second] = [await open(), await open()]
     await connect(first)
     await connect(second)
@@ -131,7 +131,7 @@ describe.each([
     await Promise.all([first.close(), second.close()])
   })
 
-  it("sees 1,500 resources, more than one message holds; a token that was used here is of no use elsewhere", async () => {
+  it("lists 1,500 resources, and cannot use a spent token again", async () => {
     const [page, other] = [await open("localhost"), await open("pages.localhost")]
     const token = await world.token("client", "many")
     assert.include(await connect(page, token), { name: "many" })
@@ -140,7 +140,7 @@ describe.each([
     await Promise.all([page.close(), other.close()])
   })
 
-  it("is no connector, and trusts no certificate that the browser does not trust", async () => {
+  it("cannot be a connector, and trusts no untrusted certificate", async () => {
     const page = await open("nodes.localhost")
     const asked = await connect(page, await world.token("connector", "office"))
     assert.include(asked, { reason: "refused", code: "TokenForOther" })

@@ -91,7 +91,7 @@ describe("flows of a page in Chromium", () => {
     rmSync(dir, { recursive: true, force: true })
   })
 
-  it("fetches by name: heads, bodies both ways, and a file of 20 MiB", async () => {
+  it("fetches by name, with bodies both ways and 20 MiB", async () => {
     const got = await inPage(`const answer = await connection.fetch("http://intranet:${ports.web}/a?b=c", {
         method: "POST", body: "x".repeat(300000) })
       return { status: answer.status, type: answer.headers.get("x-a"), body: await answer.json() }`)
@@ -124,7 +124,7 @@ describe("flows of a page in Chromium", () => {
     assert.isAbove(sum(metrics, "sallyport_child_process_memory_bytes", { thread: "webRtc" }), 20 * 1024 * 1024)
   })
 
-  it("tells the truth about what it may not, and cannot, reach", async () => {
+  it("reports truthfully what it may not or cannot reach", async () => {
     const codeOf = (host: string, port: number) =>
       inPage<string>(`return await connection.openTcp("${host}", ${port}).then(() => "open", ({ code }) => code)`)
     assert.strictEqual(await codeOf("intranet", ports.closed), "refused")
@@ -137,7 +137,7 @@ describe("flows of a page in Chromium", () => {
     assert.match(tls, /http:/)
   })
 
-  it("half-closes, and does not run ahead of a reader that waits", async () => {
+  it("half-closes, and does not run ahead of a slow reader", async () => {
     const sent = 32 * 1024 * 1024
     const got = await inPage<{ readonly taken: number; readonly hash: string; readonly wanted: string }>(`
       const { readable, writable } = await connection.openTcp("intranet", ${ports.echo})
@@ -161,7 +161,7 @@ describe("flows of a page in Chromium", () => {
     assert.isBelow(got.taken, sent - 4 * 1024 * 1024)
   })
 
-  it(`has ${MANY} flows at once, each with bytes of its own`, async () => {
+  it(`runs ${MANY} flows at once, each with its own bytes`, async () => {
     const right = await inPage<number>(`
       const one = async (at) => {
         const { closed, readable, writable } = await connection.openTcp("intranet", ${ports.echo})
@@ -182,7 +182,7 @@ describe("flows of a page in Chromium", () => {
     assert.strictEqual(peer?.["flows"], 0)
   }, 120_000)
 
-  it("is told what to set where the connector takes no browsers", async () => {
+  it("says what to set when the connector accepts no browsers", async () => {
     const connector = world.program("connector")
     await connector.stop()
     world.configure("connector", {})
@@ -199,7 +199,7 @@ describe("flows of a page in Chromium", () => {
     await world.launch("connector", world.file("connector"), { NODE_EXTRA_CA_CERTS: trusted }).ready()
   }, 60_000)
 
-  it("finds its way back when the connector's WebRTC process is killed", async () => {
+  it("recovers when the connector's WebRTC process is killed", async () => {
     await inPage(`globalThis.flow = await connection.openTcp("intranet", ${ports.echo})`)
     process.kill(childOf(world.program("connector").pid, "thread.worker"), "SIGKILL")
     const ms = await inPage<number>(`const began = performance.now()

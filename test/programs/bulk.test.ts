@@ -82,7 +82,7 @@ describe.each(
   }
 
   // When V8 collects is chance, and a peak may hold garbage; what is truly kept is kept each time.
-  it("arrives whole at a reader that pauses, and no process keeps it in memory", { retry: 2 }, async () => {
+  it("reaches a pausing reader whole, and fills no memory", { retry: 2 }, async () => {
     await download(Infinity)
     if (path === "auto") await world.direct()
     wanted = total
@@ -258,7 +258,7 @@ describe("five hundred flows at once", () => {
     server?.close()
   })
 
-  it("delivers every byte of all, whichever side ends first, and none stands still", async () => {
+  it("delivers every byte of all flows, whichever side ends first", async () => {
     const lag = monitorEventLoopDelay({ resolution: 10 })
     lag.enable()
     const began = performance.now()

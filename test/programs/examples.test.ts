@@ -29,7 +29,7 @@ describe("the examples", () => {
     await world?.stop()
   })
 
-  it("a script with a client inside asks an Express service with a connector inside", async () => {
+  it("a client in a script asks a connector in Express", async () => {
     const env = async (role: "connector" | "client", name: string, ...more: ReadonlyArray<string>) => ({
       TOKEN: (await world.token(role, name, ...more)).trim(),
       STATE: join(world.dir, name),

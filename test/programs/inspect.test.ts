@@ -42,7 +42,7 @@ const tracesOf = async (role: Role, ...args: ReadonlyArray<string>) => {
 }
 
 describe("sallyport trace", () => {
-  it("shows what each process did for a flow, under the same id in all of them", async () => {
+  it("shows a flow in all processes under the same id", async () => {
     const { traces: [flow] } = await tracesOf("client", "--last", "1")
     assert.isDefined(flow)
     const names = flow.spans.map(({ name }) => name)
@@ -73,7 +73,7 @@ describe("sallyport trace", () => {
     assert.match(String(out), /\+0\.0 ms +[\d.]+ ms +=+ +flow +data/)
   })
 
-  it("shows a flow that is open from its beginning, and says that it goes on", async () => {
+  it("shows an open flow from its start as still running", async () => {
     const socket = await world.dial("echo", port)
     socket.write("still here")
     await once(socket, "data")
@@ -102,7 +102,7 @@ describe("sallyport trace", () => {
 })
 
 describe("sallyport ping", () => {
-  it("measures a round trip to a peer, from both sides, and ends when it is direct", async () => {
+  it("measures round trips until the path is direct", async () => {
     for (const [role, peer] of [["client", "office"], ["connector", "laptop"]] as const) {
       const { code, out } = await ask(role, "ping", peer, "--json")
       assert.strictEqual(code, 0)
@@ -113,7 +113,7 @@ describe("sallyport ping", () => {
     assert.match(String((await ask("client", "ping", "office")).out), /^office answers after [\d.]+ ms by direct\n$/m)
   })
 
-  it("fails for whom there is no session with, and where there are none", async () => {
+  it("fails for a peer without a session, and without sessions", async () => {
     const nobody = await ask("client", "ping", "nobody", "--count", "1")
     assert.strictEqual(nobody.code, 1)
     assert.match(String(nobody.out), /there is no session with nobody; open a flow/)
@@ -123,7 +123,7 @@ describe("sallyport ping", () => {
 })
 
 describe("sallyport bugreport", () => {
-  it("has all that is known, and no key, token or address, whoever is asked and whether it runs or not", async () => {
+  it("contains the whole state without keys, tokens or addresses", async () => {
     const keys = ROLES.flatMap((role) => keysIn(join(world.dir, "state", role)))
     assert.isAbove(keys.length, 3)
     const read = async (role: Role, file: string) => {

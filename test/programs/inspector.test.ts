@@ -60,7 +60,7 @@ describe("the inspector in Chromium", () => {
     http?.closeAllConnections()
   })
 
-  it("shows the actors, and a peer, a flow and events as they come, without loading again", async () => {
+  it("shows actors, peers, flows and events live", async () => {
     const page = await open()
     await page.getByText("signaling", { exact: true }).first().waitFor()
     await page.getByText("No peers now.").waitFor()
@@ -76,7 +76,7 @@ describe("the inspector in Chromium", () => {
     assert.deepStrictEqual(problems, [])
   })
 
-  it("is walked by keyboard, to a trace and to the events", async () => {
+  it("reaches a trace and the events by keyboard", async () => {
     const page = await open()
     await page.getByRole("list", { name: /^Spans of trace/ }).waitFor()
     const met: Array<string> = []

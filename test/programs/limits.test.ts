@@ -30,7 +30,7 @@ describe.skipIf(process.platform !== "linux")("with few descriptors a client", (
 
   const dial = (): Promise<net.Socket | null> => world.dial("echo", echo.port).catch(() => null)
 
-  it("refuses what it has no room for, says so, and goes on", async () => {
+  it("refuses what exceeds its limits, says so, and goes on", async () => {
     const results = await Promise.all(Array.from({ length: FLOWS }, dial))
     const open = results.filter((socket) => socket !== null)
     expect(open.length).toBeGreaterThan(10)

@@ -51,7 +51,7 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
     http?.closeAllConnections()
   })
 
-  it("fetches by name, at once and then by a direct path, and uploads", async () => {
+  it("fetches and uploads by name, relayed first and then direct", async () => {
     const hello = await world.curl(`http://intranet:${port}/`)
     assert.deepStrictEqual([hello.code, String(hello.out)], [0, "hello\n"], hello.err)
     await world.direct()
@@ -63,7 +63,7 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
     assert.strictEqual(String(upload.out), sent)
   })
 
-  it("tells its state as JSON, on every role", async () => {
+  it("reports the state of every role as JSON", async () => {
     const before = await world.direct()
     const { code, out } = await sallyport(["status", "--json", "--config", world.file("client")])
     assert.strictEqual(code, 0)
@@ -131,7 +131,7 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
       await becomes("secret", false)
     })
 
-    it("leaves a flow alone that is still permitted, however often it comes", async () => {
+    it("keeps a flow that is still permitted through every reload", async () => {
       const relay = world.program("relay")
       const socket = await world.dial("intranet", port)
       const lost: Array<string> = []
@@ -150,7 +150,7 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
       socket.destroy()
     })
 
-    it("keeps the old state when the file is broken, and says why", async () => {
+    it("keeps the old state when the file is broken", async () => {
       const relay = world.program("relay")
       const before = relay.lines.length
       const file = world.configure("relay", { resources: [{ name: "No Name", address: "", tcp: [0] }] })
@@ -168,7 +168,7 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
       await becomes("intranet", true)
     })
 
-    it("opens and closes forwards at the client; a broken file changes none", async () => {
+    it("opens and closes forwards, but none for a broken file", async () => {
       const client = world.program("client")
       const [first, second] = [await freePort(), await freePort()]
       const forward = (at: number) => ({ listen: `127.0.0.1:${at}`, resource: "intranet", port })
@@ -200,7 +200,7 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
     })
   })
 
-  it("takes over what it can at SIGHUP, and names what waits for a restart", async () => {
+  it("applies what it can on SIGHUP, and names the rest", async () => {
     const client = world.program("client")
     const [admin, socks5] = [await freePort(), await freePort()]
     const before = client.said

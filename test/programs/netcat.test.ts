@@ -48,7 +48,7 @@ describe.skipIf(!have(NETCAT, CURL))("nc at both ends", () => {
   it.each([
     ["a forward", viaForward],
     ["SOCKS5", viaSocks]
-  ])("each side gets all of the other's before its end, by %s", async (_, connect) => {
+  ])("each side receives all bytes before the end, by %s", async (_, connect) => {
     for (const [up, down] of [[BYTES, Buffer.alloc(0)], [Buffer.alloc(0), BYTES]] as const) {
       const listener = listen(down)
       await sleep(300) // nc tells nobody that it listens
@@ -59,7 +59,7 @@ describe.skipIf(!have(NETCAT, CURL))("nc at both ends", () => {
     }
   })
 
-  it("a listener that answers only after the end hears that end", async () => {
+  it("a listener that answers after the end sees that end", async () => {
     const server = new Program("sh", ["-c", `nc -l 127.0.0.1 ${listening} | wc -c`])
     await sleep(300)
     // Without -N the listener keeps its own side open until the application has ended both.

@@ -63,7 +63,7 @@ describe("the network on a relay", () => {
     http?.closeAllConnections()
   })
 
-  it("shows nodes, versions and paths as they are reported, and asks a node's doctor", async () => {
+  it("shows nodes, versions and paths, and asks a node's doctor", async () => {
     const page = await open()
     const nodes = page.getByRole("list", { name: "Nodes" })
     await nodes.getByRole("listitem").filter({ hasText: "office" }).getByText("Reports nothing.").waitFor() // it was not asked to
@@ -86,7 +86,7 @@ describe("the network on a relay", () => {
     assert.deepStrictEqual(problems, [])
   })
 
-  it("shows the first of many nodes, more of them when asked, and those that are sought", async () => {
+  it("shows the first nodes, then more, and those searched for", async () => {
     const page = await browser.newPage({ viewport: { width: 1280, height: 900 } })
     page.setDefaultTimeout(WAIT_MS)
     const some = Array.from({ length: MAX_NODES + 30 }, (_, index) => ({
@@ -128,7 +128,7 @@ describe("the network on a relay", () => {
     assert.notStrictEqual(await ground(), dark)
   })
 
-  it("is told by the command line, too, and says whom it may not ask", async () => {
+  it("shows the network, and names nodes that do not consent", async () => {
     const shown = String((await world.admin("network")).out)
     assert.match(shown, /^laptop +client +connected +\d[\d.]+ +v\d[\d.]+ +1 +1 +1 +-$/m)
     assert.match(shown, /^Paths: 1 direct, 1 relay-udp; 50 % direct\.$/m)

@@ -79,7 +79,7 @@ describe("a relay with a certificate of its operator's own", () => {
     }
   })
 
-  it("lets nodes enrol that trust its authority by the key ca", async () => {
+  it("lets nodes that trust its authority by ca enrol", async () => {
     const start = async (name: string, more: object) => {
       const file = join(world.dir, `${name}.yaml`)
       const token = (await world.token("client", name)).trim()

@@ -58,7 +58,7 @@ describe("a node behind a proxy", () => {
   }
 
   it.runIf(have({ program: "tinyproxy", apt: "tinyproxy" }))(
-    "crosses tinyproxy with a login, and is told its 407",
+    "crosses tinyproxy with a login, and reports its 407",
     async () => {
       const port = await freePort()
       const file = join(world.dir, "tinyproxy.conf")
@@ -110,7 +110,7 @@ describe("a node behind a proxy", () => {
     await until("dante says so", () => danted.lines.some((line) => line.includes("tcp/connect")) || null, HANG_MS)
   })
 
-  it("does not go direct when the environment names a proxy of another kind", async () => {
+  it("does not connect directly if the environment's proxy is unusable", async () => {
     // The loopback interface is never reached by the environment's proxies, so a relay of another name is enrolled at.
     world.configure("relay", { advertise: { host: "relay.invalid" } })
     const file = await configure("dave", {})
@@ -125,7 +125,7 @@ describe("a node behind a proxy", () => {
     assert.notInclude(err, PASSWORD)
   })
 
-  it("waits for a sign-in page to go away, with its token unspent", async () => {
+  it("waits for a sign-in page to end, token unused", async () => {
     const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" })
     const { privateKey: signer } = generateKeyPairSync("ed25519")
     const now = Date.now()

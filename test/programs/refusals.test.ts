@@ -58,7 +58,7 @@ describe("what cannot work", () => {
     return sallyport(["run", "--config", file, "--log-format", "json"], { cwd: world.dir, timeoutMs: 15_000 })
   }
 
-  it("refuses a token that is none, is of no relay here, was used, or has expired", async () => {
+  it("refuses a token that is invalid, foreign, used or expired", async () => {
     const short = (await world.token("client", "late", "--ttl", "10s")).trim()
     const expired = sleep(10_500)
     const good = (await world.token("client", "guest")).trim()
@@ -85,7 +85,7 @@ describe("what cannot work", () => {
     assert.match(late.err, /expired/)
   })
 
-  it("refuses a token for another role or name, which stays usable", async () => {
+  it("keeps a token usable that another role or name tried", async () => {
     const token = (await world.token("connector", "branch")).trim()
     const wrongRole = await start("branch", { token })
     assert.deepStrictEqual([wrongRole.code, isPlain(wrongRole.err)], [EXIT_FAILURE, true], wrongRole.err)
@@ -98,7 +98,7 @@ describe("what cannot work", () => {
     await world.launch("branch", file).ready()
   })
 
-  it("refuses an enrolment under another key, and one for another role or name", async () => {
+  it("refuses an enrolment under another key, role or name", async () => {
     const state = (name: string) => join(world.dir, "state", name)
     for (const name of ["thief", "stranger"]) mkdirSync(state(name), { recursive: true, mode: 0o700 })
     await start("nobody", { token: "x" }) // makes a key
@@ -156,14 +156,14 @@ describe("what cannot work", () => {
     for (const line of places) assert.include(err, `${file}:${line}:`)
   })
 
-  it("says what is wrong with a command, and ends with 2", async () => {
+  it("explains a wrong command, and exits with 2", async () => {
     const missing = await sallyport(["run", "--config", join(world.dir, "missing.yaml")])
     assert.deepStrictEqual([missing.code, isPlain(missing.err)], [EXIT_USAGE, true])
     const nonsense = await sallyport(["runn"])
     assert.deepStrictEqual([nonsense.code, isPlain(nonsense.err)], [EXIT_USAGE, true])
   })
 
-  it("runs one process for a state directory, and says so to the second", async () => {
+  it("lets only one process use a state directory", async () => {
     for (const role of ["relay", "connector", "client"] as const) {
       const { code, err } = await sallyport(["run", "--config", world.file(role)], { timeoutMs: 15_000 })
       assert.deepStrictEqual([code, isPlain(err)], [EXIT_FAILURE, true], `${role}: ${err}`)
@@ -172,7 +172,7 @@ describe("what cannot work", () => {
     }
   })
 
-  it("says which port is taken, and by what key it was asked for", async () => {
+  it("names the port that is taken and its configuration key", async () => {
     const token = await world.token("client", "second")
     const { code, err } = await start("second", { token, socks5: `127.0.0.1:${world.ports.socks5}` })
     assert.deepStrictEqual([code, isPlain(err)], [EXIT_FAILURE, true], err)

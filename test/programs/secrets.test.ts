@@ -109,7 +109,7 @@ const searched = (what: string, said: string, allowed: ReadonlyArray<string> = [
   assert.deepStrictEqual(where, [], `${what} tells secrets`)
 }
 
-describe("no secret is told", () => {
+describe("no secret is shown", () => {
   for (const role of ROLES) {
     it(`by the admin API of the ${role}`, async () => {
       for (const path of ROUTES) {
@@ -127,7 +127,7 @@ describe("no secret is told", () => {
       ["trace", "--last", "50"],
       ["ping", PEER[role], "--count", "1"]
     ]
-    it(`by the commands for the ${role}, for people and for programs`, async () => {
+    it(`are not shown by the commands for the ${role}`, async () => {
       for (const args of commands) {
         for (const more of [[], ["--json"]]) {
           const ran = await sallyport([...args, ...more, "--config", world.file(role)], { cwd: world.dir })

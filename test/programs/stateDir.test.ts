@@ -88,7 +88,7 @@ describe.skipIf(!canMount)("a state directory in trouble", () => {
   const said = (program: Program, text: string) =>
     until(text, () => program.lines.find((line) => line.includes(text)) ?? null, HANG_MS)
 
-  it("is told while the disk is full, and a rule waits for its end", async () => {
+  it("is reported while the disk is full, and rules wait", async () => {
     const relay = world.program("relay")
     for (const role of ROLES) fill(state(role))
     assert.match(await doctor("relay"), /BROKEN  the state directory cannot be written: its disk is full; no node,/)
@@ -145,7 +145,7 @@ describe.skipIf(!canMount)("a state directory in trouble", () => {
     assert.isTrue(await flows())
   })
 
-  it("is missed by the relay, which makes no new keys unasked", async () => {
+  it("stops a relay without state from making new keys", async () => {
     await world.program("relay").stop()
     const start = async (...more: ReadonlyArray<string>) => {
       const relay = new Program(PROGRAM, ["run", "--config", world.file("relay"), ...more], { cwd: world.dir })

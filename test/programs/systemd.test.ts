@@ -59,7 +59,7 @@ describe.skipIf(process.platform !== "linux" || !have(PYTHON))("the service mana
       assert.strictEqual(yield* next, "STOPPING=1")
     }))
 
-  it.scopedLive("pings only while it is healthy, and only if this process is meant", () =>
+  it.scopedLive("pings only while healthy, and only for this process", () =>
     Effect.gen(function*() {
       const path = join(yield* folder, "notify")
       const { next } = yield* receiver(path)
@@ -71,7 +71,7 @@ describe.skipIf(process.platform !== "linux" || !have(PYTHON))("the service mana
       assert.deepStrictEqual([yield* next, yield* next, yield* next], ["WATCHDOG=1", "WATCHDOG=1", "READY=1"])
     }))
 
-  it.scopedLive("a whole relay, from its start through a reload that was asked for meanwhile to its end", () =>
+  it.scopedLive("follows a relay from start through reload to stop", () =>
     Effect.gen(function*() {
       const path = join(yield* folder, "notify")
       const { next } = yield* receiver(path)
@@ -149,7 +149,7 @@ describe.skipIf(process.platform !== "linux" || !have(PYTHON, ANALYZE))("the uni
     }
   })
 
-  it("is not started again for what starting again does not mend", async () => {
+  it("does not restart what a restart cannot fix", async () => {
     const status = Number(/^RestartPreventExitStatus=(.*)$/m.exec(readFileSync(UNIT, "utf8"))?.[1])
     const { code } = await sallyport(["run", "--config", "/nonexistent.yaml"])
     assert.strictEqual(code, status)

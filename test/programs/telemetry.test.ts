@@ -88,7 +88,7 @@ describe.skipIf(!have(PROMTOOL))("the dashboard and the alert rules", () => {
     assert.strictEqual(status, 0, `${stdout}${stderr}`)
   })
 
-  it("are taken by Prometheus, and tell what they should and no more", () => {
+  it("are valid for Prometheus and fire only when they should", () => {
     for (const args of [["check", "rules", "config/telemetry/alerts.yaml"], ["test", "rules", RULE_TESTS]]) {
       const { status, stderr, stdout } = spawnSync(PROMTOOL.program, args, { cwd: ROOT, encoding: "utf8" })
       assert.strictEqual(status, 0, `${stdout}${stderr}`)
@@ -106,7 +106,7 @@ describe("telemetry of three processes", () => {
     }
   })
 
-  it("has a recorder that says which path a peer was reached by, and why, and no address", async () => {
+  it("records which path reached a peer, and why, without addresses", async () => {
     const ask = (role: Role, ...args: ReadonlyArray<string>) =>
       sallyport([...args, "--config", world.file(role), "--json"], { cwd: world.dir })
     const path = await ask("client", "path", "office")
@@ -130,7 +130,7 @@ describe("telemetry of three processes", () => {
     for (const secret of [...keys, "sp1_", "127.0.0.1", "::1"]) assert.notInclude(recorded, secret)
   })
 
-  it("exports what a scrape shows, the last of it when it stops", async () => {
+  it("exports what a scrape shows, also at its stop", async () => {
     const scraped = String(await world.ask("client", "/metrics"))
     const taken = Number(/^sallyport_flow_opens_total\{code="accepted"\} (\d+)$/m.exec(scraped)?.[1])
     assert.isAtLeast(taken, 1, scraped)
@@ -148,7 +148,7 @@ describe("telemetry of three processes", () => {
     assert.isTrue(points.every(({ endMs, startMs }) => startMs < endMs && startMs > Date.now() - 600_000))
   })
 
-  it("has one trace for a flow, across all of them, with a link from a move to another path", async () => {
+  it("has one trace for a flow with its path changes", async () => {
     const keys = ROLES.flatMap((role) => keysIn(join(world.dir, "state", role)))
     for (const role of ["connector", "relay"] as const) await world.program(role).stop()
 
@@ -220,7 +220,7 @@ describe("telemetry of three processes", () => {
     assert.sameMembers([...new Set(begun)], ["flow", "path.switch"])
   })
 
-  it.skipIf(!haveProto)("is what OpenTelemetry's own definitions say it should be, field by field", () => {
+  it.skipIf(!haveProto)("matches OpenTelemetry's own definitions field by field", () => {
     const input = JSON.stringify(collector.requests)
     const read = spawnSync(PYTHON.program, [join(import.meta.dirname, "support/otlp.py")], {
       input,

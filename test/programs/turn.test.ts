@@ -76,7 +76,7 @@ const load = (messages: number) => ["-n", String(messages), "-m", "2", "-c", "-l
 describe("TURN by turnutils_uclient", () => {
   for (const transport of ["udp", "tcp"] as const) {
     for (const [way, flags] of [["channels", []], ["Send and Data indications", ["-s"]]] as const) {
-      it.scoped(`carries datagrams to a peer and back over ${transport}, by ${way}`, () =>
+      it.scoped(`carries datagrams both ways over ${transport}, by ${way}`, () =>
         Effect.gen(function*() {
           const turn = yield* TurnWorld.start({ allowPeers: [TurnWorld.HOST] })
           const peer = yield* echo
@@ -136,7 +136,7 @@ describe("what TURN refuses, by turnutils_uclient", () => {
 })
 
 describe("TURN by node-datachannel", () => {
-  it.scoped("joins two peers by relayed candidates alone, through two allocations of the same server", () =>
+  it.scoped("joins two peers by relayed candidates of one server", () =>
     Effect.gen(function*() {
       const turn = yield* TurnWorld.start({ alsoAt: ["::1"] })
       const { password, username } = turn.issue("node-1")
@@ -169,7 +169,7 @@ describe("TURN by node-datachannel", () => {
 })
 
 describe("credentials by signaling, of a relay as it runs", () => {
-  it.scopedLive("are given to an enrolled node, work, and end with the node", () =>
+  it.scopedLive("work for an enrolled node, and end with it", () =>
     Effect.gen(function*() {
       const dir = yield* World.temporaryDir
       const config = (yield* decode({

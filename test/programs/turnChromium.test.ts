@@ -82,7 +82,7 @@ describe("TURN by Chromium", () => {
     JSON.stringify({ url: urlOf(turn, transport), username: login.username, credential: login.password })
 
   for (const transport of ["udp", "tcp"] as const) {
-    it.scopedLive(`carries a data channel between two of its clients over ${transport}`, () =>
+    it.scopedLive(`carries a data channel between two clients over ${transport}`, () =>
       Effect.gen(function*() {
         const turn = yield* TurnWorld.start({ allowPeers: [TurnWorld.HOST], answerShort: transport === "udp" })
         const tab = yield* page

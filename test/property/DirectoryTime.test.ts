@@ -122,7 +122,7 @@ beforeEach(() => void vi.useFakeTimers({ toFake: ["Date"] }))
 afterEach(() => void vi.useRealTimers())
 
 describe("the directory's time at a node", () => {
-  it("is right to half a round trip, whatever the node's clock says", () =>
+  it("is accurate to half a round trip, whatever the clock", () =>
     fc.assert(fc.property(skew, way, way, steps, (ahead, there, back, steps) => {
       const world = new World(ahead)
       world.sample(there, back)
@@ -136,7 +136,7 @@ describe("the directory's time at a node", () => {
       }
     })))
 
-  it("is not known before the directory has said it, and nothing is valid by then", () => {
+  it("is unknown at first, and no document is valid then", () => {
     const world = new World(0)
     expect(world.time.nowMs()).toBeNull()
     for (const [kind, document] of documentsAt(secondsOf(world.directoryMs))) {
@@ -144,7 +144,7 @@ describe("the directory's time at a node", () => {
     }
   })
 
-  it("is narrowed by a fast answer and not widened by a slow one", () => {
+  it("improves with a fast answer, never with a slow one", () => {
     const world = new World(0)
     world.sample(4_000, 10)
     expect(Math.abs(world.errorMs)).toBeGreaterThan(1_900)
@@ -153,7 +153,7 @@ describe("the directory's time at a node", () => {
     expect(Math.abs(world.errorMs)).toBeLessThan(10)
   })
 
-  it("does not run back for a better estimate, and follows a directory that was set back", () => {
+  it("never runs back, except when the directory's does", () => {
     const world = new World(0)
     world.sample(0, 4_000)
     const before = world.time.nowMs() ?? 0
@@ -165,7 +165,7 @@ describe("the directory's time at a node", () => {
   })
 })
 
-describe("documents at a node whose clock is set while it runs", () => {
+describe("documents at a node whose clock is changed while running", () => {
   it("are valid for their time and expired ever after", () =>
     fc.assert(fc.property(skew, way, way, steps, (ahead, there, back, steps) => {
       const world = new World(ahead)
@@ -185,7 +185,7 @@ describe("documents at a node whose clock is set while it runs", () => {
       }
     })))
 
-  it("leave a session its permission for as long as its grant lasts", () =>
+  it("keep a session's permission until its grant ends", () =>
     fc.assert(fc.property(skew, steps, fc.integer({ min: -HOUR_MS, max: HOUR_MS }), (ahead, steps, restored) => {
       const world = new World(ahead)
       world.sample(10, 10)
@@ -207,7 +207,7 @@ describe("documents at a node whose clock is set while it runs", () => {
       }
     })))
 
-  it("leave what a session is resumed from its 12 hours, asleep or awake", () =>
+  it("keep resumption state for 12 hours, asleep or awake", () =>
     fc.assert(fc.property(skew, steps, fc.integer({ min: 3_000, max: 24 * HOUR_MS }), (ahead, steps, asleepMs) => {
       const world = new World(ahead)
       const saved = new SavedSessions()

@@ -42,7 +42,7 @@ describe("documents", () => {
     }))
   })
 
-  it("never throw on random bytes or mutated ones, and a mutated one that decodes still keeps the rules", () => {
+  it("never throw on random or mutated bytes, and keep rules", () => {
     const signed = (payload: Uint8Array) => ({ payload, signature: new Uint8Array(64) })
     const mutated = fc.tuple(grant, fc.array(fc.tuple(fc.nat(), fc.nat(255)), { minLength: 1, maxLength: 4 })).map(
       ([grant, changes]) => {
@@ -123,7 +123,7 @@ describe("a node key", () => {
 describe("a grant's check", () => {
   const hosts = fc.oneof(fc.string(), fc.domain(), fc.ipV4(), fc.ipV6(), name)
 
-  it("permits only what one of its resources lists, in its time, between its nodes", () => {
+  it("permits only listed resources, between its nodes, in its time", () => {
     fc.assert(
       fc.property(
         grant,
@@ -152,7 +152,7 @@ describe("a grant's check", () => {
     )
   })
 
-  it("finds every resource by its own name and by its own address", () => {
+  it("finds every resource by its name and its address", () => {
     fc.assert(fc.property(resource, (resource) => {
       const names = (host: string) => ResourceMatch.matches([resource], host).map((match) => match.resource.name)
       expect(names(resource.name.toUpperCase())).toEqual([resource.name])

@@ -32,7 +32,7 @@ describe("an enrolment token", () => {
     }))
   })
 
-  it("is told cut wherever its end is missing", () => {
+  it("is reported as cut wherever its end is missing", () => {
     fc.assert(fc.property(tokens, fc.double({ min: 0, max: 1, noNaN: true }), (token, part) => {
       const text = EnrolmentToken.encode(token)
       const length = 4 + Math.floor((text.length - 4) * part)
@@ -71,7 +71,7 @@ describe("an enrolment token", () => {
     )
   })
 
-  it("says which version it is of, and what it is not", () => {
+  it("names its version, or says why it is no token", () => {
     expect(reasonOf("")).toBe("empty")
     expect(reasonOf(" \n")).toBe("empty")
     expect(reasonOf("hello")).toBe("not_a_token")

@@ -33,7 +33,7 @@ describe("FlowWire, for any input", () => {
     }))
   })
 
-  it("never throws, and never asks for more once it has the longest possible Open", () => {
+  it("never throws or asks for more than the longest Open", () => {
     fc.assert(fc.property(fc.uint8Array({ minLength: 0, maxLength: 800 }), (noise) => {
       const bytes = Uint8Array.from([1, 1, ...noise])
       const step = decodeOpen(bytes)

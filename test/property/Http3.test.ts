@@ -68,7 +68,7 @@ describe("Varint", () => {
     assert.deepStrictEqual(Varint.read(hex("c01ffffffffffffe"), 0)?.value, Number.MAX_SAFE_INTEGER - 1)
   })
 
-  it("reads what it writes, in the fewest bytes, and not before it is whole", () =>
+  it("reads what it writes, in the fewest bytes", () =>
     fc.assert(fc.property(integer, fc.nat(5), (value, at) => {
       const size = Varint.sizeOf(value)
       const bytes = new Uint8Array(at + size)
@@ -80,7 +80,7 @@ describe("Varint", () => {
 })
 
 describe("Http3 frames", () => {
-  it("gives the same frames wherever the stream is cut, and leaves unknown ones out", () =>
+  it("yields the same frames wherever the stream is cut", () =>
     fc.assert(
       fc.property(fc.array(frameOf(...KNOWN_TYPES, ...UNKNOWN_TYPES), { maxLength: 5 }), (frames) => {
         const stream = concat(frames.map(({ payload, type }) => Http3.frame(type, payload)))
@@ -101,7 +101,7 @@ describe("Http3 frames", () => {
       { numRuns: 20 }
     ))
 
-  it("keeps nothing of an unknown frame, and skips it whatever its length", () => {
+  it("skips an unknown frame of any length, and keeps nothing", () => {
     const reader = new Http3.FrameReader(100)
     const head = concat([Varint.encode(0x21), Varint.encode(2 ** 22)])
     assert.deepStrictEqual(Either.getOrThrow(reader.push(head)), [])
@@ -115,7 +115,7 @@ describe("Http3 frames", () => {
     assert.deepStrictEqual(Either.getOrThrow(reader.push(new Uint8Array(2 ** 16))), [])
   })
 
-  it("refuses a known frame over the bound at its head, and sets nothing aside for bytes only announced", () => {
+  it("refuses a frame over the limit before it allocates anything", () => {
     for (const Reader of [Http3.FrameReader, Http3.CapsuleReader]) {
       const type = Reader === Http3.FrameReader ? FrameType.data : Capsule.closeSession
       const most = Http3.frame(type, new Uint8Array(70_000))
@@ -155,7 +155,7 @@ describe("Http3 frames", () => {
 describe("Http3 settings", () => {
   const setting = fc.tuple(integer.filter((id) => id > 0x33 && id < Number.MAX_SAFE_INTEGER), integer)
 
-  it("decodes what it encodes, as the payload of a SETTINGS frame", () => {
+  it("decodes a SETTINGS payload that it encoded", () => {
     assert.deepStrictEqual(
       Http3.encodeSettings({ [Setting.enableConnectProtocol]: 1, [Setting.enableWebTransportDraft02]: 1 }),
       hex("04 07 0801 ab603742 01")
@@ -168,7 +168,7 @@ describe("Http3 settings", () => {
     }))
   })
 
-  it("refuses those of HTTP/2, what comes twice, what is no boolean, and half a setting", () => {
+  it("refuses HTTP/2 settings, duplicates, bad booleans and partial settings", () => {
     for (const id of ["00", "02", "03", "04", "05"]) {
       assert.strictEqual(codeOf(Http3.decodeSettings(hex(`${id}00`))), ErrorCode.settings)
     }
@@ -181,7 +181,7 @@ describe("Http3 settings", () => {
     assert.strictEqual(codeOf(Http3.decodeSettings(hex("0801 3301 0100"))), 0)
   })
 
-  it("does not take two unknown settings above 2^53 for one that comes twice", () =>
+  it("does not treat two unknown large settings as duplicates", () =>
     assert.strictEqual(codeOf(Http3.decodeSettings(hex("ffffffffffffff00 01 ffffffffffffff01 01"))), 0))
 })
 
@@ -205,7 +205,7 @@ describe("Http3 messages", () => {
     })
   })
 
-  it("takes host in place of :authority, or beside it when it says the same", () => {
+  it("accepts host instead of :authority, or an equal one", () => {
     const host: Fields = [...without(GET, ":authority"), ["host", "a.example"]]
     assert.strictEqual(Either.getOrThrow(Http3.toRequest(host)).authority, "a.example")
     assert.strictEqual(codeOf(Http3.toRequest([...GET, ["host", "[2001:db8::1]:4433"]])), 0)
@@ -289,7 +289,7 @@ describe("Http3 messages", () => {
 })
 
 describe("Http3 capsules", () => {
-  it("gives the same capsules wherever the stream is cut, and leaves unknown ones out", () =>
+  it("yields the same capsules wherever the stream is cut", () =>
     fc.assert(
       fc.property(
         fc.array(frameOf(Capsule.closeSession, Capsule.drainSession, 0x00, 0x21), { maxLength: 3 }),
@@ -318,7 +318,7 @@ describe("Http3 capsules", () => {
     )
   })
 
-  it("cuts a reason at 1024 bytes, between two characters, and refuses a longer one", () => {
+  it("cuts a reason at 1024 bytes, and refuses longer ones", () => {
     const reasonOf = (reason: string) =>
       Http3.decodeClose(readAll(new Http3.CapsuleReader(1028), [Http3.encodeClose(0xffff_ffff, reason)])[0]!.payload)
     assert.deepStrictEqual(reasonOf("a".repeat(1025)), { code: 0xffff_ffff, reason: "a".repeat(1024) })
@@ -373,7 +373,7 @@ describe("Http3 on any bytes", () => {
     )
   })
 
-  it("never throws on fields, and takes no character that would not pass as it is in HTTP/1.1", () =>
+  it("never throws on fields, and refuses characters unsafe for HTTP/1.1", () =>
     fc.assert(
       fc.property(
         fc.oneof(noise, mutated([text(GET), text(SESSION), text([[":status", "200"], ["a", "b"]])])),

@@ -34,7 +34,7 @@ describe("LengthPrefix", () => {
     ))
   })
 
-  it("refuses a length above its limit before it keeps anything for it", () => {
+  it("refuses a length above its limit before it allocates anything", () => {
     const decoder = new LengthPrefix.Decoder(100)
     expect(Either.getLeft(decoder.push(Uint8Array.of(0, 0, 0, 101)))).toMatchObject({
       value: { bytes: 101, maxBytes: 100 }
@@ -44,13 +44,13 @@ describe("LengthPrefix", () => {
     expect(Either.isRight(new LengthPrefix.Decoder().push(Uint8Array.of(0, 1, 0, 0)))).toBe(true)
   })
 
-  it("sets aside little for a large length of which nothing has come", () => {
+  it("allocates little for a large length before its bytes arrive", () => {
     const decoder = new LengthPrefix.Decoder()
     Either.getOrThrow(decoder.push(Uint8Array.of(0, 1, 0, 0, 7)))
     expect(decoder.heldBytes).toBeLessThanOrEqual(2048)
   })
 
-  it("costs little for 7 MB in 16 KB pieces, and for one body byte by byte", () => {
+  it("costs little for many small pieces or single bytes", () => {
     const bodies = Array.from({ length: 112 }, () => LengthPrefix.encode(new Uint8Array(64 * 1024)))
     const pieces = cut(concat(bodies), [16_384])
     const before = process.cpuUsage()

@@ -56,13 +56,13 @@ const spans = (part: fc.Arbitrary<Partial<Span>>) =>
   )
 
 describe("liveness of a thread", () => {
-  it("ends one that runs without a turn as soon as it has run for the limit", () => {
+  it("ends a thread that runs too long without a turn", () => {
     const { now, why } = play(times(100, { elapsedMs: 500, ranMs: 500 }))
     assert.strictEqual(now, LIMIT_MS)
     assert.include(why ?? "", "it ran for 10 s without a turn")
   })
 
-  it("ends one that sleeps inside a call, after six times the limit", () => {
+  it("ends one that sleeps in a call for six limits", () => {
     const { now, why } = play(times(1000, { elapsedMs: 500, sleptMs: 500, isAsleep: true }))
     assert.strictEqual(now, 6 * LIMIT_MS)
     assert.include(why ?? "", "it slept for 60 s inside a call")
@@ -74,7 +74,7 @@ describe("liveness of a thread", () => {
     assert.include(why ?? "", "answered nothing for 60 s")
   })
 
-  it("ends one that spins on a busy host when it has run for the limit itself", () => {
+  it("ends one that spins too long on a busy host", () => {
     const { now } = play(times(1000, { elapsedMs: 500, ranMs: 50 }))
     assert.strictEqual(now, LIMIT_MS * 10)
   })
@@ -85,7 +85,7 @@ describe("liveness of a thread", () => {
     }))
   })
 
-  it("spares a slow one that turns and answers, whatever it gets", () => {
+  it("spares a slow thread that turns and answers", () => {
     const part = fc.record({ ranMs: fc.integer({ min: 0, max: 9_000 }), isAsleep: fc.boolean() })
     fc.assert(fc.property(spans(part), (spans) => {
       const slow = spans.map((span) => ({
@@ -98,11 +98,11 @@ describe("liveness of a thread", () => {
     }))
   })
 
-  it("spares a thread of a process that was stopped for hours", () => {
+  it("spares a thread of a process that stood still", () => {
     assert.isNull(play(times(50, { elapsedMs: 3_600_000, sleptMs: 3_600_000, isAsleep: true })).why)
   })
 
-  it("counts the time of a thread that the system tells nothing of as sleep", () => {
+  it("counts unknown processor time as sleep", () => {
     let state = Liveness.start(0)
     for (let now = 500; now <= 60_000; now += 500) {
       assert.isNull(Liveness.verdict(state, LIMIT_MS))

@@ -97,7 +97,7 @@ const nat: fc.Arbitrary<Nat> = fc.record({
 })
 
 describe("MappingLifetime", () => {
-  it("never says that a mapping was kept for longer than it is, nor lost sooner, whatever the NAT", () =>
+  it("never claims a wrong lifetime, whatever the NAT", () =>
     fc.assert(
       fc.property(
         nat,
@@ -116,7 +116,7 @@ describe("MappingLifetime", () => {
       { numRuns: 300 }
     ))
 
-  it("finds each usual setting, in packets that can be counted, and no later than a second after the step", () => {
+  it("finds each usual lifetime with few packets and little delay", () => {
     const found = [5_000, 10_000, 20_000, 30_000, 60_000, 120_000].map((lifetimeMs) => {
       const { atMs, report, sentAt } = run({ lifetimeMs })
       assert.isAtMost(sentAt.length, 20)
@@ -133,13 +133,13 @@ describe("MappingLifetime", () => {
     ])
   })
 
-  it("is silent from the answer to its first questions until just before the first step", () => {
+  it("is silent between its first questions and the first step", () => {
     const { sentAt } = run({ lifetimeMs: 120_000 })
     assert.isAbove(sentAt.length, 3)
     assert.deepStrictEqual(sentAt.filter((at) => at < STEPS_MS[0]! - LEAD_MS), [0, 0, 0])
   })
 
-  it("where one packet in five is lost, says of no silence that it was outlived if it was not", () =>
+  it("with 20 % loss it claims no wrong survival", () =>
     fc.assert(
       fc.property(fc.integer({ min: 1_000, max: 180_000 }), fc.integer({ min: 1 }), (lifetimeMs, seed) => {
         const random = randomOf(seed)
@@ -150,7 +150,7 @@ describe("MappingLifetime", () => {
       { numRuns: 200 }
     ))
 
-  it("of a server that answers to no other port believes another address only, since most NATs give the same", () => {
+  it("with a one-port server it believes only another address", () => {
     const kept = run({ lifetimeMs: 5_000, plain: true }).report
     assert.match(kept.reason!, /a port other than/)
     assert.strictEqual(MappingLifetime.keepaliveMs(kept, 20_000), 20_000)
@@ -159,7 +159,7 @@ describe("MappingLifetime", () => {
     assert.isAtLeast(lost.lostMs!, 5_000)
   })
 
-  it("does not take a dead network, or sockets at several public addresses, for a NAT that forgets", () => {
+  it("does not mistake a dead network for a forgetful NAT", () => {
     assert.match(run({ lifetimeMs: 120_000, deadAtMs: 0 }).report.reason!, /does not answer/)
     const late = run({ lifetimeMs: 120_000, deadAtMs: 20_000 }).report
     assert.deepStrictEqual([late.heldMs, late.lostMs], [8_500, null])
@@ -167,7 +167,7 @@ describe("MappingLifetime", () => {
     assert.match(run({ lifetimeMs: 120_000, nat: { ...HOME, pool: 4 } }).report.reason!, /several public addresses/)
   })
 
-  it("counts the way that forgets first, and leaves out those of which nothing is known", () => {
+  it("counts the direction that forgets first, and ignores unknown ones", () => {
     const held = (heldMs: number, reason: string | null = null) => ({ heldMs, lostMs: null, reason })
     assert.isNull(MappingLifetime.shortest([]))
     assert.deepStrictEqual(MappingLifetime.shortest([held(58_500), held(8_500)]), held(8_500))

@@ -24,7 +24,7 @@ const CONE: Nat = {
 describe("NatDiscovery", () => {
   for (const mapping of KINDS) {
     for (const filtering of KINDS) {
-      it(`names mapping ${mapping} with filtering ${filtering}, whatever the ports, the hairpin and the round trip`, () =>
+      it(`names mapping ${mapping} with filtering ${filtering} for any ports`, () =>
         fc.assert(
           fc.property(
             allocation,
@@ -52,7 +52,7 @@ describe("NatDiscovery", () => {
   }
 
   for (const filtering of KINDS) {
-    it(`tells a public address with filtering ${filtering} from a NAT that keeps ports`, () => {
+    it(`tells a public address with filtering ${filtering} from a NAT`, () => {
       const { report } = run({ nat: null, firewall: filtering, server: "two addresses" })
       assert.isFalse(report.translated)
       assert.strictEqual(report.mapping.value, "endpoint-independent")
@@ -62,7 +62,7 @@ describe("NatDiscovery", () => {
     })
   }
 
-  it("says what two ports of one address can tell, and of the rest that it is unknown", () => {
+  it("uses two ports of one address, leaves the rest unknown", () => {
     const reports = KINDS.flatMap((kind) => {
       const nat = { ...CONE, mapping: kind, filtering: kind }
       const { report: { filtering, mapping } } = run({ nat, server: "two ports" })
@@ -78,7 +78,7 @@ describe("NatDiscovery", () => {
     assert.match(report.filtering.reason!, /endpoint-independent or address-dependent.*no second address/)
   })
 
-  it("does not take the silence of an address that never answers for a filter", () =>
+  it("does not mistake a silent address for a filter", () =>
     fc.assert(fc.property(fc.constantFrom(...KINDS), fc.constantFrom(...KINDS), (mapping, filtering) => {
       const { report } = run({ nat: { ...CONE, mapping, filtering }, server: "two addresses", deadAddress: true })
       const told = (kind: Dependence) => kind === "address-and-port-dependent" ? kind : "unknown"
@@ -86,14 +86,14 @@ describe("NatDiscovery", () => {
       assert.strictEqual(report.filtering.value, told(filtering))
     })))
 
-  it("knows nothing of mapping and filtering from a server that is no more than STUN", () => {
+  it("reports unknown behaviour with a plain STUN server", () => {
     const { report } = run({ nat: CONE, server: "plain" })
     assert.deepStrictEqual([report.mapping.value, report.filtering.value], ["unknown", "unknown"])
     assert.strictEqual(report.mapping.reason, "the server announces no second address or port")
     assert.strictEqual(report.ports.value, "random")
   })
 
-  it("is never wrong when every other packet of a kind is lost, and ends", () =>
+  it("is never wrong when every other packet is lost", () =>
     fc.assert(
       fc.property(
         fc.constantFrom(...KINDS),
@@ -140,14 +140,14 @@ describe("NatDiscovery", () => {
     }
   }
 
-  it("does not take a server that refuses for a network without UDP", () => {
+  it("does not mistake a refusing server for blocked UDP", () => {
     const report = answered((send, txId) => [{ ...send, bytes: Stun.encodeError({ txId, code: 400 }) }])
     assert.strictEqual(report.udp, "works")
     assert.deepStrictEqual(report.mapping, { value: "unknown", reason: "the server answers with an error" })
     assert.strictEqual(NatReport.make("x", [report]).direct.expected, "unknown")
   })
 
-  it("takes answers only from the server, under the right transaction and at the right socket", () => {
+  it("accepts answers only from the server, with the right transaction", () => {
     const mapped = { host: "198.51.100.2", port: 5 }
     const right = (send: NatDiscovery.Send, txId: Uint8Array) => ({
       ...send,
@@ -172,7 +172,7 @@ describe("NatDiscovery", () => {
     }
   })
 
-  it("costs a known NAT less than 40 packets and 2.5 s", () => {
+  it("needs less than 40 packets for a known NAT", () => {
     const { ms, sends } = run({ nat: CONE, server: "two addresses", rttMs: 40 })
     assert.isAtMost(sends, 40)
     assert.isAtMost(ms, 2500)

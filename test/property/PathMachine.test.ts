@@ -152,7 +152,7 @@ const densest = (at: ReadonlyArray<number>, ms: number) => {
 
 describe("whatever happens, in whatever order", () => {
   it.each(["client", "connector"] as const)(
-    "a %s never throws, selects only what answered, and keeps its pace",
+    "a %s never throws, and selects only answering paths",
     (role) => {
       fc.assert(
         fc.property(fc.array(command, { maxLength: 120 }), (commands) => {
@@ -166,7 +166,7 @@ describe("whatever happens, in whatever order", () => {
     }
   )
 
-  it("a peer that offers and pings without end makes us send no more than the pace allows", () => {
+  it("a peer that pings endlessly gets answers at the pace", () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 50 }), (everyMs) => {
         const machine = new PathMachine({ role: "client", now: 0, path: RELAY, active: true, txPrefix: "00000003" })
@@ -208,7 +208,7 @@ describe("with a link in virtual time", () => {
     return sim.start()
   }
 
-  it("a direct path that is no slower is in use 3 of its round trips and 50 ms after the candidates came", () => {
+  it("a direct path is in use soon after its candidates", () => {
     fc.assert(
       fc.property(net, (o) => {
         fc.pre(o.directMs + o.jitterMs <= o.relayMs)
@@ -222,7 +222,7 @@ describe("with a link in virtual time", () => {
     )
   })
 
-  it("a dead path is left by its deadline while the other one answers", () => {
+  it("a dead path is left by its deadline", () => {
     fc.assert(
       fc.property(net, fc.integer({ min: 2_500, max: 3_500 }), fc.boolean(), (o, at, relayDies) => {
         const sim = build(o)

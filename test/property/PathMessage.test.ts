@@ -45,7 +45,7 @@ describe("path messages", () => {
     )
   })
 
-  it("never throw, whatever the bytes, and what is accepted is bounded", () => {
+  it("never throw, and what they accept is bounded", () => {
     const bytes = fc.oneof(
       fc.uint8Array({ maxLength: 500 }),
       fc.tuple(fc.integer({ min: 1, max: 5 }), fc.uint8Array({ maxLength: 450 })).map(([type, rest]) =>

@@ -31,7 +31,7 @@ const input = fc.record({
   late: fc.integer({ min: 0, max: 20 })
 })
 
-it("no input makes a node spend more than its budgets, or probe what it was not told", () => {
+it("a node stays within its budgets for any input", () => {
   fc.assert(
     fc.property(fc.array(input, { maxLength: 60 }), (inputs) => {
       const budget = new GuessBudget(0)

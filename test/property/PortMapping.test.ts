@@ -32,7 +32,7 @@ describe("PCP", () => {
     expect(Either.getOrThrow(announce)).toEqual({ _tag: "Announce", result: 0, lifetimeS: 0, epochS: 2 })
   })
 
-  it("writes a MAP request byte by byte as RFC 6887, sections 7.1 and 11.1, draw it", () => {
+  it("writes a MAP request as RFC 6887 draws it", () => {
     const bytes = Pcp.encodeMap({
       clientHost: "10.0.0.2",
       nonce: hex("000102030405060708090a0b"),
@@ -45,7 +45,7 @@ describe("PCP", () => {
     expect(bytes).toEqual(hex(`${head}${opcode}`))
   })
 
-  it("has its requests answered by a server that turns them around", () => {
+  it("accepts its own requests turned around by a server", () => {
     fc.assert(fc.property(nonce, port, port, u32, u32, (id, internalPort, external, lifetimeS, epochS) => {
       const bytes = Pcp.encodeMap({
         clientHost: "10.0.0.2",
@@ -68,7 +68,7 @@ describe("PCP", () => {
     }))
   })
 
-  it("knows a NAT-PMP server by its version, and does not take its own question for an answer", () => {
+  it("knows a NAT-PMP server by its version, and ignores echoes", () => {
     expect(Pcp.decode(hex("0081000100000001"))).toMatchObject({ left: { reason: "Version" } })
     expect(Pcp.decode(Pcp.encodeAnnounce("10.0.0.2"))).toMatchObject({ left: { reason: "NotAResponse" } })
   })
@@ -189,7 +189,7 @@ describe("a gateway device's texts", () => {
 })
 
 describe("a mapping", () => {
-  it("is renewed at half of its lifetime, and not in a hurry", () => {
+  it("is renewed without hurry at half of its lifetime", () => {
     expect(PortMapping.renewAfterMs(600)).toBe(300_000)
     expect(PortMapping.renewAfterMs(120)).toBe(60_000)
     expect(PortMapping.renewAfterMs(1)).toBe(4_000)
@@ -198,7 +198,7 @@ describe("a mapping", () => {
   })
 
   for (const protocol of ["pcp", "nat-pmp"] as const) {
-    it(`${protocol}: a gateway whose clock goes on has not restarted, though packets are late and clocks are poor`, () => {
+    it(`${protocol}: late packets and poor clocks are no restarts`, () => {
       fc.assert(
         fc.property(
           u32,

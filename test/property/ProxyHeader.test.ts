@@ -33,7 +33,7 @@ const headers = (from: string, fromPort: number) => {
 }
 
 describe("a PROXY header", () => {
-  it("says where a connection came from, however its bytes are cut", () => {
+  it("names a connection's source, however its bytes are cut", () => {
     fc.assert(fc.property(host, port, (from, fromPort) => {
       for (const header of headers(from, fromPort)) {
         for (let length = 0; length < header.length; length++) {
@@ -78,7 +78,7 @@ describe("a PROXY header", () => {
     assert.strictEqual(ProxyHeader.read(bytes)._tag, "Bad")
   })
 
-  it("is read from any bytes without waiting for more than its limit", () => {
+  it("reads any bytes without waiting beyond its limit", () => {
     const begun = fc.constantFrom(text("PROXY "), Uint8Array.of(...SIGNATURE), new Uint8Array(0))
     const rest = fc.uint8Array({ minLength: ProxyHeader.MAX_BYTES, maxLength: ProxyHeader.MAX_BYTES + 10 })
     fc.assert(fc.property(begun, rest, (head, more) => {

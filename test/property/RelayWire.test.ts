@@ -85,7 +85,7 @@ describe("RelayWire", () => {
     assert.deepStrictEqual(decoded, { _tag: "Ping", echo: new Uint8Array(8).fill(7) })
   })
 
-  it("rejects frames of sessions, and requests too short for their answer", () => {
+  it("rejects session frames, and requests shorter than their answer", () => {
     const frame = RelayWire.encode({ _tag: "BindRequest", nonce: new Uint8Array(8) })
     const short = frame.slice(0, 63)
     Frame.writeRelayedHead(short, 0, 63, 0)
@@ -94,7 +94,7 @@ describe("RelayWire", () => {
     assert.deepStrictEqual(RelayWire.decode(frame), Either.left("NotControl"))
   })
 
-  it("has no answer to an unproved request that is longer than it", () => {
+  it("never answers an unproved request with more bytes", () => {
     const size = (message: RelayWire.Message) => RelayWire.encode(message).length
     const nonce = new Uint8Array(8)
     const empty = { payload: new Uint8Array(0), signature: new Uint8Array(64) }

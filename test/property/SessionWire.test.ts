@@ -14,7 +14,7 @@ const message: fc.Arbitrary<SessionMessage> = fc.oneof(
 )
 
 describe("SessionWire, for any input", () => {
-  it("gives back every sequence of messages, however the stream is cut", () => {
+  it("yields every sequence of messages, however the stream is cut", () => {
     fc.assert(
       fc.property(fc.array(message, { maxLength: 8 }), fc.array(fc.nat(), { maxLength: 10 }), (messages, cuts) => {
         const stream = Uint8Array.from(messages.flatMap((one) => [...(encode(one) ?? [])]))

@@ -95,7 +95,7 @@ describe("Stun", () => {
     assert.deepStrictEqual(Stun.decode(v4), Either.left("BadFingerprint"))
   })
 
-  it("accepts messages without a fingerprint, and never one with a wrong one", () =>
+  it("accepts messages without a fingerprint, but no wrong one", () =>
     fc.assert(
       fc.property(txId, addr, fc.nat(), fc.integer({ min: 1, max: 255 }), (txId, mapped, at, flip) => {
         const bytes = Stun.encodeSuccess({ txId, mapped })
@@ -108,7 +108,7 @@ describe("Stun", () => {
       { numRuns: 2000 }
     ))
 
-  it("wants FINGERPRINT last, since what follows it is covered by nothing", () => {
+  it("requires FINGERPRINT to be the last attribute", () => {
     const bytes = new Uint8Array([...Stun.encodeRequest({ txId: new Uint8Array(12), bytes: 28 }), 0x80, 0x22, 0, 0])
     bytes[3] = bytes.length - 20
     new DataView(bytes.buffer).setUint32(24, (crc32(bytes.subarray(0, 20)) ^ 0x5354554e) >>> 0)
@@ -119,7 +119,7 @@ describe("Stun", () => {
     assert.isTrue(Either.isRight(Stun.decode(cut)))
   })
 
-  it("wants the length that the header gives to be that of the datagram", () => {
+  it("requires the header's length to match the datagram", () => {
     const bytes = Stun.encodeSuccess({ txId: new Uint8Array(12), mapped: { host: "192.0.2.1", port: 1 } })
     for (const length of [8, 12, 24]) { // cuts the address; leaves out FINGERPRINT; wants more than there is
       bytes[3] = length
@@ -127,7 +127,7 @@ describe("Stun", () => {
     }
   })
 
-  it("never throws, whatever the bytes, and answers nothing longer than they are", () => {
+  it("never throws, and never answers with more bytes", () => {
     const noise = fc.uint8Array({ maxLength: 120 })
     const request = fc.tuple(txId, fc.integer({ min: 28, max: 200 }), noise, fc.nat(200)).map(
       ([txId, size, noise, at]) => {
@@ -164,7 +164,7 @@ describe("Stun", () => {
     })
   })
 
-  it("leaves what is optional out of an answer that would be too long, and answers bare requests only when allowed", () => {
+  it("drops optional attributes from an answer that is too long", () => {
     const from = { host: "192.0.2.1", port: 7 }
     const txId = new Uint8Array(12)
     const reply = right(answer(Stun.encodeRequest({ txId, bytes: 40 }), from, { origin: from, other: from })!)
@@ -181,7 +181,7 @@ describe("Stun", () => {
     assert.isNotNull(answer(bare, from, { allowLonger: true }))
   })
 
-  it("answers 420 and names the attributes that it must know and does not", () => {
+  it("answers 420 and names the unknown required attributes", () => {
     const bytes = withAttribute(0x0024, 40)
     const reply = answer(bytes, { host: "192.0.2.1", port: 7 })!
     assert.deepStrictEqual(right(reply), { _tag: "Error", txId: new Uint8Array(12), code: 420, reason: "" })

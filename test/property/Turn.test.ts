@@ -47,7 +47,7 @@ const message = fc.tuple(method, cls, txId, fields, fc.constantFrom(undefined, .
 )
 
 describe("Turn", () => {
-  it("decodes what it encodes, and finds a right MAC of either kind", () =>
+  it("decodes what it encodes, and finds either kind of MAC", () =>
     fc.assert(fc.property(message, ({ bytes, fields, head, signer }) => {
       const decoded = Either.getOrThrow(Turn.decode(bytes))
       const { error, ...rest } = fields
@@ -79,7 +79,7 @@ describe("Turn", () => {
     assert.includeMembers([...rejected], ["NotStun", "BadType", "BadLength", "BadFingerprint", "BadAttribute"])
   })
 
-  it("passes over what follows a MAC", () => {
+  it("ignores what follows a MAC", () => {
     const signed = Turn.encode(Turn.Method.refresh, Turn.Class.request, new Uint8Array(12), {}, { signer: signers[0] })
     const forged = Uint8Array.from([...signed, 0, 0x0d, 0, 4, 0, 0, 0, 0]) // LIFETIME 0
     forged[3]! += 8

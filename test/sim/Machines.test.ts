@@ -19,7 +19,7 @@ describe("a scenario that failed once", () => {
   it.each(kept)("$why", ({ scenario: it }) => judge(play(it), ANSWERED_MS))
 })
 
-it(`whatever befalls a session, its flow goes on and it finds the best path (${RUNS} scenarios, seed ${SEED})`, () => {
+it(`flows survive and find the best path (${RUNS}, seed ${SEED})`, () => {
   const outcomes: Array<Outcome> = []
   fc.assert(
     fc.property(scenario(MAX_EVENTS), (one: Scenario) => {

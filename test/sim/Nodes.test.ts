@@ -48,13 +48,13 @@ describe("a relayed flow whose relay restarts", () => {
     events: [[1_000, { t: "relayRestart", ms: awayMs }]]
   })
 
-  it.each([3_000, 25_000])("goes on within 2 s, before signaling is back (away %i ms)", async (awayMs) => {
+  it.each([3_000, 25_000])("goes on within 2 s, before signaling (away %i ms)", async (awayMs) => {
     judge(await play(restart(awayMs), identities), RESTARTED_MS)
   })
 })
 
 it(
-  `whatever befalls two nodes, no word of their flow is lost, and it goes on (${RUNS} scenarios, seed ${SEED})`,
+  `flows lose nothing and go on (${RUNS} scenarios, seed ${SEED})`,
   async () => {
     const outcomes: Array<Outcome> = []
     await fc.assert(

@@ -125,7 +125,7 @@ describe("PathProberActor", () => {
       assert.strictEqual(decisions.length, shown.decisions)
     }))
 
-  it.scoped("goes back to the relay within a second when the path dies", () =>
+  it.scoped("returns to the relay when the path dies", () =>
     Effect.gen(function*() {
       const { calls, events, only, rttMs, up } = yield* setup
       rttMs.set(keyOf(direct(theirs)), 10)
@@ -172,7 +172,7 @@ describe("PathProberActor", () => {
       assert.strictEqual((yield* only).reason, "udp_blocked")
     }))
 
-  it.scoped("resumes from the snapshot: keeps the path in use and sends a list newer than any before", () =>
+  it.scoped("resumes from the snapshot with its path, and newer candidates", () =>
     Effect.gen(function*() {
       const { calls, only, rttMs, up } = yield* setup
       rttMs.set(keyOf(direct(theirs)), 10)
@@ -185,7 +185,7 @@ describe("PathProberActor", () => {
       assert.isAbove(first?.call === "SendCandidates" ? first.seq : 0, 100_000_000)
     }))
 
-  it.scoped("forgets a session that is down, and tells the StunActor how many are up", () =>
+  it.scoped("forgets a session that is down, and notifies the StunActor", () =>
     Effect.gen(function*() {
       const { active, calls, client, events, up } = yield* setup
       yield* up()
@@ -218,7 +218,7 @@ describe("PathProberActor", () => {
       assert.deepStrictEqual((yield* only).path, RELAY)
     }))
 
-  it.scoped("goes to the relay as soon as that is bound again, when the path in use has lost this host's address", () =>
+  it.scoped("uses a rebound relay when its path lost the address", () =>
     Effect.gen(function*() {
       const { calls, events, network, rttMs, up } = yield* setup
       rttMs.set(keyOf(direct(theirs)), 10)
@@ -235,7 +235,7 @@ describe("PathProberActor", () => {
       assert.deepStrictEqual([last.path, last.reason], [RELAY, "network_changed"])
     }))
 
-  it.scoped("passes over events of sessions that it does not know", () =>
+  it.scoped("ignores events of sessions that it does not know", () =>
     Effect.gen(function*() {
       const { calls, client, events } = yield* setup
       yield* events.offer(offered)

@@ -135,7 +135,7 @@ describe("a NAT with random ports, another that filters by port", () => {
   )
 })
 
-it("nobody guesses where ordinary probes do, or where both sides' ports vary", () => {
+it("nobody guesses if probes suffice or both sides' ports vary", () => {
   for (const filtering of ["endpoint-independent", "address-dependent"] as const) {
     const result = run({ client: hard, connector: { ...restricted, filtering }, seed: 1 }, WITHIN_MS)
     expect(result.ms).toBeLessThan(1_000)

@@ -206,7 +206,7 @@ const settled = Effect.fnUntraced(function*(done: () => boolean, stepMs = 1) {
 })
 
 describe("RelayActor", () => {
-  it.scoped("tells the relay's address to each StunActor that starts, not only to the first", () =>
+  it.scoped("sends the relay's address to every StunActor that starts", () =>
     Effect.gen(function*() {
       const { seen, snapshot, stunStarts } = yield* setup
       yield* snapshot
@@ -218,7 +218,7 @@ describe("RelayActor", () => {
       assert.deepStrictEqual(seen.servers, [[RELAY], [RELAY], [RELAY]])
     }))
 
-  it.scoped("binds again when signaling is new, since the relay may be", () =>
+  it.scoped("binds again when signaling is new, as relays may be", () =>
     Effect.gen(function*() {
       const { client, seen, snapshot } = yield* setup
       yield* snapshot
@@ -230,7 +230,7 @@ describe("RelayActor", () => {
       assert.strictEqual(seen.mappingChanges, 0)
     }))
 
-  it.scoped("tells that a NAT maps it again, but not after a change of its own", () =>
+  it.scoped("reports a new NAT mapping, unless it moved itself", () =>
     Effect.gen(function*() {
       const { changes, relay, seen, snapshot } = yield* setup
       yield* snapshot
@@ -272,7 +272,7 @@ describe("RelayActor", () => {
       yield* settled(() => seen.binds === 2 && seen.answers === 2, 100)
     }))
 
-  it.scoped("tries links in a hurry while sessions have no leg, and then rarely", () =>
+  it.scoped("retries links quickly while sessions have no leg, then rarely", () =>
     Effect.gen(function*() {
       const { open, relay, seen, snapshot } = yield* setup
       yield* open
@@ -297,7 +297,7 @@ describe("RelayActor", () => {
       assert.isAtLeast(hurried, later + 3)
     }))
 
-  it.scoped("keeps the sessions of a data plane that told them before it was heard of, and none of the one before it", () =>
+  it.scoped("keeps sessions of a new data plane, drops old ones", () =>
     Effect.gen(function*() {
       const { muxStarts, open, seen, snapshot } = yield* setup
       yield* open
@@ -311,7 +311,7 @@ describe("RelayActor", () => {
       assert.strictEqual(seen.opens, opens)
     }))
 
-  it.scoped("asks the relay's IPv6 address as soon as this host has left IPv4, and the other one when it is back", () =>
+  it.scoped("moves between the relay's IPv4 and IPv6 with the host", () =>
     Effect.gen(function*() {
       const { candidates, seen, snapshot } = yield* setupAt(NAMED.host)
       for (const [turn, [host, relay]] of [["10.0.0.1", RELAY.host], ["2001:db8::7", "2001:db8::1"]].entries()) {
@@ -326,7 +326,7 @@ describe("RelayActor", () => {
       assert.strictEqual(seen.asked.at(-1), RELAY.host)
     }))
 
-  it.scoped("follows the relay's name to another address when UDP falls silent", () =>
+  it.scoped("follows the relay's name to another address when UDP stops", () =>
     Effect.gen(function*() {
       const { client, dns, relay, seen, snapshot } = yield* setupAt(NAMED.host, [RELAY.host])
       dns.addresses = [RELAY.host]
@@ -369,7 +369,7 @@ describe("RelayActor", () => {
       assert.deepStrictEqual((yield* client.State()).relay, RELAY)
     }))
 
-  it.scoped("asks DNS again for a name that it did not know at first", () =>
+  it.scoped("asks DNS again for a name that was unknown", () =>
     Effect.gen(function*() {
       const { client, dns, seen, snapshot } = yield* setupAt(NAMED.host, [])
       yield* snapshot

@@ -128,7 +128,7 @@ const hosts = (it: { candidates: ReadonlyArray<{ kind: string; address: SocketAd
   it?.candidates.map((c) => `${c.kind} ${c.address.host}:${c.address.port}`)
 
 describe("StunActor", () => {
-  it.scoped("offers nothing before the sockets are known, so that a restart does not make the peer forget addresses", () =>
+  it.scoped("offers nothing before it knows the sockets", () =>
     Effect.gen(function*() {
       const known = yield* Deferred.make<void>()
       const { snapshot } = yield* setup(Deferred.await(known))
@@ -139,7 +139,7 @@ describe("StunActor", () => {
       assert.deepStrictEqual(hosts(yield* Fiber.join(reading)), ["host 10.0.0.2:5000"])
     }))
 
-  it.scoped("asks at 0, 100, 300 and 700 ms, then fails with StunTimeout", () =>
+  it.scoped("asks on the schedule, then fails with StunTimeout", () =>
     Effect.gen(function*() {
       const { client, sent } = yield* setup()
       const asking = yield* Effect.fork(client.Discover({ server }))
@@ -151,7 +151,7 @@ describe("StunActor", () => {
       assert.deepStrictEqual(sent.map((s) => s.atMs), [0, 100, 300, 700])
     }))
 
-  it.scoped("passes over strays, also from another address, and answers with what the server saw", () =>
+  it.scoped("ignores stray answers, also from another address", () =>
     Effect.gen(function*() {
       const { client, sent, world } = yield* setup()
       world.answer = (it) => [
@@ -166,7 +166,7 @@ describe("StunActor", () => {
       assert.lengthOf(sent, 1)
     }))
 
-  it.scoped("says at once that it can't ask without a socket of that IP version, nor a name", () =>
+  it.scoped("refuses at once without a socket of that IP version", () =>
     Effect.gen(function*() {
       const { client } = yield* setup()
       for (const host of ["2001:db8::1", "stun.example.org"]) {
@@ -175,7 +175,7 @@ describe("StunActor", () => {
       }
     }))
 
-  it.scoped("offers interfaces at once, and what servers see as it comes; no loopback", () =>
+  it.scoped("offers interfaces at once, and reflexive addresses when they come", () =>
     Effect.gen(function*() {
       const { client, snapshot, world } = yield* setup()
       assert.deepStrictEqual(hosts(yield* snapshot), ["host 10.0.0.2:5000"])
@@ -187,7 +187,7 @@ describe("StunActor", () => {
       assert.strictEqual(now?.udp, "works")
     }))
 
-  it.scoped("offers the way out and what servers see beside 20 bridges, which come and go unnoticed", () =>
+  it.scoped("offers the default route's address beside 20 container bridges", () =>
     Effect.gen(function*() {
       const { client, network, sent, snapshot, world } = yield* setup()
       world.answer = (it) => [success(it)]
@@ -215,7 +215,7 @@ describe("StunActor", () => {
       assert.lengthOf(changes, 1)
     }))
 
-  it.scoped("offers the address of another VPN where the relay is reached through it, and not otherwise", () =>
+  it.scoped("offers another VPN's address only if the relay uses it", () =>
     Effect.gen(function*() {
       const wg0 = { ...eth0, name: "wg0", host: "10.77.0.1", hasMac: false }
       const home = at(eth0)
@@ -236,7 +236,7 @@ describe("StunActor", () => {
       assert.deepStrictEqual(hosts(yield* snapshot), ["host 10.0.0.2:5000", "host 127.0.0.1:5000"])
     }))
 
-  it.scoped("has the data plane's port mapped, and offers where the gateway says it is until it takes that back", () =>
+  it.scoped("offers the mapped address until the gateway withdraws it", () =>
     Effect.gen(function*() {
       const state = yield* SubscriptionRef.make<PortMapping | null>(null)
       const followed: Array<number | null> = []
@@ -273,7 +273,7 @@ describe("StunActor", () => {
       assert.strictEqual((yield* snapshot)?.udp, "blocked")
     }))
 
-  it.scoped("asks again every 20 to 26 s while sessions are up, and not otherwise", () =>
+  it.scoped("asks again every 20 to 26 s, only with sessions", () =>
     Effect.gen(function*() {
       const { client, sent, world } = yield* setup()
       world.answer = (it) => [success(it)]
@@ -292,7 +292,7 @@ describe("StunActor", () => {
     }))
 
   const held: Lifetime = { heldMs: 8_500, lostMs: 29_000, reason: null }
-  it.scoped("looks once for the lifetime of idle mappings, and again after a move, whose mappings are others", () =>
+  it.scoped("searches the mapping lifetime once, and again after a move", () =>
     Effect.gen(function*() {
       const { client, lifetimes, network, searches, snapshot } = yield* setup()
       lifetimes.push(held, { ...held, heldMs: 28_500 })
@@ -312,7 +312,7 @@ describe("StunActor", () => {
       assert.lengthOf(searches, 2)
     }))
 
-  it.scoped("does so while no flow is open: one that opens ends the search, which begins a minute after its beginning", () =>
+  it.scoped("ends the lifetime search when a flow opens", () =>
     Effect.gen(function*() {
       const { client, lifetimes, searches, snapshot } = yield* setup()
       lifetimes.push(held)
@@ -332,7 +332,7 @@ describe("StunActor", () => {
       assert.deepStrictEqual((yield* snapshot)?.lifetime, held)
     }))
 
-  it.scoped("when a NAT forgets, lets a search end, and looks again without unlearning what is known", () =>
+  it.scoped("repeats the search after a NAT forgets, and unlearns nothing", () =>
     Effect.gen(function*() {
       const { client, lifetimes, searches, snapshot } = yield* setup()
       lifetimes.push(held, { ...held, heldMs: 28_500 })
@@ -349,7 +349,7 @@ describe("StunActor", () => {
       assert.lengthOf(searches, 2)
     }))
 
-  it.scoped("on a move has the sockets opened again, then tells it, then asks again at once", () =>
+  it.scoped("on a move reopens sockets, reports it, and asks again", () =>
     Effect.gen(function*() {
       const { client, network, rebound, world } = yield* setup()
       world.answer = (it) => [success(it)]
@@ -372,7 +372,7 @@ describe("StunActor", () => {
       assert.deepStrictEqual(lists.at(-1), ["host 192.168.1.9:5001", "srflx 198.51.100.8:41000"])
     }))
 
-  it.scoped("keeps the sockets when the same address comes back, and tells both changes", () =>
+  it.scoped("keeps the sockets when the same address returns", () =>
     Effect.gen(function*() {
       const { client, network, rebound } = yield* setup()
       const changes: Array<unknown> = []
@@ -388,7 +388,7 @@ describe("StunActor", () => {
       assert.deepStrictEqual(rebound, [])
     }))
 
-  it.scoped("tells a NAT's new mapping as a change, and asks what servers see now", () =>
+  it.scoped("reports a new NAT mapping as a change", () =>
     Effect.gen(function*() {
       const { client, sent, world } = yield* setup()
       world.answer = (it) => [success(it)]
@@ -406,7 +406,7 @@ describe("StunActor", () => {
       assert.isAbove(sent.length, before)
     }))
 
-  it.scoped("takes the configured port when it is free at last, and tells that as a change", () =>
+  it.scoped("takes the configured port when it is free", () =>
     Effect.gen(function*() {
       const known = yield* Deferred.make<void>()
       const { client, snapshot, world } = yield* setup(Deferred.await(known))

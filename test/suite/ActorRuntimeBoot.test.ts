@@ -37,7 +37,7 @@ describe.each(spawns)("an actor that does not start, $name", ({ spawn }) => {
     { how: "defect", told: "a bug at boot" },
     { how: "nonsense", told: "config: " },
     { how: "hang", told: "timed_out: " }
-  ])("is told and given up: $how", ({ how, told }) =>
+  ])("is reported and given up: $how", ({ how, told }) =>
     Effect.gen(function*() {
       const supervisor = yield* startBroken(spawn(), how, {
         deadlines: { boot: how === "hang" ? "1500 millis" : "10 seconds" }
@@ -60,7 +60,7 @@ describe("a thread", () => {
     { what: "whose entry throws", entry: () => bundle.throwing, told: "bad entry" },
     { what: "whose entry is absent", entry: () => new URL("absent.mjs", bundle.entry), told: "absent.mjs" },
     { what: "that never answers", entry: () => bundle.hanging, told: "boot deadline" }
-  ])("$what is told and given up, with its actors", ({ entry, told }) =>
+  ])("$what is reported and given up, with its actors", ({ entry, told }) =>
     Effect.gen(function*() {
       const spawn = Threads.workers({ entry: entry(), telemetry: QUIET })
       const supervisor = yield* startBroken(spawn, "layer", {
@@ -74,7 +74,7 @@ describe("a thread", () => {
       assert.strictEqual(thread?.actors[0]?.state, "gave_up")
     }).pipe(Effect.provide(quiet)))
 
-  it.scopedLive("that runs out of its own memory limit ends alone, and says so", () =>
+  it.scopedLive("ends alone and says so when its memory runs out", () =>
     Effect.gen(function*() {
       const supervisor = yield* startBroken(
         Threads.workers({ entry: bundle.entry, telemetry: QUIET, resourceLimits: { maxOldGenerationSizeMb: 1 } }),
@@ -90,7 +90,7 @@ describe("a child process", () => {
   it.scopedLive.each([
     { what: "whose entry throws", entry: () => bundle.throwing, told: "the process ended with code 1" },
     { what: "that never answers", entry: () => bundle.hanging, told: "boot deadline" }
-  ])("$what is told and given up, with its actors", ({ entry, told }) =>
+  ])("$what is reported and given up, with its actors", ({ entry, told }) =>
     Effect.gen(function*() {
       const supervisor = yield* startBroken(Processes.processes({ entry: entry(), telemetry: QUIET }), "layer", {
         restart: { ...restart, first: "1 millis", max: "1 millis", limit: 1 },
@@ -106,7 +106,7 @@ describe("a child process", () => {
       assert.strictEqual(yield* child.ended, "the process ended with SIGKILL")
     }))
 
-  it("takes no signal of its group for its own, and ends with its parent", async () => {
+  it("ignores signals to its group, and ends with its parent", async () => {
     const child = fork(bundle.entry, {
       execArgv: [],
       serialization: "advanced",
@@ -170,7 +170,7 @@ describe("a thread inside a native library", () => {
 describe("a supervisor", () => {
   const [inThread, oneWorker] = kinds
 
-  it.scopedLive("tells of states as events, and of queues and the event loop as status", () =>
+  it.scopedLive("reports states as events, and queues and load as status", () =>
     Effect.gen(function*() {
       assert.isDefined(oneWorker)
       const supervisor = yield* startUp(oneWorker, bundle.entry)

@@ -145,7 +145,7 @@ describe("a thread that cannot be started again", () => {
     })
   const patient = { ...restart, patience: "10 minutes" } as const
 
-  it.scopedLive("is told, tried again, and works when its file is back", () =>
+  it.scopedLive("is reported, retried, and works when its file returns", () =>
     Effect.gen(function*() {
       const path = fileURLToPath(bundle.entry)
       const entry = new URL("moved.mjs", bundle.entry)

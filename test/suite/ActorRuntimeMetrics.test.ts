@@ -45,7 +45,7 @@ describe.each(kinds)("metrics of actors, $name", (kind) => {
 })
 
 describe("metrics of threads", () => {
-  it.scopedLive("survive a thread's death, which is told as a missing thread, and sums do not fall", () =>
+  it.scopedLive("survive a thread's death without falling sums", () =>
     Effect.gen(function*() {
       const supervisor = yield* startUp(isolated, bundle.entry)
       const echo = supervisor.ref(Echo)

@@ -29,7 +29,7 @@ describe("Restart", () => {
   it("gives up after the limit what was never up", () => {
     assert.deepStrictEqual(delays(Restart.DEFAULT, { wasUp: false }), [25, 50, 100, 200, 400, "GiveUp"])
   })
-  it("gives up only when its patience is at an end what was up", () => {
+  it("gives up on a running thread only after its patience", () => {
     const seen = delays(Restart.DEFAULT, { deaths: 100 })
     assert.strictEqual(seen.at(-1), "GiveUp")
     const waited = seen.slice(0, -1).reduce<number>((sum, delay) => sum + Number(delay), 0)
@@ -113,7 +113,7 @@ const makeInbox = (capacity = 4) => {
 const get = (inbox: Inbox.Inbox<Message>) => inbox.ask<ReadonlyArray<number>>((reply) => ({ _tag: "Get", reply }))
 
 describe("Inbox", () => {
-  it.scoped("makes posters wait while it is full, and shows its depth", () =>
+  it.scoped("makes senders wait while it is full, and shows depth", () =>
     Effect.gen(function*() {
       const inbox = yield* makeInbox(2)
       const until = yield* Deferred.make<void>()
@@ -130,7 +130,7 @@ describe("Inbox", () => {
       assert.deepStrictEqual([...yield* get(inbox)], [1, 2, 3])
     }).pipe(Effect.provide(layerTest())))
 
-  it.scoped("posts a timer's message once, replaces a timer of the same name, and forgets a cleared one", () =>
+  it.scoped("posts a timer's message once, and replaces timers by name", () =>
     Effect.gen(function*() {
       const inbox = yield* makeInbox()
       yield* inbox.setTimer("a", "1 second", { _tag: "Add", n: 1 })

@@ -34,7 +34,7 @@ const collector = Effect.acquireRelease(
 )
 
 describe("telemetry of threads", () => {
-  it.scopedLive("exports each thread's spans under its name, down to the last before the stop", () =>
+  it.scopedLive("exports each thread's spans under its name until the stop", () =>
     Effect.gen(function*() {
       const isolated = kinds.find(({ placement }) => placement === "isolated")
       assert.isDefined(isolated)

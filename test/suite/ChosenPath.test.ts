@@ -7,7 +7,7 @@ import { settled } from "./support/SessionRig.ts"
 /** QUIC tries three times, each later than the one before. */
 const GIVEN_UP_MS = 5_000
 
-it("is asked for again when QUIC has given it up, as soon as it shows to work", async () => {
+it("is requested again when it works after QUIC's failure", async () => {
   const { ask, flow, peer, resource, sent, way } = await withDirectWay()
   way.quic = false
   peer.select(TO_CONNECTOR)

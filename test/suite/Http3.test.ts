@@ -102,7 +102,7 @@ describe("what a peer says", () => {
       expect(yield* promise(() => Kit.within(Kit.HANG_MS, () => server.http3.stats.connections === 0))).toBe(true)
     })))
 
-  it("is answered: 404 for what is no session, 429 for a second one, 404 for a path of nobody's", () =>
+  it("answers 404 or 429 to what is no valid session", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve()
       const raw = yield* sessionAt(server)
@@ -119,7 +119,7 @@ describe("what a peer says", () => {
       expect(yield* promise(() => Kit.within(Kit.HANG_MS, () => statuses(lost, 0).includes("404")))).toBe(true)
     })))
 
-  it("costs a peer its connection: a second stream of its session", () =>
+  it("closes a peer's connection for a second session stream", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve()
       const raw = yield* sessionAt(server)
@@ -128,7 +128,7 @@ describe("what a peer says", () => {
       expect(yield* promise(() => raw.closed)).toMatchObject({ code: ErrorCode.bufferedStreamRejected })
     })))
 
-  it("is passed over: unknown streams, frames, capsules, and datagrams of no session", () =>
+  it("ignores unknown streams, frames, capsules and foreign datagrams", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve()
       const raw = yield* sessionAt(server)
@@ -209,7 +209,7 @@ describe("a session", () => {
       }))
   )
 
-  it("ends when its peer takes nothing in, for the hub, too", () =>
+  it("ends for the hub, too, when its peer reads nothing", () =>
     Kit.run(Effect.gen(function*() {
       const links = yield* Queue.unbounded<Link>()
       const server = yield* Kit.serve({
@@ -226,7 +226,7 @@ describe("a session", () => {
       expect(yield* promise(() => Kit.within(Kit.HANG_MS, () => server.http3.stats.connections === 0))).toBe(true)
     })))
 
-  it("is ended by frames that say nothing, and by any others without end", () =>
+  it("ends a peer that sends empty or endless frames", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve()
       for (
@@ -249,7 +249,7 @@ describe("a session", () => {
 })
 
 describe("strangers", () => {
-  it("draw no more than three times what they send, until they answer", () =>
+  it("get at most three times what they sent until proved", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve({ http3: { handshakeMs: 2000 } })
       const socket = createSocket("udp4")
@@ -266,7 +266,7 @@ describe("strangers", () => {
       socket.close()
     })))
 
-  it("do no harm with 20,000 datagrams of garbage, many of them like QUIC's", () =>
+  it("do no harm with 20,000 datagrams of garbage", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve()
       const { link } = yield* Kit.connect(server, "webtransport-h3")
@@ -284,7 +284,7 @@ describe("strangers", () => {
       yield* echoes(link)
     })))
 
-  it("are asked to prove their addresses when there are many, are bounded, and are cut in time", () =>
+  it("must prove their addresses if many, and are bounded", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve({ http3: { handshakeMs: 2500, strangers: 80 } })
       const silent = yield* Effect.forEach(Array.from({ length: 64 }), () => rawTo(server, null), { concurrency: 8 })
@@ -347,7 +347,7 @@ const translator = (port: number) => {
 }
 
 describe("a link", () => {
-  it("keeps its ways for its client, whoever else sends packets that look like its own", () =>
+  it("keeps its client's paths despite look-alike packets", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve()
       const nat = translator(server.port)
@@ -367,7 +367,7 @@ describe("a link", () => {
       expect(server.http3.stats).toMatchObject({ connections: 1 })
     })))
 
-  it("lives on when its client appears at another address, seven times", () =>
+  it("survives when its client's address changes seven times", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve()
       const nat = translator(server.port)

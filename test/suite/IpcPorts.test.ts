@@ -54,7 +54,7 @@ describe("ports between processes", () => {
   })
 
   it.each(["parent", "child"] as const)(
-    "hand ports over from the %s, which work as the one that was handed over",
+    "hand over ports from the %s that still work",
     async (from) => {
       const { here, there } = pair()
       const [sender, receiver] = from === "parent" ? [here, there] : [there, here]
@@ -86,7 +86,7 @@ describe("ports between processes", () => {
     await Promise.all(closed)
   })
 
-  it("give up on a process that reads nothing, and say so once", async () => {
+  it("give up once on a process that reads nothing", async () => {
     const { failed, here } = pair({ reads: false })
     for (let n = 0; n < IpcPorts.MAX_WAITING + 10; n++) here.postMessage(n)
     while (failed.length === 0) await new Promise(setImmediate)
@@ -94,7 +94,7 @@ describe("ports between processes", () => {
     expect(failed).toEqual([`it has not read its last ${IpcPorts.MAX_WAITING} messages`])
   })
 
-  it("say that a port hidden deeper than in a payload cannot cross", async () => {
+  it("refuse a port hidden deeper than in a payload", async () => {
     const { failed, here } = pair()
     const [, theirs] = channel()
     here.postMessage({ payload: { deeper: { port: theirs } } }, [theirs])

@@ -44,7 +44,7 @@ const KEY = randomBytes(48)
 it.each([
   { what: "takes", ticketKey: KEY },
   { what: "refuses", ticketKey: randomBytes(48) }
-])("shows who the connector is before anything but early data leaves, where it $what that", ({ ticketKey }) => {
+])("shows the connector's certificate first, where it $what early data", ({ ticketKey }) => {
   const { client, connector } = pair(ticketKey, ticketFrom(KEY))
   client.write(STREAM, Buffer.from("early"))
   flush(client, connector)

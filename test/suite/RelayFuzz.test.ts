@@ -53,7 +53,7 @@ const heap = (): number => {
 }
 
 describe("A relay under 100,000 hostile datagrams", () => {
-  it("loses no session, forwards no stranger's frame, and keeps its memory flat", async () => {
+  it("loses no session, forwards no stranger's frame, and stays small", async () => {
     const relay = await World.Relay.start()
     const { client, connector, pair } = await World.connect(relay)
     const stranger = await new World.Peer(relay.port).open()

@@ -17,7 +17,7 @@ const serveToTest = Effect.fnUntraced(function*(setup: Kit.ServerSetup = {}) {
 const promise = <A>(run: () => Promise<A>) => Effect.promise(run)
 
 describe.each(Kit.CARRIERS)("a relay link over %s", (carrier) => {
-  it("carries bytes both ways, in order and complete, far beyond its windows", () =>
+  it("carries bytes both ways, in order, far beyond its windows", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve()
       const { link, welcome } = yield* Kit.connect(server, carrier)
@@ -52,7 +52,7 @@ describe.each(Kit.CARRIERS)("a relay link over %s", (carrier) => {
       expect(server.stats().links).toBe(20)
     })))
 
-  it("slows a writer whose peer does not read, and goes on when it does", () =>
+  it("slows a writer whose peer does not read, then resumes", () =>
     Kit.run(Effect.gen(function*() {
       const { next, server } = yield* serveToTest()
       const { link: reader } = yield* Kit.connect(server, carrier)
@@ -75,7 +75,7 @@ describe.each(Kit.CARRIERS)("a relay link over %s", (carrier) => {
       yield* promise(() => writing)
     })))
 
-  it("cuts a peer that never reads at the bound, with bounded memory", () =>
+  it("cuts a peer that never reads, with bounded memory", () =>
     Kit.run(Effect.gen(function*() {
       const { next, server } = yield* serveToTest()
       const { link: reader } = yield* Kit.connect(server, carrier)
@@ -100,7 +100,7 @@ describe.each(Kit.CARRIERS)("a relay link over %s", (carrier) => {
       })
     })))
 
-  it("tells the peer the code and reason of a close, once, however often it is called while data is queued", () =>
+  it("sends the close code and reason once, also while queued", () =>
     Kit.run(Effect.gen(function*() {
       const { next, server } = yield* serveToTest()
       const { link: client } = yield* Kit.connect(server, carrier)
@@ -135,7 +135,7 @@ describe.each(Kit.CARRIERS)("a relay link over %s", (carrier) => {
       expect(yield* promise(() => Kit.within(Kit.HANG_MS, () => server.stats().links === 0))).toBe(true)
     })))
 
-  it("closes the link with its scope, and is interrupted without leaving anything", () =>
+  it("closes the link with its scope, and can be interrupted", () =>
     Kit.run(Effect.gen(function*() {
       const { next, server } = yield* serveToTest({ authenticate: () => Effect.succeed(new Uint8Array(0)) })
       yield* Effect.scoped(Kit.connect(server, carrier))
@@ -147,7 +147,7 @@ describe.each(Kit.CARRIERS)("a relay link over %s", (carrier) => {
       expect(yield* promise(() => Kit.within(Kit.HANG_MS, () => silent.stats().connections === 0))).toBe(true)
     })))
 
-  it("does not leave a client hanging when the server's callbacks die", () =>
+  it("does not leave a client hanging when callbacks fail", () =>
     Kit.run(Effect.gen(function*() {
       const dying = yield* Kit.serve({ authenticate: () => Effect.die("boom") })
       const error = yield* Effect.flip(Kit.connect(dying, carrier))
@@ -157,7 +157,7 @@ describe.each(Kit.CARRIERS)("a relay link over %s", (carrier) => {
       yield* promise(() => link.closed)
     })))
 
-  it("keeps old links over a certificate rotation and serves new ones with the new certificate", () =>
+  it("keeps old links when the certificate is rotated", () =>
     Kit.run(Effect.gen(function*() {
       const authority = Kit.makeAuthority()
       const leaf = yield* Kit.issue(authority)
@@ -181,7 +181,7 @@ describe.each(Kit.CARRIERS)("a relay link over %s", (carrier) => {
       yield* promise(() => asClient(early.link, { purpose: "signal", identity: Kit.makeIdentity() }))
     })))
 
-  it("lets clients leave when the server stops, tells the rest with 1012, and takes no more", () =>
+  it("closes the rest with 1012 when the server stops", () =>
     Kit.run(Effect.gen(function*() {
       const { next, server } = yield* serveToTest()
       const { link } = yield* Kit.connect(server, carrier)
@@ -201,7 +201,7 @@ describe.each(Kit.CARRIERS)("a relay link over %s", (carrier) => {
       yield* Deferred.await(stopped)
     })))
 
-  it("tells who comes when it is full: 503", () =>
+  it("answers 503 when it is full", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve({ limits: { links: 1 } })
       yield* Kit.connect(server, carrier)
@@ -220,7 +220,7 @@ describe.each(Kit.CARRIERS)("a relay link over %s", (carrier) => {
       yield* Kit.connect(crowded, carrier)
     })))
 
-  it("says 404 to a path that is none of its own, and refuses a purpose on the other's path", () =>
+  it("answers 404 to unknown paths, and refuses a wrong purpose", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve()
       yield* promise(() => expect(Kit.openRaw(server, carrier, "/elsewhere")).rejects.toMatchObject({ status: 404 }))
@@ -232,7 +232,7 @@ describe.each(Kit.CARRIERS)("a relay link over %s", (carrier) => {
       yield* Kit.connect(server, carrier, { purpose: "relay" })
     })))
 
-  it("takes a signature without the certificate from a browser, and from nobody else", () =>
+  it("accepts a signature without the certificate only from browsers", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve()
       const { asClient } = yield* promise(() => import("../../src/session/ClientHandshake.ts"))
@@ -273,7 +273,7 @@ describe("a relay link over webtransport", () => {
       yield* promise(() => client.closed)
     })))
 
-  it("cuts a client that opens a second stream, of either kind", () =>
+  it("cuts a client that opens a second stream", () =>
     Kit.run(Effect.gen(function*() {
       const { next, server } = yield* serveToTest()
       const WT_STREAM = [0x99, 0x0b, 0x4d, 0x3b] // 4-byte varint of 0x190b4d3b
@@ -287,7 +287,7 @@ describe("a relay link over webtransport", () => {
       }
     })))
 
-  it("keeps its memory when a client grants huge windows and reads nothing", () =>
+  it("keeps its memory if a client never reads its windows", () =>
     Kit.run(Effect.gen(function*() {
       const { next, server } = yield* serveToTest()
       const { link: client } = yield* Kit.connect(server, "webtransport")

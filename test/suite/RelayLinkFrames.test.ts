@@ -51,7 +51,7 @@ describe("FrameReader", () => {
     expect(inTwo.push(Uint8Array.of(3))).toBe(false)
   })
 
-  it("never throws and never gives a frame of the wrong length", () => {
+  it("never throws or yields a frame of the wrong length", () => {
     fc.assert(fc.property(fc.array(fc.uint8Array({ maxLength: 50 }), { maxLength: 10 }), (pieces) => {
       const reader = new FrameReader((frame) => expect(Frame.lengthAt(frame, 0)).toBe(frame.length))
       for (const piece of pieces) if (!reader.push(piece)) return
@@ -91,7 +91,7 @@ describe.each(["websocket", "webtransport"] as const)("relayed frames over the s
       expect(frames.counters).toEqual({ sent: 2000, received: 2000, dropped: 0 })
     })))
 
-  it("are dropped and counted above the backlog, and flow again afterwards", () =>
+  it("are dropped and counted above the backlog, then flow again", () =>
     Kit.run(Effect.gen(function*() {
       const { client, server } = yield* pair
       const frames = new RelayLinkFrames(client, () => {})
@@ -128,7 +128,7 @@ describe.each(["websocket", "webtransport"] as const)("relayed frames over the s
 describe("relayed frames over the datagrams of HTTP/3", () => {
   const pair = pairOver("webtransport-h3")
 
-  it("go by the stream until the largest is seen to get through, and by datagrams then; none is lost or doubled", () =>
+  it("use datagrams once the largest fits, without loss or duplicates", () =>
     Kit.run(Effect.gen(function*() {
       const { client, server } = yield* pair
       const got = new Set<string>()
@@ -150,7 +150,7 @@ describe("relayed frames over the datagrams of HTTP/3", () => {
       expect(isReady(server)).toBe(true)
     })))
 
-  it("are no longer than fits, but for the relay's own messages", () =>
+  it("fit their carrier, except the relay's own messages", () =>
     Kit.run(Effect.gen(function*() {
       const { client, server } = yield* pair
       const got: Array<number> = []
@@ -166,7 +166,7 @@ describe("relayed frames over the datagrams of HTTP/3", () => {
       expect(got.sort((a, b) => a - b)).toEqual([1208, 1208, 3008, 3008])
     })))
 
-  it("are dropped where they find no room, with bounded memory, and flow again afterwards", () =>
+  it("are dropped without room, with bounded memory, then flow again", () =>
     Kit.run(Effect.gen(function*() {
       const { client, server } = yield* pair
       let received = 0
@@ -220,7 +220,7 @@ describe("MsgPackCheck", () => {
     }))
   })
 
-  it("lets nothing through that costs the decoder more than its length, and never throws", () => {
+  it("bounds the decoder's cost, and never throws", () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 60 }), (bytes) => {
         if (!MsgPackCheck.isOneValue(bytes)) return

@@ -29,7 +29,7 @@ const bodyOf = async (link: Link) => {
 }
 
 describe.each(Kit.CARRIERS)("the handshake over %s", (carrier) => {
-  it("gives the server the node's key, purpose and enrolment, and the client the Welcome", () =>
+  it("gives the server key and purpose, and the client Welcome", () =>
     Kit.run(Effect.gen(function*() {
       const seen = yield* Queue.unbounded<unknown>()
       const server = yield* Kit.serve({ authenticate: (peer) => Effect.as(seen.offer(peer), utf8("{\"hello\":1}")) })
@@ -40,7 +40,7 @@ describe.each(Kit.CARRIERS)("the handshake over %s", (carrier) => {
       expect(yield* seen.take).toMatchObject({ nodeKey: identity.key, purpose: "relay", enrol })
     })))
 
-  it("tells a refused client why, in the words of the server", () =>
+  it("tells a refused client the server's reason", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve({
         authenticate: () => Effect.fail(new LinkRefused({ code: "token_used", message: "create a new token" }))
@@ -49,7 +49,7 @@ describe.each(Kit.CARRIERS)("the handshake over %s", (carrier) => {
       expect(error).toMatchObject({ reason: "handshake_refused", code: "token_used", message: "create a new token" })
     })))
 
-  it("refuses an Auth that was recorded on another link, even of the same node", () =>
+  it("refuses an Auth that was recorded on another link", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve()
       const identity = Kit.makeIdentity()
@@ -73,7 +73,7 @@ describe.each(Kit.CARRIERS)("the handshake over %s", (carrier) => {
       })
     })))
 
-  it("refuses a key that did not sign, and a signature for the other purpose", () =>
+  it("refuses a foreign key, and a signature for another purpose", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve()
       const [a, b] = [Kit.makeIdentity(), Kit.makeIdentity()]
@@ -91,7 +91,7 @@ describe.each(Kit.CARRIERS)("the handshake over %s", (carrier) => {
       })
     })))
 
-  it("fails at a client when somebody with another key answers in the relay's place", () =>
+  it("fails at the client if another key answers", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve()
       const error = yield* Effect.flip(Kit.connect({ ...server, authority: Kit.makeAuthority() }, carrier))
@@ -103,7 +103,7 @@ describe.each(Kit.CARRIERS)("the handshake over %s", (carrier) => {
       yield* Kit.connect(old, carrier) // a pinned certificate is judged by its key, not by its dates
     })))
 
-  it("fails at the relay when a man in the middle holds a certificate that the client trusts", () =>
+  it("fails at the relay behind a trusted TLS interceptor", () =>
     Kit.run(Effect.gen(function*() {
       const authority = Kit.makeAuthority()
       const server = yield* Kit.serve({ authority })
@@ -131,7 +131,7 @@ describe.each(Kit.CARRIERS)("the handshake over %s", (carrier) => {
       middle.destroy()
     })))
 
-  it("cuts garbage, long announcements and messages out of turn at once", () =>
+  it("cuts garbage, long announcements and messages out of turn", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve()
       const long = new Uint8Array(8)
@@ -147,7 +147,7 @@ describe.each(Kit.CARRIERS)("the handshake over %s", (carrier) => {
       }
     })))
 
-  it("cuts whoever dawdles at the deadline, however much of a handshake was said", () =>
+  it("cuts a slow handshake at the deadline", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve({ limits: { handshakeMs: 4_000 } })
       const patient = yield* Kit.connect(server, carrier)
@@ -160,7 +160,7 @@ describe.each(Kit.CARRIERS)("the handshake over %s", (carrier) => {
       expect(patient.link.isClosed()).toBe(false)
     })))
 
-  it("gives up at its own deadline when the relay says nothing", () =>
+  it("gives up at its deadline when the relay is silent", () =>
     Kit.run(Effect.gen(function*() {
       const mute = net.createServer(() => {}).listen(0, "127.0.0.1")
       yield* promise(() => new Promise<void>((resolve) => mute.once("listening", resolve)))
@@ -225,7 +225,7 @@ describe("the relay's port", () => {
       stream.on("error", reject).on("end", () => (session.destroy(), resolve({ status, body })))
     })
 
-  it("serves /healthz and pages over HTTP/1.1 and HTTP/2, 404 and 405 otherwise", () =>
+  it("serves /healthz and pages over HTTP/1.1 and HTTP/2", () =>
     Kit.run(Effect.gen(function*() {
       const { port } = yield* Kit.serve({
         pages: (path) => path === "/about" ? { contentType: "text/html", body: "<p>é" } : undefined
@@ -238,7 +238,7 @@ describe("the relay's port", () => {
       expect((yield* promise(() => get(port, "/healthz", "POST"))).status).toBe(405)
     })))
 
-  it("gives a slow reader of a page longer than a stranger who says nothing", () =>
+  it("gives a page's slow reader more time than silent strangers", () =>
     Kit.run(Effect.gen(function*() {
       const page = { contentType: "text/plain", body: Buffer.alloc(32 * 1024 * 1024, "x") }
       const { port, stats } = yield* Kit.serve({ limits: { handshakeMs: 500 }, pages: () => page })
@@ -257,7 +257,7 @@ describe("the relay's port", () => {
       expect(stats().refused.late).toBe(1)
     })))
 
-  it("chooses HTTP/1.1 for whoever offers both, as browsers do, whose WebSocket goes by that", () =>
+  it("chooses HTTP/1.1 for browsers, which offer both", () =>
     Kit.run(Effect.gen(function*() {
       const { port } = yield* Kit.serve()
       const chosen = (ALPNProtocols: Array<string>) =>
@@ -296,7 +296,7 @@ describe("the relay's port", () => {
       }
     })))
 
-  it("is still there after 1,000 connections full of garbage, and forgets them", () =>
+  it("survives 1,000 connections full of garbage, and forgets them", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve({ limits: { handshakeMs: 1500 } })
       const { link: before } = yield* Kit.connect(server, "websocket")
@@ -327,7 +327,7 @@ describe("the relay's port", () => {
       )
     })))
 
-  it("bounds the sockets of strangers, and cuts those that never speak", () =>
+  it("bounds strangers' sockets, and cuts those that never speak", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve({ limits: { strangers: 10, handshakeMs: 2500 } })
       const sockets = Array.from({ length: 60 }, () => net.connect(server.port, "127.0.0.1").on("error", () => {}))
@@ -351,7 +351,7 @@ describe("the relay's port", () => {
       expect(server.stats().refused.rate).toBe(1)
     })))
 
-  it("refuses a WebSocket message by its announced length, before its body", () =>
+  it("refuses a long WebSocket message before its body", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve()
       const { link, socket } = yield* promise(() => Kit.openRaw(server, "websocket"))
@@ -360,7 +360,7 @@ describe("the relay's port", () => {
       expect(yield* promise(() => link.closed)).toMatchObject({ code: 1009 })
     })))
 
-  it("says what the port's owner can do when it is taken", () =>
+  it("tells the owner what to do about a taken port", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve()
       const { make } = yield* promise(() => import("../../src/transport/link/LinkServer.ts"))
@@ -377,7 +377,7 @@ describe("the relay's port", () => {
 })
 
 describe("trust", () => {
-  it("is in the pinned key alone, also where the system trusts the certificate that is shown", () =>
+  it("trusts only the pinned key, even with a trusted certificate", () =>
     Kit.run(Effect.gen(function*() {
       const dir = join(import.meta.dirname, "../../node_modules/.cache/relay-link-test")
       mkdirSync(dir, { recursive: true })

@@ -75,7 +75,7 @@ const promise = <A>(run: () => Promise<A>) => Effect.promise(run)
 const failure = (exit: Exit.Exit<unknown, unknown>) => Exit.isFailure(exit) ? String(exit.cause) : "no failure"
 
 describe.each(Kit.CARRIERS)("calls over %s", (carrier) => {
-  it("answers, fails and dies as handlers do, one after another and many at once", () =>
+  it("answers, fails and dies as handlers do, also in parallel", () =>
     Kit.run(Effect.gen(function*() {
       const { client } = yield* connect(yield* serve(), carrier)
       const bytes = randomBytes(400)
@@ -91,7 +91,7 @@ describe.each(Kit.CARRIERS)("calls over %s", (carrier) => {
       yield* client.Echo({ bytes })
     })))
 
-  it("passes the proven node key as a header, and of the client's own only the trace context", () =>
+  it("passes the proven node key and the client's trace context", () =>
     Kit.run(Effect.gen(function*() {
       const { client, identity } = yield* connect(yield* serve(), carrier)
       const headers = yield* RpcClient.withHeaders(client.Headers(), {
@@ -113,7 +113,7 @@ describe.each(Kit.CARRIERS)("calls over %s", (carrier) => {
       expect(yield* Effect.withParentSpan(client.Trace(), span)).toBe(span.traceId)
     })))
 
-  it("splits a chunk that is too long for one message, and makes a defect of an answer that is", () =>
+  it("splits a long chunk, and fails a long answer", () =>
     Kit.run(Effect.gen(function*() {
       const { client } = yield* connect(yield* serve(), carrier)
       const got = yield* Stream.runCollect(client.Burst({ count: 40, bytes: 5000 }))
@@ -124,7 +124,7 @@ describe.each(Kit.CARRIERS)("calls over %s", (carrier) => {
       yield* client.Echo({ bytes: new Uint8Array(1) })
     })))
 
-  it("takes 64 calls of one link at a time, and does not refuse the next once they are answered", () =>
+  it("accepts 64 calls of a link at a time", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* serve({ maxInFlight: 64 })
       const { client } = yield* connect(server, carrier)
@@ -137,7 +137,7 @@ describe.each(Kit.CARRIERS)("calls over %s", (carrier) => {
       yield* client.Echo({ bytes: new Uint8Array(1) })
     })))
 
-  it("fails every call at once when the link dies, and interrupts the handlers", () =>
+  it("fails every call at once when the link dies", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* serve()
       const { client } = yield* connect(server, carrier)
@@ -191,7 +191,7 @@ describe.each(Kit.CARRIERS)("calls over %s", (carrier) => {
       yield* lively.client.Echo({ bytes: new Uint8Array(1) })
     })))
 
-  it("cuts a client that asks for much and reads nothing, and serves the others on", () =>
+  it("cuts a client that reads no answers, and serves others", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* serve()
       const good = yield* connect(server, carrier)
@@ -213,7 +213,7 @@ describe.each(Kit.CARRIERS)("calls over %s", (carrier) => {
       yield* good.client.Echo({ bytes: new Uint8Array(1) })
     })))
 
-  it("cuts only the link of a peer that says what no client says", () =>
+  it("cuts only the link that breaks the protocol", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* serve()
       const good = yield* connect(server, carrier)
@@ -253,7 +253,7 @@ describe.each(Kit.CARRIERS)("calls over %s", (carrier) => {
       )).toContain("Uint8Array")
     })))
 
-  it("spends little on 7 MB of calls in 16 KB pieces", () =>
+  it("spends little on 7 MB of small calls", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* serve()
       const { link } = yield* Kit.connect(server, carrier)

@@ -82,7 +82,7 @@ const end = async (it: Link) => {
 }
 
 describe("Resumption", () => {
-  it("opens a new session's flow with the third trip, and its first byte comes with the fourth", async () => {
+  it("opens a new session's flow with the third trip", async () => {
     const it = start({ limit: 2 })
     await settled("the handshake is over for the client", () => it.client.peer.quic.established)
     const flow = await openFlow(it, resource.port)
@@ -94,7 +94,7 @@ describe("Resumption", () => {
     await settled("the first byte", () => flow.text() === "hello")
   })
 
-  it("opens a resumed session's flow with the first trip, and its first byte comes with the second", async () => {
+  it("opens a resumed session's flow with the first trip", async () => {
     await before()
     const it = start({ limit: 1 })
     const flow = await openFlow(it, resource.port)
@@ -118,7 +118,7 @@ describe("Resumption", () => {
     expect(resource.opened()).toBe(3)
   })
 
-  it("opens nothing for a first flight that comes again in its own session", async () => {
+  it("ignores a first flight repeated in its own session", async () => {
     await before()
     const { flight, it } = await resumed()
     for (const frames of flight) it.inject(frames)
@@ -129,7 +129,7 @@ describe("Resumption", () => {
     await nothingMore(3)
   })
 
-  it("opens nothing for a first flight that comes again in another session of that client, at once or later", async () => {
+  it("ignores a first flight repeated in another session", async () => {
     await before()
     const { flight, it } = await resumed()
     const replay = async () => {
@@ -157,7 +157,7 @@ describe("Resumption", () => {
     await nothingMore(3)
   })
 
-  it("opens nothing for a first flight that was made over for another session", async () => {
+  it("ignores a first flight that was rewritten for another session", async () => {
     await before()
     const { flight } = await resumed()
     const frames = flight.flatMap(split)
@@ -177,14 +177,14 @@ describe("Resumption", () => {
     await nothingMore(2)
   })
 
-  it("begins no session twice, so that a flight cannot be the first one again", async () => {
+  it("begins no session twice", async () => {
     await before()
     const { it } = await resumed()
     await end(it)
     expect(connector.ticketKeys.claim(client.key, it.id, connector.now())._tag).toBe("Spent")
   })
 
-  it("brings the same bytes, once, where the early data is not taken", async () => {
+  it("delivers the same bytes once if early data is refused", async () => {
     await before()
     connector.ticketKeys = new TicketKeys() // as after a restart
     const it = start({ limit: 2 })
@@ -198,7 +198,7 @@ describe("Resumption", () => {
     expect(resource.opened()).toBe(2)
   })
 
-  it("brings the same bytes, once, by a wire that loses packets, whether early data is taken or not", async () => {
+  it("delivers the same bytes once over a lossy wire", async () => {
     for (let round = 0; round < 6; round++) {
       await before()
       if (round % 2 === 0) connector.ticketKeys = new TicketKeys()
@@ -224,7 +224,7 @@ describe("Resumption", () => {
     expect(resource.opened()).toBe(1)
   })
 
-  it("takes a thief of a ticket for whom his own key says, and a ticket for nobody else's", async () => {
+  it("identifies a ticket's thief by his own key", async () => {
     await before()
     const thief = await makeNode("client")
     const stolen = client.savedSessions.take(connector.key, client.now())!

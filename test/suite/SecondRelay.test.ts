@@ -20,7 +20,7 @@ const bound = async (relay: World.Relay, name: string, identity: World.Identity)
 }
 
 describe("two relays of one authority", () => {
-  it("open the same ticket each by itself, and the second goes on when the first is gone", async () => {
+  it("open a ticket at both relays, and survive the first", async () => {
     const [client, connector] = [World.newIdentity(), World.newIdentity()]
     const pair = World.ticket(client, connector)
     const legs = []

@@ -139,7 +139,7 @@ const until = (done: () => boolean) =>
 const listOf = (port: number) => [Candidate.make("srflx", { host: "198.51.100.1", port })]
 
 describe("the sessions of a node", () => {
-  it.scopedLive("are told to a prober that restarts, with the peer's newest candidates", () =>
+  it.scopedLive("are reported to a restarted prober with the newest candidates", () =>
     Effect.gen(function*() {
       const { here, session, there } = yield* setup
       assert.deepStrictEqual(there.sessions.snapshot().map(({ _tag }) => _tag), ["SessionUp"])
@@ -155,7 +155,7 @@ describe("the sessions of a node", () => {
       assert.strictEqual(seq, 7, "an older list that came late is no newer one")
     }))
 
-  it.scopedLive("end when their connector has left the relay and answers nothing", () =>
+  it.scopedLive("end when their connector left the relay and is silent", () =>
     Effect.gen(function*() {
       const { pass, relayKnows, silence } = yield* setup
       yield* silence
@@ -171,7 +171,7 @@ describe("the sessions of a node", () => {
       assert.strictEqual(yield* pass(40), "alive")
     }))
 
-  it.scopedLive("live on when their connector has left the relay but answers", () =>
+  it.scopedLive("survive when their connector left the relay but answers", () =>
     Effect.gen(function*() {
       const { pass, relayKnows } = yield* setup
       relayKnows.presence = "absent"
@@ -185,7 +185,7 @@ describe("the sessions of a node", () => {
       assert.strictEqual(here.sessions.get(session), undefined)
     }))
 
-  it.scopedLive("keep a ticket at both ends however often rules change, life after life", () =>
+  it.scopedLive("keep a ticket at both ends through many rule changes", () =>
     Effect.gen(function*() {
       const { documents, here, leap, renewed, session, there, ticket } = yield* setup
       const steps = 3 * NORMAL.ticket / STEP_SECONDS

@@ -89,7 +89,7 @@ describe("events", () => {
     })
   const textOf = (response: IncomingMessage) => Effect.promise(async () => (await response.toArray()).join(""))
 
-  it.scopedLive("come to sixteen readers; one more is told to close a page, and has room when one leaves", () =>
+  it.scopedLive("accept sixteen readers, and another one when one leaves", () =>
     Effect.gen(function*() {
       const port = yield* startTcp
       const readers = yield* Effect.all(Array.from({ length: 16 }, () => open(port)))
@@ -123,7 +123,7 @@ describe("events", () => {
 })
 
 describe("answers", () => {
-  it.scoped("speaks JSON both ways on a socket that only its owner may use", () =>
+  it.scoped("speaks JSON on a socket for its owner only", () =>
     Effect.gen(function*() {
       const listen = unix()
       yield* AdminServer.make({ listen, routes })
@@ -133,7 +133,7 @@ describe("answers", () => {
       assert.strictEqual(yield* AdminClient.request(listen, "GET", "/metrics"), "up 1\n")
     }))
 
-  it.scoped("passes a route's own refusal on, and hides what went wrong inside", () =>
+  it.scoped("passes on a route's refusal, and hides internal errors", () =>
     Effect.gen(function*() {
       const listen = unix()
       yield* AdminServer.make({ listen, routes })
@@ -155,7 +155,7 @@ describe("answers", () => {
       assert.deepStrictEqual(yield* AdminClient.request(listen, "GET", "/v1/status"), { peers: [], sent: 12 })
     }))
 
-  it.scoped("takes a body of 64 KiB and refuses one byte more, announced or not", () =>
+  it.scoped("accepts a body of 64 KiB, not one byte more", () =>
     Effect.gen(function*() {
       const port = yield* startTcp
       const post = (bytes: number, headers: Readonly<Record<string, string>> = {}) =>
@@ -172,7 +172,7 @@ describe("answers", () => {
       assert.strictEqual((yield* post(AdminServer.MAX_BODY_BYTES * 20, { "transfer-encoding": "chunked" })).status, 413)
     }))
 
-  it.scoped("refuses a body that is not JSON or not marked as JSON", () =>
+  it.scoped("refuses a body that is not marked as JSON", () =>
     Effect.gen(function*() {
       const port = yield* startTcp
       const post = (contentType: string, body: string) =>
@@ -187,7 +187,7 @@ describe("answers", () => {
 })
 
 describe("who may ask over TCP", () => {
-  it.scoped("refuses a request for another host, or from a page of another origin", () =>
+  it.scoped("refuses requests for another host or from another origin", () =>
     Effect.gen(function*() {
       const port = yield* startTcp
       for (const host of [`127.0.0.1:${port}`, `localhost:${port}`, `LOCALHOST:${port}`]) {
@@ -210,7 +210,7 @@ describe("who may ask over TCP", () => {
       assert.strictEqual(yield* status(port, { host, origin: "null" }), 403)
     }))
 
-  it.scoped("takes any IP address, and still no other name, when told to be remote", () =>
+  it.scoped("accepts any IP address but no other name when remote", () =>
     Effect.gen(function*() {
       const { endpoint } = yield* AdminServer.make({
         listen: { ...LOOPBACK, host: "0.0.0.0", allowRemote: true },
@@ -308,7 +308,7 @@ describe("two processes", () => {
 })
 
 describe("the end", () => {
-  it.effect("removes the socket, cuts what is open, and is not running afterwards", () =>
+  it.effect("removes the socket, cuts connections, and is not running afterwards", () =>
     Effect.gen(function*() {
       const listen = unix()
       const scope = yield* Scope.make()

@@ -79,7 +79,7 @@ describe("the authority's documents", () => {
       assert.notStrictEqual(clientTag, connectorTag)
     }))
 
-  it.effect("are refused when forged: another key, another kind, or one changed bit", () =>
+  it.effect("are refused with another key, kind or a changed bit", () =>
     Effect.gen(function*() {
       yield* atNow
       const { signed } = yield* authority.grant(fields)
@@ -117,7 +117,7 @@ describe("the authority's documents", () => {
       assert.strictEqual(reasonOf("credential", credential, NOW - 11), "too_long_lived")
     }))
 
-  it("are refused when they say too much, too little or too long, even under the right signature", () => {
+  it("are refused with wrong fields or lifetime, even correctly signed", () => {
     const grant = { ...fields, id: "g", issuedAt: NOW, expiresAt: NOW + 300 }
     assert.strictEqual(reasonOf("grant", signRaw("grant", grant)), "good")
     const bad: ReadonlyArray<unknown> = [
@@ -152,7 +152,7 @@ describe("the authority's documents", () => {
     }
   })
 
-  it.effect("leave out resources that no longer fit into a frame, from the end", () =>
+  it.effect("omit resources that do not fit into a frame", () =>
     Effect.gen(function*() {
       const many = Array.from({ length: 900 }, (_, i) => ({ ...wiki, name: `r-${i}` }))
       const { signed } = yield* authority.grant({ ...fields, resources: many })
@@ -162,7 +162,7 @@ describe("the authority's documents", () => {
       assert.deepStrictEqual(grant.resources, many.slice(0, grant.resources.length))
     }))
 
-  it.scoped("come from a key file that is never made by itself, and show no key", () =>
+  it.scoped("come from a key file that must exist, without secrets", () =>
     Effect.gen(function*() {
       const stateDir = yield* folder
       const layer = Authority.layer({ stateDir })
@@ -193,7 +193,7 @@ describe("a grant", () => {
     return answer._tag === "Permitted" ? answer.dialHost : answer.reason
   }
 
-  it("permits its resource, for its two nodes, in its time, and nothing else", () => {
+  it("permits its resource only, between its nodes, in its time", () => {
     assert.strictEqual(verdict({}), "10.0.0.5")
     assert.strictEqual(verdict({ host: "10.0.0.5" }), "10.0.0.5")
     assert.strictEqual(verdict({ clientKey: connector }), "foreign_client")
@@ -234,7 +234,7 @@ describe("a node's enrolment", () => {
       assert.deepStrictEqual(Option.map(yield* service.load(client), ({ relay }) => relay), Option.some(open))
     }))
 
-  it.scoped("is believed only for its own key and under the pinned authority", () =>
+  it.scoped("is believed only for its key and the pinned authority", () =>
     Effect.gen(function*() {
       const service = Enrolment.make(yield* folder)
       const signed = yield* authority.membership(member)
@@ -246,7 +246,7 @@ describe("a node's enrolment", () => {
       assert.strictEqual((yield* Effect.flip(service.load(connector))).reason, "foreign")
     }))
 
-  it.scoped("is told damaged for any cut or nonsense, with what to do", () =>
+  it.scoped("is reported as damaged with a remedy for any cut", () =>
     Effect.gen(function*() {
       const stateDir = yield* folder
       const path = join(stateDir, Enrolment.ENROLMENT_FILE)

@@ -4,7 +4,7 @@ import { redact } from "../../src/cli/BugReport.ts"
 const SALT = new Uint8Array(16)
 
 describe("redact", () => {
-  it("puts a word in the place of each address, the same one for the same address", () => {
+  it("replaces each address by the same word every time", () => {
     const text =
       "from 198.51.100.7:3478 and 2001:db8::7 by [2001:DB8:0::7]:443, again 198.51.100.7; relay.example.com:443"
     const hidden = redact(text, ["relay.example.com"], SALT)

@@ -9,7 +9,7 @@ const accept = (hosts: ReadonlyArray<string>, allowLoopback = false) =>
   hostsOf(Candidate.accept(hosts.map((host) => Candidate.make("host", addr(host))), { allowLoopback }))
 
 describe("candidates", () => {
-  it("have the priorities of RFC 8445: host above port-mapped above reflexive, loopback last", () => {
+  it("have the priorities of RFC 8445, with loopback last", () => {
     expect(Candidate.priorityOf("host", "10.0.0.1", 65535)).toBe(2 ** 24 * 126 + 2 ** 8 * 65535 + 255)
     const order = [
       Candidate.make("host", addr("2001:db8::1")),
@@ -23,7 +23,7 @@ describe("candidates", () => {
     expect(new Set(order).size).toBe(order.length)
   })
 
-  it("rank a mapping that leads into a second NAT below what the world sees", () => {
+  it("rank a mapping behind a second NAT below reflexive ones", () => {
     for (const host of ["10.1.2.3", "172.16.0.1", "192.168.1.2", "100.64.3.2"]) {
       expect(Candidate.make("port-mapped", addr(host)).priority)
         .toBeLessThan(Candidate.make("srflx", addr("198.51.100.1")).priority)
@@ -56,14 +56,14 @@ describe("candidates", () => {
     expect(Candidate.accept(list, { allowLoopback: false })).toEqual([])
   })
 
-  it("of loopback are allowed only where the relay was reached by it", () => {
+  it("allow loopback only if the relay is reached by it", () => {
     expect(accept(["127.0.0.1", "::1", "10.0.0.1"], true)).toEqual(["10.0.0.1", "::1", "127.0.0.1"])
     expect(Candidate.allowsLoopback("127.0.0.1")).toBe(true)
     expect(Candidate.allowsLoopback("::1")).toBe(true)
     expect(Candidate.allowsLoopback("192.0.2.1")).toBe(false)
   })
 
-  it("are cut to 16, the best ones, each once, in one spelling", () => {
+  it("are cut to the best 16, each once", () => {
     const many = Array.from(
       { length: 60 },
       (_, i) => ({ kind: "host" as const, address: addr(`10.0.0.${i}`), priority: i + 1 })
@@ -101,7 +101,7 @@ describe("candidates", () => {
     expect(decode([{ ...one, address: addr("10.0.0.1", 70000) }])._tag).toBe("Left")
   })
 
-  it("told to the peer do not say where they are from", () => {
+  it("do not tell the peer where they come from", () => {
     const it = Candidate.make("host", addr("10.0.0.1"), { origin: { use: "lan", interface: "eth0" } })
     expect(it).toHaveProperty("origin")
     expect(Candidate.toPeer([it])[0]).not.toHaveProperty("origin")
@@ -124,7 +124,7 @@ describe("pairs", () => {
     expect(hosts([])).toEqual([])
   })
 
-  it("leave out a peer's bridge that this host has too, and nothing else of the same range", () => {
+  it("omit only a peer's bridges that this host has", () => {
     const bridge = (host: string) =>
       Candidate.make("host", addr(host), { origin: { use: "virtual", interface: "br0" } })
     const own = Candidate.virtualHosts([v4, bridge("172.17.0.1"), bridge("172.18.0.1")])
@@ -149,7 +149,7 @@ describe("pairs", () => {
 describe("gathering", () => {
   const server = addr("192.0.2.1", 3478)
   const lan = (host: string) => ({ host, interface: "eth0", use: "lan" as const })
-  it("follows interfaces, ports and what servers see; a change forgets what was mapped", () => {
+  it("follows interfaces, ports and servers, and forgets old mappings", () => {
     const it = new CandidateGathering.CandidateGathering()
     it.onHosts([lan("10.0.0.2"), lan("2001:db8::2")])
     expect(it.local().candidates).toEqual([])
@@ -168,7 +168,7 @@ describe("gathering", () => {
     expect(it.local().udp).toBe("blocked")
   })
 
-  it("offers configured addresses that lead to its port, and leaves out those that lead to another one", () => {
+  it("offers configured addresses only if they lead to its port", () => {
     const advertise = [addr("203.0.113.7", 41_700), addr("203.0.113.8", 0), addr("2001:db8::7", 41_700)]
     const it = new CandidateGathering.CandidateGathering({ advertise, port: 41_641 })
     it.onHosts([lan("10.0.0.2")])
@@ -185,7 +185,7 @@ describe("gathering", () => {
     expect(told.map(({ kind }) => kind)).toEqual(["host", "port-mapped"])
   })
 
-  it("offers one candidate where the server sees the interface's own address", () => {
+  it("offers one candidate if the server sees the interface's address", () => {
     const it = new CandidateGathering.CandidateGathering()
     it.onHosts([lan("198.51.100.1")])
     it.onPorts({ v4: 5 })

@@ -20,14 +20,14 @@ const BRIDGES = times(20, (i) => host(i < 14 ? `172.${17 + i}.0.1` : `192.168.${
 const TEMPORARY = times(30, (i) => host(`2001:db8:1:1::${(i + 0x1000).toString(16)}`, "lan", i))
 
 describe("the choice of candidates", () => {
-  it("offers what leads out and what servers see beside any number of bridges", () => {
+  it("offers the default route and reflexive addresses beside many bridges", () => {
     const { candidates, leftOut } = choose([...BRIDGES, host("10.0.0.2", "outward", 20), seen("198.51.100.7")])
     expect(candidates.slice(0, 2)).toEqual(["10.0.0.2", "198.51.100.7"])
     expect(candidates).toHaveLength(2 + CandidateChoice.MAX_VIRTUAL)
     expect(leftOut).toHaveLength(BRIDGES.length - CandidateChoice.MAX_VIRTUAL)
   })
 
-  it("offers two addresses of a /64, however many temporary ones there are", () => {
+  it("offers two addresses of a /64 at most", () => {
     const out = host("2001:db8:1:1::abcd", "outward")
     const other = host("2001:db8:1:2::1", "lan")
     const { candidates } = choose([...TEMPORARY, host("10.0.0.2", "outward"), out, other, seen("198.51.100.7")])
@@ -59,7 +59,7 @@ describe("the choice of candidates", () => {
     expect(candidates.filter((it) => it.startsWith("172."))).toEqual([])
   })
 
-  it("offers neither tunnels nor what the configuration excludes, and tells them as left out", () => {
+  it("reports tunnels and excluded interfaces as left out", () => {
     const { candidates, leftOut } = choose([
       host("10.77.0.1", "tunnel"),
       host("10.0.0.9", "excluded"),
@@ -69,20 +69,20 @@ describe("the choice of candidates", () => {
     expect(leftOut).toEqual(["10.77.0.1", "10.0.0.9"])
   })
 
-  it("offers loopback beside any number of bridges where it is allowed, and does not tell it as left out elsewhere", () => {
+  it("offers loopback beside bridges only where it is allowed", () => {
     const found = [...BRIDGES, host("127.0.0.1", "loopback")]
     expect(choose(found, true).candidates).toContain("127.0.0.1")
     const { candidates, leftOut } = choose(found)
     expect([...candidates, ...leftOut]).not.toContain("127.0.0.1")
   })
 
-  it("ranks bridges below reflexive addresses, so that a peer that cuts the list keeps those", () => {
+  it("ranks bridges below reflexive addresses", () => {
     const bridge = host("172.17.0.1", "virtual")
     expect(bridge.priority).toBeLessThan(seen("198.51.100.7").priority)
     expect(host("10.0.0.2", "lan").priority).toBeGreaterThan(seen("198.51.100.7").priority)
   })
 
-  it("never offers more than a list holds, nor an address twice, and always the one that leads out", () => {
+  it("never exceeds the list, and always offers the default route", () => {
     const use = fc.constantFrom<Use>("preferred", "lan", "virtual", "tunnel", "excluded", "static")
     const kind = fc.constantFrom<Candidate.Kind>("host", "srflx", "port-mapped")
     const address = fc.oneof(fc.ipV4(), fc.ipV6(), fc.nat({ max: 40 }).map((i) => `2001:db8::${i.toString(16)}`))

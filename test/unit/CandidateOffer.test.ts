@@ -12,7 +12,7 @@ const sends = (offer: CandidateOffer, ms: number, isSeeking: boolean) => {
 }
 
 describe("an offer of candidates", () => {
-  it("is made again until it is acknowledged, while a direct path is sought", () => {
+  it("is sent again until it is acknowledged", () => {
     const offer = new CandidateOffer(7)
     offer.renew()
     offer.onSent(0)

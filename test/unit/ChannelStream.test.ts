@@ -38,7 +38,7 @@ const readAll = (stream: ChannelStream): number => {
 }
 
 describe("ChannelStream", () => {
-  it("ends each way by itself; who opened the channel closes it, once both ways are over", () => {
+  it("ends each direction separately, and its opener closes the channel", () => {
     const { client, closedBy, connector, deliver, over } = pair()
     client.write(Uint8Array.of(1, 2, 3))
     assert.isTrue(client.finish())
@@ -55,7 +55,7 @@ describe("ChannelStream", () => {
     connector.onClosed()
   })
 
-  it("lets nobody run ahead of a reader, and gives room as that reads", () => {
+  it("waits for a slow reader, then goes on", () => {
     const { client, connector, deliver } = pair()
     const bulk = new Uint8Array(1_000_000)
     assert.strictEqual(client.write(bulk), ChannelWire.FIRST_WINDOW)
@@ -80,7 +80,7 @@ describe("ChannelStream", () => {
     }
   })
 
-  it("tells a reset from an end, a reader that stopped, and a channel that is gone", () => {
+  it("distinguishes a reset, an end, a stop and a loss", () => {
     const reset = pair()
     reset.client.write(Uint8Array.of(1))
     reset.client.reset()
@@ -102,7 +102,7 @@ describe("ChannelStream", () => {
     assert.strictEqual(gone.client.write(Uint8Array.of(1)), WRITE_STOPPED)
   })
 
-  it("takes nothing that breaks the protocol: too much, after the end, or no message at all", () => {
+  it("refuses whatever breaks the protocol", () => {
     const { connector } = pair()
     assert.isFalse(connector.onMessage(ChannelWire.data(new Uint8Array(ChannelWire.FIRST_WINDOW + 1))))
     const ended = pair().connector

@@ -146,7 +146,7 @@ describe("usage", () => {
       }))
   }
 
-  it.effect("exits 2 with a place at the start of each line for a broken configuration", () =>
+  it.effect("exits 2 with places for a broken configuration", () =>
     Effect.gen(function*() {
       const file = join(dir, "broken.yaml")
       writeFileSync(file, "role: client\nname: a b\nstateDir: s\nsock5: x\n")
@@ -158,7 +158,7 @@ describe("usage", () => {
       ])
     }))
 
-  it.effect("prints version and help on stdout, in colour only on a terminal", () =>
+  it.effect("prints version and help, in colour only on a terminal", () =>
     Effect.gen(function*() {
       assert.deepStrictEqual(yield* cli(["--version"]), { code: 0, stdout: "0.1.0\n", stderr: "", asked: [] })
       const plain = yield* cli(["--help"])
@@ -189,7 +189,7 @@ describe("commands", () => {
       assert.deepStrictEqual(asked, [{ role: "client", newIdentity: false, logFormat: "json", configFile: clientFile }])
     }))
 
-  it.effect("relay init makes keys and a configuration that loads, and overwrites nothing", () =>
+  it.effect("relay init makes a valid configuration, and overwrites nothing", () =>
     Effect.gen(function*() {
       const made = join(dir, "new")
       const args = ["relay", "init", "--dir", made, "--host", "relay.example.com", "--https-port", "8443"]
@@ -212,7 +212,7 @@ describe("commands", () => {
       assert.deepStrictEqual(readdirSync(made), ["relay.yaml"])
     }))
 
-  it.effect("relay init takes an empty state folder elsewhere, and no other", () =>
+  it.effect("relay init accepts only an empty state folder", () =>
     Effect.gen(function*() {
       const state = join(dir, "elsewhere")
       mkdirSync(state)
@@ -272,7 +272,7 @@ describe("commands", () => {
       })
     }))
 
-  it.effect("tells a failure, and a bug, in one line without a stack", () =>
+  it.effect("reports a failure or a bug in one line", () =>
     Effect.gen(function*() {
       const failed = yield* cli(["demo"])
       assert.deepStrictEqual([failed.code, failed.stderr], [1, "sallyport: no room for a demo; free some"])
@@ -282,7 +282,7 @@ describe("commands", () => {
 })
 
 describe("mistakes", () => {
-  it.effect("refuses a network that no resource is in, and takes those that one is in", () =>
+  it.effect("refuses a network without resources", () =>
     Effect.gen(function*() {
       const file = join(dir, "networks.yaml")
       const resources = "resources: [{name: web, network: office, address: 10.0.0.5, tcp: [80]}]\n"
@@ -295,7 +295,7 @@ describe("mistakes", () => {
       assert.strictEqual((yield* create("office")).stdout, "the-token")
     }))
 
-  it.effect("says in one line that relay init has no right to its folder", () =>
+  it.effect("says in one line that relay init lacks permission", () =>
     Effect.gen(function*() {
       const locked = join(dir, "locked")
       mkdirSync(locked, { mode: 0o500 })
@@ -354,7 +354,7 @@ describe("status", () => {
       assert.deepStrictEqual(JSON.parse(json.stdout).peers[0], PEER)
     }))
 
-  it.scopedLive("says who this is, whether the relay is reached and what may be used", () =>
+  it.scopedLive("shows who it is, its relay and its resources", () =>
     Effect.gen(function*() {
       const config = yield* Config.load(clientFile)
       const self = { role: "client", name: "alice", network: null, relay: "relay.example.com:443" }
@@ -380,7 +380,7 @@ describe("status", () => {
       assert.deepStrictEqual(JSON.parse(json.stdout), { ...told, resources })
     }))
 
-  it.scopedLive("names the relay where it is another one than the node's own", () =>
+  it.scopedLive("names the relay if it is not the node's own", () =>
     Effect.gen(function*() {
       yield* serve([{ ...PEER, path: "relay-udp", relay: "relay-2" }])
       const { stdout } = yield* cli(["status", "--config", clientFile])
@@ -402,7 +402,7 @@ describe("status", () => {
       )
     }))
 
-  it.effect("exits 1 and names the command that starts it when nothing runs", () =>
+  it.effect("exits 1 and names the start command when nothing runs", () =>
     Effect.gen(function*() {
       const { code, stderr, stdout } = yield* cli(["status", "--config", clientFile, "--json"])
       assert.strictEqual(code, 1)
@@ -432,7 +432,7 @@ describe("netcheck", () => {
     "Direct paths: likely. One public port for all peers; only peers whose own port changes with each destination need the relay."
   ]
 
-  it.effect("asks a relay without a running node, and prints a table or JSON", () =>
+  it.effect("asks a relay without a running node", () =>
     Effect.gen(function*() {
       const { asked, code, stdout } = yield* cli(["netcheck", "--relay", "relay.example.com:3478"])
       assert.strictEqual(code, 0)
@@ -442,7 +442,7 @@ describe("netcheck", () => {
       assert.deepStrictEqual(JSON.parse(json.stdout), REPORT)
     }))
 
-  it.scopedLive("asks the node that runs, and without one says what to do", () =>
+  it.scopedLive("asks the running node, or says what to do", () =>
     Effect.gen(function*() {
       const none = yield* cli(["netcheck", "--config", clientFile])
       assert.strictEqual(none.code, 1)

@@ -29,7 +29,7 @@ const cli = (...args: ReadonlyArray<string>) =>
     return { code, stdout, stderr }
   })
 
-it.live("makes a relay, lets a node in, lists it and removes it, beside a directory that is open", () =>
+it.live("makes a relay, and enrols, lists and removes a node", () =>
   Effect.gen(function*() {
     const made = yield* cli("relay", "init", "--dir", dir, "--host", "relay.example.com", "--https-port", "8443")
     assert.deepStrictEqual([made.code, made.stderr], [0, ""])
@@ -74,7 +74,7 @@ it.live("makes a relay, lets a node in, lists it and removes it, beside a direct
     }).pipe(Effect.provide(layerDirectory({ stateDir })))
   }))
 
-it.live("makes nothing in the folder of a relay that does not exist", () =>
+it.live("makes nothing in the folder of a missing relay", () =>
   Effect.gen(function*() {
     const other = join(dir, "other.yaml")
     writeFileSync(

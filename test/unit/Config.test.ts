@@ -135,7 +135,7 @@ describe("values", () => {
       assert.strictEqual(kept.udp.port, 0, "a NAT that keeps ports needs no fixed one")
     }))
 
-  it.effect("names the place and the remedy of each mistake under udp", () =>
+  it.effect("names place and remedy of each mistake under udp", () =>
     Effect.gen(function*() {
       const told = (udp: unknown) => Effect.map(refused({ ...CLIENT, udp }), (lines) => lines.join("\n"))
       const remedy = "write for example advertise: [\"203.0.113.7:41641\"]"
@@ -187,7 +187,7 @@ describe("values", () => {
       assert.match(yield* told({ interfaces: { ignore: ["eth0"] } }), /unknown key ignore; expected/)
     }))
 
-  it.effect("reports to the relay only where a node's file says so", () =>
+  it.effect("reports to the relay only if the file says so", () =>
     Effect.gen(function*() {
       const consentOf = (telemetry?: object) =>
         Effect.map(
@@ -219,7 +219,7 @@ describe("values", () => {
       }))
   }
 
-  it.effect("takes the commented example of a relay that joins another one", () =>
+  it.effect("accepts the commented example of a second relay", () =>
     Effect.gen(function*() {
       const config = yield* Config.load("config/relay-second.yaml")
       assert(config.role === "forwarder")
@@ -248,7 +248,7 @@ describe("values", () => {
     assert.deepStrictEqual([...ACTORS.forwarder].sort(), names(Wiring.FORWARDER_ACTORS))
   })
 
-  it.effect("wants a thread for WebRTC where that is on, and nowhere else", () =>
+  it.effect("requires a thread for WebRTC only if it is on", () =>
     Effect.gen(function*() {
       const placement = "{control: [signaling, stun, pathProber, relay], data: [streamMux]}"
       const of = (more: string) =>
@@ -259,7 +259,7 @@ describe("values", () => {
       assert.include(message, "no thread for webRtc")
     }))
 
-  it.effect("takes ICE servers as their RFCs write them, with credentials for TURN", () =>
+  it.effect("accepts ICE servers as in their RFCs, with credentials", () =>
     Effect.gen(function*() {
       const of = (server: string) =>
         write(`role: client\nname: a\nstateDir: state\ntoken: {env: TOKEN}\niceServers: ["${server}"]`)
@@ -285,7 +285,7 @@ describe("values", () => {
 })
 
 describe("mistakes", () => {
-  it.effect("wants nothing of a directory from a relay that joins another one", () =>
+  it.effect("refuses a directory's keys at a relay that joins another", () =>
     Effect.gen(function*() {
       const joins = { ...RELAY, join: { env: "TOKEN" } }
       const told = "expected a key of a relay with join; remove it, since it belongs to the relay that this one joins"
@@ -332,7 +332,7 @@ describe("mistakes", () => {
       )
     }))
 
-  it.effect("names a TLS file that cannot be read, at its line", () =>
+  it.effect("names an unreadable TLS file at its line", () =>
     Effect.gen(function*() {
       const message = yield* problem(
         `${JSON.stringify(RELAY).slice(0, -1)},\n"tls":\n {"cert": "none.pem", "key": "config"}}`
@@ -390,7 +390,7 @@ describe("mistakes", () => {
       assert.include(yield* problem("[".repeat(100_000)), "nest")
     }))
 
-  it.effect("takes hosts, CIDRs and wildcards as a resource's address, and tells what is wrong with others", () =>
+  it.effect("accepts hosts, CIDRs and wildcards, and explains bad ones", () =>
     Effect.gen(function*() {
       const resource = (address: string) => decode({ ...RELAY, resources: [{ name: "web", address, tcp: [80] }] })
       for (const good of ["a.b", "10.0.0.5", "fd00::1", "10.1.0.0/16", "fd00::/128", "*.corp.example"]) {
@@ -446,7 +446,7 @@ describe("secrets", () => {
       { numRuns: 200 }
     ))
 
-  it.effect("reads a token only when asked, and says how to get one", () =>
+  it.effect("reads a token only when asked, and explains how", () =>
     Effect.gen(function*() {
       const token = (value: unknown) =>
         Effect.flatMap(decode({ ...CLIENT, ...(value === undefined ? {} : { token: value }) }), (config) => {

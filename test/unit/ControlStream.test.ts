@@ -16,7 +16,7 @@ const gone = (): FlowStream => ({
   pause: () => undefined
 })
 
-it("tells once that it is broken, also whoever says a last word then", () => {
+it("reports once that it is broken", () => {
   const told: Array<string> = []
   const control = new ControlStream(gone(), {
     onMessage: () => undefined,

@@ -82,7 +82,7 @@ describe("Dialer", () => {
     expect(isAllowed(address, true)).toBe(false)
   })
 
-  it("says to which address a denied name leads, and what permits it", async () => {
+  it("says where a denied name leads, and what permits it", async () => {
     const lookup = found("127.0.1.1")
     const own = await once({ host: "office-srv", port: 80, allowLoopback: false, lookup })
     expect(own).toMatchObject({
@@ -109,7 +109,7 @@ describe("Dialer", () => {
     }
   )
 
-  it("refuses a name that leads to the connector itself, unless the resource allows it", async () => {
+  it("refuses a name of the connector itself unless allowed", async () => {
     const { port, server } = await listening()
     const lookup = found("127.0.0.1")
     expect(await outcome({ host: "rebind.test", port, allowLoopback: false, lookup })).toBe("denied")
@@ -142,7 +142,7 @@ describe("Dialer", () => {
     expect(await once(target)).toEqual({ _tag: "Failed", code: "name_not_found", reason: "because" })
   })
 
-  it("reports the refusal of one address, not that another has no route", async () => {
+  it("reports one address's refusal rather than a missing route", async () => {
     const { port, server } = await listening()
     await new Promise((resolve) => server.close(resolve))
     // Nobody has an address of the range for documentation.
@@ -150,7 +150,7 @@ describe("Dialer", () => {
     expect(await outcome({ host: "x.test", port, allowLoopback: true, lookup })).toBe("refused")
   })
 
-  it("tries addresses that come later when the first ones fail, and leaves the lookup when it is connected", async () => {
+  it("tries later addresses when the first ones fail", async () => {
     const { port, server } = await listening()
     let left = 0
     let more = () => {}
@@ -184,7 +184,7 @@ describe("Dialer", () => {
     expect(await outcome({ host: "127.0.0.1", port, allowLoopback: true })).toBe("refused")
   })
 
-  it("gives up in time, also while the name is being resolved", async () => {
+  it("gives up in time, also during the lookup", async () => {
     const lookup: Lookup = () => () => {}
     expect(await outcome({ host: "slow.test", port: 80, allowLoopback: false, lookup, timeoutMs: 30 })).toBe(
       "timed_out"

@@ -53,7 +53,7 @@ const tagOf = <A, E extends { readonly _tag: string }, R>(effect: Effect.Effect<
 
 describe("enrolment", () => {
   test(
-    "lets a token be used once, and again by the key that used it",
+    "lets a token be used once, or by its key",
     Effect.gen(function*() {
       const directory = yield* Directory.Directory
       const { fields, nodeKey, token } = yield* enrol("office-1", "connector", "office")
@@ -70,7 +70,7 @@ describe("enrolment", () => {
   )
 
   test(
-    "refuses a token for another role or name, and leaves it usable",
+    "leaves a token usable after a wrong role or name",
     Effect.gen(function*() {
       const directory = yield* Directory.Directory
       const token = yield* directory.createToken({
@@ -123,7 +123,7 @@ describe("enrolment", () => {
   )
 
   test(
-    "dates tokens by the latest time it knows, so a clock set back revives none",
+    "does not revive tokens when the clock is set back",
     Effect.gen(function*() {
       const directory = yield* Directory.Directory
       const fresh = (name: string) =>
@@ -148,7 +148,7 @@ describe("enrolment", () => {
   )
 
   test(
-    "lists relays where they say they are, tells what changed, and forgets one that is removed",
+    "lists relays, reports changes, and forgets removed ones",
     Effect.gen(function*() {
       const directory = yield* Directory.Directory
       const ttl = Duration.minutes(10)
@@ -191,7 +191,7 @@ describe("enrolment", () => {
   )
 
   test(
-    "refuses a removed key for good, and gives its name away",
+    "refuses a removed key permanently, and frees its name",
     Effect.gen(function*() {
       const directory = yield* Directory.Directory
       const { nodeKey, token } = yield* enrol("alice")
@@ -235,7 +235,7 @@ describe("enrolment", () => {
   )
 
   test(
-    "leaves a token for another role as it is when only one role is possible",
+    "leaves a token alone if only another role is possible",
     Effect.gen(function*() {
       const directory = yield* Directory.Directory
       const ttl = Duration.hours(1)
@@ -249,7 +249,7 @@ describe("enrolment", () => {
     })
   )
 
-  it.scoped("shows no secret: not in the database, errors, answers or the log", () =>
+  it.scoped("shows no secret in database, errors, answers or log", () =>
     Effect.gen(function*() {
       const stateDir = yield* folder
       yield* Effect.gen(function*() {
@@ -280,7 +280,7 @@ describe("enrolment", () => {
 
 describe("access", () => {
   test(
-    "is denied by default, and tells a denied resource from an unknown one and a closed port",
+    "is denied by default, and the reasons differ",
     Effect.gen(function*() {
       const directory = yield* Directory.Directory
       const { nodeKey: alice } = yield* enrol("alice")
@@ -309,7 +309,7 @@ describe("access", () => {
   )
 
   test(
-    "gives a grant all that the client may reach in one network, wildcards included",
+    "grants all that the client may reach in one network",
     Effect.gen(function*() {
       const directory = yield* Directory.Directory
       const { nodeKey: alice } = yield* enrol("alice")
@@ -332,7 +332,7 @@ describe("access", () => {
   )
 
   test(
-    "is what the configuration says now, whole or not at all",
+    "is what the configuration says, whole or not at all",
     Effect.gen(function*() {
       const directory = yield* Directory.Directory
       const policy = { resources: [resource("wiki")], access: [{ clients: ["*"], resources: ["wiki"] }] }
@@ -389,7 +389,7 @@ describe("the audit log's size", () => {
 })
 
 describe("the database", () => {
-  it.live("waits for a process that holds it longer than SQLite waits, and writes on", () =>
+  it.live("waits longer for a lock than SQLite does", () =>
     Effect.scoped(Effect.gen(function*() {
       const stateDir = yield* folder
       const program = `
@@ -432,7 +432,7 @@ describe("the database", () => {
       }).pipe(Effect.provide(Directory.layer({ stateDir })))
     }), { skip: process.platform !== "linux" })
 
-  it.scoped("is opened by many at once, seen by all, and refused when damaged", () =>
+  it.scoped("is shared by many openers, and refused when damaged", () =>
     Effect.gen(function*() {
       const stateDir = yield* folder
       const open = Effect.map(Layer.build(Layer.fresh(Directory.layer({ stateDir }))), (context) => context)

@@ -310,7 +310,7 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
 ]
 
 describe("doctor", () => {
-  it("finds nothing where nothing is wrong, and lets an old accident rest", () => {
+  it("finds nothing when nothing is wrong, or only long ago", () => {
     assert.deepStrictEqual(diagnose(healthy), [])
     const old = [4, 3, 2, 1].map((hours) => death(NOW - hours * 3_600_000))
     assert.deepStrictEqual(diagnose({ ...healthy, states: old }), [])
@@ -326,7 +326,7 @@ describe("doctor", () => {
     assert.match(found.remedy, remedy)
   })
 
-  it("tells the worst first, and a relay that nobody uses", () => {
+  it("reports the worst first, and a relay that nobody uses", () => {
     const facts = status({ nodes: [], signaling: null, leg: { kind: null, reason: "no answer" } })
     assert.deepStrictEqual(diagnose(facts).map(({ severity }) => severity), ["broken", "poor"])
   })

@@ -22,7 +22,7 @@ const busy = (clock: { ms: number }, ran: { count: number }) =>
   ))
 
 describe("FairScheduler", () => {
-  it("gives the event loop a turn after each slice, however much there is to do", async () => {
+  it("gives the event loop a turn after each slice", async () => {
     const { clock, scheduler } = withClock()
     const ran = { count: 0 }
     const fibers = Array.from({ length: 20 }, () => Effect.runFork(busy(clock, ran), { scheduler }))
@@ -36,7 +36,7 @@ describe("FairScheduler", () => {
     await Effect.runPromise(Fiber.interruptAll(fibers))
   })
 
-  it("runs all of it, each round in order of priority and then of scheduling", async () => {
+  it("runs all tasks by priority, then in order", async () => {
     const { clock, scheduler } = withClock()
     const order: Array<string> = []
     const schedule = (name: string, priority: number) =>

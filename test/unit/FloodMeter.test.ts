@@ -7,7 +7,7 @@ const receive = (meter: FloodMeter, bytes: number) => {
 }
 
 describe("FloodMeter", () => {
-  it("pays what came in unread with what is forgiven when its reader gives up", () => {
+  it("balances unread bytes when its reader gives up", () => {
     const meter = new FloodMeter(0)
     meter.allow(16 * MIB)
     receive(meter, BURST_BYTES + 12 * MIB) // waits for its reader: explained by what is allowed

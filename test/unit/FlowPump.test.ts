@@ -48,7 +48,7 @@ const oneFlow = async (options: WireOptions = {}) => {
 }
 
 describe("FlowPump", () => {
-  it("passes a half-close of the application on, and the answer back", async () => {
+  it("passes on the application's half-close, and the answer", async () => {
     const { app, application, far, resource, rig } = await oneFlow()
     application.end("question")
     await until("end", () => resource.ended)
@@ -62,7 +62,7 @@ describe("FlowPump", () => {
     expect(rig.outcomes.connector[0]).toEqual({ sent: 7, received: 8, how: "ended" })
   })
 
-  it("passes a half-close of the resource on, and goes on upwards", async () => {
+  it("passes on the resource's half-close, and goes on upwards", async () => {
     const { app, application, far, resource } = await oneFlow()
     far.end("banner")
     await until("end", () => app.ended)
@@ -85,7 +85,7 @@ describe("FlowPump", () => {
     expect(rig.outcomes.connector[0]?.how).toBe("peer_reset")
   })
 
-  it("resets the application when the resource resets, even after the application's end", async () => {
+  it("resets the application when the resource resets", async () => {
     const { app, application, far, resource } = await oneFlow()
     application.end("x")
     await until("end", () => resource.ended)
@@ -105,7 +105,7 @@ describe("FlowPump", () => {
     expect(rig.outcomes.connector[0]?.how).toBe("session_closed")
   })
 
-  it("stops the resource when the application does not read, and goes on when it does", async () => {
+  it("stops the resource while the application does not read", async () => {
     const { application, far, rig } = await oneFlow()
     application.pause()
     const total = 40 << 20

@@ -29,7 +29,7 @@ describe("FlowWire", () => {
     expect([...encodeVerdict({ code: "port_not_listed", reason: "no" })]).toEqual([6, 2, 110, 111])
   })
 
-  it("decodes an Open byte by byte, and says how much of the stream it took", () => {
+  it("decodes an Open byte by byte, and counts its bytes", () => {
     const bytes = encoded(open)
     for (let length = 0; length < bytes.length; length += 1) {
       expect(decodeOpen(bytes.subarray(0, length))._tag).toBe("More")
@@ -47,7 +47,7 @@ describe("FlowWire", () => {
     }
   })
 
-  it("takes a verdict it does not know for an internal error", () => {
+  it("treats an unknown verdict as an internal error", () => {
     expect(decodeVerdict(Uint8Array.of(200, 0))).toEqual({
       _tag: "Done",
       value: { code: "internal", reason: "" },

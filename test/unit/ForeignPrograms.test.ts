@@ -3,7 +3,7 @@ import { assert, describe, it } from "vitest"
 import { ForeignPrograms } from "../../src/actors/mux/ForeignPrograms.ts"
 
 describe("programs that speak no SOCKS", () => {
-  it("are counted each time, and told once in ten minutes for each mistake", () => {
+  it("are counted each time, and logged every ten minutes", () => {
     const foreign = new ForeignPrograms()
     const lines: Array<string> = []
     const logger = Logger.make(({ message }) => void lines.push(String(message)))

@@ -46,7 +46,7 @@ const setup = async () => {
 }
 
 describe("sockets for port guessing", () => {
-  it("keep the one by which the peer proved itself, answer by it, and close the others", async () => {
+  it("keep the proved socket, and close the others", async () => {
     const { peer, router, sockets, to } = await setup()
     const came: Array<number> = []
     peer.on("message", (_, from) => came.push(from.port))
@@ -77,7 +77,7 @@ describe("sockets for port guessing", () => {
     expect(router.portTo(4, to.host, to.port)).toBeNull()
   })
 
-  it("are never more than an attempt may have, and what cannot be opened is told", async () => {
+  it("never exceed an attempt's share, and report failures", async () => {
     const { fail, refused, sockets, to } = await setup()
     await sockets.sample("s", 8, null)
     await Promise.all([sockets.openTo("s", to, 200, sealed()), sockets.openTo("s", to, 200, sealed())])

@@ -2,7 +2,7 @@ import { assert, describe, it } from "vitest"
 import { DEFAULT_GAP_MS, IdleCuts, MIN_GAP_MS } from "../../src/protocol/relay/IdleCuts.ts"
 
 describe("keepalives of a link", () => {
-  it("come in half of an idle time-out that has cut twice", () => {
+  it("send at half of a timeout that struck twice", () => {
     const cuts = new IdleCuts()
     assert.isNull(cuts.onCut(5_010))
     assert.strictEqual(cuts.gapMs, DEFAULT_GAP_MS)
@@ -10,7 +10,7 @@ describe("keepalives of a link", () => {
     assert.strictEqual(cuts.gapMs, 2_505)
   })
 
-  it("stay as they are when links end after different idle times", () => {
+  it("do not change if links end after different times", () => {
     const cuts = new IdleCuts()
     for (const idleMs of [9_000, 3_000, 8_000, 100, 8_000, 20, 5_000]) assert.isNull(cuts.onCut(idleMs))
     assert.strictEqual(cuts.gapMs, DEFAULT_GAP_MS)

@@ -66,13 +66,16 @@ describe("the use of an interface", () => {
       ["a TAP device", { isTun: true }, "tunnel"],
       ["loopback", { loopback: true, hasMac: false }, "loopback"]
     ] as const
-  )("is known by what the kernel tells, whatever the name: %s", (_, traits, expected) => {
+  )("is known by the kernel's facts, whatever the name: %s", (_, traits, expected) => {
     expect(use("office", traits)).toBe(expected)
   })
 
-  it.each(["eth0", "br0", "docker0", "wg0", "tap0", "ppp0"])("%s is the way out where packets leave by it", (name) => {
-    expect(use(name, { isInnerBridge: name === "br0", isTun: name === "tap0" }, true)).toBe("outward")
-  })
+  it.each(["eth0", "br0", "docker0", "wg0", "tap0", "ppp0"])(
+    "%s is the default route where packets leave by it",
+    (name) => {
+      expect(use(name, { isInnerBridge: name === "br0", isTun: name === "tap0" }, true)).toBe("outward")
+    }
+  )
 
   it("follows the configuration, which excludes before it prefers", () => {
     const rules = { prefer: ["wg*", "docker0"], exclude: ["wg1", "eth*"] }

@@ -10,7 +10,7 @@ const invite = (n: number): Invite => ({
 })
 
 describe("invitations", () => {
-  it("wait for a data plane that starts, until they are answered", () => {
+  it("wait for a starting data plane until they are answered", () => {
     const invitations = new Invitations()
     for (const n of [1, 2, 3]) invitations.add(invite(n), n)
     expect(invitations.waiting(10)).toEqual([invite(1), invite(2), invite(3)])
@@ -26,7 +26,7 @@ describe("invitations", () => {
     expect(invitations.waiting(INVITE_LIFE_MS + 1)).toEqual([])
   })
 
-  it("are bounded: the oldest goes first, and one that comes again is new", () => {
+  it("are bounded, and the oldest goes first", () => {
     const invitations = new Invitations()
     for (let n = 0; n < MAX_INVITES; n++) invitations.add(invite(n), n)
     invitations.add(invite(0), MAX_INVITES)

@@ -17,7 +17,7 @@ const folder = Effect.acquireRelease(
 const modeOf = (path: string) => Effect.map(Effect.promise(() => stat(path)), ({ mode }) => mode & 0o777)
 
 describe("key files", () => {
-  it.scoped("are made once, private, in a private folder, and stay the same", () =>
+  it.scoped("are made once, in a private folder, and stay", () =>
     Effect.gen(function*() {
       const dir = join(yield* folder, "state", "deep")
       const path = join(dir, "node.key")
@@ -36,7 +36,7 @@ describe("key files", () => {
       assert.strictEqual(new Set(keys.map(({ publicKey }) => publicKey)).size, 1)
     }))
 
-  it.scoped("lose the rights of their group, as volumes of Kubernetes give them", () =>
+  it.scoped("lose the group permissions that Kubernetes gives volumes", () =>
     Effect.gen(function*() {
       const path = join(yield* folder, "node.key")
       const { publicKey } = yield* Keys.loadOrCreate(path)
@@ -47,7 +47,7 @@ describe("key files", () => {
       }
     }))
 
-  it.scoped("are refused when everybody can read or write them, with the command that helps", () =>
+  it.scoped("are refused if others can read or write them", () =>
     Effect.gen(function*() {
       const path = join(yield* folder, "node.key")
       yield* Keys.loadOrCreate(path)
@@ -61,7 +61,7 @@ describe("key files", () => {
       assert.isTrue(Exit.isSuccess(yield* Effect.exit(Keys.load(path))))
     }))
 
-  it.scoped("are refused when they are garbage, another kind of key or a public one, and are left as they were", () =>
+  it.scoped("are refused and left alone if they are garbage", () =>
     Effect.gen(function*() {
       const path = join(yield* folder, "node.key")
       const ec = generateKeyPairSync("ec", { namedCurve: "P-256" })
@@ -91,7 +91,7 @@ describe("key files", () => {
 })
 
 describe("a node's identity", () => {
-  it.scoped("signs with the key that it names, and shows no secret when printed", () =>
+  it.scoped("signs with its named key, and prints no secret", () =>
     Effect.gen(function*() {
       const stateDir = yield* folder
       const identity = yield* Effect.provide(Keys.NodeIdentity, Keys.layerNodeIdentity({ stateDir }))
@@ -125,7 +125,7 @@ describe("state files", () => {
       assert.deepStrictEqual(yield* Effect.promise(() => readdir(dir)), ["enrolment.json"])
     }))
 
-  it.scoped("name the path and a remedy when they cannot be written", () =>
+  it.scoped("name the path and a remedy if not writable", () =>
     Effect.gen(function*() {
       const file = join(yield* folder, "a-file")
       yield* StateFile.replace(file, "x")

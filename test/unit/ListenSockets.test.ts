@@ -77,7 +77,7 @@ describe.skipIf(process.platform !== "linux")("ListenSockets", () => {
       assert.deepStrictEqual(hosts(), [`0 ${B}`])
     }))
 
-  it.scopedLive("keeps a socket through a flap, and drops it when its address stays away", () =>
+  it.scopedLive("keeps a socket through a flap, but not much longer", () =>
     Effect.gen(function*() {
       const { hosts, log, lookAt, world } = yield* setup(seen(A, B))
       world.seen = seen(A)
@@ -95,7 +95,7 @@ describe.skipIf(process.platform !== "linux")("ListenSockets", () => {
       assert.deepStrictEqual(hosts(), [`0 ${A}`, `1 ${C}`])
     }))
 
-  it.scopedLive("skips an address that cannot be bound, tells it once, and tries it again", () =>
+  it.scopedLive("skips an address that cannot be bound, and retries", () =>
     Effect.gen(function*() {
       const world0 = seen(A)
       const { hosts, log, lookAt, sockets, world } = yield* setup(world0)
@@ -110,7 +110,7 @@ describe.skipIf(process.platform !== "linux")("ListenSockets", () => {
       assert.deepStrictEqual([hosts(), sockets.skipped()], [[`0 ${A}`, `1 ${B}`], []])
     }))
 
-  it.scopedLive("waits for its one address, if that is not there yet", () =>
+  it.scopedLive("waits for its one address if it is missing", () =>
     Effect.gen(function*() {
       const port = 45_123
       const { hosts, log, lookAt, sockets, world } = yield* setup(seen(B), { host: A, port }, [[A, "EADDRNOTAVAIL"]])
@@ -135,7 +135,7 @@ describe.skipIf(process.platform !== "linux")("ListenSockets", () => {
       assert.strictEqual(error.code, "EADDRINUSE")
     }))
 
-  it.scopedLive("serves by a wildcard socket where the addresses cannot be seen", () =>
+  it.scopedLive("uses a wildcard socket if addresses cannot be seen", () =>
     Effect.gen(function*() {
       const { hosts, sockets } = yield* setup({ interfaces: {}, source: "unseen" })
       assert.isTrue(sockets.blind)
@@ -167,7 +167,7 @@ Local:
 00000000000000000000000000000001 01 80 10 80       lo
 `
 
-  it("are read from /proc where netlink is refused, without those that cannot be bound", () => {
+  it("are read from /proc without netlink", () => {
     const { interfaces, source } = LocalAddresses.see({
       netlink: refuse,
       file: (path) => (path.endsWith("fib_trie") ? TRIE : INET6)

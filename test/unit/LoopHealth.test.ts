@@ -30,7 +30,7 @@ const loop = () => {
 }
 
 describe("LoopHealth", () => {
-  it.scoped("tells one late moment by the largest delay, and not by the percentile", () =>
+  it.scoped("shows one late moment as the largest delay", () =>
     Effect.gen(function*() {
       const { monitor, second, tick } = loop()
       const read = yield* LoopHealth.makeWith(monitor)
@@ -45,7 +45,7 @@ describe("LoopHealth", () => {
       assert.strictEqual((yield* read).loopDelayMaxMs, 0)
     }))
 
-  it.scoped("tells lateness that lasts by both, until it has been over for a while", () =>
+  it.scoped("shows lasting lateness in the percentile, too", () =>
     Effect.gen(function*() {
       const { monitor, second, tick } = loop()
       const read = yield* LoopHealth.makeWith(monitor)

@@ -16,7 +16,7 @@ const waits = (...values: ReadonlyArray<number>) => {
 }
 
 describe("metrics", () => {
-  it("sum over threads by name and labels, whatever the order of labels", () => {
+  it("sum over threads by name and labels, in any order", () => {
     const both = (labels: Metrics.Labels) => Metrics.gauge({ name: "s_both", help: "" }, [{ labels, value: 1 }])
     const merged = Metrics.merge([
       [bytes({ direct: 1, relay: 2 }), up(1), waits(0.05, 5), both({ a: "1", b: "2" })],
@@ -30,7 +30,7 @@ describe("metrics", () => {
     ])
   })
 
-  it("keep of a source that has ended what must not fall", () => {
+  it("keep an ended source's counters", () => {
     assert.deepStrictEqual(Metrics.lasting([bytes({ direct: 1 }), up(1), waits(1)]), [bytes({ direct: 1 }), waits(1)])
   })
 
@@ -39,7 +39,7 @@ describe("metrics", () => {
     assert.deepStrictEqual(Metrics.merge([[bytes({ direct: 1 })], [other]]), [bytes({ direct: 1 })])
   })
 
-  it("count a value in the first bucket whose bound it does not exceed", () => {
+  it("count a value in the first bucket that holds it", () => {
     const of = new Metrics.Distribution([0.1, 1])
     for (const value of [0, 0.1, 0.100001, 1, 1.5]) of.observe(value)
     assert.deepStrictEqual(of.point({}).counts, [2, 2, 1])
@@ -74,7 +74,7 @@ describe("their text", () => {
     )
   })
 
-  it("is read back by a strict parser, strange texts and numbers included", () => {
+  it("is read by a strict parser, strange values included", () => {
     const samples = parse(OpenMetrics.render([bytes({}), strange, waits(2)]))
     assert.deepStrictEqual(samples.filter(({ name }) => name === "s_strange"), [
       { name: "s_strange", labels: { peer: "a\\b\"c\nd", none: "" }, value: -0.5 },

@@ -14,7 +14,7 @@ const other = UdpPort.openScoped({
 })
 
 describe("a node's UDP sockets", () => {
-  it.scopedLive("take another port while the configured one is taken, and that one when it is free", () =>
+  it.scopedLive("use another port until the configured one is free", () =>
     Effect.gen(function*() {
       const taken = yield* other
       const { port } = taken.address()

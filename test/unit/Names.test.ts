@@ -154,7 +154,7 @@ describe("a name's addresses", () => {
     else expect(sorted(found)).toEqual(sorted(expected))
   })
 
-  it("tries a name with enough dots as it is first, and another one by the search list first", async () => {
+  it("tries a name with enough dots as it is first", async () => {
     const { resolve, running } = await setup([() => "NXDOMAIN"], {
       resolvConf: "search one.test two.test\noptions ndots:2\n"
     })
@@ -164,7 +164,7 @@ describe("a name's addresses", () => {
     expect(order).toEqual(["a.b.one.test", "a.b.two.test", "a.b", "a.b.c", "a.b.c.one.test", "a.b.c.two.test"])
   })
 
-  it("says which servers do not answer, before the dial's own limit", async () => {
+  it("names the silent servers before the dial's limit", async () => {
     const { resolve } = await setup([() => null], { resolvConf: "options timeout:1 attempts:1\n" })
     expect(await resolve("a.dead.test")).toBe("timed_out: the connector's name server did not answer for a.dead.test")
   })
@@ -182,13 +182,13 @@ describe("name servers", () => {
     expect(await resolve("web.test")).toEqual(["192.0.2.1"])
   })
 
-  it("that know nothing do not overrule an earlier one that is slow", async () => {
+  it("that know nothing do not overrule a slow earlier one", async () => {
     const slow = () => new Promise<ReadonlyArray<Record>>((done) => setTimeout(() => done([a("10.0.0.1")]), 700))
     const { resolve } = await setup([slow, () => "NXDOMAIN"])
     expect(await resolve("internal.test")).toEqual(["10.0.0.1"])
   })
 
-  it("that know nothing are believed when the earlier one answers nothing at all", async () => {
+  it("that know nothing are believed if earlier ones are silent", async () => {
     const { forward, names, resolve } = await setup([() => null, () => "NXDOMAIN"])
     hang(names, "other.test")
     forward(1001)
@@ -235,7 +235,7 @@ describe("answers", () => {
 describe("a dead zone", () => {
   const dead: Answers = (name) => name.endsWith(".dead.test") ? null : [a("192.0.2.1")]
 
-  it("holds up no other name, and takes a bounded number of places", async () => {
+  it("delays no other name, and takes bounded places", async () => {
     const { names, resolve } = await setup([dead])
     const waiting = Array.from({ length: 40 }, (_, index) => hang(names, `h${index}.dead.test`))
     expect(names.lookups).toBe(32)
@@ -247,7 +247,7 @@ describe("a dead zone", () => {
     expect(names.lookups).toBe(0)
   })
 
-  it("shares one lookup of a name until the last dial has given up", async () => {
+  it("shares one lookup until the last dial gave up", async () => {
     const { names } = await setup([dead])
     const [first, second] = [hang(names, "a.dead.test"), hang(names, "A.dead.test")]
     expect(names.lookups).toBe(1)
@@ -284,7 +284,7 @@ describe("the system's own lookup", () => {
     else expect(found).toEqual(expected)
   })
 
-  it("runs twice at most, and says so to those that cannot wait", async () => {
+  it("runs at most twice, and tells those that cannot wait", async () => {
     let running = 0
     const { names, resolve } = await setup([(name) => name.endsWith(".local") ? "NXDOMAIN" : [a("192.0.2.1")]], {
       nsswitch: "hosts: files mdns dns\n",

@@ -4,7 +4,7 @@ import * as NatPairs from "../natlab/NatPairs.ts"
 const reach = (client: NatPairs.Side, connector: NatPairs.Side) => NatPairs.expected({ client, connector })
 
 describe("the reference model of NAT pairs", () => {
-  it("wants a direct path between all that map alike for every destination, whatever they filter", () => {
+  it("expects direct paths between all endpoint-independent mappings", () => {
     const sides = [
       "none",
       "firewall",
@@ -19,7 +19,7 @@ describe("the reference model of NAT pairs", () => {
     assert.strictEqual(reach("same-nat", "same-nat"), "direct")
   })
 
-  it("wants a symmetric side's packets to get in where its port does not matter, and else by guessing", () => {
+  it("expects guessing where a symmetric side's port matters", () => {
     for (const open of ["none", "full-cone", "addr-restricted"] as const) {
       assert.strictEqual(reach("symmetric", open), "direct")
     }
@@ -29,14 +29,14 @@ describe("the reference model of NAT pairs", () => {
     assert.strictEqual(reach("cgn", "symmetric"), "guess")
   })
 
-  it("leaves a pool of addresses to chance where addresses are filtered", () => {
+  it("leaves a pool of addresses to chance", () => {
     for (const open of ["none", "full-cone"] as const) assert.strictEqual(reach("symmetric-pool", open), "direct")
     for (const closed of ["firewall", "addr-restricted", "port-restricted", "eim-apdf"] as const) {
       assert.strictEqual(reach("symmetric-pool", closed), "chance")
     }
   })
 
-  it("demands nothing where both sides' ports are unknown, or there is no UDP", () => {
+  it("expects nothing if both ports are unknown or UDP fails", () => {
     const symmetric = ["symmetric", "symmetric-pool"] as const
     for (const client of symmetric) {
       for (const connector of symmetric) assert.strictEqual(reach(client, connector), "relay")
@@ -52,7 +52,7 @@ describe("the reference model of NAT pairs", () => {
     }
   })
 
-  it("is missed by a relayed path where a direct one can be had, and by none at all", () => {
+  it("fails for a relayed path where direct is expected", () => {
     assert.isFalse(NatPairs.isMet("direct", "relay-udp"))
     assert.isFalse(NatPairs.isMet("relay", "none"))
     for (const expected of ["guess", "chance", "relay"] as const) {
@@ -61,7 +61,7 @@ describe("the reference model of NAT pairs", () => {
     }
   })
 
-  it("knows pairs by name, and by a star on either side", () => {
+  it("knows pairs by name, and by a star", () => {
     assert.lengthOf(NatPairs.all, 10 * 10 + 10 + 2)
     assert.deepStrictEqual(NatPairs.parse("none×symmetric"), {
       pairs: [{ client: "none", connector: "symmetric" }],

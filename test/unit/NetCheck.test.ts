@@ -66,7 +66,7 @@ describe("NetCheck", () => {
       })
   )
 
-  it.scopedLive("takes the next port for the second one, which shows less", () =>
+  it.scopedLive("uses the next port as the second one", () =>
     Effect.gen(function*() {
       const { address } = yield* serve(null)
       const { ipv4 } = yield* NetCheck.run("here", [address])
@@ -92,7 +92,7 @@ describe("NetCheck", () => {
 })
 
 describe("StunServer", () => {
-  it("answers no request with more bytes than it has, and 420 where it has no other socket", () => {
+  it("never answers with more bytes, or 420 without a socket", () => {
     const sent: Array<Uint8Array> = []
     const output = {
       send: (bytes: Uint8Array, offset: number, length: number) => void sent.push(bytes.slice(offset, offset + length))
@@ -125,7 +125,7 @@ describe("StunServer", () => {
     assert.strictEqual(refused?._tag === "Error" ? refused.code : 0, 420)
   })
 
-  it("answers to another port of the address that asks, with no more bytes; refusals go to the one that asks", () => {
+  it("answers to another port of the asking address", () => {
     const sent: Array<{ readonly length: number; readonly to: string }> = []
     const output = {
       send: (_: Uint8Array, __: number, length: number, port: number, host: string) =>

@@ -42,7 +42,7 @@ const many = (count: number) =>
   )
 
 describe("what a node reports", () => {
-  it("is kept until it says something else, comes again or is removed", () => {
+  it("is kept until another report, a return or a removal", () => {
     const view = joined()
     assert.isNull(view.of(NODE))
     assert.strictEqual(answerOf(view, report(peer("office"))), "taken")
@@ -57,7 +57,7 @@ describe("what a node reports", () => {
     assert.isNull(view.of(NODE), "a link that is about to be cut brings nothing back")
   })
 
-  it("is refused when it comes too often, on however many links, and taken again later", () => {
+  it("is refused if too frequent, and accepted again later", () => {
     const view = joined()
     const answers = Array.from({ length: 20 }, () => {
       view.onLink(NODE, at(0))
@@ -90,7 +90,7 @@ describe("what a node reports", () => {
     assert.isNull(view.of(NODE))
   })
 
-  it("is refused unread when it is long, and the largest one fits", () => {
+  it("is refused unread if too long", () => {
     const view = joined()
     assert.strictEqual(answerOf(view, " ".repeat(NodeReport.MAX_CHARS + 1)), "too_long")
     assert.strictEqual(answerOf(view, report(...many(NodeReport.MAX_PEERS))), "taken")
@@ -100,13 +100,13 @@ describe("what a node reports", () => {
     assert.isTrue(Either.isRight(view.read(NODE, findings, NodeReport.FindingsText, at(0))))
   })
 
-  it("may have fields that this relay does not know: a newer node's", () => {
+  it("may have unknown fields from a newer node", () => {
     const view = joined()
     assert.strictEqual(answerOf(view, { ...report(), mood: "good" }), "taken")
     assert.notProperty(view.of(NODE)?.report, "mood")
   })
 
-  it("has texts without addresses and control characters, however an error is worded", () => {
+  it("has texts without addresses and control characters", () => {
     const what = clean(`cannot reach 192.0.2.7:443 or [2001:db8::7]:443\n\u001B[31m${"x".repeat(500)}`)
     assert.notMatch(what, /192\.0|2001/)
     const findings = JSON.stringify([{ severity: "poor", code: "leg_by_tls", what, remedy: "" }])
@@ -158,7 +158,7 @@ describe("a page of nodes", () => {
     return { counts, next, names: nodes.map(({ name }) => name) }
   }
 
-  it("has those that are found, by name, and figures of all", () => {
+  it("lists those found by name, with figures of all", () => {
     assert.deepStrictEqual(page({}), {
       counts: { enrolled: 4, connected: 3, reporting: 1, silent: 1, found: 4 },
       next: null,
@@ -169,7 +169,7 @@ describe("a page of nodes", () => {
     assert.deepStrictEqual([page({ find: "x" }).names, page({ find: "x" }).counts.found], [[], 0])
   })
 
-  it("goes on after the last one, to the end and no further", () => {
+  it("goes on after the last one until the end", () => {
     const first = page({ limit: 3 })
     assert.deepStrictEqual([first.names.length, first.next], [3, "phone-2"])
     assert.deepStrictEqual(page({ limit: 3, after: "phone-2" }), { ...first, names: ["relay-2"], next: null })

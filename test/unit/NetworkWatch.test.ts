@@ -70,7 +70,7 @@ describe("NetworkWatch", () => {
     assert.deepStrictEqual(list.map((it) => it.loopback), [false, false, true, true])
   })
 
-  it.scoped("tells a change within 200 ms, and nothing while all is as it was", () =>
+  it.scoped("reports a change within 200 ms, and nothing otherwise", () =>
     Effect.gen(function*() {
       const { service, told, world } = yield* setup
       yield* advance(2_000)
@@ -83,7 +83,7 @@ describe("NetworkWatch", () => {
       assert.deepStrictEqual(world.asked, ["eth0"], "the kernel is asked once about each interface")
     }))
 
-  it.scoped("tells one change, not two, where an address goes and another one comes", () =>
+  it.scoped("reports a replaced address as one change", () =>
     Effect.gen(function*() {
       const { told, world } = yield* setup
       world.read = () => ({})
@@ -93,7 +93,7 @@ describe("NetworkWatch", () => {
       assert.deepStrictEqual(told, [["10.0.0.2"], ["192.168.1.9"]])
     }))
 
-  it.scoped("does not tell a flicker that is over by the second look", () =>
+  it.scoped("ignores a flicker that is over by the second look", () =>
     Effect.gen(function*() {
       const { told, world } = yield* setup
       const good = world.read
@@ -115,7 +115,7 @@ describe("NetworkWatch", () => {
       assert.deepStrictEqual(told, [["10.0.0.2"]])
     }))
 
-  it.scoped("looks at once when the system says so, and tells a burst of changes once", () =>
+  it.scoped("looks at once when notified, and reports bursts once", () =>
     Effect.gen(function*() {
       const { told, world } = yield* setup
       yield* advance(30)
@@ -128,7 +128,7 @@ describe("NetworkWatch", () => {
       assert.deepStrictEqual(told, [["10.0.0.2"], ["192.168.1.9"]])
     }))
 
-  it.scoped("sees within a second that another address leads out, and calls that a change of route", () =>
+  it.scoped("reports another default route's address within a second", () =>
     Effect.gen(function*() {
       const { states, world } = yield* setup
       world.read = () => ({ eth0: [info("10.0.0.2")], wlan0: [info("192.168.1.9")] })
@@ -165,7 +165,7 @@ describe("NetworkWatch", () => {
     assert.strictEqual(NetworkWatch.reasonOf(state, { ...state, wakes: 1 }), "woke")
   })
 
-  it("wants sockets again where the address that they left with is gone and another one leads out", () => {
+  it("requests new sockets when their address is gone", () => {
     const at = (v4: string | null, ...hosts: ReadonlyArray<string>): NetworkWatch.NetworkState => ({
       addresses: hosts.map((host) => Object.assign({}, ETH0, { host, family: 4 as const })),
       outward: { v4, v6: null },
@@ -187,7 +187,7 @@ describe("NetworkWatch", () => {
     assert.deepStrictEqual(NetworkWatch.firstOf({ v4: null, v6: null }, home.outward, []), home.outward)
   })
 
-  it("knows the use of each address: a tunnel's counts only where it leads out", () => {
+  it("counts a tunnel's address only on the default route", () => {
     const addresses = NetworkWatch.addressesOf({
       br0: [{ ...info("172.17.0.1"), mac: "02:00:00:00:00:02" }],
       eth0: [{ ...info("192.168.1.9"), mac: "02:00:00:00:00:01" }],
@@ -234,7 +234,7 @@ describe("NetworkWatch", () => {
     assert.isFalse(NetworkWatch.isInner(before, at("10.0.0.2", eth0, docker0), all), "preferred")
   })
 
-  it("tells a bridge for containers from one that joins a network card", () => {
+  it("tells a container bridge from a bridged network card", () => {
     const root = mkdtempSync(join(tmpdir(), "sys-"))
     const make = (...folders: ReadonlyArray<string>) => {
       for (const folder of folders) mkdirSync(join(root, folder), { recursive: true })
@@ -262,7 +262,7 @@ describe("NetworkWatch", () => {
     rmSync(root, { recursive: true })
   })
 
-  it.scoped("tells each address once that packets to some hosts leave with", () =>
+  it.scoped("reports once each source address for some hosts", () =>
     Effect.gen(function*() {
       const { service } = yield* setup
       const hosts = ["192.0.2.7", "10.9.0.5", "192.0.2.8"]

@@ -8,7 +8,7 @@ const [LOUD, QUIET] = ["A".repeat(43), "B".repeat(43)] as [NodeKey, NodeKey]
 const count = (tries: number, may: () => boolean) => Array.from({ length: tries }, may).filter(Boolean).length
 
 describe("NodeRates", () => {
-  it("lets a node dial a hundred times at once and five times a second, apart from all others", () => {
+  it("limits each node's dials separately", () => {
     const rates = new NodeRates()
     assert.strictEqual(count(1000, () => rates.mayDial(LOUD, 0)), 100)
     assert.isTrue(rates.mayDial(QUIET, 0))
@@ -16,7 +16,7 @@ describe("NodeRates", () => {
     assert.isTrue(rates.mayForward(LOUD, 2000), "messages are another matter")
   })
 
-  it("passes thousands of messages after a move, and a hundred a second", () => {
+  it("passes thousands of messages after a move", () => {
     const rates = new NodeRates()
     assert.strictEqual(count(10_000, () => rates.mayForward(LOUD, 0)), 4000)
     assert.strictEqual(count(1000, () => rates.mayForward(LOUD, 1000)), 100)

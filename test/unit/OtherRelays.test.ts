@@ -56,7 +56,7 @@ const begin = () => {
 }
 
 describe("path choice among relays", () => {
-  it("stays at the first while it is no worse, and keeps the other one proved", () => {
+  it("stays at the first relay while it is no worse", () => {
     const world = begin()
     world.runUntil(20_000)
     expect(world.selected).toEqual([])
@@ -66,7 +66,7 @@ describe("path choice among relays", () => {
     ])
   })
 
-  it("goes to the other one within a second when the one in use dies, and says why", () => {
+  it("changes relays within a second when one dies", () => {
     const world = begin()
     world.runUntil(5_000)
     world.rtt.set(keyOf(RELAY), null)
@@ -81,7 +81,7 @@ describe("path choice among relays", () => {
     expect(world.selected).toHaveLength(1)
   })
 
-  it("moves to a relay that is clearly faster, and never calls that a direct path", () => {
+  it("moves to a clearly faster relay, never calling it direct", () => {
     const world = begin()
     world.rtt.set(keyOf(SECOND), 10)
     world.runUntil(10_000)
@@ -89,7 +89,7 @@ describe("path choice among relays", () => {
     expect(world.machine.reason).toBe("no_candidates")
   })
 
-  it("of those that both sides are bound at, a session that begins takes the one with the shortest way from end to end", () => {
+  it("a new session takes the common relay nearest to both", () => {
     for (const [first, second] of [[40, 20], [200, 100], [400, 30]] as const) {
       const world = new World()
       world.rtt.set(keyOf(RELAY), first).set(keyOf(SECOND), second)
@@ -100,7 +100,7 @@ describe("path choice among relays", () => {
     }
   })
 
-  it("does not count a relay at which the peer is not, and finds it when the peer comes", () => {
+  it("ignores a relay until the peer is there, too", () => {
     const world = begin()
     world.rtt.set(keyOf(SECOND), null)
     world.runUntil(30_000)
@@ -116,7 +116,7 @@ describe("path choice among relays", () => {
 })
 
 describe("a WebRTC connection as a path", () => {
-  it("is taken when it is clearly faster than the relay, and says so; of two alike the relay is kept", () => {
+  it("is used if clearly faster than the relay", () => {
     const world = begin()
     world.rtt.set(keyOf(WEBRTC), 38)
     world.apply(world.machine.onOtherRelayBound(WEBRTC, 0))

@@ -67,7 +67,7 @@ describe("a session without a direct path", () => {
     expect(machine.reason).toBe("no_common_family")
   })
 
-  it("probes by the ladder to its budget, then says that nothing answered", () => {
+  it("probes by the ladder to its budget, then gives up", () => {
     const machine = withOnePair()
     const at: Array<number> = []
     const first = pings(machine.onPeerCandidates(1, [Candidate.make("srflx", CONNECTOR)], 0))
@@ -79,7 +79,7 @@ describe("a session without a direct path", () => {
     expect(machine.reason).toBe("probes_unanswered")
   })
 
-  it("probes no bridge of the peer that this host has too, whether offered or left out", () => {
+  it("does not probe bridges that this host has, too", () => {
     const machine = make()
     const bridge = (host: string) => Candidate.make("host", { host, port: 4_000 }, { origin: { use: "virtual" } })
     const local = [Candidate.make("srflx", CLIENT), bridge("172.17.0.1")]
@@ -98,7 +98,7 @@ describe("a session without a direct path", () => {
     expect(machine.reason).toBe("udp_blocked")
   })
 
-  it("looks again every 30 s, until 60 s after the last flow, and then is silent", () => {
+  it("looks again every 30 s until the flows end", () => {
     const machine = withOnePair()
     const at: Array<number> = []
     machine.onPeerCandidates(1, [Candidate.make("srflx", CONNECTOR)], 0)
@@ -124,7 +124,7 @@ describe("a session without a direct path", () => {
     expect(pings(out).filter((p) => p.path.kind === "direct").map((p) => p.path)).toEqual([direct(other)])
   })
 
-  it("passes over a list that is no newer", () => {
+  it("ignores a list that is not newer", () => {
     const machine = withOnePair()
     machine.onPeerCandidates(5, [], 0)
     const out = machine.onPeerCandidates(5, [Candidate.make("srflx", CONNECTOR)], 1)
@@ -156,7 +156,7 @@ describe("candidates of ours", () => {
 })
 
 describe("promotion", () => {
-  it("takes at most 3 round trips of the direct path after the candidates crossed", () => {
+  it("takes at most 3 direct round trips after the candidates", () => {
     const net = new PathNet().start()
     net.runUntil(500)
     const first = net.client.selected[0]!
@@ -166,7 +166,7 @@ describe("promotion", () => {
     expect(net.connector.machine.reason).toBe("peer_selected")
   })
 
-  it("gets through two NATs that let in only whom they sent to", () => {
+  it("gets through two NATs with port filters", () => {
     const net = new PathNet()
     net.direct.needsBoth = true
     net.start().runUntil(500)
@@ -184,7 +184,7 @@ describe("promotion", () => {
     expect(machine.path).toEqual(path)
   })
 
-  it("does not leave the relay for a slower direct path, and says so", () => {
+  it("does not leave the relay for a slower direct path", () => {
     const net = new PathNet()
     net.direct.delayMs = 60
     net.start().runUntil(5_000)
@@ -192,7 +192,7 @@ describe("promotion", () => {
     expect(net.client.machine.reason).toBe("direct_slower_than_relay")
   })
 
-  it("goes back to the relay when the direct path becomes clearly slower, within the window", () => {
+  it("returns to the relay when direct becomes clearly slower", () => {
     const net = new PathNet().start()
     net.runUntil(1_000)
     net.direct.delayMs = 90
@@ -200,7 +200,7 @@ describe("promotion", () => {
     expect(net.client.selected.map((s) => s.reason)).toEqual(["direct_faster", "direct_slower_than_relay"])
   })
 
-  it("moves on cost only after three answers in a row that are clearly better", () => {
+  it("moves for cost only after three clearly better answers", () => {
     const machine = new PathMachine({
       role: "client",
       now: 0,
@@ -224,7 +224,7 @@ describe("promotion", () => {
     expect(machine.reason).toBe("direct_slower_than_relay")
   })
 
-  it("keeps one path under jitter, whichever is the better by little", () => {
+  it("keeps one path under jitter", () => {
     for (let seed = 1; seed <= 20; seed++) {
       const net = new PathNet({ seed })
       net.direct.delayMs = 20
@@ -238,7 +238,7 @@ describe("promotion", () => {
 })
 
 describe("a direct path that was measured in a bad moment", () => {
-  it("is taken when it turns out to be the better one, also after the last flow", () => {
+  it("is used when it proves better, also after flows", () => {
     const net = new PathNet()
     net.direct.delayMs = 30
     net.start().runUntil(2_000)
@@ -253,7 +253,7 @@ describe("a direct path that was measured in a bad moment", () => {
 describe("the size of packets", () => {
   const RELAYED = keyOf(RELAY)
 
-  it("begins with what every path carries, and grows within a second to what each way carries, for each side", () => {
+  it("starts small and grows to what each direction carries", () => {
     const net = new PathNet()
     net.direct.mtu = 1400
     net.start().runUntil(30)
@@ -264,7 +264,7 @@ describe("the size of packets", () => {
     expect([...net.connector.sizes.values()]).toContain(1350)
   })
 
-  it("falls back when the route carries less than it did, without the path being blamed", () => {
+  it("falls back when the route carries less", () => {
     const net = new PathNet().start()
     net.runUntil(5_000)
     expect(net.client.sizes.get(DIRECT)).toBe(LARGEST_BYTES)
@@ -275,7 +275,7 @@ describe("the size of packets", () => {
     expect(net.client.machine.samples(net.now).find((it) => it.path.kind === "direct")?.loss).toBe(0)
   })
 
-  it("is not probed while nothing flows, and begins again after a change of the network", () => {
+  it("is not probed while idle, but after a network change", () => {
     const net = new PathNet({ active: false }).start()
     net.runUntil(5_000)
     expect([...net.client.sizes.values()].every((bytes) => bytes === BASE_BYTES)).toBe(true)
@@ -325,7 +325,7 @@ describe("a path that dies", () => {
     expect(falls.length).toBeLessThanOrEqual(8) // of 30 outages in 2 minutes
   })
 
-  it("is left for the direct one when it is the relay", () => {
+  it("is left for the direct one if relayed", () => {
     const net = new PathNet()
     net.direct.delayMs = 60
     net.start().runUntil(3_000)
@@ -348,7 +348,7 @@ describe("a path that dies", () => {
     expect(pathOf(net.client)).toBe("relay")
   })
 
-  it("is not left for one that was good long ago and does not answer now", () => {
+  it("is not left for one that answered long ago", () => {
     const net = new PathNet().start()
     net.runUntil(3_000)
     for (const side of [net.client, net.connector]) net.apply(side, (m) => m.onActivity(false, net.now))
@@ -370,7 +370,7 @@ describe("a path that dies", () => {
     expect(pathOf(net.client)).toBe(DIRECT)
   })
 
-  it("is not taken for dead because the peer's host stood still", () => {
+  it("is not declared dead because the peer's host stood still", () => {
     for (let seed = 1; seed <= 40; seed++) {
       const net = new PathNet({ seed })
       net.relay.delayMs = net.direct.delayMs = 1
@@ -385,7 +385,7 @@ describe("a path that dies", () => {
     }
   })
 
-  it("is kept while the session's packets come by it, though pings are lost among them; but not for ever", () => {
+  it("is kept while session packets come, though pings are lost", () => {
     const net = new PathNet().start()
     net.runUntil(3_000)
     net.direct.down = true // for pings; packets are told of below
@@ -409,7 +409,7 @@ describe("a path that dies", () => {
     expect(net.client.selected.at(-1)).toMatchObject({ at: 3_000, path: RELAY, reason: "path_failed" })
   })
 
-  it("is left when the connector asks, for a path that answers", () => {
+  it("is left for an answering path if the connector asks", () => {
     const net = new PathNet().start()
     net.runUntil(3_000)
     net.apply(net.client, (m) => m.onSwitchRequested("path_blackholed", net.now))
@@ -442,7 +442,7 @@ describe("a path that dies", () => {
 })
 
 describe("a network change", () => {
-  it("keeps a path that still works, and says so while it is proved", () => {
+  it("keeps a path that still works while proving it", () => {
     const net = new PathNet().start()
     net.runUntil(3_000)
     net.apply(net.client, (m) => m.onNetworkChange(net.now))
@@ -453,7 +453,7 @@ describe("a network change", () => {
     expect(net.client.selected).toHaveLength(1)
   })
 
-  it("leaves a path that does not come back within 150 ms", () => {
+  it("leaves a path that is silent for 150 ms", () => {
     const net = new PathNet().start()
     net.runUntil(3_000)
     net.direct.down = true
@@ -464,7 +464,7 @@ describe("a network change", () => {
     expect(last.at - 3_000).toBeLessThanOrEqual(150)
   })
 
-  it("that took this host's address: the relay is taken as soon as it is bound, unasked, and the path is looked for at once", () => {
+  it("falls back to the relay when the host's address disappears", () => {
     const net = new PathNet().start()
     net.runUntil(3_000)
     net.direct.down = true
@@ -480,7 +480,7 @@ describe("a network change", () => {
     expect(pathOf(net.client)).toBe(DIRECT) // no hold: a move is not its fault
   })
 
-  it("that took another IP version's address does not move a path that works", () => {
+  it("does not move paths of the other IP version", () => {
     const net = new PathNet().start()
     net.runUntil(3_000)
     net.apply(net.client, (m) => m.onNetworkChange(net.now, [6]))
@@ -490,7 +490,7 @@ describe("a network change", () => {
     expect(net.client.selected).toHaveLength(1)
   })
 
-  it("of the connector moves the client by a request, without a hold", () => {
+  it("at the connector moves the client by a request", () => {
     const net = new PathNet().start()
     net.runUntil(3_000)
     net.direct.down = true
@@ -504,7 +504,7 @@ describe("a network change", () => {
     expect(pathOf(net.client)).toBe(DIRECT)
   })
 
-  it("does not count what was lost while there was no network against a path", () => {
+  it("does not blame a path for loss without a network", () => {
     const net = new PathNet().start()
     net.runUntil(3_000)
     net.direct.down = true
@@ -522,7 +522,7 @@ describe("a network change", () => {
 })
 
 describe("cost", () => {
-  it("probes the path in use and the standby every 200 ms while data flows", () => {
+  it("probes the path and the standby every 200 ms", () => {
     const net = new PathNet().start()
     net.runUntil(10_000)
     for (const kind of ["relay", "direct"]) {
@@ -532,7 +532,7 @@ describe("cost", () => {
     }
   })
 
-  it("sends one ping in 25 s when idle on a direct path, from the client only", () => {
+  it("sends one ping in 25 s when idle and direct", () => {
     const net = new PathNet().start()
     net.runUntil(3_000)
     net.apply(net.client, (m) => m.onActivity(false, net.now))
@@ -544,7 +544,7 @@ describe("cost", () => {
     expect(net.connector.sent).toEqual([])
   })
 
-  describe("when idle on a direct path, with NATs that are known", () => {
+  describe("when idle on a direct path through known NATs", () => {
     /** Gaps between pings of each side, once both are idle and know what their own translators need. */
     const gaps = (clientMs: number, connectorMs: number) => {
       const net = new PathNet().start()
@@ -563,18 +563,18 @@ describe("cost", () => {
     const apart = (times: ReadonlyArray<number>) =>
       [...times].sort((a, b) => a - b).flatMap((at, i, all) => (i === 0 ? [] : [at - all[i - 1]!]))
 
-    it("the client pings as often as its own needs, but never less than every 25 s, since the peer's may forget sooner", () => {
+    it("the client pings as its NAT needs, within 25 s", () => {
       expect(new Set(gaps(6_800, KEEPALIVE_MS).client)).toEqual(new Set([6_800]))
       expect(new Set(gaps(46_800, 46_800).client)).toEqual(new Set([KEEPALIVE_MS]))
     })
 
-    it("with a lifetime of 30 s on both sides at most one ping in 20 s goes either way", () => {
+    it("with lifetimes of 30 s pings are 20 s apart", () => {
       const { client, connector } = gaps(22_800, 22_800)
       expect(Math.min(...client)).toBeGreaterThan(20_000)
       expect(connector).toEqual([])
     })
 
-    it("the connector pings where its own needs it, and not where the client's pings suffice", () => {
+    it("the connector pings only if its own NAT needs it", () => {
       const { answered, client } = gaps(KEEPALIVE_MS, 6_800)
       expect(new Set(client)).toEqual(new Set([KEEPALIVE_MS]))
       expect(Math.max(...answered)).toBeLessThan(8_000)
@@ -582,7 +582,7 @@ describe("cost", () => {
     })
   })
 
-  it("leaves a path that died while idle soon after data flows again", () => {
+  it("leaves a path that died while idle soon after", () => {
     const net = new PathNet().start()
     net.runUntil(3_000)
     for (const side of [net.client, net.connector]) net.apply(side, (m) => m.onActivity(false, net.now))
@@ -609,7 +609,7 @@ describe("after a restart", () => {
 })
 
 describe("history", () => {
-  it("is bounded, and each decision bears its inputs", () => {
+  it("is bounded, and each decision carries its inputs", () => {
     const net = new PathNet().start()
     for (let i = 0; i < 400; i++) {
       net.runUntil(1_000 + i * 1_000)

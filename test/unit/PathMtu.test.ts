@@ -25,7 +25,7 @@ describe("path MTU discovery", () => {
     expect(SEAL_BYTES).toBe(OVERHEAD_BYTES)
   })
 
-  it("finds the largest size that gets through, and asks three times before it gives one up", () => {
+  it("finds the largest size, asking three times", () => {
     for (const [index, mtu] of SIZES.entries()) {
       const it = new PathMtu()
       const sent = search(it, mtu, 0, 1_900)
@@ -35,7 +35,7 @@ describe("path MTU discovery", () => {
     }
   })
 
-  it("tries a larger size again after ten minutes, and proves the one in use every two seconds", () => {
+  it("tries larger sizes again after ten minutes", () => {
     const it = new PathMtu()
     search(it, 1350, 0, 2_000)
     const sent = search(it, 1350, 2_050, RAISE_MS - 10_000)
@@ -45,14 +45,14 @@ describe("path MTU discovery", () => {
     expect(it.bytes).toBe(1440)
   })
 
-  it("goes back to the base when the size in use is carried no more", () => {
+  it("returns to the base when a size stops working", () => {
     const it = new PathMtu()
     search(it, 1440, 0, 1_000)
     search(it, BASE_BYTES, 1_050, 1_000 + CONFIRM_MS + (MAX_PROBES + 1) * (PATIENCE_MS + 50))
     expect(it.bytes).toBe(BASE_BYTES)
   })
 
-  it("keeps the size through two lost probes, and passes over answers to others", () => {
+  it("keeps the size through two lost probes", () => {
     const it = new PathMtu()
     search(it, 1440, 0, 1_000)
     let now = 1_000 + CONFIRM_MS
@@ -68,7 +68,7 @@ describe("path MTU discovery", () => {
     expect(it.bytes).toBe(1440)
   })
 
-  it("never has two probes open, nor a size that was not answered, whatever comes", () => {
+  it("never has two probes open, nor an unproved size", () => {
     fc.assert(fc.property(fc.array(fc.tuple(fc.integer({ min: 1, max: 3_000 }), fc.boolean(), fc.nat(9))), (steps) => {
       const it = new PathMtu()
       const answered = new Set([BASE_BYTES])

@@ -28,13 +28,13 @@ const play = (options: {
 }
 
 describe("a session whose peer stopped answering", () => {
-  it("ends within eight seconds when the peer has left the relay", () => {
+  it("ends within eight seconds if the peer left the relay", () => {
     const { second, step } = play({ seconds: 600, presence: () => "absent" })
     assert.strictEqual(step, "absent")
     assert.isAtMost(second, 8)
   })
 
-  it("lives when the peer comes back to the relay in time and answers", () => {
+  it("lives if the peer returns in time and answers", () => {
     const { step } = play({
       seconds: 600,
       heardAt: (second) => second === 6 || second > 9,
@@ -43,17 +43,17 @@ describe("a session whose peer stopped answering", () => {
     assert.strictEqual(step, "alive")
   })
 
-  it("ends after thirty seconds when the peer is at the relay and still silent", () => {
+  it("ends after thirty seconds if the peer stays silent", () => {
     const { second, step } = play({ seconds: 600, presence: () => "connected" })
     assert.strictEqual(step, "forgotten")
     assert.strictEqual(second, PeerLoss.CONNECTED_SILENT_MS / TICK_MS)
   })
 
-  it("lives while this host has no relay path by which it could hear the peer", () => {
+  it("lives while this host has no relay path", () => {
     assert.strictEqual(play({ seconds: 600, canHear: false, presence: () => "connected" }).step, "alive")
   })
 
-  it("lives while the relay cannot be asked, and while it has just started", () => {
+  it("lives while the relay is unreachable or just started", () => {
     assert.strictEqual(play({ seconds: 600, presence: () => null }).step, "alive")
     assert.strictEqual(play({ seconds: 600, presence: () => "unknown" }).step, "alive")
   })
@@ -63,7 +63,7 @@ describe("a session whose peer stopped answering", () => {
     assert.strictEqual(step, "alive")
   })
 
-  it("asks once in two seconds, and not at all while the peer answers", () => {
+  it("asks every two seconds, but not while the peer answers", () => {
     assert.deepStrictEqual(play({ seconds: 9, presence: () => "unknown" }).asked, [3, 5, 7, 9])
     assert.deepStrictEqual(play({ seconds: 60, heardAt: () => true, presence: () => "absent" }).asked, [])
   })

@@ -41,7 +41,7 @@ const reportOf = (path: "direct" | "relay-udp"): NodeReport.NodeReport => ({
 })
 
 describe("every period", () => {
-  it.scoped("the relay issues a new TLS certificate, before the old one ends", () =>
+  it.scoped("the relay renews its TLS certificate before it ends", () =>
     Effect.gen(function*() {
       const stateDir = yield* Effect.acquireRelease(
         Effect.promise(() => mkdtemp(join(tmpdir(), "sallyport-periods-"))),
@@ -168,7 +168,7 @@ describe("every period", () => {
       }
     }))
 
-  it.scoped("the collector gets the metrics as they are now, also after it failed", () =>
+  it.scoped("the collector gets current metrics, also after a failure", () =>
     Effect.gen(function*() {
       const bodies: Array<string> = []
       let status = 200
@@ -193,7 +193,7 @@ describe("every period", () => {
     }), 60_000)
 
   it.scoped.each(["client", "server"] as const)(
-    "a link is kept, and ended once its %s says nothing",
+    "a link is kept until its %s is silent",
     (silent) =>
       Effect.gen(function*() {
         const [client, server] = MemoryLink.pair()
@@ -219,7 +219,7 @@ describe("every period", () => {
       })
   )
 
-  it.scoped("systemd hears from a service that is healthy now, and only then", () => {
+  it.scoped("systemd hears only from a healthy service", () => {
     // Each ping fails, because nobody listens there, and that is logged.
     const env = { NOTIFY_SOCKET: "/nonexistent/notify", WATCHDOG_USEC: "30000000" }
     let pings = 0

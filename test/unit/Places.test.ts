@@ -16,7 +16,7 @@ const setUp = (flows = 3) => {
 }
 
 describe("the places of flows", () => {
-  it("are refused past the limit, and free again when one leaves", () => {
+  it("are refused past the limit, until one leaves", () => {
     const { take, world } = setUp(1)
     const first = take("first")
     assert.isNull(take("second"))
@@ -78,7 +78,7 @@ describe("the places of flows", () => {
     assert.deepStrictEqual(world.cut, ["mute"])
   })
 
-  it("stay with a connection that has just come or just settled", () => {
+  it("stay with a new or just settled connection", () => {
     const { take, world } = setUp(2)
     take("first", false)?.settle()
     take("second", false)

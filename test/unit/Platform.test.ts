@@ -13,7 +13,7 @@ describe("the platform", () => {
       assert.match(alpine.message, /linux on x64 without glibc/)
     }))
 
-  it.effect("is accepted where there is a build, and where somebody made one", () =>
+  it.effect("is accepted if there is a build for it", () =>
     Effect.gen(function*() {
       yield* Platform.check(
         { platform: "linux", arch: "x64", glibc: "2.36" },

@@ -51,7 +51,7 @@ const ofTag = <Tag extends Output["_tag"]>(list: ReadonlyArray<Done>, tag: Tag) 
 const sum = (list: ReadonlyArray<{ readonly count: number }>) => list.reduce((total, { count }) => total + count, 0)
 
 describe("the side whose ports vary", () => {
-  it("looks at its ports, opens 256 sockets towards the peer's outside address, tells the peer, and closes them in time", () => {
+  it("opens 256 sockets, tells the peer, and closes them", () => {
     const guess = hardSide()
     const out = runUntil(guess, 0, 30_000)
     expect(ofTag(out, "SampleGuess").map(({ at, count }) => [at, count])).toEqual([[WAIT_MS, SAMPLES]])
@@ -77,7 +77,7 @@ describe("the side whose ports vary", () => {
     expect(told.seen.at(-1)).toEqual({ host: HARD, port: 2_000 + 2 * (SAMPLES - 1) })
   })
 
-  it("closes all at once when the peer's probe has come, and does not begin again soon", () => {
+  it("closes all at once when the peer's probe came", () => {
     const guess = hardSide()
     runUntil(guess, 0, 3_000)
     guess.onPing(direct(EASY))
@@ -86,7 +86,7 @@ describe("the side whose ports vary", () => {
     expect(runUntil(guess, 3_002, 30_000)).toEqual([])
   })
 
-  it("waits twice as long after each failure, and not at all when the network is another one", () => {
+  it("waits twice as long after each failure", () => {
     const guess = hardSide()
     const starts = ofTag(runUntil(guess, 0, 10 * BACK_OFF_MS), "SampleGuess").map(({ at }) => at)
     expect(starts).toHaveLength(4)
@@ -99,7 +99,7 @@ describe("the side whose ports vary", () => {
     expect(again).toHaveLength(1)
   })
 
-  it("goes on with the sockets that it got, and says so when they are too few", () => {
+  it("goes on with too few sockets, and says so", () => {
     const some = hardSide()
     runUntil(some, 0, 1_600)
     some.onRefused(4)
@@ -131,7 +131,7 @@ describe("the side whose ports vary", () => {
     expect(runUntil(guess, 0, 60_000)).toEqual([])
   })
 
-  it("does nothing while the relay does not carry the session, a direct path answers, or none is sought", () => {
+  it("does nothing while no guess is needed", () => {
     for (const change of [{ relayed: false }, { direct: true }, { seeking: false }]) {
       expect(runUntil(hardSide(), 0, 60_000, { ...RELAYED, ...change })).toEqual([])
     }
@@ -139,7 +139,7 @@ describe("the side whose ports vary", () => {
 })
 
 describe("the side whose port is steady", () => {
-  it("guesses each port of the told addresses once, up to the budget, and says that it was in vain", () => {
+  it("guesses each port once within the budget, then reports failure", () => {
     const guess = easySide()
     expect(runUntil(guess, 0, 5_000)).toEqual([])
     guess.onOpened(opened)
@@ -152,7 +152,7 @@ describe("the side whose port is steady", () => {
     expect(runUntil(guess, 200_000, 230_000)).toEqual([]) // told again of the same attempt
   })
 
-  it("stops as soon as the peer's probe comes by a direct path", () => {
+  it("stops when the peer's probe comes directly", () => {
     const guess = easySide()
     guess.onOpened(opened)
     expect(ofTag(runUntil(guess, 0, 1_000), "SendGuesses").length).toBeGreaterThan(10)
@@ -161,7 +161,7 @@ describe("the side whose port is steady", () => {
     expect(guess.reason).toBeNull()
   })
 
-  it("does not guess where it is not asked in its turn", () => {
+  it("does not guess unless it is its turn", () => {
     const guess = easySide()
     guess.onOpened(opened)
     expect(runUntil(guess, 0, 10_000, { ...RELAYED, relayed: false })).toEqual([])
@@ -190,7 +190,7 @@ describe("the order of guesses", () => {
     }
   })
 
-  it("begins near the ports that were seen where they lie close together", () => {
+  it("begins near the seen ports if they are close together", () => {
     const block = [20_100, 20_900, 20_400, 21_000].map((port) => ({ host: HARD, port }))
     expect(take(200, block, null, 1).every(({ port }) => Math.abs(port - 20_500) < 1_100)).toBe(true)
   })
@@ -203,7 +203,7 @@ describe("the order of guesses", () => {
     }
   })
 
-  it("lets hosts take turns, and passes over those that nobody should probe", () => {
+  it("lets hosts take turns, and ignores forbidden ones", () => {
     const hosts = ["127.0.0.1", "224.0.0.1", "169.254.169.254", "::1", HARD, "203.0.113.3"]
     const list = take(4, hosts.map((host) => ({ host, port: 9 })), null, 1)
     expect(list.map(({ host }) => host)).toEqual([HARD, "203.0.113.3", HARD, "203.0.113.3"])

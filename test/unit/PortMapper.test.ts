@@ -42,7 +42,7 @@ describe("PortMapper", () => {
       [["upnp"], "upnp", PORT]
     ] as const
   ) {
-    it.scopedLive(`maps by ${protocol} where the gateway speaks ${speaks.join(", ")}, and ends the mapping at the end`, () =>
+    it.scopedLive(`maps by ${protocol} where the gateway speaks ${speaks.join(", ")}`, () =>
       Effect.gen(function*() {
         const fake = yield* FakeGateway.make
         fake.speaks = speaks
@@ -69,7 +69,7 @@ describe("PortMapper", () => {
       assert.strictEqual(fake.nonces.size, 1)
     }))
 
-  it.scopedLive("maps again when the gateway says that it restarted, and tells the new address", () =>
+  it.scopedLive("maps again when the gateway restarted", () =>
     Effect.gen(function*() {
       const fake = yield* FakeGateway.make
       const mapper = yield* mapperFor(fake)
@@ -82,7 +82,7 @@ describe("PortMapper", () => {
       assert.isTrue(Option.isSome(yield* Effect.timeout(now, "2 seconds")))
     }))
 
-  it.scopedLive("moves the mapping with the port, and gives the old one back", () =>
+  it.scopedLive("moves the mapping with the port", () =>
     Effect.gen(function*() {
       const fake = yield* FakeGateway.make
       const mapper = yield* mapperFor(fake)
@@ -93,7 +93,7 @@ describe("PortMapper", () => {
       assert.deepStrictEqual(fake.asked, [`pcp map ${PORT} 600`, `pcp unmap ${PORT}`, `pcp map ${PORT + 1} 600`])
     }))
 
-  it.scopedLive("takes back the address at once where the gateway is gone, and maps again where one is back", () =>
+  it.scopedLive("withdraws the address when the gateway is gone", () =>
     Effect.gen(function*() {
       const fake = yield* FakeGateway.make
       let gateway: string | null = FakeGateway.HOST
@@ -109,7 +109,7 @@ describe("PortMapper", () => {
       yield* mapped(mapper)
     }))
 
-  it.scopedLive("takes another port where UPnP's is taken, and a lease for ever where there is no other", () =>
+  it.scopedLive("takes another port or a permanent lease with UPnP", () =>
     Effect.gen(function*() {
       const fake = yield* FakeGateway.make
       fake.speaks = ["upnp"]
@@ -135,7 +135,7 @@ describe("PortMapper", () => {
       assert.isNull(Option.getOrThrow(yield* Stream.runHead(mapper.changes)))
     }))
 
-  it.scopedLive("probes in parallel, changes nothing, and is done in time where all are silent", () =>
+  it.scopedLive("probes in parallel, and is done though all are silent", () =>
     Effect.gen(function*() {
       const fake = yield* FakeGateway.make
       const mapper = yield* mapperFor(fake)

@@ -2,7 +2,7 @@ import { assert, it } from "@effect/vitest"
 import { Effect, HashMap, Logger } from "effect"
 import * as Printable from "../../src/services/telemetry/Printable.ts"
 
-it.effect("leaves nothing in a log entry that a terminal would obey", () =>
+it.effect("leaves nothing that a terminal would obey", () =>
   Effect.gen(function*() {
     const seen: Array<unknown> = []
     const logger = Logger.mapInputOptions(

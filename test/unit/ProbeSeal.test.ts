@@ -10,7 +10,7 @@ const ends = () => ({
 const flip = (bytes: Uint8Array, at: number) => Uint8Array.from(bytes, (byte, i) => (i === at ? byte ^ 1 : byte))
 
 describe("sealed path messages", () => {
-  it("open at the other end, both ways, under the hint that it expects", () => {
+  it("open at the other end under the expected hint", () => {
     const { client, connector } = ends()
     const there = client.seal(text("ping"))
     expect(connector.open(there)).toEqual(Buffer.from("ping"))
@@ -23,7 +23,7 @@ describe("sealed path messages", () => {
     expect(connector.open(client.seal(new Uint8Array(0)))).toHaveLength(0)
   })
 
-  it("are refused when any bit was changed, and the good one still opens", () => {
+  it("are refused when any bit was changed", () => {
     const { client, connector } = ends()
     const good = client.seal(text("hello"))
     for (let i = 0; i < good.length; i++) expect(typeof connector.open(flip(good, i)), `byte ${i}`).toBe("string")
@@ -40,7 +40,7 @@ describe("sealed path messages", () => {
     expect(connector.open(forged)).toBe("forged")
   })
 
-  it("count once, in any order within the window, and not at all behind it", () => {
+  it("count once, in any order within the window", () => {
     const { client, connector } = ends()
     const sent = Array.from({ length: 3 * REPLAY_WINDOW }, (_, i) => client.seal(Uint8Array.of(i)))
     expect(connector.open(sent[70]!)).toHaveLength(1)
@@ -72,7 +72,7 @@ describe("sealed path messages", () => {
     }
   })
 
-  it("open from a view into a larger buffer, which is left as it was", () => {
+  it("open from a view into a larger buffer", () => {
     const { client, connector } = ends()
     const sealed = client.seal(text("inside"))
     const buffer = new Uint8Array(100)

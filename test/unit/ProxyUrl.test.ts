@@ -112,7 +112,7 @@ describe("the proxy that is chosen", () => {
     assert.strictEqual(by({}, { setting: "http://b:2", host: "127.0.0.1" }), "http://b:2")
   })
 
-  it("is told when it cannot be used, and nothing goes direct then", () => {
+  it("is reported if unusable, and nothing connects directly", () => {
     const choice = ProxyUrl.choose({ ...relay, env: { ALL_PROXY: "socks4://u:hunter2@p" } })
     assert.strictEqual(choice._tag, "Unusable")
     const message = choice._tag === "Unusable" ? choice.message : ""

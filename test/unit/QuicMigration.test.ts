@@ -55,7 +55,7 @@ describe("a download whose path dies", () => {
   const open: Array<Wire> = []
   afterEach(() => open.splice(0).forEach((wire) => wire.close()))
 
-  it("goes on when the client moves, though it has nothing to say, with nothing missing", async () => {
+  it("goes on when the client moves, with nothing missing", async () => {
     const { seen, wire } = await downloading(open)
     wire.dead.add(0)
     await pause(300) // as long as it takes to notice: by now both sides are silent
@@ -65,7 +65,7 @@ describe("a download whose path dies", () => {
     expect(wire.log.migrated).toEqual([SPARE_SLOT])
   })
 
-  it("goes on soon, though it moved twice and the first move's packets were lost, too", async () => {
+  it("goes on soon though it moved twice with losses", async () => {
     const { seen, wire } = await downloading(open)
     wire.dead.add(0)
     await pause(300)
@@ -81,7 +81,7 @@ describe("a download whose path dies", () => {
     expect(before).toBeLessThan(TOTAL / 2)
   })
 
-  it("is measured truthfully after losses, though it is limited by its application", async () => {
+  it("is measured truthfully after losses", async () => {
     let sender: QuicStream | null = null
     const wire = join({ delayMs: 5, onStream: (stream) => void (sender = stream) })
     open.push(wire)
@@ -116,7 +116,7 @@ describe("a download whose path dies", () => {
     expect(rttMs).toBeLessThan(150)
   })
 
-  it("goes on soon after its only path came back, however long it was gone", async () => {
+  it("goes on soon after its only path returned", async () => {
     const { seen, wire } = await downloading(open)
     wire.dead.add(0)
     await pause(2_600) // long enough for QUIC's timer to back off

@@ -4,7 +4,7 @@ import * as Redact from "../../src/services/telemetry/Redact.ts"
 const attribute = (key: string, stringValue: string) => ({ key, value: { stringValue } })
 
 describe("what is exported", () => {
-  it("has no address, wherever it stands, and no attribute that names a host", () => {
+  it("has no address and no attribute that names a host", () => {
     const body = {
       resourceLogs: [{
         body: { stringValue: "path changed to 198.51.100.7|40000 or [2001:db8::7]:1" },

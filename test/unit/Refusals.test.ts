@@ -29,7 +29,7 @@ const setup = () => {
 }
 
 describe("Refusals", () => {
-  it("logs the first of a kind at info with its reason, and then once a minute", () => {
+  it("logs the first of a kind, then once a minute", () => {
     const { lines, refusals, tell } = setup()
     tell([refused, 0], [refused, 1], [refused, 59_999], [refused, 60_000])
     assert.deepStrictEqual(lines, [
@@ -43,7 +43,7 @@ describe("Refusals", () => {
     ])
   })
 
-  it("tells the last ten minutes, the newest first, and keeps a bounded number", () => {
+  it("lists the last ten minutes, newest first, bounded", () => {
     const { refusals, tell } = setup()
     tell(...Array.from({ length: 200 }, (_, at) => [{ ...refused, port: at + 1 }, at + 1] as const))
     assert.deepStrictEqual(

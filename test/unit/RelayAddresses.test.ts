@@ -15,7 +15,7 @@ const folder = Effect.acquireRelease(
 )
 
 describe("a relay's name", () => {
-  it.scopedLive("is remembered, and its last addresses serve while DNS is dead", () =>
+  it.scopedLive("is remembered, and its last addresses serve without DNS", () =>
     Effect.gen(function*() {
       const dir = yield* folder
       assert.isNull(yield* RelayAddresses.ask(dir, DEAD))
@@ -31,7 +31,7 @@ describe("a relay's name", () => {
       assert.deepStrictEqual(yield* RelayAddresses.known(dir, DEAD), [])
     }))
 
-  it("leads a link to the last address when it is not found, and the relay is still known by its key", () =>
+  it("leads a link to the last address without DNS", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* Kit.serve()
       const lost = yield* Effect.flip(Kit.connect(server, "websocket", { host: DEAD }))

@@ -117,7 +117,7 @@ describe("every period the hub", () => {
 })
 
 describe("every period a relay that has joined", () => {
-  it.scoped("is listed at the port and judges by the time of that moment", () =>
+  it.scoped("lists the current port, and judges by the current time", () =>
     Effect.gen(function*() {
       yield* TestClock.setTime(START)
       const clock = yield* Effect.clock

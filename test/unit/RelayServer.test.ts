@@ -68,7 +68,7 @@ for (const offload of [true, false]) {
 }
 
 describe("RelayServer", () => {
-  it("cuts a buffer of mixed frames, and sends each to its own session", async () => {
+  it("cuts a buffer of mixed frames by session", async () => {
     const relay = await startRelay()
     const { client, connector, pair } = await connect(relay)
     const third = await (await peerOf(relay)).bind()
@@ -95,7 +95,7 @@ describe("RelayServer", () => {
     assert.deepStrictEqual(lengths, { connector: [100, 100, 50], third: [90] })
   })
 
-  it("tells a node its mapped address and the first opener when its peer comes and goes", async () => {
+  it("tells a node its address and its peer's presence", async () => {
     const relay = await startRelay()
     const { client, connector } = await connect(relay)
     assert.deepStrictEqual(client.binding.mapped, { host: "127.0.0.1", port: client.udp.address().port })
@@ -109,7 +109,7 @@ describe("RelayServer", () => {
     assert.include(client.seen("PeerLeg")[1], { peerLeg: null })
   })
 
-  it("asks a node that writes from a new port to bind again, and then goes on", async () => {
+  it("asks a node at a new port to bind again", async () => {
     const relay = await startRelay()
     const { client, connector, pair } = await connect(relay)
     await client.open() // another socket, another port
@@ -123,7 +123,7 @@ describe("RelayServer", () => {
     assert.strictEqual(relay.server.nodes, 2)
   })
 
-  it("asks nodes to bind whose sessions it does not know, as after a restart", async () => {
+  it("asks nodes of unknown sessions to bind, as after restarts", async () => {
     const [before, after] = [await startRelay(), await startRelay()]
     const { client, connector, pair } = await connect(before)
     for (const peer of [client, connector]) peer.relayPort = after.port
@@ -136,7 +136,7 @@ describe("RelayServer", () => {
     assert.strictEqual(connector.received[0]!.length, 201)
   })
 
-  it("asks a sender that is not bound no oftener than four times a second", async () => {
+  it("asks an unbound sender at most four times a second", async () => {
     const relay = await startRelay()
     const stranger = await peerOf(relay)
     let notices = 0
@@ -147,7 +147,7 @@ describe("RelayServer", () => {
     assert.strictEqual(notices, 1)
   })
 
-  it("gives no rebind notice for a frame that is shorter than the notice", async () => {
+  it("sends no rebind notice for a shorter frame", async () => {
     const relay = await startRelay()
     const { client, pair } = await connect(relay)
     await client.open()
@@ -157,7 +157,7 @@ describe("RelayServer", () => {
     assert.strictEqual(client.seen("SendBind").length, 1)
   })
 
-  it("drops a bound session's frames from anybody else, on whatever port or tag", async () => {
+  it("drops a bound session's frames from anybody else", async () => {
     const relay = await startRelay()
     const { client, connector, pair } = await connect(relay)
     const stranger = await peerOf(relay)
@@ -201,7 +201,7 @@ describe("RelayServer", () => {
     assert.strictEqual(relay.server.nodes, 0)
   })
 
-  it("does not take a signature that a node made for another relay", async () => {
+  it("refuses a signature that was made for another relay", async () => {
     const second = await startRelay({ name: "relay-2" })
     const peer = await peerOf(second)
     peer.apply(peer.binding.onCredential(true, performance.now()))
@@ -212,7 +212,7 @@ describe("RelayServer", () => {
     assert.strictEqual(second.server.nodes, 1)
   })
 
-  it("refuses a cookie that belongs to another port, before it verifies anything", async () => {
+  it("refuses a cookie of another port before verifying anything", async () => {
     let verified = 0
     const relay = await startRelay({ verify: { authority: () => (verified++, true), node: () => (verified++, true) } })
     const thief = await peerOf(relay)
@@ -250,7 +250,7 @@ describe("RelayServer", () => {
     await World.until(() => relay.server.stats.refused.bad_cookie === 2)
   })
 
-  it("refuses tickets that are forged, over, for others, or with tags in use", async () => {
+  it("refuses forged, expired and foreign tickets, and used tags", async () => {
     const relay = await startRelay()
     const { client, connector, pair } = await connect(relay)
     const outsider = await (await peerOf(relay)).bind()
@@ -272,7 +272,7 @@ describe("RelayServer", () => {
     await World.until(() => connector.received.length === 1)
   })
 
-  it("ends a revoked node's binding and sessions at once, and lets it back only after readmission", async () => {
+  it("ends a revoked node's sessions until it is readmitted", async () => {
     const relay = await startRelay()
     const { client, connector, pair } = await connect(relay)
     relay.server.revoke(client.identity.key)
@@ -289,7 +289,7 @@ describe("RelayServer", () => {
     await World.until(() => client.binding.phase === "bound")
   })
 
-  it("forgets bindings after 300 s of silence, and sessions that nobody has open", async () => {
+  it("forgets bindings after 300 s of silence", async () => {
     const relay = await startRelay()
     const { client, connector } = await connect(relay)
     relay.clock.skewMs = 200_000
@@ -309,7 +309,7 @@ describe("RelayServer", () => {
     assert.deepStrictEqual([relay.server.nodes, relay.server.sessions], [0, 0])
   })
 
-  it("ends a session with its ticket, and a binding with its credential, however busy", async () => {
+  it("ends a session with its ticket, however busy", async () => {
     const relay = await startRelay()
     const { client, connector, pair } = await connect(relay)
     client.apply(client.binding.onTicket(pair.session, pair.clientTag, pair.ticket, performance.now()))
@@ -346,7 +346,7 @@ describe("RelayServer", () => {
     assert.deepStrictEqual(refusals(client), ["expired"])
   })
 
-  it("tells nodes that there is no room, and its owner once", async () => {
+  it("tells every node that it is full, its owner once", async () => {
     const full: Array<string> = []
     const relay = await startRelay({ limits: { nodes: 2, sessionsPerNode: 1 }, onFull: (table) => full.push(table) })
     const { client } = await connect(relay)
@@ -359,7 +359,7 @@ describe("RelayServer", () => {
     assert.deepStrictEqual(full, ["nodes"])
   })
 
-  it("holds a node to its rate and tells it so, without a notice for each packet", async () => {
+  it("holds a node to its rate with few notices", async () => {
     const relay = await startRelay({ limits: { bytesPerSecond: 1000, burstBytes: 65_536 } })
     const { client, connector, pair } = await connect(relay)
     for (let i = 0; i < 100; i++) client.sendData(pair.clientTag, 1400)
@@ -385,7 +385,7 @@ describe("RelayServer", () => {
     await World.until(() => peers.every((peer) => peer.binding.phase === "bound"))
   })
 
-  it("answers STUN with the sender's address, and each prefix only so often", async () => {
+  it("answers STUN, with a limit for each prefix", async () => {
     const relay = await startRelay({ rates: { stunPerPrefix: 10 } })
     const peer = await peerOf(relay)
     for (let i = 0; i < 40; i++) peer.sendRaw(Stun.encodeRequest({ txId: Crypto.randomBytes(12) }))
@@ -399,7 +399,7 @@ describe("RelayServer", () => {
     })
   })
 
-  it("sends by a node's link while it has one, and drops what the link cannot take", async () => {
+  it("uses a node's link, and drops what it cannot take", async () => {
     const relay = await startRelay()
     const { client, connector, pair } = await connect(relay)
     const { frames, link, messages, state } = fakeLink()
@@ -426,7 +426,7 @@ describe("RelayServer", () => {
     assert.strictEqual(relay.server.stats.drops.unbound, 1)
   })
 
-  it("answers a padded request for a cookie, and a padded ping, with as many bytes", async () => {
+  it("answers padded requests with as many bytes", async () => {
     const relay = await startRelay()
     const peer = await peerOf(relay)
     const lengths: Array<number> = []
@@ -460,7 +460,7 @@ describe("RelayServer", () => {
     await World.until(() => client.binding.phase === "bound" && relay.server.stats.bound.udp >= 2)
   })
 
-  it("never sends an unproved address more than it received from there", () => {
+  it("never sends an unproved address more than it received", () => {
     const nonce = new Uint8Array(8)
     const empty = { payload: new Uint8Array(5), signature: new Uint8Array(64) }
     const sample = fc.constantFrom(

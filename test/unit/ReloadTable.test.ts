@@ -10,7 +10,7 @@ const TEXT = { live: "at once", restart: "restart", enrolment: "enrolment" } as 
 const cells = (line: string) => line.split("|").slice(1, -1).map((cell) => cell.trim())
 
 describe("docs/reload.md", () => {
-  it("lists every key of every role with when it takes effect", () => {
+  it("lists when each key of each role takes effect", () => {
     const lines = readFileSync("docs/reload.md", "utf8").split("\n").filter((line) => line.startsWith("| `"))
     const written = Object.fromEntries(lines.map(cells).map(([key = "", ...rest]) => [key, rest]))
     const keys = new Set(ROLES.flatMap((role) => Reload.keysOf(role).map(([key]) => key)))

@@ -63,7 +63,7 @@ describe("the renewals of a page's session", () => {
     renewals.stop()
   })
 
-  it("try again until the grant ends, and then end the session", async () => {
+  it("retry until the grant ends, then end the session", async () => {
     const { pass, renewals, seen } = setup()
     renewals.flowBegan()
     for (let life = 1; life < LIVES; life++) {

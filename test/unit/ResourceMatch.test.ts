@@ -35,7 +35,7 @@ describe("a requested host means", () => {
     assert.strictEqual(found("wiki."), "wiki 10.1.2.3")
   })
 
-  it("else the resource of that very address, the one that lists the port", () => {
+  it("else the resource of that address with the port", () => {
     assert.strictEqual(found("10.1.2.3"), "wiki 10.1.2.3")
     assert.strictEqual(found("10.1.2.3", 22), "ssh 10.1.2.3")
     assert.strictEqual(found("API.dev.example.com."), "api api.dev.example.com")
@@ -43,7 +43,7 @@ describe("a requested host means", () => {
     assert.strictEqual(found("[2001:db8:0::0:7]"), "host6 2001:DB8:0:0::7")
   })
 
-  it("else the closest pattern, and then dials what was asked for", () => {
+  it("else the closest pattern, dialled as asked", () => {
     assert.strictEqual(found("a.b.example.com"), "corp a.b.example.com")
     assert.strictEqual(found("x.dev.example.com"), "dev x.dev.example.com")
     assert.strictEqual(found("10.1.9.9"), "rack 10.1.9.9")
@@ -51,7 +51,7 @@ describe("a requested host means", () => {
     assert.strictEqual(found("2001:db8:7fff::1"), "six 2001:db8:7fff::1")
   })
 
-  it("the same in any case, with a dot at its end, and as Unicode or A-labels", () => {
+  it("the same in any case, with a dot, or Unicode", () => {
     const some = [
       resource("web.corp", "intranet.local."),
       resource("db_1", "10.0.0.9"),
@@ -114,7 +114,7 @@ describe("a requested host means", () => {
     assert.isNull(found("wiki", 81))
   })
 
-  it("nothing by a broken CIDR, and everything of one family by /0", () => {
+  it("nothing by a broken CIDR, and all by /0", () => {
     const match = (address: string, host: string) =>
       ResourceMatch.find([resource("one", address)], host, "tcp", 80)?.resource.name
     for (const cidr of ["10.0.0.0/33", "10.0.0.0/", "/8", "10.0.0/8", "10.0.0.0/-1", "2001:db8::/129"]) {

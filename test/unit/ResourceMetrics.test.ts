@@ -3,7 +3,7 @@ import { ResourceMetrics } from "../../src/actors/mux/ResourceMetrics.ts"
 import * as OpenMetrics from "../../src/services/telemetry/OpenMetrics.ts"
 import { parse, sum } from "./support/OpenMetricsParser.ts"
 
-it("counts flows that run, by resource, and those of a multitude of resources together", () => {
+it("counts running flows by resource, the rest together", () => {
   const metrics = new ResourceMetrics()
   const read = () => parse(OpenMetrics.render(metrics.read()))
   const meter = metrics.meterOf("wiki")

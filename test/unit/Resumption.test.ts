@@ -25,7 +25,7 @@ describe("SavedSessions", () => {
     expect(sessions.take("a", 0)).toBeNull()
   })
 
-  it("gives none that is as old as a ticket key can be", () => {
+  it("gives none that is as old as a key", () => {
     const sessions = new SavedSessions()
     sessions.keep("a", saved(1), 5)
     expect(sessions.take("a", 5 + KEY_LIFE_MS)).toBeNull()
@@ -40,7 +40,7 @@ describe("SavedSessions", () => {
 })
 
 describe("TicketKeys", () => {
-  it("keeps one key for each client, and no two clients share one", () => {
+  it("keeps a key for each client, and shares none", () => {
     const keys = new TicketKeys()
     const first = keyOf(keys, "a", "1", 0)
     expect(first).toBeInstanceOf(Uint8Array)
@@ -49,7 +49,7 @@ describe("TicketKeys", () => {
     expect(keyOf(new TicketKeys(), "a", "1", 0)).not.toEqual(first)
   })
 
-  it("changes the key with time, and begins no session twice, also across the change", () => {
+  it("changes the key with time, and begins sessions once", () => {
     const keys = new TicketKeys()
     const first = keyOf(keys, "a", "1", 0)
     keyOf(keys, "a", "2", KEY_LIFE_MS - 1)
@@ -60,7 +60,7 @@ describe("TicketKeys", () => {
     expect(keyOf(keys, "a", "2", KEY_LIFE_MS)).toBe("spent")
   })
 
-  it("throws the key away when it cannot remember another session, and has none until its time is over", () => {
+  it("drops the key when it cannot remember another session", () => {
     const keys = new TicketKeys()
     const first = keyOf(keys, "a", "0", 0)
     for (let n = 1; n < MAX_SESSIONS; n++) expect(keyOf(keys, "a", `${n}`, 0)).toEqual(first)
@@ -70,7 +70,7 @@ describe("TicketKeys", () => {
     expect(keyOf(keys, "a", "later", KEY_LIFE_MS)).not.toEqual(first)
   })
 
-  it("has no key for one client too many, and forgets nobody for it whose sessions still matter", () => {
+  it("has no key for one client too many", () => {
     const keys = new TicketKeys()
     for (let n = 0; n < MAX_CLIENTS; n++) keyOf(keys, `${n}`, `session ${n}`, 0)
     expect(keyOf(keys, "more", "1", 2 * KEY_LIFE_MS - 1)).toBeNull()

@@ -16,7 +16,7 @@ const ALL: ReadonlyArray<SessionMessage> = [
 ]
 
 describe("SessionWire", () => {
-  it("decodes what it encodes, in one piece and byte by byte", () => {
+  it("decodes what it encodes, whole and byte by byte", () => {
     const stream = Uint8Array.from(ALL.flatMap((message) => [...bytes(message)]))
     expect(new Decoder().push(stream)).toEqual({ _tag: "Messages", messages: ALL })
     const decoder = new Decoder()

@@ -30,7 +30,7 @@ describe("SignalSeal", () => {
     assert.strictEqual(text(await client.open(await connector.seal(bytes("answer")))), "answer")
   })
 
-  it("takes nothing twice, nothing older, nothing changed and nothing of its own", async () => {
+  it("refuses repeated, older, changed and own messages", async () => {
     const [client, connector] = await both()
     const [first, second, third] = [
       await client.seal(bytes("1")),
@@ -50,7 +50,7 @@ describe("SignalSeal", () => {
     assert.isNull(await connector.open(new Uint8Array(0)))
   })
 
-  it("is of one session, one pair of nodes and one pair of ephemeral keys", async () => {
+  it("belongs to one session, node pair and key pair", async () => {
     const others = [
       { session: "cd".repeat(16) },
       { clientKey: key(9) },
@@ -64,7 +64,7 @@ describe("SignalSeal", () => {
     }
   })
 
-  it("signs the side, the session, the nodes and the ephemeral keys; reads its own hello and nothing shorter", () => {
+  it("signs side, session, nodes and ephemeral keys", () => {
     const ephemerals = { client: HELLO.clientEphemeral, connector: HELLO.connectorEphemeral }
     const all = [
       SignalSeal.signedBytes("client", PARTIES, { ...ephemerals, connector: null }),

@@ -97,7 +97,7 @@ describe("relay credentials", () => {
 })
 
 describe("grants", () => {
-  it.scoped("are replaced for sessions that began after the start, change after change", () =>
+  it.scoped("are replaced also for sessions that began later", () =>
     Effect.gen(function*() {
       const { board, rules, signed, verify } = hub()
       const client = yield* connect(board, CLIENT, "client")
@@ -118,7 +118,7 @@ describe("grants", () => {
       }
     }))
 
-  it.scoped("fail to be replaced when the directory cannot be read, so that the caller tries again", () =>
+  it.scoped("fail if the directory cannot be read", () =>
     Effect.gen(function*() {
       const { board, rules, signed } = hub()
       yield* addSession(board)

@@ -23,7 +23,7 @@ describe("Socks5", () => {
     expect(connect?._tag === "Connect" && connect.answer("refused")).toEqual(reply(5))
   })
 
-  it("takes all of it byte by byte, or at once with early bytes behind", () => {
+  it("accepts it byte by byte, or with early bytes", () => {
     const all = [...GREETING, ...NAME]
     const steps = feed(...all.map((byte) => [byte]))
     expect(steps.map(({ _tag }) => _tag)).toEqual([...all.slice(1).map(() => "More"), "Connect"])
@@ -61,7 +61,7 @@ describe("Socks5", () => {
     ["SOCKS4", [4, 1, 0, 80, 10, 0, 0, 7, ...ascii("me"), 0], "10.0.0.7"],
     ["SOCKS4a", [4, 1, 0, 80, 0, 0, 0, 1, 0, ...ascii("wiki"), 0], "wiki"],
     ["SOCKS4a with a user", [4, 1, 0, 80, 0, 0, 0, 9, ...ascii("me"), 0, ...ascii("web.corp"), 0], "web.corp"]
-  ])("takes %s, whole or byte by byte, and answers in its words", (_, request, host) => {
+  ])("accepts %s, whole or byte by byte", (_, request, host) => {
     for (const parts of [[request], request.map((byte) => [byte])]) {
       const step = feed(...parts.slice(0, -1), [...parts.at(-1) ?? [], ...ascii("GET")]).at(-1)
       expect(step).toMatchObject({ _tag: "Connect", target: { host, port: 80 }, early: Uint8Array.of(71, 69, 84) })
@@ -77,7 +77,7 @@ describe("Socks5", () => {
     expect(step).toMatchObject({ _tag: "Connect", target: { host: "xn--bcher-kva.example", port: 80 } })
   })
 
-  it("tells HTTP what this port is, when its request has ended or is too long", () => {
+  it("tells HTTP what this port is", () => {
     for (const first of ["GET / HTTP/1.1\r\nHost: x\r\n", "CONNECT a:443 HTTP/1.1\r\n"]) {
       const [more, done] = feed(ascii(first), ascii("\r\n"))
       expect(more).toMatchObject({ _tag: "More" })

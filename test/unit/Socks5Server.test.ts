@@ -47,7 +47,7 @@ const HELLO = Buffer.from([5, 1, 0])
 const CONNECT = Buffer.from([5, 1, 0, 3, 4, ...Buffer.from("wiki"), 0, 80])
 
 describe("Socks5Server", () => {
-  it("says success only after the verdict, and keeps what came early", async () => {
+  it("reports success only after the verdict, keeping early bytes", async () => {
     let request: Connect | null = null
     const { port } = await start((connect) => {
       request = connect
@@ -84,7 +84,7 @@ describe("Socks5Server", () => {
     }
   )
 
-  it("gives HTTP a page that arrives whole, and tells what was met", async () => {
+  it("gives HTTP a whole page, and reports it", async () => {
     const met: Array<string> = []
     const { port } = await start(() => {
       throw new Error("not to be asked")
@@ -131,7 +131,7 @@ describe("Socks5Server", () => {
     await until("forgotten", () => server.connections === 0)
   })
 
-  it("admits no more connections than allowed, and new ones when old ones have gone", async () => {
+  it("admits no more connections than allowed", async () => {
     let asked = 0
     const { port, server } = await start(() => {
       asked += 1
@@ -163,7 +163,7 @@ describe("Socks5Server", () => {
     expect(mute.filter(({ seen }) => seen.closed)).toHaveLength(1)
   })
 
-  it("cuts the flow that has been idle the longest when there is no room", async () => {
+  it("cuts the longest idle flow when there is no room", async () => {
     let now = 0
     const places = new Places({ flows: 2, now: () => now, met: () => undefined })
     const asked: Array<Connect> = []

@@ -51,7 +51,7 @@ describe("a look at the state directory", () => {
 })
 
 describe("the watch of the state directory", () => {
-  it.scoped("tells trouble once, and its end", () =>
+  it.scoped("reports trouble once, and its end", () =>
     Effect.gen(function*() {
       const parent = yield* folder
       const dir = join(parent, "state")

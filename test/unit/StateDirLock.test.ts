@@ -11,7 +11,7 @@ const folder = Effect.acquireRelease(
 )
 
 describe.skipIf(process.platform === "win32")("the lock of a state directory", () => {
-  it.scoped("is held by one at a time, and free when that one ends", () =>
+  it.scoped("is held by one at a time until it ends", () =>
     Effect.gen(function*() {
       const dir = yield* folder
       const first = yield* Scope.make()

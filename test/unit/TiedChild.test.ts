@@ -81,7 +81,7 @@ describe.runIf(process.platform === "linux")("a tied child", () => {
     return { output, end }
   }
 
-  it("ends when it is told to, and says so", async () => {
+  it("ends on request, and says so", async () => {
     const { end, output } = run("sh", ["-c", "echo $$ \"$0 $1\"; exec sleep 600", "a b", "c"])
     const [line] = await once(output, "data") as [Buffer]
     const [, pid, args] = /^(\d+) (.*)\n$/.exec(String(line)) ?? []

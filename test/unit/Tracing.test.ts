@@ -25,7 +25,7 @@ const begin = Effect.withSpan("begin", { context: Tracing.BY_CHANCE })
 const header = Tracing.header
 
 describe("sampling", () => {
-  it.effect("exports the share that chance gives, with all that follows, and nothing that begins by itself", () =>
+  it.effect("exports the chosen share, with all that follows", () =>
     Effect.gen(function*() {
       const { names, recording } = exporter()
       const chances = [0.24, 0.26]
@@ -47,7 +47,7 @@ describe("sampling", () => {
       assert.deepStrictEqual(names, ["yes"])
     }))
 
-  it.effect("tells others of a trace that is not exported, so that they do not export their part", () =>
+  it.effect("tells others of traces that are not exported", () =>
     Effect.gen(function*() {
       const tracer = Tracing.sampling(exporter().recording, () => 0, () => 0.5, new SpanRing())
       const { traceparent } = yield* begin(header).pipe(Effect.provide(Layer.setTracer(tracer)))
@@ -59,7 +59,7 @@ describe("sampling", () => {
 const kept = (ring: SpanRing) => ring.read(NOW).spans.map(({ name }) => name)
 
 describe("a hop that exports nothing", () => {
-  it.effect("passes on the ids that came, since others would miss its own", () => {
+  it.effect("passes on the ids that came", () => {
     const ring = new SpanRing()
     return Effect.gen(function*() {
       const text = `00-${"b".repeat(32)}-${"c".repeat(16)}-01`
@@ -72,7 +72,7 @@ describe("a hop that exports nothing", () => {
     }).pipe(Effect.provide(Layer.setTracer(Tracing.keeping(ring))))
   })
 
-  it.effect("keeps what begins with a flow, and nothing that begins by itself", () => {
+  it.effect("keeps what begins with a flow, and nothing else", () => {
     const ring = new SpanRing()
     return Effect.gen(function*() {
       const { traceparent } = yield* begin(Effect.withSpan(header, "child"))
@@ -84,7 +84,7 @@ describe("a hop that exports nothing", () => {
 })
 
 describe("the last spans", () => {
-  it.effect("are kept when they are exported, too, and an event is one that takes no time", () => {
+  it.effect("are kept when exported, too, and events take no time", () => {
     const ring = new SpanRing()
     const { names, recording } = exporter()
     const work = Effect.annotateCurrentSpan({ "server.address": "intranet", "error.type": "refused" }).pipe(
@@ -104,7 +104,7 @@ describe("the last spans", () => {
     }).pipe(Effect.provide(Layer.setTracer(Tracing.sampling(recording, () => 1, () => 0, ring))))
   })
 
-  it.effect("show what is open, with what is known of it so far, until it ends", () => {
+  it.effect("show what is open until it ends", () => {
     const ring = new SpanRing()
     const rows = () => ring.read(NOW).spans.map(({ durationMs, name, status }) => [name, status, durationMs])
     const work = Effect.gen(function*() {
@@ -119,7 +119,7 @@ describe("the last spans", () => {
     }).pipe(Effect.provide(Layer.setTracer(Tracing.keeping(ring))))
   })
 
-  it.effect("of those that are open, leave out the ones that have been so for longest", () => {
+  it.effect("of open ones omit those that are open longest", () => {
     const ring = new SpanRing()
     const tracer = Tracing.keeping(ring)
     const open = (name: string) => tracer.span(name, Option.none(), Tracing.BY_CHANCE, [], 0n, "internal")
@@ -132,7 +132,7 @@ describe("the last spans", () => {
     return Effect.void
   })
 
-  it.effect("push out the oldest, and what the threads have of a trace is put together", () => {
+  it.effect("push out the oldest, and merge over threads", () => {
     const [one, other] = [new SpanRing(), new SpanRing()]
     const on = (ring: SpanRing) => Effect.provide(Layer.setTracer(Tracing.keeping(ring)))
     return Effect.gen(function*() {

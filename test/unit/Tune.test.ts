@@ -25,7 +25,7 @@ describe("telemetry that is tuned while it runs", () => {
       assert.strictEqual(quiet.label, "OFF")
     }))
 
-  it.effect("is a matter of its own program: another one keeps its level", () =>
+  it.effect("belongs to its own program only", () =>
     Effect.gen(function*() {
       yield* Effect.provide(
         Telemetry.tune({ level: "Trace", sample: 1 }),

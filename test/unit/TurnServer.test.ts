@@ -149,7 +149,7 @@ const data = Uint8Array.of(1, 2, 3)
 const { allocate, channelBind, createPermission, refresh } = Turn.Method
 
 describe("TurnServer, who asks", () => {
-  it("challenges with no more bytes than it was sent, and is silent where that cannot be", async () => {
+  it("challenges with no more bytes than it received", async () => {
     const world = new World()
     for (let length = 0; length <= 60; length++) {
       const client = world.client()
@@ -164,7 +164,7 @@ describe("TurnServer, who asks", () => {
     assert.isNull(await world.client().challenge())
   })
 
-  it("takes MESSAGE-INTEGRITY-SHA256 with a key by SHA-256, and answers with the same", async () => {
+  it("answers MESSAGE-INTEGRITY-SHA256 with the same", async () => {
     const world = new World()
     const client = world.client()
     await client.challenge("x".repeat(80))
@@ -197,7 +197,7 @@ describe("TurnServer, who asks", () => {
     assert.strictEqual(await client.ask(allocate, { transport: Turn.UDP }), 401)
   })
 
-  it("lets an allocation made in time be kept by the same credentials, but not for ever", async () => {
+  it("lets credentials keep their allocation for a limited time", async () => {
     const world = new World()
     const client = world.client()
     await client.allocate({ lifetime: 3600 })
@@ -211,7 +211,7 @@ describe("TurnServer, who asks", () => {
     assert.strictEqual(await client.ask(refresh, { lifetime: 3600 }), 401)
   })
 
-  it("refuses a nonce that is too old, or another client's, with 438 and a new one", async () => {
+  it("refuses an old or foreign nonce with 438", async () => {
     const world = new World()
     const client = world.client()
     await client.allocate({ lifetime: 3600 })
@@ -230,7 +230,7 @@ describe("TurnServer, who asks", () => {
     assert.strictEqual(await client.ask(refresh, {}), 0)
   })
 
-  it("ends what a removed node has, and refuses what was issued to it before; a new node of its name may", async () => {
+  it("ends what a removed node has, and refuses its credentials", async () => {
     const world = new World()
     const client = world.client()
     const { port } = await client.allocate()
@@ -272,7 +272,7 @@ describe("TurnServer, allocations", () => {
     assert.strictEqual(await client.ask(refresh, {}), 441)
   })
 
-  it("keeps to the quotas of a node, of an address and of the whole, and gives back what ended", async () => {
+  it("keeps quotas by node, by address and in total", async () => {
     const world = new World({ perUser: 2, perAddress: 3, total: 4 })
     const first = world.client()
     await first.allocate()
@@ -296,7 +296,7 @@ describe("TurnServer, allocations", () => {
     assert.deepStrictEqual([world.server.allocations, world.arrive.size], [0, 0])
   })
 
-  it("says 508 when no port is free, and frees what it had counted", async () => {
+  it("answers 508 when no port is free", async () => {
     const world = new World({ perUser: 2 }, { from: 50_000, to: 50_000 })
     await world.client().allocate()
     const second = world.client()
@@ -314,7 +314,7 @@ describe("TurnServer, allocations", () => {
 })
 
 describe("TurnServer, data", () => {
-  it("passes datagrams both ways by indications and by channels, where a permission is, while it lasts", async () => {
+  it("passes datagrams both ways while a permission lasts", async () => {
     const world = new World()
     const client = world.client()
     const { port } = await client.allocate({ lifetime: 3600 })
@@ -340,7 +340,7 @@ describe("TurnServer, data", () => {
     assert.deepStrictEqual(world.out, [])
   })
 
-  it("joins two allocations without a socket, and reaches nothing else at its own address", async () => {
+  it("joins two allocations without a socket", async () => {
     const world = new World()
     const [left, right] = [world.client(), world.client()]
     const [leftAt, rightAt] = [await left.allocate(), await right.allocate()]

@@ -42,7 +42,7 @@ afterEach(() => {
 for (const offload of [true, false]) {
   for (const family of [4, 6] as const) {
     describe(`UdpPort, offload ${offload}, IPv${family}`, () => {
-      it("tells where it is bound and where a datagram came from", async () => {
+      it("reports its own address and each datagram's source", async () => {
         const a = await start({ offload, family })
         const b = await start({ offload, family })
         assert.isAbove(a.port.address().port, 0)
@@ -53,7 +53,7 @@ for (const offload of [true, false]) {
         assert.strictEqual(b.received[0]!.port, a.port.address().port)
       })
 
-      it("sends every byte of a train whose last datagram is shorter, in order", async () => {
+      it("sends every byte of a train with a short end", async () => {
         const a = await start({ offload, family })
         const b = await start({ offload, family })
         const train = numbered(1200 * 20 + 77)
@@ -63,7 +63,7 @@ for (const offload of [true, false]) {
         assert.strictEqual(a.port.counters.packets, 21)
       })
 
-      it("changes the segment between trains, and never cuts a longer single datagram", async () => {
+      it("changes the segment between trains, and cuts no datagram", async () => {
         const a = await start({ offload, family })
         const plain = createSocket(family === 4 ? "udp4" : "udp6") // has no GRO: shows the datagrams as they travel
         const sizes: Array<number> = []
@@ -113,7 +113,7 @@ for (const offload of [true, false]) {
         assert.strictEqual(a.port.counters.packets, 0)
       })
 
-      it("fails with the system's code and what to do when the port is taken", async () => {
+      it("fails with the code and a remedy for taken ports", async () => {
         const a = await start({ offload, family })
         const { port } = a.port.address()
         const failure = await start({ offload, family, port }).then(() => null, (cause: unknown) => cause)
@@ -130,7 +130,7 @@ for (const offload of [true, false]) {
     assert.strictEqual(four.port.address().port, six.port.address().port)
   })
 
-  it(`closes with its scope and frees every descriptor, 500 times (offload ${offload})`, async () => {
+  it(`closes and frees descriptors 500 times (offload ${offload})`, async () => {
     const fds = () => readdirSync("/proc/self/fd").length
     const before = fds()
     for (let i = 0; i < 500; i++) {
@@ -156,7 +156,7 @@ for (const offload of [true, false]) {
 
 describe("UdpPort", () => {
   it.runIf(UdpPort.offloadUnavailable() === null)(
-    "joins a train into few reads where the kernel offers it",
+    "joins a train into few reads with kernel support",
     async () => {
       const a = await start({ offload: true })
       const b = await start({ offload: true })
@@ -174,7 +174,7 @@ describe("UdpPort", () => {
     assert.instanceOf(failure, UdpPort.UdpOpenError)
   })
 
-  it("works in a worker thread that ends with its socket open", async () => {
+  it("works in a worker that ends with it open", async () => {
     // Node 20 cannot load .ts in a worker: the same calls by hand, which is what is to be shown safe.
     const script = `
       const dgram = require("node:dgram"), { parentPort } = require("node:worker_threads"), koffi = require("koffi")

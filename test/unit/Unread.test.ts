@@ -37,7 +37,7 @@ class FullStream implements FlowStream {
 }
 
 describe("bytes that nobody reads", () => {
-  it("are bounded in sum, however many flows hold them, and are free again", () => {
+  it("are bounded in total over all flows, then freed", () => {
     const met: Array<Limit> = []
     const unread = new Unread((limit) => void met.push(limit))
     assert.strictEqual(unread.allowance, MAX_BYTES)
@@ -55,7 +55,7 @@ describe("bytes that nobody reads", () => {
 })
 
 describe("bytes that a stream has no room for", () => {
-  it("are few while memory is short, and count until the flow ends", async () => {
+  it("are few while memory is short", async () => {
     const flows = 64
     const server = net.createServer((socket) => {
       socket.on("error", () => {})
@@ -84,7 +84,7 @@ describe("bytes that a stream has no room for", () => {
 })
 
 describe("memory of flows that ended", () => {
-  it("is given back once many have ended and none ends any more", () => {
+  it("is given back once many have ended", () => {
     let trimmed = 0
     const trim = new Trim(() => {
       trimmed += 1

@@ -36,7 +36,7 @@ const race = async (run: (log: Array<string>, signal: AbortSignal, abort: () => 
 }
 
 describe("several ways to one end", () => {
-  it("are tried one after the other: none but the first where that answers in time", async () => {
+  it("are tried in order, only the first if it answers", async () => {
     const log = await race((log, signal) =>
       Ways.firstOf([way("a", 200, "opens", log), way("b", 1, "opens", log)], HEAD_START_MS, signal)
     )
@@ -50,21 +50,21 @@ describe("several ways to one end", () => {
     expect(log).toEqual(["a begins at 0", "b begins at 50", "b wins"])
   })
 
-  it("run side by side after the head start; the slower one is given up, and what it opens is discarded", async () => {
+  it("run in parallel after the head start, discarding the slower", async () => {
     const log = await race((log, signal) =>
       Ways.firstOf([way("a", 500, "opens", log), way("b", 100, "opens", log)], HEAD_START_MS, signal)
     )
     expect(log).toEqual(["a begins at 0", "b begins at 300", "a is given up", "b wins", "a is discarded"].sort(byTime))
   })
 
-  it("may all fail: then the last one's word counts, whichever failed last", async () => {
+  it("may all fail, and the last one's error counts", async () => {
     const log = await race((log, signal) =>
       Ways.firstOf([way("a", 900, "fails", log), way("b", 100, "fails", log)], HEAD_START_MS, signal)
     )
     expect(log).toEqual(["a begins at 0", "b begins at 300", "b is told"])
   })
 
-  it("are all given up by an abort, and none begins after it", async () => {
+  it("are all given up by an abort", async () => {
     const log = await race((log, signal, abort) => {
       setTimeout(abort, 100)
       return Ways.firstOf([way("a", 500, "opens", log), way("b", 100, "opens", log)], HEAD_START_MS, signal)

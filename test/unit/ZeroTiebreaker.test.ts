@@ -57,7 +57,7 @@ describe("ZeroTiebreaker", () => {
     }
   })
 
-  it("changes nothing that the browser did not sign, and nothing else", () => {
+  it("changes only a zero tiebreaker that the browser signed", () => {
     const response = check()
     response.writeUInt16BE(0x0101, 0)
     const cut = check().subarray(0, 60)
