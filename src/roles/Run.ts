@@ -106,7 +106,7 @@ export const run = (config: Config, options: Options): Effect.Effect<never, RunF
     return yield* running.supervisor.awaitGiveUp
   }).pipe(
     Effect.scoped,
-    Effect.mapError((error) => new RunFailed({ message: error.message, again: !needsOperator(error) })),
+    Effect.mapError(runFailed),
     Effect.provide(Telemetry.layer(telemetry, "main"))
   )
 }
@@ -126,12 +126,16 @@ interface Phase {
   reloadProblem: string | null
 }
 
+/** Reports an error of the start, whatever it is. */
+export const runFailed = (error: { readonly message: string; readonly _tag?: string; readonly reason?: unknown }) =>
+  new RunFailed({ message: error.message, again: !needsOperator(error) })
+
 /**
- * Damage in the state directory, and a lost identity: a service manager must not try these again
- * and again.
+ * Whether a start must not be tried again and again: the configuration is wrong, the state
+ * directory is damaged, or an identity is lost.
  */
 const needsOperator = (error: { readonly _tag?: string; readonly reason?: unknown }): boolean =>
-  OPERATORS[error._tag ?? ""]?.includes(String(error.reason)) ?? false
+  error._tag === "ConfigError" || (OPERATORS[error._tag ?? ""]?.includes(String(error.reason)) ?? false)
 
 const OPERATORS: Readonly<Record<string, ReadonlyArray<string>>> = {
   RelayKeysError: ["exists", "absent", "incomplete"],

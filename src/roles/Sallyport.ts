@@ -28,7 +28,7 @@ import * as Telemetry from "../services/telemetry/Telemetry.ts"
 import * as Socks5Client from "../transport/flow/Socks5Client.ts"
 import { LOCAL_DOOR_FILE } from "./Node.ts"
 import * as Threads from "./RoleThreads.ts"
-import { RunFailed, start } from "./Run.ts"
+import { RunFailed, runFailed, start } from "./Run.ts"
 import type { Peer, Running } from "./Running.ts"
 
 /**
@@ -109,7 +109,7 @@ const make = (source: Source, options: Options = {}) =>
     })
     yield* Telemetry.exportMetrics(telemetry, running.supervisor.metrics)
     return service(config, running, baseDir)
-  }).pipe(Effect.mapError((error) => new RunFailed({ message: error.message })))
+  }).pipe(Effect.mapError(runFailed))
 
 const service = (config: Config, running: Running, baseDir: string): Service => {
   const failed = ({ message }: { readonly message: string }) => new RunFailed({ message })
@@ -157,6 +157,7 @@ const flowOf = (socket: Duplex): Flow => {
 
 /** Errors by the reply code of SOCKS5 (RFC 1928, section 6). */
 const REASONS: Readonly<Record<number, readonly [DialFailed["reason"], string]>> = {
+  1: ["failed", "too many flows are open here or at the connector, or a node failed; close some, or see the logs"],
   2: ["denied", "this client may not reach it, or the port is not listed; ask the relay's administrator"],
   4: ["unreachable", "the name is unknown, or the resource or its connector cannot be reached; see the status"],
   5: ["refused", "the resource refused the connection; is its service running?"]

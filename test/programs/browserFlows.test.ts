@@ -15,6 +15,9 @@ import { freePort, resource, ROOT, until, World } from "./support/Programs.ts"
 
 const FILE = randomBytes(20 * 1024 * 1024)
 const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex")
+const SCRIPTS = new Map([["/index.js", "dist/browser/index.js"], ["/page.mjs", "examples/page.mjs"]])
+const PAGE = `<!doctype html><title>page</title>
+  <script type="importmap">{ "imports": { "sallyport/browser": "/index.js" } }</script>`
 /** In one connection half of the ids are the browser's: these need more than one. */
 const MANY = 1_000
 
@@ -57,9 +60,9 @@ describe("flows of a page in Chromium", () => {
       socket.pipe(socket) // the end as well, after the last byte
     })
     const pages = createServer((request, response) => {
-      const script = request.url === "/index.js"
-      response.writeHead(200, { "content-type": script ? "text/javascript" : "text/html" })
-      response.end(script ? readFileSync(join(ROOT, "dist/browser/index.js")) : "<!doctype html><title>page</title>")
+      const script = SCRIPTS.get(request.url ?? "")
+      response.writeHead(200, { "content-type": script === undefined ? "text/html" : "text/javascript" })
+      response.end(script === undefined ? PAGE : readFileSync(join(ROOT, script)))
     })
     servers.push(web, echo, pages)
     trusted = authority
@@ -135,6 +138,14 @@ describe("flows of a page in Chromium", () => {
       `return await connection.fetch("https://intranet/").catch(({ message }) => message)`
     )
     assert.match(tls, /http:/)
+  })
+
+  it("runs the example of a page", async () => {
+    const read = (url: string) => inPage<unknown>(`return (await import("/page.mjs")).read("${url}")`)
+    assert.deepInclude(await read(`http://intranet:${ports.web}/missing`), { status: 404, connector: "office" })
+    assert.deepInclude(await read(`http://intranet:${ports.closed}/`), { failed: "refused" })
+    // The example's link has replaced the one of the other tests.
+    await inPage("globalThis.connection = await sallyport.connect()")
   })
 
   it("half-closes, and does not run ahead of a slow reader", async () => {
