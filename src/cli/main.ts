@@ -7,7 +7,7 @@ import { EXIT_FAILURE, EXIT_INTERRUPTED } from "./CliError.ts"
 import * as Commands from "./Commands.ts"
 
 /** Longest time that a stop may take. After it the process ends at once. */
-const STOP_LIMIT = "5 seconds"
+const STOP_LIMIT = "20 seconds"
 
 const args = process.argv.slice(2)
 const colours = process.stdout.isTTY && process.env["NO_COLOR"] === undefined
@@ -60,7 +60,7 @@ const stop = () => {
   Effect.runFork(Fiber.interrupt(fiber))
   Effect.runFork(Effect.delay(
     Effect.sync(() => {
-      say("could not stop within 5 s; ended at once, open flows are cut")
+      say("could not stop within 20 s; ended at once, open flows are cut")
       process.exit(EXIT_FAILURE)
     }),
     STOP_LIMIT

@@ -5,6 +5,7 @@ import type { Socket } from "node:net"
 import { vi } from "vitest"
 import { Directory, layer } from "../../src/services/directory/Directory.ts"
 import { Socks5Refused } from "../../src/transport/flow/Socks5Client.ts"
+import { HANG_MS } from "../support/Hang.ts"
 import * as World from "./support/World.ts"
 
 /** Everything until the far end closes its side. (An async iterator would destroy the socket behind the end.) */
@@ -95,7 +96,7 @@ describe("the main job", () => {
       const listening = yield* world.dial("first", speakingFirst)
       assert.strictEqual(String(yield* readAll(listening)), "bye")
       listening.end("late but delivered")
-      yield* Effect.promise(() => vi.waitFor(() => assert.strictEqual(late, "late but delivered"), 5_000))
+      yield* Effect.promise(() => vi.waitFor(() => assert.strictEqual(late, "late but delivered"), HANG_MS))
     }))
 
   it.scopedLive("ends a removed client's flow and refuses its return", () =>

@@ -5,6 +5,7 @@ import pkg from "../../package.json" with { type: "json" }
 import { MAX_NODES, type Network } from "../../src/actors/hub/SignalingHubRpcs.ts"
 import { Reason } from "../../src/protocol/path/PathRef.ts"
 import * as Directory from "../../src/services/directory/Directory.ts"
+import { HANG_MS } from "../support/Hang.ts"
 import * as World from "./support/World.ts"
 
 /** Asks the relay again until it knows what is asked for. */
@@ -57,6 +58,6 @@ describe("the network as its nodes report it", () => {
         assert.deepStrictEqual(after.nodes.map(({ name }) => name), ["office"])
         assert.match((yield* Effect.flip(examine("laptop"))).message, /no node laptop is enrolled/)
       }),
-    60_000
+    HANG_MS
   )
 })

@@ -8,6 +8,7 @@ import { type AddressInfo, createServer as createTcp } from "node:net"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { Sallyport } from "../../src/roles/Sallyport.ts"
+import { HANG_MS } from "../support/Hang.ts"
 import * as World from "./support/World.ts"
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url))
@@ -159,7 +160,7 @@ describe("processes", () => {
 
         for (const { child, exit } of [client, connector, relay]) {
           child.kill("SIGTERM")
-          assert.strictEqual(yield* Effect.timeout(exit, "5 seconds"), 0)
+          assert.strictEqual(yield* Effect.timeout(exit, HANG_MS), 0)
         }
       }),
     120_000

@@ -3,6 +3,7 @@ import { Effect, Fiber, Schedule, Stream } from "effect"
 import { randomBytes } from "node:crypto"
 import type { Socket } from "node:net"
 import type { Running } from "../../src/roles/Running.ts"
+import { HANG_MS } from "../support/Hang.ts"
 import * as World from "./support/World.ts"
 
 const CHUNK = randomBytes(64 * 1024)
@@ -43,7 +44,7 @@ const killAndAwait = (running: Running, thread: string) =>
     )
     yield* Effect.sleep("100 millis")
     yield* running.supervisor.kill(thread)
-    yield* Effect.timeout(Fiber.join(up), "15 seconds")
+    yield* Effect.timeout(Fiber.join(up), HANG_MS)
   })
 
 describe("supervision", () => {

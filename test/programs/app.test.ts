@@ -9,10 +9,10 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { type BrowserContext, chromium, type Page } from "playwright-core"
 import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
+import { HANG_MS } from "../support/Hang.ts"
 import { certify, CHROMIUM, trust } from "./support/Chromium.ts"
 import { freePort, resource, until, World } from "./support/Programs.ts"
 
-const WAIT_MS = 20_000
 const SHOTS = new URL("../../docs/app/", import.meta.url).pathname
 const FILE = randomBytes(20 * 1024 * 1024)
 const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex")
@@ -41,7 +41,7 @@ describe("the relay's page in Chromium", () => {
 
   const open = async (): Promise<Page> => {
     const opened = await browser.newPage()
-    opened.setDefaultTimeout(WAIT_MS)
+    opened.setDefaultTimeout(HANG_MS)
     opened.on("console", (message) => message.type() === "error" && problems.push(message.text()))
     opened.on("pageerror", ({ message }) => problems.push(message))
     const answer = await opened.goto(`https://127.0.0.1:${world.ports.https}/app`)
@@ -236,7 +236,7 @@ describe("the relay's page in Chromium", () => {
     await until("the connector is back, too", async () => {
       const { nodes } = await world.ask("relay", "/v1/status") as { readonly nodes: ReadonlyArray<{ name: string }> }
       return nodes.find(({ name }) => name === "office") ?? null
-    }, WAIT_MS)
+    }, HANG_MS)
     await ask(page, `intranet:${port}/nothing`, "Open")
     await page.getByText("404 Not Found").waitFor()
   })

@@ -4,6 +4,7 @@ import type { Socket } from "node:net"
 import { monitorEventLoopDelay } from "node:perf_hooks"
 import { setTimeout as sleep } from "node:timers/promises"
 import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
+import { HANG_MS } from "../support/Hang.ts"
 import { resource, serve, type Served, until, World } from "./support/Programs.ts"
 
 const MIB = 1 << 20
@@ -243,7 +244,7 @@ describe("five hundred flows at once", () => {
       void whole.then(() => write(socket, offsetOf(flow, true), sizeOf(flow, "up")), () => undefined)
     }
     await whole
-    if (kind === "server-ends-first") await until("all is sent", () => socket.writableFinished || null, 60_000)
+    if (kind === "server-ends-first") await until("all is sent", () => socket.writableFinished || null, HANG_MS)
   }
 
   beforeAll(async () => {
@@ -282,6 +283,6 @@ describe("five hundred flows at once", () => {
       } ms; this process stood still ${(lag.max / 1e6).toFixed(0)} ms\n`
     )
     assert.isBelow(longest[0]!, STALL_MS)
-    await until("no flow is left", async () => (await world.status()).peers[0]?.flows === 0 || null, 5_000)
+    await until("no flow is left", async () => (await world.status()).peers[0]?.flows === 0 || null, HANG_MS)
   })
 })

@@ -14,6 +14,7 @@ import * as Frame from "../../src/protocol/bytes/Frame.ts"
 import * as Stun from "../../src/protocol/nat/Stun.ts"
 import * as RelayWire from "../../src/protocol/relay/RelayWire.ts"
 import { load } from "../../src/services/config/Config.ts"
+import { HANG_MS } from "../support/Hang.ts"
 import { freePort, type Program, resource, type Role, serve, type Served, until, World } from "./support/Programs.ts"
 
 const FULL = process.env["SALLYPORT_FULL"] === "1"
@@ -223,12 +224,12 @@ describe("garbage at every port", () => {
   it("harms no flow, fills no memory and no log", async () => {
     const running = flow(await world.dial("echo", server.port))
     await world.direct()
-    await until("the flow runs", () => running.state().echoed > 16 << 20 || null, 20_000)
+    await until("the flow runs", () => running.state().echoed > 16 << 20 || null, HANG_MS)
     const attacked: Array<Awaited<ReturnType<typeof attack>>> = []
     for (const role of ["relay", "client", "connector"] as const) attacked.push(await attack(role, world.program(role)))
     const middle = running.state()
     assert.isNull(middle.fault)
-    await until("the flow runs on", () => running.state().echoed > middle.echoed + (1 << 20) || null, 20_000)
+    await until("the flow runs on", () => running.state().echoed > middle.echoed + (1 << 20) || null, HANG_MS)
     const { echoed, fault, longestMs } = running.state()
     const figures = attacked.map(({ connections, lost, program, role, rss, said, sent }) => {
       const { now, peak } = program.rss()

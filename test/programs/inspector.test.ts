@@ -4,11 +4,11 @@ import { createServer, get, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
 import { type Browser, chromium, type Page } from "playwright-core"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"
+import { HANG_MS } from "../support/Hang.ts"
 import { childOf } from "./support/Children.ts"
 import { freePort, resource, World } from "./support/Programs.ts"
 
 const CHROMIUM = "/usr/bin/chromium"
-const WAIT_MS = 20_000
 const SHOTS = new URL("../../docs/inspector/", import.meta.url).pathname
 
 describe("the inspector in Chromium", () => {
@@ -22,7 +22,7 @@ describe("the inspector in Chromium", () => {
 
   const open = async (options: Parameters<Browser["newPage"]>[0] = {}): Promise<Page> => {
     const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, ...options })
-    page.setDefaultTimeout(WAIT_MS)
+    page.setDefaultTimeout(HANG_MS)
     page.on("console", (message) => message.type() === "error" && problems.push(message.text()))
     const answer = await page.goto(`http://127.0.0.1:${admin}/`)
     assert.match(answer?.headers()["content-security-policy"] ?? "", /^default-src 'none'; script-src 'self'/)

@@ -2,6 +2,7 @@
 import type net from "node:net"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import type { Threads } from "../../src/services/telemetry/Doctor.ts"
+import { HANG_MS } from "../support/Hang.ts"
 import { PROGRAM, Program, resource, sallyport, serve, type Served, until, World } from "./support/Programs.ts"
 
 const MAX_OPEN_FILES = 128
@@ -37,9 +38,9 @@ describe.skipIf(process.platform !== "linux")("with few descriptors a client", (
     expect(open.length).toBeLessThan(MAX_OPEN_FILES)
     const doctor = await sallyport(["doctor", "--config", world.file("client")], { cwd: world.dir })
     expect(String(doctor.out)).toMatch(/open files and sockets.*\n.*LimitNOFILE/)
-    await until("it is logged", () => client.lines.some((line) => line.includes("LimitNOFILE")) || null, 60_000)
+    await until("it is logged", () => client.lines.some((line) => line.includes("LimitNOFILE")) || null, HANG_MS)
     for (const socket of open) socket.destroy()
-    const again = await until("a new flow is taken", dial, 60_000)
+    const again = await until("a new flow is taken", dial, HANG_MS)
     again.destroy()
     const threads = await world.ask("client", "/v1/actors") as Threads
     const restarted = [...threads, ...threads.flatMap(({ actors }) => actors)].filter(({ restarts }) => restarts > 0)

@@ -4,10 +4,10 @@ import { readFileSync } from "node:fs"
 import { createServer, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
 import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
+import { HANG_MS } from "../support/Hang.ts"
 import { CURL, freePort, have, resource, sallyport, until, World } from "./support/Programs.ts"
 
 const PAYLOAD = randomBytes(3 << 20)
-const RELOAD_MS = 60_000
 
 /** curl's exit code for a SOCKS5 reply that is not 0, and what it says about it. */
 const CURL_PROXY = 97
@@ -116,7 +116,7 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
       until(
         `${name} is ${wanted ? "" : "not "}reachable`,
         async () => (await reachable(name)) === wanted || null,
-        RELOAD_MS
+        HANG_MS
       )
 
     it("takes over resources and access at the relay", async () => {
@@ -144,7 +144,7 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
           access: all
         })
         relay.kill("SIGHUP")
-        await until("the extra resource", async () => (await reachable(extra.name)) || null, RELOAD_MS)
+        await until("the extra resource", async () => (await reachable(extra.name)) || null, HANG_MS)
       }
       assert.deepStrictEqual(lost, [])
       socket.destroy()
@@ -158,7 +158,7 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
       const line = await until(
         "the log says so",
         () => relay.lines.slice(before).find((text) => text.includes("was not reloaded")) ?? null,
-        RELOAD_MS
+        HANG_MS
       )
       assert.include(line, file)
       assert.isTrue(relay.running)
@@ -174,13 +174,13 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
       const forward = (at: number) => ({ listen: `127.0.0.1:${at}`, resource: "intranet", port })
       const open = async (at: number) => (await world.curl(`http://127.0.0.1:${at}/`, "--proxy", "")).code === 0
       const opens = (at: number, wanted: boolean) =>
-        until(`forward ${at}`, async () => (await open(at)) === wanted || null, RELOAD_MS)
+        until(`forward ${at}`, async () => (await open(at)) === wanted || null, HANG_MS)
       world.configure("client", { forwards: [forward(first)] })
       client.kill("SIGHUP")
       await opens(first, true)
       world.configure("client", { forwards: [{ ...forward(second), port: 70_000 }] })
       client.kill("SIGHUP")
-      await until("said", () => client.lines.find((text) => text.includes("was not reloaded")) ?? null, RELOAD_MS)
+      await until("said", () => client.lines.find((text) => text.includes("was not reloaded")) ?? null, HANG_MS)
       assert.deepStrictEqual([await open(first), await open(second)], [true, false])
       // The second one is taken by another program: neither changes.
       const taken = (http.address() as AddressInfo).port
@@ -189,7 +189,7 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
       await until(
         "said",
         () => client.lines.find((text) => text.includes("another program listens")) ?? null,
-        RELOAD_MS
+        HANG_MS
       )
       assert.isFalse(await open(second))
       assert.isTrue(await open(first), "the old forward stays")
@@ -215,7 +215,7 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
     const line = await until(
       "said",
       () => client.lines.find((text) => text.includes("restart sallyport")) ?? null,
-      RELOAD_MS
+      HANG_MS
     )
     assert.match(line, /reloaded: admin, logLevel, socks5.*; restart sallyport for: path/)
     const told = await world.ask("client", "/v1/status") as { readonly restartNeeded: ReadonlyArray<string> }
@@ -223,11 +223,11 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
     const moved = await world.curl(`http://intranet:${port}/`, "--socks5-hostname", `127.0.0.1:${socks5}`)
     assert.strictEqual(moved.code, 0, moved.err)
     assert.notStrictEqual((await world.curl(`http://intranet:${port}/`)).code, 0, "the old SOCKS5 port is closed")
-    await until("a thread logs at debug", () => client.lines.find((text) => /"DEBUG"/.test(text)) ?? null, RELOAD_MS)
+    await until("a thread logs at debug", () => client.lines.find((text) => /"DEBUG"/.test(text)) ?? null, HANG_MS)
     assert.isAbove(client.said, before)
     world.configure("client", {})
     client.kill("SIGHUP")
-    await until("back", async () => (await world.curl(`http://intranet:${port}/`)).code === 0 || null, RELOAD_MS)
+    await until("back", async () => (await world.curl(`http://intranet:${port}/`)).code === 0 || null, HANG_MS)
   })
 
   it("stops in order at SIGTERM, with a flow open", async () => {
@@ -237,7 +237,10 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
       assert.strictEqual((await world.program(role).stop()).code, 0, role)
       if (role !== "relay") continue
       const why = () => world.ask("client", "/readyz").then(() => null, ({ message }: Error) => message)
-      assert.match(await until("the client is not ready", why, 5_000), /not connected to the relay 127\.0\.0\.1:\d+: ./)
+      assert.match(
+        await until("the client is not ready", why, HANG_MS),
+        /not connected to the relay 127\.0\.0\.1:\d+: ./
+      )
       assert.strictEqual(await world.ask("client", "/healthz"), "ok\n")
     }
   })

@@ -2,6 +2,7 @@
 import { randomBytes } from "node:crypto"
 import { setTimeout as sleep } from "node:timers/promises"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"
+import { HANG_MS } from "../support/Hang.ts"
 import {
   command,
   CURL,
@@ -64,7 +65,7 @@ describe.skipIf(!have(NETCAT, CURL))("nc at both ends", () => {
     await sleep(300)
     // Without -N the listener keeps its own side open until the application has ended both.
     const client = new Program("sh", ["-c", `head -c 100000 /dev/zero | nc -N 127.0.0.1 ${forward}`])
-    await until("it counted", () => server.lines.find((line) => line.trim() === "100000") ?? null, 10_000)
+    await until("it counted", () => server.lines.find((line) => line.trim() === "100000") ?? null, HANG_MS)
     await Promise.all([server.stop(), client.stop()])
   })
 })

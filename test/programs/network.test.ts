@@ -7,10 +7,10 @@ import { type Browser, chromium, type Page } from "playwright-core"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"
 import { pageOf } from "../../src/actors/hub/NetworkView.ts"
 import { MAX_NODES } from "../../src/actors/hub/SignalingHubRpcs.ts"
+import { HANG_MS } from "../support/Hang.ts"
 import { command, freePort, resource, World } from "./support/Programs.ts"
 
 const CHROMIUM = "/usr/bin/chromium"
-const WAIT_MS = 120_000
 const SHOT = new URL("../../docs/inspector/network.png", import.meta.url).pathname
 
 describe("the network on a relay", () => {
@@ -23,7 +23,7 @@ describe("the network on a relay", () => {
 
   const open = async (options: Parameters<Browser["newPage"]>[0] = {}): Promise<Page> => {
     const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, ...options })
-    page.setDefaultTimeout(WAIT_MS)
+    page.setDefaultTimeout(HANG_MS)
     page.on("console", (message) => message.type() === "error" && problems.push(message.text()))
     await page.goto(`http://127.0.0.1:${admin}/`)
     return page
@@ -88,7 +88,7 @@ describe("the network on a relay", () => {
 
   it("shows the first nodes, then more, and those searched for", async () => {
     const page = await browser.newPage({ viewport: { width: 1280, height: 900 } })
-    page.setDefaultTimeout(WAIT_MS)
+    page.setDefaultTimeout(HANG_MS)
     const some = Array.from({ length: MAX_NODES + 30 }, (_, index) => ({
       name: `node-${String(index).padStart(3, "0")}`,
       role: "client" as const,

@@ -55,7 +55,7 @@ describe("what cannot work", () => {
     const file = join(world.dir, `${name}.yaml`)
     const config = { role: "client", name, stateDir: `state/${name}`, socks5: "127.0.0.1:0", ...changes }
     writeFileSync(file, JSON.stringify(config))
-    return sallyport(["run", "--config", file, "--log-format", "json"], { cwd: world.dir, timeoutMs: 15_000 })
+    return sallyport(["run", "--config", file, "--log-format", "json"], { cwd: world.dir })
   }
 
   it("refuses a token that is invalid, foreign, used or expired", async () => {
@@ -189,7 +189,7 @@ describe("what cannot work", () => {
 
   it("says in one line that a relay's port is taken", async () => {
     const https = `127.0.0.1:${world.ports.https}`
-    const { code, err } = await sallyport(otherRelay("second-relay", https), { cwd: world.dir, timeoutMs: 60_000 })
+    const { code, err } = await sallyport(otherRelay("second-relay", https), { cwd: world.dir })
     assert.strictEqual(code, EXIT_FAILURE)
     const told = `sallyport: listen.https cannot listen on ${https}: another program listens there; stop it `
     assert.strictEqual(err.trim().split("\n").length, 1, err)
@@ -207,7 +207,7 @@ describe("what cannot work", () => {
       ? ["setpriv", "--reuid=65534", "--clear-groups", "--inh-caps=-all", process.execPath]
       : [process.execPath]
     const [program = "", ...rest] = [...asNobody, realpathSync(PROGRAM), ...args]
-    const { code, err } = await command(program, rest, { cwd: world.dir, timeoutMs: 60_000 })
+    const { code, err } = await command(program, rest, { cwd: world.dir })
     assert.strictEqual(code, EXIT_FAILURE, err)
     assert.strictEqual(err.trim().split("\n").length, 1, err)
     assert.match(

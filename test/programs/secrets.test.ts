@@ -12,6 +12,7 @@ import { TURN_SECRET_FILE } from "../../src/services/identity/TurnCredentials.ts
 import * as RpcOverLink from "../../src/session/RpcOverLink.ts"
 import * as LinkClient from "../../src/transport/link/LinkClient.ts"
 import { keysIn } from "../e2e/support/Secrets.ts"
+import { HANG_MS } from "../support/Hang.ts"
 import {
   freePort,
   PROGRAM,
@@ -157,7 +158,7 @@ describe("no secret is shown", () => {
       await world.program(role).stop()
       const args = ["run", "--config", world.file(role), "--log-format", "pretty"]
       world.programs.set(role, new Program(PROGRAM, args, { cwd: world.dir }))
-      await until(`the ${role} runs`, () => world.ask(role, "/readyz").catch(() => null), 20_000)
+      await until(`the ${role} runs`, () => world.ask(role, "/readyz").catch(() => null), HANG_MS)
     }
     await talk()
     for (const role of ROLES) searched(`the log of the ${role}`, world.program(role).lines.join("\n"))

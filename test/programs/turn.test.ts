@@ -20,6 +20,7 @@ import * as LinkClient from "../../src/transport/link/LinkClient.ts"
 import * as TurnProxy from "../../src/transport/webrtc/TurnProxy.ts"
 import * as World from "../e2e/support/World.ts"
 import * as TurnWorld from "../suite/support/TurnWorld.ts"
+import { HANG_MS } from "../support/Hang.ts"
 import { parse, sum } from "../unit/support/OpenMetricsParser.ts"
 import { freePort } from "./support/Programs.ts"
 
@@ -32,7 +33,7 @@ interface Ran {
 const uclient = (args: ReadonlyArray<string>) => run("turnutils_uclient", args)
 const run = (program: string, args: ReadonlyArray<string>) =>
   Effect.async<Ran>((resume) => {
-    const child = spawn(program, args, { timeout: 30_000 })
+    const child = spawn(program, args, { timeout: HANG_MS })
     let output = ""
     child.stdout.on("data", (chunk: Buffer) => output += chunk.toString())
     child.stderr.on("data", (chunk: Buffer) => output += chunk.toString())

@@ -15,6 +15,7 @@ import { type ConfigInput, decode, type RelayConfig } from "../../../src/service
 import * as Directory from "../../../src/services/directory/Directory.ts"
 import * as RelayKeys from "../../../src/services/directory/RelayKeys.ts"
 import * as Socks5Client from "../../../src/transport/flow/Socks5Client.ts"
+import { HANG_MS } from "../../support/Hang.ts"
 
 export interface World {
   readonly dir: string
@@ -154,7 +155,7 @@ export const spaced = Schedule.spaced("20 millis")
 export const dialBy = (listener: { readonly host: string; readonly port: number }, target: string, at: number) =>
   Effect.acquireRelease(
     Effect.tryPromise({
-      try: () => Socks5Client.open({ listener, host: target, port: at, deadlineMs: 20_000 }),
+      try: () => Socks5Client.open({ listener, host: target, port: at, deadlineMs: HANG_MS }),
       catch: (cause) => cause as Error
     }),
     (socket) => Effect.sync(() => socket.destroy())

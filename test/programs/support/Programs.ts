@@ -16,6 +16,7 @@ import type { Peer } from "../../../src/roles/Running.ts"
 import * as AdminClient from "../../../src/services/admin/AdminClient.ts"
 import { type ConfigInput, load } from "../../../src/services/config/Config.ts"
 import * as Socks5Client from "../../../src/transport/flow/Socks5Client.ts"
+import { HANG_MS } from "../../support/Hang.ts"
 
 export type Role = "relay" | "connector" | "client"
 type Input<R extends Role> = Exclude<Extract<ConfigInput, { role: R }>, { readonly join: unknown }>
@@ -71,7 +72,7 @@ export const command = async (
   args: ReadonlyArray<string>,
   options: CommandOptions = {}
 ): Promise<Result> => {
-  const { cwd, env, input, timeoutMs = 30_000 } = options
+  const { cwd, env, input, timeoutMs = HANG_MS } = options
   const began = performance.now()
   const child = spawn(name, args, { cwd, env: { ...process.env, ...env }, timeout: timeoutMs, killSignal: "SIGKILL" })
   const out: Array<Buffer> = []
@@ -136,7 +137,7 @@ export class Program {
   async stop(): Promise<Ended & { readonly ms: number }> {
     const began = performance.now()
     if (this.running) this.child.kill("SIGTERM")
-    const last = setTimeout(() => this.child.kill("SIGKILL"), 10_000)
+    const last = setTimeout(() => this.child.kill("SIGKILL"), HANG_MS)
     const ended = await this.ended
     clearTimeout(last)
     return { ...ended, ms: performance.now() - began }
@@ -328,20 +329,20 @@ export class World {
   /** curl by name through the client. */
   curl(url: string, ...more: ReadonlyArray<string>): Promise<Result> {
     const { socks5 } = this.ports
-    const args = ["-sS", "--max-time", "20", "--socks5-hostname", `127.0.0.1:${socks5}`, ...more, url]
+    const args = ["-sS", "--max-time", String(HANG_MS / 1000), "--socks5-hostname", `127.0.0.1:${socks5}`, ...more, url]
     return command("curl", args)
   }
 
   /** A connected flow. Rejects with `Socks5Refused`. */
   dial(host: string, port: Port): Promise<net.Socket> {
     const listener = { host: "127.0.0.1", port: this.ports.socks5 }
-    return Socks5Client.open({ listener, host, port, deadlineMs: 20_000 })
+    return Socks5Client.open({ listener, host, port, deadlineMs: HANG_MS })
   }
 
   /** Waits until the client's session is direct, which a dial must have begun. On loopback the relay is as near, and may win for a while. */
   async direct(): Promise<Peer> {
     const found = async () => (await this.status()).peers.find(({ path }) => path === "direct") ?? null
-    return until("the path is direct", found, 45_000, 200)
+    return until("the path is direct", found, HANG_MS, 200)
   }
 
   /** What the programs wrote last: for whoever reads a failed run. */
