@@ -15,6 +15,16 @@ import { resource, ROOT, World } from "./support/Programs.ts"
 /** More than one message of the link holds. */
 const MANY = 1500
 
+/**
+ * Runs in a page. Its WebSockets never connect, so that WebTransport wins the race on a machine
+ * that is too busy to answer within WebTransport's head start.
+ */
+const NO_WEBSOCKET = `globalThis.WebSocket = class extends EventTarget {
+  readyState = 0
+  close() {}
+  send() {}
+}`
+
 describe.each([
   { carrier: "websocket", http3: false },
   { carrier: "webtransport", http3: true }
@@ -35,6 +45,7 @@ describe.each([
   /** A page that has the module as `sallyport`. Each host is an origin, with a memory of its own. */
   const open = async (host = "127.0.0.1", context = browser): Promise<Page> => {
     const page = await context.newPage()
+    if (http3) await page.addInitScript(NO_WEBSOCKET)
     await page.goto(`http://${host}:${port}/`)
     await page.evaluate("import('/index.js').then((module) => { globalThis.sallyport = module })")
     return page
