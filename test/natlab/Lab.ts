@@ -10,9 +10,11 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
+import { assert } from "vitest"
 import type { Peer } from "../../src/roles/Running.ts"
 import * as AdminClient from "../../src/services/admin/AdminClient.ts"
 import { load } from "../../src/services/config/Config.ts"
+import { HANG_MS } from "../support/Hang.ts"
 
 /** Some part of the lab did not do what it was asked; `message` says which, with its last words. */
 export class LabFailed extends Data.TaggedError("LabFailed")<{
@@ -80,6 +82,15 @@ export interface Fetching {
   readonly done: Effect.Effect<Fetched>
 }
 
+/** A download that is under way until its test lets it end. */
+export interface Held {
+  readonly bytes: () => number
+  /** Waits for further bytes. */
+  readonly more: Effect.Effect<void, LabFailed>
+  /** Lets the rest come, and answers with the whole. */
+  readonly finish: Effect.Effect<Fetched>
+}
+
 export interface Lab {
   readonly start: (role: Role) => Effect.Effect<void, LabFailed, Scope.Scope>
   /** SIGTERM, and waits until the process has ended. */
@@ -94,6 +105,8 @@ export interface Lab {
   readonly client: (...args: ReadonlyArray<string>) => Effect.Effect<string, LabFailed>
   /** Begins a request by name through the client's SOCKS5 listener. */
   readonly begin: (path: string) => Effect.Effect<Fetching, never, Scope.Scope>
+  /** Begins a download of the file at this rate, bytes a second. Its last part trickles until `finish`. */
+  readonly hold: (rate: number) => Effect.Effect<Held, never, Scope.Scope>
   readonly fetch: (path: string) => Effect.Effect<Fetched>
   /** The client's only peer, as its admin API tells it, and `sallyport status --json`. */
   readonly peer: Effect.Effect<Peer, LabFailed>
@@ -123,9 +136,11 @@ const RELAY_NAME = "relay.natlab"
 /** Its other address. */
 export const RELAY_2 = "203.0.113.11"
 const RELAY2 = "203.0.113.20"
-const READY_DEADLINE = Duration.minutes(2) // for hangs only: a busy host boots slowly
+const READY_DEADLINE = Duration.millis(HANG_MS)
 /** What was just done to a network is no news to its nodes after this: they do not tell what was before. */
 const NOTICED_AFTER = Duration.millis(500)
+/** More than a download at a lab's rate has under way: bytes beyond these left after a change. */
+const IN_FLIGHT = 4096
 const LINES_KEPT = 400
 const LINES_SHOWN = 40
 export const ENV = { ...process.env, PATH: `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin` }
@@ -228,7 +243,7 @@ export const make = Effect.fnUntraced(function*(
       "--show-error",
       "--no-buffer",
       "--max-time",
-      "60",
+      String(HANG_MS / 1000),
       "--write-out",
       "%{stderr}%{time_starttransfer}",
       "--socks5-hostname",
@@ -258,6 +273,15 @@ export const make = Effect.fnUntraced(function*(
     admin,
     client,
     begin,
+    hold: (rate) =>
+      Effect.map(begin(`/file?rate=${rate}&hold=1`), ({ bytes, done }): Held => ({
+        bytes,
+        more: Effect.suspend(() => {
+          const before = bytes()
+          return untilTrue("the download goes on", () => bytes() > before + IN_FLIGHT)
+        }),
+        finish: Effect.zipRight(Effect.sync(() => programs.get("resource")?.kill("SIGUSR2")), done)
+      })),
     fetch: (path) => Effect.scoped(Effect.flatMap(begin(path), ({ done }) => done)),
     peer,
     untilPeer: (is, within) => untilPeer(peer, is, within),
@@ -317,7 +341,24 @@ const writeConfigs = (
 const listenAt = (host: string) => ({ https: `${host}:443`, udp: `${host}:3478` })
 
 /** What a path takes at most on a host that is busy. How soon a quiet one has it is measured in `bench/`. */
-const PATIENCE = Duration.seconds(60)
+const PATIENCE = Duration.millis(HANG_MS)
+
+/** Waits until something is so. Fails, saying what it waited for, if that hangs. */
+export const untilTrue = (what: string, isSo: () => boolean): Effect.Effect<void, LabFailed> =>
+  Effect.suspend(() => (isSo() ? Effect.void : Effect.fail("not yet"))).pipe(
+    Effect.retry(Schedule.spaced("20 millis")),
+    Effect.timeout(HANG_MS),
+    Effect.mapError(() => new LabFailed({ message: `it does not happen: ${what}` }))
+  )
+
+/**
+ * Prints how long something took. `SALLYPORT_FULL=1`, for a machine that does nothing else, also
+ * asserts that it was shorter than `mostMs`.
+ */
+export const tell = (what: string, ms: number, mostMs: number): void => {
+  process.stderr.write(`${JSON.stringify({ [what]: Math.round(ms) })}\n`)
+  if (process.env["SALLYPORT_FULL"] === "1") assert.isBelow(ms, mostMs, what)
+}
 
 const untilPeer = (
   peer: Lab["peer"],
@@ -360,7 +401,7 @@ export const end = (child: ChildProcess): Effect.Effect<void> =>
     child.once("exit", () => resume(Effect.void))
     child.kill("SIGTERM")
   }).pipe(
-    Effect.timeoutTo({ duration: "8 seconds", onSuccess: () => undefined, onTimeout: () => void child.kill("SIGKILL") })
+    Effect.timeoutTo({ duration: HANG_MS, onSuccess: () => undefined, onTimeout: () => void child.kill("SIGKILL") })
   )
 
 /** Runs a command to its end and answers with what it printed. */

@@ -5,10 +5,10 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { chromium } from "playwright-core"
 import { have } from "../programs/support/Programs.ts"
+import { HANG_MS } from "../support/Hang.ts"
 import * as Lab from "./Lab.ts"
 
 const CHROMIUM = { program: "chromium", apt: "chromium" }
-const WAIT_MS = 20_000
 
 /** For the nodes' configuration. */
 export const ADMIN = "127.0.0.1:9090"
@@ -30,7 +30,7 @@ export const open = (lab: Lab.Lab) =>
     )
     return yield* Effect.promise(async () => {
       const page = await browser.newPage({ viewport: { width: 1280, height: 900 } })
-      page.setDefaultTimeout(WAIT_MS)
+      page.setDefaultTimeout(HANG_MS)
       await page.goto(`http://${ADMIN}/`)
       return page
     })

@@ -9,6 +9,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
 import type { NatReport, NetReport } from "../../src/protocol/nat/NatReport.ts"
+import { HANG_MS } from "../support/Hang.ts"
 import * as Lab from "./Lab.ts"
 
 const PORT = 3478
@@ -119,6 +120,6 @@ const untilSaid = (child: ChildProcess, text: string): Effect.Effect<void, Lab.L
       if (stream) createInterface({ input: stream }).on("line", (line) => line.includes(text) && resume(Effect.void))
     }
   }).pipe(Effect.timeoutFail({
-    duration: "20 seconds",
+    duration: HANG_MS,
     onTimeout: () => new Lab.LabFailed({ message: `coturn did not say ${text}` })
   }))

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import { spawnSync } from "node:child_process"
+import { HANG_MS } from "../support/Hang.ts"
 import * as Lab from "./Lab.ts"
 
 /** The outer address of the connector's gateway at which miniupnpd maps. */
@@ -20,7 +21,7 @@ const logged = (lab: Lab.Lab, role: Lab.Role, count: number, ...words: ReadonlyA
   }).pipe(
     Effect.retry(Schedule.spaced("50 millis")),
     Effect.timeoutFail({
-      duration: "20 seconds",
+      duration: HANG_MS,
       onTimeout: () => new Lab.LabFailed({ message: `${role} has not logged: ${words.join(", ")}` })
     })
   )
@@ -48,7 +49,7 @@ describe.skipIf(!hasDaemon)("ports that a gateway maps", () => {
         assert.match(yield* lab.net("mapped", "connector"), /dnat ip to 10\.20\.0\.10/)
         yield* lab.net("mapper", "connector", "on")
         const again = Effect.filterOrFail(lab.net("mapped", "connector"), (rules) => rules.includes("dnat"))
-        yield* again.pipe(Effect.retry(Schedule.spaced("100 millis")), Effect.timeout("20 seconds"))
+        yield* again.pipe(Effect.retry(Schedule.spaced("100 millis")), Effect.timeout(HANG_MS))
         yield* lab.stop("connector")
         assert.notInclude(yield* lab.net("mapped", "connector"), "dnat")
       })))

@@ -63,7 +63,7 @@ describe.skipIf(!Lab.isPossible)("netcheck behind real NATs", () => {
         assert.match(host, /^198\.(18\.1\.10|51\.100\.[2-5])$/)
         assert.deepStrictEqual(short(ours), { ...expected, host })
         assert.strictEqual(ours.translated, expected.hairpin !== "not-needed")
-        assert.isBelow(ours.rttMs ?? Infinity, 200)
+        assert.isNotNull(ours.rttMs)
         const { filtering, mapping } = expected
         if (theirClient !== null) assert.deepStrictEqual(theirClient, { mapping, filtering })
         if (theirServer !== null) {
