@@ -43,6 +43,8 @@ export interface Options {
   readonly sameNat?: boolean
   /** A second NAT before the client's. */
   readonly clientCgn?: Nat
+  /** The same, and the connector's NAT is behind it, too. */
+  readonly sharedCgn?: Nat
   /** Public IPv6 at both sites, beside what is translated; their NATs are firewalls there. The relay has both, and a name. */
   readonly v6?: boolean
   /** Nodes know the relay by the name relay.natlab, and it listens at every address that it has. */
@@ -183,6 +185,7 @@ export const make = Effect.fnUntraced(function*(
     ...(options.clientNat === undefined ? [] : ["--client-nat", options.clientNat]),
     ...(options.connectorNat === undefined ? [] : ["--connector-nat", options.connectorNat]),
     ...(options.clientCgn === undefined ? [] : ["--client-cgn", options.clientCgn]),
+    ...(options.sharedCgn === undefined ? [] : ["--shared-cgn", options.sharedCgn]),
     ...(options.sameNat === true ? ["--same-nat"] : []),
     ...(options.v6 === true ? ["--v6"] : [])
   ]

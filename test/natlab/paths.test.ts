@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { have } from "../programs/support/Programs.ts"
 import * as Lab from "./Lab.ts"
 
 /** A request that needs a new session, with the machine busy: a dial and a handshake, no waiting for probes or timeouts. */
@@ -89,4 +90,27 @@ describe.skipIf(!Lab.isPossible)("paths between real NATs", () => {
           assert.deepStrictEqual(yield* says(lab, "/"), [0, HELLO])
         })))
   }
+
+  it.scopedLive("both behind a provider's NAT without hairpin: relayed, and says that nothing answers", () =>
+    Lab.use({ sharedCgn: "port-restricted" }, (lab) =>
+      Effect.gen(function*() {
+        assert.deepStrictEqual(yield* says(lab, "/"), [0, HELLO])
+        const peer = yield* lab.untilPeer(({ reason }) => reason === "probes_unanswered", "60 seconds")
+        assert.strictEqual(peer.path, "relay-udp")
+        assert.strictEqual((yield* lab.fetch("/file")).sha256, Lab.FILE_SHA256)
+      })))
+
+  it.scopedLive.skipIf(!have({ program: "tayga", apt: "tayga" }))(
+    "IPv6 alone and a NAT64 lead to the relay's IPv4",
+    () =>
+      Lab.use({
+        v6: true,
+        before: [["family", "connector", "4"], ["nat64", "client"]]
+      }, (lab) =>
+        Effect.gen(function*() {
+          assert.deepStrictEqual(yield* says(lab, "/"), [0, HELLO])
+          yield* lab.untilPeer(({ path }) => path === "relay-udp", "15 seconds")
+          assert.strictEqual((yield* lab.fetch("/file")).sha256, Lab.FILE_SHA256)
+        }))
+  )
 })

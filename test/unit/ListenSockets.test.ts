@@ -177,6 +177,19 @@ Local:
     assert.sameMembers(all, ["127.0.0.1", "192.0.2.2", "2001:db8::2", "::1"])
   })
 
+  it("are offered to peers without those that cannot be used", () => {
+    const listed = ["192.0.2.2", "2001:db8::2", "2001:db8::3", "2001:db8::4"].map(
+      (address): NetworkInterfaceInfo =>
+        address.includes(":")
+          ? { address, family: "IPv6", netmask: "", mac: "", internal: false, cidr: null, scopeid: 0 }
+          : info(address)
+    )
+    const offered = (file: LocalAddresses.Ways["file"]) =>
+      LocalAddresses.interfaces({ netlink: () => ({ eth0: listed }), file })["eth0"]?.map(({ address }) => address)
+    assert.deepStrictEqual(offered(() => INET6), ["192.0.2.2", "2001:db8::2"])
+    assert.deepStrictEqual(offered(refuse), listed.map(({ address }) => address))
+  })
+
   it("are unseen where neither can be read", () => {
     assert.strictEqual(LocalAddresses.see({ netlink: refuse, file: refuse }).source, "unseen")
   })

@@ -43,12 +43,29 @@ export const see = (ways: Ways = SYSTEM): Seen => {
 }
 
 /**
- * Like `os.networkInterfaces`, but reads `/proc/net` if netlink is forbidden. Throws if neither
- * works.
+ * Like `os.networkInterfaces`, but reads `/proc/net` if netlink is forbidden, and leaves out IPv6
+ * addresses that cannot be used: those whose duplicate detection has not ended, or has found a
+ * duplicate. Throws if neither way works.
  */
-export const interfaces = (): Interfaces => {
-  const seen = see()
-  return seen.source === "unseen" ? networkInterfaces() : seen.interfaces
+export const interfaces = (ways: Ways = SYSTEM): Interfaces => {
+  const { interfaces, source } = see(ways)
+  if (source === "unseen") return ways.netlink()
+  return source === "netlink" && hasGlobalIpv6(interfaces) ? withoutUnusable(interfaces, ways.file) : interfaces
+}
+
+const hasGlobalIpv6 = (interfaces: Interfaces): boolean =>
+  Object.values(interfaces).some((infos) =>
+    infos?.some(({ address, family, internal }) => family === "IPv6" && !internal && !address.startsWith("fe80:"))
+  )
+
+const withoutUnusable = (interfaces: Interfaces, file: Ways["file"]): Interfaces => {
+  const text = textOf(file, INET6)
+  if (text === null) return interfaces
+  const unusable = new Set(inet6Of(text).filter(({ usable }) => !usable).map(({ address }) => address))
+  if (unusable.size === 0) return interfaces
+  return Object.fromEntries(
+    Object.entries(interfaces).map(([name, infos]) => [name, infos?.filter(({ address }) => !unusable.has(address))])
+  )
 }
 
 /** Stands for the interface of an IPv4 address, which `/proc/net/fib_trie` does not name. */
@@ -61,29 +78,40 @@ const DAD_FAILED = 0x08
  */
 const TENTATIVE = 0x40
 
-const fromProc = (file: Ways["file"]): Interfaces | null => {
-  const texts = ["/proc/net/fib_trie", "/proc/net/if_inet6"].map((path) => {
-    try {
-      return file(path)
-    } catch {
-      return null
-    }
+const INET6 = "/proc/net/if_inet6"
+
+const textOf = (file: Ways["file"], path: string): string | null => {
+  try {
+    return file(path)
+  } catch {
+    return null
+  }
+}
+
+/** Parses `/proc/net/if_inet6`. */
+const inet6Of = (text: string) =>
+  text.split("\n").flatMap((line) => {
+    const [hex = "", index = "", , , flags = "", name = ""] = line.trim().split(/\s+/)
+    const bytes = Uint8Array.from(hex.match(/../g) ?? [], (two) => Number.parseInt(two, 16))
+    if (bytes.length !== 16) return []
+    const usable = (Number.parseInt(flags, 16) & (DAD_FAILED | TENTATIVE)) === 0
+    return [{ name, address: IpBytes.format(bytes, 0, 16), scopeid: Number.parseInt(index, 16), usable }]
   })
-  if (texts[0] === null) return null
+
+const fromProc = (file: Ways["file"]): Interfaces | null => {
+  const trie = textOf(file, "/proc/net/fib_trie")
+  if (trie === null) return null
   const found: Interfaces = {}
   const add = (name: string, address: string, family: "IPv4" | "IPv6", internal: boolean, scopeid = 0) => {
     const common = { address, netmask: "", mac: "", internal, cidr: null }
     ;(found[name] ??= []).push(family === "IPv4" ? { ...common, family } : { ...common, family, scopeid })
   }
-  for (const host of new Set(localOfTrie(texts[0] ?? ""))) {
+  for (const host of new Set(localOfTrie(trie))) {
     const internal = host.startsWith("127.")
     add(internal ? "lo" : UNKNOWN_INTERFACE, host, "IPv4", internal)
   }
-  for (const line of (texts[1] ?? "").split("\n")) {
-    const [hex = "", index = "", , , flags = "", name = ""] = line.trim().split(/\s+/)
-    const bytes = Uint8Array.from(hex.match(/../g) ?? [], (two) => Number.parseInt(two, 16))
-    if (bytes.length !== 16 || (Number.parseInt(flags, 16) & (DAD_FAILED | TENTATIVE)) !== 0) continue
-    add(name, IpBytes.format(bytes, 0, 16), "IPv6", name === "lo", Number.parseInt(index, 16))
+  for (const { address, name, scopeid, usable } of inet6Of(textOf(file, INET6) ?? "")) {
+    if (usable) add(name, address, "IPv6", name === "lo", scopeid)
   }
   return found
 }

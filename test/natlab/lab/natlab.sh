@@ -2,7 +2,7 @@
 # A small internet with real NATs, out of Linux network namespaces and nftables, for the tests beside it. Needs root, iproute2,
 # nftables and conntrack. Nothing is made in the caller's own network namespace; labs of different names run side by side.
 #
-#   natlab.sh LAB up [--client-nat T] [--connector-nat T] [--client-cgn T] [--same-nat] [--v6]
+#   natlab.sh LAB up [--client-nat T] [--connector-nat T] [--client-cgn T] [--shared-cgn T] [--same-nat] [--v6]
 #   natlab.sh LAB down                    also kills what still runs in the lab's namespaces
 #   natlab.sh LAB ns HOST                 the namespace's name: run things with `ip netns exec`
 #   natlab.sh LAB nat SITE T              another NAT from now on; what was mapped is forgotten
@@ -22,13 +22,15 @@
 #   natlab.sh LAB mappings SITE ADDRESS   how many UDP mappings towards that address its NAT has now
 #   natlab.sh LAB mapper SITE on|off [upnp]    its gateway maps ports by PCP, NAT-PMP and UPnP (miniupnpd), at another address outside
 #   natlab.sh LAB mapped SITE            the rules of what is mapped there
+#   natlab.sh LAB dad HOST tentative|failed|done   an IPv6 address (with --v6) whose duplicate detection goes on, has failed, has passed
+#   natlab.sh LAB nat64 HOST             HOST has IPv6 only from now on (with --v6), and the internet has a NAT64 for it (tayga)
 #   natlab.sh LAB relaybytes              what has crossed the relay's access link so far, both directions together
 #
 #   relay 203.0.113.10 --+                                +-- cgw  198.51.100.2  -- LAN 192.168.1.0/24 -- client .10
 #                    .11 +-- inet (no private routes) ----+-- cgw2 198.51.100.18 -- LAN 192.168.2.0/24 (to roam to)
 #                                                         +-- ngw  198.51.100.34 -- LAN 10.20.0.0/24 -- connector .10
 #   Each gateway has three more addresses after its own, for symmetric-pool. With --client-cgn a second NAT, cgn, has cgw's address,
-#   and cgw is 100.64.1.2 behind it.
+#   and cgw is 100.64.1.2 behind it. With --shared-cgn, ngw is behind it, too, as 100.64.1.3.
 #   With --v6 every site also has a public network 2001:db8:SITE:100::/64, not translated: its hosts and gateway have the same last
 #   numbers as in IPv4, and what the NAT's type lets in and out holds there, too. The relay is 2001:db8:9::10, and programs on all
 #   hosts know both its addresses by the name relay.natlab.
@@ -183,12 +185,17 @@ outside(){ # NS SITE: the addresses of the side that the internet sees
   local k first; first=$(outer4 "$2")
   for k in 0 1 2 3; do echo "addr add ${first%.*}.$(( ${first##*.}+k ))/28 dev wan"; done | ip -n "$P-$1" -batch -
   printf '%s\n' "link set wan up" "route replace default via 198.51.100.$((16*(IDX[$2]-1)+1))" | ip -n "$P-$1" -batch -; }
+subscriber(){ # GATEWAY: its cable to the provider's NAT
+  ip link add "p-$1" netns "$P-cgn" type veth peer name wan netns "$P-$1"
+  printf '%s\n' "link set p-$1 master br0" "link set p-$1 up" | ip -n "$P-cgn" -batch -; }
 site(){ # SITE: its gateway's two sides, and the way back where its LAN is public
   local g=${GW[$1]} i=${IDX[$1]}
   printf '%s\n' "link add br0 type bridge forward_delay 0" "link set br0 up" "addr add $(lan4 "$1").1/24 dev br0" | ip -n "$P-$g" -batch -
   if [[ -e $RUN/cgn.$1 ]]; then outside cgn "$1"
     printf '%s\n' "addr add 100.64.$i.1/24 dev br0" "link set br0 up" | ip -n "$P-cgn" -batch -
     printf '%s\n' "addr add 100.64.$i.2/24 dev wan" "link set wan up" "route add default via 100.64.$i.1" | ip -n "$P-$g" -batch -
+  elif [[ $1 == connector && -e $RUN/shared ]]; then
+    printf '%s\n' "addr add 100.64.1.3/24 dev wan" "link set wan up" "route add default via 100.64.1.1" | ip -n "$P-$g" -batch -; return
   else outside "$g" "$1"; fi
   ip -n "$P-inet" route replace "198.18.$i.0/24" via "$(outer4 "$1")"; }
 
@@ -200,7 +207,7 @@ up)
   put lan.client 192.168.1; put lan.client2 192.168.2; put lan.connector 10.20.0
   while (($#)); do case $1 in
     --client-nat) put nat.client "$2"; shift;; --connector-nat) put nat.connector "$2"; shift;; --same-nat) SAME=1;;
-    --client-cgn) put cgn.client "$2"; shift;; --v6) : >"$RUN/v6";;
+    --client-cgn) put cgn.client "$2"; shift;; --shared-cgn) put cgn.client "$2"; : >"$RUN/shared"; shift;; --v6) : >"$RUN/v6";;
     *) die "option $1";; esac; shift; done
   trap 'rc=$?; [[ $rc -ne 0 ]] && { echo "natlab: up failed, cleaning" >&2; "$0" "$LAB" down; }' EXIT
   for n in inet relay relay2 cgw cgw2 ngw client connector resource; do ip netns add "$P-$n"; done
@@ -209,11 +216,13 @@ up)
 link add relay netns $P-inet type veth peer name eth0 netns $P-relay
 link add relay2 netns $P-inet type veth peer name eth0 netns $P-relay2
 link add w2 netns $P-inet type veth peer name wan netns $P-cgw2
-link add w3 netns $P-inet type veth peer name wan netns $P-ngw
+$([[ -e $RUN/shared ]] || echo "link add w3 netns $P-inet type veth peer name wan netns $P-ngw")
 link add eth1 netns $P-connector type veth peer name eth0 netns $P-resource
 B
   if [[ -e $RUN/cgn.client ]]; then ip netns add "$P-cgn"; base cgn 1
-    ip link add w1 netns "$P-inet" type veth peer name wan netns "$P-cgn"; ip link add br0 netns "$P-cgn" type veth peer name wan netns "$P-cgw"
+    ip link add w1 netns "$P-inet" type veth peer name wan netns "$P-cgn"
+    ip -n "$P-cgn" link add br0 type bridge forward_delay 0; subscriber cgw
+    if [[ -e $RUN/shared ]]; then subscriber ngw; ip -n "$P-inet" link add w3 type bridge; fi
   else ip link add w1 netns "$P-inet" type veth peer name wan netns "$P-cgw"; fi
   ip -n "$P-inet" -batch - <<B
 link set relay up
@@ -315,6 +324,20 @@ R
     x "$g" miniupnpd -f "$RUN/mapper.$1.conf" -P "$pid" >/dev/null 2>&1
   fi ;;
 mapped) x "${GW[$1]}" nft list chain inet upnp prerouting_miniupnpd ;;
+dad) read -r ns dev a < <(case $1 in relay) echo inet relay 2001:db8:9::66;;
+      *) read -r s _ <"$RUN/host.$1"; echo "${GW[$s]} br0 2001:db8:${IDX[$s]}:100::66";; esac)
+  probes=1; [[ $2 != tentative ]] || probes=10000
+  x "$1" bash -c "cd /proc/sys/net/ipv6/conf/eth0; echo 1 >accept_dad; echo $probes >dad_transmits"
+  if [[ $2 == failed ]]; then ip -n "$P-$ns" addr add "$a/64" dev "$dev" nodad
+  else ip -n "$P-$ns" addr del "$a/64" dev "$dev" 2>/dev/null || true; fi
+  ip -n "$P-$1" addr del "$a/64" dev eth0 2>/dev/null || true; ip -n "$P-$1" addr add "$a/64" dev eth0 ;;
+nat64) ip -n "$P-$1" -4 addr flush dev eth0 scope global
+  mkdir "$RUN/tayga"; printf '%s\n' "tun-device nat64" "ipv4-addr 198.18.64.1" "prefix 2001:db8:64::/96" \
+    "dynamic-pool 198.18.64.0/24" "data-dir $RUN/tayga" >"$RUN/tayga.conf"
+  x inet tayga -c "$RUN/tayga.conf" --mktun >/dev/null
+  printf '%s\n' "link set nat64 up" "route add 198.18.64.0/24 dev nat64" "route add 2001:db8:64::/96 dev nat64" | ip -n "$P-inet" -batch -
+  x inet tayga -c "$RUN/tayga.conf" --pidfile "$RUN/tayga.pid"
+  printf '%s\n' "127.0.0.1 localhost" "2001:db8:64::203.0.113.10 relay.natlab" >"/etc/netns/$P-$1/hosts" ;; # as DNS64 would
 relaybytes) x inet bash -c 'cat /proc/net/dev' | awk '$1=="relay:" { print $2 + $10 }' ;;
 *) die "unknown command $CMD" ;;
 esac
