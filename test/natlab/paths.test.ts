@@ -91,7 +91,7 @@ describe.skipIf(!Lab.isPossible)("paths between real NATs", () => {
         })))
   }
 
-  it.scopedLive("both behind a provider's NAT without hairpin: relayed, and says that nothing answers", () =>
+  it.scopedLive("stays relayed behind a provider's NAT without hairpin", () =>
     Lab.use({ sharedCgn: "port-restricted" }, (lab) =>
       Effect.gen(function*() {
         assert.deepStrictEqual(yield* says(lab, "/"), [0, HELLO])
@@ -101,7 +101,7 @@ describe.skipIf(!Lab.isPossible)("paths between real NATs", () => {
       })))
 
   it.scopedLive.skipIf(!have({ program: "tayga", apt: "tayga" }))(
-    "IPv6 alone and a NAT64 lead to the relay's IPv4",
+    "reaches the relay from IPv6 alone through a NAT64",
     () =>
       Lab.use({
         v6: true,
