@@ -42,11 +42,11 @@ export type SessionMessage =
   /** Both directions: a WebRTC signal, see `IceSignal`. */
   | { readonly _tag: "Ice"; readonly signal: Uint8Array }
 
-/** Length of the secret that a `ClientHello` carries, in bytes. */
+/** Length of the secret in a `ProbeSecret`, in bytes. */
 export const SECRET_BYTES = 32
 /** Largest message, in bytes. The length field allows no more. */
 export const MAX_MESSAGE_BYTES = 65_535
-/** Longest reason of a `Switch` or a `Goaway`, in bytes. */
+/** Longest text in a message, in bytes. */
 const MAX_TEXT_BYTES = 1024
 
 const encoder = new TextEncoder()

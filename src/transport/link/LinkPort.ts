@@ -36,6 +36,7 @@ export interface Page {
 export interface Limits {
   /** Most unauthenticated connections: this many half-open links, and twice as many sockets. */
   readonly strangers: number
+  /** Most authenticated links. */
   readonly links: number
   /** Milliseconds from the TCP accept to an authenticated link, or to the request for a page. */
   readonly handshakeMs: number

@@ -119,8 +119,11 @@ export class Node {
 
 /** Bounds of the table, and the rate limit of each node. */
 export interface Limits {
+  /** Most bound nodes. A further one is refused with `full`. */
   readonly nodes: number
+  /** Most sessions that nodes have open here. A further one is refused with `full`. */
   readonly sessions: number
+  /** Most sessions of one node. A further one is refused with `full`. */
   readonly sessionsPerNode: number
   /** Bytes per second that one node may send. */
   readonly bytesPerSecond: number
