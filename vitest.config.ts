@@ -7,7 +7,7 @@ const RETRIES = 2
 const HANG_MS = 180_000
 
 /** These take minutes: begun last, one of them would keep one core waiting for the other. */
-const LONG = ["/test/sim/Nodes", "/test/natlab/lifetime"]
+const LONG = ["/test/sim/Nodes", "/test/sim/Hours", "/test/sim/ShortLives", "/test/natlab/lifetime"]
 
 class LongestFirst extends BaseSequencer {
   override async sort(files: Array<TestSpecification>): Promise<Array<TestSpecification>> {

@@ -55,6 +55,8 @@ export interface ConnectorFlowsOptions {
   readonly onControl: (stream: FlowStream, early: Uint8Array) => void
   readonly onFlow: (asked: Asked) => FlowWatch
   readonly limits?: FlowLimits
+  /** How resources are reached. By default over TCP. */
+  readonly dial?: typeof Dialer.dial
 }
 
 /** Limits of the flows that a connector takes. */
@@ -142,7 +144,7 @@ export class ConnectorFlows {
     }
     const { dialHost, resource: { allowLoopback } } = permit
     const target = { host: dialHost, port, allowLoopback, client: this.#options.client, onSocket: place.opened }
-    dial.start(target, (result) => {
+    dial.start(this.#options.dial ?? Dialer.dial, target, (result) => {
       if (result._tag === "Failed") {
         leave()
         return refuse({ code: result.code, reason: result.reason })
@@ -175,8 +177,8 @@ class Dialing {
   #socket: net.Socket | null = null
   #aborted = false
 
-  start(target: Dialer.Target, done: (result: Dialer.Result) => void): void {
-    this.#cancel = Dialer.dial(target, (result) => {
+  start(dial: typeof Dialer.dial, target: Dialer.Target, done: (result: Dialer.Result) => void): void {
+    this.#cancel = dial(target, (result) => {
       this.#cancel = null
       if (result._tag === "Connected") this.#socket = result.reader.socket
       if (!this.#aborted) done(result)

@@ -59,6 +59,8 @@ export interface NodeContext {
   readonly leg: () => LegKind | null
   /** Limits of the flows that a connector takes. */
   readonly flowLimits?: FlowLimits
+  /** How a connector reaches resources. By default over TCP. */
+  readonly dial?: ConnectorFlowsOptions["dial"]
 }
 
 /** One session of a client or a connector, from its dial to its end. */
@@ -106,7 +108,8 @@ export class FlowSession {
         this.lastFlowAt = node.now()
         return events.onFlow(asked)
       },
-      ...(node.flowLimits && { limits: node.flowLimits })
+      ...(node.flowLimits && { limits: node.flowLimits }),
+      ...(node.dial && { dial: node.dial })
     })
     const clientTag = tagFromHex(ticket.clientTag)
     const connectorTag = tagFromHex(ticket.connectorTag)

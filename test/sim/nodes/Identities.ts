@@ -21,6 +21,7 @@ interface Identity {
 
 export interface Identities extends Readonly<Record<Role, Identity>> {
   readonly authorityKey: NodeKey
+  readonly authority: typeof Authority.Authority.Service
   readonly session: string
   readonly ticket: Signed
   readonly clientTag: string
@@ -48,5 +49,5 @@ export const make: Effect.Effect<Identities, unknown, Scope.Scope> = Effect.gen(
   const connector = yield* enrol("connector")
   const names = { ...(yield* Authority.newSession), session: SESSION }
   const ticket = yield* authority.ticket({ ...names, clientKey: client.key, connectorKey: connector.key })
-  return { client, connector, authorityKey: authority.key, ticket, ...names }
+  return { client, connector, authorityKey: authority.key, authority, ticket, ...names }
 })

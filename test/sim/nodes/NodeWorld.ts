@@ -2,7 +2,8 @@
  * Two whole nodes and a relay: the real StunActor, RelayActor and PathProberActor of each, their data planes (`SimPlane`), the
  * real relay server; signaling, QUIC and the network are modelled. Time is virtual.
  */
-import { Effect, Layer, Logger, LogLevel, Random as EffectRandom, Stream, SubscriptionRef } from "effect"
+import { Effect, Fiber, Layer, Logger, LogLevel, PubSub, Random as EffectRandom, Stream, SubscriptionRef } from "effect"
+import * as FlowTrace from "../../../src/actors/mux/FlowTrace.ts"
 import { StreamMux, StreamMuxRpcs } from "../../../src/actors/mux/StreamMuxRpcs.ts"
 import * as PathProberActor from "../../../src/actors/path/PathProberActor.ts"
 import { PathProber, PathProberRpcs } from "../../../src/actors/path/PathProberRpcs.ts"
@@ -11,6 +12,7 @@ import { Relay, RelayRpcs } from "../../../src/actors/relay/RelayRpcs.ts"
 import type { RpcsOf } from "../../../src/actors/runtime/actor/ActorAddress.ts"
 import type { ActorRef } from "../../../src/actors/runtime/actor/ActorRef.ts"
 import * as Self from "../../../src/actors/runtime/actor/Self.ts"
+import { LastSnapshot } from "../../../src/actors/signaling/LastSnapshot.ts"
 import type { SignalingEvent } from "../../../src/actors/signaling/RelaySignalingRpcs.ts"
 import { Signaling, SignalingDown, SignalingRpcs } from "../../../src/actors/signaling/SignalingRpcs.ts"
 import * as StunActor from "../../../src/actors/stun/StunActor.ts"
@@ -27,9 +29,11 @@ import type { LinkLeg, RelayServer } from "../../../src/transport/relay/RelaySer
 import { Host, type Place } from "../world/Host.ts"
 import { type Random, randomOf } from "../world/Random.ts"
 import * as ActorSlot from "./ActorSlot.ts"
+import * as EchoFlow from "./EchoFlow.ts"
 import { Flow } from "./Flow.ts"
 import type { Identities } from "./Identities.ts"
 import * as ModelQuic from "./ModelQuic.ts"
+import { SimHub } from "./SimHub.ts"
 import { type Network, SimPlane } from "./SimPlane.ts"
 import * as SimRelay from "./SimRelay.ts"
 import { settled, VirtualTime } from "./VirtualTime.ts"
@@ -40,6 +44,8 @@ const NOTICE_MS = 30
 const START_MS = 20_000
 /** A supervisor's first pause. */
 const RESTART_MS = 100
+/** How often the forwarder and the sessions end and renew what is due. */
+const TICK_MS = 1_000
 
 export const ACTORS = ["pathProber", "stun", "relay"] as const
 
@@ -48,7 +54,8 @@ interface Node {
   readonly plane: SimPlane
   readonly slots: Map<string, ActorSlot.ActorSlot>
   readonly network: SubscriptionRef.SubscriptionRef<NetworkWatch.NetworkState>
-  readonly events: SubscriptionRef.SubscriptionRef<ReadonlyArray<SignalingEvent>>
+  readonly events: PubSub.PubSub<SignalingEvent>
+  readonly last: LastSnapshot
   readonly credential: Signed
 }
 
@@ -57,6 +64,8 @@ export interface Options {
   readonly connector: Place
   readonly seed: number
   readonly identities: Identities
+  /** Whether a hub arranges sessions and renews their documents. Otherwise one session is there from the start. */
+  readonly hub?: boolean
 }
 
 export class NodeWorld {
@@ -74,14 +83,18 @@ export class NodeWorld {
   loss = 0
   lossUntil = 0
   idleUntil = 0
+  /** Null if one session is there from the start. */
+  readonly hub: SimHub | null
+  #fibers: Array<Fiber.RuntimeFiber<unknown, unknown>> = []
   #relay: RelayServer
   #links = new Set<() => void>()
 
-  constructor({ client, connector, identities, seed }: Options) {
+  constructor({ client, connector, hub = false, identities, seed }: Options) {
     this.#random = randomOf(seed)
     this.#identities = identities
     this.flow = new Flow(this.time, this.faults)
     this.#relay = this.#startRelay()
+    this.hub = hub ? new SimHub(identities) : null
     const engine = ModelQuic.make(this.time.now)
     const secret = Uint8Array.from({ length: SECRET_BYTES }, () => Math.floor(this.#random() * 256))
     this.nodes = [this.#node("client", client, engine, secret), this.#node("connector", connector, engine, secret)]
@@ -123,8 +136,9 @@ export class NodeWorld {
       onDown: (why) => this.faults.push(`the session of the ${role} ended: ${why}`)
     })
     const network = Effect.runSync(SubscriptionRef.make(this.#stateOf(host, 0)))
-    const events = Effect.runSync(SubscriptionRef.make<ReadonlyArray<SignalingEvent>>([]))
-    const node: Node = { host, plane, slots: new Map(), network, events, credential: own.credential }
+    const events = Effect.runSync(PubSub.unbounded<SignalingEvent>())
+    const last = new LastSnapshot()
+    const node: Node = { host, plane, slots: new Map(), network, events, last, credential: own.credential }
     const { slots } = node
     const peers = ActorSlot.peers(slots)
     const self = (name: string) =>
@@ -175,14 +189,26 @@ export class NodeWorld {
     }
   }
 
-  #signaling({ events }: Pick<Node, "events">) {
+  #signaling({ events, host, last, plane: { key } }: Pick<Node, "events" | "host" | "last" | "plane">) {
     const down = new SignalingDown({ message: "modelled" })
+    const { hub } = this
+    const trip = Effect.suspend(() => Effect.sleep(host.place.delayMs))
+    /** The call reaches the hub and its answer this node, as long as the host is not cut off. */
+    const call = <A, E>(effect: Effect.Effect<A, E>) =>
+      Effect.suspend((): Effect.Effect<A, E | SignalingDown> =>
+        host.isDown() ? down : Effect.zipLeft(Effect.zipRight(trip, effect), trip)
+      )
     return SignalingRpcs.toLayer({
-      Events: () => Stream.flatMap(events.changes, Stream.fromIterable),
-      Dial: () => down,
-      Ready: () => Effect.void,
-      Decline: () => Effect.void,
-      Renew: () => down,
+      Events: () =>
+        Stream.unwrapScoped(Effect.gen(function*() {
+          const later = yield* PubSub.subscribe(events)
+          const first = last.read()
+          return Stream.concat(first === null ? Stream.empty : Stream.succeed(first), Stream.fromQueue(later))
+        })),
+      Dial: ({ target }) => hub === null ? down : call(hub.dial(key, target.host)),
+      Ready: ({ session }) => hub === null ? Effect.void : call(hub.ready(session, key)),
+      Decline: ({ reason, session }) => hub === null ? Effect.void : call(hub.decline(session, key, reason)),
+      Renew: ({ ticket }) => hub === null ? down : call(hub.renew(ticket)),
       Resources: () => down,
       TurnCredentials: () => down,
       Forward: () => Effect.void,
@@ -215,6 +241,7 @@ export class NodeWorld {
     for (const { slots } of this.nodes) {
       for (const slot of slots.values()) await this.#atOnce(slot.start)
     }
+    if (this.hub !== null) return this.#startWithHub(this.hub)
     for (const node of this.nodes) {
       this.#reconnect(node)
       const relay = node.slots.get("relay")!.ref as {
@@ -231,6 +258,45 @@ export class NodeWorld {
     await this.#until(() => this.flow.answeredAt > 0)
   }
 
+  /** Flows are the caller's to open, by the sessions of the client. */
+  async #startWithHub(hub: SimHub): Promise<void> {
+    const fork = (effect: Effect.Effect<unknown, unknown>) => {
+      const fiber = Effect.runFork(Logger.withMinimumLogLevel(effect, LogLevel.None))
+      this.#fibers.push(fiber)
+      fiber.addObserver(() => void (this.#fibers = this.#fibers.filter((it) => it !== fiber)))
+    }
+    for (const node of this.nodes) {
+      const { host, plane, slots } = node
+      plane.useSessions({
+        authorityKey: this.#identities.authorityKey,
+        signaling: slots.get("signaling")!.ref as ActorRef<RpcsOf<typeof Signaling>>,
+        relay: slots.get("relay")!.ref as ActorRef<RpcsOf<typeof Relay>>,
+        traces: await Effect.runPromise(FlowTrace.make),
+        fork
+      }, EchoFlow.dial)
+      const deliver = (event: SignalingEvent) =>
+        this.time.timeline.after(host.place.delayMs, () => {
+          if (!host.isDown()) this.#tell(node, event)
+        })
+      fork(Stream.runForEach(hub.connect(plane.key, host.role), (event) => Effect.sync(() => deliver(event))))
+      deliver({ ...this.#snapshotFor(node), credential: await this.#atOnce(hub.credential(plane.key)) })
+    }
+    fork(hub.run)
+    const tick = () => {
+      this.#relay.tick()
+      for (const { plane } of this.nodes) if (plane.sessions !== null) Effect.runSync(plane.sessions.tick)
+      this.time.timeline.after(TICK_MS, tick)
+    }
+    tick()
+    await this.#until(() => this.nodes.every(({ plane }) => plane.router.leg !== null))
+  }
+
+  #tell(node: Node, event: SignalingEvent): void {
+    node.last.onEvent(event)
+    node.events.unsafeOffer(event)
+    if (node.plane.sessions !== null) Effect.runSync(node.plane.sessions.onSignal(event))
+  }
+
   /** As the data plane does whenever a RelayActor has started. */
   async #openSession({ slots }: Node): Promise<void> {
     const relay = slots.get("relay")!.ref as ActorRef<RpcsOf<typeof Relay>>
@@ -245,6 +311,7 @@ export class NodeWorld {
   }
 
   async stop(): Promise<void> {
+    await this.#atOnce(Fiber.interruptAll(this.#fibers))
     for (const { slots } of this.nodes) {
       for (const slot of slots.values()) await this.#atOnce(slot.kill)
     }
@@ -317,17 +384,19 @@ export class NodeWorld {
       (this.now === 0 ? 0 : this.signalingLagMs + this.#random() * 1_000)
     this.time.timeline.at(at, () => {
       if (this.relayDownUntil > this.now || node.host.isDown()) return
-      const relay = { host: SimRelay.HOST, httpsPort: 443, udpPort: SimRelay.PORTS[0]! }
-      const snapshot: SignalingEvent = {
-        _tag: "Snapshot",
-        version: Math.floor(this.now),
-        serverTime: Math.floor(Date.now() / 1000),
-        relay,
-        relays: [],
-        credential: node.credential
-      }
-      Effect.runSync(SubscriptionRef.set(node.events, [snapshot]))
+      this.#tell(node, this.#snapshotFor(node))
     })
+  }
+
+  #snapshotFor(node: Node): SignalingEvent & { readonly _tag: "Snapshot" } {
+    return {
+      _tag: "Snapshot",
+      version: Math.floor(this.now),
+      serverTime: Math.floor(Date.now() / 1000),
+      relay: { host: SimRelay.HOST, httpsPort: 443, udpPort: SimRelay.PORTS[0]! },
+      relays: [],
+      credential: node.credential
+    }
   }
 
   #forward(from: Host, box: Uint8Array): void {

@@ -1,8 +1,11 @@
 /**
  * A node's data plane in the simulation: the real router, session, seals and sockets for guessing, over modelled QUIC and a modelled
- * network. What the StreamMuxActor adds (dials, grants, doors) is left out: one session is there from the start.
+ * network. What the StreamMuxActor adds (dials, grants, doors) is left out: one session is there from the start. In a world with a
+ * hub (`useSessions`) dials and grants are the real ones, too.
  */
-import { Effect, PubSub, Stream } from "effect"
+import { Effect, Either, PubSub, Stream } from "effect"
+import { MuxMetrics } from "../../../src/actors/mux/MuxMetrics.ts"
+import * as Sessions from "../../../src/actors/mux/Sessions.ts"
 import { LINK_ADDRESS, LinkUnavailable, StreamMuxRpcs } from "../../../src/actors/mux/StreamMuxRpcs.ts"
 import type { PathEvent } from "../../../src/actors/path/PathProberRpcs.ts"
 import type { ControlDatagram } from "../../../src/actors/stun/StunRpcs.ts"
@@ -11,9 +14,12 @@ import { LARGEST_BYTES } from "../../../src/protocol/path/PathMtu.ts"
 import { isImprovement } from "../../../src/protocol/path/PathReason.ts"
 import { RELAY } from "../../../src/protocol/path/PathRef.ts"
 import type { NodeKey } from "../../../src/protocol/trust/NodeKey.ts"
+import * as Authority from "../../../src/services/identity/Authority.ts"
+import type { NodeContext } from "../../../src/transport/plane/FlowSession.ts"
 import { type Leg, PacketRouter, type Port } from "../../../src/transport/plane/PacketRouter.ts"
 import { PeerSession } from "../../../src/transport/plane/PeerSession.ts"
 import type { QuicEngine } from "../../../src/transport/quic/engine/QuicEngine.ts"
+import { SavedSessions, TicketKeys } from "../../../src/transport/quic/engine/Resumption.ts"
 import type { QuicStream } from "../../../src/transport/quic/QuicStream.ts"
 import { GuessSockets } from "../../../src/transport/udp/GuessSockets.ts"
 import type { Options as UdpOptions, UdpPort } from "../../../src/transport/udp/UdpPort.ts"
@@ -54,7 +60,9 @@ export class SimPlane {
   readonly host: Host
   readonly key: NodeKey
   readonly router: PacketRouter
-  session: PeerSession | null = null
+  /** The sessions that dials make. Null while the session of `begin` is the only one. */
+  sessions: ReturnType<typeof Sessions.make> | null = null
+  #session: PeerSession | null = null
   readonly #options: Options
   readonly #events = Effect.runSync(PubSub.unbounded<PathEvent>())
   readonly #control = {
@@ -85,6 +93,10 @@ export class SimPlane {
       onRefused: (session, count, code) => this.#publish({ _tag: "GuessRefused", session, count, code })
     })
     this.#bind()
+  }
+
+  get session(): PeerSession | null {
+    return this.sessions === null ? this.#session : this.sessions.all().at(-1)?.peer ?? null
   }
 
   get guessSockets(): number {
@@ -138,7 +150,47 @@ export class SimPlane {
       const stream = role === "client" ? session.quic.openStream() : null
       if (stream !== null) onStream(stream)
     }
-    this.session = session
+    this.#session = session
+  }
+
+  /** Sessions as dials make them, with what permits them. The caller calls their `tick` every second. */
+  useSessions(
+    options: Pick<Sessions.Options, "authorityKey" | "signaling" | "relay" | "traces" | "fork">,
+    dial: NonNullable<NodeContext["dial"]>
+  ): void {
+    const { engine, host: { role }, key, now } = this.#options
+    const nowSeconds = () => Math.floor(Date.now() / 1000)
+    this.sessions = Sessions.make({
+      ...options,
+      node: {
+        role,
+        key,
+        router: this.router,
+        engine,
+        certificate: key,
+        privateKey: "",
+        keyOfCertificate: (der) => Buffer.from(der).toString(),
+        savedSessions: new SavedSessions(),
+        now,
+        hostMs: now,
+        nowSeconds,
+        openGrant: (signed) =>
+          Either.mapLeft(Authority.verify("grant", signed, options.authorityKey, nowSeconds()), (it) => it.message),
+        leg: () => this.router.leg?.kind ?? null,
+        dial
+      },
+      ticketKeys: new TicketKeys(),
+      timeKnown: Effect.void,
+      publish: (event) => {
+        if (event._tag === "SessionDown") this.#guesses.forget(event.session)
+        this.#publish(event)
+      },
+      onIce: () => undefined,
+      onRefused: () => undefined,
+      metrics: new MuxMetrics(),
+      direct: true,
+      webRtc: false
+    })
   }
 
   #up(session: PeerSession): PathEvent {
@@ -270,8 +322,11 @@ export class SimPlane {
           const later = yield* PubSub.subscribe(this.#events)
           this.#guesses.closeAll()
           const first: Array<PathEvent> = [{ _tag: "RelayLeg", kind: this.router.leg?.kind ?? null }]
-          if (this.session?.up === true) first.push(this.#up(this.session))
-          if (this.session?.up === true && this.#candidates !== null) first.push(this.#candidates)
+          if (this.sessions !== null) first.push(...this.sessions.snapshot())
+          else if (this.session?.up === true) {
+            first.push(this.#up(this.session))
+            if (this.#candidates !== null) first.push(this.#candidates)
+          }
           return Stream.concat(Stream.fromIterable(first), Stream.fromQueue(later))
         })),
       SendPing: ({ padTo, path, txId }) => this.#with((session) => session.sendPing(path, txId, padTo)),
