@@ -3,6 +3,7 @@
  * page uses the session; the WebRTC connections that carry the flows; and the control stream, which
  * is opened first. `FlowSession` is its counterpart over QUIC.
  */
+import * as HostName from "../protocol/bytes/HostName.ts"
 import type { IceSignal } from "../protocol/candidate/IceSignal.ts"
 import type { Grant, Ticket } from "../protocol/trust/Documents.ts"
 import * as Signed from "../protocol/trust/Signed.ts"
@@ -28,6 +29,8 @@ export interface Documents {
 }
 
 export interface Options extends Documents {
+  /** The connector's name as the administrator wrote it. */
+  readonly connectorName: string
   /** ICE servers for a new connection. TURN credentials expire, so it is asked each time. */
   readonly iceServers: () => ReadonlyArray<RTCIceServer>
   readonly sign: (message: Uint8Array) => Promise<Uint8Array>
@@ -59,7 +62,7 @@ export class Session {
   private constructor(options: Options) {
     const { clocks, grant, ticket } = options
     this.id = ticket.session
-    this.connector = grant.connectorName
+    this.connector = HostName.shown(grant.connectorName, options.connectorName)
     this.#options = options
     const parties = { clientKey: ticket.clientKey, connectorKey: ticket.connectorKey }
     this.#permission = new Permission(grant, parties, clocks)

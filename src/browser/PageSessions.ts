@@ -132,7 +132,7 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
     ])
   )
 
-  const begin = Effect.fnUntraced(function*({ connectorKey, grant, ticket }: Dialed) {
+  const begin = Effect.fnUntraced(function*({ connectorKey, connectorName, grant, ticket }: Dialed) {
     // Documents are judged by the directory's time, which comes with the first snapshot.
     const stunServers = yield* Deferred.await(stun)
     const documents = { grant: yield* opened("grant", grant), ticket: yield* opened("ticket", ticket) }
@@ -155,6 +155,7 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
       try: () =>
         Session.open({
           ...documents,
+          connectorName,
           iceServers: () => [...stunServers, ...turnServers],
           clocks: { hostMs, nowSeconds },
           sign: (message) => BrowserKey.sign(keys, message),

@@ -3,6 +3,7 @@
  * Ed25519 in WebCrypto.
  */
 import { Cause, Effect, Exit, Scope } from "effect"
+import * as HostName from "../protocol/bytes/HostName.ts"
 import type { Flow } from "./Flow.ts"
 import * as Http from "./Http.ts"
 import * as Relay from "./PageRelay.ts"
@@ -119,7 +120,12 @@ export const connect = async (token?: string, { webTransport = true }: Options =
       relay: relay.relay,
       carrier: relay.carrier,
       resources: async () =>
-        [...await run(relay.resources)].map(({ address, name, tcp, udp }) => ({ name, address, tcp, udp })),
+        [...await run(relay.resources)].map(({ address, name, shown, tcp, udp }) => ({
+          name: HostName.shown(name, shown),
+          address,
+          tcp,
+          udp
+        })),
       openTcp: (host, port) => run(relay.sessions.openTcp(host, port)),
       fetch: async (input, init) => {
         const request = new Request(input, init)

@@ -139,8 +139,10 @@ export const tokenCreate = (options: {
 }) =>
   Effect.gen(function*() {
     const { role } = options
-    const name = HostName.normalize(options.name)
-    if (name === null) return yield* usage(`--name ${options.name} is no node name; use ${NAME_RULE}`)
+    const { name } = options
+    if (HostName.normalize(name) === null) {
+      return yield* usage(`--name ${options.name} is no node name; use ${NAME_RULE}`)
+    }
     const network = options.network === null ? null : HostName.normalize(options.network)
     if (options.network !== null && network === null) {
       return yield* usage(`--network ${options.network} is no network name; use ${NAME_RULE}`)
@@ -203,7 +205,7 @@ export const nodeList = (options: { readonly config: string; readonly json: bool
 export const nodeRemove = (options: { readonly config: string; readonly json: boolean; readonly name: string }) =>
   Effect.gen(function*() {
     const relay = yield* loadRelay(options.config)
-    const removed = yield* (yield* Backend).removeNode(relay, HostName.normalize(options.name) ?? options.name)
+    const removed = yield* (yield* Backend).removeNode(relay, options.name)
     if (!removed) {
       return yield* failure(`no node is named ${options.name}; see: sallyport node list --config ${options.config}`)
     }

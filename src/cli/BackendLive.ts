@@ -64,8 +64,8 @@ export const layer: Layer.Layer<Backend> = Layer.succeed(Backend, {
   listNodes: (relay) =>
     Effect.scoped(Effect.gen(function*() {
       const nodes = yield* orError((yield* directoryOf(relay)).listNodes)
-      return nodes.map(({ createdAt, key, name, network, role }) => ({
-        name,
+      return nodes.map(({ createdAt, key, network, role, shown }) => ({
+        name: shown,
         role,
         network,
         nodeKey: key,

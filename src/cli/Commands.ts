@@ -1,15 +1,8 @@
 /** The command tree: names, options and their help. `Actions.ts` and its neighbours do the work. */
 import { Args, Command, HelpDoc, Options, ValidationError } from "@effect/cli"
 import { Effect, HashMap, Logger, LogLevel, Option } from "effect"
-import * as HostName from "../protocol/bytes/HostName.ts"
 import { MAX_PORT } from "../services/config/HostPort.ts"
 import type { LogFormat } from "./Backend.ts"
-
-/**
- * Normalizes a node's name for comparison. Text that is no valid name is passed on unchanged, so
- * that the answer says that no such node exists.
- */
-const comparable = (name: string): string => HostName.normalize(name) ?? name
 
 const config = Options.text("config").pipe(
   Options.withAlias("c"),
@@ -198,8 +191,7 @@ const path = Command.make("path", {
   config,
   json,
   peer: Args.text({ name: "peer" }).pipe(
-    Args.withDescription("The peer's name, as status shows it"),
-    Args.map(comparable)
+    Args.withDescription("The peer's name, as status shows it")
   )
 }, (options) => Effect.flatMap(inspect, ({ path }) => quietly(path(options)))).pipe(
   Command.withDescription("Show which paths to a peer were used, when and why")
@@ -238,8 +230,7 @@ const ping = Command.make("ping", {
   config,
   json,
   peer: Args.text({ name: "peer" }).pipe(
-    Args.withDescription("The peer's name, as status shows it"),
-    Args.map(comparable)
+    Args.withDescription("The peer's name, as status shows it")
   ),
   count: count("count", 1000, 10, "The highest number of pings to send")
 }, (options) => Effect.flatMap(Effect.promise(() => import("./Ping.ts")), ({ ping }) => quietly(ping(options)))).pipe(

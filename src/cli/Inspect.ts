@@ -2,6 +2,7 @@
  * Commands that look into a running sallyport: its actors, the paths to a peer, and its problems.
  */
 import { Clock, Console, Effect, Schema } from "effect"
+import * as HostName from "../protocol/bytes/HostName.ts"
 import * as CandidateView from "../protocol/candidate/CandidateView.ts"
 import { Findings } from "../protocol/relay/NodeReport.ts"
 import * as Doctor from "../services/telemetry/Doctor.ts"
@@ -49,7 +50,9 @@ export const path = ({ config, json, peer }: Options & { readonly peer: string }
   Effect.gen(function*() {
     const { get } = yield* Asker.make(config)
     const { entries } = yield* get("/v1/recorder", Recorded)
-    const own = entries.filter((entry): entry is PathEntry => entry._tag === "Path" && entry.peer === peer)
+    const own = entries.filter((entry): entry is PathEntry =>
+      entry._tag === "Path" && HostName.isSame(entry.peer, peer)
+    )
     if (own.length === 0) {
       return yield* failure(`nothing is recorded of a peer ${peer}; sallyport status says which peers there are`)
     }

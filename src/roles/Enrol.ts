@@ -4,6 +4,7 @@
  */
 import { Effect, Either, Option, Redacted, Ref, Schedule, Schema } from "effect"
 import { join } from "node:path"
+import * as HostName from "../protocol/bytes/HostName.ts"
 import * as ProxyUrl from "../protocol/relay/ProxyUrl.ts"
 import type { NodeRole } from "../protocol/trust/Documents.ts"
 import * as EnrolmentToken from "../protocol/trust/EnrolmentToken.ts"
@@ -101,7 +102,7 @@ const ensureNow = Effect.fn("Enrol.ensure")(function*(config: Newcomer) {
   if (Option.isSome(known)) yield* tellProxy(known.value.relay, proxy)
   const enrolled = Option.isSome(known) ? known.value : yield* enrol()
   const { membership } = enrolled
-  if (membership.role !== role || membership.name !== name) {
+  if (membership.role !== role || !HostName.isSame(membership.name, name)) {
     return yield* new EnrolFailed({
       message:
         `${stateDir} belongs to ${membership.role} ${membership.name}, and the configuration says ${role} ${name}; ` +
@@ -130,7 +131,12 @@ const ensureNow = Effect.fn("Enrol.ensure")(function*(config: Newcomer) {
           ca: config.ca ?? null,
           purpose: "signal",
           identity,
-          enrol: { tokenId: token.id, secret: Redacted.value(token.secret), name, role }
+          enrol: {
+            tokenId: token.id,
+            secret: Redacted.value(token.secret),
+            name: HostName.normalize(name) ?? name,
+            role
+          }
         }),
         (connected) => connected.welcome
       )).pipe(

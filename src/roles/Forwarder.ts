@@ -6,6 +6,7 @@ import { Effect, Stream } from "effect"
 import { RelayForwarder } from "../actors/forwarder/RelayForwarderRpcs.ts"
 import { RelayMember } from "../actors/member/RelayMemberRpcs.ts"
 import { FORWARDER_ACTORS, FORWARDER_PLACEMENT } from "../actors/Wiring.ts"
+import * as HostName from "../protocol/bytes/HostName.ts"
 import type { ForwarderConfig } from "../services/config/Config.ts"
 import * as HostPort from "../services/config/HostPort.ts"
 import * as ListenCheck from "../services/network/ListenCheck.ts"
@@ -47,14 +48,14 @@ export const start = Effect.fnUntraced(function*(
     configs: {
       [RelayForwarder.name]: {
         authorityKey: relay.authorityKey,
-        name,
+        name: HostName.normalize(name) ?? name,
         udp: listen.udp,
         stunAlternate: listen.stunAlternate ?? null,
         turn: null
       },
       [RelayMember.name]: {
         stateDir,
-        name,
+        name: HostName.normalize(name) ?? name,
         host: advertise.host,
         port: advertise.udp,
         proxy: Enrol.proxyText(config),

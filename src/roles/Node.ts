@@ -11,6 +11,7 @@ import { Signaling } from "../actors/signaling/SignalingRpcs.ts"
 import { type LocalCandidates, Stun } from "../actors/stun/StunRpcs.ts"
 import { type BrowserPeer, WebRtc } from "../actors/webrtc/WebRtcRpcs.ts"
 import { NODE_ACTORS, NODE_PLACEMENT, WEBRTC_PLACEMENT } from "../actors/Wiring.ts"
+import * as HostName from "../protocol/bytes/HostName.ts"
 import * as CandidateView from "../protocol/candidate/CandidateView.ts"
 import * as PathKind from "../protocol/path/PathKind.ts"
 import { isWebRtc, type PathRef } from "../protocol/path/PathRef.ts"
@@ -156,7 +157,10 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
     netcheck: supervisor.ref(Stun).ask((client) => client.NetCheck(), { deadline: "15 seconds" }),
     network: null,
     resources: role === "client"
-      ? supervisor.ref(Signaling).ask((client) => client.Resources(), { deadline: "5 seconds" })
+      ? Effect.map(
+        supervisor.ref(Signaling).ask((client) => client.Resources(), { deadline: "5 seconds" }),
+        (resources) => resources.map(({ shown, ...rest }) => ({ ...rest, name: HostName.shown(rest.name, shown) }))
+      )
       : null,
     reload: (next) =>
       Effect.gen(function*() {

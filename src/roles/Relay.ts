@@ -8,6 +8,7 @@ import { RelayForwarder } from "../actors/forwarder/RelayForwarderRpcs.ts"
 import { Http3 } from "../actors/http3/Http3Rpcs.ts"
 import { SignalingHub } from "../actors/hub/SignalingHubRpcs.ts"
 import { HTTP3_PLACEMENT, RELAY_ACTORS, RELAY_PLACEMENT } from "../actors/Wiring.ts"
+import * as HostName from "../protocol/bytes/HostName.ts"
 import type { RelayConfig } from "../services/config/Config.ts"
 import * as HostPort from "../services/config/HostPort.ts"
 import * as Directory from "../services/directory/Directory.ts"
@@ -143,4 +144,10 @@ const turnOf = ({ stateDir, turn }: RelayConfig) => {
   return { ...rest, stateDir, udp, tcp, quotas: { ...quotas, bytesPerSecond: mbitPerUser * 125_000 } }
 }
 
-const policyOf = ({ access, resources }: RelayConfig) => ({ access, resources })
+const policyOf = ({ access, resources }: RelayConfig) => ({
+  access,
+  resources: resources.map((resource) => {
+    const name = HostName.normalize(resource.name) ?? resource.name
+    return name === resource.name ? resource : { ...resource, name, shown: resource.name }
+  })
+})

@@ -5,6 +5,7 @@
 import { Clock, Effect, Queue, Schedule, Schema, Stream } from "effect"
 import pkg from "../../package.json" with { type: "json" }
 import { Signaling } from "../actors/signaling/SignalingRpcs.ts"
+import * as HostName from "../protocol/bytes/HostName.ts"
 import * as NodeReport from "../protocol/relay/NodeReport.ts"
 import * as Doctor from "../services/telemetry/Doctor.ts"
 import type { Family } from "../services/telemetry/Metrics.ts"
@@ -100,7 +101,7 @@ const reportOf = (
     peers: known.slice(0, NodeReport.MAX_PEERS).map(({ name, path, reason, rttMs }) => {
       const since = moves.get(name)
       return {
-        name,
+        name: HostName.normalize(name) ?? name,
         path,
         // The rest of the text may name the relay's address.
         reason: reason.split(" ")[0] ?? "",

@@ -72,8 +72,8 @@ const relayIn = (dir: string, port: number): Effect.Effect<Process, never, Scope
       join(dir, "relay.yaml"),
       `role: relay\nname: relay\nstateDir: relay\nlisten: {https: "127.0.0.1:${https}", udp: "127.0.0.1:${udp}"}\n` +
         `advertise: {host: 127.0.0.1}\nresources:\n` +
-        `  - {name: tickets, network: office, address: 127.0.0.1, tcp: [${port}], allowLoopback: true}\n` +
-        `access:\n  - {clients: [reporter], resources: [tickets]}\n`
+        `  - {name: Tickets_1, network: office, address: 127.0.0.1, tcp: [${port}], allowLoopback: true}\n` +
+        `access:\n  - {clients: [reporter, reporter.local], resources: [tickets_1]}\n`
     )
     const args = ["run", "--config", "relay.yaml", "--log-format", "json", "--new-identity"]
     const relay = yield* start([PROGRAM, ...args], { cwd: dir })
@@ -92,7 +92,7 @@ const tokenFor = (dir: string, role: string, name: string, ...more: ReadonlyArra
 
 describe("processes", () => {
   it.scopedLive(
-    "enrol, report their status, and end soon after SIGTERM",
+    "enrol, show names as given, and end soon after SIGTERM",
     () =>
       Effect.gen(function*() {
         const dir = yield* World.temporaryDir
@@ -102,20 +102,20 @@ describe("processes", () => {
         })
         yield* Effect.addFinalizer(() => Effect.sync(() => server.close()))
         const relay = yield* relayIn(dir, port)
-        const token = yield* tokenFor(dir, "client", "reporter")
+        const token = yield* tokenFor(dir, "client", "Reporter.local")
         writeFileSync(
           join(dir, "connector.yaml"),
-          `role: connector\nname: office\nstateDir: office\ntoken: ${yield* tokenFor(
+          `role: connector\nname: büro\nstateDir: office\ntoken: ${yield* tokenFor(
             dir,
             "connector",
-            "office",
+            "Büro",
             "--network",
             "office"
           )}\n`
         )
         writeFileSync(
           join(dir, "client.yaml"),
-          `role: client\nname: reporter\nstateDir: reporter\ntoken: {env: TOKEN}\nsocks5: "127.0.0.1:0"\n`
+          `role: client\nname: Reporter.LOCAL\nstateDir: reporter\ntoken: {env: TOKEN}\nsocks5: "127.0.0.1:0"\n`
         )
         const connector = yield* start([
           PROGRAM,
@@ -135,24 +135,31 @@ describe("processes", () => {
           listen: { socks5: string }
         }
         yield* connector.until("\"event\":\"ready\"")
-        assert.deepInclude(ready, { role: "client", name: "reporter" })
+        assert.deepInclude(ready, { role: "client", name: "Reporter.LOCAL" })
 
         const empty = yield* run(["status", "--config", "client.yaml", "--json"], dir)
         assert.deepEqual([empty.code, (JSON.parse(empty.out) as { peers: Array<unknown> }).peers], [0, []])
         const at = Number(ready.listen.socks5.split(":").at(-1))
-        const socket = yield* World.dialBy({ host: "127.0.0.1", port: at }, "tickets", port)
+        const socket = yield* World.dialBy({ host: "127.0.0.1", port: at }, "TICKETS_1", port)
         socket.write("GET / HTTP/1.0\r\n\r\n")
         const answer = yield* Effect.promise(async () =>
           Buffer.concat(await socket.toArray() as Array<Buffer>).toString()
         )
         assert.include(answer, "it works")
         const { out } = yield* run(["status", "--config", "client.yaml", "--json"], dir)
+        const page = yield* run(["status", "--config", "client.yaml"], dir)
+        assert.match(page.out, /^client Reporter\.LOCAL, [^]*may use: Tickets_1 [^]*\bBüro\b/)
+        const other = yield* run(["status", "--config", "connector.yaml", "--json"], dir)
+        const { peers, self } = JSON.parse(other.out) as { peers: Array<{ name: string }>; self: { name: string } }
+        assert.deepStrictEqual([self.name, ...peers.map(({ name }) => name)], ["büro", "Reporter.local"])
+        const listed = yield* run(["node", "list", "--config", "relay.yaml"], dir)
+        assert.match(listed.out, /^Büro [^]*^Reporter\.local /m)
         const [peer] = (JSON.parse(out) as { peers: Array<Record<string, unknown>> }).peers
         assert.containsAllKeys(peer, ["name", "path", "rttMs", "reason", "flows", "bytesIn", "bytesOut"])
-        assert.strictEqual(peer?.["name"], "office")
+        assert.strictEqual(peer?.["name"], "Büro")
         assert.notStrictEqual(peer?.["reason"], "")
 
-        writeFileSync(join(dir, "thief.yaml"), `role: client\nname: reporter\nstateDir: thief\ntoken: ${token}\n`)
+        writeFileSync(join(dir, "thief.yaml"), `role: client\nname: reporter.local\nstateDir: thief\ntoken: ${token}\n`)
         const thief = yield* start([PROGRAM, "run", "--config", "thief.yaml"], { cwd: dir })
         assert.strictEqual(yield* thief.exit, 1)
         assert.match(thief.errors.join("\n"), /token/)
@@ -181,9 +188,9 @@ describe("processes", () => {
         })
         yield* service.until("ready")
         const client = yield* tokenFor(dir, "client", "reporter")
-        const script = yield* start([join(ROOT, "examples/query-client.mjs"), "tickets"], {
+        const script = yield* start([join(ROOT, "examples/query-client.mjs"), "tickets_1"], {
           cwd: dir,
-          env: { ...env, TOKEN: client, STATE: "q" }
+          env: { ...env, TOKEN: client, STATE: "q", NAME: "Reporter" }
         })
         assert.strictEqual(yield* script.exit, 0, script.errors.join("\n"))
         assert.include(script.lines.join("\n"), "Printer on fire")

@@ -191,6 +191,45 @@ describe("enrolment", () => {
   )
 
   test(
+    "shows a node's name as it was written, and compares it however it is written",
+    Effect.gen(function*() {
+      const directory = yield* Directory.Directory
+      const { fields } = yield* enrol("Johns-MacBook-Pro.local")
+      yield* enrol("Büro.example", "connector", "office")
+      assert.strictEqual(fields.name, "johns-macbook-pro.local")
+      assert.deepStrictEqual((yield* directory.listNodes).map(({ name, shown }) => [name, shown]), [
+        ["johns-macbook-pro.local", "Johns-MacBook-Pro.local"],
+        ["xn--bro-hoa.example", "Büro.example"]
+      ])
+      const ttl = Duration.hours(1)
+      const taken = yield* Effect.flip(
+        directory.createToken({ role: "client", name: "johns-macbook-PRO.local.", network: null, ttl })
+      )
+      assert.include(taken.message, "there is a node named Johns-MacBook-Pro.local;")
+      assert.isTrue(Option.isSome(yield* directory.removeNode("BÜRO.example")))
+    })
+  )
+
+  test(
+    "shows a resource's name as it was written, and signs the one that is compared",
+    Effect.gen(function*() {
+      const directory = yield* Directory.Directory
+      const { nodeKey } = yield* enrol("Alice")
+      const access = [{ clients: ["alice"], resources: ["db_1"] }]
+      const policy = (shown: string) => ({ resources: [{ ...resource("db_1"), shown }], access })
+      assert.isTrue(yield* directory.replacePolicy(policy("DB_1")))
+      assert.isFalse(yield* directory.replacePolicy(policy("DB_1")))
+      const refused = yield* Effect.flip(
+        directory.authorize({ clientKey: nodeKey, host: "db_1", protocol: "tcp", port: 81 })
+      )
+      assert.match(refused.message, /^DB_1 does not list tcp port 81/)
+      assert.isTrue(yield* directory.replacePolicy(policy("Db_1")))
+      const [first] = yield* directory.allResourcesFor(nodeKey, null)
+      assert.deepStrictEqual([first?.name, first?.shown], ["db_1", "Db_1"])
+    })
+  )
+
+  test(
     "refuses a removed key permanently, and frees its name",
     Effect.gen(function*() {
       const directory = yield* Directory.Directory

@@ -21,6 +21,16 @@ describe("a name", () => {
     assert.strictEqual(HostName.normalize(normal), normal)
   })
 
+  it("is shown as it was written, if that writes the same name", () => {
+    assert.strictEqual(HostName.shown("db_1", "DB_1"), "DB_1")
+    assert.strictEqual(HostName.shown("xn--bcher-kva.example", "Bücher.example."), "Bücher.example.")
+    for (const written of ["db_2", "", "DB_1\u001b[2J", "\u202edb_1", null, undefined]) {
+      assert.strictEqual(HostName.shown("db_1", written), "db_1")
+    }
+    assert.isTrue(HostName.isSame("Bücher.example", "xn--bcher-kva.example."))
+    assert.isFalse(HostName.isSame("a b", "A b"))
+  })
+
   it.each([
     "",
     ".",

@@ -1,6 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Either } from "effect"
+import { Effect, Either, Schema } from "effect"
+import * as Board from "../../src/actors/hub/Board.ts"
+import * as NetworkDesk from "../../src/actors/hub/NetworkDesk.ts"
 import { NetworkView, type Now, pageOf, pairsOf, summaryOf } from "../../src/actors/hub/NetworkView.ts"
+import { Network } from "../../src/actors/hub/SignalingHubRpcs.ts"
+import * as Self from "../../src/actors/runtime/actor/Self.ts"
 import * as NodeReport from "../../src/protocol/relay/NodeReport.ts"
 import type { NodeKey } from "../../src/protocol/trust/NodeKey.ts"
 import { clean } from "../../src/roles/Reporting.ts"
@@ -40,6 +44,32 @@ const many = (count: number) =>
       reason: "direct_slower_than_relay"
     })
   )
+
+describe("the network", () => {
+  it.scoped("shows the names of nodes and of their peers as they were written", () =>
+    Effect.gen(function*() {
+      const [office, alice] = ["A".repeat(43) as NodeKey, "B".repeat(43) as NodeKey]
+      const node = (key: NodeKey, name: string, shown: string, role: "client" | "connector") => (
+        { key, name, shown, role, network: null, createdAt: 0 }
+      )
+      const enrolled = [
+        node(office, "xn--bro-hoa", "Büro", "connector"),
+        node(alice, "alice.local", "Alice.local", "client")
+      ]
+      const board = Board.make()
+      const desk = yield* NetworkDesk.make({ board, directory: { listNodes: Effect.succeed(enrolled) } as never })
+      yield* desk.onLink(alice)
+      yield* desk.report(alice, JSON.stringify(report(peer("xn--bro-hoa"))))
+      const answer = yield* desk.overview({ find: "", after: "", limit: 10 })
+      const { nodes } = yield* Schema.decodeUnknown(Network)(JSON.parse(JSON.stringify(answer)))
+      assert.deepStrictEqual(nodes.map(({ name, report }) => [name, report?.peers[0]?.name]), [
+        ["Alice.local", "Büro"],
+        ["Büro", undefined]
+      ])
+      const why = yield* Effect.flip(desk.examine("ALICE.local"))
+      assert.include(why.message, "ALICE.local is not connected")
+    }).pipe(Effect.provide(Self.layerTest())))
+})
 
 describe("what a node reports", () => {
   it("is kept until another report, a return or a removal", () => {

@@ -123,7 +123,7 @@ describe("every period", () => {
       const desk = yield* NetworkDesk.make({ board, directory: { listNodes: Effect.succeed([]) } as never })
       const key = "A".repeat(43) as NodeKey
       const events = yield* Mailbox.make<SignalingEvent>({ capacity: 16, strategy: "dropping" })
-      const member = { key, name: "laptop", role: "client", network: null } as const
+      const member = { key, name: "laptop", shown: "laptop", role: "client", network: null } as const
       board.join({ member, isBrowser: false, since: 0, events, cut: () => {} })
       yield* desk.onLink(key)
       for (let period = 1; period <= PERIODS; period++) {

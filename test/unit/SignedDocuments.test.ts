@@ -54,7 +54,13 @@ const hub = () => {
 
 const connect = Effect.fnUntraced(function*(board: ReturnType<typeof Board.make>, key: NodeKey, role: NodeRole) {
   const events = yield* Mailbox.make<SignalingEvent>({ capacity: Board.EVENTS_CAPACITY, strategy: "dropping" })
-  board.join({ member: { key, name: role, role, network: null }, isBrowser: false, since: 0, events, cut: () => {} })
+  board.join({
+    member: { key, name: role, shown: role, role, network: null },
+    isBrowser: false,
+    since: 0,
+    events,
+    cut: () => {}
+  })
   return Effect.map(Effect.orDie(events.clear), (told) => [...told])
 })
 

@@ -22,7 +22,10 @@ export const MAX_SESSIONS_PER_NODE = 256
 /** A node as the directory knows it. */
 export interface Member {
   readonly key: NodeKey
+  /** Name as it is compared and signed. */
   readonly name: string
+  /** Name as the administrator wrote it. */
+  readonly shown: string
   readonly role: NodeRole
   readonly network: string | null
 }

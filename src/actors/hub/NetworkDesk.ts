@@ -3,6 +3,7 @@
  * findings, and answers with all of it.
  */
 import { Clock, Deferred, Duration, Effect, Schedule } from "effect"
+import * as HostName from "../../protocol/bytes/HostName.ts"
 import * as NodeReport from "../../protocol/relay/NodeReport.ts"
 import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
 import type * as Directory from "../../services/directory/Directory.ts"
@@ -44,18 +45,21 @@ export const make = Effect.fnUntraced(function*({ board, directory }: Options) {
   const overview = Effect.fn("NetworkDesk.overview")(function*(wanted: Wanted) {
     const { epochMs } = yield* now
     const enrolled = yield* directory.listNodes
-    const nodes = enrolled.map(({ key, name, network, role }) => {
+    const nodes = enrolled.map(({ key, network, role, shown: name }) => {
       const told = view.of(key)
       const since = board.links.get(key)?.since ?? null
       return { name, role, network, since, reportedAt: told?.at ?? null, report: told?.report ?? null }
     })
-    return { at: epochMs, ...pageOf(nodes, wanted), ...summaryOf(pairs()), samples: view.samples }
+    const page = pageOf(nodes, wanted)
+    const shown = new Map(enrolled.map(({ name, shown }) => [name, shown]))
+    const named = page.nodes.map((node) => ({ ...node, report: node.report && withNames(node.report, shown) }))
+    return { at: epochMs, ...page, nodes: named, ...summaryOf(pairs()), samples: view.samples }
   }, Effect.mapError(({ message }) => new HubError({ message })))
 
   const examine = Effect.fn("NetworkDesk.examine")(function*(name: string) {
     const fail = (message: string) => new ExamineFailed({ message })
     const enrolled = yield* Effect.mapError(directory.listNodes, ({ message }) => fail(message))
-    const node = enrolled.find((one) => one.name === name)?.key
+    const node = enrolled.find((one) => HostName.isSame(one.name, name))?.key
     if (node === undefined) {
       return yield* fail(`no node ${name} is enrolled here; sallyport node list says which are`)
     }
@@ -99,4 +103,10 @@ export const make = Effect.fnUntraced(function*({ board, directory }: Options) {
         if (asked?.node === node) yield* Deferred.succeed(asked.answer, findings)
       })
   }
+})
+
+/** Shows the peers of a report as the administrator wrote their names. */
+const withNames = (report: NodeReport.NodeReport, shown: ReadonlyMap<string, string>): NodeReport.NodeReport => ({
+  ...report,
+  peers: report.peers.map((peer) => ({ ...peer, name: shown.get(peer.name) ?? peer.name }))
 })

@@ -157,8 +157,8 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
           message: "this node is not enrolled here, or was removed; enrol it with a new token"
         })
       }
-      const { name, network, role } = found.value
-      if (peer.purpose === "browser" && role !== "client") return yield* noBrowser(`${name} is a ${role}`)
+      const { name, network, role, shown } = found.value
+      if (peer.purpose === "browser" && role !== "client") return yield* noBrowser(`${shown} is a ${role}`)
       const membership = yield* authority.membership({ nodeKey: key, name, role, network })
       return Signed.toBytes(membership)
     },
@@ -182,7 +182,7 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
       events,
       cut: (why) => link.close(why)
     }
-    const { name, role } = found.value
+    const { role, shown: name } = found.value
     board.join(entry)
     yield* network.onLink(key)
     yield* Effect.logInfo("node connected").pipe(Effect.annotateLogs({ name, role, carrier: link.carrier }))
@@ -222,12 +222,14 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
       const answer = yield* Deferred.make<void, string>()
       const expiresAt = (yield* nowSeconds) + SESSION_MEMORY_SECONDS
       board.addSession({ id: names.session, client, connector: connector.key, network, ...names, expiresAt, answer })
+      const asking = board.links.get(client)
       board.send(connector.key, {
         _tag: "Invite",
         session: names.session,
         grant,
         ticket,
-        ...(board.links.get(client)?.isBrowser === true ? { over: "webrtc" } : {}),
+        ...(asking === undefined ? {} : { clientName: asking.member.shown }),
+        ...(asking?.isBrowser === true ? { over: "webrtc" } : {}),
         ...yield* Tracing.header
       })
       yield* Effect.timeoutFail(Deferred.await(answer), {
@@ -237,7 +239,7 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
       return {
         session: names.session,
         connectorKey: connector.key,
-        connectorName: connector.name,
+        connectorName: connector.shown,
         grant,
         ticket
       } satisfies Dialed
@@ -267,7 +269,7 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
         const tried = yield* Effect.either(invite(node, connector, network, resource.name))
         if (Either.isRight(tried)) return tried.right
         last = typeof tried.left === "string"
-          ? `${connector.name}: ${tried.left}`
+          ? `${connector.shown}: ${tried.left}`
           : "the directory has no such node any more"
       }
       return yield* new DialRefused({
@@ -539,7 +541,7 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
     Nodes: () =>
       Effect.sync(() =>
         [...board.links.values()].map(({ member, since }) => ({
-          name: member.name,
+          name: member.shown,
           role: member.role,
           network: member.network,
           nodeKey: member.key,

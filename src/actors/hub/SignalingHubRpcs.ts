@@ -5,9 +5,10 @@ import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import { PATH_KINDS } from "../../protocol/path/PathKind.ts"
 import { Findings, NodeReport } from "../../protocol/relay/NodeReport.ts"
-import { NodeRole, Resource } from "../../protocol/trust/Documents.ts"
+import { NodeRole } from "../../protocol/trust/Documents.ts"
 import { NodeKey } from "../../protocol/trust/NodeKey.ts"
 import * as ActorAddress from "../runtime/actor/ActorAddress.ts"
+import { NamedResource } from "../signaling/RelaySignalingRpcs.ts"
 
 /** Rule that lets clients reach resources, both by name, or `*` for all. */
 export const AccessRule = Schema.Struct({
@@ -17,11 +18,12 @@ export const AccessRule = Schema.Struct({
 export type AccessRule = typeof AccessRule.Type
 
 /** All resources and access rules of the relay. */
-export const Policy = Schema.Struct({ resources: Schema.Array(Resource), access: Schema.Array(AccessRule) })
+export const Policy = Schema.Struct({ resources: Schema.Array(NamedResource), access: Schema.Array(AccessRule) })
 export type Policy = typeof Policy.Type
 
 /** A node with a link to the relay. */
 export const ConnectedNode = Schema.Struct({
+  /** Name as the administrator wrote it. */
   name: Schema.String,
   role: NodeRole,
   network: Schema.NullOr(Schema.String),

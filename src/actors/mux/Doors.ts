@@ -1,5 +1,6 @@
 /** The client's local listeners: SOCKS5 and forwards, and the handling of their connections. */
 import { Effect } from "effect"
+import * as HostName from "../../protocol/bytes/HostName.ts"
 import type { Verdict } from "../../protocol/flow/FlowWire.ts"
 import type { FailReason } from "../../protocol/flow/Socks5.ts"
 import * as ListenCheck from "../../services/network/ListenCheck.ts"
@@ -177,7 +178,7 @@ const openForward = (forward: Forward, places: Places, onRequest: (request: Requ
     places,
     connect: ({ answer, gone, reader }) =>
       onRequest({
-        host: door.forward.resource,
+        host: HostName.normalize(door.forward.resource) ?? door.forward.resource,
         port: door.forward.port,
         gone,
         begin: (stream, fromStream, watch) =>

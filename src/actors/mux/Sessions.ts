@@ -249,12 +249,13 @@ export const make = (options: Options) => {
     documents: { grant: Grant; ticket: Ticket },
     ticket: Signed,
     target: Target | null,
+    peerWritten: string | undefined,
     ticketKey: Uint8Array | null = null
   ) {
     const { session: id } = documents.ticket
     const up = yield* Deferred.make<FlowSession, Verdict>()
     yield* relay.ask((client) => client.OpenSession({ session: id, ticket }))
-    const session = new FlowSession(node, documents.ticket, documents.grant, eventsOf(id), ticketKey)
+    const session = new FlowSession(node, documents.ticket, documents.grant, eventsOf(id), ticketKey, peerWritten)
     const selected = node.role === "connector" ? "peer_selected" : "relay_first"
     const times = { renewAt: 0, upAt: Infinity, redialAt: 0 }
     const it: Held = {
@@ -322,7 +323,10 @@ export const make = (options: Options) => {
     if (held.size >= MAX_SESSIONS) {
       return yield* Effect.fail<Verdict>({ code: "too_many_flows", reason: "no room for another session" })
     }
-    const it = yield* Effect.mapError(begin(documents, dialed.ticket, target), (error) => internal(error.message))
+    const it = yield* Effect.mapError(
+      begin(documents, dialed.ticket, target, dialed.connectorName),
+      (error) => internal(error.message)
+    )
     return yield* Deferred.await(it.up)
   })
 
@@ -386,7 +390,7 @@ export const make = (options: Options) => {
     if (!held.has(session)) {
       const claim = ticketKeys.claim(documents.right.grant.clientKey, session, node.hostMs())
       if (claim._tag === "Spent") return yield* decline("this session was already started once")
-      yield* begin(documents.right, invite.ticket, null, claim.ticketKey)
+      yield* begin(documents.right, invite.ticket, null, invite.clientName, claim.ticketKey)
     }
     return yield* signaling.ask((client) => client.Ready({ session }))
   }, Effect.catchAll((error) => Effect.logWarning("an invitation could not be answered", error.message)))

@@ -5,6 +5,7 @@
  * continues from the path in use.
  */
 import { Clock, Deferred, Duration, Effect, Layer, Mailbox, Match, PubSub, Schema, Stream } from "effect"
+import * as HostName from "../../protocol/bytes/HostName.ts"
 import * as MappingLifetime from "../../protocol/nat/MappingLifetime.ts"
 import { GuessBudget } from "../../protocol/path/GuessBudget.ts"
 import * as PathGuessing from "../../protocol/path/PathGuessing.ts"
@@ -273,7 +274,7 @@ const make = Effect.gen(function*() {
     }
   }))
   const ping = Effect.fnUntraced(function*(peer: string, reply: Inbox.Reply<Pinged, PingFailed>) {
-    const [id, session] = [...sessions].findLast(([, it]) => it.peer === peer) ?? []
+    const [id, session] = [...sessions].findLast(([, it]) => HostName.isSame(it.peer, peer)) ?? []
     if (id === undefined || session === undefined) return yield* Deferred.fail(reply, noSession(peer))
     const txId = yield* randomHex(TX_BYTES)
     const [oldest] = pings.keys()

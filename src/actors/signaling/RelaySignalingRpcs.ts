@@ -71,6 +71,11 @@ export const Invite = Schema.TaggedStruct("Invite", {
   session: SessionId,
   grant: Signed,
   ticket: Signed,
+  /**
+   * The client's name as the administrator wrote it. It is only shown, and only if it writes the
+   * grant's name.
+   */
+  clientName: Schema.optionalWith(Schema.String, { exact: true }),
   /** Set if the client is a browser, which has no QUIC of its own. */
   over: Schema.optionalWith(Schema.Literal("webrtc"), { exact: true }),
   /** W3C Trace Context of the dial, if it is traced. */
@@ -183,10 +188,21 @@ export const Target = Schema.Struct({
 })
 export type Target = typeof Target.Type
 
+/** A resource, with its name as people wrote it if that differs from the one that is compared. */
+export const NamedResource = Schema.Struct({
+  ...Resource.fields,
+  shown: Schema.optionalWith(Schema.String, { exact: true })
+})
+export type NamedResource = typeof NamedResource.Type
+
 /** A session that a connector has accepted. */
 export const Dialed = Schema.Struct({
   session: SessionId,
   connectorKey: NodeKey,
+  /**
+   * The connector's name as the administrator wrote it. It is only shown, and only if it writes the
+   * grant's name.
+   */
   connectorName: Schema.String,
   grant: Signed,
   ticket: Signed
@@ -260,7 +276,7 @@ export class RelaySignalingRpcs extends RpcGroup.make(
   /** Answers `Examine`. `text` is a `NodeReport.FindingsText`. */
   Rpc.make("Findings", { payload: { question: Schema.String, text: Schema.String }, error: ReportRefused }),
   /** Resources that this client may reach now, in the order of the configuration. */
-  Rpc.make("Resources", { success: Resource, stream: true }),
+  Rpc.make("Resources", { success: NamedResource, stream: true }),
   /**
    * Passes a sealed path message to the session's other side, if that is connected. It may be lost.
    */

@@ -5,7 +5,6 @@
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import { PRESENCES } from "../../protocol/path/PeerLoss.ts"
-import { Resource } from "../../protocol/trust/Documents.ts"
 import { NodeKey } from "../../protocol/trust/NodeKey.ts"
 import { Signed } from "../../protocol/trust/Signed.ts"
 import * as ActorAddress from "../runtime/actor/ActorAddress.ts"
@@ -13,6 +12,7 @@ import {
   Dialed,
   DialRefused,
   Examine,
+  NamedResource,
   NoTurn,
   ReportRefused,
   SessionId,
@@ -98,7 +98,7 @@ export class SignalingRpcs extends RpcGroup.make(
     error: Schema.Union(DialRefused, SignalingDown)
   }),
   /** Answers with the resources that this node may reach now, according to the relay. */
-  Rpc.make("Resources", { success: Schema.Array(Resource), error: SignalingDown }),
+  Rpc.make("Resources", { success: Schema.Array(NamedResource), error: SignalingDown }),
   Rpc.make("TurnCredentials", { success: TurnServers, error: Schema.Union(NoTurn, SignalingDown) }),
   Rpc.make("Forward", {
     payload: { session: SessionId, box: Schema.Uint8ArrayFromSelf },

@@ -6,6 +6,7 @@
 import { Clock, Effect, Either } from "effect"
 import type { IceServer } from "node-datachannel"
 import { createPublicKey, diffieHellman, generateKeyPairSync, type KeyObject } from "node:crypto"
+import * as HostName from "../../protocol/bytes/HostName.ts"
 import * as IceSignal from "../../protocol/candidate/IceSignal.ts"
 import { DirectoryTime } from "../../protocol/trust/DirectoryTime.ts"
 import { toBytes } from "../../protocol/trust/NodeKey.ts"
@@ -90,7 +91,7 @@ export const make = ({ fork, hostMs, node, passwords, post, servers, signaling, 
       return Effect.logInfo("browser gone").pipe(Effect.annotateLogs({ session: id, peer: it.name, why }))
     })
 
-  const onInvite = Effect.fn("WebRtc.onInvite")(function*({ grant, session: id, ticket }: Invite) {
+  const onInvite = Effect.fn("WebRtc.onInvite")(function*({ clientName, grant, session: id, ticket }: Invite) {
     const decline = (reason: string) =>
       Effect.zipRight(
         Effect.logWarning("browser declined").pipe(Effect.annotateLogs({ session: id, reason })),
@@ -104,6 +105,7 @@ export const make = ({ fork, hostMs, node, passwords, post, servers, signaling, 
     })
     if (Either.isLeft(opened)) return yield* decline(opened.left.message)
     const documents = opened.right
+    const name = HostName.shown(documents.grant.clientName, clientName)
     const { clientKey, connectorKey } = documents.ticket
     if (connectorKey !== node.identity.key || documents.grant.connectorKey !== connectorKey) {
       return yield* decline("the grant is for another node")
@@ -112,7 +114,7 @@ export const make = ({ fork, hostMs, node, passwords, post, servers, signaling, 
     if (documents.ticket.session !== id) return yield* decline("the ticket is for another session")
     if (!held.has(id)) {
       held.set(id, {
-        name: documents.grant.clientName,
+        name,
         parties: { session: id, clientKey, connectorKey },
         since: hostMs(),
         seal: null,
@@ -126,7 +128,7 @@ export const make = ({ fork, hostMs, node, passwords, post, servers, signaling, 
           onConnected: (pair) =>
             fork(
               Effect.logInfo("browser connected").pipe(
-                Effect.annotateLogs({ session: id, peer: documents.grant.clientName, ...pair })
+                Effect.annotateLogs({ session: id, peer: name, ...pair })
               )
             ),
           flowLimits: { places, flowsPerClient: DEFAULT_FLOWS_PER_CLIENT },
@@ -135,7 +137,7 @@ export const make = ({ fork, hostMs, node, passwords, post, servers, signaling, 
               verdicts.add(verdict.code)
               if (verdict.code === "accepted") return
               const { host, port } = asked
-              const refused = { host, port, peer: documents.grant.clientName, verdict }
+              const refused = { host, port, peer: name, verdict }
               fork(Effect.flatMap(Clock.currentTimeMillis, (now) => refusals.onRefused(refused, now)))
             }),
           onDown: (why) => post({ _tag: "BrowserDown", session: id, why })

@@ -23,6 +23,17 @@ export const normalize = (text: string): string | null => {
   return name !== null && isNormal(name) ? name : null
 }
 
+/** Whether both texts write the same name. Texts that are not names must be equal. */
+export const isSame = (left: string, right: string): boolean =>
+  (normalize(left) ?? left) === (normalize(right) ?? right)
+
+/**
+ * Returns how to show the name `normal`: as `written` says if that is another way to write it, and
+ * as it is otherwise. `written` may come from another machine.
+ */
+export const shown = (normal: string, written: string | null | undefined): string =>
+  written !== null && written !== undefined && normalize(written) === normal ? written : normal
+
 /**
  * Converts a name that is not ASCII to A-labels. ASCII text is returned as it is, whatever it
  * contains. `null` if IDNA does not permit the name.

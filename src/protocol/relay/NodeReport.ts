@@ -5,8 +5,8 @@
  * no control character.
  */
 import { Schema } from "effect"
+import * as HostName from "../bytes/HostName.ts"
 import { PATH_KINDS } from "../path/PathKind.ts"
-import { Name } from "../trust/Documents.ts"
 
 /** Longest message, in characters of text. The limits below come to as much. */
 export const MAX_CHARS = 16 * 1024
@@ -27,8 +27,11 @@ const Word = Schema.String.pipe(Schema.pattern(/^[\w.+-]{1,40}$/))
 const Count = Schema.NonNegativeInt
 const Text = Schema.String.pipe(Schema.pattern(/^\P{Cc}*$/u), Schema.maxLength(MAX_TEXT_CHARS))
 
+const Name = Schema.String.pipe(Schema.filter((text) => HostName.normalize(text) !== null || "expected a name"))
+
 /** Report on one peer of the node. */
 export const PeerReport = Schema.Struct({
+  /** The peer's name. Nodes send it as it is compared; the relay shows it as it was written. */
   name: Name,
   path: Schema.Literal(...PATH_KINDS),
   /** Reason for the path: a `PathRef.Reason`, or `relay_only`. */

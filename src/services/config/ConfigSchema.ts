@@ -15,10 +15,21 @@ import * as HostPort from "./HostPort.ts"
 export const NAME_RULE = "letters, digits, -, _ and dots between them, such as office-1, db_1 or web.corp"
 
 /**
- * A name. It is accepted in any case and stored as `HostName.normalize` returns it, except the
- * words in `others`.
+ * A name, as people wrote it. Whoever compares names uses `HostName.normalize`.
  */
-const name = (what: string, example: string, others: ReadonlyArray<string> = []) =>
+const nameOf = (what: string, example: string) =>
+  Schema.String.pipe(
+    Schema.filter((text, _, ast) =>
+      HostName.normalize(text) !== null || new ParseResult.Type(ast, text, "which is no name")
+    ),
+    Schema.annotations(Hint.make(`a ${what}: ${NAME_RULE}`, `write for example ${example}`))
+  )
+
+/**
+ * A name that is compared and not shown. It is accepted in any case and stored as
+ * `HostName.normalize` returns it, except the words in `others`.
+ */
+const comparedName = (what: string, example: string, others: ReadonlyArray<string> = []) =>
   Schema.transformOrFail(Schema.String, Schema.String, {
     strict: true,
     decode: (text, _, ast) => {
@@ -29,8 +40,6 @@ const name = (what: string, example: string, others: ReadonlyArray<string> = [])
     },
     encode: Either.right
   }).pipe(Schema.annotations(Hint.make(what, `write for example ${example}`)))
-
-const nameOf = (what: string, example: string) => name(`a ${what}: ${NAME_RULE}`, example)
 
 /** A listening address. `noun` names the service that listens, and `example` is a complete line. */
 const address = (noun: string, example: string) =>
@@ -258,7 +267,7 @@ const Ports = list(
 const Resource = Schema.Struct({
   name: nameOf("resource name", "name: intranet"),
   /** The group of connectors that can reach the resource. */
-  network: orElse(nameOf("network name", "network: office"), "default"),
+  network: orElse(comparedName(`a network name: ${NAME_RULE}`, "network: office"), "default"),
   /** Address of the resource. The connector resolves it. */
   address: host(
     "a host name, an IP address, a CIDR or *.NAME, without scheme or port",
@@ -276,7 +285,8 @@ const Resource = Schema.Struct({
   )
 )
 
-const nameOrAll = (what: string, example: string) => name(`the name of a ${what}, or "*" for all`, example, ["*"])
+const nameOrAll = (what: string, example: string) =>
+  comparedName(`the name of a ${what}, or "*" for all`, example, ["*"])
 
 const Rule = Schema.Struct({
   clients: list(nameOrAll("client", "clients: [alice]"), "client names", "clients: [alice]"),

@@ -6,7 +6,7 @@
 import { Context, Effect, Layer, Option } from "effect"
 import { join } from "node:path"
 import type { RelayPoint } from "../../protocol/relay/RelayPoint.ts"
-import type { Membership, Resource } from "../../protocol/trust/Documents.ts"
+import type { Membership } from "../../protocol/trust/Documents.ts"
 import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
 import * as DirectoryAudit from "./DirectoryAudit.ts"
 import * as DirectoryDb from "./DirectoryDb.ts"
@@ -70,7 +70,7 @@ export class Directory extends Context.Tag("sallyport/services/Directory")<Direc
   readonly placeRelay: (key: NodeKey, point: RelayPoint) => Asked<boolean>
   /**
    * Removes a node permanently: its key stays refused, but its name is free. Returns `None` if no
-   * node has this name.
+   * node has this name, however it is written.
    */
   readonly removeNode: (name: string) => Asked<Option.Option<DirectoryNodes.NodeRecord>>
   /** Lists nodes that were removed since then (epoch seconds), newest first, at most 10,000. */
@@ -80,7 +80,7 @@ export class Directory extends Context.Tag("sallyport/services/Directory")<Direc
    * differed.
    */
   readonly replacePolicy: (policy: DirectoryPolicy.Policy) => Asked<boolean>
-  readonly resources: Asked<ReadonlyArray<Resource>>
+  readonly resources: Asked<ReadonlyArray<DirectoryPolicy.NamedResource>>
   /**
    * Decides whether this client may dial this target, and records the decision in the audit log.
    */
@@ -91,7 +91,10 @@ export class Directory extends Context.Tag("sallyport/services/Directory")<Direc
    * Lists the resources that this client may reach in this network, or in all networks if `network`
    * is `null`. A grant to a connector of the network contains them. Empty if the key is no client.
    */
-  readonly allResourcesFor: (clientKey: NodeKey, network: string | null) => Asked<ReadonlyArray<Resource>>
+  readonly allResourcesFor: (
+    clientKey: NodeKey,
+    network: string | null
+  ) => Asked<ReadonlyArray<DirectoryPolicy.NamedResource>>
   /** Id of the last change of nodes, tokens or policy. 0 before the first. */
   readonly latestAuditId: Asked<number>
   /** Lists changes after this id, oldest first, at most 1,000. Ask again from the last id. */

@@ -47,10 +47,26 @@ const clock = Effect.flatMap(
 )
 
 /**
+ * How people wrote the names of nodes and resources. `name` is the form in which they are compared.
+ * Rows of an older version have none.
+ */
+const writtenNames = Effect.gen(function*() {
+  const sql = yield* SqlClient.SqlClient
+  yield* sql`ALTER TABLE nodes ADD COLUMN written TEXT`
+  yield* sql`ALTER TABLE tokens ADD COLUMN written TEXT`
+  yield* sql`ALTER TABLE resources ADD COLUMN written TEXT`
+})
+
+/**
  * Runs the missing migrations. If two processes do so at once, the second one waits and finds
  * nothing to do.
  */
 export const run = LibsqlMigrator.run({
-  loader: LibsqlMigrator.fromRecord({ "1_tables": tables, "2_relays": relays, "3_clock": clock }),
+  loader: LibsqlMigrator.fromRecord({
+    "1_tables": tables,
+    "2_relays": relays,
+    "3_clock": clock,
+    "4_written_names": writtenNames
+  }),
   table: "migrations"
 })

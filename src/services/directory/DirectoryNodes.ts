@@ -5,6 +5,7 @@
 import type { SqlClient } from "@effect/sql"
 import { Duration, Effect, Either, Encoding, Option, Redacted, Schema } from "effect"
 import { Buffer } from "node:buffer"
+import * as HostName from "../../protocol/bytes/HostName.ts"
 import type { Membership, NodeRole } from "../../protocol/trust/Documents.ts"
 import { ID_BYTES, SECRET_BYTES } from "../../protocol/trust/EnrolmentToken.ts"
 import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
@@ -15,7 +16,10 @@ import * as DirectoryTimes from "./DirectoryTimes.ts"
 /** An enrolled node. */
 export interface NodeRecord {
   readonly key: NodeKey
+  /** The name as it is compared and signed. */
   readonly name: string
+  /** The name as the administrator wrote it. */
+  readonly shown: string
   readonly role: NodeRole
   /** The network that a connector belongs to. `null` for a client. */
   readonly network: string | null
@@ -26,6 +30,7 @@ export interface NodeRecord {
 /** A token to create. */
 export interface NewToken {
   readonly role: NodeRole
+  /** The node's name as people write it. */
   readonly name: string
   readonly network: string | null
   readonly ttl: Duration.Duration
@@ -107,15 +112,17 @@ const KEEP_EXPIRED_SECONDS = 30 * 86_400
 
 /** Creates a token and deletes those that expired long ago. Fails if a node has this name. */
 export const createToken = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, token: NewToken) {
-  const { name, network, role, ttl } = token
-  if (Option.isSome(yield* findByName(sql, name))) return yield* nameTaken(name)
+  const { name: written, network, role, ttl } = token
+  const name = HostName.normalize(written) ?? written
+  const holder = yield* findByName(sql, name)
+  if (Option.isSome(holder)) return yield* nameTaken(holder.value.shown)
   const now = yield* DirectoryTimes.nowSeconds(sql)
   const id = Crypto.randomHex(ID_BYTES)
   const secret = Encoding.encodeBase64Url(Crypto.randomBytes(SECRET_BYTES))
   const expiresAt = now + Math.min(Math.max(1, Math.floor(Duration.toSeconds(ttl))), MAX_TTL_SECONDS)
   yield* sql`DELETE FROM tokens WHERE expires_at < ${now - KEEP_EXPIRED_SECONDS}`
-  yield* sql`INSERT INTO tokens (id, secret_sha256, role, name, network, created_at, expires_at)
-    VALUES (${id}, ${hashOf(secret)}, ${role}, ${name}, ${network}, ${now}, ${expiresAt})`
+  yield* sql`INSERT INTO tokens (id, secret_sha256, role, name, written, network, created_at, expires_at)
+    VALUES (${id}, ${hashOf(secret)}, ${role}, ${name}, ${written}, ${network}, ${now}, ${expiresAt})`
   yield* DirectoryAudit.append(sql, {
     kind: "token_created",
     nodeName: name,
@@ -172,7 +179,8 @@ export const removedSince = (sql: SqlClient.SqlClient, at: number) =>
  * Removes a node and returns it, or `None` if no node has this name. The row stays, so that its key
  * stays refused.
  */
-export const remove = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, name: string) {
+export const remove = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, written: string) {
+  const name = HostName.normalize(written) ?? written
   const found = yield* findByName(sql, name)
   if (Option.isNone(found)) return found
   const { key, network, role } = found.value
@@ -184,6 +192,7 @@ export const remove = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, name
 interface NodeRow {
   readonly key: NodeKey
   readonly name: string
+  readonly written: string | null
   readonly role: NodeRole
   readonly network: string | null
   readonly created_at: number
@@ -195,14 +204,16 @@ interface TokenRow {
   readonly secret_sha256: string
   readonly role: NodeRole
   readonly name: string
+  readonly written: string | null
   readonly network: string | null
   readonly expires_at: number
   readonly used_by: string | null
 }
 
-const fromRow = ({ created_at, key, name, network, role }: NodeRow): NodeRecord => ({
+const fromRow = ({ created_at, key, name, network, role, written }: NodeRow): NodeRecord => ({
   key,
   name,
+  shown: written ?? name,
   role,
   network,
   createdAt: created_at
@@ -229,28 +240,30 @@ const judge = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, token: Token
   const { nodeKey, onlyAs, onlyNamed = null } = request
   const [known] = yield* sql<NodeRow>`SELECT * FROM nodes WHERE key = ${nodeKey}`
   if (token.used_by !== null && token.used_by !== nodeKey) return Either.left(usedToken())
-  if (known !== undefined && known.removed_at !== null) return Either.left(removed(known.name))
+  if (known !== undefined && known.removed_at !== null) return Either.left(removed(shownOf(known)))
   if (onlyAs !== null && token.role !== onlyAs) return Either.left(forOtherRole(token, onlyAs))
-  if (onlyNamed !== null && token.name !== onlyNamed) return Either.left(forOtherName(token, onlyNamed))
+  if (onlyNamed !== null && !HostName.isSame(token.name, onlyNamed)) return Either.left(forOtherName(token, onlyNamed))
   if (token.used_by === nodeKey) return Either.right("again" as const)
-  if (token.expires_at <= (yield* DirectoryTimes.nowSeconds(sql))) return Either.left(expiredToken(token.name))
+  if (token.expires_at <= (yield* DirectoryTimes.nowSeconds(sql))) return Either.left(expiredToken(shownOf(token)))
   if (known !== undefined) {
     const same = known.name === token.name && known.role === token.role && known.network === token.network
-    return (same ? Either.right("new" as const) : Either.left(already(known.name)))
+    return (same ? Either.right("new" as const) : Either.left(already(shownOf(known))))
   }
   const holder = yield* findByName(sql, token.name)
-  return (Option.isSome(holder) ? Either.left(nameTaken(token.name)) : Either.right("new" as const))
+  return (Option.isSome(holder) ? Either.left(nameTaken(holder.value.shown)) : Either.right("new" as const))
 })
 
 const register = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, token: TokenRow, nodeKey: NodeKey) {
-  const { id, name, network, role } = token
+  const { id, name, network, role, written } = token
   yield* sql`UPDATE tokens SET used_by = ${nodeKey} WHERE id = ${id}`
-  yield* sql`INSERT INTO nodes (key, name, role, network, created_at)
-    VALUES (${nodeKey}, ${name}, ${role}, ${network}, ${yield* DirectoryTimes.nowSeconds(
+  yield* sql`INSERT INTO nodes (key, name, written, role, network, created_at)
+    VALUES (${nodeKey}, ${name}, ${written}, ${role}, ${network}, ${yield* DirectoryTimes.nowSeconds(
     sql
   )}) ON CONFLICT (key) DO NOTHING`
   yield* DirectoryAudit.append(sql, { kind: "enrolled", nodeName: name, nodeKey, detail: { token: id, role, network } })
 })
+
+const shownOf = ({ name, written }: { readonly name: string; readonly written: string | null }) => written ?? name
 
 const hashOf = (secret: string): string => Buffer.from(Crypto.sha256(secret)).toString("hex")
 
@@ -263,15 +276,17 @@ const usedToken = () =>
   new TokenUsed({
     message: `another node has used this token; if none of yours did, remove that node at the relay; else ${create}`
   })
-const forOtherRole = ({ name, role }: TokenRow, wanted: string) =>
+const forOtherRole = (token: TokenRow, wanted: string) =>
   new TokenForOther({
-    message: `this token is for the ${role} ${name}, which can still use it, and not for a ${cut(wanted)}; ` +
+    message:
+      `this token is for the ${token.role} ${shownOf(token)}, which can still use it, and not for a ${cut(wanted)}; ` +
       `${create} --role ${cut(wanted)}`
   })
-const forOtherName = ({ name, role }: TokenRow, wanted: string) =>
+const forOtherName = (token: TokenRow, wanted: string) =>
   new TokenForOther({
-    message: `this token is for a ${role} named ${name}, which can still use it, and the configuration says ` +
-      `name: ${cut(wanted)}; write name: ${name}, or ${create} --name ${cut(wanted)}`
+    message:
+      `this token is for a ${token.role} named ${shownOf(token)}, which can still use it, and the configuration says ` +
+      `name: ${cut(wanted)}; write name: ${shownOf(token)}, or ${create} --name ${cut(wanted)}`
   })
 /** A stranger's text, shortened and cleaned for a message. */
 const cut = (text: string) => text.replaceAll(/[^\w.-]/g, "?").slice(0, 253)

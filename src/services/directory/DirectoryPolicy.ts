@@ -16,9 +16,15 @@ export interface AccessRule {
   readonly resources: ReadonlyArray<string>
 }
 
+/** A resource of the directory. */
+export interface NamedResource extends Resource {
+  /** The name as people wrote it. It is left out if it is written as it is compared. */
+  readonly shown?: string
+}
+
 /** The complete policy of a relay's configuration. */
 export interface Policy {
-  readonly resources: ReadonlyArray<Resource>
+  readonly resources: ReadonlyArray<NamedResource>
   readonly access: ReadonlyArray<AccessRule>
 }
 
@@ -57,7 +63,7 @@ const MAX_SHOWN_CHARS = 100
 
 /** The policy as it is kept in memory between dials, until somebody writes to the database. */
 export interface Loaded {
-  readonly resources: ReadonlyArray<Resource>
+  readonly resources: ReadonlyArray<NamedResource>
   /** Resources by client; "*" on either side stands for all. */
   readonly access: ReadonlyMap<string, ReadonlySet<string>>
 }
@@ -73,6 +79,7 @@ export const replace = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, pol
       sql.insert({
         position,
         name: resource.name,
+        written: resource.shown ?? null,
         network: resource.network,
         address: resource.address,
         tcp: JSON.stringify(resource.tcp),
@@ -104,7 +111,7 @@ const load = Effect.fnUntraced(function*(sql: SqlClient.SqlClient) {
 })
 
 /** Returns the resources that this client may reach, in the order of the configuration. */
-export const allowed = ({ access, resources }: Loaded, clientName: string): ReadonlyArray<Resource> => {
+export const allowed = ({ access, resources }: Loaded, clientName: string): ReadonlyArray<NamedResource> => {
   const rules = [access.get(clientName), access.get("*")].filter((rule) => rule !== undefined)
   return rules.some((rule) => rule.has("*"))
     ? resources
@@ -130,18 +137,19 @@ export const decide = (
     return Either.right({ client: client.value, resource: match.resource, network: match.resource.network })
   }
   const shown = host.slice(0, MAX_SHOWN_CHARS)
-  const near = ResourceMatch.matches(mine, host)[0]
+  const near = ResourceMatch.matches(mine, host)[0]?.resource
   if (near !== undefined) {
+    const name = mine.find((resource) => resource.name === near.name)?.shown ?? near.name
     return Either.left(
       new PortNotListed({
-        message: `${near.resource.name} does not list ${protocol} port ${port}; add it under resources at the relay`
+        message: `${name} does not list ${protocol} port ${port}; add it under resources at the relay`
       })
     )
   }
   return Either.left(
     ResourceMatch.matches(loaded.resources, host).length > 0
       ? new Denied({
-        message: `no access rule lets ${client.value.name} reach ${shown}; add one under access at the relay`
+        message: `no access rule lets ${client.value.shown} reach ${shown}; add one under access at the relay`
       })
       : new UnknownResource({ message: `no resource is named ${shown} or has that address; check the name` })
   )
@@ -187,15 +195,16 @@ const pairsOf = (rules: ReadonlyArray<AccessRule>): Pairs => {
   return [...new Map(pairs.map((pair) => [pair.join(" "), pair])).values()] // names have no spaces
 }
 
-const same = (loaded: Loaded, resources: ReadonlyArray<Resource>, pairs: Pairs): boolean => {
+const same = (loaded: Loaded, resources: ReadonlyArray<NamedResource>, pairs: Pairs): boolean => {
   const count = [...loaded.access.values()].reduce((sum, { size }) => sum + size, 0)
   return count === pairs.length && pairs.every(([client, resource]) => loaded.access.get(client)?.has(resource)) &&
     JSON.stringify(loaded.resources.map(canonical)) === JSON.stringify(resources.map(canonical))
 }
 
 const ports = (ranges: ReadonlyArray<PortRange>) => ranges.map(({ from, to }) => [from, to])
-const canonical = ({ address, allowLoopback, name, network, tcp, udp }: Resource) => [
+const canonical = ({ address, allowLoopback, name, network, shown = name, tcp, udp }: NamedResource) => [
   name,
+  shown,
   network,
   address,
   ports(tcp),
@@ -205,6 +214,7 @@ const canonical = ({ address, allowLoopback, name, network, tcp, udp }: Resource
 
 interface ResourceRow {
   readonly name: string
+  readonly written: string | null
   readonly network: string
   readonly address: string
   readonly tcp: string
@@ -212,8 +222,9 @@ interface ResourceRow {
   readonly allow_loopback: number
 }
 
-const fromRow = ({ address, allow_loopback, name, network, tcp, udp }: ResourceRow): Resource => ({
+const fromRow = ({ address, allow_loopback, name, network, tcp, udp, written }: ResourceRow): NamedResource => ({
   name,
+  ...(written !== null && { shown: written }),
   network,
   address,
   tcp: JSON.parse(tcp) as ReadonlyArray<PortRange>,

@@ -5,6 +5,7 @@
  */
 import { Either } from "effect"
 import { tagFromHex } from "../../protocol/bytes/Frame.ts"
+import * as HostName from "../../protocol/bytes/HostName.ts"
 import type { VerdictCode } from "../../protocol/flow/FlowWire.ts"
 import type { LegKind, SessionMessage } from "../../protocol/flow/SessionWire.ts"
 import { type PathRef, type Role } from "../../protocol/path/PathRef.ts"
@@ -80,13 +81,17 @@ export class FlowSession {
   /** Whether the peer takes no new flows. */
   #leaving = false
 
-  /** `ticketKey` is the key of `TicketKeys` for this session; for connectors. */
+  /**
+   * `ticketKey` is the key of `TicketKeys` for this session; for connectors. `peerWritten` is the
+   * peer's name as the relay says that its administrator wrote it.
+   */
   constructor(
     node: NodeContext,
     ticket: Ticket,
     grant: Grant,
     events: FlowSessionEvents,
-    ticketKey: Uint8Array | null = null
+    ticketKey: Uint8Array | null = null,
+    peerWritten?: string
   ) {
     this.id = ticket.session
     this.#node = node
@@ -117,7 +122,7 @@ export class FlowSession {
       id: ticket.session,
       role: node.role,
       peerKey,
-      peerName: isClient ? grant.connectorName : grant.clientName,
+      peerName: HostName.shown(isClient ? grant.connectorName : grant.clientName, peerWritten),
       sendTag: isClient ? clientTag : connectorTag,
       receiveTag: isClient ? connectorTag : clientTag,
       router: node.router,
