@@ -191,7 +191,7 @@ describe("enrolment", () => {
   )
 
   test(
-    "shows a node's name as it was written, and compares it however it is written",
+    "shows a node's name as written, and compares any spelling",
     Effect.gen(function*() {
       const directory = yield* Directory.Directory
       const { fields } = yield* enrol("Johns-MacBook-Pro.local")
@@ -211,7 +211,7 @@ describe("enrolment", () => {
   )
 
   test(
-    "shows a resource's name as it was written, and signs the one that is compared",
+    "shows a resource's name as written, and signs the normal one",
     Effect.gen(function*() {
       const directory = yield* Directory.Directory
       const { nodeKey } = yield* enrol("Alice")

@@ -21,7 +21,7 @@ describe("a name", () => {
     assert.strictEqual(HostName.normalize(normal), normal)
   })
 
-  it("is shown as it was written, if that writes the same name", () => {
+  it("is shown as written if that means the same", () => {
     assert.strictEqual(HostName.shown("db_1", "DB_1"), "DB_1")
     assert.strictEqual(HostName.shown("xn--bcher-kva.example", "Bücher.example."), "Bücher.example.")
     for (const written of ["db_2", "", "DB_1\u001b[2J", "\u202edb_1", null, undefined]) {

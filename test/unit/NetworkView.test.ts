@@ -46,7 +46,7 @@ const many = (count: number) =>
   )
 
 describe("the network", () => {
-  it.scoped("shows the names of nodes and of their peers as they were written", () =>
+  it.scoped("shows names of nodes and peers as written", () =>
     Effect.gen(function*() {
       const [office, alice] = ["A".repeat(43) as NodeKey, "B".repeat(43) as NodeKey]
       const node = (key: NodeKey, name: string, shown: string, role: "client" | "connector") => (
