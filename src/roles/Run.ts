@@ -23,6 +23,7 @@ import * as InspectorFiles from "../services/admin/InspectorFiles.ts"
 import { type AdminEndpoint, type Config, load } from "../services/config/Config.ts"
 import * as HostPort from "../services/config/HostPort.ts"
 import * as Reload from "../services/config/Reload.ts"
+import * as Descriptors from "../services/host/Descriptors.ts"
 import * as StateDir from "../services/host/StateDir.ts"
 import * as StateDirLock from "../services/host/StateDirLock.ts"
 import * as OpenMetrics from "../services/telemetry/OpenMetrics.ts"
@@ -248,7 +249,10 @@ const routes = (phase: Phase, recorder: Recorder): AdminServer.Routes => {
     const told = yield* Effect.mapError(status, failed)
     const { reloadProblem, restartNeeded } = phase
     const stateTrouble = yield* StateDir.look(phase.config.stateDir, phase.stateDir)
-    return { self, ...told, restartNeeded, stateTrouble, reloadProblem }
+    const { limit, open } = Descriptors.read()
+    const descriptors = { open, limit: Number.isFinite(limit) ? limit : null, reserve: Descriptors.reserveOf(limit) }
+    const limits = "limits" in phase.config ? phase.config.limits : null
+    return { self, ...told, descriptors, limits, restartNeeded, stateTrouble, reloadProblem }
   })
   /**
    * Runs the network check. The relay tells its UDP port only once it has been reached; until then

@@ -93,6 +93,13 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     /own firewall refuses the UDP packets that sallyport sends \(EPERM\); meanwhile packets go by relay-tcp/,
     /^allow outgoing UDP to the relay's UDP port.*nft list ruleset/
   ],
+  [
+    "descriptors are nearly used up",
+    status({ descriptors: { open: 769, limit: 1024, reserve: 64 } }),
+    "poor",
+    /769 of the 1024 files and sockets.*soon refuse/,
+    /ulimit -n/
+  ],
   ["descriptors are short", meeting(met), "poor", /open files.*3 times/, /LimitNOFILE/],
   [
     "a thread cannot be started again",

@@ -32,7 +32,13 @@ export const Head = Schema.Struct({
   nodes: Schema.optional(Schema.Array(Schema.Unknown)),
   restartNeeded: Schema.optional(Schema.Array(Schema.String)),
   stateTrouble: Schema.optional(Schema.NullOr(Schema.Struct({ message: Schema.String }))),
-  reloadProblem: Schema.optional(Schema.NullOr(Schema.String))
+  reloadProblem: Schema.optional(Schema.NullOr(Schema.String)),
+  descriptors: Schema.optional(
+    Schema.NullOr(Schema.Struct({ open: Schema.Number, limit: Schema.NullOr(Schema.Number) }))
+  ),
+  limits: Schema.optional(
+    Schema.NullOr(Schema.Struct({ flows: Schema.Number, flowsPerClient: Schema.optional(Schema.Number) }))
+  )
 })
 export type Head = typeof Head.Type
 
@@ -64,6 +70,7 @@ export const render = (head: Head, resources: Resources | null, colours: boolean
         : `may use: ${resources.map(nameOf).join(", ")}`
     )
   }
+  lines.push(...limitLine(head))
   if (stateTrouble) {
     lines.push(colour(colours, YELLOW, `the state directory cannot be written: ${stateTrouble.message}`))
   }
@@ -74,6 +81,15 @@ export const render = (head: Head, resources: Resources | null, colours: boolean
     lines.push(colour(colours, YELLOW, `restart sallyport for the changed keys: ${restartNeeded.join(", ")}`))
   }
   return lines
+}
+
+const limitLine = ({ descriptors, limits }: Head): ReadonlyArray<string> => {
+  if (!descriptors) return []
+  const flows = limits
+    ? `; at most ${limits.flows} flows` +
+      (limits.flowsPerClient === undefined ? "" : `, ${limits.flowsPerClient} of one client`)
+    : ""
+  return [`${descriptors.open} of ${descriptors.limit ?? "any number of"} files and sockets are open${flows}`]
 }
 
 const relayLine = ({ leg, signaling }: Head, colours: boolean): string => {

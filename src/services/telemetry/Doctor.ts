@@ -86,6 +86,15 @@ export const Status = Schema.Struct({
   candidates: Schema.optional(Schema.NullOr(Schema.Array(CandidateView))),
   /** This host's addresses that are not offered to peers. `null` while they are not known. */
   leftOut: Schema.optional(Schema.NullOr(Schema.Array(CandidateView))),
+  /**
+   * Open files and sockets of the process. `limit` is `null` if there is none. The last `reserve`
+   * of them are kept for the process itself.
+   */
+  descriptors: Schema.optional(
+    Schema.NullOr(
+      Schema.Struct({ open: Schema.Number, limit: Schema.NullOr(Schema.Number), reserve: Schema.Number })
+    )
+  ),
   /** Keys of the configuration that were changed and take effect only after a restart. */
   restartNeeded: Schema.optional(Schema.Array(Schema.String)),
   /** Why the last reload of the configuration failed. */
@@ -174,6 +183,7 @@ export const diagnose = (facts: Facts): ReadonlyArray<Finding> =>
     ...ofClock(facts.status ?? NOTHING),
     ...ofLimits(facts.threads),
     ...ofConfig(facts.status ?? NOTHING),
+    ...ofDescriptors(facts.status ?? NOTHING),
     ...ofPeers(facts.status ?? NOTHING),
     ...ofCandidates(facts.status ?? NOTHING),
     ...ofRefusals(facts.status ?? NOTHING),
@@ -365,6 +375,21 @@ const ofConfig = ({ reloadProblem = null, restartNeeded = [] }: Status): Readonl
     )
   ])
 ]
+
+/** Share of the descriptors for connections above which a shortage is near. */
+const NEARLY_ALL = 0.8
+
+const ofDescriptors = ({ descriptors }: Status): ReadonlyArray<Finding> => {
+  if (!descriptors || descriptors.limit === null) return []
+  const { limit, open, reserve } = descriptors
+  if (open < (limit - reserve) * NEARLY_ALL) return []
+  return [poor(
+    "descriptors_near",
+    `${open} of the ${limit} files and sockets that this process may have are open, and the last ${reserve} are kept ` +
+      "for the process itself: it will soon refuse connections",
+    Limits.TEXT.descriptors.remedy
+  )]
+}
 
 const ofMissedPorts = ({ missedPorts = [] }: Status): ReadonlyArray<Finding> =>
   missedPorts.map(({ code, family, port }) =>

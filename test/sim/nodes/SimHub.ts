@@ -69,7 +69,7 @@ export class SimHub {
 
   /** The events of a node from now on. */
   connect(key: NodeKey, role: Role): Stream.Stream<SignalingEvent> {
-    const member = { key, name: role, role, network: role === "client" ? null : NETWORK }
+    const member = { key, name: role, shown: role, role, network: role === "client" ? null : NETWORK }
     const events = Effect.runSync(
       Mailbox.make<SignalingEvent>({ capacity: Board.EVENTS_CAPACITY, strategy: "dropping" })
     )
