@@ -211,7 +211,7 @@ describe("enrolment", () => {
   )
 
   test(
-    "shows a resource's name as written, and signs the normal one",
+    "shows a resource's name as written, signs the normal one",
     Effect.gen(function*() {
       const directory = yield* Directory.Directory
       const { nodeKey } = yield* enrol("Alice")
