@@ -20,9 +20,7 @@ export const CloseCode = {
   /** A message is too long. */
   tooBig: 1009,
   /** The server stops. The client should reconnect. */
-  restart: 1012,
-  /** The server has no room. The client should try again later. */
-  full: 1013
+  restart: 1012
 } as const
 
 /** How a link ended. */
