@@ -5,6 +5,7 @@
 import { RpcClient } from "@effect/rpc"
 import { Clock, Duration, Effect, Either, Redacted, Schema, Stream } from "effect"
 import { RelaySignalingRpcs } from "../actors/signaling/RelaySignalingRpcs.ts"
+import { renderHostPort } from "../protocol/bytes/SocketAddr.ts"
 import type { Enrol } from "../protocol/relay/LinkHandshake.ts"
 import * as Documents from "../protocol/trust/Documents.ts"
 import * as EnrolmentToken from "../protocol/trust/EnrolmentToken.ts"
@@ -43,7 +44,7 @@ export const connect = Effect.fn("Relay.connect")(function*(tokenText: string | 
   const { enrol, identity } = yield* tokenText === undefined ? remembered : fromToken(tokenText)
   const { authorityKey, host, httpsPort } = identity
   const nodeKey = yield* attempt(() => BrowserKey.nodeKeyOf(identity.keys), broken)
-  const authority = host.includes(":") ? `[${host}]:${httpsPort}` : `${host}:${httpsPort}`
+  const authority = renderHostPort({ host, port: httpsPort })
   const link = yield* open(authority, webTransport)
   const welcome = yield* Effect.tryPromise({
     try: () =>

@@ -7,6 +7,7 @@ import type { RpcClientError } from "@effect/rpc/RpcClientError"
 import { Deferred, Effect, Either, Exit, Redacted, Schema, Stream } from "effect"
 import type { Dialed, RelaySignalingRpcs, SignalingEvent } from "../actors/signaling/RelaySignalingRpcs.ts"
 import * as HostName from "../protocol/bytes/HostName.ts"
+import { renderHostPort } from "../protocol/bytes/SocketAddr.ts"
 import { VERDICTS } from "../protocol/flow/FlowWire.ts"
 import * as DirectoryTime from "../protocol/trust/DirectoryTime.ts"
 import * as Documents from "../protocol/trust/Documents.ts"
@@ -100,7 +101,7 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
           const sample = { directoryMs: event.serverTime, sentAt, receivedAt: hostMs() }
           time.set(DirectoryTime.offsetOf(DirectoryTime.learn(null, sample)))
           const { host, udpPort } = event.relay
-          const urls = udpPort === 0 ? [] : [`stun:${host.includes(":") ? `[${host}]` : host}:${udpPort}`]
+          const urls = udpPort === 0 ? [] : [`stun:${renderHostPort({ host, port: udpPort })}`]
           Deferred.unsafeDone(stun, Exit.succeed(urls.map((url) => ({ urls: url }))))
         })
       case "Sealed":

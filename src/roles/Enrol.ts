@@ -5,12 +5,12 @@
 import { Effect, Either, Option, Redacted, Ref, Schedule, Schema } from "effect"
 import { join } from "node:path"
 import * as HostName from "../protocol/bytes/HostName.ts"
+import { renderHostPort } from "../protocol/bytes/SocketAddr.ts"
 import * as ProxyUrl from "../protocol/relay/ProxyUrl.ts"
 import type { NodeRole } from "../protocol/trust/Documents.ts"
 import * as EnrolmentToken from "../protocol/trust/EnrolmentToken.ts"
 import * as Signed from "../protocol/trust/Signed.ts"
 import { type ProxySetting, resolveToken, type TokenSource } from "../services/config/Config.ts"
-import * as HostPort from "../services/config/HostPort.ts"
 import * as StateDir from "../services/host/StateDir.ts"
 import * as StateFile from "../services/host/StateFile.ts"
 import * as Enrolment from "../services/identity/Enrolment.ts"
@@ -147,7 +147,7 @@ const ensureNow = Effect.fn("Enrol.ensure")(function*(config: Newcomer) {
             const before = yield* Ref.getAndSet(told, problem)
             yield* before === problem ? Effect.logDebug(problem) : Effect.logWarning(problem)
             yield* onWaiting({
-              relay: HostPort.render({ host: relay.host, port: relay.httpsPort }),
+              relay: renderHostPort({ host: relay.host, port: relay.httpsPort }),
               problem,
               reason,
               proxy: shown

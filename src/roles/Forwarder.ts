@@ -7,8 +7,8 @@ import { RelayForwarder } from "../actors/forwarder/RelayForwarderRpcs.ts"
 import { RelayMember } from "../actors/member/RelayMemberRpcs.ts"
 import { FORWARDER_ACTORS, FORWARDER_PLACEMENT } from "../actors/Wiring.ts"
 import * as HostName from "../protocol/bytes/HostName.ts"
+import { renderHostPort } from "../protocol/bytes/SocketAddr.ts"
 import type { ForwarderConfig } from "../services/config/Config.ts"
-import * as HostPort from "../services/config/HostPort.ts"
 import * as ListenCheck from "../services/network/ListenCheck.ts"
 import type { Settings } from "../services/telemetry/Telemetry.ts"
 import * as Enrol from "./Enrol.ts"
@@ -67,12 +67,12 @@ export const start = Effect.fnUntraced(function*(
   const { udp } = yield* forwarder.ask((client) => client.AwaitListening(), { deadline: "20 seconds" })
   return {
     supervisor,
-    listen: { udp: HostPort.render({ ...listen.udp, port: udp }) },
+    listen: { udp: renderHostPort({ ...listen.udp, port: udp }) },
     self: {
       role: config.role,
       name,
       network: null,
-      relay: HostPort.render({ host: relay.host, port: relay.httpsPort })
+      relay: renderHostPort({ host: relay.host, port: relay.httpsPort })
     },
     resources: null,
     status: Effect.gen(function*() {

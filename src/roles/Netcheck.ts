@@ -1,6 +1,7 @@
 /** Network check by this process alone, without a running node. */
 import { Effect, Schema } from "effect"
 import { lookup } from "node:dns/promises"
+import { renderHostPort } from "../protocol/bytes/SocketAddr.ts"
 import * as HostPort from "../services/config/HostPort.ts"
 import * as PortMapper from "../services/network/portmap/PortMapper.ts"
 import * as NetCheck from "../transport/udp/NetCheck.ts"
@@ -19,5 +20,5 @@ export const run = Effect.fn("Netcheck.run")(function*(server: HostPort.HostPort
     catch: () => new NetcheckFailed({ message: `the name ${server.host} is not found; check it, and DNS` })
   })
   const addresses = found.map(({ address }) => ({ host: address, port: server.port }))
-  return yield* NetCheck.run(HostPort.render(server), addresses, PortMapper.probeAlone)
+  return yield* NetCheck.run(renderHostPort(server), addresses, PortMapper.probeAlone)
 })

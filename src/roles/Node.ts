@@ -12,11 +12,11 @@ import { type LocalCandidates, Stun } from "../actors/stun/StunRpcs.ts"
 import { type BrowserPeer, WebRtc } from "../actors/webrtc/WebRtcRpcs.ts"
 import { NODE_ACTORS, NODE_PLACEMENT, WEBRTC_PLACEMENT } from "../actors/Wiring.ts"
 import * as HostName from "../protocol/bytes/HostName.ts"
+import { renderHostPort } from "../protocol/bytes/SocketAddr.ts"
 import * as CandidateView from "../protocol/candidate/CandidateView.ts"
 import * as PathKind from "../protocol/path/PathKind.ts"
 import { isWebRtc, type PathRef } from "../protocol/path/PathRef.ts"
 import type { NodeConfig } from "../services/config/Config.ts"
-import * as HostPort from "../services/config/HostPort.ts"
 import * as ListenCheck from "../services/network/ListenCheck.ts"
 import type { Settings } from "../services/telemetry/Telemetry.ts"
 import { DEFAULT_FLOWS_PER_CLIENT } from "../transport/plane/ConnectorFlows.ts"
@@ -94,7 +94,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
       role,
       name,
       network: membership.network,
-      relay: HostPort.render({ host: relay.host, port: relay.httpsPort })
+      relay: renderHostPort({ host: relay.host, port: relay.httpsPort })
     },
     status: Effect.gen(function*() {
       // Peers are shown even while another actor is being restarted.

@@ -9,8 +9,8 @@ import { Http3 } from "../actors/http3/Http3Rpcs.ts"
 import { SignalingHub } from "../actors/hub/SignalingHubRpcs.ts"
 import { HTTP3_PLACEMENT, RELAY_ACTORS, RELAY_PLACEMENT } from "../actors/Wiring.ts"
 import * as HostName from "../protocol/bytes/HostName.ts"
+import { renderHostPort } from "../protocol/bytes/SocketAddr.ts"
 import type { RelayConfig } from "../services/config/Config.ts"
-import * as HostPort from "../services/config/HostPort.ts"
 import * as Directory from "../services/directory/Directory.ts"
 import * as RelayKeys from "../services/directory/RelayKeys.ts"
 import * as StateDir from "../services/host/StateDir.ts"
@@ -85,9 +85,9 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
   return {
     supervisor,
     listen: {
-      https: HostPort.render({ ...listen.https, port: https }),
-      ...(quic === null ? {} : { http3: HostPort.render({ ...listen.https, port: quic.http3 }) }),
-      udp: HostPort.render({ ...listen.udp, port: udp })
+      https: renderHostPort({ ...listen.https, port: https }),
+      ...(quic === null ? {} : { http3: renderHostPort({ ...listen.https, port: quic.http3 }) }),
+      udp: renderHostPort({ ...listen.udp, port: udp })
     },
     self: { role: config.role, name: config.name, network: null, relay: null },
     resources: null,

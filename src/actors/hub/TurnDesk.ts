@@ -1,5 +1,6 @@
 /** Issues TURN credentials to enrolled nodes. They are short-lived and valid only at this relay. */
 import { Effect } from "effect"
+import { renderHostPort } from "../../protocol/bytes/SocketAddr.ts"
 import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
 import type * as Directory from "../../services/directory/Directory.ts"
 import * as TurnCredentials from "../../services/identity/TurnCredentials.ts"
@@ -22,7 +23,6 @@ export interface Options {
  */
 export const make = Effect.fnUntraced(function*({ directory, host, ports, stateDir }: Options) {
   const secret = ports === null ? null : yield* TurnCredentials.loadOrCreate(stateDir)
-  const literal = host.includes(":") ? `[${host}]` : host
   return Effect.fn("TurnDesk.issue")(function*(node: NodeKey) {
     if (secret === null || ports === null) {
       return yield* new NoTurn({ message: "this relay offers no TURN; its configuration has no turn" })
@@ -32,8 +32,8 @@ export const make = Effect.fnUntraced(function*({ directory, host, ports, stateD
       () => new NoTurn({ message: "this node is not enrolled here, or was removed" })
     )
     const urls = [
-      ...(ports.udp === null ? [] : [`turn:${literal}:${ports.udp}?transport=udp`]),
-      ...(ports.tcp === null ? [] : [`turn:${literal}:${ports.tcp}?transport=tcp`])
+      ...(ports.udp === null ? [] : [`turn:${renderHostPort({ host, port: ports.udp })}?transport=udp`]),
+      ...(ports.tcp === null ? [] : [`turn:${renderHostPort({ host, port: ports.tcp })}?transport=tcp`])
     ]
     return { ...yield* TurnCredentials.issue(secret, member.name), urls }
   })

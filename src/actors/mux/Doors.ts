@@ -1,6 +1,7 @@
 /** The client's local listeners: SOCKS5 and forwards, and the handling of their connections. */
 import { Effect } from "effect"
 import * as HostName from "../../protocol/bytes/HostName.ts"
+import { renderHostPort } from "../../protocol/bytes/SocketAddr.ts"
 import type { Verdict } from "../../protocol/flow/FlowWire.ts"
 import type { FailReason } from "../../protocol/flow/Socks5.ts"
 import * as ListenCheck from "../../services/network/ListenCheck.ts"
@@ -49,8 +50,7 @@ export interface Wanted {
 const ACCEPTED: Verdict = { code: "accepted", reason: "" }
 
 /** Returns the address as text, with brackets around IPv6, or the path of a unix socket. */
-export const render = (at: ListenAt): string =>
-  "path" in at ? at.path : at.host.includes(":") ? `[${at.host}]:${at.port}` : `${at.host}:${at.port}`
+export const render = (at: ListenAt): string => "path" in at ? at.path : renderHostPort(at)
 
 /**
  * Opens every listener, or none. `local` is a unix socket for programs that embed this node. All

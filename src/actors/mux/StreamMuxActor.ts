@@ -5,7 +5,7 @@
  * is no inbox: all state is changed by synchronous calls on this one thread, in order of arrival.
  */
 import { Deferred, Effect, Either, FiberSet, PubSub, Redacted, Schedule, Schema, Stream } from "effect"
-import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import { familyOf, type SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
 import * as IceSignal from "../../protocol/candidate/IceSignal.ts"
 import type * as PathMessage from "../../protocol/path/PathMessage.ts"
 import { LARGEST_BYTES } from "../../protocol/path/PathMtu.ts"
@@ -259,7 +259,12 @@ const make = Effect.fnUntraced(function*(config: Config) {
           ? null
           : choice.kind === "link"
           ? link.leg()
-          : { kind: "relay-udp", family: familyOf(choice.relay), address: choice.relay.host, port: choice.relay.port }
+          : {
+            kind: "relay-udp",
+            family: familyOf(choice.relay.host),
+            address: choice.relay.host,
+            port: choice.relay.port
+          }
         const kind = router.leg?.kind ?? null
         const changed = kind !== leg
         leg = kind
@@ -271,7 +276,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       }),
     UseRelay: ({ at, bound, name }) =>
       Effect.sync(() => {
-        router.useRelay(name, at && { family: familyOf(at), address: at.host, port: at.port, bound })
+        router.useRelay(name, at && { family: familyOf(at.host), address: at.host, port: at.port, bound })
         publish({ _tag: "OtherRelay", name, bound })
         if (bound) { for (const session of sessions.all()) session.peer.onRelayBound(viaRelay(name)) }
       }),
@@ -338,7 +343,6 @@ const make = Effect.fnUntraced(function*(config: Config) {
 })
 
 const isLink = ({ host, port }: SocketAddr) => host === LINK_ADDRESS.host && port === LINK_ADDRESS.port
-const familyOf = ({ host }: SocketAddr): 4 | 6 => (host.includes(":") ? 6 : 4)
 
 export const actor = Actor.make({
   address: StreamMux,

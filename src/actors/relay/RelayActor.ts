@@ -7,7 +7,7 @@
 import { Clock, Duration, Effect, Either, Random, Schema, Stream, SubscriptionRef } from "effect"
 import { isIP } from "node:net"
 import { tagFromHex } from "../../protocol/bytes/Frame.ts"
-import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import { familyOf, type SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
 import * as Candidate from "../../protocol/candidate/Candidate.ts"
 import * as MappingLifetime from "../../protocol/nat/MappingLifetime.ts"
 import {
@@ -172,7 +172,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const send = (carrier: Carrier, message: RelayWire.Message, padTo = 0) => {
     const to = carrier === "link" ? LINK_ADDRESS : relayAddress()
     if (to === null) return Effect.void
-    const family = to.host.includes(":") ? 6 : 4
+    const family = familyOf(to.host)
     return mux.ask((client) => client.SendControl({ family, to, bytes: RelayWire.encode(message, padTo) })).pipe(
       Effect.catchTag("SendForbidden", () => inbox.post({ _tag: "Forbidden" })),
       Effect.ignore

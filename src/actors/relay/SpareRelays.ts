@@ -4,7 +4,7 @@
  * state of the RelayActor, whose loop calls each of these functions in turn.
  */
 import { Effect } from "effect"
-import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import { familyOf, type SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
 import * as Candidate from "../../protocol/candidate/Candidate.ts"
 import { KEEPALIVE_MS, type Output, RelayBinding } from "../../protocol/relay/RelayBinding.ts"
 import type { RelayPoint } from "../../protocol/relay/RelayPoint.ts"
@@ -59,7 +59,7 @@ export const make = ({ identity, mux, tickets }: Options) => {
 
   const send = (spare: Spare, message: RelayWire.Message, padTo = 0) => {
     const to = addressOf(spare)
-    const family = to.host.includes(":") ? 6 : 4
+    const family = familyOf(to.host)
     return Effect.ignore(mux.ask((it) => it.SendControl({ family, to, bytes: RelayWire.encode(message, padTo) })))
   }
 

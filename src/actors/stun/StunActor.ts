@@ -21,14 +21,13 @@ import {
   Stream,
   SubscriptionRef
 } from "effect"
-import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import { familyOf, renderHostPort, type SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
 import * as Candidate from "../../protocol/candidate/Candidate.ts"
 import * as InterfaceUse from "../../protocol/candidate/InterfaceUse.ts"
 import * as CandidateGathering from "../../protocol/nat/CandidateGathering.ts"
 import type { Lifetime } from "../../protocol/nat/MappingLifetime.ts"
 import * as StunMessage from "../../protocol/nat/Stun.ts"
 import * as StunRetry from "../../protocol/nat/StunRetry.ts"
-import * as HostPort from "../../services/config/HostPort.ts"
 import * as Crypto from "../../services/host/Crypto.ts"
 import * as NetworkWatch from "../../services/network/NetworkWatch.ts"
 import * as PortMapper from "../../services/network/portmap/PortMapper.ts"
@@ -160,7 +159,7 @@ const make = Effect.fnUntraced(function*({ interfaces: rules, ...outside }: Opti
   const send = ({ server, txId }: Pending) =>
     mux.ask((it) =>
       it.SendControl({
-        family: Candidate.familyOf(server.host),
+        family: familyOf(server.host),
         to: server,
         bytes: StunMessage.encodeRequest({ txId })
       }), { deadline: SEND_DEADLINE }).pipe(
@@ -390,7 +389,7 @@ const make = Effect.fnUntraced(function*({ interfaces: rules, ...outside }: Opti
       const [first] = servers
       if (first === undefined) return yield* noRelay
       const report = yield* Effect.mapError(
-        turn.withPermits(1)(NetCheck.run(HostPort.render(first), servers, mapper.probe)),
+        turn.withPermits(1)(NetCheck.run(renderHostPort(first), servers, mapper.probe)),
         ({ message }) => new NetCheckFailed({ message })
       )
       return { ...report, lifetime: yield* SubscriptionRef.get(search.found) }

@@ -7,7 +7,7 @@
  */
 import { Deferred, Duration, Effect, FiberSet, Match, Option, Redacted, Schema, Stream } from "effect"
 import type { IceServer } from "node-datachannel"
-import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import { renderHostPort, type SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
 import type { IceSignal } from "../../protocol/candidate/IceSignal.ts"
 import { type Reason, Role, WEBRTC_NAME } from "../../protocol/path/PathRef.ts"
 import { HostClock } from "../../services/host/HostClock.ts"
@@ -152,7 +152,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     const turn = Option.getOrNull(yield* Effect.option(signaling.ask((it) => it.TurnCredentials(), BRIEF)))
     const at = turn === null ? null : yield* turnFor(peer, turn.urls.flatMap(turnOf))
     return [
-      ...own.slice(0, 1).map(({ host, port }) => `stun:${host.includes(":") ? `[${host}]` : host}:${port}`),
+      ...own.slice(0, 1).map((server) => `stun:${renderHostPort(server)}`),
       ...(turn === null || at === null ? [] : [iceServer(turn, at)]),
       ...config.iceServers
     ]

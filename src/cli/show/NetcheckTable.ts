@@ -1,8 +1,8 @@
 /** Renders the result of a network check for people. */
+import { renderHostPort } from "../../protocol/bytes/SocketAddr.ts"
 import type * as MappingLifetime from "../../protocol/nat/MappingLifetime.ts"
 import type { NatReport, NetReport } from "../../protocol/nat/NatReport.ts"
 import type * as PortMapping from "../../protocol/nat/PortMapping.ts"
-import * as HostPort from "../../services/config/HostPort.ts"
 import { colour, table } from "./Table.ts"
 
 const GREEN = 32
@@ -60,7 +60,7 @@ const mappingLine = ({ external, gateway, protocols }: PortMapping.Report): stri
 const ROWS: ReadonlyArray<readonly [label: string, cell: (report: NatReport) => string]> = [
   ["UDP", ({ udp }) => udp],
   ["Round trip", ({ rttMs }) => rttMs === null ? "-" : `${rttMs.toFixed(1)} ms`],
-  ["Public address", ({ mapped }) => mapped === null ? "-" : HostPort.render(mapped)],
+  ["Public address", ({ mapped }) => mapped === null ? "-" : renderHostPort(mapped)],
   ["Translated", ({ translated }) => translated === null ? "-" : translated ? "yes" : "no"],
   ["Mapping", ({ mapping }) => mapping.value],
   ["Filtering", ({ filtering }) => filtering.value],

@@ -4,7 +4,7 @@
  */
 import { Schema } from "effect"
 import * as IpBytes from "../bytes/IpBytes.ts"
-import { SocketAddr } from "../bytes/SocketAddr.ts"
+import { familyOf, SocketAddr } from "../bytes/SocketAddr.ts"
 import { Use } from "./InterfaceUse.ts"
 
 /**
@@ -103,9 +103,6 @@ export const make = (
   const priority = priorityOf(kind, address.host, localPreference(address.host, index), origin?.use)
   return origin === undefined ? { kind, address, priority } : { kind, address, origin, priority }
 }
-
-/** IP version of a literal address. IPv6 has a colon, IPv4 never has. */
-export const familyOf = (host: string): 4 | 6 => host.includes(":") ? 6 : 4
 
 /** Returns the first address of each IP version, IPv4 first. */
 export const firstOfEach = (addresses: ReadonlyArray<SocketAddr>): ReadonlyArray<SocketAddr> =>

@@ -5,6 +5,7 @@
  * host come first, and the others share the rest by budgets.
  */
 import * as IpBytes from "../bytes/IpBytes.ts"
+import { familyOf } from "../bytes/SocketAddr.ts"
 import * as Candidate from "./Candidate.ts"
 import type { Use } from "./InterfaceUse.ts"
 
@@ -118,13 +119,13 @@ const groupOf = ({ address: { host }, kind, origin }: Candidate.Candidate): Grou
   if (kind === "srflx" || kind === "prflx") return "reflexive"
   if (kind === "port-mapped") return origin?.use === "static" ? "static" : "mapped"
   const group = origin === undefined || origin.use === "static" ? "lan" : BY_USE[origin.use]
-  return group === "lan" && Candidate.familyOf(host) === 6 && !Candidate.isUniqueLocal(host) ? "ipv6" : group
+  return group === "lan" && familyOf(host) === 6 && !Candidate.isUniqueLocal(host) ? "ipv6" : group
 }
 
 /** Returns the first address of each IP version, then all others in their order. */
 const inTurns = (list: ReadonlyArray<Candidate.Candidate>): ReadonlyArray<Candidate.Candidate> => {
   const first = ([4, 6] as const).flatMap((family) =>
-    list.find(({ address }) => Candidate.familyOf(address.host) === family) ?? []
+    list.find(({ address }) => familyOf(address.host) === family) ?? []
   )
   return [...first, ...list.filter((candidate) => !first.includes(candidate))]
 }

@@ -1,5 +1,6 @@
 /** A candidate as people see it in `status` and `doctor`. */
 import { Schema } from "effect"
+import { renderHostPort } from "../bytes/SocketAddr.ts"
 import * as Candidate from "./Candidate.ts"
 import { Use } from "./InterfaceUse.ts"
 
@@ -18,8 +19,8 @@ export const CandidateView = Schema.Struct({
 })
 export type CandidateView = typeof CandidateView.Type
 
-export const of = ({ address: { host, port }, kind, origin }: Candidate.Candidate): CandidateView => ({
-  address: Candidate.familyOf(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`,
+export const of = ({ address, kind, origin }: Candidate.Candidate): CandidateView => ({
+  address: renderHostPort(address),
   kind: origin?.use === "static" ? "static" : kind === "srflx" || kind === "prflx" ? "reflexive" : kind,
   interface: origin?.interface ?? null,
   use: origin === undefined || origin.use === "static" ? null : origin.use

@@ -2,7 +2,7 @@
  * A host's knowledge of its own addresses, and the candidates that follow from it (RFC 8445,
  * section 5.1.1).
  */
-import type { SocketAddr } from "../bytes/SocketAddr.ts"
+import { familyOf, type SocketAddr } from "../bytes/SocketAddr.ts"
 import * as Candidate from "../candidate/Candidate.ts"
 import * as CandidateChoice from "../candidate/CandidateChoice.ts"
 import type { Use } from "../candidate/InterfaceUse.ts"
@@ -107,10 +107,10 @@ export class CandidateGathering {
    */
   elsewhere(server: SocketAddr, { alternatePort, mapped, other }: Success): ReadonlyArray<SocketAddr> {
     const untranslated = this.#has(mapped.host)
-    if (Candidate.familyOf(server.host) !== 4 || untranslated || this.#elsewhere.has(keyOf(server))) return []
+    if (familyOf(server.host) !== 4 || untranslated || this.#elsewhere.has(keyOf(server))) return []
     const port = other?.port ?? alternatePort
     const places = port === null || port === server.port ? [] : [{ host: server.host, port }]
-    const usable = other !== null && other.host !== server.host && Candidate.familyOf(other.host) === 4 &&
+    const usable = other !== null && other.host !== server.host && familyOf(other.host) === 4 &&
       Candidate.isUsableHost(other.host, this.#allowLoopback)
     return usable ? [...places, other] : places
   }
@@ -213,7 +213,7 @@ export class CandidateGathering {
   }
 
   #portOf(host: string): number | undefined {
-    return Candidate.familyOf(host) === 4 ? this.#ports?.v4 : this.#ports?.v6
+    return familyOf(host) === 4 ? this.#ports?.v4 : this.#ports?.v6
   }
 
   #forget(): void {

@@ -9,7 +9,7 @@
  * another socket.
  */
 import { Either } from "effect"
-import type { SocketAddr } from "../bytes/SocketAddr.ts"
+import { familyOf, renderHostPort, type SocketAddr } from "../bytes/SocketAddr.ts"
 import * as Candidate from "../candidate/Candidate.ts"
 import type { Behaviour, Hairpin, NatReport } from "./NatReport.ts"
 import * as PortPattern from "./PortPattern.ts"
@@ -229,7 +229,7 @@ export class NatDiscovery {
     const { server } = this.#options
     const { alternatePort = null, other = null } = this.#success("first") ?? {}
     const usable = other !== null && other.port !== server.port &&
-      Candidate.familyOf(other.host) === Candidate.familyOf(server.host) &&
+      familyOf(other.host) === familyOf(server.host) &&
       Candidate.isUsableHost(other.host, Candidate.isLoopback(server.host))
     const port = usable ? other.port : alternatePort
     const otherPort = port === null || port === server.port ? null : { host: server.host, port }
@@ -297,7 +297,7 @@ export class NatDiscovery {
     if (port && !same(first, port)) return known("address-and-port-dependent")
     const { otherBoth, otherPort } = this.#alternates
     if (otherPort === null) return unknown("the server announces no second address or port")
-    if (!port) return unknown(`${text(otherPort)} of the server does not answer`)
+    if (!port) return unknown(`${renderHostPort(otherPort)} of the server does not answer`)
     return otherBoth === null
       ? unknown("endpoint-independent or address-dependent: the server has a second port, but no second address")
       : unknown(`endpoint-independent or address-dependent: ${otherBoth.host} of the server does not answer`)
@@ -313,14 +313,14 @@ export class NatDiscovery {
     }
     if (this.#success("fromPort") === null) {
       return this.#success("otherPort") === null
-        ? unknown(`${text(otherPort)} of the server does not answer`)
+        ? unknown(`${renderHostPort(otherPort)} of the server does not answer`)
         : known("address-and-port-dependent")
     }
     if (otherBoth === null) {
       return unknown("endpoint-independent or address-dependent: the server has a second port, but no second address")
     }
     return this.#success("otherBoth") === null
-      ? unknown(`endpoint-independent or address-dependent: ${text(otherBoth)} of the server does not answer`)
+      ? unknown(`endpoint-independent or address-dependent: ${renderHostPort(otherBoth)} of the server does not answer`)
       : known("address-dependent")
   }
 
@@ -345,6 +345,5 @@ export class NatDiscovery {
   }
 }
 
-const text = ({ host, port }: SocketAddr): string => host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`
 const known = (value: Behaviour["value"]): Behaviour => ({ value, reason: null })
 const unknown = (reason: string) => ({ value: "unknown", reason }) as const

@@ -3,7 +3,7 @@
  * direct paths (RFC 4787, RFC 5780).
  */
 import { Schema } from "effect"
-import { SocketAddr } from "../bytes/SocketAddr.ts"
+import { familyOf, SocketAddr } from "../bytes/SocketAddr.ts"
 import { Lifetime } from "./MappingLifetime.ts"
 import * as PortMapping from "./PortMapping.ts"
 
@@ -97,8 +97,8 @@ export const make = (
   reports: ReadonlyArray<NatReport>,
   portMapping: PortMapping.Report | null = null
 ): NetReport => {
-  const ipv4 = reports.find((report) => !report.server.host.includes(":")) ?? null
-  const ipv6 = reports.find((report) => report.server.host.includes(":")) ?? null
+  const ipv4 = reports.find((report) => familyOf(report.server.host) === 4) ?? null
+  const ipv6 = reports.find((report) => familyOf(report.server.host) === 6) ?? null
   return {
     server,
     ipv4,

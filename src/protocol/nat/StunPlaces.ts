@@ -1,5 +1,6 @@
 /** Pairs of a server's addresses for behaviour discovery (RFC 5780, section 6). */
 import * as IpBytes from "../bytes/IpBytes.ts"
+import { familyOf } from "../bytes/SocketAddr.ts"
 import * as Candidate from "../candidate/Candidate.ts"
 
 /**
@@ -10,13 +11,13 @@ import * as Candidate from "../candidate/Candidate.ts"
 export const pairs = (hosts: ReadonlyArray<string>, wanted: string | null): ReadonlyMap<string, string> => {
   const found = new Map<string, string>()
   if (wanted !== null) {
-    const alike = hosts.filter((host) => host !== wanted && Candidate.familyOf(host) === Candidate.familyOf(wanted))
+    const alike = hosts.filter((host) => host !== wanted && familyOf(host) === familyOf(wanted))
     for (const host of alike) found.set(host, wanted)
     if (alike[0] !== undefined) found.set(wanted, alike[0])
     return found
   }
   for (const family of [4, 6]) {
-    const alike = hosts.filter((host) => isPublic(host) && Candidate.familyOf(host) === family)
+    const alike = hosts.filter((host) => isPublic(host) && familyOf(host) === family)
     for (const [index, host] of alike.entries()) {
       const other = alike[(index + 1) % alike.length]!
       if (other !== host) found.set(host, other)

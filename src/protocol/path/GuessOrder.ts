@@ -2,7 +2,7 @@
  * Order in which the ports of a NAT are guessed, each once: where a counter must have got to, then
  * near the ports that were seen (carriers give a customer a block of ports), then anywhere.
  */
-import type { SocketAddr } from "../bytes/SocketAddr.ts"
+import { familyOf, type SocketAddr } from "../bytes/SocketAddr.ts"
 import * as Candidate from "../candidate/Candidate.ts"
 
 /** Lowest port that is guessed. */
@@ -37,7 +37,7 @@ export function* of(seen: ReadonlyArray<SocketAddr>, delta: number | null, seed:
   const byHost = new Map<string, Array<number>>()
   for (const { host, port } of seen) {
     const clean = Candidate.canonical(host)
-    if (clean === null || Candidate.familyOf(clean) !== 4 || !Candidate.isUsableHost(clean, false)) continue
+    if (clean === null || familyOf(clean) !== 4 || !Candidate.isUsableHost(clean, false)) continue
     const ports = byHost.get(clean)
     if (ports !== undefined) ports.push(port)
     else if (byHost.size < MAX_HOSTS) byHost.set(clean, [port])

@@ -1,6 +1,6 @@
 /** Names and reasons for paths, shared by the data plane and by path choice. */
 import { Schema } from "effect"
-import { SocketAddr } from "../bytes/SocketAddr.ts"
+import { familyOf, SocketAddr } from "../bytes/SocketAddr.ts"
 
 /**
  * Side of a session. The client chooses the path. The connector follows and may ask for a move (RFC
@@ -48,7 +48,7 @@ export const isFirstRelay = (path: PathRef): boolean => path.kind === "relay" &&
  */
 export const direct = (remote: SocketAddr): PathRef => ({
   kind: "direct",
-  family: remote.host.includes(":") ? 6 : 4,
+  family: familyOf(remote.host),
   remote
 })
 

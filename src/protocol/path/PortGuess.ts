@@ -21,7 +21,7 @@
  * path is sought: while flows are open, and for `PathMachine.SEEK_MS` after the last one. Times are
  * in ms, monotonic.
  */
-import type { SocketAddr } from "../bytes/SocketAddr.ts"
+import { familyOf, type SocketAddr } from "../bytes/SocketAddr.ts"
 import * as Candidate from "../candidate/Candidate.ts"
 import * as PortPattern from "../nat/PortPattern.ts"
 import * as StunPlaces from "../nat/StunPlaces.ts"
@@ -183,7 +183,7 @@ export class PortGuess {
   onPeer(mapping: Candidate.Mapping | null, list: ReadonlyArray<Candidate.Candidate>, now: number): void {
     this.#peer = mapping
     const usable = Candidate.accept(list, { allowLoopback: false }).filter(({ address }) =>
-      Candidate.familyOf(address.host) === 4
+      familyOf(address.host) === 4
     )
     const outside = usable.find(({ kind }) => kind === "srflx") ??
       usable.find(({ address, kind }) => kind === "host" && StunPlaces.isPublic(address.host))

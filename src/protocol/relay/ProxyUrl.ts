@@ -4,6 +4,7 @@
  */
 import { Either, Redacted } from "effect"
 import * as IpBlock from "../bytes/IpBlock.ts"
+import { renderHostPort } from "../bytes/SocketAddr.ts"
 
 /** A proxy, from its URL. */
 export interface ProxyUrl {
@@ -95,8 +96,7 @@ const percentDecoded = (text: string): Uint8Array => {
 const PERCENT = 37
 
 /** Returns the URL without the login, for people. */
-export const render = ({ host, kind, port }: ProxyUrl): string =>
-  `${kind}://${host.includes(":") ? `[${host}]` : host}:${port}`
+export const render = (url: ProxyUrl): string => `${url.kind}://${renderHostPort(url)}`
 
 /** How a host is reached. */
 export type Choice =

@@ -4,7 +4,7 @@
  * authenticated before they come here. There is no clock and no socket: `now` is in ms, monotonic.
  * Every table is bounded by `Limits`.
  */
-import type { SocketAddr } from "../bytes/SocketAddr.ts"
+import { familyOf, type SocketAddr } from "../bytes/SocketAddr.ts"
 import { TokenBucket } from "../bytes/TokenBucket.ts"
 import * as Stun from "../nat/Stun.ts"
 import * as Turn from "./Turn.ts"
@@ -139,7 +139,7 @@ export class TurnAllocations {
   constructor(options: Options) {
     this.#options = { ...options, relayedHost: TurnPeers.canonical(options.relayedHost) ?? options.relayedHost }
     this.#limits = options.limits
-    this.#family = familyOf(options.relayedHost)
+    this.#family = canonicalFamily(options.relayedHost)
   }
 
   get count(): number {
@@ -348,7 +348,7 @@ export class TurnAllocations {
   }
 
   #checkPeer(host: string): number {
-    if (familyOf(host) !== this.#family) return 443
+    if (canonicalFamily(host) !== this.#family) return 443
     return host === this.#options.relayedHost || this.#options.mayRelayTo(host) ? 0 : 403
   }
 
@@ -360,7 +360,7 @@ export class TurnAllocations {
   }
 }
 
-const familyOf = (host: string): 4 | 6 => (TurnPeers.canonical(host) ?? host).includes(":") ? 6 : 4
+const canonicalFamily = (host: string): 4 | 6 => familyOf(TurnPeers.canonical(host) ?? host)
 const keyOf = (host: string, port: number): string => `${port} ${host}`
 const lifetimeFor = (wanted: number | null): number =>
   Math.min(MAX_LIFETIME, Math.max(DEFAULT_LIFETIME, wanted ?? DEFAULT_LIFETIME))

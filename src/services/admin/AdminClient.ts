@@ -3,6 +3,7 @@ import { Effect, Option, Schema } from "effect"
 import { accessSync, constants } from "node:fs"
 import { request as httpRequest, type RequestOptions } from "node:http"
 import { dirname } from "node:path"
+import { renderHostPort } from "../../protocol/bytes/SocketAddr.ts"
 import type { AdminEndpoint } from "../config/Config.ts"
 import * as HostPort from "../config/HostPort.ts"
 import { AdminCode } from "./AdminError.ts"
@@ -90,7 +91,7 @@ const target = (admin: AdminEndpoint): RequestOptions => {
 }
 
 const failure = (cause: NodeJS.ErrnoException, admin: AdminEndpoint, configFile: string) => {
-  const place = admin._tag === "Unix" ? admin.path : HostPort.render(admin)
+  const place = admin._tag === "Unix" ? admin.path : renderHostPort(admin)
   if (cause.code === "ENOENT" || cause.code === "ECONNREFUSED") {
     return new NotRunning({
       message:

@@ -8,8 +8,8 @@
 import { Cause, Duration, Effect, Exit, FiberSet, Option, type Scope } from "effect"
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
 import { type AddressInfo, isIP } from "node:net"
+import { renderHostPort } from "../../protocol/bytes/SocketAddr.ts"
 import type { AdminEndpoint } from "../config/Config.ts"
-import * as HostPort from "../config/HostPort.ts"
 import { AdminError, STATUS } from "./AdminError.ts"
 import { type AdminListenError, listenTcp, listenUnix } from "./AdminSocket.ts"
 
@@ -160,7 +160,7 @@ const admit = (request: IncomingMessage, endpoint: AdminEndpoint): Effect.Effect
   if (!isForProbes(request, endpoint) && (host === undefined || !isOwn(host, endpoint))) {
     return refuse(
       "forbidden",
-      `the Host header is not ${HostPort.render(endpoint)} or localhost:${endpoint.port}; use that address` +
+      `the Host header is not ${renderHostPort(endpoint)} or localhost:${endpoint.port}; use that address` +
         (endpoint.allowRemote ? ", or list the name under admin.allowHosts" : "")
     )
   }

@@ -6,6 +6,7 @@ import { Either } from "effect"
 import { isIP } from "node:net"
 import { resolve } from "node:path"
 import * as HostName from "../../protocol/bytes/HostName.ts"
+import { renderHostPort } from "../../protocol/bytes/SocketAddr.ts"
 import { type Finding, nearest, type Path, sentence } from "./ConfigIssue.ts"
 import { ACTORS, type Kind } from "./ConfigSchema.ts"
 import * as HostPort from "./HostPort.ts"
@@ -55,9 +56,9 @@ const adminIsSafe = (config: Mapping): ReadonlyArray<Finding> => {
     path: typeof admin === "string" ? ["admin"] : ["admin", "listen"],
     at: "value",
     message: sentence(
-      `found ${HostPort.render(address)}, which other machines may reach`,
+      `found ${renderHostPort(address)}, which other machines may reach`,
       "a loopback address, since the admin API asks for no password",
-      `write admin: "127.0.0.1:${address.port}", or admin: {listen: "${HostPort.render(address)}", allowRemote: true}`
+      `write admin: "127.0.0.1:${address.port}", or admin: {listen: "${renderHostPort(address)}", allowRemote: true}`
     )
   }]
 }
@@ -140,7 +141,7 @@ const oneListenerEach = (kind: Kind, config: Mapping): ReadonlyArray<Finding> =>
       path,
       at: "value" as const,
       message: sentence(
-        `${HostPort.render(address)} is taken by ${first[0].reduce((text, part) =>
+        `${renderHostPort(address)} is taken by ${first[0].reduce((text, part) =>
           typeof part === "number" ? `${String(text)}[${part}]` : `${String(text)}.${String(part)}`
         ) as string}`,
         "an address of its own for each listener",
@@ -179,7 +180,7 @@ const advertisedIsForwarded = (config: Mapping): ReadonlyArray<Finding> => {
     const address = typeof text === "string" ? Either.getOrUndefined(HostPort.parseAdvertised(text)) : undefined
     if (address === undefined) return []
     const path = ["udp", "advertise", index]
-    const earlier = first.get(HostPort.render(address))
+    const earlier = first.get(renderHostPort(address))
     if (earlier !== undefined) {
       return [{
         path,
@@ -191,7 +192,7 @@ const advertisedIsForwarded = (config: Mapping): ReadonlyArray<Finding> => {
         )
       }]
     }
-    first.set(HostPort.render(address), index)
+    first.set(renderHostPort(address), index)
     if (address.port === 0 || port !== 0) return []
     return [{
       path,
@@ -234,7 +235,7 @@ const alternateDiffers = (config: Mapping): ReadonlyArray<Finding> => {
     message: sentence(
       `found port ${other.port}`,
       "a port of its own, other than that of listen.udp",
-      `write for example stunAlternate: "${HostPort.render({ ...other, port: port + 1 })}"`
+      `write for example stunAlternate: "${renderHostPort({ ...other, port: port + 1 })}"`
     )
   }]
 }

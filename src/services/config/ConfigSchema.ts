@@ -6,6 +6,7 @@ import { Either, ParseResult, Redacted, Schema } from "effect"
 import { isIP } from "node:net"
 import * as HostName from "../../protocol/bytes/HostName.ts"
 import * as IpBlock from "../../protocol/bytes/IpBlock.ts"
+import { renderHostPort } from "../../protocol/bytes/SocketAddr.ts"
 import * as ProxyUrl from "../../protocol/relay/ProxyUrl.ts"
 import { PortRange } from "../../protocol/trust/Documents.ts"
 import * as Hint from "./Hint.ts"
@@ -47,7 +48,7 @@ const address = (noun: string, example: string) =>
     strict: true,
     decode: (text, _, ast) =>
       Either.mapLeft(HostPort.parse(text), (problem) => new ParseResult.Type(ast, text, problem)),
-    encode: (address) => Either.right(HostPort.render(address))
+    encode: (address) => Either.right(renderHostPort(address))
   }).pipe(
     Schema.annotations(Hint.make(`the address where ${noun} listens, as "host:port"`, `write for example ${example}`))
   )
@@ -481,7 +482,7 @@ const Advertise = Schema.Array(
     strict: true,
     decode: (text, _, ast) =>
       Either.mapLeft(HostPort.parseAdvertised(text), (problem) => new ParseResult.Type(ast, text, problem)),
-    encode: ({ host, port }) => Either.right(port === 0 ? host : HostPort.render({ host, port }))
+    encode: ({ host, port }) => Either.right(port === 0 ? host : renderHostPort({ host, port }))
   }).pipe(Schema.annotations(Hint.make(
     "a public IP address with the forwarded UDP port, as \"IP:port\", or alone where the NAT keeps the port",
     "write for example advertise: [\"203.0.113.7:41641\"]"

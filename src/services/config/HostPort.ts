@@ -47,9 +47,6 @@ export const parseAdvertised = (text: string): Either.Either<HostPort, string> =
   })
 }
 
-/** Writes `host:port`, with brackets around an IPv6 address. */
-export const render = ({ host, port }: HostPort): string => host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`
-
 /**
  * Checks an IP literal or a DNS name (RFC 1123, 253 characters). Returns what is wrong, or `null`.
  */

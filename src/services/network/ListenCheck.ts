@@ -6,6 +6,7 @@
 import { Effect, Schema } from "effect"
 import { createSocket } from "node:dgram"
 import { createServer, isIP } from "node:net"
+import { renderHostPort } from "../../protocol/bytes/SocketAddr.ts"
 import * as HostPort from "../config/HostPort.ts"
 
 /**
@@ -54,7 +55,7 @@ const problemOf = ({ at, key, mayCome = false, protocol }: Wanted): Effect.Effec
     (code) =>
       code === null || (mayCome && code === "EADDRNOTAVAIL")
         ? null
-        : `${key} cannot listen on ${HostPort.render(at)}: ${remedy(code, at.port, protocol)}`
+        : `${key} cannot listen on ${renderHostPort(at)}: ${remedy(code, at.port, protocol)}`
   )
 }
 

@@ -10,6 +10,7 @@ import { Clock, Context, Effect, Layer, Mailbox, Option, Schedule, type Stream, 
 import { createSocket } from "node:dgram"
 import { existsSync, readdirSync, readFileSync } from "node:fs"
 import * as Os from "node:os"
+import { familyOf } from "../../protocol/bytes/SocketAddr.ts"
 import * as Candidate from "../../protocol/candidate/Candidate.ts"
 import * as InterfaceUse from "../../protocol/candidate/InterfaceUse.ts"
 import type * as CandidateGathering from "../../protocol/nat/CandidateGathering.ts"
@@ -102,7 +103,7 @@ export const addressesOf = (
       if (host === null || !Candidate.isUsableHost(host, true)) continue
       const loopback = Candidate.isLoopback(host)
       const traits = { name, loopback, hasMac: mac !== NO_MAC, ...deviceOf(name) }
-      out.push({ ...traits, host, family: Candidate.familyOf(host) })
+      out.push({ ...traits, host, family: familyOf(host) })
     }
   }
   return out.sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1))
@@ -290,7 +291,7 @@ const outwardOf = (family: 4 | 6) => sourceOf(family === 4 ? "192.0.2.1" : "2001
 /** Asks the kernel which source address it would use towards a literal address. Sends nothing. */
 const sourceOf = (host: string): Effect.Effect<string | null> =>
   Effect.async((resume) => {
-    const socket = createSocket(Candidate.familyOf(host) === 4 ? "udp4" : "udp6")
+    const socket = createSocket(familyOf(host) === 4 ? "udp4" : "udp6")
     const done = (host: string | null) => {
       socket.removeAllListeners()
       socket.on("error", () => {})

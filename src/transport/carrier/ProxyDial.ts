@@ -8,6 +8,7 @@ import * as https from "node:https"
 import * as net from "node:net"
 import type { Duplex } from "node:stream"
 import * as IpBlock from "../../protocol/bytes/IpBlock.ts"
+import { renderHostPort } from "../../protocol/bytes/SocketAddr.ts"
 import * as ProxyUrl from "../../protocol/relay/ProxyUrl.ts"
 
 /**
@@ -50,8 +51,6 @@ const bytes = (login: ProxyUrl.Login) => ({
   password: Buffer.from(Redacted.value(login.password))
 })
 
-const authorityOf = ({ host, port }: Target) => (host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`)
-
 const unreachable = (proxy: ProxyUrl.ProxyUrl, error: NodeJS.ErrnoException): ProxyFailed => {
   const where = ProxyUrl.render(proxy)
   const code = error.code ?? ""
@@ -87,7 +86,7 @@ const unreachable = (proxy: ProxyUrl.ProxyUrl, error: NodeJS.ErrnoException): Pr
 
 const byConnect = (proxy: ProxyUrl.ProxyUrl, target: Target, signal: AbortSignal): Promise<Duplex> =>
   new Promise((resolve, reject) => {
-    const authority = authorityOf(target)
+    const authority = renderHostPort(target)
     const login = proxy.login === null ? null : bytes(proxy.login)
     const request = (proxy.kind === "https" ? https : http).request({
       host: proxy.host,
@@ -237,7 +236,7 @@ function* socksSteps(socket: net.Socket, proxy: ProxyUrl.ProxyUrl, target: Targe
   if (head[0] !== SOCKS) throw notSocks(proxy)
   if (head[1] !== 0) {
     const reply = head[1] ?? 0
-    const authority = authorityOf(target)
+    const authority = renderHostPort(target)
     const why = SOCKS_REPLIES[reply] ?? `reply ${reply}`
     throw new ProxyFailed(
       "refused",

@@ -7,6 +7,7 @@ import * as dns from "node:dns"
 import * as net from "node:net"
 import type { Duplex } from "node:stream"
 import * as tls from "node:tls"
+import { renderHostPort } from "../../protocol/bytes/SocketAddr.ts"
 import type { ProxyUrl } from "../../protocol/relay/ProxyUrl.ts"
 import type { RelayTrust } from "../../protocol/trust/EnrolmentToken.ts"
 import * as Crypto from "../../services/host/Crypto.ts"
@@ -100,7 +101,7 @@ const leafDerOf = (socket: tls.TLSSocket): Uint8Array | undefined => {
  */
 export const intercepted = ({ host, port }: Pick<Target, "host" | "port">, { issuer, subject }: Pki.Shown): string =>
   `another server answered in place of the relay ${
-    authorityOf(host, port)
+    renderHostPort({ host, port })
   }: its certificate is for ${subject}, issued by ${issuer}; ` +
   "if this network has a sign-in page, sign in there; if a firewall opens TLS here, exempt the relay from that"
 
@@ -243,7 +244,3 @@ export const untimelyText = (hasExpired: boolean): string => {
     ? `has expired by this machine's clock (now ${now}Z); set the clock if it is wrong, else renew the relay's certificate`
     : `is not valid yet by this machine's clock (now ${now}Z); set the clock`
 }
-
-/** Formats host and port as in URLs: an IPv6 literal is put in brackets. */
-export const authorityOf = (host: string, port: number): string =>
-  host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`

@@ -2,6 +2,7 @@
  * Looks up one name: its candidates by the search list, both address families of each, and the C
  * library for names that DNS does not know.
  */
+import { familyOf } from "../../protocol/bytes/SocketAddr.ts"
 import type { Address } from "../../protocol/flow/ResolverFiles.ts"
 import { ask, type Channels, type Outcome, type Server } from "./NameServers.ts"
 import type { SystemLookup } from "./SystemLookup.ts"
@@ -122,7 +123,7 @@ export class NameLookup {
     for (const outcome of news) this.#told.add(outcome)
     if (isLast) this.cancel()
     const addresses = news.flatMap((outcome) =>
-      outcome.addresses.map((address): Address => ({ address, family: address.includes(":") ? 6 : 4 }))
+      outcome.addresses.map((address): Address => ({ address, family: familyOf(address) }))
     )
     this.#listener.onFound(addresses, Math.min(...found.map(({ ttlSeconds }) => ttlSeconds)), isLast)
   }

@@ -3,6 +3,7 @@
  * for their TTL. A name whose servers do not answer delays no other name, because lookups share no
  * pool and are limited by zone and by client.
  */
+import { renderHostPort } from "../../protocol/bytes/SocketAddr.ts"
 import type { Verdict } from "../../protocol/flow/FlowWire.ts"
 import { type Address, MAX_NAME_CHARS } from "../../protocol/flow/ResolverFiles.ts"
 import { HostFiles, type Paths } from "./HostFiles.ts"
@@ -236,7 +237,7 @@ export class Names {
     // c-ares as Node drives it takes no zone, so a link-local server cannot be asked. The C library
     // can ask it.
     this.#servers = this.#files.conf.servers.filter((server) => !server.includes("%")).map((server) =>
-      new Server(server.includes(":") ? `[${server}]:${this.#port}` : `${server}:${this.#port}`)
+      new Server(renderHostPort({ host: server, port: this.#port }))
     )
   }
 

@@ -7,11 +7,12 @@ import { Either } from "effect"
 import { X509Certificate } from "node:crypto"
 import * as dns from "node:dns"
 import { isIP, isIPv6 } from "node:net"
+import { renderHostPort } from "../../protocol/bytes/SocketAddr.ts"
 import type { RelayTrust } from "../../protocol/trust/EnrolmentToken.ts"
 import * as Crypto from "../../services/host/Crypto.ts"
 import * as Pki from "../../services/identity/Pki.ts"
 import * as Authorities from "../carrier/Authorities.ts"
-import { authorityOf, DialFailed, intercepted } from "../carrier/TlsDial.ts"
+import { DialFailed, intercepted } from "../carrier/TlsDial.ts"
 import { CarrierRefused } from "../carrier/WebSocketCarrier.ts"
 import type { QuicheConnection } from "../quic/engine/QuicheConnection.ts"
 import * as UdpPort from "../udp/UdpPort.ts"
@@ -122,7 +123,7 @@ class Attempt {
       transmit: (_slot, buffer, length, segment) =>
         this.#socket?.sendTrain(buffer, length, segment, target.port, address)
     })
-    const remote = authorityOf(address, target.port)
+    const remote = renderHostPort({ host: address, port: target.port })
     this.#link = new Http3Link(this.#connection, remote, target.path === RELAY_PATH, () => {
       setTimeout(() => this.#socket?.close(), SOCKET_LINGER_MS).unref()
     })
@@ -159,7 +160,7 @@ class Attempt {
     if (this.#link.isClosed()) return socket.close()
     this.#socket = socket
     const { host, path, port } = this.#target
-    this.#connection.request(authorityOf(host, port), path)
+    this.#connection.request(renderHostPort({ host, port }), path)
     this.#connection.driver.schedule()
   }
 

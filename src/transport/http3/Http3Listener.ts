@@ -6,6 +6,7 @@
 import native, { type Config, type Header } from "@infisical/quic/dist/native/index.js"
 import { randomBytes, randomInt } from "node:crypto"
 import * as IpBytes from "../../protocol/bytes/IpBytes.ts"
+import { renderHostPort } from "../../protocol/bytes/SocketAddr.ts"
 import { PrefixBuckets } from "../../protocol/bytes/TokenBucket.ts"
 import { ErrorCode } from "../../protocol/http3/Http3.ts"
 import { SLOTS } from "../quic/engine/QuicEngine.ts"
@@ -112,8 +113,6 @@ const MIN_INITIAL_BYTES = 1200
 const RETRY_ABOVE = 64
 const MAX_PACKET_BYTES = 1500
 
-const nameOf = ({ host, port }: From): string => host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`
-
 const keyOf = (id: Uint8Array): string => Buffer.from(id.buffer, id.byteOffset, id.byteLength).toString("latin1")
 
 /**
@@ -197,7 +196,7 @@ export class Http3Listener {
     // After a Retry the client's packets carry the id that this side has chosen.
     const originalId = header.token === undefined || dcid.length !== ID_BYTES
       ? null
-      : this.#tokens.check(header.token, nameOf(from), performance.now())
+      : this.#tokens.check(header.token, renderHostPort(from), performance.now())
     if (originalId === null && this.stats.strangers >= RETRY_ABOVE) return this.#retry(header, from)
     this.#accept(bytes, from, dcid, originalId)
   }
@@ -234,7 +233,7 @@ export class Http3Listener {
     learn(dcid) // until the client knows the other id
     const handlers = this.#options.onConnection({
       connection: h3,
-      remote: nameOf(from),
+      remote: renderHostPort(from),
       certSha256: this.#shown.sha256,
       welcome: () => this.#welcome(entry)
     })
@@ -263,7 +262,7 @@ export class Http3Listener {
 
   #retry({ dcid, scid, version }: Header, from: From): void {
     this.stats.retries++
-    const token = this.#tokens.make(nameOf(from), dcid, performance.now())
+    const token = this.#tokens.make(renderHostPort(from), dcid, performance.now())
     this.#send(from, native.quiche.retry(scid, dcid, randomBytes(ID_BYTES), token, version, this.#out))
   }
 

@@ -1,5 +1,6 @@
 /** Opens an authenticated link to a relay. */
 import { Context, Duration, Effect, Schema, type Scope } from "effect"
+import { renderHostPort } from "../../protocol/bytes/SocketAddr.ts"
 import { endorsedBytes, type Enrol, proxiedName, type Purpose } from "../../protocol/relay/LinkHandshake.ts"
 import * as ProxyUrl from "../../protocol/relay/ProxyUrl.ts"
 import type { RelayTrust } from "../../protocol/trust/EnrolmentToken.ts"
@@ -185,7 +186,7 @@ const openTcp = async (
   signal.addEventListener("abort", abort, { once: true })
   if (signal.aborted) abort()
   try {
-    const link = await carrier.open(socket, TlsDial.authorityOf(host, port), `/${purpose}`, certSha256)
+    const link = await carrier.open(socket, renderHostPort({ host, port }), `/${purpose}`, certSha256)
     return { link, localHost, unproved }
   } catch (error) {
     socket.destroy()
@@ -215,7 +216,7 @@ const timedOut = ({ host, port }: Options) =>
   })
 
 const linkError = (error: unknown, { host, port }: Options): LinkError => {
-  const where = TlsDial.authorityOf(host, port)
+  const where = renderHostPort({ host, port })
   if (error instanceof LinkError) return error
   if (error instanceof TlsDial.DialFailed) {
     return new LinkError({ reason: error.reason, code: error.code, message: error.message })

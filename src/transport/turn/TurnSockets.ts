@@ -4,6 +4,7 @@
  */
 import { Effect, Schema } from "effect"
 import * as IpBytes from "../../protocol/bytes/IpBytes.ts"
+import { familyOf } from "../../protocol/bytes/SocketAddr.ts"
 import { PrefixBuckets } from "../../protocol/bytes/TokenBucket.ts"
 import type * as TurnAllocations from "../../protocol/relay/TurnAllocations.ts"
 import * as TurnPeers from "../../protocol/relay/TurnPeers.ts"
@@ -142,8 +143,7 @@ const addressesOf = (interfaces: LocalAddresses.Interfaces): ReadonlyArray<strin
  * Socket options without batching: each datagram is one message, because joined ChannelData
  * messages could not be separated.
  */
-const unbatched = (host: string) =>
-  ({ host, family: host.includes(":") ? 6 : 4, segment: SEGMENT_BYTES, offload: false }) as const
+const unbatched = (host: string) => ({ host, family: familyOf(host), segment: SEGMENT_BYTES, offload: false }) as const
 
 const udpClient = (
   socket: UdpPort.UdpPort,

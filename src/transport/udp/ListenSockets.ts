@@ -4,7 +4,7 @@
  * bound is skipped, reported and tried again.
  */
 import { Effect, ExecutionStrategy, Exit, Scope } from "effect"
-import { isIPv6 } from "node:net"
+import { familyOf } from "../../protocol/bytes/SocketAddr.ts"
 import type * as LocalAddresses from "../../services/network/LocalAddresses.ts"
 import * as LocalHosts from "./LocalHosts.ts"
 import type { UdpOpenError, UdpPort } from "./UdpPort.ts"
@@ -113,14 +113,14 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   let { port } = options
   const blind = LocalHosts.of(options.host, options.see) === null
   const wanted = (): ReadonlyArray<string> => {
-    if (blind) return options.host.includes(":") ? ["::", "0.0.0.0"] : ["0.0.0.0"]
+    if (blind) return familyOf(options.host) === 6 ? ["::", "0.0.0.0"] : ["0.0.0.0"]
     return LocalHosts.of(options.host, options.see) ?? [...open.keys()]
   }
 
   const bind = Effect.fnUntraced(function*(host: string) {
     const number = options.numbers.take()
     const scope = yield* Scope.fork(parent, ExecutionStrategy.sequential)
-    const socket = yield* options.open({ host, port, family: isIPv6(host) ? 6 : 4 }, number).pipe(
+    const socket = yield* options.open({ host, port, family: familyOf(host) }, number).pipe(
       Scope.extend(scope),
       Effect.onError(() => {
         options.numbers.free(number)

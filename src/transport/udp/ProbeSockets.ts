@@ -4,7 +4,7 @@
  */
 import { Clock, Effect, Mailbox, Option, Schema } from "effect"
 import { createSocket, type RemoteInfo } from "node:dgram"
-import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import { familyOf, type SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
 import * as Candidate from "../../protocol/candidate/Candidate.ts"
 import * as UdpPort from "./UdpPort.ts"
 
@@ -56,7 +56,7 @@ interface Arrival {
  */
 export const run = <A>(options: Options<A>): Effect.Effect<A, NoWay | UdpPort.UdpOpenError> =>
   Effect.scoped(Effect.gen(function*() {
-    const family = Candidate.familyOf(options.server.host)
+    const family = familyOf(options.server.host)
     const localHost = yield* localAddress(options.server, family)
     const arrivals = yield* Mailbox.make<Arrival>({ capacity: ARRIVALS, strategy: "dropping" })
     const sockets = yield* Effect.forEach(

@@ -10,7 +10,7 @@
 import { Effect, Schema, type Scope } from "effect"
 import { createSocket, type RemoteInfo, type Socket } from "node:dgram"
 import { constants } from "node:os"
-import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import { renderHostPort, type SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
 import * as Libc from "./Libc.ts"
 import * as Sockaddr from "./Sockaddr.ts"
 
@@ -407,7 +407,7 @@ const asOpenError = (options: Options, cause: unknown): UdpOpenError =>
   cause instanceof UdpOpenError ? cause : failed(options, codeOf(cause))
 
 const failed = ({ family, host, port }: Options, code: string): UdpOpenError => {
-  const where = family === 6 ? `[${host}]:${port}` : `${host}:${port}`
+  const where = renderHostPort({ host, port })
   const advice = code === nameOf(EADDRINUSE)
     ? "another program has this port: stop it, or configure another port"
     : code === "EACCES"

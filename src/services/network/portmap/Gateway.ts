@@ -6,6 +6,7 @@ import { Duration, Effect } from "effect"
 import { execFile } from "node:child_process"
 import { readFile } from "node:fs/promises"
 import * as Os from "node:os"
+import { familyOf } from "../../../protocol/bytes/SocketAddr.ts"
 import * as Candidate from "../../../protocol/candidate/Candidate.ts"
 
 /** Longest wait for either command. Both answer within milliseconds. */
@@ -46,7 +47,7 @@ export const fromNetstat = (text: string): string | null => {
 
 const usable = (text: string): string | null => {
   const host = Candidate.canonical(text)
-  return host !== null && Candidate.familyOf(host) === 4 && Candidate.isUsableHost(host, false) ? host : null
+  return host !== null && familyOf(host) === 4 && Candidate.isUsableHost(host, false) ? host : null
 }
 
 /**

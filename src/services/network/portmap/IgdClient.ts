@@ -3,6 +3,7 @@
  * and trusts only the gateway itself.
  */
 import { Effect, Random } from "effect"
+import { familyOf } from "../../../protocol/bytes/SocketAddr.ts"
 import * as Candidate from "../../../protocol/candidate/Candidate.ts"
 import * as Igd from "../../../protocol/nat/Igd.ts"
 import { LIFETIME_S } from "../../../protocol/nat/PortMapping.ts"
@@ -109,7 +110,7 @@ const externalOf = Effect.fnUntraced(function*(service: Igd.Service) {
   const answer = yield* run(service, "GetExternalIPAddress", {})
   if (answer._tag === "Refused") return yield* failed("Refused", `error ${answer.code}`)
   const host = Candidate.canonical(answer.values.get("NewExternalIPAddress") ?? "")
-  if (host === null || Candidate.familyOf(host) !== 4) return yield* failed("Silent", "it reports no external address")
+  if (host === null || familyOf(host) !== 4) return yield* failed("Silent", "it reports no external address")
   return host
 })
 

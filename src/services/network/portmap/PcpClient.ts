@@ -1,6 +1,6 @@
 /** Port mappings by PCP (RFC 6887) and by NAT-PMP (RFC 6886), which share a port at the gateway. */
 import { Effect, Either } from "effect"
-import * as Candidate from "../../../protocol/candidate/Candidate.ts"
+import { familyOf } from "../../../protocol/bytes/SocketAddr.ts"
 import * as NatPmp from "../../../protocol/nat/NatPmp.ts"
 import * as Pcp from "../../../protocol/nat/Pcp.ts"
 import { LIFETIME_S } from "../../../protocol/nat/PortMapping.ts"
@@ -20,7 +20,7 @@ export const pcp: Ask = Effect.fnUntraced(function*(wish) {
       (it) => it._tag === "Map" && it.internalPort === internalPort && isSame(it.nonce, nonce) ? it : null
     )
   const { epochS, external, lifetimeS } = yield* map(externalPort, LIFETIME_S)
-  if (external === null || Candidate.familyOf(external.host) !== 4) return yield* odd("pcp", "no IPv4 address is given")
+  if (external === null || familyOf(external.host) !== 4) return yield* odd("pcp", "no IPv4 address is given")
   return {
     protocol: "pcp" as const,
     external,
