@@ -2,7 +2,7 @@
 import { Effect, Schema } from "effect"
 import { lookup } from "node:dns/promises"
 import { renderHostPort } from "../protocol/bytes/SocketAddr.ts"
-import * as HostPort from "../services/config/HostPort.ts"
+import type * as HostPort from "../services/config/HostPort.ts"
 import * as PortMapper from "../services/network/portmap/PortMapper.ts"
 import * as NetCheck from "../transport/udp/NetCheck.ts"
 

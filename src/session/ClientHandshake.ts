@@ -3,6 +3,7 @@
  * browsers, so it must not use Node modules.
  */
 import { Either } from "effect"
+import { concat } from "../protocol/bytes/Concat.ts"
 import { encode as framed, HEAD_BYTES, readU32 } from "../protocol/bytes/LengthPrefix.ts"
 import * as LinkHandshake from "../protocol/relay/LinkHandshake.ts"
 import { type NodeKey, toBytes } from "../protocol/trust/NodeKey.ts"
@@ -90,6 +91,6 @@ const readBody = async (link: Link, maxBytes: number): Promise<Uint8Array> => {
     }
     const bytes = await link.read()
     if (bytes === undefined) throw new LinkEnded((await link.closed).reason)
-    held = held.length === 0 ? bytes : LinkHandshake.concat([held, bytes])
+    held = held.length === 0 ? bytes : concat([held, bytes])
   }
 }

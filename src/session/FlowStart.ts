@@ -2,6 +2,7 @@
  * Opens a flow on its stream: the client asks and the connector answers. A `FlowPump` moves the
  * bytes that follow.
  */
+import { concat } from "../protocol/bytes/Concat.ts"
 import {
   type BadReason,
   type Decoded,
@@ -210,18 +211,11 @@ const collect = <A>(
       const got = stream.read(scrap)
       if (got === READ_NOTHING) return
       if (got === READ_RESET) return done("reset", NOTHING)
-      kept = joined(kept, scrap.subarray(0, got))
+      kept = concat([kept, scrap.subarray(0, got)])
       const step = decode(kept)
       if (step._tag === "Done") return done(step.value, kept.subarray(step.used))
       if (step._tag === "Bad") return done(step.reason, NOTHING)
       if (stream.readOver) return done("ended", NOTHING)
     }
   }
-}
-
-const joined = (left: Uint8Array, right: Uint8Array): Uint8Array => {
-  const all = new Uint8Array(left.length + right.length)
-  all.set(left)
-  all.set(right, left.length)
-  return all
 }

@@ -2,8 +2,8 @@
  * Outgoing messages of one link. They are framed and sent in order; while the link is busy, several
  * share a write. The queue is bounded.
  */
+import { concat } from "../protocol/bytes/Concat.ts"
 import * as LengthPrefix from "../protocol/bytes/LengthPrefix.ts"
-import { concat } from "../protocol/relay/LinkHandshake.ts"
 import { CloseCode, type Link } from "./Link.ts"
 
 /**

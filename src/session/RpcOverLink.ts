@@ -6,12 +6,13 @@
 import { RpcClient, RpcSerialization, RpcServer } from "@effect/rpc"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
 import type { FromClientEncoded, FromServerEncoded, RequestEncoded } from "@effect/rpc/RpcMessage"
-import { Clock, Duration, Effect, Either, Mailbox, Option, Schedule, type Scope, Stream } from "effect"
+import { Duration, Effect, Either, Mailbox, Option, Schedule, type Scope, Stream } from "effect"
 import * as LengthPrefix from "../protocol/bytes/LengthPrefix.ts"
 import { DEFAULT_GAP_MS } from "../protocol/relay/IdleCuts.ts"
 import type { NodeKey } from "../protocol/trust/NodeKey.ts"
 import { CloseCode, type Link } from "./Link.ts"
 import { MessageQueue, MessageTooLong } from "./MessageQueue.ts"
+import { nowMs } from "./MonotonicClock.ts"
 import * as MsgPackCheck from "./MsgPackCheck.ts"
 
 /**
@@ -293,8 +294,8 @@ export const makeClient = (
     const queue = new MessageQueue(link)
     let heard = true
     let heardAfterCheck = true
-    let activeAt = yield* monotonicMs
-    const active = Effect.map(monotonicMs, (now) => {
+    let activeAt = yield* nowMs
+    const active = Effect.map(nowMs, (now) => {
       activeAt = now
     })
     let dead: RpcClientError | undefined
@@ -317,7 +318,7 @@ export const makeClient = (
         onSuccess: () =>
           Effect.gen(function*() {
             const { by, reason } = yield* Effect.promise(() => link.closed)
-            if (by === "network") yield* options.onCut?.((yield* monotonicMs) - activeAt) ?? Effect.void
+            if (by === "network") yield* options.onCut?.((yield* nowMs) - activeAt) ?? Effect.void
             yield* fail(reason)
           })
       })
@@ -354,8 +355,6 @@ export const makeClient = (
       supportsTransferables: false
     }
   }))
-
-const monotonicMs = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos / 1_000_000n))
 
 const ending = (message: string) => new RpcClientError({ reason: "Protocol", message })
 

@@ -33,6 +33,7 @@ import * as DirectoryClock from "../../services/identity/DirectoryClock.ts"
 import * as RelayTls from "../../services/identity/RelayTls.ts"
 import * as Tracing from "../../services/telemetry/Tracing.ts"
 import type { Link } from "../../session/Link.ts"
+import { nowMs } from "../../session/MonotonicClock.ts"
 import * as RpcOverLink from "../../session/RpcOverLink.ts"
 import * as LinkServer from "../../transport/link/LinkServer.ts"
 import { RelayForwarder } from "../forwarder/RelayForwarderRpcs.ts"
@@ -258,7 +259,7 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
           message: `no connector of network ${network} is connected; start one`
         })
       }
-      if (!rates.mayDial(node, yield* monotonicMs)) {
+      if (!rates.mayDial(node, yield* nowMs)) {
         return yield* new DialRefused({
           code: "overloaded",
           message: "this client asks for sessions too often; wait some seconds"
@@ -360,11 +361,11 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
     }
   }
 
-  const startedAtMs = yield* monotonicMs
+  const startedAtMs = yield* nowMs
   const presence = Effect.fn("SignalingHub.presence")(function*(node: NodeKey, signed: Signed.Signed) {
     const ticket = yield* ticketOf(node, signed)
     if (board.links.has(ticket.connectorKey)) return "connected" as const
-    return (yield* monotonicMs) - startedAtMs < RETURN_MS ? "unknown" as const : "absent" as const
+    return (yield* nowMs) - startedAtMs < RETURN_MS ? "unknown" as const : "absent" as const
   })
 
   const turnCredentials = yield* TurnDesk.make({
@@ -401,7 +402,7 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
         const node = nodeOf(headers)
         const known = board.sessionOf(session, node)
         if (known === undefined) return yield* new UnknownSession({ session })
-        const passes = rates.mayForward(node, yield* monotonicMs)
+        const passes = rates.mayForward(node, yield* nowMs)
         metrics.onMessage(passes)
         if (!passes) return
         board.send(known.client === node ? known.connector : known.client, { _tag: "Sealed", session, box })
@@ -573,7 +574,6 @@ const SESSION_MEMORY_SECONDS = LIFETIMES.ticket
  */
 const RETURN_MS = 30_000
 
-const monotonicMs = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos / 1_000_000n))
 const nowSeconds = DirectoryClock.nowSeconds
 
 /** Returns the key of the calling node. The server takes it from the proof in the handshake. */

@@ -15,6 +15,7 @@ import { type Decision, keyOf, viaRelay } from "../../protocol/path/PathRef.ts"
 import type { RelayKind } from "../../protocol/path/PathScore.ts"
 import { PortGuess } from "../../protocol/path/PortGuess.ts"
 import * as Crypto from "../../services/host/Crypto.ts"
+import { nowMs } from "../../session/MonotonicClock.ts"
 import { StreamMux } from "../mux/StreamMuxRpcs.ts"
 import * as Actor from "../runtime/actor/Actor.ts"
 import * as Inbox from "../runtime/actor/Inbox.ts"
@@ -407,9 +408,6 @@ const dated = ({ atMs, chosen, moved, paths, reason }: Decision, epochOffsetMs: 
   reason,
   moved
 })
-
-/** Time in ms (monotonic). */
-const nowMs = Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)
 
 /** The same moment on both clocks, because machines know only the monotonic clock. */
 type Clocks = { readonly epochMs: number; readonly now: number }

@@ -4,7 +4,7 @@
  * as UDP answers. `RelayBinding` decides what to send and when. This actor sends it through the
  * data plane's own socket, because the relay binds the 5-tuple from which packets come.
  */
-import { Clock, Duration, Effect, Either, Random, Schema, Stream, SubscriptionRef } from "effect"
+import { Duration, Effect, Either, Random, Schema, Stream, SubscriptionRef } from "effect"
 import { isIP } from "node:net"
 import { tagFromHex } from "../../protocol/bytes/Frame.ts"
 import { familyOf, type SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
@@ -24,6 +24,7 @@ import * as Crypto from "../../services/host/Crypto.ts"
 import * as NodeState from "../../services/identity/NodeState.ts"
 import * as RelayAddresses from "../../services/network/RelayAddresses.ts"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
+import { nowMs } from "../../session/MonotonicClock.ts"
 import { LINK_ADDRESS, StreamMux } from "../mux/StreamMuxRpcs.ts"
 import * as Actor from "../runtime/actor/Actor.ts"
 import * as Inbox from "../runtime/actor/Inbox.ts"
@@ -634,9 +635,6 @@ const knownAt = (info: RelayInfo, hosts: ReadonlyArray<string>): Known => ({
 })
 
 const isSamePlace = (a: SocketAddr | null, b: SocketAddr | null): boolean => a?.host === b?.host && a?.port === b?.port
-
-/** Time in ms (monotonic). */
-const nowMs = Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)
 
 /** Layer of the actor. It needs the data plane, signaling and the StunActor as its peers. */
 export const layer = (config: Config) => RelayRpcs.toLayer(make(config))

@@ -2,9 +2,10 @@
  * Decides when to measure the lifetime of idle mappings: while no flow is open, and once in each
  * network. This is state of the StunActor, whose loop calls each of these functions in turn.
  */
-import { Clock, Effect, FiberHandle, SubscriptionRef } from "effect"
+import { Effect, FiberHandle, SubscriptionRef } from "effect"
 import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
 import type { Lifetime } from "../../protocol/nat/MappingLifetime.ts"
+import { nowMs } from "../../session/MonotonicClock.ts"
 import type { Service } from "../../transport/udp/LifetimeProbe.ts"
 
 /**
@@ -74,6 +75,3 @@ export const make = Effect.fnUntraced(function*(probe: Service) {
     })
   } as const
 })
-
-/** Time in ms (monotonic). */
-const nowMs = Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)

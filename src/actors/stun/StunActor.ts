@@ -6,7 +6,6 @@
  * come through the inbox.
  */
 import {
-  Clock,
   Deferred,
   Duration,
   Effect,
@@ -32,6 +31,7 @@ import * as Crypto from "../../services/host/Crypto.ts"
 import * as NetworkWatch from "../../services/network/NetworkWatch.ts"
 import * as PortMapper from "../../services/network/portmap/PortMapper.ts"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
+import { nowMs } from "../../session/MonotonicClock.ts"
 import * as LifetimeProbe from "../../transport/udp/LifetimeProbe.ts"
 import * as NetCheck from "../../transport/udp/NetCheck.ts"
 import { StreamMux } from "../mux/StreamMuxRpcs.ts"
@@ -409,9 +409,6 @@ const unavailable = (server: SocketAddr, why: string) =>
 const noRelay = new NetCheckFailed({
   message: "the relay's UDP address is not known: there is no link to the relay yet, or it offers no UDP; see the log"
 })
-
-/** Time in ms (monotonic). */
-const nowMs = Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)
 
 /** Layer of the actor with these options. It needs the data plane as its peer. */
 export const layerWith = (options: Options) =>

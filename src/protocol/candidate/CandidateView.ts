@@ -1,7 +1,7 @@
 /** A candidate as people see it in `status` and `doctor`. */
 import { Schema } from "effect"
 import { renderHostPort } from "../bytes/SocketAddr.ts"
-import * as Candidate from "./Candidate.ts"
+import type * as Candidate from "./Candidate.ts"
 import { Use } from "./InterfaceUse.ts"
 
 export const CandidateView = Schema.Struct({

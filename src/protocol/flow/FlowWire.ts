@@ -7,6 +7,7 @@
  *   Verdict: code u8 | reason text
  *   text:    length u8 | UTF-8
  */
+import { concat } from "../bytes/Concat.ts"
 export const VERSION = 1
 
 /** Kinds of stream, with their numbers on the wire. */
@@ -102,16 +103,6 @@ const textAt = (bytes: Uint8Array, at: number): string | null | undefined => {
   }
 }
 
-const join = (parts: ReadonlyArray<Uint8Array>): Uint8Array => {
-  const all = new Uint8Array(parts.reduce((total, part) => total + part.length, 0))
-  let at = 0
-  for (const part of parts) {
-    all.set(part, at)
-    at += part.length
-  }
-  return all
-}
-
 /** Encodes a text, cut to `max` bytes at the end of a character. */
 const textOf = (text: string, max: number): Uint8Array => {
   const room = new Uint8Array(1 + max)
@@ -125,7 +116,7 @@ export const encodeOpen = (open: Open): Uint8Array | null => {
   const texts = [open.resource, open.host, open.traceparent ?? ""]
   const valid = check(open) === null && texts.every((text) => encoder.encode(text).length <= 255)
   if (!valid) return null
-  return join([
+  return concat([
     Uint8Array.of(VERSION, Kind[open.kind]),
     textOf(open.resource, 255),
     textOf(open.host, 255),
@@ -173,7 +164,7 @@ export const decodeOpen = (bytes: Uint8Array): Decoded<Open> => {
 
 /** Encodes a verdict. A reason that is too long is cut. */
 export const encodeVerdict = (verdict: Verdict): Uint8Array =>
-  join([Uint8Array.of(VERDICTS.indexOf(verdict.code)), textOf(verdict.reason, MAX_REASON_BYTES)])
+  concat([Uint8Array.of(VERDICTS.indexOf(verdict.code)), textOf(verdict.reason, MAX_REASON_BYTES)])
 
 /** Decodes a verdict. An unknown code, as from a newer peer, is read as `internal`. */
 export const decodeVerdict = (bytes: Uint8Array): Decoded<Verdict> => {

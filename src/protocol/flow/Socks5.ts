@@ -3,6 +3,7 @@
  * state machine that is fed bytes and returns what to write. A program that speaks another protocol
  * by mistake gets an answer in that protocol, if it allows one.
  */
+import { concat } from "../bytes/Concat.ts"
 import * as HostName from "../bytes/HostName.ts"
 import { type VerdictCode } from "./FlowWire.ts"
 
@@ -110,7 +111,7 @@ export class Handshake {
 
   /** Takes bytes and returns the next step. Must not be called again after `Connect` or `Fail`. */
   push(bytes: Uint8Array): Step {
-    this.#kept = join(this.#kept, bytes)
+    this.#kept = concat([this.#kept, bytes])
     const [first] = this.#kept
     if (!this.#greeted && first !== undefined && first !== SOCKS) {
       if (first === SOCKS4) return this.#request4()
@@ -178,9 +179,9 @@ export class Handshake {
     const [version, command, , kind, nameLength] = this.#kept
     if (version !== undefined && version !== SOCKS) return fail("version", written)
     if (kind === undefined) return this.#more(written)
-    if (command !== CONNECT) return fail("command", join(written, reply(Reply.commandNotSupported)))
+    if (command !== CONNECT) return fail("command", concat([written, reply(Reply.commandNotSupported)]))
     if (kind !== ADDRESS.v4 && kind !== ADDRESS.v6 && kind !== ADDRESS.name) {
-      return fail("address", join(written, reply(Reply.addressTypeNotSupported)))
+      return fail("address", concat([written, reply(Reply.addressTypeNotSupported)]))
     }
     if (nameLength === undefined) return this.#more(written)
     const from = kind === ADDRESS.name ? 5 : 4
@@ -188,7 +189,7 @@ export class Handshake {
     if (this.#kept.length < to + 2) return this.#more(written)
     const host = hostOf(kind, this.#kept.subarray(from, to))
     const port = (this.#kept[to] ?? 0) << 8 | (this.#kept[to + 1] ?? 0)
-    if (host === null || port === 0) return fail("address", join(written, reply(Reply.general)))
+    if (host === null || port === 0) return fail("address", concat([written, reply(Reply.general)]))
     return { _tag: "Connect", write: written, target: { host, port }, early: this.#kept.slice(to + 2), answer: answer5 }
   }
 }
@@ -207,13 +208,6 @@ const HTTP_ANSWER = new TextEncoder().encode(
   "HTTP/1.1 501 This is a SOCKS5 proxy\r\nContent-Type: text/html; charset=utf-8\r\n" +
     `Content-Length: ${PAGE.length}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n${PAGE}`
 )
-
-const join = (first: Uint8Array, second: Uint8Array): Uint8Array => {
-  const all = new Uint8Array(first.length + second.length)
-  all.set(first)
-  all.set(second, first.length)
-  return all
-}
 
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 const utf8 = (bytes: Uint8Array): string | null => {

@@ -19,6 +19,7 @@
  * anything about itself.
  */
 import { Either } from "effect"
+import { concat } from "../bytes/Concat.ts"
 
 export const VERSION = 1
 /** Largest message from a client, in bytes. It is all that the server keeps for a stranger. */
@@ -242,16 +243,6 @@ const textParts = (text: string): Array<Uint8Array> => {
 const exactly = (bytes: Uint8Array, length: number): Uint8Array => {
   if (bytes.length !== length) throw new RangeError(`${bytes.length} bytes where ${length} are needed`)
   return bytes
-}
-
-export const concat = (parts: ReadonlyArray<Uint8Array>): Uint8Array => {
-  const out = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0))
-  let at = 0
-  for (const part of parts) {
-    out.set(part, at)
-    at += part.length
-  }
-  return out
 }
 
 const bad = (problem: string) => Either.left({ _tag: "BadMessage", problem } as const)

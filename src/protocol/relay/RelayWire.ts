@@ -10,6 +10,7 @@
  * shows that the leg carries this size in both directions.
  */
 import { Either } from "effect"
+import { concat } from "../bytes/Concat.ts"
 import * as Frame from "../bytes/Frame.ts"
 import * as IpBytes from "../bytes/IpBytes.ts"
 import type { SocketAddr } from "../bytes/SocketAddr.ts"
@@ -160,38 +161,28 @@ const bodyOf = (m: Message): Uint8Array => {
     case "BindRequest":
       return m.nonce
     case "Cookie":
-      return concat(m.nonce, m.cookie)
+      return concat([m.nonce, m.cookie])
     case "Bind":
-      return concat(m.nonce, m.cookie, m.signature, signedBytes(m.credential))
+      return concat([m.nonce, m.cookie, m.signature, signedBytes(m.credential)])
     case "Bound":
-      return concat(m.nonce, m.mark, number(m.lifetimeSeconds, 2), addressBytes(m.mapped))
+      return concat([m.nonce, m.mark, number(m.lifetimeSeconds, 2), addressBytes(m.mapped)])
     case "Open":
-      return concat(m.nonce, signedBytes(m.ticket))
+      return concat([m.nonce, signedBytes(m.ticket)])
     case "Opened":
-      return concat(m.nonce, tagBytes(m.tag), legBytes(m.peerLeg))
+      return concat([m.nonce, tagBytes(m.tag), legBytes(m.peerLeg)])
     case "RateLimited":
-      return concat(m.mark, number(m.retryAfterMs, 4))
+      return concat([m.mark, number(m.retryAfterMs, 4)])
     case "Refused":
-      return concat(m.nonce, Uint8Array.of(ASKED.indexOf(m.asked), REFUSALS.indexOf(m.code)))
+      return concat([m.nonce, Uint8Array.of(ASKED.indexOf(m.asked), REFUSALS.indexOf(m.code))])
     case "Rebind":
     case "Ping":
     case "Pong":
       return m.echo
     case "Leg":
-      return concat(m.mark, tagBytes(m.tag), legBytes(m.peerLeg))
+      return concat([m.mark, tagBytes(m.tag), legBytes(m.peerLeg)])
     case "Close":
       return tagBytes(m.tag)
   }
-}
-
-const concat = (...parts: ReadonlyArray<Uint8Array>): Uint8Array => {
-  const all = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0))
-  let at = 0
-  for (const part of parts) {
-    all.set(part, at)
-    at += part.length
-  }
-  return all
 }
 
 const number = (value: number, bytes: 2 | 4): Uint8Array => {
@@ -209,7 +200,7 @@ const tagBytes = (tag: number): Uint8Array => {
 const legBytes = (leg: LegKind | null): Uint8Array => Uint8Array.of(leg === null ? 0 : LEG_KINDS.indexOf(leg) + 1)
 
 const signedBytes = (signed: Signed): Uint8Array =>
-  concat(number(signed.payload.length, 2), signed.payload, signed.signature)
+  concat([number(signed.payload.length, 2), signed.payload, signed.signature])
 
 /** Encodes an address: its length (0, 4 or 16), the port, the address. */
 const addressBytes = (addr: SocketAddr | null): Uint8Array => {
@@ -217,7 +208,7 @@ const addressBytes = (addr: SocketAddr | null): Uint8Array => {
   const length = addr === null ? 0 : IpBytes.parse(addr.host, ip)
   return addr === null || length === 0
     ? Uint8Array.of(0)
-    : concat(Uint8Array.of(length), number(addr.port, 2), ip.subarray(0, length))
+    : concat([Uint8Array.of(length), number(addr.port, 2), ip.subarray(0, length)])
 }
 
 // --- Decoding

@@ -11,6 +11,7 @@
  * direction. Counters begin at 1 and ascend.
  */
 // oxlint-disable no-restricted-globals -- WebCrypto is what browsers and Node have in common
+import { concat } from "../bytes/Concat.ts"
 import type { NodeKey } from "./NodeKey.ts"
 
 export const EPHEMERAL_BYTES = 32
@@ -47,14 +48,14 @@ const utf8 = new TextEncoder()
 
 /** Returns the bytes that `side` signs with its node key. */
 export const signedBytes = (side: Side, parties: Parties, ephemerals: Ephemerals): Uint8Array =>
-  joined(
+  concat([
     utf8.encode(`sallyport/signal-seal-${side}/1\0${parties.session}\0${parties.clientKey}\0${parties.connectorKey}\0`),
     ephemerals.client,
     ...(side === "connector" && ephemerals.connector !== null ? [ephemerals.connector] : [])
-  )
+  ])
 
 export const encodeHello = ({ ephemeral, signature }: Hello): Uint8Array =>
-  joined(Uint8Array.of(Type.hello), ephemeral, signature)
+  concat([Uint8Array.of(Type.hello), ephemeral, signature])
 
 /** Decodes a hello. `null` if the box is something else. */
 export const decodeHello = (box: Uint8Array): Hello | null =>
@@ -113,7 +114,7 @@ export class SignalSeal {
     const head = new Uint8Array(1 + COUNTER_BYTES)
     head[0] = Type.sealed
     new DataView(head.buffer).setUint32(1, counter)
-    return joined(head, new Uint8Array(box))
+    return concat([head, new Uint8Array(box)])
   }
 
   /** Opens a box. `null` if the peer did not seal it, or if it is not newer than the last one. */
@@ -136,14 +137,4 @@ export class SignalSeal {
     new DataView(iv.buffer).setUint32(8, counter)
     return { name: "AES-GCM", iv, additionalData: this.#additionalData }
   }
-}
-
-const joined = (...parts: ReadonlyArray<Uint8Array>): Uint8Array => {
-  const all = new Uint8Array(parts.reduce((total, part) => total + part.length, 0))
-  let at = 0
-  for (const part of parts) {
-    all.set(part, at)
-    at += part.length
-  }
-  return all
 }

@@ -14,6 +14,7 @@ import { familyOf } from "../../protocol/bytes/SocketAddr.ts"
 import * as Candidate from "../../protocol/candidate/Candidate.ts"
 import * as InterfaceUse from "../../protocol/candidate/InterfaceUse.ts"
 import type * as CandidateGathering from "../../protocol/nat/CandidateGathering.ts"
+import { nowMs } from "../../session/MonotonicClock.ts"
 import * as TiedChild from "../host/TiedChild.ts"
 import * as LocalAddresses from "./LocalAddresses.ts"
 
@@ -272,7 +273,7 @@ const sleepDetector = Effect.fnUntraced(function*(busyMs: () => number) {
   const clocks = Effect.all({
     busyMs: Effect.sync(busyMs),
     wallMs: Clock.currentTimeMillis,
-    monotonicMs: Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)
+    monotonicMs: nowMs
   })
   let last = yield* clocks
   return Effect.map(clocks, (now) => {

@@ -8,6 +8,7 @@
  * the connection.
  */
 import { Either } from "effect"
+import { concat } from "../../protocol/bytes/Concat.ts"
 import * as Varint from "../../protocol/bytes/Varint.ts"
 import * as Http3 from "../../protocol/http3/Http3.ts"
 import * as Qpack from "../../protocol/http3/Qpack.ts"
@@ -350,7 +351,7 @@ export class Http3Connection {
   }
 
   #onHead(id: number, incoming: Incoming, bytes: Uint8Array): void {
-    const held = concat(incoming.head, bytes)
+    const held = incoming.head.length === 0 ? bytes : concat([incoming.head, bytes])
     const head = Http3.bidiHead(held)
     if (head === null) {
       incoming.head = held
@@ -513,11 +514,3 @@ const MAX_ANSWERS = 32
 const DRAFT = [["sec-webtransport-http3-draft", "draft02"]] as const
 
 const newFrames = () => new Http3.FrameReader(MAX_FRAME_BYTES)
-
-const concat = (a: Uint8Array, b: Uint8Array): Uint8Array => {
-  if (a.length === 0) return b
-  const all = new Uint8Array(a.length + b.length)
-  all.set(a)
-  all.set(b, a.length)
-  return all
-}

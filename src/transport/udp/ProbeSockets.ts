@@ -2,10 +2,11 @@
  * Runs a state machine that asks one STUN server through sockets of its own. They are opened for it
  * and closed at the end.
  */
-import { Clock, Effect, Mailbox, Option, Schema } from "effect"
+import { Effect, Mailbox, Option, Schema } from "effect"
 import { createSocket, type RemoteInfo } from "node:dgram"
 import { familyOf, type SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
 import * as Candidate from "../../protocol/candidate/Candidate.ts"
+import { nowMs } from "../../session/MonotonicClock.ts"
 import * as UdpPort from "./UdpPort.ts"
 
 /**
@@ -105,6 +106,3 @@ const localAddress = (server: SocketAddr, family: 4 | 6): Effect.Effect<string |
       }),
     (socket) => Effect.sync(() => socket.close())
   )
-
-/** Current time: milliseconds, monotonic. */
-const nowMs = Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)

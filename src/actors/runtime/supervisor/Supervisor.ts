@@ -24,6 +24,7 @@ import { MessageChannel, type MessagePort } from "node:worker_threads"
 import type * as Metrics from "../../../services/telemetry/Metrics.ts"
 import * as SpanRing from "../../../services/telemetry/SpanRing.ts"
 import type * as Telemetry from "../../../services/telemetry/Telemetry.ts"
+import { nowMs } from "../../../session/MonotonicClock.ts"
 import { NotStarted } from "../actor/Actor.ts"
 import type { ActorAddress, Any as AnyAddress } from "../actor/ActorAddress.ts"
 import * as ActorRef from "../actor/ActorRef.ts"
@@ -256,18 +257,18 @@ const makeWorld = Effect.fnUntraced(function*(options: Options) {
   for (const [name, names] of placement) {
     const host = yield* Deferred.make<Host>()
     const thread: ThreadEntry = {
-      ...Status.newEntry("thread", name, yield* monotonicMs),
+      ...Status.newEntry("thread", name, yield* nowMs),
       actors: [],
       host,
       running: null,
       health: null,
-      life: Liveness.start(yield* monotonicMs)
+      life: Liveness.start(yield* nowMs)
     }
     threads.set(name, thread)
     for (const spec of options.actors) {
       if (!names.includes(spec.address.name)) continue
       const actor: ActorEntry = {
-        ...Status.newEntry("actor", spec.address.name, yield* monotonicMs),
+        ...Status.newEntry("actor", spec.address.name, yield* nowMs),
         spec,
         thread,
         firstUp: yield* Deferred.make<void>(),
@@ -316,7 +317,7 @@ const readSpans = ({ threads }: World) =>
 
 const notUp = ({ threads }: World, atLeast: Duration.Duration) =>
   Effect.map(
-    monotonicMs,
+    nowMs,
     (now) =>
       [...threads.values(), ...[...threads.values()].flatMap(({ actors }) => actors)].flatMap((entry) => {
         const downMs = entry.downSinceMs === null ? -1 : now - entry.downSinceMs
@@ -353,7 +354,7 @@ const orDefect = <E, R>(why: Effect.Effect<string, E, R>): Effect.Effect<string,
 
 /** Runs one incarnation of a thread. Fails or succeeds with why it ended. */
 const hostThread = Effect.fnUntraced(function*(world: World, entry: ThreadEntry, gone: Deferred.Deferred<void>) {
-  entry.life = Liveness.start(yield* monotonicMs)
+  entry.life = Liveness.start(yield* nowMs)
   const thread = yield* world.spawn(entry.name)
   const connection = yield* MessagePortProtocol.makeClient(thread.control)
   const client = yield* RpcClient.make(ThreadRpcs, { disableTracing: true }).pipe(
@@ -406,7 +407,7 @@ const hostThread = Effect.fnUntraced(function*(world: World, entry: ThreadEntry,
 const judge = (world: World, entry: ThreadEntry, { pulse }: Thread): Effect.Effect<never, string> => {
   const limitMs = Duration.toMillis(world.deadlines.health)
   const bootMs = Duration.toMillis(world.deadlines.boot)
-  const look = Effect.map(monotonicMs, (now) => {
+  const look = Effect.map(nowMs, (now) => {
     entry.life = Liveness.onReading(entry.life, pulse.read(), now)
     if (entry.state === "up") return Liveness.verdict(entry.life, limitMs)
     return entry.life.givenMs >= bootMs ? "it did not answer within the boot deadline" : null
@@ -522,12 +523,12 @@ const connect = (
 
 /** Waits for the next restart. If the policy gives up instead, it waits permanently. */
 const backOff = Effect.fnUntraced(function*(world: World, entry: ThreadEntry | ActorEntry, why: string) {
-  const nowMs = yield* monotonicMs
-  const upMs = entry.state === "up" ? nowMs - entry.sinceMonotonicMs : 0
+  const now = yield* nowMs
+  const upMs = entry.state === "up" ? now - entry.sinceMonotonicMs : 0
   const actors = "actors" in entry ? entry.actors : [entry]
   const wasUp = (yield* Effect.forEach(actors, ({ firstUp }) => Deferred.isDone(firstUp))).every((isDone) => isDone)
   const policy = entry.isOptional && wasUp ? { ...world.policy, max: OPTIONAL_MAX, limit: Infinity } : world.policy
-  const next = Restart.next(policy, entry.row, { nowMs, upMs, wasUp, jitter: yield* Random.next })
+  const next = Restart.next(policy, entry.row, { nowMs: now, upMs, wasUp, jitter: yield* Random.next })
   if (next._tag === "Restart") {
     entry.row = next.row
     entry.restarts++
@@ -580,7 +581,7 @@ const mark = Effect.fnUntraced(
   function*(world: World, entry: Status.Entry, state: Status.State, message: string | null) {
     entry.state = state
     entry.since = yield* Clock.currentTimeMillis
-    entry.sinceMonotonicMs = yield* monotonicMs
+    entry.sinceMonotonicMs = yield* nowMs
     if (state === "up" || state === "stopped") entry.downSinceMs = null
     else entry.downSinceMs ??= entry.sinceMonotonicMs
     entry.lastError = message ?? entry.lastError
@@ -600,8 +601,6 @@ const log = {
   gave_up: Effect.logError,
   stopped: Effect.logDebug
 } as const
-
-const monotonicMs = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos / 1_000_000n))
 
 const threadStatus = (thread: ThreadEntry): Status.ThreadStatus => {
   const { actors = [], ...health } = thread.health ?? {}

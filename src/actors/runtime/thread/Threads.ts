@@ -2,9 +2,10 @@
  * The kinds of threads on which actors run. Each kind makes a thread that serves `ThreadRpcs` on a
  * port and reports when it has ended.
  */
-import { Clock, Deferred, Duration, Effect, Fiber, Option, type Scope } from "effect"
+import { Deferred, Duration, Effect, Fiber, Option, type Scope } from "effect"
 import { MessageChannel, type ResourceLimits, Worker } from "node:worker_threads"
 import type { Settings } from "../../../services/telemetry/Telemetry.ts"
+import { nowMs } from "../../../session/MonotonicClock.ts"
 import * as Liveness from "../liveness/Liveness.ts"
 import * as Pulse from "../liveness/Pulse.ts"
 import type { Port } from "../port/Port.ts"
@@ -147,7 +148,5 @@ export const inThread = (registry: ThreadHost.Registry): Spawn => () =>
     const ended = Effect.map(Fiber.await(host), () => "it was ended")
     return { control, pulse: Pulse.NONE, ended, kill: Effect.asVoid(Fiber.interrupt(host)) }
   })
-
-const nowMs = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos) / 1e6)
 
 const describe = (cause: unknown) => (cause instanceof Error ? cause.stack ?? cause.message : String(cause))

@@ -1,7 +1,7 @@
 /**
  * Sends one request to one address over UDP and repeats it a few times until there is an answer.
  */
-import { Clock, Effect } from "effect"
+import { Effect } from "effect"
 import { createSocket, type Socket } from "node:dgram"
 import * as Candidate from "../../../protocol/candidate/Candidate.ts"
 import type { Protocol } from "../../../protocol/nat/PortMapping.ts"
@@ -84,6 +84,3 @@ const connect = (socket: Socket, host: string, port: number): Effect.Effect<stri
       resume(local === null ? Effect.fail("this host has no route to it") : Effect.succeed(local))
     })
   })
-
-/** Monotonic time, in milliseconds. */
-export const nowMs = Effect.map(Clock.currentTimeNanos, (ns) => Number(ns) / 1e6)

@@ -4,6 +4,7 @@ import { familyOf } from "../../../protocol/bytes/SocketAddr.ts"
 import * as NatPmp from "../../../protocol/nat/NatPmp.ts"
 import * as Pcp from "../../../protocol/nat/Pcp.ts"
 import { LIFETIME_S } from "../../../protocol/nat/PortMapping.ts"
+import { nowMs } from "../../../session/MonotonicClock.ts"
 import { type Ask, PortMappingFailed } from "./Asking.ts"
 import * as GatewayUdp from "./GatewayUdp.ts"
 
@@ -25,7 +26,7 @@ export const pcp: Ask = Effect.fnUntraced(function*(wish) {
     protocol: "pcp" as const,
     external,
     lifetimeS,
-    epoch: { serverS: epochS, atMs: yield* GatewayUdp.nowMs },
+    epoch: { serverS: epochS, atMs: yield* nowMs },
     release: Effect.ignore(map(0, 0))
   }
 })
@@ -51,7 +52,7 @@ export const natPmp: Ask = Effect.fnUntraced(function*(wish) {
     protocol: "nat-pmp" as const,
     external: { host, port },
     lifetimeS,
-    epoch: { serverS: epochS, atMs: yield* GatewayUdp.nowMs },
+    epoch: { serverS: epochS, atMs: yield* nowMs },
     release: Effect.ignore(map(0, 0))
   }
 })

@@ -12,10 +12,10 @@ import * as Candidate from "../../../protocol/candidate/Candidate.ts"
 import * as NatPmp from "../../../protocol/nat/NatPmp.ts"
 import * as Pcp from "../../../protocol/nat/Pcp.ts"
 import * as PortMapping from "../../../protocol/nat/PortMapping.ts"
+import { nowMs } from "../../../session/MonotonicClock.ts"
 import * as Crypto from "../../host/Crypto.ts"
 import { type Ask, type Granted, PortMappingFailed, type Wish } from "./Asking.ts"
 import * as FindGateway from "./Gateway.ts"
-import * as GatewayUdp from "./GatewayUdp.ts"
 import * as IgdClient from "./IgdClient.ts"
 import * as PcpClient from "./PcpClient.ts"
 
@@ -195,7 +195,7 @@ const isSame = (a: Granted["external"] | undefined, b: Granted["external"] | und
  * is no announcement.
  */
 const announced = (bytes: Uint8Array): Effect.Effect<PortMapping.Epoch | null> =>
-  Effect.map(GatewayUdp.nowMs, (atMs) => {
+  Effect.map(nowMs, (atMs) => {
     const serverS = Either.match(Pcp.decode(bytes), {
       onRight: (it) => it._tag === "Announce" ? it.epochS : null,
       onLeft: () =>
