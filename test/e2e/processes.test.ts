@@ -153,7 +153,7 @@ describe("processes", () => {
         const { peers, self } = JSON.parse(other.out) as { peers: Array<{ name: string }>; self: { name: string } }
         assert.deepStrictEqual([self.name, ...peers.map(({ name }) => name)], ["büro", "Reporter.local"])
         const listed = yield* run(["node", "list", "--config", "relay.yaml"], dir)
-        assert.match(listed.out, /^Büro [^]*^Reporter\.local /m)
+        assert.match(listed.out, /^Reporter\.local [^]*^Büro /m)
         const [peer] = (JSON.parse(out) as { peers: Array<Record<string, unknown>> }).peers
         assert.containsAllKeys(peer, ["name", "path", "rttMs", "reason", "flows", "bytesIn", "bytesOut"])
         assert.strictEqual(peer?.["name"], "Büro")
