@@ -7,7 +7,7 @@ const RETRIES = 2
 const HANG_MS = 180_000
 
 /** These take minutes: begun last, one of them would keep one core waiting for the other. */
-const LONG = ["/test/sim/Nodes", "/test/sim/Hours", "/test/sim/ShortLives", "/test/natlab/lifetime"]
+const LONG = ["/test/sim/Nodes", "/test/natlab/lifetime"]
 
 class LongestFirst extends BaseSequencer {
   override async sort(files: Array<TestSpecification>): Promise<Array<TestSpecification>> {
@@ -15,6 +15,9 @@ class LongestFirst extends BaseSequencer {
     return (await super.sort(files)).sort((a, b) => isLong(b) - isLong(a))
   }
 }
+
+/** Each sets lifetimes of its own for its whole process, so it shares no process with other tests. */
+const LIVES = ["test/sim/{Hours,ShortLives}.test.ts"]
 
 /** What takes a process's memory and stalls must have the machine to itself: after the others, one at a time. */
 const MEASURED = ["test/programs/{bulk,garbage}.test.ts"]
@@ -25,7 +28,15 @@ export default defineConfig({
     // The simulations make much that is gone at once: with V8's own 16 MiB for it a fifth of their time is its collection.
     poolOptions: { forks: { execArgv: ["--max-semi-space-size=64"] } },
     projects: [
-      { test: { name: "unit", include: ["test/{unit,property,sim,suite}/**/*.test.ts"], testTimeout: HANG_MS } },
+      {
+        test: {
+          name: "unit",
+          include: ["test/{unit,property,sim,suite}/**/*.test.ts"],
+          exclude: LIVES,
+          testTimeout: HANG_MS
+        }
+      },
+      { test: { name: "lives", include: LIVES } },
       {
         test: {
           name: "e2e",
