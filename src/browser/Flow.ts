@@ -13,7 +13,7 @@ export interface Flow {
   readonly readable: ReadableStream<Uint8Array<ArrayBuffer>>
   /** Bytes to the resource. Closing the stream ends this direction and leaves `readable` open. */
   readonly writable: WritableStream<Uint8Array>
-  /** Resolves when both directions are over. Never rejects. */
+  /** Resolves when both directions have ended. Never rejects. */
   readonly closed: Promise<void>
   /** Resets the flow in both directions. */
   readonly abort: () => void

@@ -26,9 +26,9 @@ import * as WebTransportLink from "./WebTransportLink.ts"
  * - `bad_token`: the token is invalid, or it cannot be used in a browser.
  * - `not_enrolled`: no token was given, and this browser has no identity yet.
  * - `unsupported`: this browser lacks something that is needed.
- * - `unreachable`: no connection. A browser does not say why.
+ * - `unreachable`: the relay could not be reached. A browser does not say why.
  * - `refused`: the relay refused the client; `code` is the relay's error code.
- * - `broken`: the relay's answer makes no sense, or WebCrypto failed.
+ * - `broken`: the relay's answer is invalid, or WebCrypto failed.
  */
 export class ConnectFailed extends Schema.TaggedError<ConnectFailed>()("ConnectFailed", {
   reason: Schema.Literal("bad_token", "not_enrolled", "unsupported", "unreachable", "refused", "broken"),

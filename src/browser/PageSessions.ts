@@ -37,7 +37,7 @@ export class OpenFailed extends Schema.TaggedError<OpenFailed>()("OpenFailed", {
   message: Schema.String
 }) {}
 
-/** A session of this page with a connector. */
+/** A session of this page with a connector, and its path. */
 export interface Peer {
   /** Name of the connector. */
   readonly connector: string

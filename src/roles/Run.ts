@@ -39,12 +39,13 @@ import * as Relay from "./Relay.ts"
 import * as Threads from "./RoleThreads.ts"
 import type { Running } from "./Running.ts"
 
-/**
- * The process could not start, or had to end. `message` is for the operator. `again`: whether
- * another start may succeed before the operator has done something.
- */
+/** Error when a role could not start, had to end, or did not answer. */
 export class RunFailed extends Schema.TaggedError<RunFailed>()("RunFailed", {
+  /** Text for the operator: what happened and what to do. */
   message: Schema.String,
+  /**
+   * Whether another attempt may succeed before the operator has changed something. Default: `true`.
+   */
   again: Schema.optionalWith(Schema.Boolean, { default: () => true })
 }) {}
 

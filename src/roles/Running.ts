@@ -21,18 +21,26 @@ export const RELOAD = { deadline: "1 minute" } as const
 
 /** A peer with an open session, as `sallyport status` shows it. */
 export interface Peer {
+  /** Name of the peer. */
   readonly name: string
+  /** Kind of the path that the session's packets take now. */
   readonly path: PathKind
   /**
-   * Name of the relay that carries the peer's packets, if it is not the node's own relay. `null` if
-   * it is, or if no relay carries them.
+   * Name of the relay that carries the session's packets, if it is another one than the node's home
+   * relay. `null` if the home relay carries them, or no relay does.
    */
   readonly relay: string | null
+  /**
+   * Last round trip measured on this path, in milliseconds. `null` if none has been measured yet.
+   */
   readonly rttMs: number | null
   /** Why the session uses this path. Never empty. */
   readonly reason: string
+  /** Number of flows that are open now. */
   readonly flows: number
+  /** Bytes received in this session. */
   readonly bytesIn: number
+  /** Bytes sent in this session. */
   readonly bytesOut: number
 }
 

@@ -32,49 +32,76 @@ import { RunFailed, runFailed, start } from "./Run.ts"
 import type { Peer, Running } from "./Running.ts"
 
 /**
- * The flow was not opened. `denied`: the client has no permission, or the port is not listed.
- * `unreachable`: the name, the resource or its connector cannot be reached. `refused`: the resource
- * refused the connection. `failed`: any other cause. `not_a_client`: only clients open flows.
+ * Error when a flow was not opened. `message` says what happened and what to do. `reason` is one
+ * of:
+ * - `denied`: the client has no permission, or the resource does not list the port.
+ * - `unreachable`: the name is unknown, or the resource or its connector cannot be reached.
+ * - `refused`: the resource refused the connection.
+ * - `failed`: any other cause, such as too many open flows.
+ * - `not_a_client`: this role opens no flows; embed a client.
  */
 export class DialFailed extends Schema.TaggedError<DialFailed>()("DialFailed", {
+  /** Kind of failure, for programs. {@link DialFailed} lists them. */
   reason: Schema.Literal("denied", "unreachable", "refused", "failed", "not_a_client"),
+  /** The resource's name or address, as it was passed to `dial` or `open`. */
   resource: Schema.String,
+  /** The TCP port, as it was passed to `dial` or `open`. */
   port: Schema.Int,
+  /** Text for people: what happened and what to do. */
   message: Schema.String
 }) {}
 
-/** The flow broke after it was open: the peer, the resource or the permission ended it. */
+/**
+ * Error when an open flow broke: the peer or the resource reset it, the permission ended, or the
+ * path to the peer was lost. `message` is the socket's error, such as `read ECONNRESET`. Open
+ * another flow to go on.
+ */
 export class FlowBroken extends Schema.TaggedError<FlowBroken>()("FlowBroken", { message: Schema.String }) {}
 
-/** Both directions of a flow. The end of the sink half-closes the flow. */
+/** Both directions of one TCP connection to a resource. */
 export interface Flow {
+  /** Bytes from the resource. Ends when the resource has closed its direction. */
   readonly stream: Stream.Stream<Uint8Array, FlowBroken>
+  /** Bytes to the resource. The end of the sink half-closes the flow; `stream` stays open. */
   readonly sink: Sink.Sink<void, Uint8Array, never, FlowBroken>
 }
 
-/** A running role, for programs with Effect. */
+/** A running role, for programs with Effect. It stops when the scope of its layer closes. */
 export interface Service {
+  /** The role. `forwarder` is a relay that has joined another one (configuration key `join`). */
   readonly role: Config["role"]
+  /** Name of this process, as its configuration says. */
   readonly name: string
-  /** Names and addresses of the listeners. */
+  /**
+   * Addresses of the listeners by name, as `host:port` with the actual port. The names are
+   * `socks5`, `forward1`, `forward2` and so on for a node, and `https`, `http3` and `udp` for a
+   * relay.
+   */
   readonly listen: Readonly<Record<string, string>>
+  /** The peers with an open session. Fails with {@link RunFailed} if the threads do not answer. */
   readonly peers: Effect.Effect<ReadonlyArray<Peer>, RunFailed>
   /**
-   * Opens a flow; for clients only. `resource` is the name or an address of a resource. The socket
-   * is destroyed when the scope closes.
+   * Opens a flow as a socket. Only a client opens flows. `resource` is a resource's name, or an
+   * address that a resource covers, of at most 255 bytes; `port` is a TCP port. Succeeds when the
+   * resource has accepted the connection, and fails with {@link DialFailed}, after 30 s at the
+   * latest. The socket is destroyed when the scope closes.
    */
   readonly dial: (resource: string, port: number) => Effect.Effect<Duplex, DialFailed, Scope.Scope>
-  /** Opens a flow as a stream and a sink; for clients only. */
+  /** Opens a flow as a stream and a sink. Everything else is as for `dial`. */
   readonly open: (resource: string, port: number) => Effect.Effect<Flow, DialFailed, Scope.Scope>
-  /** Applies the keys that may change while running, such as resources, access and forwards. */
+  /**
+   * Takes a new configuration and applies the keys that may change while the role runs, such as
+   * `resources`, `access` and `forwards`. Other keys wait for the next start. Fails with {@link
+   * RunFailed} if the configuration is invalid or cannot be applied; then nothing has changed.
+   */
   readonly reload: (config: ConfigInput) => Effect.Effect<void, RunFailed>
 }
 
 /** Options for embedding a role. */
 export interface Options {
   /**
-   * Folder that relative paths in a configuration object start from. Default: the working
-   * directory.
+   * Folder from which relative paths in a configuration object start. Default: the working
+   * directory. Paths in a YAML file start at the file's own folder.
    */
   readonly baseDir?: string
   /**
@@ -83,8 +110,8 @@ export interface Options {
    */
   readonly logFormat?: Settings["format"]
   /**
-   * Whether a relay is created if its state directory holds none. Default: `false`, because a state
-   * that is lost or not mounted looks the same, and nodes refuse a relay with other keys.
+   * Whether to create a new relay if `stateDir` holds none. Default: `false`. A state directory
+   * that is lost or not mounted looks empty too, and nodes refuse a relay with new keys.
    */
   readonly newIdentity?: boolean
 }
@@ -95,7 +122,7 @@ export interface Options {
  */
 const DIAL_DEADLINE_MS = 30_000
 
-/** Path of a YAML file, or the configuration as an object. */
+/** The configuration: the path of a YAML file, or an object with the same keys. */
 export type Source = string | ConfigInput
 
 const make = (source: Source, options: Options = {}) =>
@@ -179,23 +206,53 @@ const besideOthers = Runtime.defaultRuntime.pipe(
   Runtime.setFiberRef(FiberRef.currentScheduler, new FairScheduler())
 )
 
-/** A running role, for programs without Effect. */
+/** A running role, for programs without Effect. It runs until `stop` is called. */
 export interface Handle {
+  /**
+   * Addresses of the listeners by name, as `host:port` with the actual port. The names are
+   * `socks5`, `forward1`, `forward2` and so on for a node, and `https`, `http3` and `udp` for a
+   * relay.
+   */
   readonly listen: Readonly<Record<string, string>>
+  /**
+   * Lists the peers with an open session. Rejects with {@link RunFailed} if the threads do not
+   * answer.
+   */
   readonly peers: () => Promise<ReadonlyArray<Peer>>
-  /** Opens a flow as a socket that the caller must end or destroy. Rejects with `DialFailed`. */
+  /**
+   * Opens a flow as a socket that the caller must end or destroy. Only a client opens flows.
+   * `resource` is a resource's name, or an address that a resource covers, of at most 255 bytes;
+   * `port` is a TCP port. Resolves when the resource has accepted the connection. Rejects with
+   * {@link DialFailed}, after 30 s at the latest. An open flow that breaks emits `error` on the
+   * socket, such as ECONNRESET.
+   */
   readonly dial: (resource: string, port: number) => Promise<Duplex>
-  /** Stops flows, listeners and threads. Resolves when all have stopped. */
+  /**
+   * Resets open flows, closes the listeners and ends the threads. Resolves when all have ended. A
+   * second call does nothing.
+   */
   readonly stop: () => Promise<void>
 }
 
-/** Service tag of an embedded role, with its two constructors: `layer` and `start`. */
+/**
+ * Service tag of an embedded role. Start a role with `Sallyport.layer` (Effect) or
+ * `Sallyport.start` (promises).
+ */
 export class Sallyport extends Context.Tag("sallyport/Sallyport")<Sallyport, Service>() {
-  /** Layer that runs the configured role while it lives. It is built when the role is ready. */
+  /**
+   * Returns a layer that runs the configured role. The layer is built when the role is ready: a
+   * relay listens, and a node has enrolled and its listeners are open. The role stops when the
+   * layer's scope closes. The state directory must be used by no other process. Fails with {@link
+   * RunFailed}.
+   */
   static readonly layer = (source: Source, options?: Options): Layer.Layer<Sallyport, RunFailed> =>
     Layer.scoped(Sallyport, make(source, options))
 
-  /** Starts the configured role, for programs without Effect. Rejects with `RunFailed`. */
+  /**
+   * Starts the configured role, for programs without Effect. Resolves when the role is ready: a
+   * relay listens, and a node has enrolled and its listeners are open. The state directory must be
+   * used by no other process. Rejects with {@link RunFailed}.
+   */
   static readonly start = async (source: Source, options: Options = {}): Promise<Handle> => {
     const scope = Effect.runSync(Scope.make())
     const settings: Settings = { ...Telemetry.DEFAULT, format: options.logFormat ?? "json", level: "Warning" }

@@ -2,7 +2,7 @@
 import { isWebRtc, type PathRef } from "./PathRef.ts"
 
 /**
- * All kinds of path. The relayed kinds come first, from the worst to the best.
+ * All kinds of path, from the worst to the best.
  * - `relay-tcp`: through a relay, with TCP between the relay and at least one side.
  * - `relay-h3`: through a relay, in HTTP/3 datagrams on at least one side.
  * - `relay-udp`: through a relay, over UDP on both sides.
@@ -10,6 +10,14 @@ import { isWebRtc, type PathRef } from "./PathRef.ts"
  * - `direct`: over UDP from node to node.
  */
 export const PATH_KINDS = ["relay-tcp", "relay-h3", "relay-udp", "webrtc", "direct"] as const
+/**
+ * Kind of the path that a session's packets take:
+ * - `relay-tcp`: through a relay, with TCP between the relay and at least one side.
+ * - `relay-h3`: through a relay, in HTTP/3 datagrams on at least one side.
+ * - `relay-udp`: through a relay, over UDP on both sides.
+ * - `webrtc`: over a WebRTC connection between the two nodes.
+ * - `direct`: over UDP from node to node.
+ */
 export type PathKind = (typeof PATH_KINDS)[number]
 /** Kind of a path through a relay, or of one node's leg to it. */
 export type RelayedKind = Exclude<PathKind, "direct" | "webrtc">

@@ -89,7 +89,10 @@ export type NodeConfig = ConnectorConfig | ClientConfig
 /** A settled configuration: checked, with absolute paths and defaults. */
 export type Config = RelayConfig | ForwarderConfig | NodeConfig
 
-/** The value that an embedder may pass instead of a file. It has the same keys as the YAML. */
+/**
+ * Configuration of a role as an object, instead of a YAML file. It has the same keys, values and
+ * defaults as the files in `config/`. All mistakes in it are reported at once.
+ */
 export type ConfigInput = typeof ConfigFile.Encoded
 
 /** Largest configuration file, in bytes. It is a thousand times the usual size. */

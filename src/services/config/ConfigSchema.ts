@@ -15,9 +15,7 @@ import * as HostPort from "./HostPort.ts"
 /** Rule for the names of nodes, networks and resources, as messages state it. */
 export const NAME_RULE = "letters, digits, -, _ and dots between them, such as office-1, db_1 or web.corp"
 
-/**
- * A name, as people wrote it. Whoever compares names uses `HostName.normalize`.
- */
+/** Schema of a name, kept as it was written. Compare names by `HostName.normalize`. */
 const nameOf = (what: string, example: string) =>
   Schema.String.pipe(
     Schema.filter((text, _, ast) =>
@@ -142,21 +140,28 @@ const Proxy = Schema.transformOrFail(Schema.String, Schema.RedactedFromSelf(Sche
 )
 
 /**
- * Authorities beside the public ones, for a relay whose certificate is from one of the operator's
- * own.
+ * Path of a PEM file with certificate authorities that are trusted in addition to the public ones.
+ * It is needed if the relay's certificate is from an authority of the operator's own.
  */
 const Ca = path("a PEM file with certificates of authorities", "ca: company-ca.pem")
 
+/**
+ * Address of the admin API: `host:port`, `unix:PATH`, or a mapping. If omitted, a Unix socket in
+ * `stateDir`. The API asks for no password.
+ */
 const Admin = Schema.Union(
   Schema.String.pipe(
     Schema.filter((text) => text.startsWith("unix:") ? text.length > 5 : Either.isRight(HostPort.parse(text)))
   ),
   Schema.Struct({
+    /** Address where the admin API listens, as `host:port`. */
     listen: address("the admin API", "listen: \"127.0.0.1:9301\""),
+    /** Whether `listen` may be an address that other machines reach. Default: `false`. */
     allowRemote: orElse(flag("allowRemote: true"), false),
     /**
-     * Host names that clients may use in requests, such as a container's. Without this list,
-     * anybody's DNS could point a name here.
+     * Host names that clients may use in requests, such as a container's. Other names are refused,
+     * because anybody's DNS could point a name here (DNS rebinding). IP addresses, `localhost`, and
+     * requests for metrics and health are always accepted.
      */
     allowHosts: orElse(
       list(
@@ -183,6 +188,10 @@ const actorName = Schema.String.annotations(
   Hint.make("the name of an actor", "write for example control: [signaling, stun]")
 )
 
+/**
+ * Threads of the actors: `default`, `isolated` (one thread for each actor), or a mapping from a
+ * thread's name to its actors.
+ */
 const Placement = Schema.Union(
   Schema.Literal("default", "isolated"),
   Schema.Record({ key: Schema.String, value: list(actorName, "actors", "control: [signaling, stun]") })
@@ -191,6 +200,7 @@ const Placement = Schema.Union(
   "write for example placement: default, or leave the key out"
 ))
 
+/** Number of threads for the data plane. This version supports only 1. */
 const DataThreads = Schema.Int.pipe(
   Schema.between(1, 64),
   Schema.annotations(Hint.make("a whole number from 1 to 64", "write dataThreads: 1, or leave the key out")),
@@ -202,11 +212,14 @@ const DataThreads = Schema.Int.pipe(
 )
 
 const telemetry = {
+  /**
+   * URL of an OTLP collector (HTTP) for traces, logs and metrics. If omitted, nothing is exported.
+   */
   otlp: maybe(Schema.String.pipe(
     Schema.filter((text) => URL.canParse(text) && /^https?:$/.test(new URL(text).protocol)),
     Schema.annotations(Hint.make("an http or https URL", "write for example otlp: http://127.0.0.1:4318"))
   )),
-  /** Share of the flows that are traced, from 0 to 1. */
+  /** Share of the flows that are traced, from 0 to 1. Default: 1. */
   sample: orElse(
     Schema.Number.pipe(
       Schema.between(0, 1),
@@ -221,8 +234,8 @@ const Telemetry = Schema.Struct(telemetry).annotations(
 const NodeTelemetry = Schema.Struct({
   ...telemetry,
   /**
-   * Whether this node sends reports to the relay, and lets it run `doctor` here. Off unless the
-   * operator agrees.
+   * Whether this node sends reports to the relay and lets the relay run `doctor` here. Default:
+   * `false`, because the operator must agree first. Reports contain no address and no resource.
    */
   report: orElse(flag("report: true"), false)
 }).annotations(
@@ -230,13 +243,30 @@ const NodeTelemetry = Schema.Struct({
 )
 
 const common = {
+  /**
+   * Name of this process. It may contain letters, digits, `-`, `_` and dots. Case does not count.
+   */
   name: nameOf("name", "name: office-1"),
-  /** Folder for the keys and state of this process. Nothing else may use it at the same time. */
+  /**
+   * Folder for the keys and state of this process, created with mode 0700. No other process may use
+   * it at the same time.
+   */
   stateDir: path("a folder for keys and state", "stateDir: /var/lib/sallyport"),
+  /**
+   * Address of the admin API: `host:port`, `unix:PATH`, or a mapping. If omitted, a Unix socket in
+   * `stateDir`.
+   */
   admin: maybe(Admin),
+  /**
+   * Threads of the actors: `default`, `isolated` (one thread for each actor), or a mapping from a
+   * thread's name to its actors. Default: `default`.
+   */
   placement: orElse(Placement, "default"),
+  /** Number of threads for the data plane. Default: 1, which is all that this version supports. */
   dataThreads: orElse(DataThreads, 1),
+  /** Export of traces, logs and metrics. If omitted, nothing is exported. */
   telemetry: orElse(Telemetry, { sample: 1 }),
+  /** Least severe level that is logged. Default: `info`. */
   logLevel: orElse(choice("logLevel: info", "trace", "debug", "info", "warn", "error"), "info")
 }
 
@@ -266,18 +296,28 @@ const Ports = list(
 )
 
 const Resource = Schema.Struct({
+  /** Name by which clients and access rules refer to the resource. */
   name: nameOf("resource name", "name: intranet"),
-  /** The group of connectors that can reach the resource. */
+  /** Name of the group of connectors that can reach the resource. Default: `default`. */
   network: orElse(comparedName(`a network name: ${NAME_RULE}`, "network: office"), "default"),
-  /** Address of the resource. The connector resolves it. */
+  /**
+   * Address of the resource: a host name, an IP address, a CIDR block or `*.NAME`. The connector
+   * resolves names.
+   */
   address: host(
     "a host name, an IP address, a CIDR or *.NAME, without scheme or port",
     "write for example address: intranet.local",
     HostPort.targetProblem
   ),
+  /** Permitted TCP ports: numbers such as 80, or ranges such as `"8000-8100"`. Default: none. */
   tcp: orElse(Ports, []),
+  /**
+   * Permitted UDP ports, written as for `tcp`. This version carries only TCP flows. Default: none.
+   */
   udp: orElse(Ports, []),
-  /** Whether the address may resolve to the connector's own loopback addresses. */
+  /**
+   * Whether the address may resolve to the connector's own loopback addresses. Default: `false`.
+   */
   allowLoopback: orElse(flag("allowLoopback: true"), false)
 }).annotations(
   Hint.make(
@@ -290,22 +330,27 @@ const nameOrAll = (what: string, example: string) =>
   comparedName(`the name of a ${what}, or "*" for all`, example, ["*"])
 
 const Rule = Schema.Struct({
+  /** Names of the clients that may reach the resources. `"*"` stands for all clients. */
   clients: list(nameOrAll("client", "clients: [alice]"), "client names", "clients: [alice]"),
+  /** Names of the resources that the clients may reach. `"*"` stands for all resources. */
   resources: list(nameOrAll("resource", "resources: [intranet]"), "resource names", "resources: [intranet]")
 }).annotations(
   Hint.make("a mapping with clients and resources", "write for example {clients: [alice], resources: [intranet]}")
 )
 
 const listenUdp = {
+  /** Address where the relay listens for STUN and relayed packets over UDP, as `host:port`. */
   udp: address("UDP", "udp: \"0.0.0.0:3478\""),
   /**
-   * Second address and port for STUN, which nodes use to find out how their networks treat UDP (RFC
-   * 5780).
+   * Second address and port for STUN, as `host:port`. Nodes need it to find out how their NATs
+   * behave (RFC 5780). If omitted, the port after that of `udp` is used, if it is free.
    */
   stunAlternate: maybe(address("STUN at a second address and port", "stunAlternate: \"0.0.0.0:3479\""))
 }
 const advertised = {
+  /** Public host name or IP address of the relay. */
   host: host("the public host name or IP address of this relay", "write for example host: relay.example.com"),
+  /** Public UDP port. If omitted, the port of `listen.udp`. */
   udp: maybe(port("the public UDP port", "udp: 3478"))
 }
 const advertiseHint = Hint.make("a mapping with host", "write for example advertise: {host: relay.example.com}")
@@ -317,13 +362,13 @@ const count = (what: string, example: string) =>
   )
 
 const TurnQuotas = Schema.Struct({
-  /** Most allocations in total. */
+  /** Most TURN allocations in total. Default: 1000. */
   total: orElse(count("allocations in all", "total: 1000"), 1000),
-  /** Most allocations of one node. */
+  /** Most TURN allocations of one node. Default: 16. */
   perUser: orElse(count("allocations of one node", "perUser: 16"), 16),
-  /** Most allocations of one client address. */
+  /** Most TURN allocations of one client address. Default: 128. */
   perAddress: orElse(count("allocations of one client address", "perAddress: 128"), 128),
-  /** Highest rate of one node, in Mbit/s. */
+  /** Highest rate of one node through TURN, in Mbit/s. Default: 100. */
   mbitPerUser: orElse(count("Mbit/s of one node", "mbitPerUser: 100"), 100)
 }).annotations(Hint.make(
   "a mapping with total, perUser, perAddress and mbitPerUser",
@@ -331,18 +376,22 @@ const TurnQuotas = Schema.Struct({
 ))
 
 /**
- * The TURN server (RFC 8656), for WebRTC. One listening port is enough. Relayed addresses need all
- * of `ports` open for UDP.
+ * The TURN server (RFC 8656), for WebRTC. It needs one listening port, and all of `ports` open for
+ * UDP.
  */
 const Turn = Schema.Struct({
+  /**
+   * Address where the TURN server listens over UDP, as `host:port`. It needs `udp`, `tcp` or both.
+   */
   udp: maybe(address("TURN over UDP", "udp: \"0.0.0.0:3480\"")),
+  /** Address where the TURN server listens over TCP, as `host:port`. */
   tcp: maybe(address("TURN over TCP", "tcp: \"0.0.0.0:3480\"")),
   /** Public IP address of this relay, as peers see it. */
   publicAddress: Schema.String.pipe(
     Schema.filter((text) => isIP(text) !== 0),
     Schema.annotations(Hint.make("the public IP address of this relay", "write for example publicAddress: 203.0.113.7"))
   ),
-  /** UDP ports of relayed addresses. */
+  /** UDP ports of relayed addresses, as a range. Default: `"49152-65535"`. */
   ports: orElse(
     Schema.transformOrFail(Schema.String, PortRange, {
       strict: true,
@@ -351,7 +400,10 @@ const Turn = Schema.Struct({
     }).pipe(Schema.annotations(Hint.make("a range of UDP ports", "write for example ports: \"49152-65535\""))),
     { from: 49_152, to: 65_535 }
   ),
-  /** Peers that clients may reach in addition to public addresses. */
+  /**
+   * IP addresses and CIDR blocks that clients may reach through TURN in addition to public
+   * addresses. Default: none.
+   */
   allowPeers: orElse(
     list(
       Schema.String.pipe(
@@ -364,10 +416,12 @@ const Turn = Schema.Struct({
     []
   ),
   /**
-   * Whether UDP requests that are shorter than their answer are answered. Browsers send such
-   * requests, and so do attackers who forge addresses.
+   * Whether the server answers UDP requests that are shorter than their answer. Browsers send such
+   * requests. With `true`, an attacker who forges a source address can make the server send that
+   * address more bytes than the attacker sent. Default: `false`.
    */
   answerShort: orElse(flag("answerShort: true"), false),
+  /** Most allocations, and highest rate of a node. */
   quotas: orElse(TurnQuotas, { total: 1000, perUser: 16, perAddress: 128, mbitPerUser: 100 })
 }).pipe(
   Schema.filter(({ tcp, udp }) => udp !== undefined || tcp !== undefined),
@@ -391,6 +445,10 @@ const blocks = (example: string) =>
 export const Relay = Schema.Struct({
   role: Schema.Literal("relay"),
   ...common,
+  /**
+   * Addresses where the relay listens: `https` over TCP for links and pages, and `udp` for STUN and
+   * relayed packets.
+   */
   listen: Schema.Struct({ https: address("HTTPS", "https: \"0.0.0.0:443\""), ...listenUdp }).annotations(
     Hint.make(
       "a mapping with https and udp",
@@ -402,8 +460,8 @@ export const Relay = Schema.Struct({
     advertiseHint
   ),
   /**
-   * The operator's certificate. Without it the relay issues its own certificates, which nodes
-   * recognise by their token.
+   * The operator's certificate. If omitted, the relay issues its own certificates, which nodes
+   * recognise by the key in their token.
    */
   tls: maybe(
     Schema.Struct({
@@ -414,13 +472,13 @@ export const Relay = Schema.Struct({
     )
   ),
   /**
-   * Load balancers in front of `listen.https` that pass TLS through and report the client's address
-   * by the PROXY protocol.
+   * Addresses of load balancers that connect to `listen.https` and pass TLS through. Each of their
+   * connections must start with a PROXY header, which reports the client's address. Default: none.
    */
   proxyProtocol: orElse(blocks("proxyProtocol: [\"10.0.0.5\"]"), []),
   /**
-   * Reverse proxies in front of `listen.https` that terminate TLS with a public certificate for
-   * `advertise.host`.
+   * Addresses (`from`) of reverse proxies that connect to `listen.https` and terminate TLS with a
+   * public certificate for `advertise.host`.
    */
   behindProxy: maybe(
     Schema.Struct({ from: blocks("from: [\"127.0.0.1\"]") }).annotations(
@@ -429,42 +487,55 @@ export const Relay = Schema.Struct({
   ),
   /**
    * Whether the relay also accepts links over HTTP/3, at the UDP port with the same number as
-   * HTTPS. Needs another process.
+   * HTTPS. It needs another process. Default: `false`.
    */
   http3: orElse(flag("http3: true"), false),
+  /** The TURN server, for WebRTC. If omitted, there is none. */
   turn: maybe(Turn),
   /**
-   * Whether to serve the page for people at `/app`. It needs `tls` or `behindProxy`, because
-   * browsers do not trust a certificate that the relay issued itself.
+   * Whether to serve the page for people at `/app`. The page needs `tls` or `behindProxy`, because
+   * browsers do not trust a certificate that the relay issued itself. Default: `true`.
    */
   app: orElse(flag("app: false"), true),
+  /** The private targets, each with its ports and its network. Default: none. */
   resources: orElse(list(Resource, "resources", "resources: [{name: intranet, address: 10.0.0.5, tcp: [80]}]"), []),
+  /** Rules that say which clients may reach which resources. Everything else is denied. */
   access: orElse(list(Rule, "access rules", "access: [{clients: [alice], resources: [intranet]}]"), [])
 })
 
 /**
- * The configuration file of a relay that holds no directory. It forwards for the nodes of the relay
- * that it has joined.
+ * The configuration file of a relay without a directory. It forwards packets for the nodes of the
+ * relay that it has joined.
  */
 export const Forwarder = Schema.Struct({
   role: Schema.Literal("relay"),
   ...common,
   /**
-   * The token with which it joined. The key marks this kind of relay, so it must stay in the file.
+   * The enrolment token with which this relay joined another one. The key must stay in the file,
+   * because it marks this kind of relay.
    */
   join: Token,
-  /** Proxy through which the directory's HTTPS port is reached, as for nodes. */
+  /**
+   * URL of the proxy through which this relay reaches the directory's HTTPS port, or `none`. If
+   * omitted, HTTPS_PROXY, ALL_PROXY and NO_PROXY of the environment decide.
+   */
   proxy: maybe(Proxy),
+  /**
+   * Path of a PEM file with certificate authorities that are trusted in addition to the public
+   * ones.
+   */
   ca: maybe(Ca),
+  /** Addresses where this relay listens. It needs no TCP port. */
   listen: Schema.Struct(listenUdp).annotations(
     Hint.make("a mapping with udp", "write for example listen: {udp: \"0.0.0.0:3478\"}")
   ),
+  /** Public address that nodes send packets to. The port defaults to that of `listen`. */
   advertise: Schema.Struct(advertised).annotations(advertiseHint)
 })
 
 /**
- * URL of a STUN server (RFC 7064), or of a TURN server (RFC 7065) with credentials as in other
- * URLs.
+ * URL of a STUN server (RFC 7064), or of a TURN server (RFC 7065) with the user name and password
+ * before an `@`.
  */
 const iceServer = Schema.String.pipe(
   Schema.pattern(/^(stun:|turn:[^:@\s]+:[^@\s]+@)([^:@\s]+|\[[0-9a-fA-F:.]+\]):\d{1,5}$/),
@@ -474,9 +545,16 @@ const iceServer = Schema.String.pipe(
   ))
 )
 
-/** Most addresses in `udp.advertise`. Each takes a place in the list that peers are offered. */
+/**
+ * Most addresses in `udp.advertise`. Each fills one entry of the list of candidates that peers
+ * receive.
+ */
 const MAX_ADVERTISED = 4
 
+/**
+ * Public addresses as `IP:port`, or as `IP` if the NAT keeps the port. At most {@link
+ * MAX_ADVERTISED}.
+ */
 const Advertise = Schema.Array(
   Schema.transformOrFail(Schema.String, Schema.Struct({ host: Schema.String, port: Schema.Int }), {
     strict: true,
@@ -508,15 +586,16 @@ const interfaces = (example: string) =>
   )
 
 const Udp = Schema.Struct({
+  /** Local UDP port for direct paths, from 0 to 65535. Default: 0, for any free port. */
   port: orElse(port("the local UDP port, 0 for any", "port: 41641", 0), 0),
   /**
-   * Addresses at which this node is reached from outside, in addition to those that it finds
-   * itself. Port 0 stands for the local port.
+   * Addresses at which peers reach this node from outside, in addition to those that it finds
+   * itself. An address without a port stands for the local port. Default: none.
    */
   advertise: orElse(Advertise, []),
   /**
-   * Interfaces whose addresses are offered to peers first, and interfaces whose addresses are never
-   * offered.
+   * Network interfaces whose addresses are offered to peers first (`prefer`), and those whose
+   * addresses are never offered (`exclude`). `*` in a name stands for any characters.
    */
   interfaces: orElse(
     Schema.Struct({
@@ -532,23 +611,48 @@ const Udp = Schema.Struct({
 
 const node = {
   ...common,
+  /** Export of traces, logs and metrics, and consent to reports. */
   telemetry: orElse(NodeTelemetry, { sample: 1, report: false }),
+  /**
+   * The enrolment token: its text, `{file: PATH}` or `{env: NAME}`. It works once, and it may be
+   * removed when the node has enrolled.
+   */
   token: maybe(Token),
   /**
-   * Proxy through which the relay's HTTPS port is reached. If omitted, HTTPS_PROXY, ALL_PROXY and
-   * NO_PROXY of the environment decide.
+   * URL of the proxy through which this node reaches the relay's HTTPS port, or `none`. If omitted,
+   * HTTPS_PROXY, ALL_PROXY and NO_PROXY of the environment decide. UDP never goes through the
+   * proxy.
    */
   proxy: maybe(Proxy),
+  /**
+   * Path of a PEM file with certificate authorities that are trusted in addition to the public
+   * ones.
+   */
   ca: maybe(Ca),
+  /**
+   * Transport of the link to the relay. `webtransport` runs over HTTP/3 if the relay has it, and
+   * over HTTP/2 otherwise. Default: `auto`, which is `websocket`, but relayed packets also try
+   * HTTP/3.
+   */
   carrier: orElse(choice("carrier: auto", "auto", "webtransport", "websocket"), "auto"),
-  /** Set to `relay` to never use direct paths, so that peers do not learn this node's addresses. */
+  /**
+   * Paths that sessions may use. With `auto`, packets go directly if possible. With `relay`, they
+   * always go through a relay, so peers do not learn this node's addresses. Default: `auto`.
+   */
   path: orElse(choice("path: auto", "auto", "relay"), "auto"),
-  /** Whether to ask the gateway to map the local UDP port, so that peers can reach it. */
+  /**
+   * Set to `off` not to ask the gateway (PCP, NAT-PMP, UPnP) to map the local UDP port. Default:
+   * `auto`, which makes direct paths succeed more often.
+   */
   portMapping: orElse(choice("portMapping: auto", "auto", "off"), "auto"),
-  /** Whether to try WebRTC if no direct path is found. Needs another process. */
+  /**
+   * Set to `auto` to try WebRTC if no direct path is found. Both peers must do so, and it needs
+   * another process. A connector needs it for browsers. Default: `off`.
+   */
   webrtc: orElse(choice("webrtc: auto", "auto", "off"), "off"),
-  /** STUN and TURN servers for WebRTC, in addition to the relay's own. */
+  /** URLs of STUN and TURN servers for WebRTC, in addition to the relay's own. Default: none. */
   iceServers: orElse(list(iceServer, "STUN and TURN servers", "iceServers: [\"stun:stun.example.com:3478\"]"), []),
+  /** Local UDP port, and the addresses that are offered to peers. */
   udp: orElse(Udp, { port: 0, advertise: [], interfaces: { prefer: [], exclude: [] } })
 }
 
@@ -559,14 +663,15 @@ const node = {
 const MAX_FLOWS_PER_CLIENT = 4000
 const limits = {
   /**
-   * Most flows of this node at once. If there is no room, the flow that has been idle longest is
-   * cut.
+   * Most flows of this node at once. If there is no room for another flow, the node cuts the flow
+   * that has been idle longest, if that is at least five minutes. Otherwise it refuses the new
+   * flow. Default: 4096.
    */
   flows: orElse(count("flows of this node at once", "flows: 4096"), 4096)
 }
 const ConnectorLimits = Schema.Struct({
   ...limits,
-  /** Most flows of one client at once, counted within `flows`. */
+  /** Most flows of one client at once. They also count for `flows`. Default: 1024. */
   flowsPerClient: orElse(
     Schema.Int.pipe(
       Schema.between(1, MAX_FLOWS_PER_CLIENT),
@@ -585,13 +690,18 @@ const ConnectorLimits = Schema.Struct({
 export const Connector = Schema.Struct({
   role: Schema.Literal("connector"),
   ...node,
+  /** Most flows at once, in total and of one client. */
   limits: orElse(ConnectorLimits, { flows: 4096, flowsPerClient: 1024 })
 })
 
 const Forward = Schema.Struct({
+  /** Local address where this forward listens, as `host:port`. */
   listen: address("this forward", "listen: \"127.0.0.1:8080\""),
+  /** Name of the resource to which connections go. */
   resource: nameOf("resource name", "resource: intranet"),
+  /** TCP port of the resource. */
   port: port("the resource's port", "port: 80"),
+  /** Protocol of the connections. Default: `tcp`, which is all that this version forwards. */
   protocol: orElse(
     Schema.Literal("tcp").annotations(
       Hint.make("tcp, since this version forwards no UDP", "write protocol: tcp, or leave the key out")
@@ -607,11 +717,17 @@ const Forward = Schema.Struct({
 export const Client = Schema.Struct({
   role: Schema.Literal("client"),
   ...node,
+  /**
+   * Address of a SOCKS5 and SOCKS4a listener for all resources, as `host:port`. It asks for no
+   * password. If omitted, there is none.
+   */
   socks5: maybe(address("SOCKS5", "socks5: \"127.0.0.1:1080\"")),
+  /** Most flows at once. */
   limits: orElse(
     Schema.Struct(limits).annotations(Hint.make("a mapping with flows", "write for example limits: {flows: 4096}")),
     { flows: 4096 }
   ),
+  /** Local ports that each lead to one port of one resource. Default: none. */
   forwards: orElse(
     list(Forward, "forwards", "forwards: [{listen: \"127.0.0.1:8080\", resource: intranet, port: 80}]"),
     []
@@ -620,15 +736,15 @@ export const Client = Schema.Struct({
 
 /** The values of the key `role`. */
 export const ROLES = ["relay", "connector", "client"] as const
+/** A value of the key `role`. */
 export type Role = typeof ROLES[number]
 
-/** A configuration file of any role, as it is written. */
+/** Schema of a configuration file of any role, as it is written. */
 export const ConfigFile = Schema.Union(Relay, Forwarder, Connector, Client)
 export type ConfigFile = typeof ConfigFile.Type
 
 /**
- * The kinds of configuration file. A file with role `relay` is a forwarder's if it has the key
- * `join`.
+ * Kind of a configuration file. A file with role `relay` is a forwarder's if it has the key `join`.
  */
 export type Kind = Role | "forwarder"
 
