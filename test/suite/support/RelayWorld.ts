@@ -39,10 +39,11 @@ export interface Pair {
   readonly connectorTag: number
   readonly ticket: Signed
 }
+/** `at`: when it is issued, in epoch seconds; now by default. */
 export const ticket = (
   client: Identity,
   connector: Identity,
-  options: { seconds?: number; by?: Identity; session?: string; clientTag?: string } = {}
+  options: { at?: number; seconds?: number; by?: Identity; session?: string; clientTag?: string } = {}
 ): Pair => {
   const fields = {
     session: options.session ?? Crypto.randomHex(16),
@@ -50,7 +51,7 @@ export const ticket = (
     connectorKey: connector.key,
     clientTag: options.clientTag ?? Crypto.randomHex(6),
     connectorTag: Crypto.randomHex(6),
-    expiresAt: epochSeconds() + (options.seconds ?? 600)
+    expiresAt: (options.at ?? epochSeconds()) + (options.seconds ?? 600)
   }
   return {
     session: fields.session,
