@@ -52,11 +52,11 @@ export const NODE_PLACEMENT = {
   control: [Signaling.name, Relay.name, Stun.name, PathProber.name],
   data: [StreamMux.name]
 }
-/** Thread for WebRTC. It is added to the node's threads if config asks for it. */
+/** Thread for WebRTC. It is added to the node's threads if the configuration asks for it. */
 export const WEBRTC_PLACEMENT = { webRtc: [WebRtc.name] }
 /** Threads of the relay that holds the directory. */
 export const RELAY_PLACEMENT = { control: [SignalingHub.name], relay: [RelayForwarder.name] }
-/** Thread for HTTP/3. It is added to the relay's threads if config asks for it. */
+/** Thread for HTTP/3. It is added to the relay's threads if the configuration asks for it. */
 export const HTTP3_PLACEMENT = { http3: [Http3.name] }
 /** Threads of a relay that has joined another one. */
 export const FORWARDER_PLACEMENT = { control: [RelayMember.name], relay: [RelayForwarder.name] }

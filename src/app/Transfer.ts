@@ -15,7 +15,7 @@ export interface Fetched {
 
 export interface Progress {
   readonly bytes: number
-  /** Number of bytes in all. `null` if the resource does not say. */
+  /** Length of the whole body, in bytes. `null` if the resource does not say it. */
   readonly total: number | null
 }
 
@@ -27,7 +27,7 @@ const PART_BYTES = 8 * 1024 * 1024
 export interface Options {
   readonly signal: AbortSignal
   readonly onProgress?: (progress: Progress) => void
-  /** Largest body, in bytes. A larger one is given up. */
+  /** Largest body that is accepted, in bytes. A larger one is given up. */
   readonly maxBytes?: number
 }
 

@@ -36,7 +36,10 @@ export interface Options extends Documents {
   readonly sign: (message: Uint8Array) => Promise<Uint8Array>
   readonly forward: (box: Uint8Array) => void
   readonly clocks: Clocks
-  /** Fetches a fresh grant. Rejects if there is no grant any more, or if none can be had now. */
+  /**
+   * Fetches a new grant. Rejects if the permission has ended, or if the relay cannot be reached
+   * now.
+   */
   readonly renew: () => Promise<Renewed>
   /** Called once, when the session has ended. */
   readonly onDown: () => void
@@ -76,7 +79,7 @@ export class Session {
 
   /**
    * Opens a session. Rejects with the reason if it cannot connect. `use` is called first, so that
-   * boxes from the relay reach the session from the start.
+   * sealed messages from the relay reach the session from the start.
    */
   static async open(options: Options, use: (session: Session) => void): Promise<Session> {
     const session = new Session(options)
@@ -118,14 +121,14 @@ export class Session {
     return this.#why === null && !this.#isLeaving && typeof this.#permission.permit(host, port) !== "string"
   }
 
-  /** Handles a box that the relay passed on from the connector. */
+  /** Handles a sealed message of the connector that the relay forwarded. */
   onBox(box: Uint8Array): void {
     this.#signals?.onBox(box)
   }
 
   /**
-   * Takes over a newer grant, from the relay or from a renewal, and passes it on to the connector.
-   * The connector may have it from the relay already.
+   * Takes a newer grant, from the relay or from a renewal, and forwards it to the connector. The
+   * connector may have received it from the relay already.
    */
   setGrant({ grant, signed }: Renewed): void {
     if (this.#permission.replace(grant) === "taken") {
@@ -134,8 +137,8 @@ export class Session {
   }
 
   /**
-   * Opens a flow. `done` is called once, unless the returned function gave the flow up first. When
-   * an accepted flow is over, the caller must call `flowEnded`.
+   * Opens a flow. `done` is called once, unless the caller cancels by the returned function first.
+   * When an accepted flow has ended, the caller must call `flowEnded`.
    */
   openFlow(host: string, port: number, done: (answer: FlowStart.Answer) => void): () => void {
     this.#renewals.flowBegan()
@@ -150,12 +153,15 @@ export class Session {
     }
   }
 
-  /** Notes that an accepted flow is over. */
+  /** Notes that an accepted flow has ended. */
   flowEnded(): void {
     this.#renewals.flowEnded()
   }
 
-  /** Traffic of all connections of the session; candidates and round trip of the first one. */
+  /**
+   * Returns the traffic of all connections of the session, and the candidates and round trip of the
+   * first one.
+   */
   async stats(): Promise<LinkStats> {
     const all = await Promise.all([...this.#links.values()].map((link) => link.stats()))
     const { local = null, remote = null, rttMs = null } = all[0] ?? {}

@@ -65,10 +65,7 @@ export class PeerLink {
     })
   }
 
-  /**
-   * Whether the connection is up. Also `false` while nothing is heard from the peer, which may be
-   * gone.
-   */
+  /** Whether the connection is up. `false` also while the peer is silent and may be gone. */
   get isConnected(): boolean {
     return this.#peer.connectionState === "connected"
   }

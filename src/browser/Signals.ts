@@ -11,7 +11,9 @@ const X25519 = "X25519"
 export interface Options {
   readonly parties: SignalSeal.Parties
   readonly sign: (message: Uint8Array) => Promise<Uint8Array>
-  /** Hands a box to the relay. Called in the order in which the boxes must leave. */
+  /**
+   * Gives a sealed message to the relay. Called in the order in which the messages must be sent.
+   */
   readonly forward: (box: Uint8Array) => void
   readonly onSignal: (signal: IceSignal.IceSignal) => void
 }
@@ -56,7 +58,9 @@ export class Signals {
     })
   }
 
-  /** Handles a box from the relay. A box that the connector did not make is ignored. */
+  /**
+   * Handles a sealed message from the relay. A message that the connector did not make is ignored.
+   */
   onBox(box: Uint8Array): void {
     this.#next(async () => {
       const hello = SignalSeal.decodeHello(box)

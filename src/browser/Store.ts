@@ -35,7 +35,7 @@ export const save = async (identity: Identity): Promise<void> => {
   await inStore("readwrite", (store) => store.put(identity))
 }
 
-/** Stores a new identity. Rejects if there is one already, because another page was faster. */
+/** Stores a new identity. Rejects if another page has stored one for this authority meanwhile. */
 export const create = async (identity: Identity): Promise<void> => {
   await inStore("readwrite", (store) => store.add(identity))
 }

@@ -40,7 +40,7 @@ export class Backend extends Context.Tag("sallyport/cli/Backend")<Backend, {
   readonly demo: Effect.Effect<void, CliError>
   /** Makes the keys of a new relay in `stateDir`. Fails if there are keys already. */
   readonly makeRelayKeys: (stateDir: string) => Effect.Effect<void, CliError>
-  /** Creates an enrolment token and returns its text. May be called while the relay is running. */
+  /** Creates an enrolment token and returns its text. It works while the relay is running, too. */
   readonly createToken: (relay: RelayConfig, token: NewToken) => Effect.Effect<string, CliError>
   readonly listNodes: (relay: RelayConfig) => Effect.Effect<ReadonlyArray<NodeRow>, CliError>
   /** Checks from this process how the network treats UDP, as the STUN server `server` sees it. */

@@ -1,5 +1,6 @@
 /** The configuration file that `relay init` writes. It has comments and is valid as it is. */
 
+/** Values of the operator that the written file contains. */
 export type Values = {
   readonly host: string
   readonly httpsPort: number

@@ -15,8 +15,8 @@ const GAP = "1 second"
 const FOLLOWED = 100
 
 /**
- * Prints the `last` flows' traces, or those whose id begins with `id`; with `follow`, each one as
- * it happens.
+ * Prints the traces of the `last` flows, or those whose id begins with `id`. With `follow`, it
+ * prints each new one as it happens.
  */
 export const trace = ({ config, follow, id, json, last }: Options & {
   /** The beginning of a trace's id. `null` for any trace. */

@@ -2,6 +2,7 @@
  * Answers of the admin API, as far as the page shows them. Another version may leave fields out.
  * Times are epoch ms.
  */
+/** A peer with an open session. `sallyport status` shows the same fields. */
 export interface Peer {
   readonly name: string
   readonly path: string | null
@@ -91,7 +92,9 @@ export interface Trace {
 /** Asks the admin API. Rejects with a message for the reader. */
 export const get = <A>(path: string): Promise<A> => ask<A>(path, 5000)
 
-/** Asks the admin API a question that takes longer to answer. */
+/**
+ * Asks the admin API for an answer that takes long, by POST. Rejects with a message for the reader.
+ */
 export const post = <A>(path: string, body: unknown): Promise<A> =>
   ask<A>(path, 10_000, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) })
 

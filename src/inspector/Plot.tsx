@@ -4,7 +4,7 @@ import UPlot from "uplot"
 
 export interface Sample {
   readonly at: number
-  /** `null` is a gap. */
+  /** Value at this time. `null` leaves a gap in the line. */
   readonly value: number | null
 }
 

@@ -1,4 +1,5 @@
 /** Numbers and times, as the page writes them. */
+/** Writes a number of bytes in the unit that suits it, such as `1.5 MiB`. */
 export const bytes = (count: number): string => {
   const units = ["B", "KiB", "MiB", "GiB"]
   let at = 0

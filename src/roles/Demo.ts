@@ -19,7 +19,10 @@ import { load } from "../services/config/Config.ts"
 import * as Socks5Client from "../transport/flow/Socks5Client.ts"
 import type { Peer } from "./Running.ts"
 
-/** A part of the demo failed. `message` says which, with the last log lines of that process. */
+/**
+ * Error when a part of the demo failed. `message` says which part, with the last log lines of its
+ * process.
+ */
 export class DemoFailed extends Data.TaggedError("DemoFailed")<{ readonly message: string }> {}
 
 const PACKAGE_ROOT = fileURLToPath(new URL("../", import.meta.url)).replace(/(src|dist)\/$/, "")

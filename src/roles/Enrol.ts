@@ -17,7 +17,9 @@ import * as Enrolment from "../services/identity/Enrolment.ts"
 import * as Keys from "../services/identity/Keys.ts"
 import * as LinkClient from "../transport/link/LinkClient.ts"
 
-/** The node cannot be enrolled, and another attempt with the same token will not help. */
+/**
+ * Error when the node cannot be enrolled, and another attempt with the same token will not help.
+ */
 export class EnrolFailed extends Schema.TaggedError<EnrolFailed>()("EnrolFailed", { message: Schema.String }) {}
 
 /**

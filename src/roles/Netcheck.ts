@@ -6,7 +6,7 @@ import type * as HostPort from "../services/config/HostPort.ts"
 import * as PortMapper from "../services/network/portmap/PortMapper.ts"
 import * as NetCheck from "../transport/udp/NetCheck.ts"
 
-/** The check could not start. `message` says what to correct. */
+/** Error when the check could not start. `message` says what to correct. */
 export class NetcheckFailed
   extends Schema.TaggedError<NetcheckFailed>()("NetcheckFailed", { message: Schema.String })
 {}

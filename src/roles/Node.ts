@@ -33,8 +33,8 @@ export interface Options {
   /** Whether the embedding program opens flows itself, by the listener of `LOCAL_DOOR_FILE`. */
   readonly localDoor: boolean
   /**
-   * Called when all actors run, before the relay has been reached. `status` and `doctor` can answer
-   * from then on.
+   * Called when all actors run, before the relay has been reached. `status` and `doctor` work from
+   * then on.
    */
   readonly onStarted?: (running: Running) => Effect.Effect<void>
   /** Called after each failed attempt to enrol. */

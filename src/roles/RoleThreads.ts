@@ -59,7 +59,7 @@ const entry = (): URL => {
  */
 const findEntry = Effect.try({ try: entry, catch: (cause) => (cause instanceof Error ? cause.message : String(cause)) })
 
-/** Starts the actors and succeeds when all of them are up. */
+/** Starts the actors of a role. Succeeds when all of them are up. */
 export const start = (options: {
   readonly config: Config
   readonly actors: ReadonlyArray<Any>

@@ -128,7 +128,7 @@ interface Phase {
   reloadProblem: string | null
 }
 
-/** Reports an error of the start, whatever it is. */
+/** Turns any error of a start into a `RunFailed`. */
 export const runFailed = (error: { readonly message: string; readonly _tag?: string; readonly reason?: unknown }) =>
   new RunFailed({ message: error.message, again: !needsOperator(error) })
 

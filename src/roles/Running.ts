@@ -14,8 +14,8 @@ import type { Resource } from "../protocol/trust/Documents.ts"
 import type { Config } from "../services/config/Config.ts"
 
 /**
- * How long a reload waits for an actor to take the new settings. A rule that is taken away must
- * arrive also on a host that is too busy to answer soon.
+ * How long a reload waits for an actor to take the new settings. It is long, because the removal of
+ * an access rule must also arrive on a host that is too busy to answer soon.
  */
 export const RELOAD = { deadline: "1 minute" } as const
 
@@ -91,6 +91,9 @@ export interface Running {
     readonly overview: (wanted: Wanted) => Effect.Effect<Network, ActorUnavailable | HubError>
     readonly examine: (node: string) => Effect.Effect<Findings, ActorUnavailable | ExamineFailed>
   } | null
-  /** Applies the keys of this role that `Reload` classes as live. If it fails, none is applied. */
+  /**
+   * Applies the keys of this role that take effect while it runs (`live` in `Reload`). If it fails,
+   * none is applied.
+   */
   readonly reload: (config: Config) => Effect.Effect<void, ActorUnavailable | HubError | ListenFailed>
 }

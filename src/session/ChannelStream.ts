@@ -39,7 +39,7 @@ const MAX_WINDOW = 1024 * 1024
  */
 const LINGER_MS = 10_000
 
-/** Window space that several flows share, beyond their first windows. */
+/** Window space that several flows share, in addition to their first windows. */
 export interface Room {
   bytes: number
 }
@@ -161,6 +161,7 @@ export class ChannelStream implements FlowStream {
     this.#endWrite()
   }
 
+  /** Asks the peer to send no more. Bytes that still arrive are discarded. */
   stop(): void {
     if (this.#readOver) return
     this.#channel.send(ChannelWire.stop)
@@ -172,7 +173,7 @@ export class ChannelStream implements FlowStream {
     this.stop()
   }
 
-  /** Does nothing: the window already limits what may wait unread. */
+  /** Does nothing, because the window already limits how many bytes may wait unread. */
   pause(): void {}
 
   /**
@@ -214,7 +215,7 @@ export class ChannelStream implements FlowStream {
     this.handler?.onWritable()
   }
 
-  /** Called by the channel when it is closed, regularly or not. */
+  /** Called by the channel when it is closed, in order or not. */
   onClosed(): void {
     if (this.#isClosed) return
     this.#isClosed = true

@@ -9,12 +9,12 @@ import * as LinkHandshake from "../protocol/relay/LinkHandshake.ts"
 import { type NodeKey, toBytes } from "../protocol/trust/NodeKey.ts"
 import { type Link, LinkEnded } from "./Link.ts"
 
-/** The peer sent something that is not a handshake message. */
+/** Error when the peer sent something that is not a handshake message. */
 export class BrokenHandshake extends Error {
   override readonly name = "BrokenHandshake"
 }
 
-/** The server refused the client. `code` and `message` give its reason. */
+/** Error when the server refused the client. `code` and `message` give its reason. */
 export class RefusedByServer extends Error {
   override readonly name = "RefusedByServer"
   readonly code: string

@@ -14,8 +14,8 @@ const OPEN = FlowWire.encodeOpen({ kind: "control", resource: "", host: "", port
 export interface ControlEvents {
   readonly onMessage: (message: SessionWire.SessionMessage) => void
   /**
-   * The peer broke the protocol, ended the stream or reads nothing. Called once; no message is sent
-   * or received afterwards.
+   * Called once, when the peer violated the protocol, ended the stream or reads nothing. No message
+   * is sent or received afterwards.
    */
   readonly onBroken: (why: string) => void
 }
@@ -40,14 +40,14 @@ export class ControlStream {
     if (early.length > 0) this.#take(early)
   }
 
-  /** Starts the stream; for clients. */
+  /** Starts the stream. Client only. */
   static open(stream: FlowStream, events: ControlEvents): ControlStream {
     const control = new ControlStream(stream, events)
     if (OPEN !== null) control.#append(OPEN)
     return control
   }
 
-  /** Sends a message. One that is too long for the wire is a caller's bug and is dropped. */
+  /** Sends a message. A message that is too long is dropped, which is a bug of the caller. */
   send(message: SessionWire.SessionMessage): void {
     const bytes = SessionWire.encode(message)
     if (bytes !== null) this.#append(bytes)

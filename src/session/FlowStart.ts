@@ -29,7 +29,7 @@ import {
 export const VERDICT_TIMEOUT_MS = 15_000
 /**
  * Longest wait of a connector for a whole Open, in milliseconds. The Open is in the first packet of
- * its stream, so that only losses delay it.
+ * its stream, so only lost packets delay it.
  */
 export const OPEN_TIMEOUT_MS = 10_000
 /**
@@ -38,7 +38,7 @@ export const OPEN_TIMEOUT_MS = 10_000
  */
 const scrap = new Uint8Array(16 * 1024)
 
-/** The connector's answer to a flow's Open, or a failure on this side. */
+/** The connector's answer to a flow's Open, or the cause of a failure on this side. */
 export type Answer =
   | {
     readonly _tag: "Accepted"
@@ -49,7 +49,7 @@ export type Answer =
   /** The flow was not opened, and its stream has ended. */
   | { readonly _tag: "Rejected"; readonly verdict: Verdict }
 
-/** The session's source of streams. `openStream` returns `null` if no more can be opened now. */
+/** Opens streams of a session. `openStream` returns `null` if no more can be opened now. */
 export interface Streams {
   readonly openStream: () => FlowStream | null
 }
@@ -57,8 +57,8 @@ export interface Streams {
 const internal = (reason: string): Answer => ({ _tag: "Rejected", verdict: { code: "internal", reason } })
 
 /**
- * Opens a flow; for clients. `done` is called once, either before this returns or in a later turn.
- * The returned function gives the flow up when the application has gone; then `done` is not called.
+ * Opens a flow. Client only. `done` is called once, before this returns or later. The returned
+ * function cancels, when the application has closed its connection; then `done` is not called.
  */
 export const request = (session: Streams, open: Open, done: (answer: Answer) => void): () => void => {
   const hello = encodeOpen(open)
@@ -118,7 +118,7 @@ export interface Incoming {
 }
 
 /**
- * Reads the Open of a stream that the peer opened; for connectors. Afterwards the stream is paused
+ * Reads the Open of a stream that the peer opened. Connector only. Afterwards the stream is paused
  * until a pump takes it or `reject` ends it. A stream that does not begin with an Open is reset,
  * and `onBad` receives the reason.
  */
@@ -151,8 +151,8 @@ export const accept = (
 const waiting: StreamHandler = { onReadable: () => {}, onWritable: () => {}, onClosed: () => {} }
 
 /**
- * Tells the client that the resource has accepted; for connectors. Returns the bytes of the verdict
- * that the stream did not take; they go before everything else that is written.
+ * Notifies the client that the resource has accepted. Connector only. Returns the bytes of the
+ * verdict that the stream had no room for; they must be written before everything else.
  */
 export const admit = (stream: FlowStream): Uint8Array => {
   const bytes = encodeVerdict({ code: "accepted", reason: "" })
@@ -161,7 +161,7 @@ export const admit = (stream: FlowStream): Uint8Array => {
 }
 
 /**
- * Tells the client why the flow is rejected, and ends the stream; for connectors. Bytes that the
+ * Notifies the client why the flow is rejected, and ends the stream. Connector only. Bytes that the
  * client still sends are discarded.
  */
 export const reject = (stream: FlowStream, verdict: Verdict): void => {

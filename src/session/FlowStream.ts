@@ -3,14 +3,14 @@
  * data channel (`ChannelStream`). All calls are synchronous, and none throws.
  */
 
-/** Result of `read`: nothing to read now. */
+/** Result of `read`: there is nothing to read now. */
 export const READ_NOTHING = -1
-/** Result of `read`: the peer reset the stream, or the stream's reading side is already over. */
+/** Result of `read`: the peer reset the stream, or the reading side has already ended. */
 export const READ_RESET = -2
-/** Result of `write`: the peer asked to stop, or the stream's writing side is already over. */
+/** Result of `write`: the peer asked to stop, or the writing side has already ended. */
 export const WRITE_STOPPED = -1
 
-/** Stream error code of a flow that either side cut. */
+/** Stream error code with which either side resets a flow. */
 export const FLOW_RESET = 1
 
 /**
@@ -18,20 +18,26 @@ export const FLOW_RESET = 1
  * any time.
  */
 export interface StreamHandler {
-  /** Bytes, the end or a reset can be read. Repeated until they are read. */
+  /** Called when bytes, the end or a reset can be read, and again until they are read. */
   readonly onReadable: () => void
-  /** There may be room again after a short `write` or an unsuccessful `finish`. */
+  /**
+   * Called when there may be room again after a `write` that took only a part, or a `finish` that
+   * returned `false`.
+   */
   readonly onWritable: () => void
-  /** The session has ended, and the stream with it. */
+  /** Called when the session has ended, and the stream with it. */
   readonly onClosed: () => void
 }
 
 /** A stream of bytes in both directions, with an end and a reset for each direction. */
 export interface FlowStream {
   handler: StreamHandler | null
-  /** Whether the end or a reset was read, or `stop` was called. */
+  /** Whether the reading side has ended: the end or a reset was read, or `stop` was called. */
   readonly readOver: boolean
-  /** Whether `finish` succeeded, `reset` was called, or the peer asked to stop. */
+  /**
+   * Whether the writing side has ended: `finish` succeeded, `reset` was called, or the peer asked
+   * to stop.
+   */
   readonly writeOver: boolean
   /**
    * Reads into `into`. Returns the number of bytes, `READ_NOTHING` or `READ_RESET`. The number may
@@ -41,7 +47,7 @@ export interface FlowStream {
   /**
    * Writes as many bytes as there is room for. Returns their number, or `WRITE_STOPPED` if the peer
    * reads no more. The caller keeps the rest and writes it at `onWritable`. `pending` is the number
-   * of bytes that the caller has waiting in all (default: those of `data`).
+   * of all bytes that the caller wants to write now (default: those of `data`).
    */
   write(data: Uint8Array, pending?: number): number
   /** Ends the writing side. Returns `false` if it is blocked: call it again at `onWritable`. */
@@ -50,11 +56,8 @@ export interface FlowStream {
   reset(code: number): void
   /** Asks the peer to send no more. Bytes that still arrive are discarded. */
   stop(code: number): void
-  /** Resets and stops, as far as either side is not over yet. */
+  /** Resets the writing side and stops the reading side, if they have not ended yet. */
   abort(code: number): void
-  /**
-   * Tells the stream that its reader leaves waiting bytes alone for a while, for example during a
-   * dial.
-   */
+  /** Notifies the stream that its reader will not read for a while, for example during a dial. */
   pause(): void
 }

@@ -8,8 +8,8 @@
 export type Carrier = "websocket" | "webtransport-h2" | "webtransport-h3"
 
 /**
- * Codes with which a link ends. They are those of WebSocket (RFC 6455, section 7.4), and
- * WebTransport uses them unchanged.
+ * Codes with which a link ends. They are WebSocket's (RFC 6455, section 7.4). WebTransport uses the
+ * same ones.
  */
 export const CloseCode = {
   normal: 1000,
@@ -80,7 +80,7 @@ export interface Link {
    * bytes stay valid.
    */
   readonly read: () => Promise<Uint8Array | undefined>
-  /** Puts bytes back, to be read first. */
+  /** Puts bytes back. The next `read` returns them first. */
   readonly unread: (bytes: Uint8Array) => void
   readonly incoming: AsyncIterable<Uint8Array>
   /**
@@ -112,8 +112,8 @@ const CLOSE_GRACE_MS = 1000
 const MAX_REASON_BYTES = 123
 
 /**
- * Converts a code and a reason into ones that WebSocket can send: a permitted code (RFC 6455,
- * section 7.4) and a reason that fits.
+ * Makes a code and a reason fit for WebSocket: a permitted code (RFC 6455, section 7.4) and a
+ * reason that is not too long.
  */
 export const sendable = (code: number, reason: string): readonly [code: number, reason: Uint8Array] => {
   const isCode = (code >= 1000 && code <= 1014 && code !== 1004 && code !== 1005 && code !== 1006) ||
@@ -125,14 +125,14 @@ export const sendable = (code: number, reason: string): readonly [code: number, 
   return [isCode ? code : CloseCode.normal, bytes.subarray(0, length)]
 }
 
-/** The link ended before the operation was complete. */
+/** Error when the link ended before the operation was complete. */
 export class LinkEnded extends Error {
   override readonly name = "LinkEnded"
 }
 
 /**
- * Common part of the carriers: the queue of received bytes with its water marks, and ending only
- * once.
+ * Common part of the carriers' links: the queue of received bytes with its water marks, and the
+ * end, which happens once.
  */
 export abstract class CarrierLink implements Link {
   abstract readonly carrier: Carrier
@@ -163,6 +163,7 @@ export abstract class CarrierLink implements Link {
 
   abstract bufferedBytes(): number
   protected abstract send(bytes: Uint8Array): Promise<void>
+  /** Sends the carrier's close notice with this code and reason. */
   protected abstract sendClose(code: number, reason: string): void
   protected abstract destroySocket(): void
   protected abstract pause(): void
@@ -250,8 +251,8 @@ export abstract class CarrierLink implements Link {
   }
 
   /**
-   * Ends the link, because the carrier has ended. May be called repeatedly. Bytes received before
-   * can still be read, unless this side ended the link.
+   * Ends the link, because the carrier has ended. It may be called more than once. Bytes received
+   * before can still be read, unless this side ended the link.
    */
   protected finish(closed: Closed = { by: "network", code: 0, reason: "the connection was lost" }): void {
     this.ended ??= closed

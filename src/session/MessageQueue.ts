@@ -7,12 +7,12 @@ import * as LengthPrefix from "../protocol/bytes/LengthPrefix.ts"
 import { CloseCode, type Link } from "./Link.ts"
 
 /**
- * Most bytes that may wait for one slow peer; beyond it, the link is closed. It also bounds what
- * one turn of the event loop may send.
+ * Most bytes that may wait for one slow peer. If there are more, the link is closed. It also limits
+ * what one turn of the event loop may send.
  */
 export const MAX_QUEUED_BYTES = 256 * 1024
 
-/** The message is longer than any peer accepts. */
+/** Error when a message is longer than any peer accepts. */
 export class MessageTooLong extends Error {
   override readonly name = "MessageTooLong"
 }

@@ -41,7 +41,7 @@ const FIXED: ReadonlyArray<number> = [
 const UNDEFINED_EXTENSION = 0
 const TIMESTAMP_EXTENSION = 0xff
 
-/** Whether `bytes` is exactly one value. Takes linear time and keeps nothing. */
+/** Whether `bytes` is exactly one MessagePack value. Takes linear time and stores nothing. */
 export const isOneValue = (bytes: Uint8Array): boolean => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   let at = 0

@@ -15,9 +15,9 @@ export interface Clocks {
 }
 
 /**
- * The permission of one session. A grant is checked against the directory's time when it arrives.
- * From then on it is a lease that runs by the host's clock, so that no later correction of the time
- * ends it early or revives it.
+ * The permission of one session. When a grant arrives, it is checked against the directory's time.
+ * From then on its remaining life runs by the host's clock, so a later correction of the time
+ * neither shortens nor prolongs it.
  */
 export class Permission {
   #grant: Grant
@@ -55,15 +55,15 @@ export class Permission {
     return this.#grant.expiresAt - this.#request().nowSeconds
   }
 
-  /** Why the grant no longer permits anything. `null` if it still does. */
+  /** Reason why the grant no longer permits anything. `null` if it still does. */
   standing(): VerdictCode | null {
     const reason = GrantCheck.stands(this.#grant, this.#request())
     return reason === null ? null : VERDICT_OF[reason]
   }
 
   /**
-   * Takes a newer grant. Grants arrive by several ways, and may be late. `older`: not newer than
-   * the current one. `foreign`: for other nodes, or not valid now.
+   * Takes a newer grant. Grants arrive from several sources and may be late. `older`: the grant is
+   * not newer than the current one. `foreign`: it is for other nodes, or not valid now.
    */
   replace(grant: Grant): "taken" | "older" | "foreign" {
     const request = { ...this.#parties, nowSeconds: this.#clocks.nowSeconds() }

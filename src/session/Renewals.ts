@@ -29,12 +29,12 @@ export interface Options {
   /** Seconds until the grant expires. */
   readonly leftSeconds: () => number
   /**
-   * Fetches a fresh grant and ticket. Rejects if there is no grant any more, or if none can be had
-   * now.
+   * Fetches a new grant and ticket. Rejects if the permission has ended, or if the relay cannot be
+   * reached now.
    */
   readonly renew: () => Promise<Renewed>
   readonly onRenewed: (renewed: Renewed) => void
-  /** Ends the session; `stop` must be called then. */
+  /** Ends the session. It must call `stop`. */
   readonly end: (why: string) => void
 }
 
@@ -67,6 +67,7 @@ export class Renewals {
     this.#lastFlowAt = performance.now()
   }
 
+  /** Stops the check for good. */
   stop(): void {
     clearInterval(this.#timer)
   }

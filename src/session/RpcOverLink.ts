@@ -27,8 +27,8 @@ export const MAX_IN_FLIGHT = 64
 /** Default interval between a client's pings. */
 export const PING_EVERY = Duration.millis(DEFAULT_GAP_MS)
 /**
- * How long a check after a network change waits for an answer: time for two retransmissions of TCP
- * on an ordinary path.
+ * How long a check after a network change waits for an answer. TCP can retransmit twice in this
+ * time on an ordinary path.
  */
 export const CHECK_DEADLINE = Duration.millis(1500)
 /** Default time without any message after which the server cuts a link. */

@@ -11,9 +11,9 @@ export interface Way<A> {
 }
 
 /**
- * Opens the first connection that succeeds, and gives up the others. The first way starts at once.
- * Each later one starts when the previous one has failed or has run for `headStartMs`. If all fail,
- * rejects with the error of the last way in the list.
+ * Opens connections by several ways, takes the first one that succeeds, and gives up the others.
+ * The first way starts at once. Each later one starts when the previous one has failed or has run
+ * for `headStartMs`. If all fail, rejects with the error of the last way in the list.
  */
 export const firstOf = <A>(ways: ReadonlyArray<Way<A>>, headStartMs: number, signal: AbortSignal): Promise<A> =>
   new Promise((resolve, reject) => {

@@ -13,7 +13,7 @@ const MAX_PATH_BYTES = 108
 /** Pings in each period of the watchdog, so that one may be late. */
 const PINGS_PER_PERIOD = 3
 
-/** Reports to systemd. Each report is sent when its effect runs. */
+/** Reports of this process to systemd. Each report is sent when its effect runs. */
 export interface ServiceManager {
   readonly ready: Effect.Effect<void>
   readonly reloading: Effect.Effect<void>

@@ -9,13 +9,13 @@ import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
 import type { SessionId, SignalingEvent } from "../signaling/RelaySignalingRpcs.ts"
 
 /**
- * Most events that one link may leave unread. One more cuts the link; the node gets a snapshot when
- * it is back.
+ * Most events that one link may leave unread. If there are more, the relay cuts the link, and the
+ * node gets a snapshot when it reconnects.
  */
 export const EVENTS_CAPACITY = 1024
 /**
- * Most sessions that the relay remembers for one client. One more makes it forget the oldest until
- * that is renewed: its sealed messages are refused, and its grant is not replaced.
+ * Most sessions that the relay remembers for one client. For one more, it forgets the oldest: that
+ * session's sealed messages are refused and its grant is not replaced until the client renews it.
  */
 export const MAX_SESSIONS_PER_NODE = 256
 

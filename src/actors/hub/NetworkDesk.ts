@@ -29,7 +29,10 @@ const now: Effect.Effect<Now> = Effect.zipWith(
   (epochMs, nanos) => ({ epochMs, ms: Number(nanos / 1_000_000n) })
 )
 
-/** Makes the view. It takes a sample each minute until the scope ends. */
+/**
+ * Makes the desk that answers questions about the network. It takes a sample of all pairs each
+ * minute until the scope ends.
+ */
 export const make = Effect.fnUntraced(function*({ board, directory }: Options) {
   const view = new NetworkView()
   const questions = new Map<

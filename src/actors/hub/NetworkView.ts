@@ -117,7 +117,7 @@ export const pageOf = <
   }
 }
 
-/** A node with its report, `null` if it has none. */
+/** A node and its last report. The report is `null` if the node has sent none. */
 export interface Told {
   readonly name: string
   readonly role: string
@@ -125,8 +125,8 @@ export interface Told {
 }
 
 /**
- * Lists how each pair of nodes is connected. The client's report counts, because the client chooses
- * the path; without one, the connector's counts.
+ * Lists how each pair of nodes is connected. It takes the client's report, because the client
+ * chooses the path. If the client has sent none, it takes the connector's.
  */
 export const pairsOf = (nodes: Iterable<Told>): ReadonlyArray<Seen> => {
   const pairs = new Map<string, Seen>()

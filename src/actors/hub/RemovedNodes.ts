@@ -20,7 +20,7 @@ export interface Options {
   readonly forwarder: ActorRef<RpcsOf<typeof RelayForwarder>>
 }
 
-/** Returns the effects that report removed nodes to nodes and to the forwarder. */
+/** Returns the effects that notify nodes and the forwarder of removed nodes. */
 export const make = ({ directory, forwarder }: Options) => {
   const since = (seconds: number) =>
     Effect.flatMap(DirectoryClock.nowSeconds, (now) => directory.removedSince(now - seconds))

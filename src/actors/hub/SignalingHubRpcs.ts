@@ -10,7 +10,7 @@ import { NodeKey } from "../../protocol/trust/NodeKey.ts"
 import * as ActorAddress from "../runtime/actor/ActorAddress.ts"
 import { NamedResource } from "../signaling/RelaySignalingRpcs.ts"
 
-/** Rule that lets clients reach resources, both by name, or `*` for all. */
+/** Rule that lets clients reach resources. Both are given by name; `*` stands for all. */
 export const AccessRule = Schema.Struct({
   clients: Schema.Array(Schema.String),
   resources: Schema.Array(Schema.String)
@@ -48,7 +48,7 @@ export interface Seen {
 export const Sample = Schema.Struct({ at: Schema.Number, direct: Schema.Int, total: Schema.Int })
 export type Sample = typeof Sample.Type
 
-/** Most nodes in one answer. A report has up to 16 KiB, and an answer is written at once. */
+/** Most nodes in one answer. A report has up to 16 KiB, and the whole answer is written at once. */
 export const MAX_NODES = 200
 /**
  * Selects nodes whose name contains `find`, in any case. They are listed by name and begin after
@@ -106,10 +106,10 @@ export type Network = typeof Network.Type
  */
 const Checked = Schema.declare((value): value is NodeReport => typeof value === "object" && value !== null)
 
-/** There are no findings of this node. `message` says why and what to do. */
+/** Error when the relay has no findings of a node's `doctor`. `message` says why and what to do. */
 export class ExamineFailed extends Schema.TaggedError<ExamineFailed>()("ExamineFailed", { message: Schema.String }) {}
 
-/** The relay cannot do its work. `message` says what to repair. */
+/** Error when the relay cannot do its work. `message` says what to repair. */
 export class HubError extends Schema.TaggedError<HubError>()("HubError", { message: Schema.String }) {}
 
 /** How the machine of the directory is. */

@@ -11,7 +11,9 @@ import type * as Directory from "../../services/directory/Directory.ts"
 import type * as Authority from "../../services/identity/Authority.ts"
 import type * as Board from "./Board.ts"
 
-/** Time between two relay credentials of a node. One of them may be lost. */
+/**
+ * Time between two relay credentials of a node. It is short enough that one of them may be lost.
+ */
 export const CREDENTIAL_REFRESH = Duration.seconds(LIFETIMES.credentialRefresh)
 
 export interface Options {

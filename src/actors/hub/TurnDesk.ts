@@ -18,8 +18,8 @@ export interface Options {
 }
 
 /**
- * Makes the function that issues credentials, and TURN's secret if there is none yet. The function
- * fails with `NoTurn` if TURN is off or the node is not enrolled.
+ * Makes the function that issues TURN credentials. It also makes TURN's secret if there is none
+ * yet. The function fails with `NoTurn` if TURN is off or the node is not enrolled.
  */
 export const make = Effect.fnUntraced(function*({ directory, host, ports, stateDir }: Options) {
   const secret = ports === null ? null : yield* TurnCredentials.loadOrCreate(stateDir)

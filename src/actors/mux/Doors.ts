@@ -41,7 +41,7 @@ export interface Doors {
   readonly set: (wanted: Wanted) => Effect.Effect<void, ListenFailed>
 }
 
-/** Listeners to have open. `socks5` is `null` for none. */
+/** Listeners that should be open. `socks5` is `null` if there should be none. */
 export interface Wanted {
   readonly socks5: ListenAt | null
   readonly forwards: ReadonlyArray<Forward>

@@ -19,8 +19,8 @@ export interface Options {
   readonly traces: FlowTraces
   readonly routeOf: (session: SessionId) => Route | null
   /**
-   * Takes a flow that was not opened. `peer` is the connector, or `null` if the flow never had a
-   * session.
+   * Called with each flow that was not opened. `peer` is the connector, or `null` if the flow never
+   * had a session.
    */
   readonly onRefused: (request: Request, peer: string | null, verdict: Verdict) => void
 }

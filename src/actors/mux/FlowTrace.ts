@@ -30,10 +30,10 @@ export interface FlowTrace {
   readonly joins: (session: SessionId, route: Route | null) => void
   /**
    * Ends the trace of a flow that was not opened. `code` is the reason for programs. `why` is the
-   * reason for people and may be empty.
+   * reason in words and may be empty.
    */
   readonly refused: (code: string, why: string) => void
-  /** Ends the trace of a flow that is over. */
+  /** Ends the trace of a flow that has ended. */
   readonly done: (outcome: FlowOutcome) => void
 }
 

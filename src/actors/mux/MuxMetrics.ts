@@ -22,8 +22,8 @@ export class MuxMetrics {
   readonly #directTimes = new Metrics.Distribution()
 
   /**
-   * Counts an answered flow. `seconds` is the time since the application asked, or `null` if it is
-   * not known here.
+   * Counts a flow that was accepted or refused. `seconds` is the time since the application asked,
+   * or `null` if it is not known here.
    */
   onFlow(verdict: VerdictCode, seconds: number | null): void {
     this.#verdicts.add(verdict)

@@ -15,8 +15,8 @@ import { LinkUnavailable } from "./StreamMuxRpcs.ts"
 /** The packet link of this node. At most one is open. */
 export interface PacketLink {
   /**
-   * Opens a link after closing the one before. `http3` says whether the relay takes links over
-   * HTTP/3.
+   * Closes the link that is open, if any, and opens a new one. `http3` is whether the relay accepts
+   * links over HTTP/3.
    */
   readonly open: (http3: boolean) => Effect.Effect<LegKind, LinkUnavailable>
   readonly close: Effect.Effect<void>
@@ -32,7 +32,7 @@ interface Open {
   readonly ended: Deferred.Deferred<void>
 }
 
-/** Makes the packet link, which is not open yet. It closes when the scope ends. */
+/** Makes the packet link. It is closed at first. An open link closes when the scope ends. */
 export const make = Effect.fnUntraced(function*(options: {
   readonly node: NodeState
   readonly stateDir: string

@@ -85,16 +85,16 @@ export interface Options {
   readonly ticketKeys: TicketKeys
   readonly authorityKey: NodeKey
   /**
-   * Ends when the directory's time is known. After a start of the data plane, a dial may be
+   * Succeeds when the directory's time is known. After a restart of the data plane, a dial may be
    * answered before that.
    */
   readonly timeKnown: Effect.Effect<void>
   readonly signaling: ActorRef<RpcsOf<typeof Signaling>>
   readonly relay: ActorRef<RpcsOf<typeof Relay>>
   readonly publish: (event: PathEvent) => void
-  /** Takes a signal from the peer, or `null` when the session is over. */
+  /** Called with each WebRTC signal of the peer, and with `null` when the session has ended. */
   readonly onIce: (session: SessionId, signal: Uint8Array | null) => void
-  /** Takes a flow that was not opened. Connector only. */
+  /** Called with each flow that was not opened. Connector only. */
   readonly onRefused: (refused: Refused) => void
   readonly metrics: MuxMetrics
   readonly traces: FlowTrace.FlowTraces

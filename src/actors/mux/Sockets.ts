@@ -29,26 +29,26 @@ export interface Sockets {
      * Sockets without the configured port. Empty if no port is configured, or every socket has it.
      */
     readonly missed: ReadonlyArray<Missed>
-    /** The latest send that a firewall on this machine forbade. `null` if none was. */
+    /** The latest send that a firewall on this machine forbade. `null` if there was none. */
     readonly forbidden: { readonly code: string; readonly agoMs: number } | null
   }
   /**
    * Replaces the sockets of these IP versions by sockets on new ports. Packets that still arrive at
-   * the old ports are lost, because the address to which they were sent is gone.
+   * the old ports are lost, because nothing listens there any more.
    */
   readonly rebind: (families: ReadonlyArray<Family>) => Effect.Effect<void>
   /**
-   * Tries again to bind the configured port where that failed. Answers `true` if a socket now has
-   * it in place of another port.
+   * Tries again to bind the configured port where that failed before. Returns `true` if a socket
+   * has it now.
    */
   readonly takeConfigured: Effect.Effect<boolean>
 }
 
 /**
- * Opens the sockets. With `port` 0, each socket gets any free port, and another one at each
- * replacement. Otherwise it gets this port and is never replaced. While another program uses the
- * port, any free port serves instead: a node with another port is reached less often, but a node
- * without one not at all.
+ * Opens the sockets. With `port` 0, each socket gets any free port, and another free one each time
+ * that it is replaced. With any other `port`, the sockets keep that port and are never replaced.
+ * While another program has the port, a free one is used: a node on an unexpected port is harder to
+ * reach, but a node without a socket cannot be reached at all.
  */
 export const make = Effect.fnUntraced(function*(options: {
   readonly router: PacketRouter

@@ -17,7 +17,7 @@ import { UdpControlRpcs } from "../stun/StunRpcs.ts"
  */
 export const LINK_ADDRESS: SocketAddr = { host: "0.0.0.0", port: 1 }
 
-/** Carrier of relayed packets from now on. `null` if there is none. */
+/** Carrier that relayed packets take from now on. `null` if there is none. */
 export const LegChoice = Schema.Union(
   Schema.Struct({ kind: Schema.Literal("relay-udp"), relay: SocketAddr }),
   /** The link that `OpenLink` opened. */
@@ -25,12 +25,12 @@ export const LegChoice = Schema.Union(
 )
 export type LegChoice = typeof LegChoice.Type
 
-/** The packet link to the relay could not be opened. `message` says what to check. */
+/** Error when the packet link to the relay could not be opened. `message` says what to check. */
 export class LinkUnavailable extends Schema.TaggedError<LinkUnavailable>()("LinkUnavailable", {
   message: Schema.String
 }) {}
 
-/** Status of one session. */
+/** Status of one session, as `sallyport status` shows it. */
 export const SessionStatus = Schema.Struct({
   session: SessionId,
   peer: Schema.String,
@@ -76,7 +76,7 @@ export const Forward = Schema.Struct({
 })
 export type Forward = typeof Forward.Type
 
-/** A listener could not be opened. `message` says which and why. */
+/** Error when a listener could not be opened. `message` says which one and why. */
 export class ListenFailed extends Schema.TaggedError<ListenFailed>()("ListenFailed", { message: Schema.String }) {}
 
 /** Recent flows that were refused in the same way, counted together. */

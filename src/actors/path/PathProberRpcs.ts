@@ -17,8 +17,8 @@ export const TxId = Schema.String.pipe(Schema.pattern(/^[0-9a-f]{16}$/))
 export type TxId = typeof TxId.Type
 
 /**
- * A session has started. When the prober subscribes, this event comes first for each live session.
- * `path` is the one in use.
+ * Event: a session has started. `path` is the path in use. When the prober subscribes, it first
+ * receives this event for each live session.
  */
 export const SessionUp = Schema.TaggedStruct("SessionUp", {
   session: SessionId,
@@ -40,15 +40,16 @@ export const PeerCandidates = Schema.TaggedStruct("PeerCandidates", {
   /** Mapping of the peer's NAT. Absent if it is not known. */
   mapping: Schema.optional(Mapping)
 })
-/** The peer has acknowledged this host's list with this `seq`. */
+/** Event: the peer has acknowledged this host's candidate list with the number `seq`. */
 export const CandidatesAcked = Schema.TaggedStruct("CandidatesAcked", { session: SessionId, seq: Schema.Int })
 /**
- * An authenticated ping arrived and the data plane answered it. `path` leads back to where it came
- * from.
+ * Event: an authenticated ping arrived, and the data plane answered it. `path` leads back to the
+ * sender.
  */
 export const PingSeen = Schema.TaggedStruct("PingSeen", { session: SessionId, path: PathRef })
 /**
- * The answer to a ping. `observed` is this host's address as the peer saw it, `null` over a relay.
+ * Event: a ping was answered. `observed` is this host's address as the peer saw it, or `null` over
+ * a relay.
  */
 export const Pong = Schema.TaggedStruct("Pong", {
   session: SessionId,
@@ -58,63 +59,67 @@ export const Pong = Schema.TaggedStruct("Pong", {
   observed: Schema.NullOr(SocketAddr)
 })
 /**
- * Packets of the session arrive by the path in use although a ping is unanswered. The ping or its
- * answer may be queued behind other packets, so the path may still work.
+ * Event: packets of the session arrive by the path in use although a ping is unanswered. The ping
+ * or its answer may be queued behind other packets, so the path may still work.
  */
 export const Heard = Schema.TaggedStruct("Heard", { session: SessionId, path: PathRef })
 /**
- * Activity of a session changed. `active` is set while a flow is open and for a few seconds after
- * it.
+ * Event: the activity of a session changed. `active` is `true` while a flow is open and for a few
+ * seconds after it.
  */
 export const Activity = Schema.TaggedStruct("Activity", { session: SessionId, active: Schema.Boolean })
 /**
- * Sending on the path failed permanently: EHOSTUNREACH, ENETUNREACH, QUIC closed the path, or the
- * relay leg was lost.
+ * Event: sending on the path failed permanently. The cause is EHOSTUNREACH or ENETUNREACH, QUIC has
+ * closed the path, or the relay leg was lost.
  */
 export const PathError = Schema.TaggedStruct("PathError", {
   session: SessionId,
   path: PathRef,
   message: Schema.String
 })
-/** The client's packets now arrive by this path. Connector only. */
+/** Event on a connector: the client's packets now arrive by this path. */
 export const PeerSelected = Schema.TaggedStruct("PeerSelected", { session: SessionId, path: PathRef })
-/** The connector asks to leave the path in use. Client only. */
+/** Event on a client: the connector asks the client to leave the path in use. */
 export const SwitchRequested = Schema.TaggedStruct("SwitchRequested", { session: SessionId, reason: SwitchReason })
 /**
- * Carrier of relayed packets, which determines the relay path's cost. The event is repeated when
- * the carrier was bound again. `kind` is `null` if nothing carries relayed packets.
+ * Event: relayed packets have another carrier, or the same one was bound again. The carrier
+ * determines the relay path's cost. `kind` is `null` if nothing carries relayed packets.
  */
 export const RelayLeg = Schema.TaggedStruct("RelayLeg", {
   kind: Schema.NullOr(Schema.Literal("relay-udp", "relay-h3", "relay-tcp"))
 })
 /**
- * Whether this node is bound at a relay other than its home relay. The event is repeated when the
- * relay was bound again. When the prober subscribes, it comes first for each relay that is bound.
+ * Event: this node was bound, perhaps again, at a relay other than its home relay, or has lost that
+ * binding. When the prober subscribes, it first receives this event for each such relay that is
+ * bound.
  */
 export const OtherRelay = Schema.TaggedStruct("OtherRelay", { name: Schema.String, bound: Schema.Boolean })
 
-/** A STUN server's view of a socket that `SampleGuess` opened. `local` is the socket's own port. */
+/**
+ * Event: a STUN server answered a socket that `SampleGuess` opened. `local` is the socket's own
+ * port.
+ */
 export const GuessSampled = Schema.TaggedStruct("GuessSampled", {
   session: SessionId,
   local: Schema.Int,
   mapped: SocketAddr
 })
 /**
- * `count` sockets for port guessing could not be opened. `code` is the system's error, such as
- * EMFILE.
+ * Event: `count` sockets for port guessing could not be opened. `code` is the system's error, such
+ * as EMFILE.
  */
 export const GuessRefused = Schema.TaggedStruct("GuessRefused", {
   session: SessionId,
   count: Schema.Int,
   code: Schema.String
 })
-/** Report of the peer's open sockets; see `PortGuess.Opened`. */
+/** The peer's report that its sockets for port guessing are open; see `PortGuess.Opened`. */
 export const Opened = Schema.Struct({
   attempt: Schema.Int,
   seen: Schema.Array(SocketAddr).pipe(Schema.maxItems(MAX_SEEN)),
   delta: Schema.NullOr(Schema.Int)
 })
-/** The peer has opened its sockets for port guessing. */
+/** Event: the peer has opened its sockets for port guessing. */
 export const PeerOpened = Schema.TaggedStruct("PeerOpened", { session: SessionId, opened: Opened })
 
 /** Event of the data plane that concerns the choice of paths. */
@@ -142,8 +147,8 @@ export type PathEvent = typeof PathEvent.Type
 const MAX_GUESSES = 16
 
 /**
- * Calls of the prober to the data plane, which merges them into its own RPCs. A call about a
- * session that is gone is ignored, because its SessionDown is on the way.
+ * Calls of the path prober to the data plane, which merges them into its own calls. A call about a
+ * session that has ended is ignored: its `SessionDown` is on the way.
  */
 export class PathDriverRpcs extends RpcGroup.make(
   /**
@@ -203,7 +208,7 @@ export class PathDriverRpcs extends RpcGroup.make(
 
 // ---------------------------------------------------------------------------- the prober's own
 
-/** The path of one session, with what is known of the others. */
+/** The path of one session, with the measurements of its other paths. */
 export const SessionPath = Schema.Struct({
   session: SessionId,
   role: Role,
@@ -238,8 +243,8 @@ export const Pinged = Schema.Struct({ session: SessionId, path: PathRef, rttMs: 
 export type Pinged = typeof Pinged.Type
 
 /**
- * A ping failed. `no_session`: there is no session with the peer. `unanswered`: the peer did not
- * answer in time.
+ * Error when a ping failed. `no_session`: there is no session with the peer. `unanswered`: the peer
+ * did not answer in time.
  */
 export class PingFailed extends Schema.TaggedError<PingFailed>()("PingFailed", {
   reason: Schema.Literal("no_session", "unanswered"),

@@ -25,7 +25,7 @@ const MAX_SPARES = 2
 
 /** A session's ticket, and this node's tag in it. */
 export interface Ticket {
-  /** Tag with which this node sends. */
+  /** Tag of the relayed frames that this node sends. */
   readonly tag: number
   readonly ticket: Signed
 }
@@ -45,7 +45,9 @@ export interface Options {
   readonly tickets: ReadonlyMap<SessionId, Ticket>
 }
 
-/** Makes the bindings. There are none until `onList` is called. */
+/**
+ * Makes the bindings at other relays than the home relay. There are none until `onList` is called.
+ */
 export const make = ({ identity, mux, tickets }: Options) => {
   const spares = new Map<string, Spare>()
   let credential: Signed | null = null

@@ -7,8 +7,8 @@ import type { SessionId, SignalingEvent } from "./RelaySignalingRpcs.ts"
 /** How long an invitation may be answered. After that, the relay asks another connector. */
 export const INVITE_LIFE_MS = 2_500
 /**
- * Most invitations that may wait. One more drops the oldest, and the relay gets no answer to that
- * one.
+ * Most invitations that may wait. For one more, the oldest is dropped, and the relay gets no answer
+ * to it.
  */
 export const MAX_INVITES = 256
 

@@ -18,7 +18,7 @@ import { Signed } from "../../protocol/trust/Signed.ts"
 export const SessionId = Schema.String.pipe(Schema.pattern(/^[0-9a-f]{32}$/))
 export type SessionId = typeof SessionId.Type
 
-/** Largest sealed path message that the relay passes on by signaling, in bytes. */
+/** Largest sealed path message that the relay forwards over signaling, in bytes. */
 export const MAX_SEALED_BYTES = 2048
 
 /** Code by which a relay refuses a node that is not enrolled, or was removed. */
@@ -27,8 +27,8 @@ export const UNKNOWN_NODE = "unknown_node"
 export const NO_BROWSER = "no_browser"
 
 /**
- * Addresses of a relay, as it advertises them. `host` is a name or an address. A `udpPort` of 0
- * means that the relay offers no UDP.
+ * Addresses of a relay, as it advertises them. `host` is a name or an IP address. If `udpPort` is
+ * 0, the relay offers no UDP.
  */
 export const RelayInfo = Schema.Struct({
   host: Schema.NonEmptyString,
@@ -42,8 +42,8 @@ export const RelayInfo = Schema.Struct({
 export type RelayInfo = typeof RelayInfo.Type
 
 /**
- * The whole state, which comes first on every subscription and replaces all that was pushed before.
- * `serverTime` is the directory's clock when the subscription began, in ms since the epoch.
+ * The whole state. It comes first on every subscription and replaces everything that earlier events
+ * said. `serverTime` is the directory's clock when the subscription began, in ms since the epoch.
  */
 export const Snapshot = Schema.TaggedStruct("Snapshot", {
   /** Number of the directory's last change. */
@@ -57,15 +57,15 @@ export const Snapshot = Schema.TaggedStruct("Snapshot", {
   /** Whether the relay accepts reports of nodes. */
   reports: Schema.optionalWith(Schema.Boolean, { exact: true })
 })
-/** The list of other relays changed. */
+/** Event: the list of other relays changed. */
 export const RelaysChanged = Schema.TaggedStruct("RelaysChanged", { relays: RelayPoints })
-/** The relay's forwarder was restarted and has lost its bindings. Nodes must bind again. */
+/** Event: the relay's forwarder was restarted and has lost its bindings. Nodes must bind again. */
 export const BindingsLost = Schema.TaggedStruct("BindingsLost", {})
-/** The node's new relay credential. */
+/** Event: the node has a new relay credential. */
 export const CredentialRenewed = Schema.TaggedStruct("CredentialRenewed", { credential: Signed })
 /**
- * Invites a connector to a session with a client. The connector answers with `Ready` or `Decline`
- * once it has verified the grant.
+ * Event: a connector is invited to a session with a client. The connector verifies the grant and
+ * then answers with `Ready` or `Decline`.
  */
 export const Invite = Schema.TaggedStruct("Invite", {
   session: SessionId,
@@ -81,30 +81,30 @@ export const Invite = Schema.TaggedStruct("Invite", {
   /** W3C Trace Context of the dial, if it is traced. */
   traceparent: Schema.optionalWith(Schema.String, { exact: true })
 })
-/** The grant of a session was replaced, because access rules changed or it was renewed. */
+/** Event: a session has a new grant, because access rules changed or the grant was renewed. */
 export const GrantReplaced = Schema.TaggedStruct("GrantReplaced", { session: SessionId, grant: Signed })
 /**
- * The client has renewed this session. The connector must open its end at the relay with the new
- * ticket.
+ * Event: the client has renewed this session. The connector must open its end at the relay with the
+ * new ticket.
  */
 export const TicketRenewed = Schema.TaggedStruct("TicketRenewed", { session: SessionId, ticket: Signed })
-/** The node was removed. Every session with it ends now. */
+/** Event: the node was removed. Every session with it ends now. */
 export const Revoked = Schema.TaggedStruct("Revoked", { node: NodeKey })
-/** A sealed path message from the session's other side. */
+/** Event: the peer of a session sent a sealed path message over signaling. */
 export const Sealed = Schema.TaggedStruct("Sealed", { session: SessionId, box: Schema.Uint8ArrayFromSelf })
 /**
- * The connector was restarted and has lost its end of this session, with the flows in it. The
- * client must dial again.
+ * Event: the connector was restarted and has lost its end of this session, with the flows in it.
+ * The client must dial again.
  */
 export const SessionLost = Schema.TaggedStruct("SessionLost", { session: SessionId })
 /**
- * Asks for the findings of the node's doctor. The relay asks only nodes that have reported on this
- * link. The answer is `Findings`.
+ * Event: the relay asks for the findings of the node's `doctor`, which the node sends as
+ * `Findings`. The relay asks only nodes that have sent a report on this link.
  */
 export const Examine = Schema.TaggedStruct("Examine", { question: Schema.String.pipe(Schema.maxLength(32)) })
 /**
- * The relay stops soon. The node should reconnect after this many milliseconds, a time that the
- * relay spreads over its nodes.
+ * Event: the relay stops soon. The node should reconnect after this many milliseconds. The relay
+ * gives each node another delay, so that they do not all reconnect at once.
  */
 export const GoAway = Schema.TaggedStruct("GoAway", { reconnectAfterMs: Schema.Number })
 
@@ -126,8 +126,8 @@ export const SignalingEvent = Schema.Union(
 export type SignalingEvent = typeof SignalingEvent.Type
 
 /**
- * Why no session was made. `name_not_found`, `denied` and `port_not_listed` need an administrator.
- * The others may pass by themselves.
+ * Reason why a dial made no session. `name_not_found`, `denied` and `port_not_listed` need an
+ * administrator. The other causes may end without help.
  */
 export const DialCode = Schema.Literal(
   "name_not_found",
@@ -139,24 +139,24 @@ export const DialCode = Schema.Literal(
 )
 export type DialCode = typeof DialCode.Type
 
-/** No session was made. `message` says why. */
+/** Error when a dial made no session. `message` says why. */
 export class DialRefused extends Schema.TaggedError<DialRefused>()("DialRefused", {
   code: DialCode,
   message: Schema.String
 }) {}
 
 /**
- * The node may not register a relay. Only a relay that has joined may do that, and only under its
- * own name.
+ * Error when a node may not register a relay. Only a relay that has joined may do that, and only
+ * under its own name.
  */
 export class NoRelay extends Schema.TaggedError<NoRelay>()("NoRelay", { message: Schema.String }) {}
 
-/** This relay offers no TURN, or not to this node. */
+/** Error when this relay offers no TURN, or none to this node. */
 export class NoTurn extends Schema.TaggedError<NoTurn>()("NoTurn", { message: Schema.String }) {}
 
 /**
- * A report was not stored, because it exceeds the limits of `NodeReport` or the relay cannot read
- * it.
+ * Error when a report was not stored: it exceeds the limits of `NodeReport`, or the relay cannot
+ * read it.
  */
 export class ReportRefused extends Schema.TaggedError<ReportRefused>()("ReportRefused", {
   code: Schema.Literal("unknown_node", "too_often", "too_long", "invalid"),
@@ -176,7 +176,8 @@ export const TurnServers = Schema.Struct({
 export type TurnServers = typeof TurnServers.Type
 
 /**
- * This session belongs to other nodes, or the relay no longer knows it. The node must dial again.
+ * Error when a session belongs to other nodes, or the relay no longer knows it. The node must dial
+ * again.
  */
 export class UnknownSession extends Schema.TaggedError<UnknownSession>()("UnknownSession", { session: SessionId }) {}
 

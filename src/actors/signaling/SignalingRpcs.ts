@@ -23,8 +23,8 @@ import {
 } from "./RelaySignalingRpcs.ts"
 
 /**
- * There is no link to the relay now, and the actor is reconnecting. `message` says why the last try
- * failed and what to check.
+ * Error when there is no link to the relay. The actor is reconnecting. `message` says why the last
+ * attempt failed and what to check.
  */
 export class SignalingDown extends Schema.TaggedError<SignalingDown>()("SignalingDown", { message: Schema.String }) {}
 
@@ -69,7 +69,7 @@ export type NodeEvent = typeof NodeEvent.Type
 
 /** The relay has been reached, for the first time or again, and accepts a report. */
 const ReportWanted = Schema.TaggedStruct("ReportWanted", {})
-/** Something that the relay wants to know about this node. */
+/** Information that the relay asks this node for. */
 export const Wanted = Schema.Union(ReportWanted, Examine)
 export type Wanted = typeof Wanted.Type
 

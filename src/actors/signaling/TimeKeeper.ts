@@ -25,8 +25,8 @@ export interface Options {
 }
 
 /**
- * Makes a keeper that knows no time yet. It calls `onLearned` each time that it has learned the
- * directory's time.
+ * Makes a time keeper, which does not know the directory's time yet. It calls `onLearned` each time
+ * that it has learned the time.
  */
 export const make = Effect.fnUntraced(function*({ hostMs, onLearned }: Options) {
   const clock = yield* Effect.clock

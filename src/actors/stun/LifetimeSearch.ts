@@ -9,8 +9,8 @@ import { nowMs } from "../../session/MonotonicClock.ts"
 import type { Service } from "../../transport/udp/LifetimeProbe.ts"
 
 /**
- * How long there must be no flow before the search begins. Flows often follow one another closely,
- * and then a search would be started in vain.
+ * How long the node must be without flows before the search begins. Flows often follow one another
+ * closely, and a new flow would end the search.
  */
 export const QUIET_MS = 5_000
 /**

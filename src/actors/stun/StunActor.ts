@@ -117,7 +117,7 @@ type Message =
   | { readonly _tag: "LifetimeFound"; readonly lifetime: Lifetime | null }
   | { readonly _tag: "PortMapped"; readonly external: SocketAddr | null }
 
-/** How this node's configuration wants addresses to be offered. */
+/** Configured rules for the addresses that this node offers to peers. */
 export type Options = CandidateGathering.Static & { readonly interfaces: InterfaceUse.Rules }
 const DEFAULTS: Options = { advertise: [], port: 0, interfaces: InterfaceUse.NO_RULES }
 

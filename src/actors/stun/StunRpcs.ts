@@ -15,7 +15,7 @@ import * as ActorAddress from "../runtime/actor/ActorAddress.ts"
 export const MAX_SERVERS = 8
 
 /**
- * `server` gave no usable answer to `sends` requests. Retrying at once is useless; try another
+ * Error when `server` gave no usable answer to `sends` requests. Do not retry at once; try another
  * server.
  */
 export class StunTimeout extends Schema.TaggedError<StunTimeout>()("StunTimeout", {
@@ -29,15 +29,15 @@ export class StunTimeout extends Schema.TaggedError<StunTimeout>()("StunTimeout"
 }
 
 /**
- * The request was not sent. `server` is no literal address, no socket of its IP version is open, or
- * too many requests are in progress.
+ * Error when a request was not sent. Either `server` is no literal address, no socket of its IP
+ * version is open, or too many requests are in progress.
  */
 export class StunUnavailable extends Schema.TaggedError<StunUnavailable>()("StunUnavailable", {
   server: SocketAddr,
   message: Schema.String
 }) {}
 
-/** The network could not be checked. `message` says why. */
+/** Error when the network could not be checked. `message` says why. */
 export class NetCheckFailed extends Schema.TaggedError<NetCheckFailed>()("NetCheckFailed", {
   message: Schema.String
 }) {}
@@ -155,7 +155,7 @@ export const Stun = ActorAddress.make("stun", StunRpcs)
 export const ControlDatagram = Schema.Struct({ from: SocketAddr, bytes: Schema.Uint8ArrayFromSelf })
 export type ControlDatagram = typeof ControlDatagram.Type
 
-/** A firewall on this machine refused the datagram. */
+/** Error when a firewall on this machine refused the datagram. */
 export class SendForbidden extends Schema.TaggedError<SendForbidden>()("SendForbidden", {}) {}
 
 /** Calls of the StunActor to the data plane, which merges them into its own RPCs. */

@@ -50,7 +50,7 @@ export interface Options {
   readonly fork: (effect: Effect.Effect<void>) => void
 }
 
-/** Event of a connection. */
+/** Event of a WebRTC connection with a browser, for the actor's inbox. */
 export type Outcome =
   | { readonly _tag: "BrowserSignal"; readonly session: SessionId; readonly signal: IceSignal.IceSignal }
   | { readonly _tag: "BrowserDown"; readonly session: SessionId; readonly why: string }

@@ -17,7 +17,7 @@ export const WebRtcLink = Schema.Struct({
 })
 export type WebRtcLink = typeof WebRtcLink.Type
 
-/** A browser that is connected. */
+/** A browser that has a session with this node. */
 export const BrowserPeer = Schema.Struct({
   session: SessionId,
   name: Schema.String,

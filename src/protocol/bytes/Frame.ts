@@ -9,6 +9,7 @@
  * cut by these lengths. Everything here runs for each packet: nothing allocates, nothing throws.
  */
 
+/** Length of a direct frame's head, in bytes. */
 export const DIRECT_HEAD_BYTES = 2
 export const RELAYED_HEAD_BYTES = 8
 /** Longest frame, in bytes: the length field has 12 bits. */
@@ -18,8 +19,8 @@ export const TAG_BYTES = 6
 export const CONTROL_TAG = 0
 
 /**
- * Kind of a datagram by its first byte. The values are numbers, because it is asked for each
- * packet.
+ * Kinds of datagram, which the first byte shows. They are numbers, because code compares them for
+ * each packet.
  */
 export const Kind = { foreign: 0, stun: 1, direct: 2, relayed: 3 } as const
 export type Kind = typeof Kind[keyof typeof Kind]
@@ -89,9 +90,9 @@ export const writeTag = (buf: Uint8Array, at: number, tag: number): void => {
 export const tagFromHex = (hex: string): number => /^[0-9a-f]{12}$/.test(hex) ? Number.parseInt(hex, 16) : Number.NaN
 
 /**
- * Returns the number of bytes from `at` that hold whole frames of the first one's kind, length and
- * (relayed) tag. The last frame may be shorter. The kernel joins such frames, and they can be sent
- * on together as one train. 0 if no frame starts there.
+ * Returns the length, in bytes, of a run of frames that begins at `at`. All its frames have the
+ * same kind, length and (relayed) tag; the last one may be shorter. The kernel joins such frames in
+ * one buffer, and they can be sent together as one train. 0 if no frame begins there.
  */
 export const runAt = (buf: Uint8Array, at: number): number => {
   const length = lengthAt(buf, at)

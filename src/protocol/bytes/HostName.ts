@@ -23,13 +23,15 @@ export const normalize = (text: string): string | null => {
   return name !== null && isNormal(name) ? name : null
 }
 
-/** Whether both texts write the same name. Texts that are not names must be equal. */
+/**
+ * Whether both texts stand for the same name. Texts that are not names are compared as they are.
+ */
 export const isSame = (left: string, right: string): boolean =>
   (normalize(left) ?? left) === (normalize(right) ?? right)
 
 /**
- * Returns how to show the name `normal`: as `written` says if that is another way to write it, and
- * as it is otherwise. `written` may come from another machine.
+ * Returns the name to show to people: `written` if it is another spelling of `normal`, and `normal`
+ * otherwise. `written` may come from another machine.
  */
 export const shown = (normal: string, written: string | null | undefined): string =>
   written !== null && written !== undefined && normalize(written) === normal ? written : normal

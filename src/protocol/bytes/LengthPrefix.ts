@@ -14,7 +14,10 @@ export const MAX_BODY_BYTES = 64 * 1024
  */
 const FIRST_ROOM_BYTES = 1024
 
-/** The peer announced more than it may send. The stream cannot be read any further. */
+/**
+ * Error when the peer announced a longer body than it may send. The stream cannot be read any
+ * further.
+ */
 export interface BodyTooLong {
   readonly _tag: "BodyTooLong"
   readonly bytes: number

@@ -1,6 +1,6 @@
 /**
- * Token buckets: `rate` tokens a second, of which at most `burst` are saved up. Times are in ms of
- * one monotonic clock.
+ * A rate limiter. It gains `rate` tokens a second and holds at most `burst`. Times are in ms of one
+ * monotonic clock.
  */
 
 export class TokenBucket {
@@ -40,9 +40,9 @@ export class TokenBucket {
 }
 
 /**
- * One bucket for each network prefix, in a table of fixed size. Prefixes share a bucket if their
- * hashes meet, so that no number of (forged) sources makes the table grow. `seed` must be secret
- * and random, or a sender could choose whose bucket to empty.
+ * Rate limiters for network prefixes, in a table of fixed size. Prefixes with the same hash share a
+ * bucket, so the table does not grow, however many (forged) sources there are. `seed` must be
+ * secret and random, or a sender could choose whose bucket to empty.
  */
 export class PrefixBuckets {
   private readonly tokens: Float64Array

@@ -10,8 +10,8 @@ import * as Candidate from "./Candidate.ts"
 import type { Use } from "./InterfaceUse.ts"
 
 /**
- * Most reflexive addresses in one list. A symmetric NAT gives another one for each STUN server, and
- * two of them tell as much as ten.
+ * Most reflexive addresses in one list. A symmetric NAT gives a different one for each STUN server,
+ * and two of them tell as much as ten.
  */
 export const MAX_REFLEXIVE = 4
 /** Most addresses of interfaces that the configuration prefers. */

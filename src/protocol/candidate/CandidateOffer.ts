@@ -41,7 +41,7 @@ export class CandidateOffer {
     this.#seq++
   }
 
-  /** Notes that the list was sent. Its schedule begins, or begins again. */
+  /** Notes that the list was sent. The schedule for sending it again begins, or starts over. */
   onSent(now: number): void {
     this.#wait(0, now)
   }

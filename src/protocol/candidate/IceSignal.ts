@@ -32,5 +32,5 @@ const decodeJson = Schema.decodeUnknownEither(Schema.parseJson(IceSignal))
 
 export const encode = (signal: IceSignal): Uint8Array => encoder.encode(encodeJson(signal))
 
-/** Decodes a signal. `null` if the bytes are something else. */
+/** Decodes a signal. `null` if the bytes are not one. */
 export const decode = (bytes: Uint8Array): IceSignal | null => Either.getOrNull(decodeJson(decoder.decode(bytes)))

@@ -12,6 +12,7 @@
  * A flow begins with room for `FIRST_WINDOW` in each direction. The bytes of data messages count
  * against it.
  */
+/** Types of message, with their numbers on the wire. */
 export const Type = { data: 0, end: 1, reset: 2, stop: 3, window: 4 } as const
 
 /** First window of each direction, in bytes. A flow that is not read holds no more than this. */
@@ -46,7 +47,7 @@ export const window = (bytes: number): Uint8Array => {
   return message
 }
 
-/** Decodes a message. `null` if it is none of these. */
+/** Decodes a message. `null` if the bytes are not one. */
 export const decode = (message: Uint8Array): ChannelMessage | null => {
   switch (message[0] ?? NONE) {
     case Type.data:

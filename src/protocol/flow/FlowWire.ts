@@ -47,8 +47,8 @@ export const VERDICTS = [
   "internal"
 ] as const
 /**
- * The resource's answer, or why the connector did not ask it. On the wire it is the index in
- * {@link VERDICTS}.
+ * Answer of the resource, or reason why the connector did not ask it. On the wire it is the index
+ * in {@link VERDICTS}.
  */
 export type VerdictCode = (typeof VERDICTS)[number]
 
@@ -81,7 +81,9 @@ export const MAX_RESOURCE_BYTES = 253
 const TRACEPARENT = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/
 /** Longest reason of a verdict, in bytes. A longer one is cut at the end of a character. */
 const MAX_REASON_BYTES = 255
-/** Longest Open, in bytes. More bytes without a result cannot occur. */
+/**
+ * Longest Open, in bytes. A stream that has sent more than this without a complete Open is invalid.
+ */
 export const MAX_OPEN_BYTES = 2 + 1 + 255 + 1 + 255 + 2 + 1 + 255
 /** Longest verdict, in bytes. */
 export const MAX_VERDICT_BYTES = 2 + MAX_REASON_BYTES

@@ -19,7 +19,7 @@ export interface ResolvConf {
   readonly ndots: number
   /** Seconds that one try of one server may take. */
   readonly timeoutSeconds: number
-  /** Tries for each server. */
+  /** How often each server is tried. */
   readonly attempts: number
 }
 
@@ -85,8 +85,8 @@ export const parseHosts = (text: string | null): Hosts => {
 }
 
 /**
- * Returns the sources of the `hosts` line beside `files` and `dns`. Those two are asked here
- * without the C library.
+ * Returns the sources in the `hosts` line of `nsswitch.conf`, without `files` and `dns`: sallyport
+ * reads those two itself and leaves the others to the C library.
  */
 export const parseNsswitch = (text: string | null): ReadonlyArray<string> => {
   const line = linesOf(text ?? "", /#.*$/).find(([key]) => key?.toLowerCase() === "hosts:") ?? []
@@ -95,8 +95,8 @@ export const parseNsswitch = (text: string | null): ReadonlyArray<string> => {
 }
 
 /**
- * Whether only the C library may know this name. It is asked after DNS has said that there is none.
- * `hostname` is this host's own, in lower case.
+ * Whether only the C library may be able to resolve this name. The system is asked after DNS has
+ * answered that the name does not exist. `hostname` is this host's own name, in lower case.
  */
 export const isForSystem = (sources: ReadonlyArray<string>, name: string, hostname: string): boolean =>
   sources.some((source) => {

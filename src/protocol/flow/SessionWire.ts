@@ -7,6 +7,7 @@
  * A type that is not known is skipped, so that either side may be newer than the other. 5 and 7 are
  * retired.
  */
+/** Types of message, with their numbers on the wire. */
 export const Type = {
   probeSecret: 1,
   grant: 2,
@@ -86,7 +87,7 @@ const text = (type: number, words: string): Uint8Array | null => {
   return body.length > MAX_TEXT_BYTES ? null : frame(type, body)
 }
 
-/** Part of a message that is invalid. */
+/** The part of a message that is invalid. */
 export type BadMessage = "empty" | "secret" | "leg" | "text"
 export type Step =
   | { readonly _tag: "Messages"; readonly messages: ReadonlyArray<SessionMessage> }

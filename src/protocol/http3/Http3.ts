@@ -86,7 +86,7 @@ export const Setting = {
   webTransportMaxSessionsDraft07: 0xc671706a
 } as const
 
-/** Types of the capsules that are known here. */
+/** Types of capsule that this code reads and writes. */
 export const Capsule = { closeSession: 0x2843, drainSession: 0x78ae } as const
 
 const KNOWN_FRAMES: ReadonlySet<number> = new Set([0x00, 0x01, 0x03, 0x04, 0x05, 0x07, 0x0d])

@@ -27,7 +27,7 @@ export type Static = {
 }
 /** An address of this host. */
 export type Host = { readonly host: string; readonly interface: string; readonly use: Use }
-/** Candidates of this host and what else is known about its network. */
+/** Candidates of this host, and facts about its network. */
 export type Local = CandidateChoice.Choice & {
   readonly udp: UdpReach
   /** How this host's NAT maps ports. Absent if not known. */
@@ -63,8 +63,8 @@ export class CandidateGathering {
   }
 
   /**
-   * Takes the addresses of this host if only those changed that do not lead to the internet. What
-   * servers have seen stays valid.
+   * Takes the addresses of this host after a change of addresses that do not lead to the internet.
+   * The addresses that servers have seen stay valid.
    */
   onInnerHosts(hosts: ReadonlyArray<Host>): void {
     this.#hosts = hosts
@@ -102,8 +102,8 @@ export class CandidateGathering {
   }
 
   /**
-   * Returns further addresses of the server to ask after this answer, to see whether the mapping
-   * varies.
+   * Returns other addresses of the server that gave this answer. Asking them shows whether the
+   * mapping varies.
    */
   elsewhere(server: SocketAddr, { alternatePort, mapped, other }: Success): ReadonlyArray<SocketAddr> {
     const untranslated = this.#has(mapped.host)
@@ -128,16 +128,16 @@ export class CandidateGathering {
   }
 
   /**
-   * Takes the gateway's port mapping. `null` if there is none. It is not forgotten with the rest,
-   * because it is valid until the gateway or the network takes it back.
+   * Takes the gateway's port mapping, or `null` if there is none. A change of addresses does not
+   * remove it: it is valid until the gateway or the network withdraws it.
    */
   onPortMapped(external: SocketAddr | null): void {
     this.#portMapped = external
   }
 
   /**
-   * Whether the sockets are known. Before that nothing must be offered, because an empty list would
-   * make the peer forget addresses that are still good.
+   * Whether the sockets are known. Before that, offer nothing: an empty list would make the peer
+   * forget addresses that are still good.
    */
   get isReady(): boolean {
     return this.#ports !== null

@@ -16,14 +16,14 @@ import * as Stun from "./Stun.ts"
 import * as StunRetry from "./StunRetry.ts"
 
 /**
- * Silences that are tried. NATs are commonly set to these (RFC 4787, section 4.3, wants two
- * minutes).
+ * Times of silence that are tried, in ms. NATs are commonly set to these (RFC 4787, section 4.3,
+ * requires two minutes).
  */
 export const STEPS_MS: ReadonlyArray<number> = [10_000, 30_000, 60_000]
 const LONGEST_MS = Math.max(...STEPS_MS)
 /**
- * How long before the end of a step the server is asked, so that a NAT whose timeout equals the
- * step passes it.
+ * How long before the end of a step the server is asked. A NAT whose timeout equals the step then
+ * still passes it.
  */
 export const LEAD_MS = 1_500
 /**
@@ -32,8 +32,8 @@ export const LEAD_MS = 1_500
  */
 const KEEP_SHARE = 0.8
 /**
- * Gap between keepalives if not even the first step was outlived. The shortest timeouts that occur
- * are a little longer.
+ * Gap between keepalives if the mapping did not last even for the first step. The shortest timeouts
+ * of NATs are a little longer.
  */
 export const MIN_KEEPALIVE_MS = 4_000
 
@@ -50,7 +50,7 @@ export const SOCKETS = ASKER + 1
  */
 const SCHEDULE: StunRetry.Schedule = { initialMs: 100, sends: 5, lastWaitMs: 1500 }
 
-/** How long an idle mapping lasts. */
+/** How long a NAT keeps an idle mapping. */
 export const Lifetime = Schema.Struct({
   /** Longest silence that a mapping outlived, in ms. 0 if none did. */
   heldMs: Schema.Number,
@@ -71,8 +71,8 @@ export const keepaliveMs = (lifetime: Lifetime | null, unknownMs: number): numbe
     : Math.floor(Math.min(KEEP_SHARE * LONGEST_MS, Math.max(MIN_KEEPALIVE_MS, KEEP_SHARE * lifetime.heldMs)))
 
 /**
- * Returns the shortest of the lifetimes that were found on several default routes. One that is not
- * well known counts only if no other is. `null` if there are none.
+ * Returns the shortest of the lifetimes that were found on several default routes. An uncertain one
+ * counts only if there is no other. `null` if there are none.
  */
 export const shortest = (lifetimes: ReadonlyArray<Lifetime>): Lifetime | null =>
   lifetimes.reduce<Lifetime | null>((least, one) => {

@@ -24,10 +24,11 @@ const MAP_BYTES = 16
 export type MapRequest = {
   readonly internalPort: number
   /**
-   * External port that is wanted. 0 leaves it to the gateway; with a lifetime of 0 it must be 0.
+   * External port to ask for. 0 leaves the choice to the gateway. With a lifetime of 0 it must be
+   * 0.
    */
   readonly suggestedPort: number
-  /** Lifetime that is wanted, in seconds. 0 ends the mapping. */
+  /** Lifetime to ask for, in seconds. 0 ends the mapping. */
   readonly lifetimeS: number
 }
 
@@ -44,7 +45,7 @@ export type Response =
   /** Error answer. `to` says which of the two requests it answers. */
   | { readonly _tag: "Refused"; readonly to: "External" | "Mapped"; readonly result: number; readonly epochS: number }
 
-/** Reason why bytes are not an answer to us. */
+/** Reason why bytes are not a valid answer. */
 export class NatPmpError extends Data.TaggedError("NatPmpError")<{
   readonly reason: "Truncated" | "Version" | "NotAResponse" | "Opcode"
 }> {}

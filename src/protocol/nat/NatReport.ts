@@ -8,8 +8,7 @@ import { Lifetime } from "./MappingLifetime.ts"
 import * as PortMapping from "./PortMapping.ts"
 
 /**
- * Dependence on the peer, either of the mapped port or of whose packets are let in (RFC 4787,
- * sections 4.1 and 5).
+ * How a NAT's mapping or filtering depends on the peer's address (RFC 4787, sections 4.1 and 5).
  */
 export const Dependence = Schema.Literal("endpoint-independent", "address-dependent", "address-and-port-dependent")
 export type Dependence = typeof Dependence.Type
@@ -63,8 +62,8 @@ export const NatReport = Schema.Struct({
 export type NatReport = typeof NatReport.Type
 
 /**
- * How far direct paths are to be expected: with every peer (`yes`), with most (`likely`), with some
- * (`sometimes`), or with none (`no`).
+ * How many peers a direct path is expected with: all (`yes`), most (`likely`), some (`sometimes`)
+ * or none (`no`).
  */
 export const Direct = Schema.Struct({
   expected: Schema.Literal("yes", "likely", "sometimes", "no", "unknown"),

@@ -27,20 +27,23 @@ const SUCCESS = 0
 
 /** Request to map a UDP port. */
 export type MapRequest = {
-  /** IPv4 address that the request leaves from. The server compares it. */
+  /**
+   * IPv4 address from which the request is sent. The server refuses a request that arrives from
+   * another address.
+   */
   readonly clientHost: string
   /**
-   * Same value for all requests of one mapping, renewals and its end included. Nobody else can then
-   * change the mapping (RFC 6887, section 11.2).
+   * Random value that is the same in all requests of one mapping, also in renewals and in the one
+   * that ends it. Nobody else can then change the mapping (RFC 6887, section 11.2).
    */
   readonly nonce: Uint8Array
   readonly internalPort: number
   /**
-   * External address that the mapping had, or that is wanted. A host of `null` and a port of 0
-   * leave it to the server.
+   * External address that the mapping had before, or that the caller would like. A host of `null`
+   * and a port of 0 leave the choice to the server.
    */
   readonly suggested: { readonly host: string | null; readonly port: number }
-  /** Lifetime that is wanted, in seconds. 0 ends the mapping. */
+  /** Lifetime to ask for, in seconds. 0 ends the mapping. */
   readonly lifetimeS: number
 }
 
@@ -57,12 +60,12 @@ export type Response =
     readonly epochS: number
     readonly nonce: Uint8Array
     readonly internalPort: number
-    /** `null` with an error. */
+    /** External address of the mapping. `null` if the answer is an error. */
     readonly external: SocketAddr | null
   }
 
 /**
- * Reason why bytes are not an answer to us. `Version`: the server speaks another version, perhaps
+ * Reason why bytes are not a valid answer. `Version`: the server speaks another version, perhaps
  * NAT-PMP.
  */
 export class PcpError extends Data.TaggedError("PcpError")<{

@@ -32,8 +32,8 @@ export const LIFETIME_S = 600
 const LEAST_RENEWAL_MS = 4_000
 
 /**
- * Returns the time from the grant of a mapping to its renewal. A gateway may grant more than was
- * requested, or (UPnP) a lease without an end, which is 0.
+ * Returns how long after its grant to renew a mapping, in ms. A gateway may grant a longer lifetime
+ * than requested. With UPnP, 0 is a lease without an end.
  */
 export const renewAfterMs = (lifetimeS: number): number => {
   const granted = lifetimeS > 0 ? Math.min(lifetimeS, LIFETIME_S) : LIFETIME_S
@@ -41,8 +41,8 @@ export const renewAfterMs = (lifetimeS: number): number => {
 }
 
 /**
- * The gateway's clock (seconds since it lost its state), and this host's clock when it said so (ms,
- * monotonic).
+ * Time of the gateway, and this host's time when it arrived. The gateway counts seconds since it
+ * lost its state. This host's time is in ms, monotonic.
  */
 export type Epoch = { readonly serverS: number; readonly atMs: number }
 

@@ -65,7 +65,7 @@ export type Rejected =
   | "UnknownRequired"
   | "NoMappedAddress"
 
-/** Change that a request wants of the answer's source (CHANGE-REQUEST). */
+/** Change that a request asks for in the source address of the answer (CHANGE-REQUEST). */
 export type Change = { readonly address: boolean; readonly port: boolean }
 
 /** A Binding message. */
@@ -73,7 +73,7 @@ export type Message =
   | {
     readonly _tag: "Request"
     readonly txId: Uint8Array
-    /** Asks the server to answer from its other address or port (RFC 5780). `null` if absent. */
+    /** Asks the server to answer from its other IP address or port (RFC 5780). `null` if absent. */
     readonly change: Change | null
     /**
      * Asks the server to answer to this port of the sender's address (RFC 5780). `null` if absent.
@@ -86,9 +86,9 @@ export type Message =
     readonly _tag: "Success"
     readonly txId: Uint8Array
     readonly mapped: SocketAddr
-    /** Address from which the answer was sent (RFC 5780). `null` if not given. */
+    /** Address from which the answer was sent (RESPONSE-ORIGIN, RFC 5780). `null` if not given. */
     readonly origin: SocketAddr | null
-    /** The server's other address (RFC 5780). `null` if not given. */
+    /** Other address of the server (OTHER-ADDRESS, RFC 5780). `null` if not given. */
     readonly other: SocketAddr | null
     /** Second port of a server that has no other address. `null` if not given. */
     readonly alternatePort: number | null
@@ -230,7 +230,7 @@ export const encodeError = (options: {
   return writer.finish()
 }
 
-/** Addresses that a server tells of itself, and options of its answers. */
+/** Addresses that a server reports about itself, and options for its answers. */
 export type Server = {
   readonly origin?: SocketAddr
   readonly other?: SocketAddr | undefined
@@ -240,7 +240,10 @@ export type Server = {
    * one with error 420.
    */
   readonly supportsChange?: boolean
-  /** Whether the answer may be longer than the request. */
+  /**
+   * Whether the answer may be longer than the request. Default: `false`, so that a forged request
+   * gains nothing.
+   */
   readonly allowLonger?: boolean
 }
 

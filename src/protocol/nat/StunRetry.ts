@@ -6,7 +6,7 @@
 export type Schedule = {
   /** First gap between sends. Each later gap is twice the one before it. */
   readonly initialMs: number
-  /** Number of sends in all ("Rc"). */
+  /** Number of times that the request is sent ("Rc" in the RFC). */
   readonly sends: number
   /** Time from the last send until the request has failed. */
   readonly lastWaitMs: number
@@ -24,7 +24,7 @@ export const FAST: Schedule = { initialMs: 100, sends: 4, lastWaitMs: 800 }
 
 /** State of one request. Nothing is due before `deadline`. */
 export type State = { readonly schedule: Schedule; readonly sends: number; readonly deadline: number }
-/** Action for a request: send it now, wait until `deadline`, or give it up. */
+/** Next action for a request: send it now, wait until `deadline`, or give up. */
 export type Step =
   | { readonly _tag: "Send" | "Wait"; readonly state: State }
   | { readonly _tag: "TimedOut"; readonly sends: number }

@@ -8,8 +8,8 @@ export const BURST = 10
 /** Most probes in any second. */
 export const MAX_A_SECOND = RATE + BURST
 /**
- * Most probes in an hour: some 40 attempts that fail, or 200 that succeed. Many sessions in turn
- * must not flood a network.
+ * Most probes in an hour, so that many sessions in turn do not flood a network. It is enough for
+ * some 40 attempts that fail, or 200 that succeed.
  */
 export const MAX_AN_HOUR = 60_000
 const HOUR_MS = 3_600_000

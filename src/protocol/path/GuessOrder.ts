@@ -7,7 +7,7 @@ import * as Candidate from "../candidate/Candidate.ts"
 
 /** Lowest port that is guessed. */
 export const MIN_PORT = 1_024
-/** Number of ports that can be guessed. */
+/** Number of ports from {@link MIN_PORT} up. Lower ones are not guessed. */
 export const PORTS = 65_536 - MIN_PORT
 /**
  * Steps of a counter that are tried. The peer has just opened 256 ports in a row, and other hosts
@@ -16,7 +16,7 @@ export const PORTS = 65_536 - MIN_PORT
 const REACH = 640
 /** Steps between the first guesses ahead of a counter. */
 const FIRST_STRIDE = 128
-/** Ports that lie within this of each other come from one block. */
+/** Largest distance between ports that count as one block. */
 export const BLOCK_PORTS = 4_096
 /** Ports that are tried below and above a block. */
 const AROUND_PORTS = 512
@@ -28,10 +28,10 @@ const MIN_SEEN = 4
 export const MAX_HOSTS = 4
 
 /**
- * Yields the addresses to guess. `seen`: outside addresses that the NAT gave, oldest first.
- * `delta`: how much its counter adds each time, `null` without a counter. Outside hosts take turns.
- * The generator ends when every port of every host was given. Addresses that nobody should probe
- * are ignored.
+ * Yields the addresses to guess, most promising first. `seen`: outside addresses that the NAT gave,
+ * oldest first. `delta`: by how much its port counter grows each time, or `null` if it has no
+ * counter. Outside hosts take turns. The generator ends when it has yielded every port of every
+ * host. Addresses that nobody should probe are left out.
  */
 export function* of(seen: ReadonlyArray<SocketAddr>, delta: number | null, seed: number): Generator<SocketAddr> {
   const byHost = new Map<string, Array<number>>()

@@ -9,9 +9,9 @@ import type * as PortGuess from "./PortGuess.ts"
 export type Output = PathMachine.Output | PortGuess.Output
 
 /**
- * Gives the machine's state to port guessing and merges the outputs of both. `outputs` is what the
- * machine has just returned; after an input to `guess`, it is what `onTick` returns. Of two `Wake`s
- * the earlier one is returned.
+ * Passes the path machine's state to port guessing and merges the outputs of both. `outputs` is
+ * what the machine has just returned; after an input to `guess`, it is what `onTick` returns. Of
+ * two `Wake`s, the earlier one is kept.
  */
 export const follow = (
   machine: PathMachine.PathMachine,

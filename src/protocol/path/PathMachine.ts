@@ -33,8 +33,8 @@ export const PACE_MS = 5
 /** Gap between pings on the path in use and on its best alternative, while data flows. */
 export const BUSY_GAP_MS = 200
 /**
- * Gap between pings on the other proved paths, while data flows. After the last flow, a relayed
- * session uses it on all proved paths while it seeks a direct one.
+ * Gap between pings on the other proved paths, while data flows. After its last flow, a relayed
+ * session that still looks for a direct path uses this gap on all proved paths.
  */
 export const SPARE_GAP_MS = 5_000
 /** Gap between pings on a path whose answer is late. */
@@ -65,13 +65,13 @@ export const SEEK_MS = 60_000
 /** A probe of the peer restarts the probes of a spent pair at most once in this time. */
 const REVIVE_MS = 5_000
 /**
- * Shortest time between a move and a later move on cost. A direct path that has not lost on cost
- * before is taken from the relay without this wait.
+ * Shortest time between a move and a later move to a cheaper path. A move from the relay to a
+ * direct path does not wait, unless the session left that path before because of its cost.
  */
 export const DWELL_MS = 1_000
 /**
- * Consecutive answers with which a path must be clearly better before the session moves to it. A
- * direct path that has lost to the relay before only needs to cost no more.
+ * Number of consecutive answers with which a path must be clearly better before the session moves
+ * to it. A direct path that was left for the relay before only needs to cost no more.
  */
 export const WINS = 3
 /**
@@ -119,12 +119,12 @@ export type Output =
 export type Options = {
   readonly role: Role
   readonly now: number
-  /** Path in use. Other than the relay only if the machine starts in the middle of a session. */
+  /** Path in use at the start. It is the relay, unless the machine takes over a running session. */
   readonly path: PathRef
   readonly active: boolean
   /**
-   * Eight hex digits that differ for each machine of a session, so that answers to a former
-   * machine's probes do not count.
+   * Eight hex digits that differ for each machine of a session. Answers to the probes of an earlier
+   * machine then do not count.
    */
   readonly txPrefix: string
   /**
@@ -134,7 +134,7 @@ export type Options = {
   readonly firstSeq?: number
 }
 
-/** Path choice of one session. */
+/** State machine that chooses the path of one session. */
 export class PathMachine {
   readonly role: Role
   readonly #table: PathTable
@@ -206,11 +206,11 @@ export class PathMachine {
   get reason(): Reason {
     return this.#reason
   }
-  /** When the path in use was taken. */
+  /** When the session began to use its current path, in ms (monotonic). */
   get since(): number {
     return this.#since
   }
-  /** Whether flows are open. */
+  /** Whether flows are open in the session. */
   get active(): boolean {
     return this.#active
   }
@@ -229,7 +229,7 @@ export class PathMachine {
   get decisions(): number {
     return this.#decisions
   }
-  /** The reason that port guessing gave last. `null` if it gave none. */
+  /** The last reason that port guessing gave for having no direct path. `null` if it gave none. */
   get guess(): GuessReason | null {
     return this.#guess
   }
@@ -335,8 +335,8 @@ export class PathMachine {
   }
 
   /**
-   * Handles an authenticated ping that came by `path`. The peer may not have known this address of
-   * its own (RFC 8445, section 7.3.1.3).
+   * Handles an authenticated ping that came by `path`. The sender may not have known its address
+   * there, so the path may be new (RFC 8445, section 7.3.1.3).
    */
   onPing(path: PathRef, now: number): ReadonlyArray<Output> {
     const track = this.#table.learn(path)
@@ -392,24 +392,25 @@ export class PathMachine {
   }
 
   /**
-   * Looks for better paths although nothing flows, because somebody asks how well the peer can be
-   * reached.
+   * Looks for better paths although no flow is open, because somebody wants to know how well the
+   * peer can be reached.
    */
   onAsked(now: number): ReadonlyArray<Output> {
     this.#lastActiveAt = now
     return this.#run(now)
   }
 
-  /** Takes what port guessing knows about why there is no direct path. */
+  /** Takes the reason that port guessing gives for having no direct path. */
   onGuess(reason: GuessReason | null, now: number): ReadonlyArray<Output> {
     this.#guess = reason
     return this.#run(now)
   }
 
   /**
-   * Handles a change of addresses or sockets. Nothing that was measured counts any more, and all
-   * paths are proved again, the path in use first. `lost`: IP versions whose direct paths have lost
-   * this host's address, so that the relay is the better guess as soon as it is bound again.
+   * Handles a change of this host's addresses or sockets. It discards all measurements and proves
+   * all paths again, the path in use first. `lost`: IP versions for which this host has no address
+   * any more. If the path in use is a direct one of them, the relay is likely to be better as soon
+   * as it is bound again.
    */
   onNetworkChange(now: number, lost: ReadonlyArray<4 | 6> = []): ReadonlyArray<Output> {
     const { path } = this.#table.current
@@ -419,7 +420,7 @@ export class PathMachine {
     return this.#run(now)
   }
 
-  /** Connector: follows the client, whose packets come by this path now. */
+  /** Follows the client, whose packets now come by this path. Connector only. */
   onSelectedByPeer(path: PathRef, now: number): ReadonlyArray<Output> {
     const track = this.#table.learn(path)
     if (this.role === "connector" && track !== this.#table.current) {
@@ -429,7 +430,7 @@ export class PathMachine {
     return this.#run(now)
   }
 
-  /** Client: takes the connector's request to leave the path in use. */
+  /** Handles the connector's request to leave the path in use. Client only. */
   onSwitchRequested(reason: SwitchReason, now: number): ReadonlyArray<Output> {
     if (this.role === "client" && now - this.#movedAt >= SWITCH_REQUEST_MS) this.#leave = reason
     return this.#run(now)

@@ -70,8 +70,8 @@ export type PathMessage =
   | { readonly _tag: "Opened"; readonly opened: Opened }
 
 /**
- * Reason why bytes are not a path message. They came sealed, so the peer has another version or is
- * hostile.
+ * Reason why bytes are not a path message. The bytes were sealed, so the peer has another version
+ * or is hostile.
  */
 export type Rejected =
   | "Empty"
@@ -91,8 +91,8 @@ const MAPPINGS: ReadonlyArray<Candidate.Mapping> = ["steady", "varies"] // the i
 const SWITCH_REASONS: ReadonlyArray<SwitchReason> = ["path_blackholed", "path_failed", "network_changed"]
 
 /**
- * Encodes a message. Text ids and lists are up to the caller: an address that is not a literal one
- * is written as none, and a list is cut to 16.
+ * Encodes a message. The caller checks text ids and lists: an address that is not literal is
+ * written as no address, and a list is cut to 16 entries.
  */
 export const encode = (message: PathMessage): Uint8Array => {
   switch (message._tag) {

@@ -5,7 +5,8 @@
  */
 
 /**
- * Size that every path carries (RFC 9000, section 14). The search begins here and falls back to it.
+ * Packet size that every path carries, in bytes (RFC 9000, section 14). The search begins with it
+ * and falls back to it.
  */
 export const BASE_BYTES = 1200
 /**
@@ -25,7 +26,7 @@ export const RAISE_MS = 600_000
  */
 export const CONFIRM_MS = 2_000
 
-/** Search for the largest packet of one path. */
+/** Search for the largest packet that one path carries. */
 export class PathMtu {
   #index = 0
   #lost = 0

@@ -5,7 +5,10 @@
 import { type GuessReason, isWebRtc, type PathRef, type Reason, type Role } from "./PathRef.ts"
 import type { PathTrack } from "./PathTrack.ts"
 
-/** How long a session may lack a list of candidates before it counts as having none. */
+/**
+ * How long a session waits for the first list of candidates before its reason says that there are
+ * none.
+ */
 export const YOUNG_MS = 2_000
 
 /** State of a session from which its reason follows. */
@@ -14,6 +17,7 @@ export type Facts = {
   readonly now: number
   readonly startedAt: number
   readonly current: PathTrack
+  /** All paths of the session. */
   readonly tracks: Iterable<PathTrack>
   /** Reason of the last move, or how the session began. */
   readonly moved: Reason
@@ -21,7 +25,9 @@ export type Facts = {
   readonly local: number | null
   /** Number of addresses that the peer offers. `null` if its list has not come yet. */
   readonly peer: number | null
+  /** Whether no STUN server answers this host over UDP. */
   readonly udpBlocked: boolean
+  /** Reason that port guessing gave last. `null` if it gave none. */
   readonly guess: GuessReason | null
 }
 

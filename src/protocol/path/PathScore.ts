@@ -5,14 +5,14 @@
  */
 import { isWebRtc, type PathRef } from "./PathRef.ts"
 
-/** Time of which one lowest round trip is kept. */
+/** Length of the period for which one lowest round trip is kept. */
 export const BUCKET_MS = 5_000
 /**
  * Number of lowest round trips that are kept, 30 s in all. Congestion control empties its queue
  * more often than that.
  */
 export const BUCKETS = 6
-/** Last probes whose outcome counts: 26 s of a path that is in use. */
+/** Number of last probes whose outcome counts: 26 s on a path in use. */
 export const LOSS_WINDOW = 128
 /** Number of probes that a loss is divided by at least. One lost probe of two says little. */
 const LOSS_MIN_PROBES = 64
@@ -24,14 +24,15 @@ const LOSS_FREE = 4
 const LOSS_COST_MS = 200
 
 /**
- * Shortest time before a path counts as silent. A radio that wakes up or a busy core needs as long.
+ * Shortest time without an answer before a path counts as silent. A radio that wakes up or a busy
+ * core may need this long.
  */
 export const MIN_SILENCE_MS = 250
 /** Time before a path counts as silent, while no round trip is known. */
 const UNKNOWN_SILENCE_MS = 1_000
 /**
- * Longest time before a path counts as silent. A path with a larger round trip than this is of no
- * use.
+ * Longest time without an answer before a path counts as silent. A path with a larger round trip is
+ * of no use.
  */
 export const MAX_SILENCE_MS = 3_000
 /** Shortest time, and shortest margin over the round trip, before an answer counts as late. */
@@ -43,8 +44,8 @@ const MIN_SUSPECT_MS = 20
  */
 export const BETTER_MS = 3
 /**
- * Smallest share of the greater cost by which a clearly better one is lower. {@link BETTER_MS} must
- * be met, too.
+ * Smallest difference of two costs that counts as clearly better, as a share of the greater cost.
+ * {@link BETTER_MS} must be met, too.
  */
 export const BETTER_SHARE = 0.1
 
@@ -137,8 +138,8 @@ export class PathScore {
   }
 
   /**
-   * How long a probe may go unanswered before another one is sent. The answer is late then, but one
-   * loss proves nothing.
+   * How long a probe may go unanswered before another one is sent, in ms. The answer is then late,
+   * but one lost packet proves nothing.
    */
   suspectMs(): number {
     if (this.#samples === 0) return UNKNOWN_SILENCE_MS / 4
@@ -167,6 +168,6 @@ export const biasMs = (path: PathRef, relay: RelayKind): number =>
     ? V4_BIAS_MS
     : 0
 
-/** Whether a cost is lower than another one by more than measuring errors. */
+/** Whether a cost is lower than another one by more than measurement errors. */
 export const isClearlyBetter = (costMs: number, thanMs: number): boolean =>
   costMs + Math.max(BETTER_MS, BETTER_SHARE * thanMs) < thanMs

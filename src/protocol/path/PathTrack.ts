@@ -7,40 +7,44 @@ import { isFirstRelay, keyOf, type PathRef, type PathSample, type PathState } fr
 import * as PathScore from "./PathScore.ts"
 
 /**
- * Times of a round's probes after its start. Both sides send, so the early probes open the NATs and
- * one of the next ones gets through.
+ * Times of the probes of a round, in ms after its start. Both peers send. The early probes open
+ * their NATs, and one of the next ones gets through. A NAT drops probes that arrive before it has
+ * been opened.
  */
 export const LADDER_MS: ReadonlyArray<number> = [0, 50, 100, 200, 400, 800]
 /** Gap between probes after the ladder's last step. */
 export const LADDER_GAP_MS = 1_000
-/** Probes in a full round: the first one, and each one after a change. */
+/**
+ * Number of probes in a full round. A new path gets such a round, and so does every path after a
+ * change.
+ */
 export const BUDGET = 12
-/** Probes in a round that only looks again. */
+/** Number of probes in a round that checks an unsuccessful path again. */
 export const BUDGET_AGAIN = 4
-/** Age at which an open ping expires. An answer that comes later counts for nothing. */
+/** Time after which an unanswered ping expires. A later answer is ignored. */
 export const EXPIRE_MS = 5_000
 /**
- * Pings unanswered in a row before a path counts as silent. One or two are lost by chance, or wait
- * behind a busy thread.
+ * Number of consecutive unanswered pings after which a path may count as silent. One or two may be
+ * lost by chance, or wait behind a busy thread.
  */
 export const SILENT_PINGS = 3
 /**
- * Pings unanswered in a row before a path counts as silent after a change of the network, when it
- * is probably gone.
+ * The same number as {@link SILENT_PINGS} after a change of the network, when the path has probably
+ * gone.
  */
 export const SILENT_PINGS_AFTER_CHANGE = 2
 /** Shortest wait for an answer after a change of the network. */
 const AFTER_CHANGE_MS = 60
 /**
- * How long a path that fell silent is not taken again. Doubles at each fall, up to
- * {@link MAX_HOLD_MS}.
+ * Time during which a path that fell silent is not used again. It doubles each time, up to {@link
+ * MAX_HOLD_MS}.
  */
 export const HOLD_MS = 1_000
-/** Longest hold of a path that fell silent. */
+/** Longest time during which a path that fell silent is not used again. */
 export const MAX_HOLD_MS = 30_000
 /**
- * How long a path that was left for a better one is not taken again, so that two similar paths do
- * not take turns. Doubles each time, up to ten times {@link MAX_HOLD_MS}.
+ * Time during which a path that was left for a better one is not used again, so that two similar
+ * paths do not take turns. It doubles each time, up to ten times {@link MAX_HOLD_MS}.
  */
 export const DEMOTED_HOLD_MS = 10_000
 /** Time without a fall after which a path's holds start over with the shortest one. */
@@ -64,7 +68,9 @@ export class PathTrack {
   state: PathState
   score = new PathScore.PathScore()
   readonly mtu = new PathMtu()
-  /** Packet size that the data plane was given last. 0 if none yet. */
+  /**
+   * Largest packet size that the data plane was last given for this path, in bytes. 0 if none yet.
+   */
   toldBytes = 0
   /** When the round's next probe is due. `null` if the round is over. */
   ladderDue: number | null = null
@@ -79,10 +85,10 @@ export class PathTrack {
   heardAt = -Infinity
   /** Consecutive answers that were clearly better than those of the path in use. */
   wins = 0
-  /** Time before which the path is not taken on its merits. */
+  /** Time before which the session does not return to this path for its quality alone. */
   holdUntil = -Infinity
   /**
-   * Whether the path was left because another one was better. It is taken again only after several
+   * Whether the session left the path because another one was better. It returns only after several
    * good answers in a row.
    */
   demoted = false
@@ -118,12 +124,15 @@ export class PathTrack {
     return this.#sent
   }
 
-  /** Whether the round's budget is spent. The round ends when `ladderDue` is over. */
+  /**
+   * Whether all probes of the round were sent. The round ends when the time in `ladderDue` has
+   * passed.
+   */
   get isSpent(): boolean {
     return this.#sent >= this.#budget
   }
 
-  /** Whether a full round is under way, so that it is open whether the path works. */
+  /** Whether a full round is under way. Until it ends, it is not known whether the path works. */
   get isSought(): boolean {
     return this.ladderDue !== null && this.#budget === BUDGET && this.state !== "proved"
   }
@@ -146,8 +155,8 @@ export class PathTrack {
   }
 
   /**
-   * Moves the round's next probe forward. The peer's probe came by this path, so its direction is
-   * open and waiting is of no use.
+   * Moves the round's next probe forward. The peer's probe came by this path, so the peer's
+   * direction is open and a longer wait is useless.
    */
   hurry(now: number): void {
     if (this.ladderDue !== null && !this.isSpent) {
@@ -248,7 +257,7 @@ export class PathTrack {
     return this.mistrusted ? Math.max(this.score.suspectMs(), AFTER_CHANGE_MS) : this.score.silenceMs()
   }
 
-  /** When the oldest open ping's answer is late. `null` if none is open. */
+  /** When the answer to the oldest open ping counts as late. `null` if none is open. */
   suspectAt(): number | null {
     return this.unansweredSince === null
       ? null
@@ -256,16 +265,16 @@ export class PathTrack {
   }
 
   /**
-   * Extends the wait for an answer, because this host itself was late by `lateMs`. Answers may wait
-   * unread, and the path is not to blame.
+   * Extends the wait for an answer by `lateMs`, because this host itself was busy. Answers may lie
+   * unread, so their delay is not the path's fault.
    */
   forgive(lateMs: number, now: number): void {
     if (this.unansweredSince !== null) this.unansweredSince = Math.min(now, this.unansweredSince + lateMs)
   }
 
   /**
-   * Holds the path back. The session left it because it was silent or broken, or (`demoted`)
-   * because another one was better.
+   * Blocks the path for a while (see {@link HOLD_MS}). The session left it because it was silent or
+   * broken, or (`demoted`) because another one was better.
    */
   onFall(now: number, demoted: boolean): void {
     if (now - this.#fellAt > GOOD_WHILE_MS) this.#falls = 0
@@ -277,7 +286,7 @@ export class PathTrack {
     this.wins = 0
   }
 
-  /** Forgets what was measured, because the path leads through another network now. */
+  /** Discards all measurements, because the path now leads through another network. */
   onNetworkChange(now: number, inUse: boolean): void {
     this.#changed = true
     this.#outstanding.clear()
@@ -301,7 +310,7 @@ export class PathTrack {
   }
 
   /**
-   * Notes that the relay has answered on this side's leg. Pings that were unanswered before say
+   * Notes that the relay has answered on this side's leg. Earlier unanswered pings then mean
    * nothing, and the next one may be sent at once.
    */
   onBoundAnew(): void {

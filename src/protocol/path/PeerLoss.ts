@@ -23,10 +23,11 @@ export const ABSENT_MS = 4_000
 export const CONNECTED_SILENT_MS = 30_000
 
 /**
- * Presence of a peer, as the relay knows it. `unknown`: the relay itself has just started, so a
- * peer that is not there yet may still come back.
+ * Answers of the relay to the question whether a peer is connected to it. `unknown`: the relay has
+ * just started, so an absent peer may still come back.
  */
 export const PRESENCES = ["connected", "absent", "unknown"] as const
+/** Answer of the relay to the question whether a peer is connected to it. */
 export type Presence = (typeof PRESENCES)[number]
 
 /** State of one silent peer. */

@@ -29,13 +29,13 @@ import type { GuessBudget } from "./GuessBudget.ts"
 import * as GuessOrder from "./GuessOrder.ts"
 import type { GuessReason, PathRef } from "./PathRef.ts"
 
-/** Most extra sockets that the hard side opens in one attempt. */
+/** Most extra sockets that the side behind the symmetric NAT opens in one attempt. */
 export const SOCKETS = 256
-/** Sockets that are used first, to see which ports the NAT gives. */
+/** Number of sockets that are opened first, to see which ports the NAT gives. */
 export const SAMPLES = 8
-/** Most guessed probes in one attempt, whatever else happens. */
+/** Most guessed probes in one attempt. */
 export const MAX_PROBES = 1_500
-/** Wait before an attempt. If ordinary probes can prove a path at all, they do so sooner. */
+/** Delay before an attempt begins. Ordinary probes that can prove a path at all do so within it. */
 export const WAIT_MS = 500
 /** Gap between two steps of an attempt. */
 const STEP_MS = 50
@@ -160,7 +160,7 @@ export class PortGuess {
     this.#nextSeed = options.nextSeed
   }
 
-  /** Why there is no direct path, as far as guessing knows. `null` if it knows no reason. */
+  /** Reason why there is no direct path, as far as port guessing knows. `null` if it knows none. */
   get reason(): GuessReason | null {
     if (this.#phase._tag !== "Idle") return "guessing"
     return this.#local === "varies" && this.#peer === "varies" ? "symmetric_both" : this.#outcome
@@ -197,7 +197,7 @@ export class PortGuess {
     }
   }
 
-  /** Notes that this host is in another network, so that earlier failures say nothing. */
+  /** Notes that this host is in another network. Earlier failures are then forgotten. */
   onNetworkChange(): void {
     this.#forgive()
   }
@@ -253,7 +253,7 @@ export class PortGuess {
     }
   }
 
-  /** When `step` is due. `null` if nothing is due by itself. */
+  /** When to call `step` again. `null` if only an input can change anything. */
   wakeAt(): number | null {
     switch (this.#phase._tag) {
       case "Idle":
@@ -380,7 +380,7 @@ export class PortGuess {
     return hard ? [{ _tag: "CloseGuess" }] : []
   }
 
-  /** Ends port guessing, because the session is over. */
+  /** Ends port guessing, because the session has ended. */
   stop(): void {
     this.#phase = IDLE
     this.#budget.release(this)

@@ -24,7 +24,9 @@ const MIN_IDLE_MS = 1_000
 
 /** An idle timeout that was found, and the gap between keepalives that it requires. */
 export interface Found {
+  /** Idle time after which something ended the connections, in ms. */
   readonly idleMs: number
+  /** Gap between keepalives that keeps the connection, in ms. */
   readonly gapMs: number
 }
 

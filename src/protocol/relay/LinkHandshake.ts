@@ -22,7 +22,10 @@ import { Either } from "effect"
 import { concat } from "../bytes/Concat.ts"
 
 export const VERSION = 1
-/** Largest message from a client, in bytes. It is all that the server keeps for a stranger. */
+/**
+ * Largest message from a client, in bytes. The server stores no more than this for a client that is
+ * not authenticated.
+ */
 export const MAX_CLIENT_BYTES = 4096
 /**
  * Largest message from the server, in bytes. A Welcome holds signed documents, and by then the
@@ -59,7 +62,7 @@ export interface Enrol {
   readonly role?: string
 }
 
-/** First message of the client: the protocol's version and what the link is for. */
+/** First message of the client: the protocol's version and the purpose of the link. */
 export interface Hello {
   readonly _tag: "Hello"
   readonly version: number
@@ -79,7 +82,7 @@ export interface Auth {
   readonly signature: Uint8Array
   readonly enrol?: Enrol
 }
-/** The server accepts the client. `body` is of the server's choice. */
+/** The server accepts the client. `body` is the server's own: signed documents of the node. */
 export interface Welcome {
   readonly _tag: "Welcome"
   readonly body: Uint8Array
@@ -102,9 +105,9 @@ export interface BadMessage {
 }
 
 /**
- * Returns what is hashed (SHA-256) and signed in place of the certificate if a reverse proxy ends
- * TLS: the name for which the public certificate was checked. A server that holds no certificate of
- * that name cannot obtain this signature, and no other relay accepts it.
+ * Returns the text that is hashed (SHA-256) and signed instead of the certificate if a reverse
+ * proxy ends TLS: the name for which the client checked the public certificate. A server without a
+ * certificate for that name cannot obtain this signature, and no other relay accepts it.
  */
 export const proxiedName = (host: string): Uint8Array =>
   utf8.encode(`sallyport/link/proxied/1\0${host.toLowerCase().replace(/\.$/, "")}`)

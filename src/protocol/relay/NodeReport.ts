@@ -8,7 +8,7 @@ import { Schema } from "effect"
 import * as HostName from "../bytes/HostName.ts"
 import { PATH_KINDS } from "../path/PathKind.ts"
 
-/** Longest message, in characters of text. The limits below come to as much. */
+/** Longest message, in characters. The limits below add up to it. */
 export const MAX_CHARS = 16 * 1024
 /** Most peers in one report. `peersInAll` counts the others, too. */
 export const MAX_PEERS = 64

@@ -37,8 +37,8 @@ const MORE: Step = { _tag: "More" }
 const bad = (problem: string): Step => ({ _tag: "Bad", problem })
 
 /**
- * Reads a header. `bytes` are all that have come since the connection began. Those behind the
- * header belong to what follows.
+ * Reads a header. `bytes` are all bytes since the connection began. Those after the header belong
+ * to the next protocol.
  */
 export const read = (bytes: Uint8Array): Step => {
   if (begins(bytes, V1)) return bytes.length < V1.length ? MORE : readV1(bytes)

@@ -16,9 +16,9 @@ export interface ProxyUrl {
   /** A name or an IP literal, without brackets. */
   readonly host: string
   readonly port: number
-  /** `null` if the URL has neither user nor password. */
+  /** User and password. `null` if the URL has neither. */
   readonly login: Login | null
-  /** A flaw of the URL although it can be used. `null` if it has none. */
+  /** Flaw of a URL that can be used nevertheless. `null` if it has none. */
   readonly oddity: string | null
 }
 
@@ -39,8 +39,8 @@ const KINDS: Readonly<Record<string, { readonly kind: ProxyUrl["kind"]; readonly
 const MAX_LOGIN_BYTES = 255
 
 /**
- * Parses a proxy's URL. A text without a scheme is an HTTP proxy, as for curl. Left: what is wrong,
- * in words that follow "the proxy's URL".
+ * Parses a proxy's URL. A text without a scheme is taken for an HTTP proxy, as curl does. A failure
+ * says what is wrong, in words that follow "the proxy's URL".
  */
 export const parse = (text: string): Either.Either<ProxyUrl, string> => {
   const [, scheme = "http", rest = ""] = /^(?:([a-z][a-z0-9+.-]*):\/\/)?(.*)$/is.exec(text.trim()) ?? []
@@ -98,7 +98,7 @@ const PERCENT = 37
 /** Returns the URL without the login, for people. */
 export const render = (url: ProxyUrl): string => `${url.kind}://${renderHostPort(url)}`
 
-/** How a host is reached. */
+/** Way to a host: through a proxy, or without one. */
 export type Choice =
   | { readonly _tag: "Direct" }
   /** The proxy to use. `from` says where it is named, for people. */
@@ -108,7 +108,7 @@ export type Choice =
    */
   | { readonly _tag: "Unusable"; readonly message: string }
 
-/** Target, and the settings that decide about its proxy. */
+/** Target of a connection, and the settings that decide about its proxy. */
 export interface Wanted {
   /** The configuration's `proxy`: a URL, `none`, or `null` if the environment decides. */
   readonly setting: string | null

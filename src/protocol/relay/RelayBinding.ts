@@ -27,15 +27,17 @@ export const UNANSWERED_MS = 1000
  */
 export const PROBE_GAPS_MS = [1000, 2000, 5000, 10_000, 20_000, 30_000] as const
 /**
- * How long a leg that fell silent is sought in a hurry, if sessions are open. The relay has
- * probably been restarted, and its sessions wait for it. {@link PROBE_GAPS_MS} applies after that.
+ * How long UDP is probed at short, random intervals after the leg to the relay fell silent while
+ * sessions are open. Probably the relay restarts, and the sessions wait for it. {@link
+ * PROBE_GAPS_MS} applies after that.
  */
 export const HURRY_MS = 60_000
-/** Gap between the two sends of one hurried probe. */
+/** Gap between the two sends of one probe during {@link HURRY_MS}. */
 export const HURRY_SEND_GAP_MS = 500
 /**
- * Longest gap between the end of a hurried probe and the next one. The gap is random, from half of
- * this on, so that the nodes of a relay that restarts do not ask at the same moment.
+ * Longest gap between the end of a probe and the next one during {@link HURRY_MS}. The gap is
+ * random, at least half of this, so that the nodes of a relay that restarts do not ask at the same
+ * moment.
  */
 export const HURRY_GAP_MS = 400
 /**
@@ -191,7 +193,7 @@ export class RelayBinding {
   }
 
   /**
-   * Notes whether there is a credential to bind with, which may be a newer one. A link needs none.
+   * Notes whether the node has a credential to bind with; it may be a newer one. A link needs none.
    */
   onCredential(has: boolean, now: number): ReadonlyArray<Output> {
     this.#hasCredential = has
@@ -224,8 +226,8 @@ export class RelayBinding {
   }
 
   /**
-   * Notes that something other than a control message came from the relay by this leg, so that no
-   * ping is needed for a while.
+   * Notes that something other than a control message came from the relay by this leg. No ping is
+   * needed for a while then.
    */
   onTraffic(now: number): void {
     if (this.#live !== null && this.#ping === null) this.#pingAt = now + this.#keepaliveMs
@@ -237,8 +239,8 @@ export class RelayBinding {
   }
 
   /**
-   * Takes a session's ticket and opens the session at the relay. `tag` is the one that this node
-   * sends with. A newer ticket for an open session prolongs it.
+   * Takes a session's ticket and opens the session at the relay. `tag` is the tag of this node's
+   * frames. A newer ticket for an open session prolongs it.
    */
   onTicket(session: string, tag: number, ticket: Signed, now: number): ReadonlyArray<Output> {
     const added: Session = { tag, ticket, nonce: this.#options.newNonce(), sends: 0, nextAt: now }
@@ -271,8 +273,8 @@ export class RelayBinding {
   }
 
   /**
-   * Handles a message from the relay's own address, or by the link. An answer to something that was
-   * not asked is ignored.
+   * Handles a message that came from the relay's own address or by the link. An answer to a request
+   * that this node did not make is ignored.
    */
   onMessage(message: Message, now: number): ReadonlyArray<Output> {
     switch (message._tag) {

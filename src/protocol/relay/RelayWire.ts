@@ -44,7 +44,7 @@ const BODY = HEAD + 1
 export const LEG_KINDS = ["relay-udp", "relay-h3", "relay-tcp"] as const
 export type LegKind = typeof LEG_KINDS[number]
 
-/** Reasons for which a relay refuses, and what a node does then. */
+/** Reasons why a relay refuses a request. Each says what a node does then. */
 export const REFUSALS = [
   "bad_cookie", // too old, or of another address: ask for a new one
   "bad_credential", // not valid, or not signed by the authority: get a new one
@@ -59,13 +59,16 @@ export const REFUSALS = [
 ] as const
 export type Refusal = typeof REFUSALS[number]
 
-/** Request that was refused. `None`: no request; the binding itself has ended. */
+/**
+ * Kinds of request that a refusal answers. `None`: there was no request; the binding itself has
+ * ended.
+ */
 export const ASKED = ["None", "Bind", "Open"] as const
 export type Asked = typeof ASKED[number]
 
 /**
- * A message. Nonces, marks and echoes are 8 bytes. The relay gives a `mark` with `Bound`; in later
- * notices it proves that they are not forged.
+ * A message between a node and its relay. Nonces, marks and echoes are 8 bytes. The relay gives the
+ * node a `mark` in `Bound`; the same mark in later notices proves that they are not forged.
  */
 export type Message =
   | { readonly _tag: "BindRequest"; readonly nonce: Uint8Array }
@@ -90,7 +93,7 @@ export type Message =
   | {
     readonly _tag: "Opened"
     readonly nonce: Uint8Array
-    /** Tag with which the opener sends. */
+    /** Tag of the frames that the sender of this message sends in the session. */
     readonly tag: number
     /**
      * How the relay reaches the peer. `null` if the peer is not bound, or has not opened the
@@ -115,7 +118,7 @@ export type Message =
   | { readonly _tag: "Close"; readonly tag: number }
 
 /**
- * Reason why bytes are not such a message. It is data and not an exception, because stray packets
+ * Reason why bytes are not a relay message. It is data and not an exception, because stray packets
  * are ordinary on UDP.
  */
 export type Rejected = "NotControl" | "Truncated" | "UnknownType" | "BadValue"
@@ -136,7 +139,7 @@ const TYPE: Readonly<Record<Message["_tag"], number>> = {
   Close: 13
 }
 
-/** Returns what the node key signs to bind. */
+/** Returns the bytes that the node key signs in order to bind. */
 export const bindText = (cookie: Uint8Array, relay: string): Uint8Array =>
   textToSign("bind", Uint8Array.of(...cookie, ...new TextEncoder().encode(relay)))
 

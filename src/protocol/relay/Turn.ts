@@ -23,8 +23,8 @@ export type Class = (typeof Class)[keyof typeof Class]
 
 export const FIRST_CHANNEL = 0x4000
 /**
- * Last channel number, as in RFC 5766, whose clients (coturn's is one) choose among all of these.
- * RFC 8656 ends at 0x4fff, to leave room for other protocols.
+ * Last channel number. It is that of RFC 5766, because its clients, such as coturn's, choose among
+ * all of these. RFC 8656 ends at 0x4fff, to leave room for other protocols.
  */
 export const LAST_CHANNEL = 0x7fff
 export const CHANNEL_HEAD_BYTES = 4
@@ -105,7 +105,7 @@ export interface Message {
   readonly data: Uint8Array | null
   readonly transport: number | null
   readonly family: 4 | 6 | "other" | null
-  /** Asks for an even port. `reserve`: for the next port, too. */
+  /** Request for an even port. `reserve` asks to keep the next port, too. */
   readonly evenPort: { readonly reserve: boolean } | null
   readonly reservation: boolean
   readonly relayed: SocketAddr | null
@@ -282,7 +282,7 @@ export const macInput = (bytes: Uint8Array, at: number, macBytes: number): Uint8
 // --- Encoding
 
 /**
- * Signs a message that is encoded. `macBytes` is 20 (MESSAGE-INTEGRITY) or 32
+ * Computes the MAC of a message that is being encoded. `macBytes` is 20 (MESSAGE-INTEGRITY) or 32
  * (MESSAGE-INTEGRITY-SHA256).
  */
 export interface Signer {
@@ -294,11 +294,13 @@ export interface Signer {
 export interface Fields {
   readonly error?: number | undefined
   readonly unknown?: ReadonlyArray<number> | undefined
+  /** User name, as the server gave it with the credentials. */
   readonly username?: string | undefined
   readonly realm?: string | undefined
   readonly nonce?: string | undefined
   readonly passwordAlgorithms?: Uint8Array | undefined
   readonly passwordAlgorithm?: number | undefined
+  /** Lifetime of the allocation, in seconds. */
   readonly lifetime?: number | undefined
   readonly channel?: number | undefined
   readonly transport?: number | undefined
@@ -400,8 +402,8 @@ export const decodeChannelData = (bytes: Uint8Array): ChannelData | null => {
 }
 
 /**
- * Returns the length of the next message of a stream. 0 while it cannot be told, -1 if the bytes
- * are not TURN.
+ * Returns the length of the next message of a stream, in bytes. 0 if more bytes are needed to tell,
+ * -1 if the bytes are not TURN.
  */
 export const streamLength = (bytes: Uint8Array): number => {
   if (bytes.length < 4) return 0

@@ -19,8 +19,8 @@ export const PERMISSION_MS = 300_000
 /** Lifetime of a channel (RFC 8656, section 12). */
 export const CHANNEL_MS = 600_000
 /**
- * How long after its end a channel's number is not bound again. Late ChannelData could reach
- * another peer (RFC 8656, section 12).
+ * How long after its end a channel's number cannot be bound again. Otherwise ChannelData that
+ * arrives late could reach another peer (RFC 8656, section 12).
  */
 export const CHANNEL_REST_MS = 300_000
 
@@ -77,7 +77,7 @@ export interface Allocation {
   readonly user: User
   readonly txId: string
   readonly lifetime: number
-  /** `null` while its socket is being opened. */
+  /** Relayed address. `null` while its socket is being opened. */
   relayed: SocketAddr | null
   expiresAt: number
   readonly permissions: Map<string, number>
@@ -106,7 +106,9 @@ export type Refreshing =
 /** Result of a CreatePermission or ChannelBind request. */
 export type Granting = Refused | { readonly _tag: "Granted" }
 
-/** Sender of a request. `userId` is what the quota applies to: the user name without its time. */
+/**
+ * Sender of a request. `userId` identifies the user for the quotas: the user name without its time.
+ */
 export interface Asker {
   readonly client: Client
   readonly username: string
@@ -162,6 +164,7 @@ export class TurnAllocations {
     return peer.host === this.#options.relayedHost ? this.#byPort.get(peer.port) : undefined
   }
 
+  /** Whether an allocation has this relayed port. */
   hasPort(port: number): boolean {
     return this.#byPort.has(port)
   }
@@ -230,7 +233,7 @@ export class TurnAllocations {
     return { _tag: "Refreshed", lifetime }
   }
 
-  /** Permits all of the peers, or none. */
+  /** Handles a CreatePermission request. It permits all of the peers, or none. */
   onCreatePermission(asker: Asker, message: Turn.Message, now: number): Granting {
     const found = this.#own(asker)
     if ("_tag" in found) return found
@@ -270,7 +273,7 @@ export class TurnAllocations {
 
   /**
    * Whether a datagram of `bytes` may go to this peer: there is a permission, and the user's rate
-   * allows it. If so, the bytes count.
+   * allows it. If so, the bytes count against the rate.
    */
   maySend(allocation: Allocation, host: string, bytes: number, now: number): boolean {
     return (allocation.permissions.get(host) ?? 0) > now && allocation.expiresAt > now &&
@@ -284,8 +287,8 @@ export class TurnAllocations {
   }
 
   /**
-   * Returns how a peer's datagram goes to the client: by this channel, or by a Data indication if
-   * 0. `null` if it may not pass.
+   * Returns how a peer's datagram goes to the client: the number of a channel, or 0 for a Data
+   * indication. `null` if it may not pass.
    */
   onPeer(allocation: Allocation, host: string, port: number, bytes: number, now: number): number | null {
     if (!this.maySend(allocation, host, bytes, now)) return null

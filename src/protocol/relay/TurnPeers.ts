@@ -21,7 +21,7 @@ export const canonical = (host: string): string | null => {
   return ip === null ? null : IpBytes.format(ip, 0, ip.length === 4 ? 4 : 16)
 }
 
-/** Returns what one customer usually holds: an IPv4 address, or a /64. */
+/** Returns the address block that one customer usually holds: an IPv4 address, or a /64. */
 export const prefix = (host: string): string => {
   const ip = IpBlock.bytesOf(host)
   if (ip === null) return host

@@ -6,11 +6,15 @@
  */
 
 /**
- * One answer of the directory. It read its clock at some moment between `sentAt` and `receivedAt`.
+ * One answer of the directory. The directory read its clock at some moment between `sentAt` and
+ * `receivedAt`.
  */
 export interface Sample {
+  /** Time of the directory's clock, in ms since the epoch. */
   readonly directoryMs: number
+  /** Host time when the question was sent, in ms. */
   readonly sentAt: number
+  /** Host time when the answer arrived, in ms. */
   readonly receivedAt: number
 }
 
@@ -18,8 +22,11 @@ export interface Sample {
  * Bounds of how far the directory's clock is ahead of the host's. They were true at host time `at`.
  */
 export interface Estimate {
+  /** Least time by which the directory's clock is ahead of the host's, in ms. */
   readonly low: number
+  /** Greatest time by which the directory's clock is ahead of the host's, in ms. */
   readonly high: number
+  /** Host time at which both bounds were true, in ms. */
   readonly at: number
 }
 
@@ -30,9 +37,9 @@ export interface Estimate {
 export const MAX_DRIFT = 500e-6
 
 /**
- * Takes in one more sample. If it agrees with what is known, the two bounds narrow each other, so a
- * slow answer does no harm. If it contradicts, one of the clocks was set or stood still, and the
- * newer sample counts.
+ * Returns a new estimate that includes one more sample. If the sample agrees with the earlier ones,
+ * the bounds become narrower, so a slow answer does no harm. If it contradicts them, one of the
+ * clocks was changed or stopped, and only the new sample counts.
  */
 export const learn = (before: Estimate | null, { directoryMs, receivedAt, sentAt }: Sample): Estimate => {
   const fresh: Estimate = {
@@ -54,8 +61,9 @@ export const offsetOf = ({ high, low }: Estimate): number => (low + high) / 2
 export const errorOf = ({ high, low }: Estimate): number => (high - low) / 2
 
 /**
- * Largest step back of the directory's clock that is not followed at once. A directory whose clock
- * goes back further was restored or set back, and is believed.
+ * Largest step back of the directory's clock for which a node's time stands still instead. If the
+ * clock goes back further, the directory was restored or its clock was corrected, and the node
+ * follows at once.
  */
 export const MAX_HELD_MS = 5_000
 
@@ -102,19 +110,19 @@ export class DirectoryTime {
   }
 }
 
-/** Smallest error of a machine's clock that is worth reporting, in milliseconds. */
+/** Smallest error of a machine's clock that is reported, in milliseconds. */
 export const TELL_SKEW_MS = 10_000
 
 /**
- * Returns a text for people. `aheadMs` is how far the clock of a node's machine is ahead of the
- * directory's.
+ * Returns a text for people about a node's clock. `aheadMs` is how far the clock of the node's
+ * machine is ahead of the directory's.
  */
 export const skewText = (aheadMs: number): string =>
   `this machine's clock is ${spanText(Math.abs(aheadMs))} ${aheadMs > 0 ? "ahead of" : "behind"} the relay's`
 
 /**
- * Returns a text for people. `aheadMs` is how far the clock of the relay's machine is ahead of the
- * directory's time.
+ * Returns a text for people about the relay's clock. `aheadMs` is how far the clock of the relay's
+ * machine is ahead of the directory's time.
  */
 export const clockSetText = (aheadMs: number): string =>
   `this machine's clock is ${spanText(Math.abs(aheadMs))} ${

@@ -11,18 +11,18 @@ import { NodeKey } from "./NodeKey.ts"
 import { MAX_PAYLOAD_BYTES, type Signed, signedBytes } from "./Signed.ts"
 
 /**
- * How far a judge's estimate of the directory's time may be off, in seconds, before it wrongly
- * refuses a document.
+ * How long before its beginning and after its end a document is still accepted, in seconds. A
+ * node's estimate of the directory's time may be wrong by this much.
  */
 export const LEEWAY_SECONDS = 10
 /**
- * Longest life of a grant. It is also the longest that a revocation can stay unnoticed by a
- * connector that is cut off.
+ * Longest life of a grant, in seconds. A connector that is cut off from the relay cannot miss a
+ * revocation for longer.
  */
 export const MAX_GRANT_SECONDS = LIFETIMES.grant
-/** Longest life of a relay credential. */
+/** Longest life of a relay credential, in seconds. */
 export const MAX_CREDENTIAL_SECONDS = LIFETIMES.credential
-/** Longest life of a ticket. */
+/** Longest life of a ticket, in seconds. */
 export const MAX_TICKET_SECONDS = LIFETIMES.ticket
 
 /** Name of a node, a network or a resource, as `HostName.normalize` gives it. */
@@ -69,8 +69,8 @@ export const NodeRole = Schema.Literal("client", "connector", "relay")
 export type NodeRole = typeof NodeRole.Type
 
 /**
- * States that this key is that node. It does not expire, because the directory is asked again at
- * every connection.
+ * States the name, role and network of a node key. It does not expire, because the directory is
+ * asked again at every connection.
  */
 export const Membership = Schema.Struct({
   nodeKey: NodeKey,
@@ -129,7 +129,7 @@ export interface Documents {
 }
 export type Kind = keyof Documents
 
-/** Reason why a document is worth nothing. `forged`: it is not signed by the pinned authority. */
+/** Reason why a document is not accepted. `forged`: it is not signed by the pinned authority. */
 export interface Rejected {
   readonly _tag: "Rejected"
   readonly kind: Kind
@@ -225,7 +225,10 @@ const untimelyText = (untimely: keyof typeof TIMING, { expiresAt, issuedAt }: Ti
   return `${TIMING[untimely]}: it is valid${span.join("")}, and the directory's time is ${at(nowSeconds)}`
 }
 
-/** Returns what is wrong with a document's times. `null` if it is valid now, within the leeway. */
+/**
+ * Returns what is wrong with a document's times, or `null` if the document is valid now, within the
+ * leeway.
+ */
 export const timing = (
   document: Times,
   maxSeconds: number,

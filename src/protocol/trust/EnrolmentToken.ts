@@ -19,8 +19,8 @@ const MAX_HOST_BYTES = 255
 
 /**
  * How a node authenticates the relay. `Pin`: by the key that signs the relay's certificates. `Ca`:
- * by the public certificate authorities. `Proxied`: by those, too, but the certificate is that of a
- * reverse proxy, which ends TLS before the relay.
+ * by the public certificate authorities. `Proxied`: also by those, but the certificate belongs to a
+ * reverse proxy, which ends TLS in front of the relay.
  */
 export type RelayTrust =
   | { readonly _tag: "Pin"; readonly key: NodeKey }

@@ -46,13 +46,13 @@ export const permits = (grant: Grant, request: Request): Verdict => {
 }
 
 /**
- * Whether `grant` was issued after `other`. The authority's ids ascend, which decides between
- * grants of the same second.
+ * Whether `grant` was issued after `other`. If both are of the same second, the authority's ids
+ * decide, which ascend.
  */
 export const isNewer = (grant: Grant, other: Grant): boolean =>
   grant.issuedAt > other.issuedAt || (grant.issuedAt === other.issuedAt && grant.id > other.id)
 
-/** Returns why the grant is not valid for these two nodes now. `null` if it is. */
+/** Returns why the grant is not valid for these two nodes now, or `null` if it is valid. */
 export const stands = (
   grant: Grant,
   { clientKey, connectorKey, nowSeconds }: Pick<Request, "clientKey" | "connectorKey" | "nowSeconds">

@@ -10,8 +10,8 @@ declare const SHORT_LIFETIMES: boolean | undefined
 /** Lifetimes and the times that go with them, in seconds. */
 export interface Lifetimes {
   /**
-   * Life of a grant. It is also the longest that a connector which is cut off from the relay can
-   * miss a revocation.
+   * Life of a grant. A connector that is cut off from the relay cannot miss a revocation for
+   * longer.
    */
   readonly grant: number
   /** How long before its end a client renews a grant, so that a relay has time to come back. */

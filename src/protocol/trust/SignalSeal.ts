@@ -31,7 +31,7 @@ export interface Parties {
   readonly connectorKey: NodeKey
 }
 
-/** First box of each side. */
+/** First sealed message of each side. */
 export interface Hello {
   readonly ephemeral: Uint8Array
   readonly signature: Uint8Array
@@ -57,7 +57,7 @@ export const signedBytes = (side: Side, parties: Parties, ephemerals: Ephemerals
 export const encodeHello = ({ ephemeral, signature }: Hello): Uint8Array =>
   concat([Uint8Array.of(Type.hello), ephemeral, signature])
 
-/** Decodes a hello. `null` if the box is something else. */
+/** Decodes a hello. `null` if the bytes are something else. */
 export const decodeHello = (box: Uint8Array): Hello | null =>
   box[0] === Type.hello && box.length === 1 + EPHEMERAL_BYTES + SIGNATURE_BYTES
     ? { ephemeral: box.slice(1, 1 + EPHEMERAL_BYTES), signature: box.slice(1 + EPHEMERAL_BYTES) }
@@ -74,8 +74,8 @@ interface Agreed extends Parties {
 type Key = Awaited<ReturnType<typeof crypto.subtle.deriveKey>>
 
 /**
- * Seals and opens the boxes of one session, by WebCrypto. Boxes must be opened in the order in
- * which they were sealed.
+ * Seals and opens the signals of one session, by WebCrypto. Sealed messages must be opened in the
+ * order in which they were sealed.
  */
 export class SignalSeal {
   readonly #additionalData: Uint8Array<ArrayBuffer>
@@ -90,7 +90,7 @@ export class SignalSeal {
     this.#peers = peers
   }
 
-  /** Derives the keys from what both sides agreed on. */
+  /** Derives the keys from the ephemeral keys of both sides. */
   static async make(agreed: Agreed): Promise<SignalSeal> {
     const { clientEphemeral, connectorEphemeral, secret, session, side } = agreed
     const salt = signedBytes("connector", agreed, { client: clientEphemeral, connector: connectorEphemeral })
@@ -107,7 +107,7 @@ export class SignalSeal {
     return new SignalSeal(session, own, peers)
   }
 
-  /** Seals a signal into a box. */
+  /** Seals a signal and returns the sealed message. */
   async seal(plain: Uint8Array): Promise<Uint8Array> {
     const counter = ++this.#sent
     const box = await crypto.subtle.encrypt(this.#with(counter), this.#own, new Uint8Array(plain))
@@ -117,7 +117,10 @@ export class SignalSeal {
     return concat([head, new Uint8Array(box)])
   }
 
-  /** Opens a box. `null` if the peer did not seal it, or if it is not newer than the last one. */
+  /**
+   * Opens a sealed message. `null` if the peer did not seal it, or if it is not newer than the last
+   * one.
+   */
   async open(box: Uint8Array): Promise<Uint8Array | null> {
     if (box[0] !== Type.sealed || box.length < SEAL_BYTES) return null
     const counter = new DataView(box.buffer, box.byteOffset, box.byteLength).getUint32(1)

@@ -22,8 +22,8 @@ export type Signed = typeof Signed.Type
 const utf8 = new TextEncoder()
 
 /**
- * Returns the bytes that are signed. The kind of document goes first, so that one kind never passes
- * for another.
+ * Returns the bytes that are signed. They begin with the kind of the document, so that a document
+ * of one kind cannot be used as another.
  */
 export const signedBytes = (kind: string, payload: Uint8Array): Uint8Array => {
   const head = utf8.encode(`sallyport/${kind}/1\0`)
@@ -42,8 +42,8 @@ export const toBytes = (signed: Signed): Uint8Array => {
 }
 
 /**
- * Splits a signed document without verifying it. Left if the bytes are too short for a signature,
- * or too many.
+ * Splits a signed document into payload and signature. It does not verify the signature. Fails if
+ * the bytes are too short for a signature, or too many.
  */
 export const fromBytes = (bytes: Uint8Array): Either.Either<Signed, string> => {
   if (bytes.length < SIGNATURE_BYTES) return Either.left("too short for a signed document")

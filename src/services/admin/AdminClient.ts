@@ -8,10 +8,12 @@ import type { AdminEndpoint } from "../config/Config.ts"
 import * as HostPort from "../config/HostPort.ts"
 import { AdminCode } from "./AdminError.ts"
 
-/** No process serves the endpoint. `message` names the command that starts one. */
+/** Error when no process serves the endpoint. `message` names the command that starts one. */
 export class NotRunning extends Schema.TaggedError<NotRunning>()("NotRunning", { message: Schema.String }) {}
 
-/** The running process or the system refused the request. `message` is for the operator. */
+/**
+ * Error when the running process or the system refused the request. `message` is for the operator.
+ */
 export class Refused extends Schema.TaggedError<Refused>()("Refused", {
   code: Schema.Union(AdminCode, Schema.Literal("no_permission", "bad_answer")),
   message: Schema.String

@@ -19,7 +19,7 @@ export const STATUS = {
 export const AdminCode = Schema.Literal(...Object.keys(STATUS) as Array<keyof typeof STATUS>)
 export type AdminCode = typeof AdminCode.Type
 
-/** A request that the admin API could not serve. The operator sees `message` as it is. */
+/** Error when the admin API could not serve a request. The operator sees `message` as it is. */
 export class AdminError extends Schema.TaggedError<AdminError>()("AdminError", {
   code: AdminCode,
   message: Schema.String

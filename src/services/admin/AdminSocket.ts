@@ -9,10 +9,7 @@ import { createConnection } from "node:net"
 import { dirname } from "node:path"
 import * as ListenCheck from "../network/ListenCheck.ts"
 
-/**
- * The admin API cannot listen, so the process must not start. `message` says what is in the way and
- * what to do.
- */
+/** Error when the admin API cannot listen. `message` says what is in the way and what to do. */
 export class AdminListenError extends Schema.TaggedError<AdminListenError>()("AdminListenError", {
   reason: Schema.Literal("InUse", "Forbidden", "Unwritable", "Other"),
   message: Schema.String

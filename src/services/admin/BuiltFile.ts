@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 
-/** The file does not exist. `message` names the command that builds it. */
+/** Error when a built file does not exist. `message` names the command that builds it. */
 export class NotBuilt extends Schema.TaggedError<NotBuilt>()("NotBuilt", { message: Schema.String }) {}
 
 /**

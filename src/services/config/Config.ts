@@ -41,7 +41,9 @@ export type AdminEndpoint =
     readonly allowHosts: ReadonlyArray<string>
   }
 
-/** The proxy's URL, which may contain a login, or `none`. `null` if the environment decides. */
+/**
+ * The proxy's URL, which may contain a login, or `none`. `null` if environment variables decide.
+ */
 export type ProxySetting = Redacted.Redacted | null
 
 /** The enrolment token itself, or where to read it. */
@@ -52,24 +54,24 @@ type Settled<A> = Omit<A, "admin" | "telemetry"> & {
   readonly telemetry: { readonly otlp: string | null; readonly sample: number }
 }
 
-/** The settled configuration of a relay that holds the directory. */
+/** Checked configuration of a relay that holds the directory, with absolute paths and defaults. */
 export type RelayConfig = Settled<Omit<typeof Relay.Type, "advertise" | "tls" | "behindProxy">> & {
   /**
-   * The public name and ports. A port of 0 stands for the port that the system gave to `listen`.
+   * Public host name and ports. A port of 0 stands for the port that the system gave to `listen`.
    */
   readonly advertise: { readonly host: string; readonly https: number; readonly udp: number }
   readonly tls: { readonly cert: string; readonly key: string } | null
   readonly behindProxy: { readonly from: ReadonlyArray<string> } | null
 }
 /**
- * The settled configuration of a relay that has joined another one. In the file its role is
- * `relay`, and the key `join` marks it.
+ * Checked configuration of a relay that has joined another one, with absolute paths and defaults.
+ * In the file its role is `relay`, and the key `join` marks it.
  */
 export type ForwarderConfig = Settled<Omit<typeof Forwarder.Type, "role" | "join" | "advertise" | "proxy" | "ca">> & {
   readonly role: "forwarder"
   readonly proxy: ProxySetting
   readonly ca: string | null
-  /** Needed only until the relay has joined. */
+  /** Token for joining. It is needed only until the relay has joined. */
   readonly token: TokenSource
   readonly advertise: { readonly host: string; readonly udp: number }
 }
@@ -80,13 +82,13 @@ type Node<A> = Settled<Omit<A, "token" | "proxy" | "ca">> & {
   readonly token: TokenSource | null
   readonly telemetry: { readonly report: boolean }
 }
-/** The settled configuration of a connector. */
+/** Checked configuration of a connector, with absolute paths and defaults. */
 export type ConnectorConfig = Node<typeof Connector.Type>
-/** The settled configuration of a client. */
+/** Checked configuration of a client, with absolute paths and defaults. */
 export type ClientConfig = Node<Omit<typeof Client.Type, "socks5">> & { readonly socks5: HostPort.HostPort | null }
-/** The settled configuration of a node. */
+/** Checked configuration of a connector or a client, with absolute paths and defaults. */
 export type NodeConfig = ConnectorConfig | ClientConfig
-/** A settled configuration: checked, with absolute paths and defaults. */
+/** Checked configuration of any role, with absolute paths and defaults. */
 export type Config = RelayConfig | ForwarderConfig | NodeConfig
 
 /**
@@ -99,7 +101,8 @@ export type ConfigInput = typeof ConfigFile.Encoded
 export const MAX_FILE_BYTES = 1024 * 1024
 
 /**
- * Reads, checks and settles a file. Relative paths in it start at the file's folder. Never dies.
+ * Reads and checks a configuration file, and fills in defaults and absolute paths. Relative paths
+ * in it start at the file's folder. Fails with all mistakes at once; never dies.
  */
 export const load: (file: string) => Effect.Effect<Config, ConfigError> = Effect.fn("Config.load")(function*(file) {
   const text = yield* read(file)
@@ -118,8 +121,8 @@ export const load: (file: string) => Effect.Effect<Config, ConfigError> = Effect
 })
 
 /**
- * Checks and settles an object. Its issues have no line, and relative paths start at `baseDir`.
- * Never dies.
+ * Checks a configuration object, and fills in defaults and absolute paths. Relative paths start at
+ * `baseDir`, and mistakes have no line number. Never dies.
  */
 export const decode = (value: unknown, options: { readonly baseDir: string }): Effect.Effect<Config, ConfigError> =>
   Either.mapLeft(
@@ -136,7 +139,7 @@ export const decode = (value: unknown, options: { readonly baseDir: string }): E
       })
   )
 
-/** The token cannot be read. `message` says where it was expected and what to do. */
+/** Error when the token cannot be read. `message` says where it was expected and what to do. */
 export class TokenError extends Schema.TaggedError<TokenError>()("TokenError", { message: Schema.String }) {}
 
 /**

@@ -20,7 +20,7 @@ export const ConfigIssue = Schema.Struct({
 export type ConfigIssue = typeof ConfigIssue.Type
 
 /**
- * The configuration cannot be used, and nothing was started. `message` has one line for each
+ * Error when the configuration cannot be used. Nothing was started. `message` has one line for each
  * mistake.
  */
 export class ConfigError extends Schema.TaggedError<ConfigError>()("ConfigError", {
@@ -71,7 +71,9 @@ export const masked = (text: string): string =>
     .replaceAll(/[\w-]{20,}/g, (word) => /\d/.test(word) && /[a-z]/i.test(word) ? "***" : word)
     .replaceAll(/\/\/[^/@\s]*@/g, "//***@")
 
-/** Names a value in a message. Of a secret it names only the type. */
+/**
+ * Describes a value in a message. If the value is a secret, the description names only its type.
+ */
 export const describe = (value: unknown, secret: boolean): string => {
   if (value === null || value === undefined) return "nothing"
   if (Array.isArray(value)) return value.length === 0 ? "an empty list" : "a list"

@@ -6,7 +6,7 @@ import { Option, Schema, type SchemaAST } from "effect"
 
 /** The expected value of a key, and how to correct a wrong one. */
 export type Hint = {
-  /** Follows the word "expected" in a message. */
+  /** Text that follows the word "expected" in a message. */
   readonly expected: string
   /** An instruction to the operator that fits both a wrong and a missing value. */
   readonly remedy: string

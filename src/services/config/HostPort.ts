@@ -7,7 +7,7 @@ import * as Candidate from "../../protocol/candidate/Candidate.ts"
 export type HostPort = {
   /** A name or an IP literal, without brackets. */
   readonly host: string
-  /** 0 to 65535. 0 stands for any free port. */
+  /** Port from 0 to 65535. 0 stands for any free port. */
   readonly port: number
 }
 

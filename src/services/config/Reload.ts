@@ -7,9 +7,9 @@ import type { Config } from "./Config.ts"
 import type { Client, Connector, Forwarder, Relay } from "./ConfigSchema.ts"
 
 /**
- * Time when a changed key takes effect. `live`: as soon as the reload is done. `restart`: the old
- * value stays in force, and the key is named in the log and in `sallyport status`. `enrolment`: the
- * key is read only until the node has enrolled, so a change has no effect.
+ * Time when a changed key takes effect. `live`: as soon as the reload has succeeded. `restart`: at
+ * the next start; until then the log and `sallyport status` name the key. `enrolment`: never,
+ * because the key is read only until the node has enrolled.
  */
 export type When = "live" | "restart" | "enrolment"
 

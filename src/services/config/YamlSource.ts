@@ -17,14 +17,14 @@ import {
 } from "yaml"
 import { type Finding, masked, type Path } from "./ConfigIssue.ts"
 
-/** A position in the text. Both numbers start at 1. */
+/** A position in the text. Both numbers count from 1. */
 export type Place = { readonly line: number; readonly column: number }
 
 /** A parsed YAML text. */
 export type YamlSource = {
-  /** Plain data. `null` or `undefined` if the text contains nothing. */
+  /** Content of the text as plain data. `null` or `undefined` if the text contains nothing. */
   readonly value: unknown
-  /** Set to `false` if the syntax is so wrong that the keys cannot be checked. */
+  /** Whether the keys can be checked. `false` if the syntax is too wrong for that. */
   readonly readable: boolean
   /** Mistakes in the syntax. */
   readonly problems: ReadonlyArray<{ readonly place: Place; readonly message: string }>

@@ -66,14 +66,14 @@ export class Directory extends Context.Tag("sallyport/services/Directory")<Direc
   readonly listNodes: Asked<ReadonlyArray<DirectoryNodes.NodeRecord>>
   /** Lists the relays that have joined and reported their addresses, by name. */
   readonly relays: Asked<ReadonlyArray<RelayPoint>>
-  /** Stores the addresses at which a relay is reached from now on. Returns whether they changed. */
+  /** Stores the addresses of a joined relay. Returns whether they changed. */
   readonly placeRelay: (key: NodeKey, point: RelayPoint) => Asked<boolean>
   /**
    * Removes a node permanently: its key stays refused, but its name is free. Returns `None` if no
    * node has this name, however it is written.
    */
   readonly removeNode: (name: string) => Asked<Option.Option<DirectoryNodes.NodeRecord>>
-  /** Lists nodes that were removed since then (epoch seconds), newest first, at most 10,000. */
+  /** Lists the nodes that were removed since `at` (epoch seconds), newest first, at most 10,000. */
   readonly removedSince: (at: number) => Asked<ReadonlyArray<DirectoryNodes.RemovedNode>>
   /**
    * Replaces all resources and access rules by those of the configuration. Returns whether anything
@@ -89,7 +89,8 @@ export class Directory extends Context.Tag("sallyport/services/Directory")<Direc
   ) => Asked<DirectoryPolicy.Authorized, DirectoryPolicy.DialError>
   /**
    * Lists the resources that this client may reach in this network, or in all networks if `network`
-   * is `null`. A grant to a connector of the network contains them. Empty if the key is no client.
+   * is `null`. They become the content of a grant to a connector of the network. Empty if the key
+   * belongs to no client.
    */
   readonly allResourcesFor: (
     clientKey: NodeKey,
@@ -105,7 +106,7 @@ export class Directory extends Context.Tag("sallyport/services/Directory")<Direc
   readonly keepTime: (ms: number) => Asked<void>
   /** Lists changes and dials, newest first. */
   readonly auditLog: (limit: number) => Asked<ReadonlyArray<DirectoryAudit.Entry>>
-  /** Reads the whole database and fails if it is damaged. */
+  /** Reads the whole database. Fails if it is damaged. */
   readonly check: Asked<void>
 }>() {}
 

@@ -19,7 +19,10 @@ import { pathToFileURL } from "node:url"
 import * as StateFile from "../host/StateFile.ts"
 import * as DirectoryMigrations from "./DirectoryMigrations.ts"
 
-/** The database cannot be used. `message` says what to check. `busy` may pass by itself. */
+/**
+ * Error when the database cannot be used. `message` says what to check. The cause `busy` may end
+ * without help.
+ */
 export class DirectoryError extends Schema.TaggedError<DirectoryError>()("DirectoryError", {
   reason: Schema.Literal("busy", "full", "damaged", "unusable"),
   message: Schema.String
@@ -29,7 +32,10 @@ export class DirectoryError extends Schema.TaggedError<DirectoryError>()("Direct
 export interface DirectoryDb {
   /** Runs `body`. It may run more than once, if another process had locked the database. */
   readonly read: <A, E>(body: Body<A, E>) => Effect.Effect<A, Failed<E>>
-  /** Runs `body` in a transaction, which a failure rolls back. It may run more than once, too. */
+  /**
+   * Runs `body` in a transaction, which a failure rolls back. It may run more than once, if another
+   * process had locked the database.
+   */
   readonly write: <A, E>(body: Body<A, E>) => Effect.Effect<A, Failed<E>>
   /** Reads the whole file and fails with `damaged` if a part is missing or overwritten. */
   readonly check: Effect.Effect<void, DirectoryError>

@@ -23,7 +23,7 @@ export interface NodeRecord {
   readonly role: NodeRole
   /** The network that a connector belongs to. `null` for a client. */
   readonly network: string | null
-  /** Epoch seconds. */
+  /** When the node enrolled, in epoch seconds. */
   readonly createdAt: number
 }
 
@@ -39,8 +39,9 @@ export interface NewToken {
 /** A created token. `secret` is not stored and cannot be read again. */
 export interface CreatedToken {
   readonly id: string
+  /** Secret part of the token. The database keeps only its hash. */
   readonly secret: Redacted.Redacted
-  /** Epoch seconds. */
+  /** When the token expires, in epoch seconds. */
   readonly expiresAt: number
 }
 
@@ -63,23 +64,30 @@ export interface EnrolRequest {
 }
 
 /**
- * No such token exists, or its secret differs. The two cases are deliberately not distinguished.
+ * Error when no such token exists, or its secret differs. The two cases look the same to the
+ * requester, on purpose.
  */
 export class TokenUnknown extends Schema.TaggedError<TokenUnknown>()("TokenUnknown", { message: Schema.String }) {}
-/** The token has expired. */
+/** Error when the token has expired. */
 export class TokenExpired extends Schema.TaggedError<TokenExpired>()("TokenExpired", { message: Schema.String }) {}
-/** Another key has used the token. If none of the operator's nodes did, the token was stolen. */
+/**
+ * Error when another key has used the token. If none of the operator's nodes did, the token was
+ * stolen.
+ */
 export class TokenUsed extends Schema.TaggedError<TokenUsed>()("TokenUsed", { message: Schema.String }) {}
-/** Another node has this name. */
+/** Error when another node has this name. */
 export class NameTaken extends Schema.TaggedError<NameTaken>()("NameTaken", { message: Schema.String }) {}
-/** This key was removed. It stays refused permanently. */
+/** Error when this key was removed. It stays refused permanently. */
 export class NodeRemoved extends Schema.TaggedError<NodeRemoved>()("NodeRemoved", { message: Schema.String }) {}
-/** This key is enrolled already, under another name, role or network. */
+/** Error when this key is enrolled already, under another name, role or network. */
 export class AlreadyEnrolled extends Schema.TaggedError<AlreadyEnrolled>()("AlreadyEnrolled", {
   message: Schema.String
 }) {}
 
-/** The token is for another role or name than the requester claims. It can still be used. */
+/**
+ * Error when the token is for another role or name than the requester claims. The token can still
+ * be used.
+ */
 export class TokenForOther extends Schema.TaggedError<TokenForOther>()("TokenForOther", { message: Schema.String }) {}
 
 /** All the reasons for which an enrolment is refused. */
@@ -96,7 +104,7 @@ export type EnrolError =
 export interface RemovedNode {
   readonly key: NodeKey
   readonly name: string
-  /** Epoch seconds. */
+  /** When the node was removed, in epoch seconds. */
   readonly removedAt: number
 }
 
@@ -134,8 +142,8 @@ export const createToken = Effect.fnUntraced(function*(sql: SqlClient.SqlClient,
 })
 
 /**
- * Enrols a node. A refusal is returned as a value, because the transaction that records it must be
- * committed.
+ * Enrols a node. A refusal is a value and not a failure, because the transaction that records it
+ * must be committed.
  */
 export const enrol = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, request: EnrolRequest) {
   const { secret, tokenId } = request

@@ -18,7 +18,7 @@ export interface AccessRule {
 
 /** A resource of the directory. */
 export interface NamedResource extends Resource {
-  /** The name as people wrote it. It is left out if it is written as it is compared. */
+  /** Name as people wrote it. Absent if that is the same as the compared name. */
   readonly shown?: string
 }
 
@@ -44,13 +44,16 @@ export interface Authorized {
   readonly network: string
 }
 
-/** The resource exists but no rule lets this client reach it, or the key belongs to no client. */
+/**
+ * Error when the resource exists, but no rule lets this client reach it, or the key belongs to no
+ * client.
+ */
 export class Denied extends Schema.TaggedError<Denied>()("Denied", { message: Schema.String }) {}
-/** No resource has this name or address. */
+/** Error when no resource has this name or address. */
 export class UnknownResource extends Schema.TaggedError<UnknownResource>()("UnknownResource", {
   message: Schema.String
 }) {}
-/** The client may reach the resource, but not at this port. */
+/** Error when the client may reach the resource, but not at this port. */
 export class PortNotListed extends Schema.TaggedError<PortNotListed>()("PortNotListed", { message: Schema.String }) {}
 
 export type DialError = Denied | UnknownResource | PortNotListed
@@ -64,7 +67,9 @@ const MAX_SHOWN_CHARS = 100
 /** The policy as it is kept in memory between dials, until somebody writes to the database. */
 export interface Loaded {
   readonly resources: ReadonlyArray<NamedResource>
-  /** Resources by client; "*" on either side stands for all. */
+  /**
+   * Names of the resources that each client may reach. "*" stands for all clients or all resources.
+   */
   readonly access: ReadonlyMap<string, ReadonlySet<string>>
 }
 
@@ -119,8 +124,8 @@ export const allowed = ({ access, resources }: Loaded, clientName: string): Read
 }
 
 /**
- * Decides a dial. It gives the same answer as the connector's check of the grant that follows,
- * since both use `ResourceMatch`.
+ * Decides whether a client may dial a target. The connector's check of the grant gives the same
+ * answer later, because both use `ResourceMatch`.
  */
 export const decide = (
   loaded: Loaded,

@@ -25,8 +25,8 @@ export const list = (sql: SqlClient.SqlClient) =>
   )
 
 /**
- * Stores a relay's addresses. Returns whether they changed; if so, it also writes to the audit log,
- * which is how a running relay notices.
+ * Stores a relay's addresses. Returns whether they changed. A change is also written to the audit
+ * log, where a running relay notices it.
  */
 export const place = Effect.fnUntraced(
   function*(sql: SqlClient.SqlClient, key: NodeKey, { addresses, name, port }: RelayPoint) {

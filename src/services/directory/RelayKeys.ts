@@ -22,9 +22,9 @@ import {
 } from "./Directory.ts"
 
 /**
- * Why a relay could not be created or started. `exists`: the folder already holds a relay or a part
- * of one. `absent`: it holds none, and nobody asked for a new one. `incomplete`: a part is lost; a
- * new one would lock every node out. `unusable`: the system cannot read the folder.
+ * Error when a relay could not be created or started. `exists`: the folder already holds a relay or
+ * a part of one. `absent`: it holds none, and nobody asked for a new one. `incomplete`: a part is
+ * lost; a new relay would lock every node out. `unusable`: the system cannot read the folder.
  */
 export class RelayKeysError extends Schema.TaggedError<RelayKeysError>()("RelayKeysError", {
   reason: Schema.Literal("exists", "absent", "incomplete", "unusable"),
@@ -61,8 +61,8 @@ const removeParts = (stateDir: string) =>
   )
 
 /**
- * Reads the keys at each start. In a folder without any part of a relay it creates one, but only if
- * `newIdentity` says so: a first start looks like a lost state or a disk that is not mounted, and
+ * Reads the keys at each start. If the folder holds no part of a relay, it creates one, but only if
+ * `newIdentity` is set: a lost state or a disk that is not mounted looks like a first start, and
  * nodes refuse a relay with other keys. Fails with `incomplete` if a part is missing.
  */
 export const ensure = Effect.fn("RelayKeys.ensure")(function*(stateDir: string, newIdentity: boolean) {
@@ -95,7 +95,7 @@ export const read = (stateDir: string): Effect.Effect<RelayKeys, Keys.KeyFileErr
     ([authority, tls]) => ({ authorityKey: authority.publicKey, tlsKey: tls.publicKey })
   )
 
-/** Returns how nodes recognise a relay with this configuration. It goes into enrolment tokens. */
+/** Returns how nodes recognise a relay with this configuration. Enrolment tokens contain it. */
 export const trustOf = (
   config: { readonly behindProxy: unknown; readonly tls: unknown },
   keys: RelayKeys
@@ -135,7 +135,7 @@ const make = Effect.fnUntraced(function*(stateDir: string) {
   return keys
 })
 
-/** Whether the failure may pass when the disk of the state directory can be used again. */
+/** Whether the cause of the failure may end when the disk of the state directory works again. */
 export const isOfFiles = (
   error: RelayKeysError | Keys.KeyFileError | DirectoryError | TurnSecretError
 ): boolean => error._tag === "TurnSecretError" || error.reason === "unusable" || error.reason === "full"

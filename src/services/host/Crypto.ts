@@ -20,7 +20,7 @@ import {
 const SPKI_HEAD = Buffer.from("302a300506032b6570032100", "hex")
 const PUBLIC_KEY_BYTES = 32
 
-/** DER (SubjectPublicKeyInfo) of a raw Ed25519 public key. */
+/** Encodes a raw Ed25519 public key as DER (SubjectPublicKeyInfo). */
 export const spkiOf = (publicKey: Uint8Array): Buffer => Buffer.concat([SPKI_HEAD, publicKey])
 
 /**
@@ -84,16 +84,19 @@ export const sha256 = (...parts: ReadonlyArray<Uint8Array | string>): Uint8Array
 export const hmacSha256 = (key: Uint8Array, message: Uint8Array): Uint8Array =>
   Uint8Array.from(createHmac("sha256", key).update(message).digest())
 
-/** HMAC-SHA1 for STUN's MESSAGE-INTEGRITY, which requires it. Not for our own protocols. */
+/**
+ * Computes HMAC-SHA1, which STUN requires for MESSAGE-INTEGRITY. Our own protocols do not use it.
+ */
 export const hmacSha1 = (key: Uint8Array, message: Uint8Array): Uint8Array =>
   Uint8Array.from(createHmac("sha1", key).update(message).digest())
 
 /**
- * MD5 for the key of STUN's long-term credentials, which requires it. Not for our own protocols.
+ * Computes MD5, which STUN requires for the key of its long-term credentials. Our own protocols do
+ * not use it.
  */
 export const md5 = (text: string): Uint8Array => Uint8Array.from(createHash("md5").update(text).digest())
 
-/** HKDF-SHA256 (RFC 5869). `length` is at most 8160 bytes. */
+/** Derives a key by HKDF-SHA256 (RFC 5869). `length` is at most 8160 bytes. */
 export const hkdfSha256 = (
   secret: Uint8Array,
   salt: Uint8Array,
@@ -107,8 +110,9 @@ export const equal = (left: Uint8Array, right: Uint8Array): boolean =>
 
 /** Random bytes as a service, so that tests can control them. */
 export class Crypto extends Context.Tag("sallyport/services/Crypto")<Crypto, {
+  /** Returns this many unpredictable bytes. */
   readonly randomBytes: (length: number) => Effect.Effect<Uint8Array>
-  /** Lower case, two digits per byte. */
+  /** Returns this many random bytes as lower-case hex, two digits for each byte. */
   readonly randomHex: (bytes: number) => Effect.Effect<string>
 }>() {}
 

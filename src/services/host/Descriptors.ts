@@ -7,12 +7,12 @@
  */
 import { readdirSync, readFileSync, statSync } from "node:fs"
 
-/** How many descriptors are open and allowed. */
+/** Number of descriptors that are open, and of those that are allowed. */
 export interface Use {
   readonly open: number
   /**
-   * The soft limit, which Node raises to the hard one when it starts. `Infinity` if there is none
-   * or it cannot be read.
+   * Most descriptors of this process: the soft limit, which Node raises to the hard one when it
+   * starts. `Infinity` if there is none or it cannot be read.
    */
   readonly limit: number
 }
@@ -33,18 +33,21 @@ const LISTING_MS = 1000
 const FOLDERS = { linux: "/proc/self/fd", darwin: "/dev/fd" } as const
 
 /**
- * Whether `more` descriptors may be taken on behalf of others. The caller must take them at once,
- * or not at all.
+ * Whether `more` descriptors are free for flows and other work for peers. The process keeps a
+ * reserve for itself. The caller must use them at once, or not at all.
  */
 export const hasRoom = (more = 1): boolean => room() >= more
 
-/** Returns how many descriptors may be taken on behalf of others. 0 if only the reserve is left. */
+/**
+ * Returns how many descriptors are free for flows and other work for peers. 0 if only the reserve
+ * of the process itself is left.
+ */
 export const room = (): number => {
   const { limit, open } = read()
   return Math.max(0, limit - reserveOf(limit) - open)
 }
 
-/** Returns how many descriptors are kept for the process itself under this limit. */
+/** Returns how many descriptors the process keeps for itself under this limit. */
 export const reserveOf = (limit: number): number => Math.min(RESERVE, Math.ceil(limit / RESERVE_SHARE))
 
 /**

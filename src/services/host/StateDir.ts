@@ -6,7 +6,7 @@ import { Duration, Effect } from "effect"
 import { constants } from "node:fs"
 import { access, stat, statfs } from "node:fs/promises"
 
-/** Fault of the directory or its disk. */
+/** Kind of fault of the state directory or its disk. */
 export type Code = "full" | "read_only" | "forbidden" | "missing" | "replaced" | "slow" | "broken"
 
 export interface Trouble {
@@ -38,8 +38,8 @@ const trouble = (code: Code): Trouble => ({ code, message: TEXT[code] })
 export type Identity = string
 
 /**
- * Returns what prevents writing now, or `null` if nothing does. With `known`, which `identify`
- * returned earlier, it also notices another directory at the same path.
+ * Returns what prevents writing to the directory now, or `null` if nothing does. With `known`, a
+ * result of `identify`, it also notices that another directory is mounted at the same path.
  */
 export const look = (dir: string, known: Identity | null = null): Effect.Effect<Trouble | null> =>
   Effect.tryPromise(() => ask(dir, known)).pipe(
@@ -47,7 +47,9 @@ export const look = (dir: string, known: Identity | null = null): Effect.Effect<
     Effect.timeoutTo({ duration: PATIENCE, onSuccess: (found) => found, onTimeout: () => trouble("slow") })
   )
 
-/** Returns what `look` takes as `known`. `null` if the directory cannot be seen. */
+/**
+ * Returns the identity of the directory for a later `look`. `null` if the directory cannot be read.
+ */
 export const identify = (dir: string): Effect.Effect<Identity | null> =>
   Effect.tryPromise(() => identityOf(dir)).pipe(
     Effect.timeout(PATIENCE),
@@ -55,8 +57,8 @@ export const identify = (dir: string): Effect.Effect<Identity | null> =>
   )
 
 /**
- * Looks for as long as the fiber lives. `onChange` is called whenever the trouble is another one
- * than before. At first there is none.
+ * Checks the directory again and again until the fiber ends. `onChange` is called whenever the
+ * trouble has changed. There is none at first.
  */
 export const watch = (
   dir: string,
@@ -74,9 +76,9 @@ export const watch = (
   })
 
 /**
- * Runs the effect, and again every few seconds for as long as it fails because the disk is full,
- * read-only or does not answer. Logs the first failure. Other failures pass through, and so does
- * each that `isOfFiles` does not take for one of reading or writing files.
+ * Runs the effect, and repeats it every few seconds while it fails because the disk is full,
+ * read-only or does not answer. It logs the first failure. Failures with another cause are not
+ * repeated, nor are those that `isOfFiles` does not count as failures to read or write files.
  */
 export const patiently = <A, E extends { readonly message: string }, R>(
   dir: string,

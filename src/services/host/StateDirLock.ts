@@ -12,8 +12,8 @@ import { type AdminListenError, listenUnix } from "../admin/AdminSocket.ts"
 export const LOCK_FILE = "running.sock"
 
 /**
- * Holds the directory until the scope closes. If the process dies, the system releases it. Fails
- * only if another process holds it.
+ * Locks the state directory until the scope closes. If the process dies, the system releases the
+ * lock. Fails only if another process has it.
  *
  * Where no socket can be created (some network file systems, long paths), the directory is used
  * without a lock.

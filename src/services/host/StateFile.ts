@@ -7,7 +7,7 @@ import { randomBytes } from "node:crypto"
 import { type FileHandle, link, mkdir, open, rename, rm, stat } from "node:fs/promises"
 import { dirname } from "node:path"
 
-/** A file cannot be read or written. `code` is the system's, such as EACCES. */
+/** Error when a file cannot be read or written. `code` is the system's, such as EACCES. */
 export class StateFileError extends Schema.TaggedError<StateFileError>()("StateFileError", {
   path: Schema.String,
   code: Schema.String,
@@ -32,10 +32,10 @@ const GROUP_BITS = 0o070
 const OTHER_BITS = 0o007
 
 /**
- * Reads a file, or returns `None` if there is none.
+ * Reads a file. `None` if there is none.
  *
- * If only the owner and the group have access, the mode is set back to 0600: Kubernetes opens every
- * file of a volume to `fsGroup`, and nobody in the pod could undo that by hand.
+ * If only the owner and the group have access, the mode is set back to 0600. Kubernetes opens every
+ * file of a volume to `fsGroup`, and nobody in the pod could change that by hand.
  */
 export const read = (path: string): Effect.Effect<Option.Option<Found>, StateFileError> =>
   Effect.scoped(Effect.gen(function*() {
@@ -65,7 +65,7 @@ export const create = (path: string, text: string | Uint8Array): Effect.Effect<b
     Effect.catchIf(({ code }) => code === "EEXIST", () => Effect.succeed(false))
   )
 
-/** Writes a file in one step, in place of an existing one. */
+/** Writes a file and replaces an existing one in one step. */
 export const replace = (path: string, text: string): Effect.Effect<void, StateFileError> =>
   viaTemporary(path, text, (temporary) => rename(temporary, path))
 

@@ -6,15 +6,14 @@ import { spawn } from "node:child_process"
 import type { Duplex } from "node:stream"
 
 /**
- * How a child came to its end. `absent`: the command, or the shell that starts it, is not
- * installed.
+ * How a child process ended. `absent`: the command, or the shell that starts it, is not installed.
  */
 export type How = "ended" | "absent"
 
 /** Callbacks of a child process. */
 export interface Options {
   readonly onOutput: (bytes: Buffer) => void
-  /** Called once. */
+  /** Called once, when the child has ended. */
   readonly onEnd: (how: How) => void
 }
 
@@ -33,8 +32,8 @@ const SCRIPT =
   `command -v "$1" >/dev/null || exit ${NOT_FOUND}; { { read -r _ <&3; kill 0; } >/dev/null & exec "$@" 3<&-; } &`
 
 /**
- * Starts a command from the search path and returns a function that ends it. A killed thread or
- * process runs no finalizer, so an ordinary child would outlive it.
+ * Starts a command (found by PATH) that ends together with this thread, and returns a function that
+ * ends it. An ordinary child would outlive a killed thread or process, which runs no finalizer.
  */
 export const start = (command: string, args: ReadonlyArray<string>, { onEnd, onOutput }: Options): () => void => {
   const shell = spawn("sh", ["-c", SCRIPT, "sh", command, ...args], {

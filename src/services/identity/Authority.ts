@@ -79,8 +79,8 @@ export const layer = (options: { readonly stateDir: string }): Layer.Layer<Autho
   Layer.effect(Authority, Effect.map(Keys.load(join(options.stateDir, AUTHORITY_KEY_FILE)), make))
 
 /**
- * Opens a document if the authority signed it and it is valid at `now`, in epoch seconds of the
- * directory's time where that is known.
+ * Opens a document if the authority signed it and it is valid at `now`. `now` is in epoch seconds,
+ * of the directory's time where that is known.
  */
 export const verify = <K extends Documents.Kind>(
   kind: K,

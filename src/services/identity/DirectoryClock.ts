@@ -10,7 +10,7 @@ import { Clock, Context, Effect } from "effect"
 import { HostClock } from "../host/HostClock.ts"
 
 /**
- * The source of the directory's time. The default, used in commands and tests, is the clock of this
+ * Source of the directory's time. The default, which commands and tests use, is the clock of this
  * machine.
  */
 export class DirectoryClock extends Context.Reference<DirectoryClock>()("sallyport/services/DirectoryClock", {
@@ -27,7 +27,7 @@ export interface Running {
   /** How far this clock is ahead of `HostClock`, in milliseconds. */
   readonly offsetMs: number
   readonly nowMs: Effect.Effect<number>
-  /** How far this machine's own clock is ahead of this one, in milliseconds. */
+  /** How far the wall clock of this machine is ahead of the directory's time, in milliseconds. */
   readonly clockAheadMs: Effect.Effect<number>
 }
 

@@ -30,9 +30,9 @@ export interface Enrolled {
 }
 
 /**
- * Why the stored enrolment cannot be used. `damaged`: the file is no valid enrolment. `foreign`: it
- * belongs to another node key, or its own authority did not sign it. `unusable`: the system cannot
- * read or write the file.
+ * Error when the stored enrolment cannot be used. `damaged`: the file is no valid enrolment.
+ * `foreign`: it belongs to another node key, or its own authority did not sign it. `unusable`: the
+ * system cannot read or write the file.
  */
 export class EnrolmentError extends Schema.TaggedError<EnrolmentError>()("EnrolmentError", {
   path: Schema.String,
@@ -48,8 +48,8 @@ export class Enrolment extends Context.Tag("sallyport/services/Enrolment")<Enrol
    */
   readonly load: (nodeKey: NodeKey) => Effect.Effect<Option.Option<Enrolled>, EnrolmentError>
   /**
-   * Verifies the membership in the same way before it writes it, since the relay's answer is not
-   * trusted.
+   * Verifies the membership as `load` does, because the relay's answer is not trusted, and writes
+   * the enrolment.
    */
   readonly save: (nodeKey: NodeKey, relay: Relay, signed: Signed) => Effect.Effect<Enrolled, EnrolmentError>
 }>() {}
@@ -57,7 +57,7 @@ export class Enrolment extends Context.Tag("sallyport/services/Enrolment")<Enrol
 /** Name of the enrolment file in a node's state directory. */
 export const ENROLMENT_FILE = "enrolment.json"
 
-/** Takes the relay's part out of a token. */
+/** Returns the part of a token that describes the relay. */
 export const relayOf = ({ authorityKey, host, httpsPort, tls }: EnrolmentToken): Relay => ({
   host,
   httpsPort,

@@ -11,8 +11,8 @@ import * as StateFile from "../host/StateFile.ts"
 import * as Pki from "./Pki.ts"
 
 /**
- * Why a key file cannot be used. `exposed`: other users can access it, so they may know the key.
- * `damaged`: it holds no Ed25519 key.
+ * Error when a key file cannot be used. `exposed`: other users can access it, so they may know the
+ * key. `damaged`: it holds no Ed25519 key.
  */
 export class KeyFileError extends Schema.TaggedError<KeyFileError>()("KeyFileError", {
   path: Schema.String,
@@ -56,7 +56,7 @@ const create = (path: string): Effect.Effect<boolean, KeyFileError> =>
     Effect.mapError(unusable)
   )
 
-/** Adds the public key to a private one. Returns `null` if it is no Ed25519 private key. */
+/** Adds the public key to a private one. `null` if it is no Ed25519 private key. */
 export const fromPrivateKey = (privateKey: KeyObject): SigningKey | null => {
   const raw = Crypto.rawPublicKey(privateKey)
   return raw === null || privateKey.type !== "private" ? null : { publicKey: fromBytes(raw), privateKey }
@@ -66,9 +66,7 @@ export const fromPrivateKey = (privateKey: KeyObject): SigningKey | null => {
 export class NodeIdentity extends Context.Tag("sallyport/services/NodeIdentity")<NodeIdentity, {
   readonly key: NodeKey
   readonly sign: (message: Uint8Array) => Uint8Array
-  /**
-   * PEM for QUIC: the self-signed certificate that carries `key`, which is created on first use.
-   */
+  /** Self-signed certificate that carries `key`, as PEM, for QUIC. It is created on first use. */
   readonly certificate: Effect.Effect<string>
   readonly privateKey: Redacted.Redacted
 }>() {}

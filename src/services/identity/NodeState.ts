@@ -7,8 +7,8 @@ import { type Enrolled, ENROLMENT_FILE, make as makeEnrolment } from "./Enrolmen
 import { loadIdentity, type NodeIdentity } from "./Keys.ts"
 
 /**
- * The state directory holds no enrolment. The process must enrol the node before it starts its
- * actors.
+ * Error when the state directory holds no enrolment. The process must enrol the node before it
+ * starts its actors.
  */
 export class NotEnrolled extends Schema.TaggedError<NotEnrolled>()("NotEnrolled", { message: Schema.String }) {}
 

@@ -25,6 +25,7 @@ const SERIAL_BYTES = 16
 /** A certificate for TLS servers, with its private key. */
 export interface Leaf {
   readonly cert: string
+  /** Private key, as PEM. */
   readonly key: Redacted.Redacted
   /** SHA-256 of the DER, 32 bytes. */
   readonly sha256: Uint8Array
@@ -63,7 +64,7 @@ export const issueLeaf = Effect.fn("Pki.issueLeaf")(function*(
 
 /**
  * Creates the certificate that carries a node's Ed25519 key, as PEM. It is always the same for the
- * same key and has no end, because peers compare the key and nothing else.
+ * same key and never expires, because peers compare only the key.
  */
 export const selfSigned = Effect.fn("Pki.selfSigned")(function*(privateKey: KeyObject) {
   const publicKey = createPublicKey(privateKey)
@@ -88,7 +89,7 @@ export const selfSigned = Effect.fn("Pki.selfSigned")(function*(privateKey: KeyO
 const write = (parts: CertificateWriter.Parts) =>
   Effect.promise(async () => (await import("./CertificateWriter.ts")).write(parts))
 
-/** Why the relay's certificate is refused. */
+/** Reason why a node refuses the relay's certificate. */
 export type LeafProblem = {
   readonly _tag: "LeafProblem"
   readonly reason: "malformed" | "foreign"
@@ -98,8 +99,8 @@ export type LeafProblem = {
 /**
  * Checks that the pinned relay issued this certificate (DER). Never throws.
  *
- * It ignores the dates: the relay issues a new certificate every few days, and a node whose clock
- * is wrong must still find its relay, from which it learns the time.
+ * It ignores the dates. The relay issues a new certificate every few days, and a node whose clock
+ * is wrong must still reach its relay, because it learns the time there.
  */
 export const checkLeaf = (der: Uint8Array, pin: NodeKey): Either.Either<void, LeafProblem> => {
   const leaf = parse(der)
@@ -119,7 +120,9 @@ export const checkLeaf = (der: Uint8Array, pin: NodeKey): Either.Either<void, Le
 export interface Shown {
   readonly subject: string
   readonly issuer: string
-  /** Whether the issuer is named as relays name theirs. The key may still be another. */
+  /**
+   * Whether the issuer has the form of a relay's name. The key may be another relay's nevertheless.
+   */
   readonly isOfRelay: boolean
 }
 
@@ -142,7 +145,7 @@ const RELAY_ISSUER = "sallyport relay"
 /** Longest name that is shown, in characters. A certificate may have one of 64 KiB. */
 const MAX_SHOWN_CHARS = 80
 
-/** The certificate holds no Ed25519 key. */
+/** Error when a certificate holds no Ed25519 key. */
 export type BadCertificate = { readonly _tag: "BadCertificate"; readonly message: string }
 
 /**
@@ -157,7 +160,7 @@ export const publicKeyOfCert = (der: Uint8Array): Either.Either<NodeKey, BadCert
     : Either.right(fromBytes(raw))
 }
 
-/** The operator's certificate and key cannot be used. */
+/** Error when the operator's certificate and key cannot be used. */
 export type BadMaterial = { readonly _tag: "BadMaterial"; readonly message: string }
 
 /** Reads an operator's certificate chain and key, and checks that they belong together. */

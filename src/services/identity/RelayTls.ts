@@ -14,7 +14,7 @@ import * as Pki from "./Pki.ts"
 
 /** The relay's TLS certificate and its changes. */
 export class RelayTls extends Context.Tag("sallyport/services/RelayTls")<RelayTls, {
-  /** How nodes recognise this relay. It goes into enrolment tokens. */
+  /** How nodes recognise this relay. Enrolment tokens contain it. */
   readonly trust: RelayTrust
   readonly current: Effect.Effect<Pki.Leaf>
   /**
@@ -29,7 +29,7 @@ export class RelayTls extends Context.Tag("sallyport/services/RelayTls")<RelayTl
   readonly endorse: ((certSha256: Uint8Array) => Uint8Array) | undefined
 }>() {}
 
-/** The operator's certificate or key cannot be used. `message` says what to correct. */
+/** Error when the operator's certificate or key cannot be used. `message` says what to correct. */
 export class RelayTlsError extends Schema.TaggedError<RelayTlsError>()("RelayTlsError", {
   message: Schema.String
 }) {}
@@ -58,7 +58,7 @@ export interface Options {
   readonly tls: { readonly cert: string; readonly key: string } | null
 }
 
-/** Issues certificates or reads the operator's files, as `options.tls` says. */
+/** Layer that issues certificates, or reads the operator's files if `options.tls` names them. */
 export const layer = (options: Options): Layer.Layer<RelayTls, RelayTlsError | Keys.KeyFileError> =>
   options.tls === null
     ? Layer.scoped(RelayTls, makeIssued(options))

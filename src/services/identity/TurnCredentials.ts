@@ -15,8 +15,8 @@ import * as DirectoryClock from "./DirectoryClock.ts"
 export const TURN_SECRET_FILE = "turn.key"
 const SECRET_BYTES = 32
 /**
- * How long credentials can create allocations, in seconds. They can keep an allocation alive for
- * `KEEP_SECONDS`.
+ * How long credentials can create allocations, in seconds. For {@link KEEP_SECONDS}, they can keep
+ * an allocation.
  */
 export const LIFETIME_SECONDS = LIFETIMES.turn
 /**
@@ -25,19 +25,19 @@ export const LIFETIME_SECONDS = LIFETIMES.turn
  */
 export const KEEP_SECONDS = 12 * 3600
 
-/** The secret cannot be read or written. `message` says what to do. */
+/** Error when the secret cannot be read or written. `message` says what to do. */
 export class TurnSecretError extends Schema.TaggedError<TurnSecretError>()("TurnSecretError", {
   message: Schema.String
 }) {}
 
-/** The secret under which this relay's passwords are made, 32 bytes. */
+/** Secret of 32 bytes from which this relay derives the passwords for TURN. */
 export type Secret = Redacted.Redacted<Uint8Array>
 
 /** The credentials with which a node uses TURN. */
 export interface Credentials {
   readonly username: string
   readonly password: Redacted.Redacted
-  /** Epoch seconds. */
+  /** When the credentials expire, in epoch seconds. */
   readonly expiresAt: number
 }
 
@@ -82,14 +82,14 @@ export const issue = (secret: Secret, name: string): Effect.Effect<Credentials> 
   })
 
 /**
- * Computes the password for a user name. Only this relay and the node that it was issued to can
- * know it.
+ * Computes the password for a user name. Only this relay, and the node to which it gave the
+ * password, know it.
  */
 export const passwordOf = (secret: Secret, username: string): string =>
   Buffer.from(Crypto.hmacSha256(Redacted.value(secret), text.encode(username))).toString("base64url")
 
 /**
- * Takes a user name apart. Returns `null` for a name that this relay never issues. It checks
+ * Splits a user name into its parts. `null` for a name that this relay never issues. It checks
  * neither the password nor the expiry.
  */
 export const parse = (username: string): User | null => {

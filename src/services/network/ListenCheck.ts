@@ -10,8 +10,8 @@ import { renderHostPort } from "../../protocol/bytes/SocketAddr.ts"
 import * as HostPort from "../config/HostPort.ts"
 
 /**
- * Some addresses cannot be used. `message` has one line for each, with its configuration key and
- * the remedy.
+ * Error when some addresses cannot be used. `message` has one line for each, with its configuration
+ * key and the remedy.
  */
 export class CannotListen extends Schema.TaggedError<CannotListen>()("CannotListen", { message: Schema.String }) {}
 
@@ -25,8 +25,8 @@ export interface Wanted {
    */
   readonly at: HostPort.HostPort | null | undefined
   /**
-   * Set to `true` if the role itself waits for an address that this machine does not have yet, as
-   * before an interface is up.
+   * Set to `true` if the role itself waits for an address that this machine does not have yet, for
+   * example before an interface is up.
    */
   readonly mayCome?: boolean
 }
@@ -38,8 +38,8 @@ export interface Wanted {
 const FIRST_FREE_PORT = 1024
 
 /**
- * Tries to bind all addresses at once and fails with every problem found. Everything it bound is
- * released.
+ * Tries to bind all addresses at once, and then releases them. Fails with every problem that it
+ * found.
  */
 export const check = (wanted: ReadonlyArray<Wanted>): Effect.Effect<void, CannotListen> =>
   Effect.forEach(wanted, problemOf, { concurrency: "unbounded" }).pipe(Effect.flatMap((found) => {

@@ -14,7 +14,7 @@ export type Interfaces = NodeJS.Dict<Array<NetworkInterfaceInfo>>
  * machine's addresses.
  */
 export type Source = "netlink" | "proc" | "unseen"
-/** The addresses that were found, and how. */
+/** Addresses that were found, and how they were read. */
 export interface Seen {
   readonly interfaces: Interfaces
   readonly source: Source
@@ -43,9 +43,9 @@ export const see = (ways: Ways = SYSTEM): Seen => {
 }
 
 /**
- * Like `os.networkInterfaces`, but reads `/proc/net` if netlink is forbidden, and leaves out IPv6
- * addresses that cannot be used: those whose duplicate detection has not ended, or has found a
- * duplicate. Throws if neither way works.
+ * Returns the addresses by interface, as `os.networkInterfaces` does. If netlink is forbidden, it
+ * reads `/proc/net`. It leaves out IPv6 addresses that cannot be used: those whose duplicate
+ * detection has not ended, or has found a duplicate. Throws if neither way works.
  */
 export const interfaces = (ways: Ways = SYSTEM): Interfaces => {
   const { interfaces, source } = see(ways)

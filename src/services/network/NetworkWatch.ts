@@ -25,17 +25,19 @@ export type Outward = { readonly v4: string | null; readonly v6: string | null }
 /** The network of this host at one moment. */
 export type NetworkState = {
   /**
-   * Sorted by interface and address. Includes loopback, but not link-local and other unusable
-   * addresses.
+   * Usable addresses of this host, sorted by interface and address. They include loopback, but not
+   * link-local addresses.
    */
   readonly addresses: ReadonlyArray<InterfaceAddress>
+  /** Source addresses of packets to the internet. */
   readonly outward: Outward
-  /** Goes up by one each time the host is found to have slept. */
+  /** Number of times that the host was found to have slept. */
   readonly wakes: number
 }
 
 /** Watches this host's network and reports its changes. */
 export class NetworkWatch extends Context.Tag("sallyport/services/NetworkWatch")<NetworkWatch, {
+  /** The state of the network now. */
   readonly current: Effect.Effect<NetworkState>
   /** Emits the current state, then each different one once it has been stable for a moment. */
   readonly changes: Stream.Stream<NetworkState>
@@ -83,6 +85,7 @@ export interface Sources {
   readonly read: Read
   /** Called once for each interface that appears. */
   readonly device: (name: string) => Device
+  /** Asks the system for the source addresses of packets to the internet. */
   readonly outward: Effect.Effect<Outward>
   /** Returns the source address for packets to `host`, or `null` if there is no route. */
   readonly source: (host: string) => Effect.Effect<string | null>
@@ -136,20 +139,20 @@ const fingerprint = ({ addresses, outward, wakes }: NetworkState): string =>
 
 const FAMILIES = [["v4", 4], ["v6", 6]] as const
 
-/** Returns the IP versions whose default route used an address that is gone now. */
+/** Returns the IP versions whose default route used an address that this host has lost. */
 export const lost = (before: NetworkState, now: NetworkState): ReadonlyArray<4 | 6> =>
   FAMILIES.flatMap(([key, family]) => (isGone(before.outward[key], now) ? [family] : []))
 
 /**
- * Returns the IP versions that have another default route, while the source address of their
- * sockets (`bound`) is gone.
+ * Returns the IP versions whose default route has changed, and whose sockets are bound to an
+ * address (`bound`) that this host has lost.
  */
 export const replaced = (bound: Outward, now: NetworkState): ReadonlyArray<4 | 6> =>
   FAMILIES.flatMap(([key, family]) => (now.outward[key] !== null && isGone(bound[key], now) ? [family] : []))
 
 /**
- * Source address for each IP version after the sockets in `stale` were reopened. A version that had
- * no default route takes the current one.
+ * Returns the source address of each IP version's sockets after those in `stale` were reopened. A
+ * version that had no default route before takes the current one.
  */
 export const firstOf = (bound: Outward, outward: Outward, stale: ReadonlyArray<4 | 6>): Outward => ({
   v4: stale.includes(4) ? outward.v4 : bound.v4 ?? outward.v4,
@@ -157,8 +160,8 @@ export const firstOf = (bound: Outward, outward: Outward, stale: ReadonlyArray<4
 })
 
 /**
- * Names what changed between two states. A wake-up counts before addresses, and addresses before
- * the route.
+ * Returns the reason for a change between two states. If several apply, a wake-up counts before
+ * addresses, and addresses before the route.
  */
 export const reasonOf = (before: NetworkState, now: NetworkState): "woke" | "addresses" | "route" => {
   if (before.wakes !== now.wakes) return "woke"
@@ -177,7 +180,7 @@ export const hasSlept = (before: Clocks, now: Clocks): boolean => {
 }
 
 /**
- * Whether the change is internal to this host, so that paths to peers are not affected: a container
+ * Whether a change is internal to this host, so that paths to peers stay as they are: a container
  * or another VPN started or stopped. The changed addresses are not the source of internet traffic
  * and lead to no other host.
  */
@@ -306,8 +309,8 @@ const sourceOf = (host: string): Effect.Effect<string | null> =>
 
 const SYS = "/sys/class/net"
 /**
- * Reads an interface's device traits from sysfs. Systems other than Linux have no such folder, so
- * there both traits are `false` and the interface is judged by its name and hardware address.
+ * Reads an interface's device traits from sysfs. Systems other than Linux have no sysfs. There,
+ * both traits are `false`, and the interface's name and hardware address decide.
  */
 export const deviceOf = (name: string, root: string = SYS): Device => ({
   isTun: existsSync(`${root}/${name}/tun_flags`),
@@ -359,7 +362,7 @@ const busyOfThread = (): number => {
   return lastBusyMs
 }
 
-/** Builds the service over other `sources` than the real system. */
+/** Layer of the service with other `sources` than the real system. */
 export const layerFrom = (sources: Sources): Layer.Layer<NetworkWatch> => Layer.scoped(NetworkWatch, make(sources))
 
 export const layer: Layer.Layer<NetworkWatch> = layerFrom({
@@ -371,7 +374,7 @@ export const layer: Layer.Layer<NetworkWatch> = layerFrom({
   hints: Os.platform() === "linux" ? ipMonitor : () => Effect.never
 })
 
-/** A service for tests that reports the test's own `state` without delay. */
+/** Layer for tests. It reports the test's own `state` without delay. */
 export const layerTest = (
   state: SubscriptionRef.SubscriptionRef<NetworkState>,
   towards: Effect.Effect<ReadonlyArray<string>> = Effect.succeed([])

@@ -51,8 +51,8 @@ export const known = (stateDir: string, host: string): Effect.Effect<ReadonlyArr
   )
 
 /**
- * Asks DNS for every address of the name, IPv4 first, and stores the answer. Returns `null` if DNS
- * does not answer or does not know the name. It may take as long as `PATIENCE`, so run it beside
+ * Asks DNS for every address of the name, IPv4 first, and stores the answer. `null` if DNS does not
+ * answer or does not know the name. It may take as long as `PATIENCE`, so run it concurrently with
  * other work.
  */
 export const ask = Effect.fnUntraced(function*(stateDir: string, host: string) {

@@ -159,17 +159,17 @@ const MAX_REFUSALS = 5
 
 /** Input of a diagnosis. */
 export interface Facts {
-  /** `null` if the status could not be read. */
+  /** Answer of `/v1/status`. `null` if it could not be read. */
   readonly status: Status | null
   readonly threads: Threads
   readonly states: ReadonlyArray<StateEntry>
-  /** Epoch milliseconds. */
+  /** Present time, in epoch milliseconds. */
   readonly now: number
 }
 
 const NOTHING: Status = { peers: [] }
 
-/** Returns all findings, the broken things first. */
+/** Returns all findings. Broken parts come before warnings. */
 export const diagnose = (facts: Facts): ReadonlyArray<Finding> =>
   [
     ...ofStateDir(facts.status ?? NOTHING),

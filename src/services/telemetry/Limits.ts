@@ -14,7 +14,7 @@ interface Text {
   readonly remedy: string
 }
 
-/** Every limit with its texts. The names are the values of the metric's label `limit`. */
+/** Texts of every limit, by its name. The metric's label `limit` has the same names. */
 export const TEXT = {
   descriptors: {
     what:
@@ -56,7 +56,7 @@ export const TEXT = {
   }
 } as const satisfies Readonly<Record<string, Text>>
 
-/** Name of a limit. */
+/** Name of a limit that an operator should know about when it is reached. */
 export type Limit = keyof typeof TEXT
 
 /** One limit that a thread has reached. */

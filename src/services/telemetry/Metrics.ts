@@ -49,6 +49,7 @@ export type Source = () => ReadonlyArray<Family>
 type About = { readonly name: string; readonly unit?: string; readonly help: string }
 type Points = ReadonlyArray<{ readonly labels: Labels; readonly value: number }>
 
+/** Makes a family of counters with these points. */
 export const counter = ({ help, name, unit = "" }: About, points: Points): Family => ({
   _tag: "Counter",
   name,
@@ -71,6 +72,7 @@ export const gauge = ({ help, name, unit = "" }: About, points: Points): Family 
 export class Counts<Value extends string> {
   readonly #counts = new Map<Value, number>()
 
+  /** Adds `by` to the counter of this value. */
   add(value: Value, by = 1): void {
     this.#counts.set(value, (this.#counts.get(value) ?? 0) + by)
   }
@@ -147,8 +149,8 @@ export const histogram = (
 })
 
 /**
- * Merges lists of families: one family for each name, and one point for each set of labels, which
- * is the sum. If two families with one name differ in kind or bounds, the first one counts.
+ * Merges lists of families into one family for each name. Points with the same labels are added up.
+ * If two families of one name differ in kind or bounds, the first one counts.
  */
 export const merge = (lists: ReadonlyArray<ReadonlyArray<Family>>): ReadonlyArray<Family> => {
   const merged = new Map<string, Family>()
@@ -160,8 +162,8 @@ export const merge = (lists: ReadonlyArray<ReadonlyArray<Family>>): ReadonlyArra
 }
 
 /**
- * Selects what must be kept of a source that has ended: everything but gauges. Without it, the sum
- * over all sources would fall, and counters must not fall.
+ * Selects what must be kept of a source that has ended: everything but gauges. Otherwise a
+ * counter's sum over all sources would fall, which it must never do.
  */
 export const lasting = (families: ReadonlyArray<Family>): ReadonlyArray<Family> =>
   families.filter(({ _tag }) => _tag !== "Gauge")

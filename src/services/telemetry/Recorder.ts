@@ -49,6 +49,7 @@ export const StateEntry = Schema.TaggedStruct("State", {
 })
 export type StateEntry = typeof StateEntry.Type
 
+/** A recorded path decision, or a recorded change of state. */
 export const Entry = Schema.Union(PathEntry, StateEntry)
 export type Entry = typeof Entry.Type
 

@@ -11,7 +11,7 @@ import * as Redact from "./Redact.ts"
 
 const Ids = Schema.Struct({ traceId: Schema.String, spanId: Schema.String })
 
-/** A span as it is kept and shown. */
+/** A span as the ring stores and shows it. */
 export const Kept = Schema.Struct({
   ...Ids.fields,
   /**
@@ -29,13 +29,13 @@ export const Kept = Schema.Struct({
 })
 export type Kept = typeof Kept.Type
 
-/** The spans of a thread. `dropped` counts the spans that made room for newer ones. */
+/** The spans of a thread. `dropped` counts the spans that newer ones replaced. */
 export const Snapshot = Schema.Struct({ spans: Schema.Array(Kept), dropped: Schema.Int })
 export type Snapshot = typeof Snapshot.Type
 
 /**
- * Most ended spans that are kept, which is about fifty flows and at most half a MiB. As many more
- * may be open; beyond that, the span that has been open longest is dropped.
+ * Most ended spans that are kept: about fifty flows, in at most half a MiB. As many may be open.
+ * Beyond that, the span that has been open longest is dropped.
  */
 export const CAPACITY = 512
 /** Most attributes of a span. Others are left out. */
@@ -57,7 +57,7 @@ const WITHHELD: ReadonlySet<string> = new Set([
 
 type SpanIds = { readonly spanId: string; readonly parentSpanId: string | null }
 
-/** Keeps the spans of one thread. When it is full, the oldest span makes room for the newest. */
+/** Stores the spans of one thread. When it is full, each new span replaces the oldest one. */
 export class SpanRing {
   readonly #open = new Map<string, { readonly span: Tracer.Span; readonly ids: SpanIds }>()
   readonly #ring: Array<Kept> = []
@@ -83,8 +83,8 @@ export class SpanRing {
   }
 
   /**
-   * Keeps an event, which takes no time, as a span of its own below the span that it happens in.
-   * Such a span may stay open for hours.
+   * Stores an event as a span without duration, below the span in which it happens. That span may
+   * stay open for hours, so the event cannot wait for its end.
    */
   onEvent(
     span: Tracer.Span,

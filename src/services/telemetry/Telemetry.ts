@@ -139,8 +139,8 @@ const METRICS_DEADLINE = Duration.seconds(3)
 const LAST_METRICS_DEADLINE = Duration.seconds(1)
 
 /**
- * Sends the metrics that `read` returns to the collector, if there is one, until the scope closes,
- * and once more at its end.
+ * Sends the metrics of `read` to the collector, if there is one, at intervals until the scope
+ * closes, and once more at the end.
  */
 export const exportMetrics = Effect.fnUntraced(function*(
   { otlp, serviceName }: Settings,

@@ -6,7 +6,7 @@ const { traceId: _, ...fields } = Kept.fields
 export const Span = Schema.Struct({ ...fields, thread: Schema.String })
 export type Span = typeof Span.Type
 
-/** One trace, as far as its spans are kept. */
+/** One trace, with those of its spans that are still stored. */
 export const Trace = Schema.Struct({
   /** 32 hex digits, the same in every process that took part in the trace. */
   traceId: Schema.String,
@@ -19,7 +19,7 @@ export const Trace = Schema.Struct({
 export type Trace = typeof Trace.Type
 
 /**
- * Traces of a process. `dropped` counts spans that newer ones have overwritten since the threads
+ * Traces of a process. `dropped` counts the spans that newer ones have replaced since the threads
  * started.
  */
 export const Traces = Schema.Struct({ traces: Schema.Array(Trace), dropped: Schema.Int })
@@ -29,7 +29,7 @@ export type Traces = typeof Traces.Type
 export const MAX_LAST = 500
 /** Number of traces in an answer if the query names none. */
 const LAST = 20
-/** The query of a URL that selects traces. */
+/** Selection of traces, as a URL's query. */
 export const Wanted = Schema.Struct({
   last: Schema.optionalWith(Schema.NumberFromString.pipe(Schema.int(), Schema.between(1, MAX_LAST)), {
     default: () => LAST

@@ -20,11 +20,11 @@ class Begins extends Context.Reference<Begins>()("sallyport/telemetry/Begins", {
 const contextOf = (beginning: Beginning) => Context.make(Begins, beginning) as Context.Context<never>
 
 /**
- * `context` of a span that may begin a trace. A share of these traces is exported, with all spans
+ * Context of a span that may begin a trace. A share of these traces is exported, with all spans
  * that follow.
  */
 export const BY_CHANCE = contextOf("by_chance")
-/** `context` of a span that is always exported, because it describes spans which are. */
+/** Context of a span that is always exported, because it describes spans that are exported. */
 export const ALWAYS = contextOf("always")
 
 /**

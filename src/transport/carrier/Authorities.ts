@@ -3,8 +3,8 @@ import { readFileSync } from "node:fs"
 import * as tls from "node:tls"
 
 /**
- * The authorities that Node trusts, as PEM. An unreadable `NODE_EXTRA_CA_CERTS` is ignored, as by
- * Node.
+ * Returns the authorities that Node trusts, as PEM. An unreadable `NODE_EXTRA_CA_CERTS` is ignored,
+ * as Node does.
  */
 export const usual = (): Array<string> => {
   const more = process.env["NODE_EXTRA_CA_CERTS"]
@@ -15,5 +15,8 @@ export const usual = (): Array<string> => {
   }
 }
 
-/** Those and the ones in a PEM file. Throws if the file cannot be read. */
+/**
+ * Returns the authorities that Node trusts and those in a PEM file. Throws if the file cannot be
+ * read.
+ */
 export const withFile = (ca: string): Array<string> => [...usual(), readFileSync(ca, "utf8")]

@@ -12,7 +12,7 @@ import { renderHostPort } from "../../protocol/bytes/SocketAddr.ts"
 import * as ProxyUrl from "../../protocol/relay/ProxyUrl.ts"
 
 /**
- * Connecting through the proxy failed. `code` is the system's, HTTP's or SOCKS's.
+ * Error when connecting through the proxy failed. `code` is the system's, HTTP's or SOCKS's.
  *
  * - `unreachable`: no connection to the proxy.
  * - `login`: the proxy requires a login, or a different one.

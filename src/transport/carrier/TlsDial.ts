@@ -30,7 +30,8 @@ export interface Target {
 }
 
 /**
- * Dialling failed. `reason` is one of `LinkError`; `code` is the system's, TLS's or the proxy's.
+ * Error when the relay could not be dialled. `reason` is one of `LinkError`; `code` is the
+ * system's, TLS's or the proxy's.
  */
 export class DialFailed extends Error {
   override readonly name = "DialFailed"
@@ -55,8 +56,8 @@ export interface Dialled {
   readonly socket: tls.TLSSocket
   readonly certSha256: Uint8Array
   /**
-   * Fault of the certificate unless the pinned key endorses it during the link's
-   * handshake. `null` if the certificate proves the relay.
+   * Fault of the certificate that only the pinned key can heal, by endorsing the certificate in the
+   * link's handshake. `null` if the certificate proves the relay.
    */
   readonly unproved: DialFailed | null
 }
@@ -96,8 +97,9 @@ const leafDerOf = (socket: tls.TLSSocket): Uint8Array | undefined => {
 }
 
 /**
- * Message for a certificate that is not a relay's: that of a captive portal, or of a firewall that
- * intercepts TLS. `tls_pin_mismatch` is for another relay's certificate.
+ * Returns the message for a certificate that does not belong to any relay, but to a captive portal
+ * or to a firewall that intercepts TLS. For another relay's certificate, the reason is
+ * `tls_pin_mismatch`.
  */
 export const intercepted = ({ host, port }: Pick<Target, "host" | "port">, { issuer, subject }: Pki.Shown): string =>
   `another server answered in place of the relay ${
@@ -235,8 +237,8 @@ const tlsProblem = (target: Target, error: NodeJS.ErrnoException): DialFailed =>
 }
 
 /**
- * Explains a certificate that is outside its validity period. Certificates of public authorities
- * are checked against this machine's own clock, because there is no trusted time yet.
+ * Explains a certificate that is outside its validity period. This machine's own clock judges
+ * certificates of public authorities, because there is no trusted time yet.
  */
 export const untimelyText = (hasExpired: boolean): string => {
   const now = new Date().toISOString().slice(0, 19)

@@ -38,7 +38,7 @@ export const REMOTE_HEADER = "x-sallyport-remote"
  */
 export const CERT_HEADER = "x-sallyport-cert"
 
-/** The server answered, but not with a link. `status` is the HTTP status. */
+/** Error when the server answered, but not with a link. `status` is the HTTP status. */
 export class CarrierRefused extends Error {
   override readonly name = "CarrierRefused"
   readonly status: number

@@ -48,7 +48,7 @@ export interface Session {
   readonly objint?: NativeSession
 }
 
-/** Transport below a client object: the library's own HTTP/2 connection. */
+/** The library's own HTTP/2 connection, below a client object. */
 export interface ClientTransport {
   createTransport: () => void
   openWTSession: (path: string) => void
@@ -58,7 +58,7 @@ export interface ClientTransport {
     readonly onClientWebTransportSupport: (_: object) => void
   }
 }
-/** Transport below a server object: the library's own HTTP/2 listener. */
+/** The library's own HTTP/2 listener, below a server object. */
 export interface ServerTransport {
   readonly addPath: (path: string) => void
   readonly serverInt: { readonly emit: (event: "stream", stream: ServerHttp2Stream, headers: object) => boolean }

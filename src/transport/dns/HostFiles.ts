@@ -41,7 +41,10 @@ export class HostFiles {
   #hosts: Hosts = new Map()
   #sources: ReadonlyArray<string> = []
   #conf: ResolvConf = parseResolvConf(null)
-  /** Grows whenever a file has changed, so that cached answers can be dropped. */
+  /**
+   * Number that grows whenever a file has changed. Cached answers with an older number must be
+   * dropped.
+   */
   version = 0
 
   constructor(paths: Paths = SYSTEM_PATHS) {

@@ -17,7 +17,7 @@ const RESOLUTION_DELAY_MS = 50
  */
 const BROKEN_AAAA_MS = 1000
 
-/** Why a name has no addresses. */
+/** Reason why a name has no addresses. */
 export type Failure =
   /** There is no such name, or it has no address. */
   | { readonly _tag: "NotFound" }
@@ -31,17 +31,18 @@ type Found = Outcome & { readonly _tag: "Found" }
 
 /** Receiver of a lookup's results. */
 export interface Listener {
-  /** Receives addresses. May be called twice; `isLast` means that no more will come. */
+  /** Called with addresses, at most twice. `isLast` means that no more will come. */
   readonly onFound: (addresses: ReadonlyArray<Address>, ttlSeconds: number, isLast: boolean) => void
-  /** Reports that nothing was found. Nothing else is called afterwards. */
+  /** Called when no address was found. No callback follows. */
   readonly onFailed: (failure: Failure) => void
 }
 
 export interface Options {
   /** Names to ask for, in order. */
   readonly candidates: ReadonlyArray<string>
-  /** Name to ask the C library for. `null` if it would not know more than DNS. */
+  /** Name to look up by the C library. `null` if the C library would know no more than DNS. */
   readonly systemName: string | null
+  /** Name servers to ask, in order. */
   readonly servers: ReadonlyArray<Server>
   readonly channels: Channels
   readonly system: SystemLookup
@@ -52,7 +53,8 @@ export interface Options {
 const SYSTEM_TTL_SECONDS = 30
 
 /**
- * One lookup of one name. IPv6 addresses may be passed on before IPv4 ones (RFC 8305, section 3).
+ * One lookup of one name. It may report IPv6 addresses before the IPv4 ones have arrived (RFC 8305,
+ * section 3).
  */
 export class NameLookup {
   readonly #options: Options

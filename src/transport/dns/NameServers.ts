@@ -37,7 +37,7 @@ export type Outcome =
    */
   | { readonly _tag: "Failed"; readonly timedOut: boolean; readonly code: string }
 
-/** A name server, with whether it answers. Shared by all lookups. */
+/** A name server, and whether it answers. All lookups share it. */
 export class Server {
   /** Address in the form that `dns.setServers` takes. */
   readonly address: string
@@ -61,7 +61,7 @@ export class Server {
 }
 
 /**
- * The resolvers of one lookup, one for each server. They belong to one lookup because c-ares can
+ * The resolvers of one lookup, one for each server. Lookups do not share them, because c-ares can
  * only cancel all questions of a channel together.
  */
 export class Channels {
@@ -100,7 +100,9 @@ export interface Asked {
   readonly now: () => number
 }
 
-/** Asks a question. `done` is called once, unless the returned function is called before. */
+/**
+ * Asks a question. `done` is called once. The returned function cancels; then `done` is not called.
+ */
 export const ask = (asked: Asked, done: (outcome: Outcome) => void): () => void => {
   const question = new Question(asked, done)
   question.begin()

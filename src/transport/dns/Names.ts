@@ -48,9 +48,9 @@ const NEGATIVE_TTL_MS = 5000
 
 /** Receiver of a lookup's results. */
 export interface Listener {
-  /** Receives addresses. May be called twice; `isLast` means that no more will come. */
+  /** Called with addresses, at most twice. `isLast` means that no more will come. */
   readonly onFound: (addresses: ReadonlyArray<Address>, isLast: boolean) => void
-  /** Reports that nothing was found. Nothing else is called afterwards. */
+  /** Called when no address was found. No callback follows. */
   readonly onFailed: (verdict: Verdict) => void
 }
 

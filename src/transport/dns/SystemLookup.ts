@@ -28,7 +28,10 @@ export type Outcome =
 
 export type Ask = (name: string) => Promise<ReadonlyArray<{ readonly address: string; readonly family: number }>>
 
-/** Limits the lookups by the C library. One instance is shared by all lookups of a resolver. */
+/**
+ * Looks up names by the C library, and limits how many lookups run. All lookups of a resolver share
+ * one instance.
+ */
 export class SystemLookup {
   readonly #ask: Ask
   readonly #waiting = new Set<() => void>()
@@ -38,7 +41,10 @@ export class SystemLookup {
     this.#ask = ask
   }
 
-  /** Looks up a name. `done` is called once, unless the returned function is called before. */
+  /**
+   * Looks up a name. `done` is called once. The returned function cancels; then `done` is not
+   * called.
+   */
   lookup(name: string, done: (outcome: Outcome) => void): () => void {
     if (this.#running < MAX_RUNNING) return this.#run(name, done)
     if (this.#waiting.size >= MAX_WAITING) {

@@ -29,7 +29,7 @@ const MAX_ADDRESSES = 16
  */
 const KEEPALIVE_MS = 60_000
 
-/** The function {@link Names.lookup}. The returned function abandons the lookup. */
+/** Looks up a name, as {@link Names.lookup} does. The returned function cancels. */
 export type Lookup = (host: string, client: string, listener: Listener) => () => void
 
 /** The target of a dial. `timeoutMs` defaults to {@link DIAL_TIMEOUT_MS}. */
@@ -47,7 +47,7 @@ export interface Target {
   readonly onSocket?: () => void
 }
 
-/** The result of a dial. The socket of `reader` is connected and paused. */
+/** Result of a dial. The socket of `reader` is connected and paused. */
 export type Result =
   | { readonly _tag: "Connected"; readonly reader: Reader; readonly address: string }
   | { readonly _tag: "Failed" } & Verdict

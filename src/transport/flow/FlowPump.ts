@@ -16,15 +16,15 @@ import {
 import { type Reader } from "./TcpReader.ts"
 import { MIN_BYTES, unread } from "./Unread.ts"
 
-/** The end of a flow and the bytes that it moved. */
+/** How a flow ended, and the bytes that it moved. */
 export interface FlowOutcome {
   /** Bytes from the socket that the stream took. */
   readonly sent: number
   /** Bytes from the stream that the socket took. */
   readonly received: number
   /**
-   * How the flow ended. `ended`: both sides closed in order. Otherwise it names the side that cut
-   * the flow; the other side was reset.
+   * How the flow ended. `ended`: both sides closed in order. Any other value names the side that
+   * broke the flow; the other side was reset.
    */
   readonly how: "ended" | "socket_reset" | "peer_reset" | "session_closed"
 }
@@ -51,15 +51,15 @@ export interface PumpOptions {
   readonly fromSocket?: Uint8Array
   readonly meter?: FlowMeter
   /**
-   * Called when the first bytes in a direction are about to be written. It may be called again
-   * while none of them was taken.
+   * Called when the first bytes in a direction are about to be written. It may be called again if
+   * none of them was taken.
    */
   readonly onFirst?: (way: "sent" | "received") => void
-  /** Called once, when both sides are over and the socket is closed. */
+  /** Called once, when both sides have ended and the socket is closed. */
   readonly onDone: (outcome: FlowOutcome) => void
 }
 
-/** Joins one stream and one socket, and becomes the stream's handler. */
+/** Moves bytes in both directions between one stream and one socket. It is the stream's handler. */
 export class FlowPump implements StreamHandler {
   readonly #stream: FlowStream
   readonly #socket: Duplex
@@ -144,6 +144,7 @@ export class FlowPump implements StreamHandler {
     this.#push()
   }
 
+  /** Handles the end of the session: resets the socket. */
   onClosed(): void {
     this.#cut("session_closed")
   }
@@ -280,7 +281,7 @@ export class FlowPump implements StreamHandler {
   }
 }
 
-/** Starts a pump whose instance the caller need not keep. */
+/** Starts a pump. The caller need not keep anything. */
 export const pump = (options: PumpOptions): FlowPump => new FlowPump(options)
 
 /** Closes a socket so that the application sees a connection reset, never an orderly end. */

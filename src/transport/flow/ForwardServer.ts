@@ -9,7 +9,7 @@ import { listen, type ListenAt, type Listener } from "./Listener.ts"
 import type { Places } from "./Places.ts"
 import { adopt, type Reader } from "./TcpReader.ts"
 
-/** An accepted connection that waits for the verdict on its flow. */
+/** An accepted connection that waits for the answer to its flow. */
 export interface Forwarded {
   /**
    * Reader of the accepted socket. It is paused, and early bytes are still in the socket. The

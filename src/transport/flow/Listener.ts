@@ -24,20 +24,20 @@ export interface Listener {
 
 export interface Options {
   readonly at: ListenAt
-  /** Places shared by the listeners of a node. */
+  /** Limit of the flows of the node. All its listeners share it. */
   readonly places?: Places
   /** Whether a connection's target is known as soon as it is accepted. */
   readonly isSettled: boolean
   /**
-   * Called with each accepted socket. It is paused and may be half-open, and nothing was read from
-   * it. It holds `place` until it closes.
+   * Called with each accepted socket. The socket is paused and may be half-open, and nothing was
+   * read from it. It counts as a flow (`place`) until it closes.
    */
   readonly onSocket: (socket: net.Socket, place: Place) => void
 }
 
 /**
- * Listens at `at`. A connection that gets no place is reset at once. Rejects with the system's
- * error, such as EADDRINUSE.
+ * Listens at `at`. If the node has no room for another flow, a new connection is reset at once.
+ * Rejects with the system's error, such as EADDRINUSE.
  */
 export const listen = ({ at, isSettled, onSocket, places = new Places() }: Options): Promise<Listener> =>
   new Promise((resolve, reject) => {

@@ -23,7 +23,7 @@ const SEARCH_AGAIN_MS = 1_000
 /** Interval in milliseconds at which the flows are checked for moved bytes. */
 const SAMPLE_MS = 5_000
 
-/** Holder of a place. */
+/** A flow or connection that has a place. */
 export interface Occupant {
   /** Bytes moved so far, both directions together. */
   readonly moved: () => number
@@ -31,7 +31,7 @@ export interface Occupant {
   readonly cut: () => void
 }
 
-/** A place that is taken. Its holder must call `leave` when the socket has closed. */
+/** A place that is taken. Its holder must call `leave` when its socket has closed. */
 export interface Place {
   /** Reports that the socket is open. From now on it counts among the descriptors in use. */
   readonly opened: () => void
@@ -61,7 +61,10 @@ export interface Options {
   readonly met?: (limit: Limits.Limit) => void
 }
 
-/** The places of one node. {@link Places.tick} must be called regularly. */
+/**
+ * Limit of the flows of one node. Each flow or connection takes a place. {@link Places.tick} must
+ * be called regularly.
+ */
 export class Places {
   readonly #flows: number
   readonly #hasRoom: (descriptors: number) => boolean
@@ -86,8 +89,9 @@ export class Places {
   }
 
   /**
-   * Takes a place; `null` if there is no room. `isSettled`: whether the connection's target is
-   * known. `hasSocket`: whether its socket is already open, as that of an accepted connection is.
+   * Takes a place for a flow or connection. If there is no room, it cuts the one that has been idle
+   * longest; if none is idle, it returns `null`. `isSettled`: whether the connection's target is
+   * known. `hasSocket`: whether its socket is already open, as for an accepted connection.
    */
   take(occupant: Occupant, { hasSocket, isSettled }: { hasSocket: boolean; isSettled: boolean }): Place | null {
     if (!this.#makeRoom()) return null

@@ -5,7 +5,9 @@
  */
 import { connect, type Socket } from "node:net"
 
-/** The listener refused the connection. `reply` is its reply code (RFC 1928, section 6). */
+/**
+ * Error when the listener refused the connection. `reply` is its reply code (RFC 1928, section 6).
+ */
 export class Socks5Refused extends Error {
   readonly reply: number
   constructor(reply: number) {

@@ -14,8 +14,8 @@ import type { Place, Places } from "./Places.ts"
 /** Longest time from accept to a complete CONNECT, in milliseconds. */
 export const HANDSHAKE_TIMEOUT_MS = 10_000
 /**
- * Most connections that have not named their target yet. One more cuts the oldest of them, so that
- * silent connections do not lock others out.
+ * Most connections that have not named their target yet. For one more, the oldest of them is cut,
+ * so that silent connections do not lock others out.
  */
 export const MAX_HANDSHAKES = 512
 /**
@@ -24,7 +24,7 @@ export const MAX_HANDSHAKES = 512
  */
 const MAX_EARLY_BYTES = 64 * 1024
 
-/** A CONNECT request that waits for the verdict on its flow. */
+/** A CONNECT request that waits for its answer. */
 export interface Connect {
   readonly target: Target
   /** The accepted socket, paused. The callee owns it after answering `accepted`. */
@@ -43,7 +43,7 @@ export interface Socks5Options {
   readonly listen: ListenAt
   readonly connect: (request: Connect) => void
   readonly places?: Places
-  /** Called when a program spoke a protocol that is not understood here. */
+  /** Called when a program spoke a protocol that the listener does not know. */
   readonly onRefused?: (reason: FailReason) => void
   readonly handshakeTimeoutMs?: number
 }

@@ -29,8 +29,8 @@ export interface Reader {
 }
 
 /**
- * Size of the next read: {@link READ_BYTES}, or less when flows may buffer only little. What the
- * stream does not take of a read stays in memory until it does.
+ * Returns the size of the next read: {@link READ_BYTES}, or less if flows may buffer only little.
+ * Bytes that the stream does not take stay in memory until it does.
  */
 export const nextReadBytes = (allowance: number): number => {
   let bytes = MIN_BYTES
@@ -46,7 +46,7 @@ const onread = (reader: { sink: Sink | null }): net.OnReadOpts => ({
   callback: (length) => reader.sink?.(readBuffer.subarray(0, length)) ?? false
 })
 
-/** Starts to connect. The socket is paused and may be half-open. */
+/** Starts to connect. The socket is paused, and its two directions end independently. */
 export const connect = (host: string, port: number, family: 4 | 6): Reader => {
   const target: { sink: Sink | null } = { sink: null }
   const socket = net.connect({ host, port, family, noDelay: true, allowHalfOpen: true, onread: onread(target) })
@@ -66,9 +66,9 @@ type FromHandle = net.SocketConstructorOpts & {
 type WithHandle = { _handle: { readonly readStart?: unknown } | null }
 
 /**
- * Gives an accepted socket a reader. The socket must be paused (`pauseOnConnect`), with nothing
- * read from it yet. Only the constructor takes `onread`, so a new socket takes over the handle; the
- * old one stays behind without a handle, because its server counts it.
+ * Gives an accepted socket a reader. The socket must be paused (`pauseOnConnect`), and nothing may
+ * have been read from it. Node accepts `onread` only in the constructor, so a new socket takes over
+ * the handle. The old socket stays without a handle, because its server counts it.
  */
 export const adopt = (accepted: net.Socket): Reader => {
   const holder = accepted as unknown as WithHandle
@@ -93,7 +93,7 @@ export const adopt = (accepted: net.Socket): Reader => {
 /** Sockets that took over a handle, by the accepted socket. */
 const holders = new WeakMap<net.Socket, net.Socket>()
 
-/** The socket that now holds the connection of an accepted one. */
+/** Returns the socket that has taken over the connection of an accepted one. */
 export const holderOf = (accepted: net.Socket): net.Socket => holders.get(accepted) ?? accepted
 
 const bind = (socket: net.Socket, target: { sink: Sink | null }): Reader => ({

@@ -4,7 +4,7 @@
  */
 import * as Libc from "../udp/Libc.ts"
 
-/** Flows that must have ended since the last trim. Fewer held too little memory. */
+/** Number of flows that must have ended since the last trim. Fewer held too little memory. */
 export const ENDED_FLOWS = 64
 /**
  * Time in milliseconds during which the number of flows must not have changed. Memory that is
@@ -12,7 +12,7 @@ export const ENDED_FLOWS = 64
  */
 export const QUIET_MS = 5_000
 
-/** Decides when to return memory to the system. `trim` does it. */
+/** Decides when the process returns memory to the system. `trim` returns it. */
 export class Trim {
   readonly #trim: () => void
   #flows = 0

@@ -9,14 +9,15 @@ import * as Limits from "../../services/telemetry/Limits.ts"
 
 /**
  * Most bytes that all flows of a thread buffer together, not counting {@link MIN_BYTES} for each.
- * 32 flows may buffer {@link MAX_BYTES} each, nearly, and more flows are not faster with more.
+ * It is enough for nearly 32 flows with {@link MAX_BYTES} each. More flows together are not faster
+ * with more.
  */
 export const BUDGET_BYTES = 32 * 1024 * 1024
-/** Most bytes that one flow buffers. More would not make it faster. */
+/** Most bytes that one flow buffers. A larger buffer would not make the flow faster. */
 export const MAX_BYTES = 1024 * 1024
 /**
- * Bytes that one flow may always buffer. A socket that is read takes them in well below a
- * millisecond.
+ * Bytes that each flow may buffer, even if all others together use the whole budget. A program that
+ * reads its socket takes this amount in well below a millisecond.
  */
 export const MIN_BYTES = 16 * 1024
 /** Divisor of the remaining budget: one flow may buffer this part of it. */

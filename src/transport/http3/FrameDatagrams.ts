@@ -26,7 +26,10 @@ export const eachFrame = (frames: Uint8Array, use: (frame: Uint8Array) => void):
   }
 }
 
-/** The datagrams of one link. `isReady` once a probe of the largest size has come back. */
+/**
+ * The datagrams of one link. `isReady` becomes `true` when a probe of the largest size has come
+ * back.
+ */
 export class FrameDatagrams implements Datagrams {
   readonly maxFrameBytes = MAX_DATAGRAM_FRAME_BYTES
   onFrames: ((frames: Uint8Array) => void) | undefined
@@ -64,6 +67,7 @@ export class FrameDatagrams implements Datagrams {
     return dropped
   }
 
+  /** Handles a datagram of the relay: an echoed probe, or frames. */
   onDatagram(bytes: Uint8Array): void {
     if (bytes[0] === PROBE) {
       this.#isReady ||= bytes.length === MAX_DATAGRAM_FRAME_BYTES

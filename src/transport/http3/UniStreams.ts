@@ -21,7 +21,7 @@ export interface Options {
   readonly maxFrameBytes: number
   /** Reports how many bytes were read. */
   readonly onBytes: (bytes: number) => void
-  /** Ends the connection. */
+  /** Called when the peer violates the protocol. It must end the connection. */
   readonly onFault: (fault: Http3.Http3Fault) => void
 }
 
@@ -64,7 +64,7 @@ export class UniStreams {
     }
   }
 
-  /** Reads one of the peer's streams. */
+  /** Reads what has arrived on one of the peer's streams. */
   serve(id: number): void {
     const { quic } = this.#options
     for (;;) {

@@ -47,7 +47,7 @@ export interface Asked {
 }
 
 export interface ConnectorFlowsOptions {
-  /** Key of the client. Lookups of names are limited for each client. */
+  /** Public key of the client. Name lookups are limited for each client. */
   readonly client: NodeKey
   /** Whether the session's grant permits this target now. */
   readonly permit: (host: string, port: number) => Permit | VerdictCode
@@ -61,7 +61,7 @@ export interface ConnectorFlowsOptions {
 
 /** Limits of the flows that a connector takes. */
 export interface FlowLimits {
-  /** Places shared by the sessions of a node. */
+  /** Limit of the flows of the whole node. All its sessions share it. */
   readonly places: Places
   /**
    * Most streams of one session that are dialled or pumped at once. One more gets the verdict

@@ -157,8 +157,8 @@ export class QuicSession {
   }
 
   /**
-   * Puts a path under a slot. If it replaces another path, little may be sent until a round trip
-   * has passed.
+   * Assigns a path to a slot. If it replaces another path, the session sends little by it until one
+   * round trip has passed.
    */
   pointSlot(slot: number, path: SlotPath): void {
     this.#sender.point(slot, path)

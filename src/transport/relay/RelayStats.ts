@@ -3,8 +3,11 @@ import { type Refusal, REFUSALS } from "../../protocol/relay/RelayWire.ts"
 
 /** Counters since the start of the relay. */
 export interface Stats {
+  /** Relayed frames that were sent on. */
   readonly forwarded: { packets: number; bytes: number }
+  /** Requests that were answered: STUN requests, and requests for a cookie. */
   readonly answered: { stun: number; cookies: number }
+  /** Successful bindings of nodes, over UDP and over links. */
   readonly bound: { udp: number; link: number }
   /** Reads, or runs of frames within one read, that were dropped. */
   readonly drops: {
@@ -27,6 +30,7 @@ export interface Stats {
     /** The answer would have been longer than its request. */
     tooShort: number
   }
+  /** Refused requests, by the code of the refusal. */
   readonly refused: Record<Refusal, number>
 }
 

@@ -11,9 +11,9 @@ import * as ProbeSockets from "./ProbeSockets.ts"
 import type * as UdpPort from "./UdpPort.ts"
 
 /**
- * Checks how the network treats UDP, at the first of `addresses` (literal) of each IP version.
- * `name` is the server's name for people. `probe` runs at the same time; it takes less time than
- * the rest.
+ * Checks how the network treats UDP, with one STUN server for each IP version. `addresses` are the
+ * server's literal addresses; the first one of each IP version is used. `name` is the server's name
+ * for people. `probe` asks the gateway meanwhile.
  */
 export const run = (
   name: string,

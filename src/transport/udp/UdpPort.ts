@@ -86,7 +86,10 @@ export interface Counters {
   packets: number
   /** Bytes of those datagrams. */
   bytes: number
-  /** System calls, or trains that were sent as single datagrams. */
+  /**
+   * Number of system calls that sent datagrams. A train that was sent without offload counts as
+   * one.
+   */
   sends: number
   /**
    * Refused sends, by the system's name of the error. EAGAIN means that the socket's buffer is
@@ -108,7 +111,10 @@ export const offloadUnavailable = (): string | null => {
   return "unavailable" in libc ? libc.unavailable : null
 }
 
-/** A UDP socket that sends whole trains of datagrams in one call where the kernel can. */
+/**
+ * A UDP socket. It sends a train of datagrams in one system call if the kernel supports that
+ * (UDP_SEGMENT).
+ */
 export class UdpPort {
   readonly family: 4 | 6
   readonly counters: Counters = { packets: 0, bytes: 0, sends: 0, errors: {} }
@@ -156,8 +162,8 @@ export class UdpPort {
   }
 
   /**
-   * The last send that the system forbade, as a firewall on this machine does: the error code, and
-   * when that was, in milliseconds of `performance.now`. `null` if it never did.
+   * The last send that this machine's firewall forbade: the error code, and the time in ms of
+   * `performance.now`. `null` if there was none.
    */
   get forbidden(): Forbidden | null {
     return this.#forbidden

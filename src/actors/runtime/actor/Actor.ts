@@ -49,7 +49,7 @@ export interface Incarnation {
   readonly serve: (port: Port) => Effect.Effect<{ readonly closed: Effect.Effect<void> }, never, Scope.Scope>
 }
 
-/** The incarnation did not come up. `message` says what to look at. */
+/** Error when an actor could not be started. `message` says what to look at. */
 export class NotStarted extends Schema.TaggedError<NotStarted>()("NotStarted", {
   actor: Schema.String,
   reason: Schema.Literal("unknown_actor", "import", "uses", "config", "layer", "timed_out", "thread"),

@@ -24,11 +24,10 @@ import type { ActorAddress } from "./ActorAddress.ts"
 export type Client<Rpcs extends Rpc.Any> = RpcClient.RpcClient<Rpcs, RpcClientError>
 
 /**
- * The actor did not answer.
- * - `starting`: no incarnation came up within the deadline. Ask again later.
- * - `died`: the actor, its thread or this one call failed. Whether the call took effect is not
- *   known.
- * - `timed_out`: the actor is up but did not answer within the deadline.
+ * Error when an actor did not answer. Reasons:
+ * - `starting`: the actor did not start within the deadline. Ask again later.
+ * - `died`: the actor, its thread or this one call failed. The call may have taken effect or not.
+ * - `timed_out`: the actor is running but did not answer within the deadline.
  * - `gave_up`: the supervisor no longer restarts the actor. Do not ask again.
  */
 export class ActorUnavailable extends Schema.TaggedError<ActorUnavailable>()("ActorUnavailable", {
@@ -54,32 +53,35 @@ export const DEFAULT_DEADLINE = Duration.seconds(5)
 export interface ActorRef<Rpcs extends Rpc.Any> {
   readonly name: string
   /**
-   * Calls the incarnation that is up, or the next one if it comes up within the deadline
-   * (`DEFAULT_DEADLINE` unless given). Interrupting the ask interrupts the handler. The call is
-   * sent once: a call that failed is never repeated automatically.
+   * Calls the actor. If it is being restarted, the call waits until it is up again, at most until
+   * the deadline (`DEFAULT_DEADLINE` unless given). Interrupting the ask interrupts the handler.
+   * The call is sent once: a call that failed is never repeated automatically.
    */
   readonly ask: <A, E, R>(
     call: (client: Client<Rpcs>) => Effect.Effect<A, E, R>,
     options?: { readonly deadline?: Duration.DurationInput | undefined }
   ) => Effect.Effect<A, Exclude<E, RpcClientError> | ActorUnavailable, R>
   /**
-   * Subscribes to a stream of every incarnation, one after the other. The stream ends when the
-   * actor ends it. It fails with the stream's own error, or with `gave_up`. Elements that are
-   * emitted between two incarnations are lost, so such streams begin with a snapshot.
+   * Subscribes to a stream of the actor, and again after each restart of the actor. The stream ends
+   * when the actor ends it. It fails with the stream's own error, or with `gave_up`. Elements that
+   * are emitted during a restart are lost, so such streams begin with a snapshot.
    */
   readonly subscribe: <A, E, R>(
     call: (client: Client<Rpcs>) => Stream.Stream<A, E, R>
   ) => Stream.Stream<A, Exclude<E, RpcClientError> | ActorUnavailable, R>
   /**
-   * Number of the incarnation that is up, if one is, and then of each later one. A slow reader sees
-   * only the latest.
+   * Emits the number of the actor's incarnation when it is up, and again after each restart. A slow
+   * reader sees only the latest number.
    */
   readonly incarnations: Stream.Stream<number>
 }
 
-/** The runtime's end of a ref. It gives the ref the port of each new incarnation. */
+/** The runtime's end of an `ActorRef`. It gives the ref the port of each new incarnation. */
 export interface Link {
-  /** Uses `port` for later calls. A port of an older incarnation than the present one is closed. */
+  /**
+   * Uses `port` for later calls. A port of an incarnation that is older than the present one is
+   * closed instead.
+   */
   readonly connect: (port: Port, incarnation: number) => Effect.Effect<void>
   /** Makes asks fail at once from now on. A later `connect` undoes it. */
   readonly giveUp: Effect.Effect<void>

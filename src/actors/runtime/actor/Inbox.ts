@@ -32,14 +32,14 @@ export interface Inbox<Message> {
    */
   readonly unsafePost: (message: Message) => boolean
   /**
-   * Posts the message that `message` makes of a new reply, and waits for that reply. There is no
-   * deadline here, because the caller's ask has one and its interruption ends this wait. `handle`
-   * may still answer after that; the answer is ignored.
+   * Makes a reply, posts the message that `message` returns for it, and waits for the answer. There
+   * is no deadline here: the caller's ask has one, and its interruption ends this wait. An answer
+   * that comes after that is ignored.
    */
   readonly ask: <A, E = never>(message: (reply: Reply<A, E>) => Message) => Effect.Effect<A, E>
   /**
-   * Does the same as `ask`, with a deadline. For actors that ask themselves, or that owe the caller
-   * an answer earlier than the caller's own deadline.
+   * Works as `ask`, with a deadline. Use it in an actor that asks itself, or that must answer
+   * earlier than the caller's own deadline.
    */
   readonly askWithin: <A, E = never>(
     deadline: Duration.DurationInput,
@@ -51,7 +51,7 @@ export interface Inbox<Message> {
   readonly setTimer: (name: string, delay: Duration.DurationInput, message: Message) => Effect.Effect<void>
   /** Stops a timer. Its message may already be in the inbox, and is then still handled. */
   readonly clearTimer: (name: string) => Effect.Effect<void>
-  /** Number of messages that wait. */
+  /** Number of messages that wait in the queue. */
   readonly depth: () => number
 }
 

@@ -12,8 +12,8 @@ export class Self extends Context.Tag("sallyport/actors/Self")<Self, {
   /** Shows a queue's depth in the supervisor's status while the scope lives. */
   readonly watchQueue: (queue: Queue) => Effect.Effect<void, never, Scope.Scope>
   /**
-   * Adds what `source` reads to this process's metrics while the scope lives. What it has counted
-   * is kept after that.
+   * Adds the metrics of `source` to those of this process while the scope lives. Counts are kept
+   * after that.
    */
   readonly exposeMetrics: (source: Metrics.Source) => Effect.Effect<void, never, Scope.Scope>
 }>() {}
@@ -26,8 +26,8 @@ export interface Queue {
 }
 
 /**
- * Forks onto the scope something that the actor cannot live without. When it ends other than by
- * interruption, the actor dies.
+ * Runs, in the scope, an effect that the actor cannot live without. When the effect ends other than
+ * by interruption, the actor dies.
  */
 export const fork = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<void, never, R | Scope.Scope | Self> =>
   Effect.flatMap(Self, (self) =>

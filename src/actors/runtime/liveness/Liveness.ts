@@ -30,17 +30,20 @@ export interface Reading {
   readonly isAsleep: boolean
 }
 
-/** How a thread has spent its time up to its last reading. */
+/** Times that a thread has spent running, sleeping and silent, up to its last reading. */
 export interface State {
   readonly atMs: number
   readonly last: Reading
-  /** How long the thread has run or slept in total. */
+  /**
+   * Processor time and sleep of the thread in total, in ms. Time in which it waited for a processor
+   * does not count.
+   */
   readonly givenMs: number
   /** How long the thread has run since its event loop last turned. */
   readonly ranMs: number
   /** How long the thread has slept since its event loop last turned. */
   readonly sleptMs: number
-  /** How long the thread has run or slept since it last answered. */
+  /** How long the thread has run or slept since it last answered a call, in ms. */
   readonly silentMs: number
 }
 

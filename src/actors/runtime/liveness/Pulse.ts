@@ -17,8 +17,8 @@ export interface Pulse {
 /** Progress of a worker thread of this process. */
 export interface WorkerPulse extends Pulse {
   /**
-   * Runs `start`, which starts the thread, and finds out which thread of this process that is. That
-   * works before the new thread can say so itself.
+   * Calls `start`, which starts a worker thread, and finds out which of this process's threads that
+   * is. The new thread cannot yet report it itself.
    */
   readonly starting: <A>(start: () => A) => A
 }

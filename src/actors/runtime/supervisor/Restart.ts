@@ -3,19 +3,19 @@
  */
 import { Duration } from "effect"
 
-/** When to restart, and when to give up. */
+/** Rules for when to restart something that died, and when to give it up. */
 export interface Policy {
   /** Delay before the first restart in a row. Each later one is twice as long, up to `max`. */
   readonly first: Duration.DurationInput
   readonly max: Duration.DurationInput
-  /** How long an incarnation must be up so that its death begins a new row. */
+  /** How long an incarnation must run so that its death counts as the first one again. */
   readonly forgetAfter: Duration.DurationInput
-  /** Number of restarts in a row after which the next death may be given up. */
+  /** Number of restarts in a row. The next death after them may end the restarts. */
   readonly limit: number
   /**
-   * How long a row must last before it is given up, so that an outside cause, such as a lack of
-   * file descriptors, has time to pass. It does not apply to something that has never been up: a
-   * mistake at the start is reported at once.
+   * Shortest time that restarts in a row go on before they end, so that an outside cause, such as a
+   * lack of file descriptors, has time to pass. It does not apply to something that has never run:
+   * a mistake at the start is reported at once.
    */
   readonly patience: Duration.DurationInput
 }
@@ -29,18 +29,16 @@ export const DEFAULT: Policy = {
   patience: "2 minutes"
 }
 
-/**
- * Restarts that follow one another too fast, because each incarnation died within `forgetAfter`.
- */
+/** Restarts in a row. Each incarnation died before it had run for `forgetAfter`. */
 export interface Row {
   readonly restarts: number
   /** When the first death of the row happened, in ms (monotonic). */
   readonly sinceMs: number
 }
-/** Row of something that has not died yet. */
+/** State of something that has not died yet. */
 export const NO_ROW: Row = { restarts: 0, sinceMs: 0 }
 
-/** Decision after a death: restart after `delayMs`, or give up. */
+/** Decision after a death: restart after `delayMs`, or stop restarting. */
 export type Next =
   | { readonly _tag: "Restart"; readonly row: Row; readonly delayMs: number }
   | { readonly _tag: "GiveUp" }
@@ -53,7 +51,9 @@ export interface Died {
   readonly upMs: number
   /** Whether any incarnation has been up. */
   readonly wasUp: boolean
-  /** Random number from 0 to 1. It makes the delay 80 to 120 % of what the policy says. */
+  /**
+   * Random number from 0 to 1. It varies the delay between 80 and 120 % of what the policy says.
+   */
   readonly jitter: number
 }
 

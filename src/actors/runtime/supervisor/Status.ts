@@ -56,8 +56,8 @@ export type Entry = {
   since: number
   sinceMonotonicMs: number
   /**
-   * When it was last up, or when it was made if it never was; in ms (monotonic). `null` while it is
-   * up, and after it was stopped.
+   * When the thread or actor was last up, in ms (monotonic). If it never was, when it was made.
+   * `null` while it is up, and after it was stopped.
    */
   downSinceMs: number | null
   lastError: string | null

@@ -47,7 +47,8 @@ export interface ActorSpec {
   readonly config: unknown
   /**
    * Whether the process does its main work without this actor. Once such an actor has been up, it
-   * is never given up, however often it dies. The same holds for a thread with only such actors.
+   * is restarted without limit, however often it dies. The same holds for a thread with only such
+   * actors.
    */
   readonly optional?: boolean
 }
@@ -81,8 +82,8 @@ export interface Options {
 }
 
 /**
- * A thread or an actor died more often in a row than the policy allows. Everything else goes on, so
- * the process should stop it and end.
+ * Error when a thread or an actor died more often in a row than the policy allows. The rest goes
+ * on, so the process should stop it and end.
  */
 export class GaveUp extends Schema.TaggedError<GaveUp>()("GaveUp", { what: Schema.String, lastError: Schema.String }) {
   override get message(): string {
@@ -114,11 +115,11 @@ export interface Supervisor {
   readonly awaitUp: Effect.Effect<void, GaveUp>
   /** Fails when the supervisor gives up a thread or an actor. */
   readonly awaitGiveUp: Effect.Effect<never, GaveUp>
-  /** One line for each thread and actor that is not up now. Optional ones are left out. */
+  /** Returns one line for each thread and actor that is not up now. Optional ones are left out. */
   readonly down: Effect.Effect<ReadonlyArray<string>>
   /**
-   * Those lines of `down` whose subject has not been up for {@link LOST_AFTER}, so that only a
-   * restart of the process may help.
+   * Returns the lines of `down` for those that have not been up for {@link LOST_AFTER}. Perhaps
+   * only a restart of the process helps them.
    */
   readonly lost: Effect.Effect<ReadonlyArray<string>>
   /**

@@ -10,7 +10,7 @@ import { type Fiber, FiberRef, Scheduler } from "effect"
 
 /**
  * How long fibers may run before sockets and timers get their turn, in ms. A turn costs some
- * microseconds, so that shorter slices would gain little. Longer ones would be seen as latency.
+ * microseconds, so shorter slices would gain little. Longer slices would be visible as latency.
  */
 export const SLICE_MS = 5
 

@@ -17,7 +17,7 @@ export interface Thread {
   readonly pulse: Pulse.Pulse
   /** Waits until the thread has ended, for whatever reason, and returns why. */
   readonly ended: Effect.Effect<string>
-  /** Ends the thread at once. */
+  /** Ends the thread at once, without finalizers. */
   readonly kill: Effect.Effect<void>
 }
 

@@ -4,9 +4,9 @@ import type { SocketAddr } from "../../../protocol/bytes/SocketAddr.ts"
 import { type Epoch, Protocol } from "../../../protocol/nat/PortMapping.ts"
 
 /**
- * A gateway did not map the port. `Silent`: it does not speak the protocol, or gave no usable
- * answer. `Refused`: it speaks it but refused. `Local`: this host could not send the request.
- * `message` is for the log.
+ * Error when a gateway did not map the port. `Silent`: it does not speak the protocol, or gave no
+ * usable answer. `Refused`: it speaks the protocol but refused. `Local`: this host could not send
+ * the request. `message` is for the log.
  */
 export class PortMappingFailed extends Schema.TaggedError<PortMappingFailed>()("PortMappingFailed", {
   protocol: Protocol,
@@ -31,12 +31,15 @@ export type Wish = {
 
 /** A mapping that the gateway granted. */
 export type Granted = {
+  /** Protocol by which the gateway granted the mapping. */
   readonly protocol: Protocol
   readonly external: SocketAddr
   readonly lifetimeS: number
-  /** The gateway's clock, or `null` for UPnP, which has none. */
+  /** Time of the gateway's clock in its answer. `null` for UPnP, which has no clock. */
   readonly epoch: Epoch | null
-  /** Releases the mapping at the gateway. A failure is ignored, and the wait is bounded. */
+  /**
+   * Ends the mapping at the gateway. A failure is ignored, and the wait for the answer is limited.
+   */
   readonly release: Effect.Effect<void>
 }
 

@@ -14,10 +14,11 @@ import { PortMappingFailed } from "./Asking.ts"
  */
 const GAPS_MS = [150, 250, 500]
 
-/** A request and how to recognise its answer. */
+/** A request to the gateway, and how to recognise its answer. */
 export interface Question<A> {
   readonly protocol: Protocol
   readonly host: string
+  /** UDP port of the gateway. */
   readonly port: number
   /**
    * Encodes the request. `localHost` is this host's own address on the socket that is connected to
@@ -28,7 +29,10 @@ export interface Question<A> {
   readonly read: (bytes: Uint8Array) => A | null
 }
 
-/** Asks and waits for the answer, at most 0.9 s. The kernel drops messages from other addresses. */
+/**
+ * Sends a request and waits for the answer, at most 0.9 s. The kernel drops messages from other
+ * addresses.
+ */
 export const ask = <A>(question: Question<A>): Effect.Effect<A, PortMappingFailed> =>
   Effect.scoped(Effect.gen(function*() {
     const { host, port, protocol, read } = question

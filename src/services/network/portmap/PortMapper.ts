@@ -24,7 +24,8 @@ export class PortMapper extends Context.Tag("sallyport/services/PortMapper")<Por
   /** Sets the local port to keep mapped from now on, or `null` for none. Returns at once. */
   readonly follow: (port: number | null) => Effect.Effect<void>
   /**
-   * Checks the gateway and the mapping again, for use after the network changed. Returns at once.
+   * Checks the gateway and the mapping again. Call it after a change of the network. Returns at
+   * once.
    */
   readonly look: Effect.Effect<void>
   /**
@@ -60,6 +61,7 @@ const LOOKS_APART = Duration.seconds(1)
 export interface Sources {
   readonly gateway: Effect.Effect<string | null>
   readonly port: number
+  /** UDP port on which UPnP devices are searched for. Tests use another one. */
   readonly ssdpPort: number
   /** UDP port on which gateways announce that they have restarted. */
   readonly announcePort: number
@@ -264,12 +266,12 @@ const SOURCES: Sources = {
   announcePort: NatPmp.ANNOUNCEMENTS.port
 }
 
-/** Builds the service over other `sources` than the real gateway. */
+/** Layer of the service with other `sources` than the real gateway. */
 export const layerFrom = (sources: Sources): Layer.Layer<PortMapper> => Layer.scoped(PortMapper, make(sources))
 
 export const layer: Layer.Layer<PortMapper> = layerFrom(SOURCES)
 
-/** Port mapping switched off: no gateway is ever asked. */
+/** Layer without port mapping: no gateway is ever asked. */
 export const layerOff: Layer.Layer<PortMapper> = Layer.succeed(PortMapper, {
   follow: () => Effect.void,
   look: Effect.void,
@@ -277,5 +279,5 @@ export const layerOff: Layer.Layer<PortMapper> = Layer.succeed(PortMapper, {
   probe: Effect.succeed(null)
 })
 
-/** The gateway probe alone, for a process that keeps no mapping. */
+/** Probes the gateway in a process that keeps no mapping. */
 export const probeAlone: Effect.Effect<PortMapping.Report> = probe(SOURCES)

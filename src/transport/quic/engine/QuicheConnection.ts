@@ -35,7 +35,10 @@ const makeArrivals = (role: Role): ReadonlyArray<RecvInfo> => {
   const remote = addressesOf(role === "client" ? "connector" : "client")
   return addressesOf(role).map((to, slot) => ({ from: remote[slot] ?? to, to }))
 }
-/** Source and destination of the packets that a connection receives, by role and slot. */
+/**
+ * Addresses given to quiche for the packets that a connection receives, by role and slot. They are
+ * placeholders: the data plane knows the real addresses.
+ */
 export const ARRIVALS: Readonly<Record<Role, ReadonlyArray<RecvInfo>>> = {
   client: makeArrivals("client"),
   connector: makeArrivals("connector")

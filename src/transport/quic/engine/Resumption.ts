@@ -62,8 +62,9 @@ export class SavedSessions {
   }
 
   /**
-   * Takes the session saved for a connector. `null` if there is none or it has expired. Each is
-   * used once: two sessions that resume from the same one could be linked to the same client.
+   * Takes the session saved for a connector. `null` if there is none or it has expired. Each saved
+   * session is used only once: an observer could link two sessions that resume from the same one to
+   * the same client.
    */
   take(connector: string, now: number): Uint8Array | null {
     const saved = this.#saved.get(connector)
@@ -89,9 +90,10 @@ interface Client {
 }
 
 /**
- * Connector: a random ticket key for each client, and the sessions that began while it was valid.
- * Early data that a key can open belongs to one of these sessions, so a session is never forgotten
- * before its key. When a client has too many, its key is dropped.
+ * Session resumption on a connector: a random ticket key for each client, and the sessions that
+ * began while the key was valid. Early data that a key can open belongs to one of these sessions,
+ * so a session is never forgotten before its key. If a client has too many sessions, its key is
+ * dropped, and its next sessions have no early data.
  */
 export class TicketKeys {
   readonly #clients = new Map<string, Client>()
