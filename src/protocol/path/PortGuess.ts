@@ -46,11 +46,14 @@ const SAMPLE_MS = 400
 /** Fewest sockets for an attempt. With fewer it would hardly ever succeed. */
 const MIN_SOCKETS = 32
 /**
- * How long the hard side keeps its sockets after all of them are open. The easy side takes 8 s for
- * all its probes, and more if its thread is busy.
+ * How long the side behind the symmetric NAT keeps its sockets after all of them are open. The
+ * other side needs 8 s for all its probes, and more if its thread is busy.
  */
 export const OPEN_MS = 12_000
-/** Longest time for which the easy side guesses. The hard side then closes its sockets. */
+/**
+ * Longest time for which one attempt guesses. The side behind the symmetric NAT then closes its
+ * sockets.
+ */
 export const GUESS_MS = 11_000
 /** Wait after the last probe, because its answer may still be on the way. */
 const LAST_MS = 2_000
@@ -92,16 +95,19 @@ export type Output =
   | { readonly _tag: "SendGuesses"; readonly to: ReadonlyArray<SocketAddr> }
   | { readonly _tag: "TellOpened"; readonly opened: Opened }
 
-/** Message of the hard side that its sockets are open. It is sent sealed. */
+/** Message to the peer: the sockets for port prediction are open. It is sent sealed. */
 export type Opened = {
   /** Number that differs for each attempt. */
   readonly attempt: number
   /**
-   * Outside addresses of the newest sockets, as the hard side's NAT mapped them, oldest first; at
-   * most {@link MAX_SEEN}.
+   * Outside addresses that the sender's NAT gave to its newest sockets, oldest first; at most
+   * {@link MAX_SEEN}.
    */
   readonly seen: ReadonlyArray<SocketAddr>
-  /** Difference from one port to the next, -128 to 127. `null` if no pattern was found. */
+  /**
+   * Difference from the port of one socket to that of the next, -128 to 127. `null` if no pattern
+   * was found.
+   */
   readonly delta: number | null
 }
 

@@ -20,12 +20,17 @@ export interface Target {
   /** A name, or an IP literal without brackets. */
   readonly host: string
   readonly port: number
-  /** Addresses that the name resolved to last, used if the resolver fails or does not answer. */
+  /**
+   * Addresses to which the name resolved before. They are used if the resolver fails or does not
+   * answer.
+   */
   readonly lastAddresses?: ReadonlyArray<string> | undefined
   readonly trust: RelayTrust
   readonly alpn: "h2" | "http/1.1"
   readonly proxy?: ProxyUrl | null
-  /** PEM file of further authorities. `null` if there are none. */
+  /**
+   * PEM file with certificate authorities in addition to the public ones. `null` if there is none.
+   */
   readonly ca?: string | null | undefined
 }
 

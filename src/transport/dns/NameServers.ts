@@ -96,7 +96,7 @@ export interface Asked {
   readonly family: 4 | 6
   readonly servers: ReadonlyArray<Server>
   readonly channels: Channels
-  /** Clock: milliseconds, monotonic. */
+  /** Returns the current time in milliseconds (monotonic). */
   readonly now: () => number
 }
 

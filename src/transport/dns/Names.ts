@@ -59,7 +59,7 @@ export interface Options {
   /** Port of the name servers. Default: 53. */
   readonly port?: number
   readonly system?: SystemLookup
-  /** Clock: milliseconds, monotonic. */
+  /** Returns the current time in milliseconds (monotonic). */
   readonly now?: () => number
 }
 

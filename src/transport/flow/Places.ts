@@ -56,7 +56,7 @@ interface Held {
 export interface Options {
   readonly flows?: number
   readonly hasRoom?: (descriptors: number) => boolean
-  /** Clock: milliseconds, monotonic. */
+  /** Returns the current time in milliseconds (monotonic). */
   readonly now?: () => number
   readonly met?: (limit: Limits.Limit) => void
 }

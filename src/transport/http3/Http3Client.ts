@@ -25,10 +25,12 @@ export interface Target {
   /** A name or an IP literal, without brackets. */
   readonly host: string
   readonly port: number
-  /** Addresses that the name had before. They are used if it cannot be looked up. */
+  /** Addresses to which the name resolved before. They are used if the name cannot be looked up. */
   readonly lastAddresses?: ReadonlyArray<string> | undefined
   readonly trust: RelayTrust
-  /** PEM file of further authorities. `null` if there are none. */
+  /**
+   * PEM file with certificate authorities in addition to the public ones. `null` if there is none.
+   */
   readonly ca?: string | null | undefined
   readonly path: string
 }
@@ -37,7 +39,7 @@ export interface Target {
 export interface Opened {
   readonly link: Http3Link
   readonly localHost: string
-  /** Same as in `TlsDial.Dialled`. */
+  /** Fault of the certificate that only the pinned key can heal; see `TlsDial.Dialled.unproved`. */
   readonly unproved: Error | null
 }
 

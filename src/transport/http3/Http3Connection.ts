@@ -55,29 +55,29 @@ export interface SessionClosed {
   readonly reason: string
 }
 
-/** Receivers of a connection's events. Those of the session come in order. */
+/** Callbacks of a connection. Those of the session are called in order. */
 export interface Events {
   /**
-   * Called once, when the handshake is over. Return `false` to close the connection without sending
-   * anything, because the peer's certificate is wrong.
+   * Called once, when the handshake is complete. If the peer's certificate is wrong, return
+   * `false`: the connection is then closed, and nothing is sent.
    */
   readonly onEstablished: () => boolean
-  /** A client asks for a session; for servers. Reply with `answer`, now or later. */
+  /** Called when a client asks for a session. Reply with `answer`, now or later. Server only. */
   readonly onRequest: (request: Http3.Request) => void
-  /** The server has answered; for clients. With status 200 the session is open. */
+  /** Called when the server has answered. With status 200 the session is open. Client only. */
   readonly onStatus: (status: number) => void
-  /** Receives bytes of the session's stream. The callee owns them. */
+  /** Called with bytes of the session's stream. The callee owns them. */
   readonly onBytes: (bytes: Uint8Array) => void
-  /** Receives a datagram of the session, valid only during the call. */
+  /** Called with each datagram of the session. It is valid only during the call. */
   readonly onDatagram: (bytes: Uint8Array) => void
-  /** QUIC has taken bytes that waited. */
+  /** Called when QUIC has taken bytes that were waiting to be sent. */
   readonly onDrain: () => void
   /**
    * Called once, at the end of the session, with the peer's close message. `null` if the connection
    * was lost or the peer ended only the stream.
    */
   readonly onEnd: (closed: SessionClosed | null) => void
-  /** Called once, after everything else. */
+  /** Called once, after all other callbacks. */
   readonly onGone: () => void
 }
 
@@ -85,7 +85,7 @@ export interface Options {
   readonly role: "client" | "server"
   readonly quic: QuicConnection
   readonly transmit: Transmit
-  /** Clock: milliseconds, monotonic. */
+  /** Returns the current time in milliseconds (monotonic). */
   readonly now: () => number
 }
 
@@ -181,8 +181,8 @@ export class Http3Connection {
   }
 
   /**
-   * Asks for the session as soon as the handshake is over and the server has said that it supports
-   * WebTransport; for clients.
+   * Asks for the session as soon as the handshake is complete and the server has announced that it
+   * supports WebTransport. Client only.
    */
   request(authority: string, path: string): void {
     const fields = [
@@ -205,7 +205,7 @@ export class Http3Connection {
     })
   }
 
-  /** Replies to `onRequest`; for servers. Only the first answer counts. */
+  /** Replies to `onRequest`. Only the first answer counts. Server only. */
   answer(status: number, headers: ReadonlyArray<readonly [string, string]> = []): void {
     if (this.#session === null || this.#isAnswered) return
     const isOpen = status === 200

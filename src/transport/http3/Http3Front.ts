@@ -15,7 +15,7 @@ export interface Options {
   /** UDP port; 0 picks a free one. */
   readonly port: number
   readonly certificate: Leaf
-  /** Each later certificate. */
+  /** Emits each later certificate. */
   readonly changes: Stream.Stream<Leaf>
   /** Path of the unix socket of the process that serves links. */
   readonly gate: string

@@ -30,8 +30,7 @@ export interface Limits {
   /** New connections that one /24 or /56 may start at once. */
   readonly acceptBurst: number
   /**
-   * Longest time in milliseconds for which a peer may read nothing while the process that serves
-   * links waits for it.
+   * Longest time, in milliseconds, during which a peer may read nothing although data waits for it.
    */
   readonly stuckMs: number
 }
@@ -51,11 +50,12 @@ export interface Stats {
   /** Connections without an open session; they are included in `connections`. */
   strangers: number
   /**
-   * Totals since the start. `rate`: packets of new peers dropped by rate. `full`: those dropped
-   * because there was no room. `late`: connections closed at their deadline.
+   * Number of refused connections since the start. `rate`: packets of new peers over the rate.
+   * `full`: packets of new peers for which there was no room. `late`: connections closed at their
+   * deadline.
    */
   readonly refused: { rate: number; full: number; late: number }
-  /** New peers that were asked to prove their address first. */
+  /** Number of new peers that had to prove their address first (QUIC Retry). */
   retries: number
 }
 
@@ -73,7 +73,7 @@ export interface Newcomer {
   readonly welcome: () => void
 }
 
-/** Receivers of the session's events. */
+/** Callbacks of a session. */
 export type Handlers = Omit<Events, "onEstablished" | "onGone" | "onStatus">
 
 export interface Options {
@@ -116,7 +116,8 @@ const MAX_PACKET_BYTES = 1500
 const keyOf = (id: Uint8Array): string => Buffer.from(id.buffer, id.byteOffset, id.byteLength).toString("latin1")
 
 /**
- * The connections of one relay. It reads no socket itself: call `onDatagram` with each datagram.
+ * The HTTP/3 connections of one relay. The owner of the socket passes each datagram to
+ * `onDatagram`.
  */
 export class Http3Listener {
   readonly stats: Stats = { connections: 0, strangers: 0, refused: { rate: 0, full: 0, late: 0 }, retries: 0 }

@@ -44,7 +44,7 @@ export class OutStream {
     this.#waiting += bytes.length
   }
 
-  /** Ends the stream after what was pushed. */
+  /** Ends the stream after the queued bytes. */
   end(): void {
     this.#ending = true
   }
@@ -75,7 +75,7 @@ export class OutStream {
     return written
   }
 
-  /** Drops everything that is queued. Nothing more will be sent. */
+  /** Drops all queued bytes, because the stream has failed. Nothing more will be sent. */
   fail(): -1 {
     const left = this.#queue.slice(this.#head)
     this.#queue = []

@@ -18,24 +18,24 @@ const SILENCE_MS = 1_000
 export interface Options {
   readonly quic: QuicConnection
   readonly transmit: Transmit
-  /** Clock: milliseconds, monotonic. */
+  /** Returns the current time in milliseconds (monotonic). */
   readonly now: () => number
-  /** Reads and writes streams. Called in each turn once the handshake is over. */
+  /** Reads and writes the streams. Called in each turn after the handshake. */
   readonly serve: () => void
   /**
-   * Side of the connection. A client repeats the packets of a handshake early, and gives up a peer
-   * that answers nothing for 2 s. A server does neither: until it has heard from an address twice,
-   * it sends at most three times the bytes that came from there (RFC 9000, section 8.1).
+   * Side of the connection. A client repeats its handshake packets early, and stops if the peer has
+   * not answered for 2 s. A server does neither. Until it has heard from an address twice, it sends
+   * at most three times the bytes that came from there (RFC 9000, section 8.1).
    */
   readonly role: "client" | "server"
   /**
-   * Called once, when the connection has ended. `fault` is `null` if no packet came any more, or if
+   * Called once, when the connection has ended. `fault` is `null` if the peer fell silent, or if
    * the handshake failed without a reason.
    */
   readonly onClosed: (fault: ConnectionFault | null) => void
   /**
-   * Called once, after `onClosed`, when the peer has been notified and no packet is of use any
-   * more.
+   * Called once, after `onClosed`, when the peer has been notified and the connection needs no more
+   * packets.
    */
   readonly onGone: () => void
 }

@@ -42,21 +42,22 @@ const MAX_DATAGRAMS = 512
 const ACTIVE_ID_LIMIT = SLOTS + 4
 const SLOT = 0
 
-/** PEM: `cert` is a chain that begins with the leaf, `key` its private key. */
+/** A certificate chain and its key, as PEM. `cert` begins with the leaf. */
 export interface Certificate {
   readonly cert: string
+  /** Private key of the leaf, as PEM. */
   readonly key: string
 }
 
-/** The configuration for all connections until the certificate changes. */
+/** Makes the configuration that all connections use until the certificate changes. */
 export const serverConfig = ({ cert, key }: Certificate): Config =>
   configured(
     native.quiche.Config.withBoringSslCtx(false, false, null, [Buffer.from(key)], [Buffer.from(cert)], null)
   )
 
 /**
- * The configuration of a client. `authorities` are PEM certificates of the authorities that may
- * vouch for the server. `null` if the caller checks the certificate before it sends anything.
+ * Makes the configuration of a client. `authorities` are the PEM certificates of the authorities
+ * that it trusts. `null` if the caller checks the server's certificate before it sends anything.
  */
 export const clientConfig = (authorities: string | null): Config =>
   configured(
@@ -91,8 +92,8 @@ const configured = (config: Config): Config => {
 }
 
 /**
- * Accepts a connection. The client knows it by `id` from now on. `originalId` is the id in the
- * client's first packet if it was sent a Retry, or else `null`.
+ * Accepts a connection. From then on the client addresses it by `id`. `originalId` is the id in the
+ * client's first packet if the client was sent a Retry, and `null` otherwise.
  */
 export const accept = (
   config: Config,
@@ -112,8 +113,8 @@ export const accept = (
 }
 
 /**
- * Starts a connection. `serverName` is sent to the server, and the certificate must be for it.
- * `null` for an IP literal, which the caller compares.
+ * Starts a connection. `serverName` is sent to the server, whose certificate must be for that name.
+ * It is `null` for an IP literal; the caller then compares the certificate itself.
  */
 export const connect = (config: Config, serverName: string | null): QuicheConnection => {
   const { from, to } = ARRIVALS.client[SLOT]!

@@ -9,7 +9,7 @@ const LIFE_MS = 10_000
 const HEAD_BYTES = 8
 const MAC_BYTES = 16
 
-/** Makes and checks tokens with a secret of this process. */
+/** Makes and checks the tokens of QUIC Retry packets with a secret of this process. */
 export class RetryTokens {
   readonly #secret = randomBytes(32)
 

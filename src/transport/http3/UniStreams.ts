@@ -19,13 +19,13 @@ export interface Options {
   readonly isClient: boolean
   readonly settings: Readonly<Record<number, number>>
   readonly maxFrameBytes: number
-  /** Reports how many bytes were read. */
+  /** Called with the number of bytes that were read. */
   readonly onBytes: (bytes: number) => void
   /** Called when the peer violates the protocol. It must end the connection. */
   readonly onFault: (fault: Http3.Http3Fault) => void
 }
 
-/** The unidirectional streams of one connection, of both sides. */
+/** The unidirectional streams of one connection, in both directions. */
 export class UniStreams {
   readonly #options: Options
   /** The type of each of the peer's streams, or its first bytes while the type is not known yet. */
@@ -46,8 +46,8 @@ export class UniStreams {
   }
 
   /**
-   * Opens this side's three streams. The peer must permit them, and their first bytes (RFC 9114,
-   * section 6.2).
+   * Opens this side's three streams. The peer must permit three streams and their first bytes (RFC
+   * 9114, section 6.2).
    */
   begin(): void {
     const { isClient, quic, settings } = this.#options

@@ -8,7 +8,7 @@ import * as Crypto from "../../services/host/Crypto.ts"
 import { BrokenHandshake, hear, RefusedByServer, say } from "../../session/ClientHandshake.ts"
 import type { Link } from "../../session/Link.ts"
 
-/** Identity that a client claims. The signature over this link has been verified. */
+/** Identity that a client claims. Its signature over this link has been verified. */
 export interface Claims {
   readonly nodeKey: NodeKey
   readonly purpose: LinkHandshake.Purpose
@@ -56,9 +56,9 @@ export const asServer = async (
   return { nodeKey, purpose, certSha256, ...(auth.enrol !== undefined && { enrol: auth.enrol }) }
 }
 
-/** Admits the client. `body` is what the relay tells it. */
+/** Admits the client. `body` is the content of the Welcome. */
 export const welcome = (link: Link, body: Uint8Array): Promise<void> => say(link, { _tag: "Welcome", body })
 
-/** Refuses the client, which learns the reason. Longer texts are cut. */
+/** Refuses the client and sends it `code` and `message`. Texts that are too long are cut. */
 export const refuse = (link: Link, code: string, message: string): Promise<void> =>
   say(link, { _tag: "Refused", code: code.slice(0, 200), message: message.slice(0, 300) })

@@ -14,7 +14,7 @@ import * as WebSocketCarrier from "../carrier/WebSocketCarrier.ts"
 import * as WebTransportCarrier from "../carrier/WebTransportCarrier.ts"
 
 /**
- * Opening a link failed.
+ * Error when a link could not be opened.
  *
  * - `proxy_refused`: the proxy refused, or it is not a proxy.
  * - `proxy_login`: the proxy requires a different login.
@@ -23,7 +23,7 @@ import * as WebTransportCarrier from "../carrier/WebTransportCarrier.ts"
  * - `tls_intercepted`: something that is not a relay answered, such as a captive portal.
  * - `tls_untrusted`: the certificate is outside its validity period or from an unknown authority.
  * - `carrier_refused`: the server refused over HTTP; `code` is the status (503: full, try later).
- * - `handshake_refused`: the relay knows who asks and refuses; `code` is its reason.
+ * - `handshake_refused`: the relay identified the node and refuses it; `code` is its reason.
  * - `lost`: the connection broke before the link was open.
  */
 export class LinkError extends Schema.TaggedError<LinkError>()("LinkError", {
@@ -51,7 +51,7 @@ export interface Options {
   /** A name, or an IP literal without brackets. */
   readonly host: string
   readonly port: number
-  /** Addresses that the name resolved to last, for use when DNS does not answer. */
+  /** Addresses to which the name resolved before. They are used if DNS does not answer. */
   readonly lastAddresses?: ReadonlyArray<string>
   readonly trust: RelayTrust
   /**
@@ -65,22 +65,26 @@ export interface Options {
   readonly purpose: Purpose
   readonly identity: ClientHandshake.Identity
   readonly enrol?: Enrol | undefined
-  /** Time from the first packet to the Welcome. 10 seconds by default. */
+  /** Longest time from the first packet to the Welcome. Default: 10 seconds. */
   readonly deadline?: Duration.DurationInput
   /** The `proxy` setting: a URL or `none`. `null` if the environment decides. */
   readonly proxy?: string | null
   /**
-   * The `ca` setting: a PEM file of authorities beside the public ones. `null` if there is none.
+   * The `ca` setting: a PEM file with certificate authorities in addition to the public ones.
+   * `null` if there is none.
    */
   readonly ca?: string | null
 }
 
-/** An open link, and what the relay sent with it. */
+/** An open link, and the content of the relay's Welcome. */
 export interface Connected {
   readonly link: Link
-  /** Bytes of the Welcome: information for a client that the relay admits. */
+  /** Content of the Welcome: the relay's information for a client that it admits. */
   readonly welcome: Uint8Array
-  /** Local address of the connection. It is valid no longer than the connection. */
+  /**
+   * Local address of the connection. It may belong to this host only as long as the connection
+   * lives.
+   */
   readonly localHost: string
 }
 
@@ -104,7 +108,7 @@ export const connect = (options: Options): Effect.Effect<Connected, LinkError, S
     )
   )
 
-/** How an actor opens its link. A test may provide another way than over the network. */
+/** Service by which an actor opens its link. Tests replace it. */
 export class LinkOpener extends Context.Reference<LinkOpener>()("sallyport/transport/LinkOpener", {
   defaultValue: () => ({ connect })
 }) {}

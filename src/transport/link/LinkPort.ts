@@ -29,7 +29,7 @@ import * as WebTransportCarrier from "../carrier/WebTransportCarrier.ts"
 export interface Page {
   readonly contentType: string
   readonly body: string | Uint8Array
-  /** Headers in addition to those of every page. */
+  /** Headers of this page, in addition to those that every page has. */
   readonly headers?: Readonly<Record<string, string>>
 }
 
@@ -46,6 +46,7 @@ export interface Limits {
   readonly acceptBurst: number
 }
 
+/** Limits of a relay's HTTPS port. */
 export const DEFAULT_LIMITS: Limits = {
   strangers: 256,
   links: 10_000,
@@ -60,8 +61,8 @@ export interface Stats {
   links: number
   /**
    * Connections refused since the start. `rate`: reset by the rate limit. `sockets`: reset because
-   * no place or no descriptor was free. `full`: answered with 503. `late`: cut at the deadline.
-   * `header`: without the expected PROXY header.
+   * the process had no room or no descriptor for them. `full`: answered with 503. `late`: cut at
+   * the deadline. `header`: without the expected PROXY header.
    */
   readonly refused: { rate: number; sockets: number; full: number; late: number; header: number }
 }
@@ -73,14 +74,15 @@ export interface Stranger {
   /** Whether a reverse proxy ended the TLS that the client saw. */
   readonly isProxied: boolean
   /**
-   * Marks the peer as authenticated: cancels the deadline and frees its place among the strangers.
+   * Reports that the peer is authenticated. The deadline is cancelled, and the link no longer
+   * counts as a stranger.
    */
   readonly welcome: () => void
 }
 
 /**
- * Addresses that may stand in front of the port. Connections from all other addresses must be TLS,
- * and what they claim about a client's address is ignored.
+ * Addresses of proxies in front of the port. Connections from all other addresses must be TLS, and
+ * their statements about a client's address are ignored.
  */
 export interface Fronts {
   /** Load balancers. Each of their connections begins with a PROXY header. */
@@ -100,6 +102,7 @@ export interface Options {
   readonly onOddHeader?: ((message: string) => void) | undefined
   readonly host: string
   readonly port: number
+  /** Certificate for new connections, and its key. */
   readonly tls: Leaf
   readonly paths: ReadonlyArray<string>
   /**

@@ -8,13 +8,16 @@ import { type CarrierLink, CloseCode, type Link } from "../../session/Link.ts"
 import * as Handshaking from "./Handshaking.ts"
 import * as LinkPort from "./LinkPort.ts"
 
-/** The address or port is not available. */
+/** Error when the address or port is not available. */
 export class ListenError extends Schema.TaggedError<ListenError>()("ListenError", {
   code: Schema.String,
   message: Schema.String
 }) {}
 
-/** Failure of `authenticate`. The client receives it, and its user reads `message`. */
+/**
+ * Error with which `authenticate` refuses a client. The client receives it, and its user reads
+ * `message`.
+ */
 export class LinkRefused extends Schema.TaggedError<LinkRefused>()("LinkRefused", {
   code: Schema.String,
   message: Schema.String
@@ -33,23 +36,23 @@ export interface Options<R> {
   /** The initial certificate. */
   readonly tls: Leaf
   /**
-   * Later certificates. Existing links keep theirs. A client that saw the previous certificate is
+   * Emits later certificates. Open links keep theirs. A client that saw the previous certificate is
    * still accepted.
    */
   readonly tlsChanges: Stream.Stream<Leaf>
   /**
-   * Signs the hash of a certificate with the relay's own key. Left out, clients that pin that key
-   * accept only certificates that it issued.
+   * Signs the hash of a certificate with the relay's own key. If it is absent, clients that pin
+   * that key accept only certificates that the key issued.
    */
   readonly endorse?: ((certSha256: Uint8Array) => Uint8Array) | undefined
   /**
-   * Called once the signature was verified; returns what the client receives in the Welcome. It
-   * counts towards the handshake's deadline.
+   * Called when the client's signature has been verified. Returns the content of the Welcome. The
+   * time that it takes counts towards the handshake's deadline.
    */
   readonly authenticate: (peer: Peer) => Effect.Effect<Uint8Array, LinkRefused, R>
   /**
-   * Uses the link. The link is closed when this effect returns, and the effect is interrupted when
-   * the link ends.
+   * Uses the link of an authenticated peer. When this effect ends, the link is closed. When the
+   * link ends, the effect is interrupted.
    */
   readonly onLink: (link: Link, peer: Peer) => Effect.Effect<void, never, R>
   /** Load balancers and reverse proxies in front of the port. */

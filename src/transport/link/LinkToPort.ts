@@ -12,8 +12,8 @@ import { RelayLinkFrames } from "./RelayLinkFrames.ts"
 const BATCH_BYTES = 64 * 1024
 
 /**
- * Joins the link and the port until the port is closed. For every buffer that arrives through the
- * port, its length is posted back once the link has accepted it.
+ * Moves buffers between the link and the port until the port is closed. When the link has accepted
+ * a buffer that came through the port, the buffer's length is posted back.
  */
 export const join = (link: Link, port: MessagePort): void => {
   const batch = Buffer.allocUnsafeSlow(BATCH_BYTES)
@@ -40,10 +40,7 @@ export const join = (link: Link, port: MessagePort): void => {
   })
 }
 
-/**
- * Sends frames that lie back to back, each with its own length. Stops at anything that is not a
- * whole frame.
- */
+/** Sends adjacent frames one by one. Stops at bytes that are not a whole frame. */
 export const sendEach = (frames: RelayLinkFrames, bytes: Uint8Array): void => {
   let at = 0
   while (at < bytes.length) {

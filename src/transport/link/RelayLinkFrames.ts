@@ -10,8 +10,8 @@ import { CONTROL_TAG, MAX_FRAME_BYTES, RELAYED_HEAD_BYTES, tagAt } from "../../p
 import { CloseCode, type Link } from "../../session/Link.ts"
 
 /**
- * Most bytes that wait in this process. Further frames are dropped, as a full router queue would
- * do.
+ * Most bytes that wait in this process. If there are more, further frames are dropped, as a router
+ * does with a full queue.
  */
 export const MAX_BACKLOG_BYTES = 1024 * 1024
 /** Size of a batch. A full batch is written without waiting for the turn to end. */
@@ -150,7 +150,7 @@ export class RelayLinkFrames {
     return true
   }
 
-  /** Writes the collected frames. */
+  /** Writes the frames that `send` has collected. */
   flush(): void {
     if (this.batchLength === 0) return
     const bytes = this.batch.subarray(0, this.batchLength)

@@ -30,7 +30,7 @@ export interface Flow {
 /** Observer of one flow, from its Open to its end. */
 export interface FlowWatch {
   readonly onVerdict: (verdict: Verdict) => void
-  /** Called at the resource's first bytes. */
+  /** Called when the first bytes of the resource arrive. */
   readonly onFirst: () => void
   readonly onDone: (outcome: FlowOutcome) => void
   readonly meter?: FlowMeter
@@ -42,7 +42,7 @@ export interface Asked {
   readonly port: number
   /** The grant's name of the resource. `null` if the grant does not permit the target. */
   readonly resource: string | null
-  /** Links the flow to the client's trace. */
+  /** W3C Trace Context of the client's span for this flow. `null` if the flow is not traced. */
   readonly traceparent: string | null
 }
 
@@ -55,7 +55,7 @@ export interface ConnectorFlowsOptions {
   readonly onControl: (stream: FlowStream, early: Uint8Array) => void
   readonly onFlow: (asked: Asked) => FlowWatch
   readonly limits?: FlowLimits
-  /** How resources are reached. By default over TCP. */
+  /** Function that reaches resources. Default: over TCP. */
   readonly dial?: typeof Dialer.dial
 }
 
@@ -64,7 +64,7 @@ export interface FlowLimits {
   /** Limit of the flows of the whole node. All its sessions share it. */
   readonly places: Places
   /**
-   * Most streams of one session that are dialled or pumped at once. One more gets the verdict
+   * Most streams of one session that are dialled or in use at once. One more gets the verdict
    * `too_many_flows`.
    */
   readonly flowsPerClient: number

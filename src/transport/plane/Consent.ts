@@ -20,7 +20,10 @@ export const CONSENT_MS = 30_000
 /** Bytes that may be sent for each byte received until the peer has proved its address. */
 const UNPROVED_FACTOR = 3
 
-/** Consent and proof for the addresses in a session's slots. */
+/**
+ * Consent of a session's peer to receive packets at the addresses of its slots (RFC 7675), and
+ * proof that the peer is there.
+ */
 export class Consent {
   readonly #givenAt = new Float64Array(SLOTS).fill(-Infinity)
   /**
@@ -29,14 +32,14 @@ export class Consent {
   readonly #credit = new Float64Array(SLOTS)
   readonly #questions = new Map<number, string>()
 
-  /** Forgets what is known of a slot, whose address has changed. */
+  /** Discards the consent of a slot whose address has changed. */
   forget(slot: number): void {
     this.#givenAt[slot] = -Infinity
     this.#credit[slot] = 0
     this.#questions.delete(slot)
   }
 
-  /** Moves what is known of an address from slot `from` (-1 if it had none) to slot `to`. */
+  /** Moves the consent of an address from slot `from` (-1 if it had none) to slot `to`. */
   move(from: number, to: number): void {
     if (from === to) return
     this.forget(to)
@@ -54,14 +57,17 @@ export class Consent {
     return lapsed
   }
 
-  /** Adds to the bytes that may be sent to an unproved address. */
+  /**
+   * Counts bytes received from an unproved address. They raise the number of bytes that may be sent
+   * there.
+   */
   onReceived(slot: number, bytes: number): void {
     this.#credit[slot]! += UNPROVED_FACTOR * bytes
   }
 
   /**
-   * Number of a ping to send to the slot's address, in hex. `null` if the peer has proved that it
-   * is there.
+   * Id of a ping to send to the slot's address, in hex. `null` if the peer has already proved that
+   * it is there.
    */
   question(slot: number): string | null {
     if (this.#credit[slot] === Infinity) return null

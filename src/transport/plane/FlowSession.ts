@@ -22,14 +22,16 @@ import { ConnectorFlows, type ConnectorFlowsOptions, type FlowLimits } from "./C
 import type { PacketRouter } from "./PacketRouter.ts"
 import { newSecret, PeerSession, type PeerSessionEvents } from "./PeerSession.ts"
 
-/** Receivers of a session's events, which include the path events of its `PeerSession`. */
+/** Callbacks of a session, including the path events of its `PeerSession`. */
 export interface FlowSessionEvents extends Omit<PeerSessionEvents, "onUp" | "onStream" | "onDown"> {
-  /** The session takes flows. On a connector, path messages work as well. */
+  /**
+   * Called when the session can carry flows. On a connector, path messages work from then on, too.
+   */
   readonly onUp: (session: FlowSession) => void
   readonly onDown: (session: FlowSession, reason: CloseReason) => void
-  /** The client asks for a flow; for connectors. */
+  /** Called when the client asks for a flow. Connector only. */
   readonly onFlow: ConnectorFlowsOptions["onFlow"]
-  /** A signal of the WebRTC path arrived, as in `IceSignal`. */
+  /** Called with each signal of the WebRTC path, as in `IceSignal`. */
   readonly onIce: (signal: Uint8Array) => void
 }
 
@@ -39,13 +41,13 @@ export interface NodeContext {
   readonly key: NodeKey
   readonly router: PacketRouter
   readonly engine: QuicEngine
-  /** PEM. */
+  /** Certificate of this node, as PEM. */
   readonly certificate: string
   readonly privateKey: string
   readonly keyOfCertificate: (der: Uint8Array) => string | null
   /** Saved TLS sessions, from which a client resumes. */
   readonly savedSessions: SavedSessions
-  /** Clock: milliseconds, monotonic. */
+  /** Returns the current time in milliseconds (monotonic). */
   readonly now: () => number
   /** `HostClock` in milliseconds. Unlike `now` it continues while the machine sleeps. */
   readonly hostMs: () => number
@@ -56,11 +58,11 @@ export interface NodeContext {
    * returns the reason, for people.
    */
   readonly openGrant: (signed: Signed.Signed) => Either.Either<Grant, string>
-  /** How this node reaches its relay now. `null` if it does not. */
+  /** Leg by which this node reaches its relay now. `null` if there is none. */
   readonly leg: () => LegKind | null
   /** Limits of the flows that a connector takes. */
   readonly flowLimits?: FlowLimits
-  /** How a connector reaches resources. By default over TCP. */
+  /** Function by which a connector reaches resources. Default: over TCP. */
   readonly dial?: ConnectorFlowsOptions["dial"]
 }
 
@@ -75,7 +77,7 @@ export class FlowSession {
   #control: ControlStream | null = null
   /** Flows that run or are being opened by this client. */
   #asked = 0
-  /** `node.now()` when a flow last began or ended. */
+  /** When a flow last began or ended, by `node.now()`. */
   lastFlowAt: number
   peerLeg: LegKind | null = null
   /** Whether the peer takes no new flows. */
@@ -170,9 +172,10 @@ export class FlowSession {
   }
 
   /**
-   * Takes a grant for the same two nodes. Grants come by two ways, so one that is not newer than
-   * the current one is ignored. A client passes a new grant on; a connector ends flows that it no
-   * longer permits. Returns `false` if the grant is for other nodes or not valid now.
+   * Takes a grant for the same two nodes. A grant that is not newer than the current one is
+   * ignored, because grants arrive from two sources. A client forwards a new grant to the
+   * connector. A connector ends flows that the new grant does not permit. Returns `false` if the
+   * grant is for other nodes or not valid now.
    */
   setGrant(grant: Grant, signed: Signed.Signed): boolean {
     const taken = this.#permission.replace(grant)
@@ -182,18 +185,21 @@ export class FlowSession {
     return true
   }
 
-  /** The grant's name of this target's resource. `null` if the grant does not permit the target. */
+  /**
+   * Returns the grant's name for this target's resource. `null` if the grant does not permit the
+   * target.
+   */
   resourceOf(host: string, port: number): string | null {
     const permit = this.#permission.permit(host, port)
     return typeof permit === "string" ? null : permit.resource.name
   }
 
-  /** Why the grant no longer permits anything. `null` if it still does. */
+  /** Reason why the grant no longer permits anything. `null` if it still does. */
   standing(): VerdictCode | null {
     return this.#permission.standing()
   }
 
-  /** Tells the peer how this node reaches its relay. */
+  /** Notifies the peer of the leg by which this node reaches its relay. */
   tellLeg(): void {
     const kind = this.#node.leg()
     if (kind !== null) this.#control?.send({ _tag: "Leg", kind })
@@ -208,8 +214,8 @@ export class FlowSession {
   }
 
   /**
-   * Opens a flow; for clients. `done` is called once, unless the returned function cancels the flow
-   * before. Call `flowEnded` when an accepted flow has ended.
+   * Opens a flow. Client only. `done` is called once, unless the returned function cancels the flow
+   * first. When an accepted flow has ended, call `flowEnded`.
    */
   openFlow(
     target: { readonly host: string; readonly port: number; readonly traceparent: string | null },

@@ -16,9 +16,9 @@ import { makeTraffic, type Traffic } from "./Traffic.ts"
 
 /** The part of a UDP socket that the router uses. */
 export interface Port {
-  /** The last send that a firewall on this machine refused. `null` if there was none. */
+  /** The last send that a firewall on this machine forbade. `null` if there was none. */
   readonly forbidden?: object | null
-  /** Sends one datagram, without a result. */
+  /** Sends one datagram. It does not report whether that succeeded. */
   send(bytes: Uint8Array, offset: number, length: number, port: number, address: string): void
   /**
    * Sends adjacent datagrams of `segment` bytes (the last may be shorter), cut by the kernel where
@@ -28,17 +28,17 @@ export interface Port {
 }
 
 /**
- * An extra socket beside the two that serve every address. It answers only addresses that proved
- * themselves through it.
+ * An extra socket for port prediction. It answers only addresses that have proved themselves
+ * through it.
  */
 export interface FurtherSocket {
   readonly port: Port
-  /** Called when packets to the address will leave by this socket from now on. */
+  /** Called when packets to the address leave by this socket from now on. */
   readonly onProved: (address: string, port: number) => void
 }
 
 /**
- * The connection that carries relayed frames between this node and its first relay. Frames that do
+ * The connection that carries relayed frames between this node and its home relay. Frames that do
  * not fit in its queue are dropped.
  */
 export type Leg =
@@ -61,32 +61,33 @@ interface OtherRelay {
 /** The router's view of a session. */
 export interface Endpoint {
   /**
-   * Receives a QUIC packet, valid only during the call. `remote` is `null` for the first relay, or
-   * else the key (`PathRef.keyOf`) of another relay or of a proved address.
+   * Called with each QUIC packet of the session. It is valid only during the call. `remote` is
+   * `null` for the home relay, or else the key (`PathRef.keyOf`) of another relay or of a proved
+   * address.
    */
   onPacket(bytes: Uint8Array, offset: number, length: number, remote: string | null): void
   /**
-   * Receives a sealed path message from any address; `address` is `null` if a relay carried it.
-   * `relay` is the name of that relay unless it is the first one.
+   * Called with each sealed path message, from any address. `address` is `null` if a relay carried
+   * it; `relay` is then the relay's name, unless it is the home relay.
    */
   onSealed(bytes: Uint8Array, address: string | null, port: number, relay?: string): void
 }
 
 /** Counts of dropped datagrams and frames, by cause. */
 export interface Counters {
-  /** Datagrams from anyone that match no frame. They were dropped before any cryptography. */
+  /** Datagrams that are no frame of a session. They were dropped before any cryptography. */
   strays: number
   /** QUIC packets from an address that had not proved itself. */
   unproved: number
-  /** Relayed frames under a tag that no session has. */
+  /** Relayed frames with a tag that no session has. */
   unknownTag: number
-  /** Sealed messages under a hint that no session has. */
+  /** Sealed messages with a hint that no session has. */
   unknownHint: number
 }
 
 /**
- * Receives STUN messages, and the relay's control frames with their headers. Both are valid only
- * during the call.
+ * Callback for STUN messages, and for the relay's control frames with their heads. Both are valid
+ * only during the call.
  */
 export type OnControl = (kind: "stun" | "relay", bytes: Uint8Array, address: string, port: number) => void
 
@@ -96,14 +97,20 @@ const SEALED = 0x01
 const HINT_BYTES = 8
 const STUN_HEADER_BYTES = 20
 
-/** Router of a node. It reads no socket itself: call `onDatagrams` and `onLinkFrames`. */
+/**
+ * Routes every packet of a node. The owners of the sockets and of the link pass what they read to
+ * `onDatagrams` and `onLinkFrames`.
+ */
 export class PacketRouter {
   readonly counters: Counters = { strays: 0, unproved: 0, unknownTag: 0, unknownHint: 0 }
   readonly traffic = makeTraffic()
   readonly #direct = this.traffic.direct
   readonly #relayUdp = this.traffic["relay-udp"]
+  /** Leg by which frames go to the home relay. `null` if there is none. */
   leg: Leg | null = null
+  /** Socket for IPv4. `null` if there is none. */
   v4: Port | null = null
+  /** Socket for IPv6. `null` if there is none. */
   v6: Port | null = null
   /** Relays other than the first. They are few, and searched for each relayed frame. */
   readonly #relays: Array<OtherRelay> = []
@@ -127,7 +134,7 @@ export class PacketRouter {
     this.#onControl = onControl
   }
 
-  /** Registers a session under the tag that its peer sends with. */
+  /** Registers a session by the tag in the frames that its peer sends. */
   addTag(tag: number, endpoint: Endpoint): void {
     this.#byTag.set(tag, endpoint)
   }
@@ -141,8 +148,8 @@ export class PacketRouter {
     this.#byHint.delete(hintAt(hint, 0))
   }
   /**
-   * Registers an address that has proved itself for this session. An older session's claim on it
-   * ends.
+   * Registers an address that has proved that it belongs to this session. An older session loses
+   * the address.
    */
   proveAddress(address: string, port: number, endpoint: Endpoint): void {
     this.#byAddress.set(addressKey(address, port), endpoint)
@@ -155,8 +162,8 @@ export class PacketRouter {
   }
 
   /**
-   * Sets or removes (`null`) another relay. Frames from it are accepted from now on; frames leave
-   * by it while `bound` is set.
+   * Sets another relay than the home relay, or removes it (`null`). Frames from it are accepted
+   * from now on. Frames are sent by it while `bound` is set.
    */
   useRelay(name: string, at: Omit<OtherRelay, "name" | "key" | "traffic"> | null): void {
     const index = this.#relays.findIndex((relay) => relay.name === name)
@@ -166,7 +173,7 @@ export class PacketRouter {
     this.#relays.push({ ...at, name, key: keyOf(path), traffic: this.traffic[isWebRtc(path) ? "webrtc" : "relay-udp"] })
   }
 
-  /** Names of the relays, other than the first, at which this node is bound. */
+  /** Names of the relays, except the home relay, at which this node is bound. */
   get boundRelays(): ReadonlyArray<string> {
     return this.#relays.flatMap(({ bound, name }) => (bound ? [name] : []))
   }
@@ -175,13 +182,13 @@ export class PacketRouter {
     return family === 4 ? this.v4 : this.v6
   }
 
-  /** The socket by which packets to a direct address leave. */
+  /** Returns the socket by which packets to a direct address leave. */
   portTo(family: 4 | 6, address: string, port: number): Port | null {
     if (this.#further.size === 0) return this.portFor(family)
     return this.#further.get(addressKey(address, port)) ?? this.portFor(family)
   }
 
-  /** Like {@link onDatagrams}, for a datagram that an extra socket received. */
+  /** Handles a datagram that an extra socket received, as {@link onDatagrams} does. */
   onFurther(bytes: Buffer, from: { readonly address: string; readonly port: number }, by: FurtherSocket): void {
     this.#arrivedBy = by
     this.onDatagrams(bytes, from)
@@ -189,8 +196,8 @@ export class PacketRouter {
   }
 
   /**
-   * Reports that the sender of the current datagram has proved itself. Packets to it then leave by
-   * the socket that received the datagram.
+   * Reports that the sender of the current datagram has proved its address. Packets to it then
+   * leave by the socket that received the datagram.
    */
   onProved(address: string, port: number): void {
     const by = this.#arrivedBy
@@ -249,8 +256,9 @@ export class PacketRouter {
   }
 
   /**
-   * Sends frames that already have their relayed headers, by the relay `relay` or by the first one.
-   * `segment` as for `Port.sendTrain`. Returns `false` if this node is not bound there.
+   * Sends frames that already have their relayed heads, by the relay with the name `relay`, or by
+   * the home relay. `segment` is as for `Port.sendTrain`. Returns `false` if this node is not bound
+   * there.
    */
   sendRelayed(bytes: Uint8Array, length: number, segment: number, relay?: string): boolean {
     if (relay !== undefined) return this.#sendByOther(relay, bytes, length, segment)
@@ -272,7 +280,7 @@ export class PacketRouter {
     return false
   }
 
-  /** Sends frames that already have their direct headers. `segment` as for `Port.sendTrain`. */
+  /** Sends frames that already have their direct heads. `segment` is as for `Port.sendTrain`. */
   sendDirect(to: DirectPath, bytes: Uint8Array, length: number, segment: number): void {
     count(this.#direct, length, segment)
     const { host, port } = to.remote

@@ -49,14 +49,15 @@ const FOLLOW_MS = 300
 /** Most paths whose packet size and mapped address are remembered. One more replaces the oldest. */
 const MAX_SEEN = 16
 
-/** Receivers of a session's events. */
+/** Callbacks of a session's data plane. */
 export interface PeerSessionEvents {
   /**
-   * The session can be used: the peer has proved the pinned key. On a client that resumes, it has
-   * not yet, but only a peer with that key can read what is sent. Called once.
+   * Called once, when the session can be used because the peer has proved the pinned key. On a
+   * client that resumes a session, it is called before that proof; only a peer with that key can
+   * read what the client sends.
    */
   readonly onUp: () => void
-  /** The peer opened a stream. */
+  /** Called when the peer has opened a stream. */
   readonly onStream: (stream: QuicStream) => void
   readonly onDown: (reason: CloseReason) => void
   readonly onCandidates: (seq: number, list: ReadonlyArray<Candidate>, mapping: Mapping | undefined) => void
@@ -64,14 +65,14 @@ export interface PeerSessionEvents {
   readonly onPing: (path: PathRef) => void
   readonly onPong: (path: PathRef, txId: string, rttMs: number, observed: SocketAddr | null) => void
   /**
-   * Packets came by the path in use, `path`, although a ping sent before them is unanswered. Called
-   * at most once for each ping.
+   * Called when packets came by `path`, the path in use, although a ping sent before them is
+   * unanswered. At most once for each ping.
    */
   readonly onHeard: (path: PathRef) => void
   readonly onSwitchRequest: (reason: SwitchReason) => void
-  /** The peer has opened its sockets for port prediction. */
+  /** Called when the peer has opened its sockets for port prediction. */
   readonly onOpened: (opened: Opened) => void
-  /** The session has moved: packets leave and arrive by `path` now. */
+  /** Called when the session has moved: its packets leave and arrive by `path` now. */
   readonly onPath: (path: PathRef) => void
 }
 
@@ -81,11 +82,12 @@ export interface PeerSessionOptions {
   /** The peer's pinned Ed25519 key, base64url. */
   readonly peerKey: string
   readonly peerName: string
-  /** The tag of the session's ticket that this node sends with. */
+  /** Tag of the relayed frames that this node sends. */
   readonly sendTag: number
-  /** The tag of the session's ticket that the peer sends with. */
+  /** Tag of the relayed frames that the peer sends. */
   readonly receiveTag: number
   readonly router: PacketRouter
+  /** The QUIC library. */
   readonly engine: QuicEngine
   readonly resumption: Resumption
   /** Called on a client with TLS state from which a later session with this peer can resume. */
@@ -165,7 +167,7 @@ export class PeerSession implements Endpoint {
     this.#router.addTag(options.receiveTag, this)
   }
 
-  /** The tags in relayed frames of this node and of the peer. */
+  /** Tags of the relayed frames: those of this node and those of the peer. */
   get tags(): { readonly send: number; readonly receive: number } {
     return { send: this.#options.sendTag, receive: this.#options.receiveTag }
   }
@@ -179,14 +181,15 @@ export class PeerSession implements Endpoint {
     return this.#slots.pathOf(this.quic.activeSlot) ?? RELAY
   }
 
-  /** How long the peer has owed an answer and sent nothing, in milliseconds. 0 if it owes none. */
+  /**
+   * How long the peer has sent nothing although it must answer, in milliseconds. 0 if no answer is
+   * expected.
+   */
   get silentMs(): number {
     return Math.max(0, this.#options.now() - this.#askedAt)
   }
 
-  /**
-   * Notes that a message was sent that the peer answers at once, for example the opening of a flow.
-   */
+  /** Notes that a message was sent that the peer answers at once, such as the Open of a flow. */
   expectAnswer(): void {
     if (this.#askedAt === Infinity) this.#askedAt = this.#options.now()
   }
@@ -227,7 +230,10 @@ export class PeerSession implements Endpoint {
 
   // ---- paths
 
-  /** Sets the secret, once it has crossed the QUIC connection. Path messages work from then on. */
+  /**
+   * Sets the session's secret, which both sides have exchanged over QUIC. Path messages work from
+   * then on.
+   */
   useSecret(secret: Uint8Array): void {
     if (this.#seal !== null) return
     this.#seal = new ProbeSeal({ secret, role: this.role })
@@ -260,7 +266,7 @@ export class PeerSession implements Endpoint {
     }
   }
 
-  /** Sends a message by the first relay and by every other path that has a slot. */
+  /** Sends a message by the home relay and by every other path that has a slot. */
   sendOnAllPaths(message: PathMessage.PathMessage): void {
     for (const path of [RELAY, ...this.#slots.otherPaths()]) this.#sendMessage(path, message)
   }
@@ -274,7 +280,7 @@ export class PeerSession implements Endpoint {
   }
 
   /**
-   * Chooses the path for packets; for clients. If QUIC has not validated the path yet, the session
+   * Chooses the path for packets. Client only. If QUIC has not validated the path yet, the session
    * moves as soon as it has. `broken`: whether the path in use is broken.
    */
   select(path: PathRef, broken = false): void {
@@ -446,8 +452,8 @@ export class PeerSession implements Endpoint {
   }
 
   /**
-   * The relay is bound again, after a move or a restart. If it carries this session, sending
-   * resumes at once.
+   * Handles a new binding at the relay, after a move or a restart. If the relay carries this
+   * session, sending resumes at once.
    */
   onRelayBound(relay: PathRef): void {
     if (this.#up && keyOf(this.path) === keyOf(relay)) this.quic.revive()
@@ -519,7 +525,7 @@ export class PeerSession implements Endpoint {
   }
 
   /**
-   * Builds a ping for an address that is only guessed; its answer is ignored. `null` if the secret
+   * Builds a ping for an address that is only guessed. Its answer is ignored. `null` if the secret
    * is not known yet.
    */
   guessFrame(): Uint8Array | null {
@@ -533,7 +539,7 @@ export class PeerSession implements Endpoint {
     return frame
   }
 
-  /** Sends a message by the first relay only. */
+  /** Sends a message by the home relay only. */
   sendByRelay(message: PathMessage.PathMessage): void {
     this.#sendMessage(RELAY, message)
   }

@@ -5,7 +5,7 @@
 import { keyOf, type PathRef, RELAY } from "../../protocol/path/PathRef.ts"
 import { SLOTS } from "../quic/engine/QuicEngine.ts"
 
-/** Slot of the first relay. */
+/** Slot of the home relay. */
 export const RELAY_SLOT = 0
 
 /** Key of a direct path to this address, equal to `PathRef.keyOf`. */
@@ -39,6 +39,7 @@ export class Slots {
     return this.#byKey.get(key) ?? -1
   }
 
+  /** Notes that the slot was used just now. */
   touch(slot: number): void {
     const use = this.#uses[slot]
     if (use) use.at = ++this.#clock
@@ -75,8 +76,8 @@ export class Slots {
   }
 
   /**
-   * Gives a slot to another path and returns the path that it had. The other slot that `path` may
-   * have had becomes empty.
+   * Assigns another path to a slot and returns the slot's previous path. If `path` had another
+   * slot, that slot becomes empty.
    */
   repoint(slot: number, path: PathRef): PathRef | null {
     const key = keyOf(path)
@@ -89,7 +90,7 @@ export class Slots {
     return before?.path ?? null
   }
 
-  /** All paths that have a slot, without the first relay. */
+  /** All paths that have a slot, except the home relay. */
   otherPaths(): Array<PathRef> {
     return this.#uses.flatMap((use, slot) => (use !== null && slot !== RELAY_SLOT ? [use.path] : []))
   }

@@ -4,7 +4,10 @@
  */
 import type { PathKind } from "../../protocol/path/PathKind.ts"
 
-/** Counts datagrams, or frames of a link, and their bytes without the headers of UDP and TLS. */
+/**
+ * Counters of datagrams, or of frames on a link, and of their bytes without the headers of UDP and
+ * TLS.
+ */
 export class Traffic {
   packetsIn = 0
   bytesIn = 0

@@ -36,13 +36,14 @@ const NONCE_BYTES = 12
 const ALGORITHM = "aes-128-gcm"
 
 /**
- * Why a datagram is not opened. `not_ours`: another first byte or hint. `replayed`: seen before, or
- * too old to tell. `forged`: wrong key, changed bytes, or noise.
+ * Reason why a sealed message was not opened. `not_ours`: it has another first byte or hint.
+ * `replayed`: it was received before, or is too old to tell. `forged`: it has the wrong key, was
+ * changed, or is noise.
  */
 export type Rejected = "too_short" | "not_ours" | "replayed" | "forged"
 
 export interface Options {
-  /** `SECRET_BYTES` random bytes that both ends know. They are not kept. */
+  /** Secret of `SECRET_BYTES` random bytes that both ends know. The object does not keep it. */
   readonly secret: Uint8Array
   readonly role: Role
 }
@@ -50,8 +51,8 @@ export interface Options {
 /** Seals and opens the path messages of one end of a session. */
 export class ProbeSeal {
   /**
-   * Bytes that follow the first byte of the peer's messages. A datagram from any address finds its
-   * session by them.
+   * Bytes that follow the first byte of the peer's messages. They assign a datagram from any
+   * address to its session.
    */
   readonly hintIn: Uint8Array
   readonly hintOut: Uint8Array
@@ -94,8 +95,8 @@ export class ProbeSeal {
   }
 
   /**
-   * Opens a message. Returns the plaintext, which the caller owns, or why there is none. A rejected
-   * datagram changes nothing.
+   * Opens a message. Returns the plaintext, which the caller owns, or the reason why it was
+   * rejected. A rejected datagram changes nothing.
    */
   open(sealed: Uint8Array): Uint8Array | Rejected {
     if (sealed.length < OVERHEAD_BYTES) return "too_short"

@@ -20,7 +20,7 @@ export const NOTICE_BYTES = 13
  */
 export const HELLO = Buffer.from([1])
 
-/** Notice that the sending side of `stream` ended, after `bytes` bytes, or was reset. */
+/** Notice to the peer that the sending side of `stream` ended after `bytes` bytes, or was reset. */
 export interface EndNotice {
   readonly kind: "end" | "reset"
   readonly stream: number

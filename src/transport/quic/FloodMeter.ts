@@ -8,11 +8,14 @@
  */
 
 /**
- * Capacity of the bucket, in bytes. Covers connection ids, path probes, a flight that was lost and
- * sent again, and many keepalives.
+ * Most unexplained bytes that a peer may send at once. They cover connection ids, path probes, a
+ * flight that was lost and sent again, and many keepalives.
  */
 export const BURST_BYTES = 2 * 1024 * 1024
-/** Refill rate over time. Covers keepalives, acknowledgements and occasional path probes. */
+/**
+ * Unexplained bytes that a peer may send per second in the long run. They cover keepalives,
+ * acknowledgements and occasional path probes.
+ */
 export const IDLE_BYTES_PER_SECOND = 4096
 /** Credit for each byte read: it pays for the byte and for one duplicate of it. */
 const PER_BYTE_READ = 2
@@ -30,8 +33,8 @@ const FORGIVEN_MS = 10_000
 const PER_OPERATION = 256
 
 /**
- * Meter of one peer. `exhausted` raises an alarm, and `convicts` decides whether the peer caused
- * it.
+ * Meter of bytes that one peer sends without need. `exhausted` detects too many of them, and
+ * `convicts` decides whether the peer sent them.
  */
 export class FloodMeter {
   readonly #burst: number
@@ -75,16 +78,16 @@ export class FloodMeter {
   }
 
   /**
-   * Changes how many bytes may arrive unread, for example behind a lost packet or while a reader
-   * pauses. A negative value lowers it.
+   * Changes how many bytes may arrive without being read, for example behind a lost packet or while
+   * a reader pauses. A negative value lowers the number.
    */
   allow(bytes: number): void {
     this.#unread += bytes
   }
 
   /**
-   * Forgives bytes of a stream that was given up: nobody will read them. They have arrived already,
-   * which shows as debt, or will still arrive.
+   * Credits bytes of a stream that was given up, because nobody will read them. They may have
+   * arrived already, or may still arrive.
    */
   forgive(bytes: number): void {
     const debt = Math.min(bytes, Math.max(0, -this.#level))

@@ -11,7 +11,7 @@ const RESENDS = 4 // at 200, 600, 1400 and 3000 ms
 /** Most packets that are kept. Further packets of the flight are not repeated. */
 const FLIGHT = 12
 
-/** A packet that is kept for repetition, and its slot. */
+/** A packet of the handshake that may have to be sent again, and its slot. */
 export interface Kept {
   readonly slot: number
   /** The packet, preceded by the free bytes for its frame head. */

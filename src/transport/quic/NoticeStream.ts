@@ -80,8 +80,8 @@ export class NoticeStream {
   }
 
   /**
-   * Keeps a notice about an unknown stream: either its first bytes are still on the way, or it
-   * ended long ago.
+   * Stores a notice about an unknown stream. Either the first bytes of that stream are still on the
+   * way, or it ended long ago.
    */
   keep(notice: EndNotice.EndNotice): void {
     if (!this.#connector) return // the client knows its streams
@@ -90,7 +90,9 @@ export class NoticeStream {
     if (this.#early.size > MAX_EARLY && oldest !== undefined) this.#early.delete(oldest)
   }
 
-  /** Takes the notice that arrived before its stream was seen. `null` if there is none. */
+  /**
+   * Removes and returns a notice that arrived before its stream was known. `null` if there is none.
+   */
   early(stream: number): EndNotice.EndNotice | null {
     const notice = this.#early.get(stream)
     if (notice === undefined) return null

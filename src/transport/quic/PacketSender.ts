@@ -70,7 +70,7 @@ export class PacketSender {
     return this.#active
   }
 
-  /** Switches to `slot`, which QUIC uses from now on. */
+  /** Sends on `slot` from now on, because QUIC uses it. */
   switchTo(slot: number): void {
     if (slot === this.#active) return
     this.#left.set(this.#active, this.#options.now())
@@ -80,9 +80,10 @@ export class PacketSender {
   }
 
   /**
-   * Makes QUIC retransmit what was lost on the paths that were left (see {@link SlotTail}). With
-   * `active`, also what the current path lost during an outage: its congestion window may be so
-   * full of lost packets that nothing else can be sent. A call too many costs only a few packets.
+   * Makes QUIC retransmit packets that were lost on earlier paths (see {@link SlotTail}). With
+   * `active`, it does the same for packets that the current path lost during an outage: they may
+   * fill the congestion window, so that nothing else can be sent. A call without need costs only a
+   * few packets.
    */
   rescue(active = false): void {
     const oldest = this.#options.now() - LEFT_MS
@@ -106,13 +107,14 @@ export class PacketSender {
     }
   }
 
-  /** Whether a path was put under this slot. */
+  /** Whether a path is assigned to this slot. */
   has(slot: number): boolean {
     return this.#slots[slot] !== undefined
   }
 
   /**
-   * Puts a path under a slot. If it replaces another path, sending on the slot is paced at first.
+   * Assigns a path to this slot. If it replaces another path, sending on the slot is paced at
+   * first.
    */
   point(slot: number, path: SlotPath): void {
     if (!Number.isInteger(slot) || slot < 0 || slot >= SLOTS) {
@@ -139,7 +141,10 @@ export class PacketSender {
     known.maxPacket = clampPacket(path.maxPacket)
   }
 
-  /** Limits the next flush to packets that fit `slot`, because one of them may leave by it. */
+  /**
+   * Limits the packets of the next flush to a size that fits `slot`, because one of them may leave
+   * by it.
+   */
   limitTo(slot: number): void {
     const path = this.#slots[slot]
     if (path !== undefined && path.maxPacket < this.#packetLimit) this.#packetLimit = path.maxPacket
@@ -151,8 +156,8 @@ export class PacketSender {
   }
 
   /**
-   * Sends what QUIC has and returns the number of trains sent. If it equals `maxTrains`, there may
-   * be more for another turn.
+   * Sends the packets that QUIC has ready, and returns the number of trains sent. If that is
+   * `maxTrains`, there may be more for another turn.
    */
   flush(now: number, maxTrains = MAX_TRAINS_PER_TURN): number {
     this.#resend(now)
@@ -162,7 +167,7 @@ export class PacketSender {
     return trains
   }
 
-  /** When a flush has work that QUIC's own timer does not cover. `Infinity` if there is none. */
+  /** When to call `flush` even if QUIC's own timer is not due. `Infinity` for never. */
   dueAt(): number {
     return Math.min(this.#slots[this.#active]?.pacer.nextRoundAt() ?? Infinity, this.#flight?.dueAt ?? Infinity)
   }

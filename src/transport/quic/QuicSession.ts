@@ -15,7 +15,10 @@ import { WriterQueue } from "./WriterQueue.ts"
 
 export { CloseCode, type CloseReason, type SessionOptions, type SessionStats, type SlotPath } from "./SessionOptions.ts"
 
-/** How long a handshake may take, with a peer that does not answer or shows no certificate. */
+/**
+ * Longest time for a handshake, in milliseconds. After that, the peer did not answer or showed no
+ * certificate.
+ */
 export const HANDSHAKE_TIMEOUT_MS = 8_000
 /**
  * Packets that a closed session may still send. If quiche 0.18 is closed by its own side before the
@@ -44,7 +47,7 @@ const CROWD = 64
 const STUCK_MS = 150
 /** Most streams that the peer may have open. A further one is reset at once. */
 const MAX_OPEN_STREAMS = 4096
-/** One session. It starts its handshake when it is constructed. */
+/** One QUIC session with a peer. Its handshake starts when it is constructed. */
 export class QuicSession {
   readonly #options: SessionOptions
   readonly #connection: QuicConnection
@@ -113,7 +116,7 @@ export class QuicSession {
     return this.#established
   }
 
-  /** `null` while the session lives. */
+  /** Reason why the session has ended. `null` while it lives. */
   get closed(): CloseReason | null {
     return this.#closed
   }
@@ -143,8 +146,8 @@ export class QuicSession {
   }
 
   /**
-   * Client: opens a stream, which can be written to at once. `null` if the session is closed or
-   * {@link MAX_WAITING_STREAMS} streams already wait for their first write.
+   * Opens a stream, which can be written to at once. Client only. `null` if the session is closed
+   * or {@link MAX_WAITING_STREAMS} streams already wait for their first write.
    */
   openStream(): QuicStream | null {
     if (this.#closed !== null || this.#options.role !== "client") return null
@@ -165,15 +168,16 @@ export class QuicSession {
   }
 
   /**
-   * Updates the packet size or head length of a slot whose path stays the same. Nothing is paced.
+   * Updates the packet size or head length of a slot whose path stays the same. It does not restart
+   * pacing.
    */
   adjustSlot(slot: number, path: SlotPath): void {
     this.#sender.adjust(slot, path)
   }
 
   /**
-   * Client: validates the path of `slot` as soon as a connection id is available. `onPathValidated`
-   * reports the result.
+   * Validates the path of `slot` as soon as a connection id is available. Client only.
+   * `onPathValidated` reports the result.
    */
   probeSlot(slot: number): void {
     if (!this.#sender.has(slot) || this.#closed !== null) return
@@ -181,7 +185,7 @@ export class QuicSession {
     this.schedule()
   }
 
-  /** Keepalive: makes the next packet ask for an acknowledgement. */
+  /** Makes the next packet ask for an acknowledgement, as a keepalive. */
   ping(): void {
     if (this.#closed !== null) return
     this.#connection.ping()
@@ -211,12 +215,12 @@ export class QuicSession {
   }
 
   /**
-   * Client: sends everything on `slot` from now on. Returns `false` if that is not possible now:
-   * the session is not established, or no connection id is available.
+   * Sends everything on `slot` from now on. Client only. Returns `false` if that is not possible
+   * now: the session is not established, or no connection id is available.
    *
-   * The peer follows when a packet arrives on the new path (RFC 9000, section 9.3). A ping is sent
-   * so that there is one: a client that only downloads, on a path that has failed, has nothing to
-   * acknowledge.
+   * The peer follows when a packet arrives on the new path (RFC 9000, section 9.3), so the client
+   * sends a ping there. A client that only downloads, on a path that has failed, would otherwise
+   * have nothing to send.
    */
   migrate(slot: number): boolean {
     if (!this.#sender.has(slot) || this.#closed !== null || !this.#established) return false

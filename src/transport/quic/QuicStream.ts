@@ -11,11 +11,12 @@ import {
 } from "../../session/FlowStream.ts"
 import { MAX_STREAM_WINDOW, STREAM_WINDOW } from "./engine/QuicEngine.ts"
 
-/** Services of the session that a stream uses. */
+/** Functions of the session that a stream calls. */
 export interface StreamOwner {
   readonly read: (id: number, into: Uint8Array) => number
   readonly readFinished: () => boolean
   readonly write: (id: number, data: Uint8Array) => number
+  /** Ends the sending side of the stream in QUIC. Returns `false` if it is blocked. */
   readonly finish: (id: number) => boolean
   readonly reset: (id: number, code: number) => void
   readonly stop: (id: number, code: number) => void
@@ -24,9 +25,12 @@ export interface StreamOwner {
   readonly unblocked: (stream: QuicStream) => void
   /** Changes how many bytes may arrive unread. A negative value lowers it. */
   readonly allowUnread: (bytes: number) => void
-  /** Forgives bytes that will not be read, whether they have arrived or not. */
+  /**
+   * Reports bytes that nobody will read, whether they have arrived or not. They do not count as a
+   * flood.
+   */
   readonly forgiveUnread: (bytes: number) => void
-  /** Announces on the session's own stream how the sending side ended. */
+  /** Notifies the peer, on the session's own stream, how the sending side ended. */
   readonly announce: (id: number, kind: "end" | "reset", bytes: number) => void
   /** Reports that the end was learnt from a notice. QUIC's own end may still arrive. */
   readonly endedByNotice: (id: number) => void
@@ -50,7 +54,9 @@ const UNACCEPTED_BYTES = 16 * 1024
 export class QuicStream implements FlowStream {
   readonly id: number
   readonly #owner: StreamOwner
-  /** Receives the stream's events. `null` if nobody reads the stream; its data is then dropped. */
+  /**
+   * Handler of the stream's events. `null` if nobody reads the stream; its data is then dropped.
+   */
   handler: StreamHandler | null = null
   #readOver = false
   #writeOver = false
@@ -113,8 +119,8 @@ export class QuicStream implements FlowStream {
   }
 
   /**
-   * Called by the session: the peer ended or reset its sending side. Notifies the handler if the
-   * reader does not know yet.
+   * Handles the session's notice that the peer ended or reset its sending side. Notifies the
+   * handler if the reader does not know it yet.
    */
   onNotice(kind: "end" | "reset", bytes: number): void {
     if (this.#readOver) return
@@ -124,9 +130,9 @@ export class QuicStream implements FlowStream {
   }
 
   /**
-   * Writes `data` and returns the number of bytes accepted. The caller keeps the rest and is
-   * notified by `onWritable`. WRITE_STOPPED means that nobody reads any more. `pending` is the
-   * total that the caller has waiting, which decides its place among the blocked streams.
+   * Writes `data` and returns the number of bytes accepted, or WRITE_STOPPED if the peer reads no
+   * more. The caller keeps the rest and is notified by `onWritable`. `pending` is the number of all
+   * bytes that the caller wants to write now; it decides the stream's class among the blocked ones.
    */
   write(data: Uint8Array, pending: number = data.length): number {
     if (this.#writeOver) return WRITE_STOPPED

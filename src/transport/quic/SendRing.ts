@@ -38,7 +38,7 @@ export class SendRing {
   }))
   #next = 0
 
-  /** Returns the next free train. It is valid until `RING_BUFFERS` further calls. */
+  /** Returns the next train to fill. It is valid until `RING_BUFFERS` further calls. */
   take(head: number, segment: number): Train {
     const slot = this.#buffers[this.#next]
     if (slot === undefined) throw new RangeError("ring out of range")

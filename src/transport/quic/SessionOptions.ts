@@ -18,18 +18,19 @@ export const CloseCode = {
 
 export interface CloseReason {
   /**
-   * `local`: `close` was called. `peer`: the peer closed the session. `idle`: nothing arrived for
-   * ten minutes. `fault`: QUIC or TLS failed.
+   * Side or cause that ended the session. `local`: `close` was called. `peer`: the peer closed it.
+   * `idle`: nothing arrived for ten minutes. `fault`: QUIC or TLS failed.
    */
   readonly kind: "local" | "peer" | "idle" | "fault"
   readonly code: number
   readonly text: string
 }
 
-/** Path of a slot: what a sender of packets needs to know. */
+/** Properties of a slot's path that matter for sending packets. */
 export interface SlotPath {
   /**
-   * Bytes kept free in front of each packet for the frame head: 8 if relayed, 2 if direct; 0 to 15.
+   * Bytes kept free in front of each packet for the frame head, from 0 to 15: 8 for a relayed
+   * frame, 2 for a direct one.
    */
   readonly headBytes: number
   /** Largest QUIC packet that this path carries, in bytes: at least 1200. */
@@ -47,7 +48,7 @@ export interface SessionOptions {
   /** Certificate, in PEM. `privateKey` is its key, in PEM. */
   readonly certificate: string
   readonly privateKey: string
-  /** Slot of the handshake. `path` is its path. */
+  /** Slot that the handshake uses. `path` is its path. */
   readonly slot: number
   readonly path: SlotPath
   /**
@@ -72,12 +73,13 @@ export interface SessionOptions {
    */
   readonly onEarly?: (peerCertificate: Uint8Array | null) => void
   /**
-   * Client: called at most once with the TLS session to resume from in a later session with this
-   * peer. It is secret.
+   * Called at most once, with the TLS session from which a later session with this peer can resume.
+   * It is secret. Client only.
    */
   readonly onSavedSession?: (session: Uint8Array) => void
   /**
-   * Connector: called for each stream that the peer opened. The callee sets its handler at once.
+   * Called for each stream that the peer opened. The callee sets its handler at once. Connector
+   * only.
    */
   readonly onStream: (stream: QuicStream) => void
   /**
@@ -87,13 +89,14 @@ export interface SessionOptions {
   readonly onClosed: (reason: CloseReason) => void
   readonly onPathValidated?: (slot: number) => void
   /**
-   * Connector: called when the client has moved its traffic to `slot`. This side's traffic follows.
+   * Called when the client has moved its traffic to `slot`. This side's traffic follows. Connector
+   * only.
    */
   readonly onPeerMigrated?: (slot: number) => void
   readonly onDatagram?: (data: Uint8Array) => void
-  /** Returns the current time: milliseconds, monotonic. */
+  /** Returns the current time in milliseconds (monotonic). */
   readonly now: () => number
-  /** Ring of send buffers, shared by the sessions of a thread. A module-wide one if absent. */
+  /** Ring of send buffers, which the sessions of a thread share. Default: the module's own ring. */
   readonly ring?: SendRing
   /**
    * Capacity of the session's {@link FloodMeter}: unexplained bytes that the peer may send at once.

@@ -20,7 +20,7 @@ export class SlotTail {
   readonly #lengths: Array<number> = []
   #next = 0
 
-  /** Copies a packet, in place of the oldest one if the buffer is full. */
+  /** Copies a packet into the buffer. If the buffer is full, it replaces the oldest packet. */
   keep(packet: Uint8Array): void {
     const at = this.#next
     this.#next = (at + 1) % PACKETS

@@ -28,8 +28,8 @@ export class WriterQueue {
   }
 
   /**
-   * Lets the waiting streams write. `written` returns the number of bytes that QUIC has accepted so
-   * far; `anyWritable` tells whether any stream could accept a byte.
+   * Lets the waiting streams write. `written` returns the number of bytes that QUIC has accepted
+   * until now; `anyWritable` returns whether any stream could accept a byte.
    */
   serve(written: () => number, anyWritable: () => boolean): void {
     this.#serve(this.#small, written, anyWritable)

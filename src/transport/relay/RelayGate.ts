@@ -12,8 +12,8 @@ import type { Signed } from "../../protocol/trust/Signed.ts"
 import * as Crypto from "../../services/host/Crypto.ts"
 
 /**
- * Period of cookies. A cookie is valid for one to two periods: longer than any handshake, too short
- * to collect cookies.
+ * Period of cookies. A cookie is valid for one to two periods: longer than any handshake, and too
+ * short for an attacker to collect cookies.
  */
 export const COOKIE_PERIOD_MS = 120_000
 const MAC_BYTES = 16
@@ -95,15 +95,15 @@ export class RelayGate {
   }
 
   /**
-   * Whether the rate limits allow `count` verifications. `address` is `null` over a link, whose
-   * node is already known. The limit of the prefix is charged first, so that one prefix cannot use
-   * up the total of the others.
+   * Whether the rate limits allow `count` verifications. `address` is `null` over a link, because
+   * its node is already known. The limit of the prefix comes first, so that one prefix cannot use
+   * up the limit of all.
    */
   mayVerify(address: string | null, count: number, now: number): boolean {
     return (address === null || this.#take(this.#verifications, address, count, now)) && this.#all.take(count, now)
   }
 
-  /** Creates the cookie of a 5-tuple. It is a MAC, so the relay keeps nothing. */
+  /** Creates the cookie of a 5-tuple. It is a MAC, so the relay need not store it. */
   cookieFor(address: string, port: number, socket: number, now: number): Uint8Array {
     this.#rotate(now)
     const cookie = new Uint8Array(RelayWire.COOKIE_BYTES)
@@ -122,20 +122,27 @@ export class RelayGate {
   }
 
   /**
-   * Verifies a credential, which costs one verification. Returns the refusal if it is not valid.
+   * Verifies a credential. Returns the refusal if it is not valid. It counts as one verification
+   * for the rate limits.
    */
   credential(signed: Signed, nowSeconds: number): Documents.Credential | RelayWire.Refusal {
     const opened = Documents.open("credential", signed, this.#verify.authority, nowSeconds)
     return Either.isRight(opened) ? opened.right : opened.left.reason === "expired" ? "expired" : "bad_credential"
   }
 
-  /** Verifies a ticket, which costs one verification. Returns the refusal if it is not valid. */
+  /**
+   * Verifies a ticket. Returns the refusal if it is not valid. It counts as one verification for
+   * the rate limits.
+   */
   ticket(signed: Signed, nowSeconds: number): Documents.Ticket | RelayWire.Refusal {
     const opened = Documents.open("ticket", signed, this.#verify.authority, nowSeconds)
     return Either.isRight(opened) ? opened.right : opened.left.reason === "expired" ? "expired" : "bad_ticket"
   }
 
-  /** Whether the node signed this cookie for this relay. Costs one verification. */
+  /**
+   * Whether the node signed this cookie for this relay. It counts as one verification for the rate
+   * limits.
+   */
   signedBy(key: NodeKey, cookie: Uint8Array, signature: Uint8Array): boolean {
     return this.#verify.node(key, RelayWire.bindText(cookie, this.#name), signature)
   }

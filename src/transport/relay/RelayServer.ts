@@ -56,6 +56,7 @@ export interface Output {
   sendTrain(bytes: Uint8Array, length: number, segment: number, port: number, address: string, offset?: number): void
 }
 
+/** Options of the relay's forwarding plane. */
 export interface Options {
   readonly verify: Verify
   /**
@@ -63,7 +64,7 @@ export interface Options {
    * that holds the directory.
    */
   readonly name?: string
-  /** Returns the current time: milliseconds, monotonic. */
+  /** Returns the current time in milliseconds (monotonic). */
   readonly now: () => number
   readonly epochSeconds: () => number
   readonly limits?: Partial<Limits>
@@ -86,6 +87,7 @@ export interface LinkLeg {
 type From = { readonly address: string; readonly port: number }
 
 export class RelayServer {
+  /** Counters since the start. */
   readonly stats: Stats = makeStats()
   /** STUN server under the relay's rate limits. Its owner may give it more sockets. */
   readonly stun: StunServer
@@ -123,8 +125,7 @@ export class RelayServer {
   }
 
   /**
-   * Sets the socket through which answers to `onUdp(.., socket)` are sent, in place of an earlier
-   * one. The STUN server may learn more about the socket later.
+   * Sets the socket by which answers to `onUdp(.., socket)` are sent. It replaces an earlier one.
    */
   setPort(socket: number, port: Output): void {
     this.#ports[socket] = port
@@ -132,8 +133,8 @@ export class RelayServer {
   }
 
   /**
-   * Removes a socket whose address is gone. Nodes that were bound there are reached over their
-   * links, or must bind elsewhere.
+   * Removes a socket whose address this machine has lost. Nodes that were bound there are reached
+   * over their links, or must bind elsewhere.
    */
   dropSocket(socket: number): void {
     this.#ports[socket] = undefined

@@ -15,7 +15,7 @@ const STUN_SEGMENT_BYTES = 1200
 const LAST_PORT = 65_535
 
 /**
- * Server that receives from the sockets and sends through them. Sockets are identified by their
+ * Receiver of the sockets' datagrams. It sends through the sockets, which it identifies by their
  * numbers.
  */
 export interface Server {
@@ -38,8 +38,9 @@ export interface Options {
   /** Segment size of most trains of relayed packets, in bytes. */
   readonly segment: number
   readonly onError: (cause: Error) => void
-  /** Returns the current time: milliseconds, monotonic. */
+  /** Returns the current time in milliseconds (monotonic). */
   readonly now: () => number
+  /** Returns the addresses of this machine. Tests replace it. */
   readonly see?: () => LocalAddresses.Seen
 }
 

@@ -9,25 +9,25 @@ export interface Stats {
   readonly answered: { stun: number; cookies: number }
   /** Successful bindings of nodes, over UDP and over links. */
   readonly bound: { udp: number; link: number }
-  /** Reads, or runs of frames within one read, that were dropped. */
+  /** Dropped reads, or dropped runs of frames within one read, by cause. */
   readonly drops: {
-    /** Neither a valid frame nor a valid message. */
+    /** Drops because the bytes are neither a valid frame nor a valid message. */
     malformed: number
-    /** The tag belongs to no session. */
+    /** Drops because the tag belongs to no session. */
     unknownTag: number
-    /** The owner of the tag is bound with another 5-tuple or link. */
+    /** Drops because the owner of the tag is bound with another 5-tuple or link. */
     foreignSource: number
-    /** One end has not opened the session. */
+    /** Drops because one end has not opened the session. */
     notOpen: number
-    /** The receiver, or the sender of a control message, has no leg. */
+    /** Drops because the receiver, or the sender of a control message, has no leg. */
     unbound: number
-    /** The node exceeded its rate. */
+    /** Drops because the node exceeded its rate. */
     rateLimited: number
-    /** Too much waits in the receiver's link. */
+    /** Drops because too many bytes wait in the receiver's link. */
     linkFull: number
-    /** The sender's prefix, or a bound node's control messages, exceeded the rate. */
+    /** Drops because the sender's prefix, or a bound node's control messages, exceeded the rate. */
     overRate: number
-    /** The answer would have been longer than its request. */
+    /** Drops because the answer would have been longer than its request. */
     tooShort: number
   }
   /** Refused requests, by the code of the refusal. */

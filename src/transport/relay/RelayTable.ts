@@ -8,15 +8,12 @@ import type { LegKind } from "../../protocol/relay/RelayWire.ts"
 import type { Ticket } from "../../protocol/trust/Documents.ts"
 import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
 
-/**
- * Connection that carries relayed frames where UDP is blocked. Its other end is an authenticated
- * node.
- */
+/** Connection to an authenticated node. It carries relayed frames where UDP is blocked. */
 export interface Link {
   readonly kind: "relay-tcp" | "relay-h3"
   /** Sends one or more whole frames, back to back. The link owns the bytes from now on. */
   readonly send: (frames: Uint8Array) => void
-  /** Bytes that have not left yet. */
+  /** Bytes that wait in this process to be sent. */
   readonly bufferedBytes: () => number
 }
 
@@ -26,7 +23,7 @@ export interface UdpLeg {
   readonly port: number
   /** Number of the relay's socket. */
   readonly socket: number
-  /** When the credential ends, by the relay's monotonic clock, in milliseconds. */
+  /** When the credential expires, in milliseconds (monotonic). */
   readonly endsAt: number
 }
 
@@ -36,7 +33,7 @@ export class Half {
   readonly tag: number
   readonly key: NodeKey
   readonly session: Session
-  /** `null` until the owner has opened the session, and after the owner has gone. */
+  /** Node that has opened this end. `null` until then, and after that node has gone. */
   owner: Node | null = null
 
   constructor(session: Session, tag: number, key: NodeKey) {
@@ -57,7 +54,7 @@ export class Session {
   readonly id: string
   readonly client: Half
   readonly connector: Half
-  /** When the last ticket ends, by the relay's monotonic clock, in milliseconds. */
+  /** When the last ticket expires, in milliseconds (monotonic). */
   endsAt: number
 
   constructor(ticket: Ticket, endsAt: number) {
@@ -88,8 +85,8 @@ export class Node {
   udp: UdpLeg | null = null
   link: Link | null = null
   /**
-   * Whether frames are sent over the link although a UDP leg exists. The leg that was bound last is
-   * used while it lasts.
+   * Whether frames are sent over the link although a UDP leg exists. Of the two, the one that was
+   * bound last is used.
    */
   onLink = false
   /** When the last frame arrived over UDP, in milliseconds. */
@@ -106,12 +103,14 @@ export class Node {
     this.control = new TokenBucket(CONTROL_PER_SECOND, CONTROL_BURST, now)
   }
 
-  /** Link over which frames are sent. `null` if they are sent over UDP, or cannot be sent. */
+  /**
+   * Link by which frames are sent to the node. `null` if they are sent over UDP, or cannot be sent.
+   */
   get viaLink(): Link | null {
     return this.onLink || this.udp === null ? this.link : null
   }
 
-  /** Leg over which frames are sent. `null` if there is none. */
+  /** Leg by which frames are sent to the node. `null` if there is none. */
   get leg(): LegKind | null {
     return this.viaLink?.kind ?? (this.udp === null ? null : "relay-udp")
   }
@@ -119,11 +118,14 @@ export class Node {
 
 /** Bounds of the table, and the rate limit of each node. */
 export interface Limits {
-  /** Most bound nodes. A further one is refused with `full`. */
+  /** Most bound nodes. If there are more, the relay refuses them with `full`. */
   readonly nodes: number
-  /** Most sessions that nodes have open here. A further one is refused with `full`. */
+  /**
+   * Most sessions that are open at the relay. If there are more, the relay refuses them with
+   * `full`.
+   */
   readonly sessions: number
-  /** Most sessions of one node. A further one is refused with `full`. */
+  /** Most sessions of one node. If there are more, the relay refuses them with `full`. */
   readonly sessionsPerNode: number
   /** Bytes per second that one node may send. */
   readonly bytesPerSecond: number
@@ -158,12 +160,14 @@ export class RelayTable {
     this.limits = limits
   }
 
-  /** The end whose owner sends with this tag. `undefined` if no session has it. */
+  /**
+   * Returns the end whose owner sends frames with this tag. `undefined` if no session has the tag.
+   */
   halfOf(tag: number): Half | undefined {
     return this.#byTag.get(tag)
   }
 
-  /** The node whose UDP leg is this 5-tuple. `undefined` if there is none. */
+  /** Returns the node whose UDP leg is this 5-tuple. `undefined` if there is none. */
   nodeAt(address: string, port: number, socket: number): Node | undefined {
     return this.#bySource.get(sourceKey(address, port, socket))
   }
@@ -183,7 +187,7 @@ export class RelayTable {
     return node
   }
 
-  /** Binds the node's UDP leg, in place of an earlier one. */
+  /** Binds the node's UDP leg. It replaces an earlier one. */
   bindUdp(node: Node, leg: UdpLeg, now: number): void {
     const before = this.nodeAt(leg.address, leg.port, leg.socket)
     // its NAT has given the 5-tuple to another node
@@ -202,7 +206,7 @@ export class RelayTable {
     node.udp = null
   }
 
-  /** Removes a node that has no leg, and with it its ends of sessions. */
+  /** Removes a node that has no leg, and the node's ends of its sessions. */
   removeNode(node: Node): void {
     this.unbindUdp(node)
     node.link = null

@@ -12,7 +12,10 @@ interface Output {
   send(bytes: Uint8Array, offset: number, length: number, port: number, address: string): void
 }
 
-/** Numbers of a socket's alternates, by what differs. `undefined` where there is none. */
+/**
+ * Numbers of the sockets at a socket's alternate addresses, by what differs: IP address, port or
+ * both. `undefined` where there is none.
+ */
 export interface Neighbours {
   readonly port?: number | undefined
   readonly address?: number | undefined
@@ -24,7 +27,7 @@ export interface Options {
   /** Whether the rate limit allows an answer to this address. */
   readonly mayAnswer: (address: string, now: number) => boolean
   readonly stats: Stats
-  /** Returns the current time: milliseconds, monotonic. */
+  /** Returns the current time in milliseconds (monotonic). */
   readonly now: () => number
   /** Whether an answer may be longer than its request. */
   readonly allowLonger: boolean

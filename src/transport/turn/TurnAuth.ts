@@ -29,7 +29,7 @@ export type Checked =
   | {
     readonly _tag: "Known"
     readonly asker: TurnAllocations.Asker
-    /** Signs the answer, with the same key and the same hash as the request. */
+    /** Signs the answer with the key and the hash of the request. */
     readonly signer: Turn.Signer
   }
 
@@ -57,8 +57,8 @@ export class TurnAuth {
   }
 
   /**
-   * Fields of a challenge. With `algorithms` it follows RFC 8489; otherwise it follows RFC 5389,
-   * which is 28 bytes shorter.
+   * Returns the fields of a challenge. With `algorithms` it follows RFC 8489. Otherwise it follows
+   * RFC 5389, which is 28 bytes shorter.
    */
   challenge(client: TurnAllocations.Client, now: number, algorithms: boolean): Turn.Fields {
     const nonce = this.#nonce(client, Math.floor(now / NONCE_PERIOD_MS))
@@ -123,7 +123,7 @@ export class TurnAuth {
   }
 }
 
-/** Signs messages with `key`, by HMAC-SHA256 or HMAC-SHA1. */
+/** Returns a signer with `key`, for HMAC-SHA256 or HMAC-SHA1. */
 export const signerOf = (key: Uint8Array, sha256: boolean): Turn.Signer =>
   sha256
     ? { macBytes: Turn.SHA256_BYTES, mac: (input) => Crypto.hmacSha256(key, input) }

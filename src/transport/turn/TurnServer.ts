@@ -22,7 +22,7 @@ const OPEN_TRIES = 32
 /** A client of the server, known by its 5-tuple. */
 export interface Client extends TurnAllocations.Client {
   readonly port: number
-  /** Whether the client uses TCP: its address is proved, and its messages are a stream. */
+  /** Whether the client uses TCP. Its address is then proved, and its messages are a stream. */
   readonly stream: boolean
   /** Sends a message to the client. May drop it if the client does not keep up. */
   readonly send: (bytes: Uint8Array) => void
@@ -53,11 +53,11 @@ export interface Options {
    * allocation.
    */
   readonly mayAnswer: (address: string, now: number) => boolean
-  /** Returns the current time: milliseconds, monotonic. */
+  /** Returns the current time in milliseconds (monotonic). */
   readonly now: () => number
   /**
-   * Whether answers over UDP may be longer than the request. Browsers begin with 28 bytes, and the
-   * shortest challenge has 52.
+   * Whether answers over UDP may be longer than the request. A browser's first request has 28
+   * bytes, and the shortest challenge has 52.
    */
   readonly answerShort: boolean
 }
@@ -135,7 +135,7 @@ export class TurnServer {
     for (const allocation of this.#table.tick(this.#options.now())) this.#release(allocation)
   }
 
-  /** Ends all allocations, and refuses those that are being opened. */
+  /** Ends all allocations. Allocations that are being opened are refused. */
   stop(): void {
     this.#stopped = true
     for (const allocation of this.#sockets.keys()) this.#end(allocation)

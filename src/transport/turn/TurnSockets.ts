@@ -33,12 +33,14 @@ type Place = { readonly host: string; readonly port: number }
 /** Options of the server and its sockets. `null` for `udp` or `tcp` disables that transport. */
 export interface Options {
   readonly secret: Secret
+  /** Address to listen at for TURN over UDP. `null` for none. */
   readonly udp: Place | null
   readonly tcp: Place | null
-  /** Address of the relayed addresses, as peers see them. */
+  /** Public IP address of the relayed addresses, as peers see it. */
   readonly publicAddress: string
   /** Local host to which the relayed addresses' sockets are bound. */
   readonly relayHost: string
+  /** Range of UDP ports of relayed addresses. */
   readonly ports: { readonly from: number; readonly to: number }
   readonly allowPeers: ReadonlyArray<string>
   readonly answerShort: boolean
@@ -46,13 +48,13 @@ export interface Options {
   readonly epochSeconds: () => number
   readonly onError: (cause: Error) => void
   /**
-   * Returns the addresses that an unspecified one in `udp` stands for. By default those of this
+   * Returns the addresses for which an unspecified address in `udp` stands. Default: those of this
    * machine.
    */
   readonly see?: () => LocalAddresses.Seen
 }
 
-/** A TURN port is not available. */
+/** Error when a TURN port is not available. */
 export class TurnListenError extends Schema.TaggedError<TurnListenError>()("TurnListenError", {
   message: Schema.String
 }) {}

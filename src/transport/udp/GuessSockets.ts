@@ -22,12 +22,15 @@ export interface Options {
   readonly router: PacketRouter
   /** Segment size in bytes, as for the usual sockets. */
   readonly segment: number
-  /** Called with the mapped address of a socket; `local` is its local port. */
+  /**
+   * Called when a STUN server has answered a socket, with the mapped address. `local` is the
+   * socket's local port.
+   */
   readonly onSampled: (session: string, local: number, mapped: SocketAddr) => void
   /** Called when `count` sockets could not be opened, with the system's error code. */
   readonly onRefused: (session: string, count: number, code: string) => void
   readonly open?: (options: UdpPort.Options) => Promise<UdpPort.UdpPort>
-  /** Returns how many descriptors may be taken. */
+  /** Returns how many more descriptors this process may use for such sockets. */
   readonly room?: () => number
 }
 
@@ -52,7 +55,10 @@ interface Attempt {
   over: boolean
 }
 
-/** The prediction sockets of a node, by session. A session has at most one attempt at a time. */
+/**
+ * The sockets for port prediction of a node, by session. A session has at most one attempt at a
+ * time.
+ */
 export class GuessSockets {
   readonly #options: Options
   readonly #attempts = new Map<string, Attempt>()
@@ -69,8 +75,8 @@ export class GuessSockets {
   }
 
   /**
-   * Starts an attempt: opens `count` sockets and asks `server` for the mapped address of each.
-   * `null` to ask nobody. All sockets of an earlier attempt of the session are closed.
+   * Starts an attempt: opens `count` sockets and asks `server` for the mapped address of each. With
+   * `null`, no server is asked. All sockets of an earlier attempt of the session are closed.
    */
   async sample(session: string, count: number, server: SocketAddr | null): Promise<void> {
     this.forget(session)
@@ -121,7 +127,7 @@ export class GuessSockets {
     this.#attempts.delete(session)
   }
 
-  /** Ends all attempts under way. Call it when nobody directs them any more. */
+  /** Ends all attempts under way. Call it when no path prober directs them any more. */
   closeAll(): void {
     for (const session of this.#attempts.keys()) this.close(session)
   }

@@ -11,34 +11,40 @@ const SOCK_NONBLOCK = 0o4000
 const SOCK_CLOEXEC = 0o2000000
 const MSG_DONTWAIT = 0x40
 
-/** Socket option, as `[level, name]`: size of the datagrams that the kernel cuts a send into. */
+/** Socket option as `[level, name]`: the kernel cuts a send into datagrams of this size. */
 export const UDP_SEGMENT = [17, 103] as const
 /** Socket option: lets the kernel join received datagrams. */
 export const UDP_GRO = [17, 104] as const
-/** Socket option: send buffer size, beyond the system's limit (needs CAP_NET_ADMIN). */
+/**
+ * Socket option: size of the send buffer. It may exceed the system's limit (needs CAP_NET_ADMIN).
+ */
 export const SO_SNDBUFFORCE = [1, 32] as const
-/** Socket option: receive buffer size, beyond the system's limit (needs CAP_NET_ADMIN). */
+/**
+ * Socket option: size of the receive buffer. It may exceed the system's limit (needs
+ * CAP_NET_ADMIN).
+ */
 export const SO_RCVBUFFORCE = [1, 33] as const
-/** Socket option: an IPv6 socket takes no IPv4. */
+/** Socket option: an IPv6 socket receives no IPv4. */
 export const IPV6_V6ONLY = [41, 26] as const
 /** Socket option: how IPv4 treats packets larger than the path's MTU. */
 export const IP_MTU_DISCOVER = [0, 10] as const
 /** Socket option: how IPv6 treats packets larger than the path's MTU. */
 export const IPV6_MTU_DISCOVER = [41, 23] as const
 /**
- * Value of `IP_MTU_DISCOVER`: sets "don't fragment" and ignores ICMP about the path's MTU, which
- * can be forged (RFC 9000, section 14.2.1).
+ * Value of `IP_MTU_DISCOVER`. It sets "don't fragment" and ignores ICMP messages about the path's
+ * MTU, which can be forged (RFC 9000, section 14.2.1).
  */
 export const PMTUDISC_PROBE = 3
 
+/** The C library's calls that sockets need. */
 export interface Libc {
   /** Opens a non-blocking UDP socket. Returns its descriptor, or -1. */
   readonly socket: (family: number) => number
   /** Binds a socket. Returns 0 or the errno. */
   readonly bind: (fd: number, sockaddr: Uint8Array) => number
   /**
-   * Connects a socket: it receives only from this address and reports when nobody listens there.
-   * Returns 0 or the errno.
+   * Connects a socket. It then receives only from this address, and reports if no process listens
+   * there. Returns 0 or the errno.
    */
   readonly connect: (fd: number, sockaddr: Uint8Array) => number
   readonly close: (fd: number) => void
@@ -57,7 +63,7 @@ export interface Libc {
   readonly trim: () => void
 }
 
-/** Why the C library cannot be used, as the end of a sentence. */
+/** Result if the C library cannot be used. */
 export type Unavailable = { readonly unavailable: string }
 
 type Func = (...args: ReadonlyArray<unknown>) => number

@@ -19,8 +19,8 @@ export interface Service {
 }
 
 /**
- * Finds how long idle NAT mappings last. The default asks nobody and returns `null`: a real search
- * opens sockets of its own, which simulated hosts lack.
+ * Service that finds how long idle NAT mappings last. Its default asks no server and returns
+ * `null`, because a real search opens sockets, which simulated hosts do not have.
  */
 export class LifetimeProbe extends Context.Reference<LifetimeProbe>()("sallyport/transport/LifetimeProbe", {
   defaultValue: (): Service => ({ find: () => Effect.succeed(null) })
@@ -46,5 +46,5 @@ export const layer: Layer.Layer<LifetimeProbe> = Layer.succeed(LifetimeProbe, {
     )
 })
 
-/** A layer for tests. */
+/** Layer for tests, which returns a fixed result. */
 export const layerTest = (find: Service["find"]): Layer.Layer<LifetimeProbe> => Layer.succeed(LifetimeProbe, { find })

@@ -10,8 +10,8 @@ import * as LocalHosts from "./LocalHosts.ts"
 import type { UdpOpenError, UdpPort } from "./UdpPort.ts"
 
 /**
- * Time in milliseconds for which a socket is kept after its address has gone. An interface that is
- * set up again has its address back within seconds.
+ * How long a socket is kept after this machine has lost its address, in milliseconds. An interface
+ * that is restarted has its address again within seconds.
  */
 export const KEEP_MS = 60_000
 /**
@@ -24,9 +24,10 @@ export const MAX_RETRY_MS = 30_000
 
 /** An open socket. */
 export interface Held {
-  /** Unique among all sockets that share `Numbers`. */
+  /** Number of the socket. It is unique among all sockets that share `Numbers`. */
   readonly number: number
   readonly host: string
+  /** The open socket. */
   readonly socket: UdpPort
 }
 /** An address that could not be bound. */
@@ -36,7 +37,7 @@ export interface Skipped {
   readonly code: string
 }
 
-/** Gives out the lowest free number. */
+/** Allocates numbers. It always gives the lowest free one. */
 export class Numbers {
   readonly #taken = new Set<number>()
 
@@ -54,6 +55,7 @@ export class Numbers {
 
 /** An address to bind a socket to. */
 export interface Place {
+  /** Literal address to bind to. */
   readonly host: string
   readonly port: number
   readonly family: 4 | 6
@@ -75,15 +77,15 @@ export interface Options {
    */
   readonly required: boolean
   /**
-   * Called when a socket's address has been gone for `KEEP_MS`. Its number may be given to another
-   * socket.
+   * Called when a socket was closed because this machine has not had its address for `KEEP_MS`. Its
+   * number may be given to another socket.
    */
   readonly onDropped: (number: number) => void
   /** Called when a look after the first one opened or dropped a socket. */
   readonly onChange: () => void
   /** Called when an address is skipped for the first time, or for another reason than before. */
   readonly onSkipped: (error: UdpOpenError) => Effect.Effect<void>
-  /** Clock: milliseconds, monotonic. */
+  /** Returns the current time in milliseconds (monotonic). */
   readonly now: () => number
   readonly see?: () => LocalAddresses.Seen
 }
@@ -105,7 +107,7 @@ export interface ListenSockets {
 type Open = Held & { readonly scope: Scope.CloseableScope; goneAt: number | null }
 type Failing = { readonly code: string; readonly gapMs: number; readonly nextAt: number }
 
-/** Opens the sockets of a first look. Fails only if `required` is set. */
+/** Opens sockets at all addresses that this machine has now. Fails only if `required` is set. */
 export const make = Effect.fnUntraced(function*(options: Options) {
   const parent = yield* Effect.scope
   const open = new Map<string, Open>()

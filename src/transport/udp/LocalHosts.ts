@@ -7,9 +7,9 @@ import { isUnspecified } from "../../services/config/HostPort.ts"
 import * as LocalAddresses from "../../services/network/LocalAddresses.ts"
 
 /**
- * Returns `host` itself if it is specified, or else every address that this machine has now,
- * without IPv6 link-local ones. `null` if they cannot be listed. `0.0.0.0` stands for IPv4 only,
- * `::` for both families.
+ * Returns `host` itself if it is specified. Otherwise it returns every address that this machine
+ * has now, without IPv6 link-local ones; `0.0.0.0` stands for IPv4 only, `::` for both families.
+ * `null` if the addresses cannot be listed.
  */
 export const of = (host: string, see: () => LocalAddresses.Seen = LocalAddresses.see): ReadonlyArray<string> | null => {
   if (!isUnspecified(host)) return [host]

@@ -17,7 +17,9 @@ const ARRIVALS = 256
 // Segment size that the sockets are opened with. It does not matter, because no trains are sent.
 const SEGMENT_BYTES = 1200
 
-/** This host cannot reach the server: it has no address of that IP version, or no route. */
+/**
+ * Error when this host cannot reach the server: it has no address of that IP version, or no route.
+ */
 export class NoWay extends Schema.TaggedError<NoWay>()("NoWay", { message: Schema.String }) {}
 
 /** A state machine that asks a server. Times are in milliseconds, monotonic. */
@@ -33,7 +35,7 @@ export interface Machine<A> {
   readonly onDatagram: (socket: number, from: SocketAddr, bytes: Uint8Array, now: number) => void
 }
 
-/** The server to ask, how many sockets the machine needs, and how to make the machine. */
+/** Server to ask, number of sockets that the machine needs, and function that makes the machine. */
 export interface Options<A> {
   readonly server: SocketAddr
   readonly sockets: number

@@ -15,8 +15,8 @@ import * as Libc from "./Libc.ts"
 import * as Sockaddr from "./Sockaddr.ts"
 
 /**
- * Most datagrams in one send. Older kernels take 64 with UDP_SEGMENT; 44 of the usual 1,448 bytes
- * fit into one call.
+ * Most datagrams in one send. Older kernels accept up to 64 with UDP_SEGMENT; 44 of the usual 1,448
+ * bytes fit into one call.
  */
 export const MAX_TRAIN_PACKETS = 44
 /** Most bytes in one send. The limit of UDP over IPv4 is 65,507. */
@@ -36,7 +36,7 @@ const { EADDRINUSE, EINVAL, EIO, EMSGSIZE } = constants.errno
 const NAMES = new Map(Object.entries(constants.errno).map(([name, code]) => [code, name]))
 const nameOf = (errno: number): string => NAMES.get(errno) ?? `errno ${errno}`
 
-/** The socket could not be opened. `message` says what to do. */
+/** Error when the socket could not be opened. `message` says what to do. */
 export class UdpOpenError extends Schema.TaggedError<UdpOpenError>()("UdpOpenError", {
   host: Schema.String,
   port: Schema.Int,
@@ -64,13 +64,13 @@ export interface Options {
   /** Whether to use offload. Default: unless SALLYPORT_UDP_OFFLOAD=0 is set. */
   readonly offload?: boolean
   /**
-   * The only peer to talk to. Datagrams from other addresses are not received, and the system
-   * reports by `onError` if nobody listens there.
+   * The only peer of the socket. Datagrams from other addresses are not received, and `onError` is
+   * called if no process listens at the peer's address.
    */
   readonly peer?: SocketAddr
   /**
-   * Set to `false` if each message must be one datagram, for protocols whose messages do not carry
-   * their length. By default the kernel may join datagrams.
+   * Set to `false` if each message must be one datagram, as for protocols whose messages have no
+   * length. By default the kernel may join datagrams.
    */
   readonly joined?: boolean
   /**
@@ -104,7 +104,7 @@ export interface Forbidden {
   readonly at: number
 }
 
-/** Why this thread has no offload. `null` if it has. */
+/** Returns the reason why this thread has no offload. `null` if it has. */
 export const offloadUnavailable = (): string | null => {
   if (process.env["SALLYPORT_UDP_OFFLOAD"] === "0") return "SALLYPORT_UDP_OFFLOAD=0"
   const libc = Libc.load()
@@ -157,6 +157,7 @@ export class UdpPort {
     return this.#segmenting
   }
 
+  /** Whether the socket is closed. */
   get closed(): boolean {
     return this.#closed
   }

@@ -129,8 +129,8 @@ export class BrowserSession {
   }
 
   /**
-   * Replaces the grant, which comes from signaling, the directory or the client. Returns `false` if
-   * it is for other parties, or not valid now.
+   * Replaces the grant. The new one may come from signaling, the directory or the client. Returns
+   * `false` if it is for other parties, or not valid now.
    */
   setGrant(grant: Grant): boolean {
     const taken = this.#permission.replace(grant)
@@ -140,14 +140,17 @@ export class BrowserSession {
     return taken !== "foreign"
   }
 
-  /** Cuts all flows if the grant has ended without being renewed. Returns `false` in that case. */
+  /** Cuts all flows if the grant has expired and was not renewed. Returns `false` in that case. */
   expire(): boolean {
     if (this.#permission.standing() === null) return true
     this.#flows.recheck(() => false)
     return false
   }
 
-  /** Ends the session: tells the browser why, aborts the flows, and closes the connections. */
+  /**
+   * Ends the session: notifies the browser of the reason, aborts the flows, and closes the
+   * connections.
+   */
   close(why: string): void {
     if (this.#isClosed) return
     this.#isClosed = true

@@ -19,13 +19,16 @@ export interface Options {
   readonly attempt: number
   /** ICE servers: `stun:HOST:PORT`, or TURN with its credentials. */
   readonly servers: ReadonlyArray<string | IceServer>
-  /** Window space that its streams share with those of the session's other connections. */
+  /** Window space that the streams of all the session's connections share. */
   readonly room: Room
   readonly passwords: AgentPasswords
   readonly onSignal: (signal: IceSignal) => void
   readonly onConnected: () => void
   readonly onStream: (stream: FlowStream) => void
-  /** Called once, after its streams were closed. Not called after `close`. */
+  /**
+   * Called once, when the connection has ended and its streams were closed. Not called after
+   * `close`.
+   */
   readonly onClosed: (why: string) => void
 }
 

@@ -21,7 +21,7 @@ export interface Options {
   readonly onOpen: () => void
   /** Called for each received frame, which is valid only during the call. */
   readonly onFrame: (frame: Uint8Array) => void
-  /** Called once. Not called after `close`. */
+  /** Called once, when the connection has ended. Not called after `close`. */
   readonly onClosed: (why: string) => void
 }
 

@@ -29,7 +29,7 @@ export class LocalLeg {
    * first one.
    */
   #plane: SocketAddr | null = null
-  /** Number of dropped frames whose tag is not known, from either side. */
+  /** Number of frames that were dropped because their tag is not known, from either side. */
   strays = 0
 
   constructor() {
@@ -52,7 +52,7 @@ export class LocalLeg {
     this.#byTag.delete(sendTag)
   }
 
-  /** Passes a frame from the session's peer to the data plane. */
+  /** Gives a frame of the session's peer to the data plane. */
   deliver({ receiveTag }: Session, frame: Uint8Array): void {
     if (this.#plane === null || !isFrame(frame) || Frame.tagAt(frame, 0) !== receiveTag) return void this.strays++
     this.#socket.send(frame, this.#plane.port, this.#plane.host)

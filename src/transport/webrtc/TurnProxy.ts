@@ -46,7 +46,7 @@ interface Upstream {
 export class AgentPasswords {
   readonly #byUfrag = new Map<string, string>()
 
-  /** Learns the password in an agent's own description. Returns a function that forgets it. */
+  /** Stores the password in an agent's own description. Returns a function that removes it. */
   learn(sdp: string): () => void {
     const ufrag = /^a=ice-ufrag:(\S+)/m.exec(sdp)?.[1]
     const password = /^a=ice-pwd:(\S+)/m.exec(sdp)?.[1]
@@ -82,7 +82,7 @@ export class TurnProxy {
     return new TurnProxy(server, socket, passwords)
   }
 
-  /** Address that agents use as their TURN server. */
+  /** Address that ICE agents use as their TURN server. */
   get at(): SocketAddr {
     return { host: LOOPBACK, port: this.#socket.address().port }
   }

@@ -3,7 +3,10 @@
  */
 import { Effect, Schema } from "effect"
 
-/** The QUIC library has no build for this system. `message` names the systems that have one. */
+/**
+ * Error when the QUIC library has no build for this system. `message` names the systems that have
+ * one.
+ */
 export class UnsupportedPlatform
   extends Schema.TaggedError<UnsupportedPlatform>()("UnsupportedPlatform", { message: Schema.String })
 {}

@@ -8,8 +8,8 @@ import type { Resumption } from "./Resumption.ts"
 export { READ_NOTHING, READ_RESET, WRITE_STOPPED } from "../../../session/FlowStream.ts"
 
 /**
- * Number of path slots of a session. A slot may be pointed at another path underneath; QUIC never
- * sees a new address.
+ * Number of path slots of a session. QUIC sees a slot as one address. The session may assign
+ * another path to it, which QUIC does not notice.
  */
 export const SLOTS = 8
 
@@ -43,7 +43,10 @@ export interface EngineOptions {
   readonly maxPacket: number
   /** Slot that the handshake uses. */
   readonly slot: number
-  /** If absent, every handshake is a full one, and is not tied to a particular session. */
+  /**
+   * State for session resumption. If it is absent, every handshake is a full one and is not tied to
+   * a particular session.
+   */
   readonly resumption?: Resumption
 }
 
@@ -68,8 +71,8 @@ export interface ConnectionStats {
 
 export interface ConnectionFault {
   /**
-   * Whether the peer's application closed the connection, with its code and reason. `false` if the
-   * transport did.
+   * Whether the peer's application closed the connection. The fault then has its code and reason.
+   * `false` if the transport closed it.
    */
   readonly application: boolean
   readonly code: number
@@ -105,8 +108,8 @@ export interface QuicConnection {
    */
   readonly isEarly: () => boolean
   /**
-   * Client: the TLS session to resume from, which is secret. `null` if the connector has not sent a
-   * session ticket yet.
+   * TLS session from which a later session can resume; it is secret. `null` if the connector has
+   * not sent a session ticket yet. Client only.
    */
   readonly savedSession: () => Uint8Array | null
   readonly isClosed: () => boolean
@@ -114,12 +117,13 @@ export interface QuicConnection {
   /** The peer's certificate, in DER. `null` before it has arrived. */
   readonly peerCertificate: () => Uint8Array | null
   /**
-   * Why the connection closed: the peer's reason, otherwise the local one. `null` if there is none.
+   * Reason why the connection closed: the peer's reason, or else this side's. `null` if there is
+   * none.
    */
   readonly fault: () => ConnectionFault | null
   /**
-   * Tells the peer that the connection closes; it is closed after the draining time. `code` is an
-   * application code.
+   * Notifies the peer that the connection closes. It is closed after the draining time. `code` is
+   * an application code.
    */
   readonly close: (code: number, reason: string) => void
 
@@ -157,19 +161,19 @@ export interface QuicConnection {
    * peer does not accept datagrams.
    */
   readonly sendDatagram: (data: Uint8Array) => boolean
-  /** The next received datagram. `null` if none is waiting. */
+  /** Returns the next received datagram. `null` if none is waiting. */
   readonly receiveDatagram: () => Uint8Array | null
 
   /** Makes the next flush carry a frame that the peer acknowledges: a PING if there is no other. */
   readonly ping: () => void
 
   /**
-   * Client: sends a PATH_CHALLENGE on `slot` (RFC 9000, section 8.2). Returns `false` if that is
-   * not possible now.
+   * Sends a PATH_CHALLENGE on `slot` (RFC 9000, section 8.2). Client only. Returns `false` if that
+   * is not possible now.
    */
   readonly probe: (slot: number) => boolean
   /**
-   * Client: moves all traffic to `slot` (RFC 9000, section 9). Returns `false` if that is not
+   * Moves all traffic to `slot` (RFC 9000, section 9). Client only. Returns `false` if that is not
    * possible now.
    */
   readonly migrate: (slot: number) => boolean

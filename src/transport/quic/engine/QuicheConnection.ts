@@ -47,7 +47,8 @@ export const ARRIVALS: Readonly<Record<Role, ReadonlyArray<RecvInfo>>> = {
 const messageOf = (error: unknown) => error instanceof Error ? error.message : String(error)
 
 /**
- * Issues the ids by which the peer may address a connection, and is notified when one is retired.
+ * Source of the ids by which the peer addresses a connection. It is notified when an id is no
+ * longer used.
  */
 export interface ConnectionIds {
   readonly next: () => Uint8Array
@@ -62,9 +63,12 @@ export interface Parts {
   /** A connection that was created with the addresses of `ARRIVALS[role][slot]`. */
   readonly connection: Connection
   readonly slot: number
-  /** Connector: the only connection id that a client may begin with. `null` if any is accepted. */
+  /**
+   * The only connection id with which a client may begin. `null` if any is accepted. Connector
+   * only.
+   */
   readonly onlyFrom?: Uint8Array | null
-  /** Client: whether a saved session was given. */
+  /** Whether the client resumes a saved session. Client only. */
   readonly resumes?: boolean
   readonly ids?: ConnectionIds
 }

@@ -16,13 +16,13 @@ export interface Resumption {
    */
   readonly clientId: Uint8Array
   /**
-   * Client: a TLS session with this very connector; the first flight carries early data. `null` if
-   * there is none.
+   * TLS session that was saved with this very connector; the first flight then carries early data.
+   * `null` if there is none. Client only.
    */
   readonly savedSession: Uint8Array | null
   /**
-   * Connector: key that seals and opens this client's tickets. `null` if early data is neither
-   * offered nor accepted.
+   * Key that seals and opens this client's session tickets. `null` if early data is neither offered
+   * nor accepted. Connector only.
    */
   readonly ticketKey: Uint8Array | null
 }
@@ -30,8 +30,8 @@ export interface Resumption {
 const CONNECTION_ID_BYTES = 16
 const TICKET_KEY_BYTES = 48
 /**
- * Lifetime of a ticket key and of a saved session, in milliseconds; it outlasts a night. A stolen
- * key exposes only the early data of this time.
+ * Lifetime of a ticket key and of a saved session, in milliseconds. It is longer than a night. A
+ * stolen key exposes only the early data of this time.
  */
 export const KEY_LIFE_MS = LIFETIMES.resumption * 1000
 /** Most connectors whose TLS sessions a client keeps. When full, the oldest one is dropped. */
@@ -40,17 +40,20 @@ export const MAX_SAVED = 64
  * Most clients that a connector keeps keys for. When full, further clients make a full handshake.
  */
 export const MAX_CLIENTS = 1024
-/** Most sessions of one client in the lifetime of a key. Beyond it, the key is dropped early. */
+/**
+ * Most sessions of one client in the lifetime of a key. If there are more, the key is dropped
+ * early.
+ */
 export const MAX_SESSIONS = 256
 
 /**
- * The connection id that the client of this session begins with. Both ends can compute it, and no
- * two sessions share one.
+ * Returns the connection id with which the client of this session begins. Both ends can compute it,
+ * and no two sessions share one.
  */
 export const connectionIdOf = (session: string): Uint8Array =>
   createHash("sha256").update("sallyport session ").update(session).digest().subarray(0, CONNECTION_ID_BYTES)
 
-/** Client: the last TLS session with each connector, by the connector's key. */
+/** The last TLS session with each connector, by the connector's key. Client only. */
 export class SavedSessions {
   readonly #saved = new Map<string, { readonly session: Uint8Array; readonly at: number }>()
 
