@@ -34,9 +34,18 @@ export const failure = (message: string) => new CliError({ message, exitCode: EX
 export const fromError = (error: unknown): CliError => error instanceof CliError ? error : failure(messageOf(error))
 
 /** Turns a bug into a failure that shows the first line of its message, without the stack. */
-export const fromDefect = (cause: Cause.Cause<unknown>): CliError => {
-  const [line] = messageOf(Option.getOrElse(Cause.dieOption(cause), () => Cause.squash(cause))).split("\n")
-  return failure(`internal error: ${line}; please report it`)
+export const fromDefect = (cause: Cause.Cause<unknown>): CliError =>
+  failure(ofDefect(Option.getOrElse(Cause.dieOption(cause), () => Cause.squash(cause))))
+
+/**
+ * One line for an error that no code expects. Errors of the system's limit of open files (EMFILE,
+ * ENFILE) are no bugs: their line says which limit to raise.
+ */
+export const ofDefect = (error: unknown): string => {
+  const [line] = messageOf(error).split("\n")
+  return /\b(EMFILE|ENFILE)\b/.test(line ?? "")
+    ? `too few files and sockets may be open to start (${line}); raise the limit: ulimit -n 1024, or LimitNOFILE= of the unit`
+    : `internal error: ${line}; please report it`
 }
 
 const messageOf = (error: unknown): string => error instanceof Error ? error.message || error.name : String(error)

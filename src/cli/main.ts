@@ -3,7 +3,7 @@ import { Effect, Exit, Fiber } from "effect"
 import { FairScheduler } from "../actors/runtime/thread/FairScheduler.ts"
 import { layer } from "./BackendLive.ts"
 import * as Cli from "./Cli.ts"
-import { EXIT_FAILURE, EXIT_INTERRUPTED } from "./CliError.ts"
+import { EXIT_FAILURE, EXIT_INTERRUPTED, ofDefect } from "./CliError.ts"
 import * as Commands from "./Commands.ts"
 
 /** Longest time that a stop may take. After it the process ends at once. */
@@ -15,7 +15,7 @@ const colours = process.stdout.isTTY && process.env["NO_COLOR"] === undefined
 const say = (text: string) => process.stderr.write(`sallyport: ${text}\n`)
 
 process.on("uncaughtException", (error) => {
-  say(`internal error: ${error instanceof Error ? error.message : String(error)}; please report it`)
+  say(ofDefect(error))
   process.exit(EXIT_FAILURE)
 })
 

@@ -197,6 +197,23 @@ describe("what cannot work", () => {
     assert.isFalse(existsSync(join(world.dir, "state", "second-relay", "authority.key")), "no keys were made")
   })
 
+  it("says which limit to raise if too few files may be open", async () => {
+    const args = otherRelay("small-relay", "127.0.0.1:0")
+    for (const files of [40, 64]) {
+      const limited = `ulimit -n ${files}; exec "$@"`
+      const { code, err } = await command(
+        "sh",
+        ["-c", limited, "sh", process.execPath, realpathSync(PROGRAM), ...args],
+        {
+          cwd: world.dir
+        }
+      )
+      assert.strictEqual(code, EXIT_FAILURE, err)
+      assert.strictEqual(err.trim().split("\n").length, 1, err)
+      assert.match(err, /^sallyport: too few files .*EMFILE.*raise the limit: ulimit -n 1024/)
+    }
+  })
+
   it.skipIf(freeForAll)("says in one line that port 443 needs a right", async () => {
     const args = otherRelay("low-relay", "127.0.0.1:443")
     mkdirSync(join(world.dir, "state", "low-relay"))
