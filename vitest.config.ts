@@ -33,10 +33,11 @@ export default defineConfig({
           name: "unit",
           include: ["test/{unit,property,sim,suite}/**/*.test.ts"],
           exclude: LIVES,
-          testTimeout: HANG_MS
+          testTimeout: HANG_MS,
+          hookTimeout: HANG_MS
         }
       },
-      { test: { name: "lives", include: LIVES } },
+      { test: { name: "lives", include: LIVES, hookTimeout: HANG_MS } },
       {
         test: {
           name: "e2e",
@@ -66,7 +67,7 @@ export default defineConfig({
           poolOptions: { forks: { singleFork: true } }
         }
       },
-      { test: { name: "soak", include: ["test/soak/**/*.test.ts"] } },
+      { test: { name: "soak", include: ["test/soak/**/*.test.ts"], hookTimeout: HANG_MS } },
       {
         test: {
           name: "natlab",

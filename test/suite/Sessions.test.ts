@@ -107,8 +107,9 @@ const setup = Effect.gen(function*() {
   yield* Effect.orDie(here.sessions.obtain("echo", 80))
   yield* until(() => there.events.some(({ _tag }) => _tag === "SessionUp"))
   /** The connector's host is gone: nothing comes from it any more, and a flow waits for an answer. */
-  const silence = Effect.sync(() => {
+  const silence = Effect.gen(function*() {
     connector.carriers.delete(tagFromHex(names.connectorTag))
+    yield* settle // what is under way arrives
     here.sessions.get(session)?.peer.expectAnswer()
   })
   /** Moves the client's clock on, one tick a second. Answers with why the session ended, if it did. */
@@ -117,7 +118,7 @@ const setup = Effect.gen(function*() {
       for (let second = 0; second < seconds; second++) {
         time.aheadMs += 1_000
         yield* here.sessions.tick
-        yield* Effect.sleep("1 millis") // the relay's answer comes
+        yield* settle // the relay's answer comes
       }
       return here.sessions.get(session) === undefined ? "ended" : "alive"
     })
@@ -128,6 +129,11 @@ const setup = Effect.gen(function*() {
       here.sessions.get(session)?.openFlow({ host: "echo", port: 80, traceparent: null }, () => undefined)
     }).pipe(Effect.zipRight(here.sessions.tick))
   return { here, there, session, ticket, documents, renewed, silence, pass, leap, relayKnows }
+})
+
+/** Some turns of the event loop, which all that is under way between two nodes here needs. */
+const settle = Effect.promise(async () => {
+  for (let turn = 0; turn < 10; turn++) await new Promise((resolve) => void setImmediate(resolve))
 })
 
 const until = (done: () => boolean) =>

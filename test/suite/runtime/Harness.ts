@@ -7,6 +7,7 @@ import * as Supervisor from "../../../src/actors/runtime/supervisor/Supervisor.t
 import * as Processes from "../../../src/actors/runtime/thread/Processes.ts"
 import * as Threads from "../../../src/actors/runtime/thread/Threads.ts"
 import * as Telemetry from "../../../src/services/telemetry/Telemetry.ts"
+import { HANG_MS } from "../../support/Hang.ts"
 import { registry } from "./TestActors.ts"
 import { Broken, BrokenImport, Echo, Front, Middle } from "./TestRpcs.ts"
 
@@ -82,7 +83,16 @@ export const start = (
   })
 
 export const startUp = (kind: Kind, entry: URL, channel?: string) =>
-  Effect.tap(start(kind, entry, channel), (supervisor) => supervisor.awaitUp)
+  start(kind, entry, channel).pipe(Effect.tap((supervisor) => supervisor.awaitUp), Effect.map(patient))
+
+/** Asks of this supervisor wait for as long as a busy host may need, unless they say otherwise. */
+const patient = (supervisor: Supervisor.Supervisor): Supervisor.Supervisor => ({
+  ...supervisor,
+  ref: (address) => {
+    const ref = supervisor.ref(address)
+    return { ...ref, ask: (call, options) => ref.ask(call, { deadline: HANG_MS, ...options }) }
+  }
+})
 
 export const startBroken = (
   spawn: Supervisor.Options["spawn"],
