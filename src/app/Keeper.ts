@@ -4,6 +4,7 @@
  */
 import { connect, type ConnectFailed, type Connection } from "../browser/index.ts"
 
+/** State of the page's connection to its relay. */
 export type State =
   | { readonly _tag: "Connecting" }
   | { readonly _tag: "Connected"; readonly connection: Connection }

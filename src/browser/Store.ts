@@ -10,6 +10,7 @@ import type { KeyPair } from "./BrowserKey.ts"
  * that nobody can tell that one browser is enrolled at two relays.
  */
 export interface Identity {
+  /** Public key of the authority at which this browser is enrolled, base64url. */
   readonly authorityKey: NodeKey
   readonly host: string
   readonly httpsPort: number
@@ -28,9 +29,11 @@ export const last = async (): Promise<Identity | undefined> => {
   return all.toSorted((left, right) => right.usedAt - left.usedAt)[0]
 }
 
+/** Returns the identity for an authority. `undefined` if there is none. */
 export const find = (authorityKey: NodeKey): Promise<Identity | undefined> =>
   inStore("readonly", (store) => store.get(authorityKey) as IDBRequest<Identity | undefined>)
 
+/** Stores an identity, and replaces one for the same authority. */
 export const save = async (identity: Identity): Promise<void> => {
   await inStore("readwrite", (store) => store.put(identity))
 }

@@ -12,6 +12,7 @@ export interface Peer {
   readonly bytesIn: number
   readonly bytesOut: number
 }
+/** Status of one actor. */
 export interface Actor {
   readonly name: string
   readonly state: string
@@ -20,7 +21,9 @@ export interface Actor {
   readonly lastError: string | null
   readonly queues?: ReadonlyArray<{ readonly name: string; readonly capacity: number; readonly depth: number }>
 }
+/** Status of one thread and of its actors. */
 export interface Thread extends Actor {
+  /** Load of the thread. `null` until the thread has reported. */
   readonly health: { readonly loopDelayP99Ms: number; readonly heapUsedBytes: number } | null
   readonly actors: ReadonlyArray<Actor>
 }
@@ -55,6 +58,7 @@ export interface Finding {
   readonly what: string
   readonly remedy: string
 }
+/** A decision about the path of a session. */
 export interface PathEntry {
   readonly _tag: "Path"
   readonly at: number
@@ -63,6 +67,7 @@ export interface PathEntry {
   readonly reason: string
   readonly moved: boolean
 }
+/** A change of the state of a thread or an actor. */
 export interface StateEntry {
   readonly _tag: "State"
   readonly at: number
@@ -78,6 +83,7 @@ export interface Span {
   readonly name: string
   readonly thread: string
   readonly startMs: number
+  /** Duration in ms. */
   readonly durationMs: number
   readonly status: "open" | "ok" | "error"
   readonly attributes: Readonly<Record<string, string | number | boolean>>

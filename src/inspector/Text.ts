@@ -10,6 +10,9 @@ export const bytes = (count: number): string => {
   return `${at === 0 ? count : count.toFixed(1)} ${units[at]}`
 }
 
+/**
+ * Writes a time span, with two digits after the point below 10 ms and one above. A dash for `null`.
+ */
 export const ms = (value: number | null): string => value === null ? "–" : `${value.toFixed(value < 10 ? 2 : 1)} ms`
 
 export const clock = (epochMs: number): string => new Date(epochMs).toLocaleTimeString("en-GB")

@@ -32,6 +32,7 @@ const RETRY = Schedule.exponential("500 millis").pipe(Schedule.either(Schedule.s
 export interface Newcomer {
   readonly role: NodeRole
   readonly name: string
+  /** State directory where the node's key and its enrolment are stored. */
   readonly stateDir: string
   readonly token: TokenSource | null
   readonly carrier: LinkClient.Options["carrier"]

@@ -47,6 +47,7 @@ export interface Peer {
 /** Result of one round trip to a peer. */
 export interface Ping {
   readonly peer: string
+  /** Round trip in milliseconds. */
   readonly rttMs: number
   readonly path: PathKind
   /** Same meaning as {@link Peer.relay}. */

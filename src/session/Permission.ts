@@ -8,7 +8,7 @@ export type Parties = Pick<GrantCheck.Request, "clientKey" | "connectorKey">
 
 /** Clocks by which a grant is judged. */
 export interface Clocks {
-  /** Epoch seconds by the directory's clock. */
+  /** Returns the present time of the directory's clock, in epoch seconds. */
   readonly nowSeconds: () => number
   /** Milliseconds of a clock that is never adjusted. It continues while the machine sleeps. */
   readonly hostMs: () => number

@@ -269,6 +269,7 @@ const isHeaders = (value: unknown): value is ReadonlyArray<[string, string]> =>
 
 // ------------------------------------------------------------------------------------------ client
 
+/** Options of {@link makeClient}. */
 export interface ClientOptions {
   /** Interval between pings. If a ping is unanswered when the next one is due, the link is cut. */
   readonly pingEvery?: Duration.DurationInput

@@ -44,7 +44,7 @@ const TurnConfig = Schema.Struct({
   })
 })
 
-/** Settings of the actor, from the relay's config. */
+/** Settings of the RelayForwarderActor, from the relay's configuration. */
 export const Config = Schema.Struct({
   authorityKey: NodeKey,
   /** Name by which nodes know this relay. Empty for the relay that holds the directory. */
@@ -196,6 +196,7 @@ const flat = (value: object, prefix = ""): Record<string, number> =>
     )
   )
 
+/** The RelayForwarderActor, for the runtime that starts it. */
 export const actor = Actor.make({
   address: RelayForwarder,
   config: Config,

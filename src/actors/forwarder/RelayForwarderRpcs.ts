@@ -8,7 +8,7 @@ import { Schema } from "effect"
 import { NodeKey } from "../../protocol/trust/NodeKey.ts"
 import * as ActorAddress from "../runtime/actor/ActorAddress.ts"
 
-/** Counters of the forwarder, by dotted names. */
+/** Counters of the relay's forwarding plane, by dotted names such as `drops.unbound`. */
 export const ForwarderStats = Schema.Record({ key: Schema.String, value: Schema.Number })
 export type ForwarderStats = typeof ForwarderStats.Type
 
@@ -58,4 +58,5 @@ export class RelayForwarderRpcs extends RpcGroup.make(
   Rpc.make("Stats", { success: ForwarderStats })
 ) {}
 
+/** Address of the RelayForwarderActor, by which other actors call it. */
 export const RelayForwarder = ActorAddress.make("relayForwarder", RelayForwarderRpcs)

@@ -14,7 +14,7 @@ import { Peers } from "../runtime/actor/Peers.ts"
 import * as Self from "../runtime/actor/Self.ts"
 import { Http3, Http3Rpcs } from "./Http3Rpcs.ts"
 
-/** Settings of the actor, from the relay's config. */
+/** Settings of the Http3Actor, from the relay's configuration. */
 export const Config = Schema.Struct({
   stateDir: Schema.String,
   /** Host to bind, the same as for the HTTPS port. The hub tells the port's number. */
@@ -46,6 +46,7 @@ const make = Effect.fnUntraced(function*({ gate, host }: Config) {
   return Http3Rpcs.of({ AwaitListening: () => Effect.succeed({ http3: front.port }) })
 })
 
+/** The Http3Actor, for the runtime that starts it. */
 export const actor = Actor.make({
   address: Http3,
   config: Config,

@@ -9,4 +9,5 @@ export class Http3Rpcs extends RpcGroup.make(
   Rpc.make("AwaitListening", { success: Schema.Struct({ http3: Schema.Int }) })
 ) {}
 
+/** Address of the Http3Actor, by which other actors call it. */
 export const Http3 = ActorAddress.make("http3", Http3Rpcs)

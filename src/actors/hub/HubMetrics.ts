@@ -4,6 +4,7 @@ import * as Metrics from "../../services/telemetry/Metrics.ts"
 import type { DialCode } from "../signaling/RelaySignalingRpcs.ts"
 import type { Link } from "./Board.ts"
 
+/** Metrics of the relay's signaling: dials and messages. */
 export class HubMetrics {
   readonly #dials = new Metrics.Counts<DialCode | "accepted">()
   readonly #messages = new Metrics.Counts<"passed" | "too_often">()

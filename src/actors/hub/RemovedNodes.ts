@@ -17,6 +17,7 @@ const REVOKED_SECONDS = REVOKED_MS / 1000
 
 export interface Options {
   readonly directory: typeof Directory.Directory.Service
+  /** The forwarder, which ends the removed nodes' bindings. */
   readonly forwarder: ActorRef<RpcsOf<typeof RelayForwarder>>
 }
 

@@ -62,7 +62,7 @@ import { HubError, Policy, SignalingHub, SignalingHubRpcs } from "./SignalingHub
 import * as SignedDocuments from "./SignedDocuments.ts"
 import * as TurnDesk from "./TurnDesk.ts"
 
-/** Settings of the actor, from the relay's config. */
+/** Settings of the SignalingHubActor, from the relay's configuration. */
 export const Config = Schema.Struct({
   stateDir: Schema.String,
   https: Schema.Struct({ host: Schema.String, port: Schema.Int }),
@@ -580,6 +580,7 @@ const nowSeconds = DirectoryClock.nowSeconds
 const nodeOf = (headers: { readonly [name: string]: string | undefined }) =>
   (headers[RpcOverLink.NODE_HEADER] ?? "") as NodeKey
 
+/** The SignalingHubActor, for the runtime that starts it. */
 export const actor = Actor.make({
   address: SignalingHub,
   config: Config,

@@ -141,4 +141,5 @@ export class SignalingHubRpcs extends RpcGroup.make(
   Rpc.make("Examine", { payload: { name: Schema.String }, success: Findings, error: ExamineFailed })
 ) {}
 
+/** Address of the SignalingHubActor, by which other actors call it. */
 export const SignalingHub = ActorAddress.make("signalingHub", SignalingHubRpcs)

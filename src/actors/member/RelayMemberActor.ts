@@ -22,7 +22,7 @@ import { type NoRelay, RelaySignalingRpcs } from "../signaling/RelaySignalingRpc
 import * as TimeKeeper from "../signaling/TimeKeeper.ts"
 import { type MemberState, RelayMember, RelayMemberRpcs } from "./RelayMemberRpcs.ts"
 
-/** Settings of the actor, from the relay's config. */
+/** Settings of the RelayMemberActor, from the relay's configuration. */
 export const Config = Schema.Struct({
   stateDir: Schema.String,
   name: Name,
@@ -177,6 +177,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   })
 })
 
+/** The RelayMemberActor, for the runtime that starts it. */
 export const actor = Actor.make({
   address: RelayMember,
   config: Config,

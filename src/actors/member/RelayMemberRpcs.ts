@@ -27,4 +27,5 @@ export type MemberState = typeof MemberState.Type
 /** Calls of the RelayMemberActor. */
 export class RelayMemberRpcs extends RpcGroup.make(Rpc.make("State", { success: MemberState })) {}
 
+/** Address of the RelayMemberActor, by which other actors call it. */
 export const RelayMember = ActorAddress.make("relayMember", RelayMemberRpcs)

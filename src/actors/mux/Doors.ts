@@ -43,7 +43,9 @@ export interface Doors {
 
 /** Listeners that should be open. `socks5` is `null` if there should be none. */
 export interface Wanted {
+  /** Address of the SOCKS5 listener. `null` for none. */
   readonly socks5: ListenAt | null
+  /** Forwards, each with its own listener. Empty for none. */
   readonly forwards: ReadonlyArray<Forward>
 }
 

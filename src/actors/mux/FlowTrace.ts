@@ -13,7 +13,9 @@ import type { ResourceMetrics } from "./ResourceMetrics.ts"
 
 /** Path of a flow's session, and why it is used. */
 export interface Route {
+  /** Kind of the path. */
   readonly kind: PathKind
+  /** Reason why the session uses this path. */
   readonly why: string
 }
 

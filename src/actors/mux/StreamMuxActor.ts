@@ -43,7 +43,7 @@ import * as Sessions from "./Sessions.ts"
 import * as Sockets from "./Sockets.ts"
 import { Endpoint, Forward, type IceEvent, LINK_ADDRESS, StreamMux, StreamMuxRpcs } from "./StreamMuxRpcs.ts"
 
-/** Settings of the actor. */
+/** Settings of the StreamMuxActor. */
 export const Config = Schema.Struct({
   stateDir: Schema.String,
   role: Schema.Literal("client", "connector"),
@@ -344,6 +344,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
 
 const isLink = ({ host, port }: SocketAddr) => host === LINK_ADDRESS.host && port === LINK_ADDRESS.port
 
+/** The StreamMuxActor, for the runtime that starts it. */
 export const actor = Actor.make({
   address: StreamMux,
   config: Config,

@@ -153,4 +153,5 @@ export class StreamMuxRpcs extends RpcGroup.make(
   Rpc.make("Listeners", { success: Listeners })
 ).merge(PathDriverRpcs, UdpControlRpcs) {}
 
+/** Address of the StreamMuxActor, by which other actors call it. */
 export const StreamMux = ActorAddress.make("streamMux", StreamMuxRpcs)

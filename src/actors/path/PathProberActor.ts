@@ -416,6 +416,7 @@ const clocks: Effect.Effect<Clocks> = Effect.all({ epochMs: Clock.currentTimeMil
 /** Layer of the actor. It needs the data plane and the StunActor as its peers. */
 export const layer = PathProberRpcs.toLayer(make.pipe(Effect.annotateLogs({ actor: "pathProber" })))
 
+/** The PathProberActor, for the runtime that starts it. */
 export const actor = Actor.make({
   address: PathProber,
   config: Schema.Struct({}),

@@ -28,6 +28,7 @@ export const SessionUp = Schema.TaggedStruct("SessionUp", {
   /** Whether a flow is open, or was within the last few seconds. */
   active: Schema.Boolean
 })
+/** Event: a session has ended. */
 export const SessionDown = Schema.TaggedStruct("SessionDown", { session: SessionId })
 /**
  * The peer's whole candidate list, which the data plane has acknowledged. A list with a lower `seq`
@@ -268,4 +269,5 @@ export class PathProberRpcs extends RpcGroup.make(
   Rpc.make("Ping", { payload: { peer: Schema.String }, success: Pinged, error: PingFailed })
 ) {}
 
+/** Address of the PathProberActor, by which other actors call it. */
 export const PathProber = ActorAddress.make("pathProber", PathProberRpcs)

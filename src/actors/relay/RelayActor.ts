@@ -36,7 +36,7 @@ import { type ControlDatagram, type NetworkChange, Stun } from "../stun/StunRpcs
 import { type LegKind, type LegState, Relay, RelayRpcs } from "./RelayRpcs.ts"
 import * as SpareRelays from "./SpareRelays.ts"
 
-/** Settings of the actor. */
+/** Settings of the RelayActor. */
 export const Config = Schema.Struct({ stateDir: Schema.String })
 export type Config = typeof Config.Type
 
@@ -639,6 +639,7 @@ const isSamePlace = (a: SocketAddr | null, b: SocketAddr | null): boolean => a?.
 /** Layer of the actor. It needs the data plane, signaling and the StunActor as its peers. */
 export const layer = (config: Config) => RelayRpcs.toLayer(make(config))
 
+/** The RelayActor, for the runtime that starts it. */
 export const actor = Actor.make({
   address: Relay,
   config: Config,

@@ -53,4 +53,5 @@ export class RelayRpcs extends RpcGroup.make(
   Rpc.make("AwaitBound", {})
 ) {}
 
+/** Address of the RelayActor, by which other actors call it. */
 export const Relay = ActorAddress.make("relay", RelayRpcs)

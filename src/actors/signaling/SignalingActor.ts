@@ -33,7 +33,7 @@ import {
 } from "./SignalingRpcs.ts"
 import * as TimeKeeper from "./TimeKeeper.ts"
 
-/** Settings of the actor. */
+/** Settings of the SignalingActor. */
 export const Config = Schema.Struct({
   stateDir: Schema.String,
   carrier: Schema.Literal("auto", "webtransport", "websocket"),
@@ -362,6 +362,7 @@ const proxyOf = ({ host, httpsPort }: NodeState.NodeState["relay"], proxy: strin
   return choice._tag === "Proxy" ? `${ProxyUrl.render(choice.proxy)} (${choice.from})` : null
 }
 
+/** The SignalingActor, for the runtime that starts it. */
 export const actor = Actor.make({
   address: Signaling,
   config: Config,

@@ -129,4 +129,5 @@ export class SignalingRpcs extends RpcGroup.make(
   Rpc.make("AwaitUp", {})
 ) {}
 
+/** Address of the SignalingActor, by which other actors call it. */
 export const Signaling = ActorAddress.make("signaling", SignalingRpcs)

@@ -416,6 +416,7 @@ export const layerWith = (options: Options) =>
 /** Layer of the actor with default options. It needs the data plane as its peer. */
 export const layer = layerWith(DEFAULTS)
 
+/** The StunActor, for the runtime that starts it. */
 export const actor = Actor.make({
   address: Stun,
   config: Schema.Struct({

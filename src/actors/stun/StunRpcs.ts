@@ -67,12 +67,11 @@ export const LocalCandidates = Schema.Struct({
 export type LocalCandidates = typeof LocalCandidates.Type
 
 /**
- * Why the network counts as changed.
+ * Reason why the network counts as changed.
  * - `addresses`: this host's addresses changed.
  * - `route`: this host's default route or its UDP port changed.
  * - `woke`: this host was asleep.
- * - `mapping`: a NAT on the way maps this host's packets differently, so peers may know an outdated
- *   address.
+ * - `mapping`: a NAT maps this host's packets differently, so peers may know an outdated address.
  */
 export const NetworkReason = Schema.Literal("addresses", "route", "woke", "mapping")
 /** A change of this host's network. */
@@ -144,6 +143,7 @@ export class StunRpcs extends RpcGroup.make(
   Rpc.make("MappingChanged", {})
 ) {}
 
+/** Address of the StunActor, by which other actors call it. */
 export const Stun = ActorAddress.make("stun", StunRpcs)
 
 // ----------------------------------------------------- calls to the owner of the UDP sockets

@@ -29,7 +29,7 @@ import { Stun } from "../stun/StunRpcs.ts"
 import * as Browsers from "./Browsers.ts"
 import { type BrowserPeer, WebRtc, type WebRtcLink, WebRtcRpcs } from "./WebRtcRpcs.ts"
 
-/** Settings of the actor. */
+/** Settings of the WebRtcActor. */
 export const Config = Schema.Struct({
   stateDir: Schema.String,
   role: Role,
@@ -381,6 +381,7 @@ const iceServer = ({ password, username }: TurnServers, { host, port }: SocketAd
   relayType: "TurnUdp"
 })
 
+/** The WebRtcActor, for the runtime that starts it. */
 export const actor = Actor.make({
   address: WebRtc,
   config: Config,

@@ -38,4 +38,5 @@ export class WebRtcRpcs extends RpcGroup.make(
   Rpc.make("Browsers", { success: Schema.Array(BrowserPeer) })
 ) {}
 
+/** Address of the WebRtcActor, by which other actors call it. */
 export const WebRtc = ActorAddress.make("webRtc", WebRtcRpcs)

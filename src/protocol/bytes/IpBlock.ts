@@ -5,6 +5,7 @@ import * as IpBytes from "./IpBytes.ts"
 export interface IpBlock {
   /** Address of 4 or 16 bytes. */
   readonly ip: Uint8Array
+  /** Number of leading bits that all addresses of the block share. */
   readonly bits: number
 }
 

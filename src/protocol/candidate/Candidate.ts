@@ -88,8 +88,8 @@ const preferenceOf = (kind: Kind, host: string, use: Origin["use"] | undefined):
 }
 
 /**
- * Local preference of an address: IPv6 first (RFC 8421), because fewer NATs are on the way, then by
- * its place in the system's list.
+ * Returns the local preference of an address. IPv6 comes first (RFC 8421), because fewer NATs are
+ * involved. Within an IP version, the order of the system's list decides.
  */
 export const localPreference = (host: string, index: number): number =>
   (familyOf(host) === 6 ? 60_000 : 30_000) - Math.min(Math.max(index, 0), 20_000)

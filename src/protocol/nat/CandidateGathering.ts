@@ -29,6 +29,7 @@ export type Static = {
 export type Host = { readonly host: string; readonly interface: string; readonly use: Use }
 /** Candidates of this host, and facts about its network. */
 export type Local = CandidateChoice.Choice & {
+  /** Whether UDP gets through. */
   readonly udp: UdpReach
   /** How this host's NAT maps ports. Absent if not known. */
   readonly mapping?: Candidate.Mapping | undefined

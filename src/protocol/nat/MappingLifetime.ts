@@ -87,7 +87,7 @@ export interface Send {
   readonly bytes: Uint8Array
 }
 
-/** Result of `poll`. */
+/** Datagrams to send, and when to poll again. */
 export type Poll = {
   readonly sends: ReadonlyArray<Send>
   /** When to poll again, unless something arrives before. */

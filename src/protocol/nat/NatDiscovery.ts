@@ -61,7 +61,7 @@ export interface Options {
   readonly now: number
 }
 
-/** Result of `poll`. */
+/** Datagrams to send, and when to poll again. */
 export type Poll = {
   readonly sends: ReadonlyArray<Send>
   /** When to poll again, unless something arrives before. */

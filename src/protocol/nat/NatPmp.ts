@@ -22,6 +22,7 @@ const MAP_BYTES = 16
 
 /** Request to map a UDP port. */
 export type MapRequest = {
+  /** UDP port of this host to map. */
   readonly internalPort: number
   /**
    * External port to ask for. 0 leaves the choice to the gateway. With a lifetime of 0 it must be

@@ -37,6 +37,7 @@ export type MapRequest = {
    * that ends it. Nobody else can then change the mapping (RFC 6887, section 11.2).
    */
   readonly nonce: Uint8Array
+  /** UDP port of this host to map. */
   readonly internalPort: number
   /**
    * External address that the mapping had before, or that the caller would like. A host of `null`

@@ -11,6 +11,7 @@ import { Either } from "effect"
 import * as IpBytes from "../bytes/IpBytes.ts"
 import type { SocketAddr } from "../bytes/SocketAddr.ts"
 
+/** Length of the header, in bytes (RFC 8489, section 5). */
 export const HEADER_BYTES = 20
 export const TX_ID_BYTES = 12
 export const MAGIC_COOKIE = 0x2112a442
@@ -232,6 +233,7 @@ export const encodeError = (options: {
 
 /** Addresses that a server reports about itself, and options for its answers. */
 export type Server = {
+  /** Address from which the answer is sent, as clients see it. Absent if it is not known. */
   readonly origin?: SocketAddr
   readonly other?: SocketAddr | undefined
   readonly alternatePort?: number | undefined

@@ -14,7 +14,7 @@ export const MAX_A_SECOND = RATE + BURST
 export const MAX_AN_HOUR = 60_000
 const HOUR_MS = 3_600_000
 
-/** Budget of one node. */
+/** Limit of the port prediction probes of one node. */
 export class GuessBudget {
   readonly #bucket: TokenBucket
   #hourFrom: number

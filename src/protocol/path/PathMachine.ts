@@ -200,9 +200,11 @@ export class PathMachine {
 
   // --- Current state
 
+  /** Path that the session uses now. */
   get path(): PathRef {
     return this.#table.current.path
   }
+  /** Reason why the session uses its path. */
   get reason(): Reason {
     return this.#reason
   }

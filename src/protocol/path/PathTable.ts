@@ -37,6 +37,7 @@ export class PathTable {
     return this.#tracks.values()
   }
 
+  /** Returns a path of the session. `undefined` if it is not known. */
   get(path: PathRef): PathTrack | undefined {
     return this.#tracks.get(keyOf(path))
   }
@@ -72,8 +73,8 @@ export class PathTable {
   }
 
   /**
-   * Returns the path by which the peer's packets come, and adds it if it is new. If the peer did
-   * not offer its address, a NAT on the way has made it.
+   * Returns the path by which the peer's packets come, and adds it if it is new. An address that
+   * the peer did not offer comes from a NAT between the two.
    */
   learn(path: PathRef): PathTrack {
     const known = this.get(path)

@@ -33,6 +33,7 @@ export const MAX_CLIENT_BYTES = 4096
  */
 export const MAX_SERVER_BYTES = 64 * 1024
 export const NONCE_BYTES = 32
+/** Length of a raw Ed25519 public key, in bytes. */
 export const KEY_BYTES = 32
 export const SIGNATURE_BYTES = 64
 /** Longest text in a message of the handshake, in bytes. */

@@ -17,6 +17,7 @@ import type { SocketAddr } from "../bytes/SocketAddr.ts"
 import { BASE_BYTES } from "../path/PathMtu.ts"
 import { SIGNATURE_BYTES, type Signed, signedBytes as textToSign } from "../trust/Signed.ts"
 
+/** Length of nonces, marks and echoes, in bytes. */
 export const NONCE_BYTES = 8
 /** Length of a cookie: 4 bytes of the secret's period, 16 of HMAC. */
 export const COOKIE_BYTES = 20

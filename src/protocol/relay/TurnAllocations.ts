@@ -74,11 +74,14 @@ export interface Allocation {
   readonly username: string
   readonly userId: string
   readonly addressId: string
+  /** Counters of the user to whose quotas the allocation counts. */
   readonly user: User
   readonly txId: string
+  /** Lifetime that was granted, in seconds. */
   readonly lifetime: number
   /** Relayed address. `null` while its socket is being opened. */
   relayed: SocketAddr | null
+  /** When the allocation ends, in ms (monotonic). */
   expiresAt: number
   readonly permissions: Map<string, number>
   readonly channels: Map<number, Channel>

@@ -16,7 +16,7 @@ export interface Request {
   readonly clientKey: NodeKey
   /** The connector's own key. */
   readonly connectorKey: NodeKey
-  /** Epoch seconds by the directory's clock. */
+  /** Present time of the directory's clock, in epoch seconds. */
   readonly nowSeconds: number
 }
 

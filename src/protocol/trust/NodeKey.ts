@@ -26,4 +26,5 @@ export const fromBytes = (bytes: Uint8Array): NodeKey => {
 
 export const toBytes = (key: NodeKey): Uint8Array => Either.getOrThrow(Encoding.decodeBase64Url(key))
 
+/** Checks that a text is a node key. Fails with the reason if it is not. */
 export const parse = Schema.decodeUnknownEither(NodeKey)

@@ -4,6 +4,7 @@
  */
 import { Either, Encoding, ParseResult, Schema } from "effect"
 
+/** Length of an Ed25519 signature, in bytes. */
 export const SIGNATURE_BYTES = 64
 /** Longest payload, in bytes. A grant and a ticket fit together into one 64 KiB frame. */
 export const MAX_PAYLOAD_BYTES = 40 * 1024

@@ -29,7 +29,7 @@ import * as YamlSource from "./YamlSource.ts"
 
 export { ConfigError } from "./ConfigIssue.ts"
 
-/** The address of a process's admin API. */
+/** Address of a process's admin API: a Unix socket, or a TCP address. */
 export type AdminEndpoint =
   | { readonly _tag: "Unix"; readonly path: string }
   | {

@@ -29,7 +29,7 @@ export type Kind = typeof CHANGES[number] | typeof DIALS[number]
 /** One row of the audit log. */
 export interface Entry {
   readonly id: number
-  /** Epoch seconds. */
+  /** When it happened, in epoch seconds. */
   readonly at: number
   readonly kind: Kind
   readonly nodeName: string | null

@@ -31,8 +31,10 @@ export interface Policy {
 /** A client's request to reach a target. */
 export interface DialRequest {
   readonly clientKey: NodeKey
+  /** Name of a resource, or an address that a resource covers, as the application asked for it. */
   readonly host: string
   readonly protocol: ResourceMatch.Protocol
+  /** Port of the target, from 1 to 65535. */
   readonly port: number
 }
 
@@ -66,6 +68,7 @@ const MAX_SHOWN_CHARS = 100
 
 /** The policy as it is kept in memory between dials, until somebody writes to the database. */
 export interface Loaded {
+  /** All resources, in the order of the configuration. */
   readonly resources: ReadonlyArray<NamedResource>
   /**
    * Names of the resources that each client may reach. "*" stands for all clients or all resources.

@@ -18,6 +18,7 @@ import * as Authority from "./Authority.ts"
 export interface Relay {
   readonly host: string
   readonly httpsPort: number
+  /** How the node authenticates the relay. */
   readonly tls: RelayTrust
   readonly authorityKey: NodeKey
 }

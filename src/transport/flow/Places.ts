@@ -40,7 +40,7 @@ export interface Place {
    * {@link IDLE_MS}.
    */
   readonly settle: () => void
-  /** Gives the place back. */
+  /** Frees the place. */
   readonly leave: () => void
 }
 

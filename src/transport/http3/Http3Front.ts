@@ -10,6 +10,7 @@ import { Gateway } from "./Http3Gateway.ts"
 import * as Http3Listener from "./Http3Listener.ts"
 import { MAX_PACKET } from "./QuicheHttp3.ts"
 
+/** Options of {@link make}. */
 export interface Options {
   readonly host: string
   /** UDP port; 0 picks a free one. */

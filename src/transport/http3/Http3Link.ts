@@ -34,6 +34,10 @@ export class Http3Link extends CarrierLink {
     return this.#connection.bufferedBytes
   }
 
+  /**
+   * Writes bytes to the session's stream. Resolves when QUIC has taken them; rejects with
+   * `LinkEnded`.
+   */
   protected send(bytes: Uint8Array): Promise<void> {
     return new Promise((resolve, reject) =>
       this.#connection.write(bytes, (left) => left ? resolve() : reject(new LinkEnded("the link has ended")))

@@ -49,9 +49,14 @@ export interface NodeContext {
   readonly savedSessions: SavedSessions
   /** Returns the current time in milliseconds (monotonic). */
   readonly now: () => number
-  /** `HostClock` in milliseconds. Unlike `now` it continues while the machine sleeps. */
+  /**
+   * Returns the time of `HostClock`, in milliseconds. Unlike `now`, it continues while the machine
+   * sleeps.
+   */
   readonly hostMs: () => number
-  /** Epoch seconds by the directory's clock. `NaN` before it is known. */
+  /**
+   * Returns the present time of the directory's clock, in epoch seconds. `NaN` before it is known.
+   */
   readonly nowSeconds: () => number
   /**
    * Verifies a grant: the authority must have signed it, and it must be valid now. Otherwise

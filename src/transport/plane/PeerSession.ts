@@ -76,6 +76,7 @@ export interface PeerSessionEvents {
   readonly onPath: (path: PathRef) => void
 }
 
+/** Options of {@link PeerSession}. */
 export interface PeerSessionOptions {
   readonly id: string
   readonly role: Role

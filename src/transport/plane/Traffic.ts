@@ -10,6 +10,7 @@ import type { PathKind } from "../../protocol/path/PathKind.ts"
  */
 export class Traffic {
   packetsIn = 0
+  /** Bytes received. */
   bytesIn = 0
   packetsOut = 0
   bytesOut = 0

@@ -80,8 +80,8 @@ export class NoticeStream {
   }
 
   /**
-   * Stores a notice about an unknown stream. Either the first bytes of that stream are still on the
-   * way, or it ended long ago.
+   * Stores a notice about an unknown stream. Either the first bytes of that stream have not arrived
+   * yet, or it ended long ago.
    */
   keep(notice: EndNotice.EndNotice): void {
     if (!this.#connector) return // the client knows its streams

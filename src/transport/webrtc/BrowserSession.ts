@@ -66,7 +66,9 @@ export interface Status {
   readonly pair: Pair | null
   readonly rttMs: number | null
   readonly flows: number
+  /** Bytes received by the session's current connections. */
   readonly bytesIn: number
+  /** Bytes sent by the session's current connections. */
   readonly bytesOut: number
 }
 

@@ -17,6 +17,7 @@ import type { Self } from "./Self.ts"
 export type Environment = Peers | Self
 
 export interface Options<Rpcs extends Rpc.Any, Config, Encoded, E> {
+  /** Address by which other actors call this one. */
   readonly address: ActorAddress<Rpcs>
   /**
    * Schema of the actor's config. Its encoded form must survive a structured clone, because it

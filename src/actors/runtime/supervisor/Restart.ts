@@ -43,7 +43,7 @@ export type Next =
   | { readonly _tag: "Restart"; readonly row: Row; readonly delayMs: number }
   | { readonly _tag: "GiveUp" }
 
-/** One death. */
+/** Death of one incarnation of a thread or an actor. */
 export interface Died {
   /** When it happened, in ms (monotonic). */
   readonly nowMs: number

@@ -12,10 +12,13 @@ export type State = "waiting" | "starting" | "up" | "restarting" | "gave_up" | "
 export interface ActorStatus {
   readonly name: string
   readonly state: State
+  /** Number of the current incarnation. */
   readonly incarnation: number
+  /** Number of restarts since the process started. */
   readonly restarts: number
   /** When the actor or thread came into this state, in ms since the epoch. */
   readonly since: number
+  /** Error of the last death. `null` if there was none. */
   readonly lastError: string | null
   /** Queues as of the last health report, which is at most `HEALTH_INTERVAL` old. */
   readonly queues: Health["actors"][number]["queues"]

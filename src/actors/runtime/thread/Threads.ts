@@ -13,7 +13,9 @@ import * as ThreadHost from "./ThreadHost.ts"
 
 /** A running thread. */
 export interface Thread {
+  /** Port for the supervisor's calls to the thread. */
   readonly control: Port
+  /** Progress of the thread, which shows whether it hangs. */
   readonly pulse: Pulse.Pulse
   /** Waits until the thread has ended, for whatever reason, and returns why. */
   readonly ended: Effect.Effect<string>

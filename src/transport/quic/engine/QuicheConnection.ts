@@ -158,6 +158,7 @@ export class QuicheConnection implements QuicConnection {
     return this.#sendSlot
   }
 
+  /** Milliseconds until `onTimeout` is due. `null` if no timer is set. */
   timeoutMs(): number | null {
     return this.#connection.timeout()
   }
