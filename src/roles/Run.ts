@@ -81,7 +81,7 @@ export const run = (config: Config, options: Options): Effect.Effect<never, RunF
         (running) =>
           Effect.ensuring(Effect.zipRight(manager.reloading, reloader(running)), manager.ready).pipe(
             Effect.uninterruptible,
-            Effect.repeat({ while: ({ again }) => Effect.as(Effect.sleep(RELOAD_AGAIN), again) })
+            repeatReload
           )
       )
     )
@@ -156,14 +156,21 @@ const onStateDir = ({ role, stateDir }: Config) => (now: StateDir.Trouble | null
 
 /** How often the admin socket is tried again while its folder cannot be written. */
 const ADMIN_AGAIN = "5 seconds"
-/** How often a reload is tried again that failed because the directory could not be written. */
+/** Delay before a reload is repeated that failed because the directory could not be written. */
 const RELOAD_AGAIN = "5 seconds"
 
+/** Repeats the reload for as long as it says that it may succeed later. */
+export const repeatReload = <A extends { readonly again: boolean }, E, R>(reload: Effect.Effect<A, E, R>) =>
+  Effect.repeat(reload, { while: ({ again }) => Effect.as(Effect.sleep(RELOAD_AGAIN), again) })
+
 /**
- * Opens the admin API. The process goes without it while the disk of its socket is full or
- * read-only.
+ * Opens the admin API. While the disk of its socket is full or read-only, the process goes without
+ * the API, and tries to open it again.
  */
-const openAdmin = (admin: Effect.Effect.Success<ReturnType<typeof movable>>, config: Config) =>
+export const openAdmin = (
+  admin: { readonly move: (to: AdminEndpoint) => Effect.Effect<void, AdminListenError> },
+  config: Pick<Config, "admin">
+) =>
   Effect.catchIf(
     admin.move(config.admin),
     ({ reason }) => reason === "Unwritable",
