@@ -1,5 +1,6 @@
 // Prints exported symbols of src, chosen at random, each with its place and the text that an editor shows in its hover box. A reader
 // sees only that text, so read each one alone. `node scripts/hovers.mjs --seed 7 --count 30`; the same seed chooses the same symbols.
+// An editor also shows a method the comment of the interface that its class implements. This script does not know types.
 import { execFileSync } from "node:child_process"
 import { readFileSync } from "node:fs"
 import { parseArgs } from "node:util"
@@ -41,10 +42,11 @@ const symbolsOf = (name) => {
     found.push({ hover: hoverOf(node), path, place: `${name}:${line + 1}` })
   }
   const members = (node, path) => {
-    // Code inside a method or a function has no members for a caller.
+    // Code inside a method or a function has no members for a caller, and neither has a private member.
     if (ts.isBlock(node) || ts.isArrowFunction(node) || ts.isFunctionExpression(node)) return
+    if (ts.isClassElement(node) && node.name !== undefined && isHidden(node)) return
     const inner = isMember(node) ? `${path}.${node.name.getText()}` : path
-    if (isMember(node)) add(node, inner)
+    if (isMember(node) && !inner.endsWith("._tag")) add(node, inner)
     ts.forEachChild(node, (child) => members(child, inner))
   }
   for (const statement of file.statements.filter(isExported)) {
@@ -55,7 +57,9 @@ const symbolsOf = (name) => {
       ts.forEachChild(node, (child) => members(child, node.name.getText()))
     }
   }
-  return found
+  // A type that is derived from a schema of the same name shares its comment.
+  const commented = new Map(found.filter(({ hover }) => hover).map((symbol) => [symbol.path, symbol.hover]))
+  return found.map((symbol) => symbol.hover ? symbol : { ...symbol, hover: commented.get(symbol.path) ?? "" })
 }
 
 const names = execFileSync("git", ["ls-files", "src"], { encoding: "utf8" }).split("\n")

@@ -4,6 +4,7 @@
  */
 import type { Registry } from "./runtime/thread/ThreadHost.ts"
 
+/** All actors by name, for the threads that run them. */
 export const registry: Registry = {
   signaling: () => import("./signaling/SignalingActor.ts").then(({ actor }) => actor),
   stun: () => import("./stun/StunActor.ts").then(({ actor }) => actor),

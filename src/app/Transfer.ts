@@ -24,6 +24,7 @@ const MAX_REDIRECTS = 8
 /** Size at which parts are put together, so that the browser can keep a large file on its disk. */
 const PART_BYTES = 8 * 1024 * 1024
 
+/** Options of {@link load}. */
 export interface Options {
   readonly signal: AbortSignal
   readonly onProgress?: (progress: Progress) => void

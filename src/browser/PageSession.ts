@@ -28,6 +28,7 @@ export interface Documents {
   readonly ticket: Ticket
 }
 
+/** Options of {@link Session.open}. */
 export interface Options extends Documents {
   /** The connector's name as the administrator wrote it. */
   readonly connectorName: string

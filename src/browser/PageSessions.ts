@@ -60,6 +60,7 @@ export interface Peer {
 
 type Client = RpcClient.RpcClient<RpcGroup.Rpcs<typeof RelaySignalingRpcs>, RpcClientError>
 
+/** Options of {@link make}. */
 export interface Options {
   readonly client: Client
   readonly authorityKey: NodeKey

@@ -15,6 +15,7 @@ const LABEL = "sallyport/flow"
 /** Largest message in bytes if the peer's description names none (RFC 8841, section 6.1). */
 const DEFAULT_MESSAGE_BYTES = 65_536
 
+/** Options of {@link PeerLink}. */
 export interface Options {
   readonly attempt: number
   readonly iceServers: ReadonlyArray<RTCIceServer>

@@ -8,6 +8,7 @@ import * as BrowserKey from "./BrowserKey.ts"
 
 const X25519 = "X25519"
 
+/** Options of {@link Signals.begin}. */
 export interface Options {
   readonly parties: SignalSeal.Parties
   readonly sign: (message: Uint8Array) => Promise<Uint8Array>

@@ -29,6 +29,7 @@ import { type Peer, RELOAD, type Running } from "./Running.ts"
 /** Unix socket of the SOCKS5 listener for the embedding program, in the state directory. */
 export const LOCAL_DOOR_FILE = "flows.sock"
 
+/** Options of {@link start}. */
 export interface Options {
   /** Whether the embedding program opens flows itself, by the listener of `LOCAL_DOOR_FILE`. */
   readonly localDoor: boolean

@@ -25,6 +25,7 @@ import { RELOAD, type Running } from "./Running.ts"
 /** Unix socket in the state directory by which the HTTP/3 process hands links to the hub. */
 const HTTP3_GATE_FILE = "http3.sock"
 
+/** Options of {@link start}. */
 export interface Options {
   /** Whether a relay is created if the state directory holds none. */
   readonly newIdentity?: boolean

@@ -49,6 +49,7 @@ export class RunFailed extends Schema.TaggedError<RunFailed>()("RunFailed", {
   again: Schema.optionalWith(Schema.Boolean, { default: () => true })
 }) {}
 
+/** Options of {@link run}. */
 export interface Options extends Relay.Options {
   readonly logFormat: "json" | "pretty"
   readonly configFile: string

@@ -44,6 +44,7 @@ export interface Room {
   bytes: number
 }
 
+/** Options of {@link ChannelStream}. */
 export interface ChannelStreamOptions {
   readonly channel: Channel
   readonly room: Room

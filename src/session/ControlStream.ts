@@ -11,6 +11,7 @@ const MAX_UNSENT_BYTES = 256 * 1024
 
 const OPEN = FlowWire.encodeOpen({ kind: "control", resource: "", host: "", port: 0, traceparent: null })
 
+/** Callbacks of a control stream. */
 export interface ControlEvents {
   readonly onMessage: (message: SessionWire.SessionMessage) => void
   /**

@@ -29,6 +29,7 @@ export interface Closed {
   readonly by: "here" | "peer" | "network"
   /** Close code. 0 if the connection was lost. */
   readonly code: number
+  /** Reason in words. Empty if none was given. */
   readonly reason: string
 }
 
@@ -82,6 +83,7 @@ export interface Link {
   readonly read: () => Promise<Uint8Array | undefined>
   /** Puts bytes back. The next `read` returns them first. */
   readonly unread: (bytes: Uint8Array) => void
+  /** The received bytes, as a sequence that ends with the link. */
   readonly incoming: AsyncIterable<Uint8Array>
   /**
    * Writes bytes, which the caller must not change afterwards. Resolves when most of them have left

@@ -25,6 +25,7 @@ export interface Renewed {
   readonly signed: Signed.Signed
 }
 
+/** Options of {@link Renewals}. */
 export interface Options {
   /** Seconds until the grant expires. */
   readonly leftSeconds: () => number
@@ -33,6 +34,7 @@ export interface Options {
    * reached now.
    */
   readonly renew: () => Promise<Renewed>
+  /** Called with each renewed grant. */
   readonly onRenewed: (renewed: Renewed) => void
   /** Ends the session. It must call `stop`. */
   readonly end: (why: string) => void
@@ -57,11 +59,13 @@ export class Renewals {
     return this.#flows
   }
 
+  /** Counts a flow that is being opened. */
   flowBegan(): void {
     this.#flows++
     this.#lastFlowAt = performance.now()
   }
 
+  /** Counts a flow that has ended. */
   flowEnded(): void {
     this.#flows--
     this.#lastFlowAt = performance.now()

@@ -18,6 +18,7 @@ const SAMPLE_EVERY = "1 minute"
 /** How long a node may take to answer with its findings. */
 const ANSWER_DEADLINE = Duration.seconds(5)
 
+/** Options of {@link make}. */
 export interface Options {
   readonly directory: typeof Directory.Directory.Service
   readonly board: ReturnType<typeof Board.make>

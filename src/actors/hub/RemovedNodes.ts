@@ -15,6 +15,7 @@ import type { SignalingEvent } from "../signaling/RelaySignalingRpcs.ts"
 
 const REVOKED_SECONDS = REVOKED_MS / 1000
 
+/** Options of {@link make}. */
 export interface Options {
   readonly directory: typeof Directory.Directory.Service
   /** The forwarder, which ends the removed nodes' bindings. */

@@ -16,6 +16,7 @@ import type * as Board from "./Board.ts"
  */
 export const CREDENTIAL_REFRESH = Duration.seconds(LIFETIMES.credentialRefresh)
 
+/** Options of {@link make}. */
 export interface Options {
   readonly board: ReturnType<typeof Board.make>
   readonly authority: typeof Authority.Authority.Service

@@ -6,6 +6,7 @@ import type * as Directory from "../../services/directory/Directory.ts"
 import * as TurnCredentials from "../../services/identity/TurnCredentials.ts"
 import { NoTurn } from "../signaling/RelaySignalingRpcs.ts"
 
+/** Options of {@link make}. */
 export interface Options {
   readonly stateDir: string
   readonly directory: typeof Directory.Directory.Service

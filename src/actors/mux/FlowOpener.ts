@@ -13,6 +13,7 @@ import type { FlowTrace, FlowTraces, Route } from "./FlowTrace.ts"
 import type { MuxMetrics } from "./MuxMetrics.ts"
 import type { ResourceMetrics } from "./ResourceMetrics.ts"
 
+/** Options of {@link make}. */
 export interface Options {
   readonly obtain: (host: string, port: number) => Effect.Effect<FlowSession, Verdict>
   readonly metrics: MuxMetrics

@@ -7,6 +7,7 @@ import type { FlowSession } from "../../transport/plane/FlowSession.ts"
 import type { PacketRouter } from "../../transport/plane/PacketRouter.ts"
 import { ResourceMetrics } from "./ResourceMetrics.ts"
 
+/** Objects whose counters {@link MuxMetrics} reads. */
 export interface Options {
   readonly router: PacketRouter
   readonly sessions: () => ReadonlyArray<FlowSession>

@@ -79,6 +79,7 @@ const SUPERSEDED_MS = 2_000
  */
 const PRESENCE_DEADLINE = Duration.millis(PeerLoss.ASK_EVERY_MS)
 
+/** Options of {@link make}. */
 export interface Options {
   readonly node: NodeContext
   /** Keys for session resumption. Connector only. */

@@ -38,6 +38,7 @@ interface Spare {
   chosen: number
 }
 
+/** Options of {@link make}. */
 export interface Options {
   readonly mux: ActorRef<RpcsOf<typeof StreamMux>>
   readonly identity: { readonly key: NodeKey; readonly sign: (message: Uint8Array) => Uint8Array }

@@ -18,6 +18,7 @@ export interface TimeLearned {
   readonly offsetMs: number
 }
 
+/** Options of {@link make}. */
 export interface Options {
   /** Time of `HostClock`, in ms. */
   readonly hostMs: () => number

@@ -35,6 +35,7 @@ const CONNECT_MS = 30_000
 const BROWSER: FlowTrace.Route = { kind: "webrtc", why: "browser" }
 const BRIEF = { deadline: "2 seconds" } as const
 
+/** Options of {@link make}. */
 export interface Options {
   readonly node: NodeState
   /** Time of `HostClock`, in ms. */

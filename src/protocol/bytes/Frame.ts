@@ -11,9 +11,11 @@
 
 /** Length of a direct frame's head, in bytes. */
 export const DIRECT_HEAD_BYTES = 2
+/** Length of a relayed frame's head, in bytes. */
 export const RELAYED_HEAD_BYTES = 8
 /** Longest frame, in bytes: the length field has 12 bits. */
 export const MAX_FRAME_BYTES = 0xfff
+/** Length of a tag, in bytes. */
 export const TAG_BYTES = 6
 /** Tag of frames to and from the relay itself. No session has it. */
 export const CONTROL_TAG = 0
@@ -75,6 +77,7 @@ export const readTag = (buf: Uint8Array, at: number): number =>
   ((buf[at]! << 8) | buf[at + 1]!) * 0x1_0000_0000 +
   (((buf[at + 2]! << 24) | (buf[at + 3]! << 16) | (buf[at + 4]! << 8) | buf[at + 5]!) >>> 0)
 
+/** Writes a tag, from 0 to 2^48 - 1, as six bytes. */
 export const writeTag = (buf: Uint8Array, at: number, tag: number): void => {
   const high = Math.floor(tag / 0x1_0000_0000)
   const low = tag >>> 0

@@ -24,6 +24,7 @@ export const write = (into: Uint8Array, at: number, value: number): number => {
   return at + size
 }
 
+/** Encodes an integer from 0 to 2^53-1 (RFC 9000, section 16). */
 export const encode = (value: number): Uint8Array => {
   const out = new Uint8Array(sizeOf(value))
   write(out, 0, value)

@@ -133,6 +133,7 @@ export const canonical = (host: string): string | null => {
   return length === 0 ? null : IpBytes.format(scratch, 0, length)
 }
 
+/** Whether this is a loopback address (127/8 or ::1). */
 export const isLoopback = (host: string): boolean => {
   const length = IpBytes.parse(host, scratch)
   return length === 4 ? scratch[0] === 127 : length === 16 && isV6Loopback(scratch)

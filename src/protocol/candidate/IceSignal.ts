@@ -30,6 +30,7 @@ const decoder = new TextDecoder()
 const encodeJson = Schema.encodeSync(Schema.parseJson(IceSignal))
 const decodeJson = Schema.decodeUnknownEither(Schema.parseJson(IceSignal))
 
+/** Encodes a signal. */
 export const encode = (signal: IceSignal): Uint8Array => encoder.encode(encodeJson(signal))
 
 /** Decodes a signal. `null` if the bytes are not one. */

@@ -96,6 +96,7 @@ export type Poll = {
   readonly report: Lifetime | null
 }
 
+/** Options of {@link MappingLifetime}. */
 export interface Options {
   readonly server: SocketAddr
   readonly newTxId: () => Uint8Array

@@ -51,6 +51,7 @@ export interface Send {
   readonly bytes: Uint8Array
 }
 
+/** Options of {@link NatDiscovery}. */
 export interface Options {
   readonly server: SocketAddr
   /** Address from which the server is reached. `null` if it is not known. */

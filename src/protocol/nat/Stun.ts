@@ -13,6 +13,7 @@ import type { SocketAddr } from "../bytes/SocketAddr.ts"
 
 /** Length of the header, in bytes (RFC 8489, section 5). */
 export const HEADER_BYTES = 20
+/** Length of a transaction id, in bytes. */
 export const TX_ID_BYTES = 12
 export const MAGIC_COOKIE = 0x2112a442
 /**
@@ -197,6 +198,7 @@ export const encodeRequest = (options: {
   return writer.finish()
 }
 
+/** Encodes a success response. */
 export const encodeSuccess = (options: {
   readonly txId: Uint8Array
   readonly mapped: SocketAddr

@@ -116,6 +116,7 @@ export type Output =
    */
   | { readonly _tag: "Wake"; readonly at: number | null }
 
+/** Options of {@link PathMachine}. */
 export type Options = {
   readonly role: Role
   readonly now: number

@@ -15,6 +15,7 @@ export interface ProxyUrl {
   readonly kind: "http" | "https" | "socks5"
   /** A name or an IP literal, without brackets. */
   readonly host: string
+  /** Port of the proxy, from 1 to 65535. */
   readonly port: number
   /** User and password. `null` if the URL has neither. */
   readonly login: Login | null

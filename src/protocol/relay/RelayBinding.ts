@@ -101,6 +101,9 @@ export type Output =
   | { readonly _tag: "TicketRefused"; readonly session: string; readonly reason: Refusal }
   | { readonly _tag: "RateLimited"; readonly retryAfterMs: number }
 
+/**
+ * Phase of the binding. `udp_blocked`: UDP gets no answer. `refused`: the relay refused to bind.
+ */
 export type Phase = "idle" | "binding" | "bound" | "udp_blocked" | "refused"
 
 /** One request that is repeated until it is answered. */
@@ -135,6 +138,7 @@ type Session = {
   nextAt: number
 }
 
+/** Options of {@link RelayBinding}. */
 export interface Options {
   readonly carrier: "udp" | "link"
   /** Returns 8 unpredictable bytes, which show that an answer is not forged. */
@@ -171,6 +175,7 @@ export class RelayBinding {
     this.#options = options
   }
 
+  /** Present phase of the binding. */
   get phase(): Phase {
     if (this.#live !== null) return "bound"
     if (this.#blocked) return "udp_blocked"

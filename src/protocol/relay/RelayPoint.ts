@@ -27,4 +27,5 @@ export const RelayPoint = Schema.Struct({
 })
 export type RelayPoint = typeof RelayPoint.Type
 
+/** List of relays, at most {@link MAX_RELAYS}. */
 export const RelayPoints = Schema.Array(RelayPoint).pipe(Schema.maxItems(MAX_RELAYS))

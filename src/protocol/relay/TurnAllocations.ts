@@ -40,6 +40,7 @@ export interface Limits {
   readonly bytesPerSecond: number
 }
 
+/** Limits of a server whose configuration names none. */
 export const DEFAULT_LIMITS: Limits = {
   total: 1000,
   perUser: 16,
@@ -118,6 +119,7 @@ export interface Asker {
   readonly userId: string
 }
 
+/** Options of {@link TurnAllocations}. */
 export interface Options {
   readonly limits: Limits
   /**

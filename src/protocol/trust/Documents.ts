@@ -127,6 +127,7 @@ export interface Documents {
   readonly credential: Credential
   readonly ticket: Ticket
 }
+/** Kind of a document, as its signature covers it. */
 export type Kind = keyof Documents
 
 /** Reason why a document is not accepted. `forged`: it is not signed by the pinned authority. */

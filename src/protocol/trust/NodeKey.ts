@@ -24,6 +24,7 @@ export const fromBytes = (bytes: Uint8Array): NodeKey => {
   return Encoding.encodeBase64Url(bytes) as NodeKey
 }
 
+/** Decodes a key to its 32 bytes. */
 export const toBytes = (key: NodeKey): Uint8Array => Either.getOrThrow(Encoding.decodeBase64Url(key))
 
 /** Checks that a text is a node key. Fails with the reason if it is not. */

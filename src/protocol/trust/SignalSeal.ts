@@ -54,6 +54,7 @@ export const signedBytes = (side: Side, parties: Parties, ephemerals: Ephemerals
     ...(side === "connector" && ephemerals.connector !== null ? [ephemerals.connector] : [])
   ])
 
+/** Encodes a hello. */
 export const encodeHello = ({ ephemeral, signature }: Hello): Uint8Array =>
   concat([Uint8Array.of(Type.hello), ephemeral, signature])
 

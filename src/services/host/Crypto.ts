@@ -72,7 +72,9 @@ export const verify = (publicKey: Uint8Array, message: Uint8Array, signature: Ui
   }
 }
 
+/** Returns this many unpredictable bytes. */
 export const randomBytes = (length: number): Uint8Array => Uint8Array.from(nodeRandomBytes(length))
+/** Returns this many random bytes as lower-case hex, two digits for each byte. */
 export const randomHex = (bytes: number): string => nodeRandomBytes(bytes).toString("hex")
 
 export const sha256 = (...parts: ReadonlyArray<Uint8Array | string>): Uint8Array => {

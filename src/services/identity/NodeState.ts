@@ -14,6 +14,7 @@ export class NotEnrolled extends Schema.TaggedError<NotEnrolled>()("NotEnrolled"
 
 /** An enrolled node: what enrolment stored, and the key that identifies the node. */
 export interface NodeState extends Enrolled {
+  /** The node's key and what it signs. */
   readonly identity: typeof NodeIdentity.Service
 }
 

@@ -50,6 +50,7 @@ const LOOK_EVERY = Duration.seconds(LIFETIMES.certificateCheck)
 /** How often the operator's files are compared with the certificate in use. */
 const COMPARE_EVERY = Duration.minutes(1)
 
+/** Options of {@link layer}. */
 export interface Options {
   readonly stateDir: string
   /** The name or IP literal that nodes connect to. */

@@ -70,6 +70,7 @@ export interface Decided {
   readonly decision: Decision
 }
 
+/** Keeps the last path decisions and changes of state of this process. */
 export class Recorder {
   readonly #paths: Array<PathEntry> = []
   readonly #states: Array<StateEntry> = []

@@ -37,6 +37,7 @@ export interface Listener {
   readonly onFailed: (failure: Failure) => void
 }
 
+/** Options of {@link NameLookup}. */
 export interface Options {
   /** Names to ask for, in order. */
   readonly candidates: ReadonlyArray<string>

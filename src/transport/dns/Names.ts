@@ -54,6 +54,7 @@ export interface Listener {
   readonly onFailed: (verdict: Verdict) => void
 }
 
+/** Options of {@link Names}. */
 export interface Options {
   readonly paths?: Paths
   /** Port of the name servers. Default: 53. */

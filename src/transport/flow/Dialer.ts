@@ -36,6 +36,7 @@ export type Lookup = (host: string, client: string, listener: Listener) => () =>
 export interface Target {
   /** A name or a literal address. */
   readonly host: string
+  /** TCP port to connect to. */
   readonly port: number
   /** Whether the resource may be at a loopback address of the connector's host. */
   readonly allowLoopback: boolean

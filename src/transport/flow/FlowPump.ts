@@ -38,6 +38,7 @@ export interface FlowMeter {
   received: number
 }
 
+/** Options of {@link FlowPump}. */
 export interface PumpOptions {
   readonly stream: FlowStream
   /**

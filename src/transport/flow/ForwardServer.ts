@@ -25,6 +25,7 @@ export interface Forwarded {
   readonly answer: (verdict: Verdict) => boolean
 }
 
+/** Options of {@link ForwardServer}. */
 export interface ForwardOptions {
   readonly listen: ListenAt
   readonly connect: (request: Forwarded) => void

@@ -22,7 +22,9 @@ export interface Listener {
   readonly connections: () => number
 }
 
+/** Options of {@link listen}. */
 export interface Options {
+  /** Address to listen at. */
   readonly at: ListenAt
   /** Limit of the flows of the node. All its listeners share it. */
   readonly places?: Places

@@ -53,11 +53,15 @@ interface Held {
   moved: number
 }
 
+/** Options of {@link Places}. */
 export interface Options {
+  /** Most flows of the node at once. */
   readonly flows?: number
+  /** Whether this many more descriptors may be used. */
   readonly hasRoom?: (descriptors: number) => boolean
   /** Returns the current time in milliseconds (monotonic). */
   readonly now?: () => number
+  /** Called when a limit was reached. */
   readonly met?: (limit: Limits.Limit) => void
 }
 
@@ -84,6 +88,7 @@ export class Places {
     this.#met = options.met ?? Limits.met
   }
 
+  /** Number of places that are taken. */
   get size(): number {
     return this.#held.size
   }

@@ -22,6 +22,7 @@ export interface Through {
   readonly listener: { readonly path: string } | { readonly host: string; readonly port: number }
   /** A resource's name or address, 1 to 255 bytes. */
   readonly host: string
+  /** TCP port of the resource. */
   readonly port: number
   /** Longest time for the whole handshake, in milliseconds. */
   readonly deadlineMs: number

@@ -39,6 +39,7 @@ export interface Connect {
   readonly answer: (verdict: Verdict) => Uint8Array | null
 }
 
+/** Options of {@link Socks5Server}. */
 export interface Socks5Options {
   readonly listen: ListenAt
   readonly connect: (request: Connect) => void

@@ -81,6 +81,7 @@ export interface Events {
   readonly onGone: () => void
 }
 
+/** Options of {@link Http3Connection}. */
 export interface Options {
   readonly role: "client" | "server"
   readonly quic: QuicConnection

@@ -35,6 +35,7 @@ export interface Limits {
   readonly stuckMs: number
 }
 
+/** Limits of a relay's HTTP/3 listener. */
 export const DEFAULT_LIMITS: Limits = {
   connections: 10_000,
   strangers: 256,
@@ -76,6 +77,7 @@ export interface Newcomer {
 /** Callbacks of a session. */
 export type Handlers = Omit<Events, "onEstablished" | "onGone" | "onStatus">
 
+/** Options of {@link Http3Listener}. */
 export interface Options {
   readonly limits: Limits
   readonly certificate: Shown

@@ -15,6 +15,7 @@ const KEEPALIVE_MS = 15_000
  */
 const SILENCE_MS = 1_000
 
+/** Options of {@link QuicDriver}. */
 export interface Options {
   readonly quic: QuicConnection
   readonly transmit: Transmit

@@ -14,6 +14,7 @@ const { ErrorCode, FrameType, StreamType } = Http3
 const MAX_TYPE_BYTES = 8
 const scratch = Buffer.allocUnsafeSlow(16 * 1024)
 
+/** Options of {@link UniStreams}. */
 export interface Options {
   readonly quic: QuicConnection
   readonly isClient: boolean

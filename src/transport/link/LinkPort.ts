@@ -33,6 +33,7 @@ export interface Page {
   readonly headers?: Readonly<Record<string, string>>
 }
 
+/** Limits of a relay's HTTPS port. */
 export interface Limits {
   /** Most unauthenticated connections: this many half-open links, and twice as many sockets. */
   readonly strangers: number
@@ -94,6 +95,7 @@ export interface Fronts {
   readonly reverseProxies: ReadonlyArray<string>
 }
 
+/** Options of {@link LinkPort}. */
 export interface Options {
   readonly fronts?: Fronts | undefined
   /**

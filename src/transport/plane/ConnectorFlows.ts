@@ -46,6 +46,7 @@ export interface Asked {
   readonly traceparent: string | null
 }
 
+/** Options of {@link ConnectorFlows}. */
 export interface ConnectorFlowsOptions {
   /** Public key of the client. Name lookups are limited for each client. */
   readonly client: NodeKey

@@ -254,6 +254,7 @@ export class FlowSession {
     this.#control?.send({ _tag: "Goaway", reason })
   }
 
+  /** Ends the session and notifies the peer of the reason. */
   close(code: number, text: string): void {
     this.peer.close(code, text)
   }

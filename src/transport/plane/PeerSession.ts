@@ -59,8 +59,11 @@ export interface PeerSessionEvents {
   readonly onUp: () => void
   /** Called when the peer has opened a stream. */
   readonly onStream: (stream: QuicStream) => void
+  /** Called once, when the session has ended. */
   readonly onDown: (reason: CloseReason) => void
+  /** Called with each list of candidates from the peer. */
   readonly onCandidates: (seq: number, list: ReadonlyArray<Candidate>, mapping: Mapping | undefined) => void
+  /** Called when the peer has acknowledged this node's list of candidates. */
   readonly onCandidatesAck: (seq: number) => void
   readonly onPing: (path: PathRef) => void
   readonly onPong: (path: PathRef, txId: string, rttMs: number, observed: SocketAddr | null) => void
@@ -137,7 +140,9 @@ export class PeerSession implements Endpoint {
   readonly #seenAs = new Map<string, string>()
   /** Packet sizes that paths were found to carry, in bytes. */
   readonly #sizes = new Map<string, number>()
+  /** Bytes of packets received in this session. */
   bytesIn = 0
+  /** Bytes of packets sent in this session. */
   bytesOut = 0
 
   constructor(options: PeerSessionOptions) {

@@ -42,6 +42,7 @@ const ALGORITHM = "aes-128-gcm"
  */
 export type Rejected = "too_short" | "not_ours" | "replayed" | "forged"
 
+/** Options of {@link ProbeSeal}. */
 export interface Options {
   /** Secret of `SECRET_BYTES` random bytes that both ends know. The object does not keep it. */
   readonly secret: Uint8Array

@@ -16,6 +16,7 @@ export const CloseCode = {
   protocol: 6
 } as const
 
+/** Reason why a session ended. */
 export interface CloseReason {
   /**
    * Side or cause that ended the session. `local`: `close` was called. `peer`: the peer closed it.
@@ -42,6 +43,7 @@ export interface SlotPath {
   readonly rttMs?: number
 }
 
+/** Options of a QUIC session. */
 export interface SessionOptions {
   readonly engine: QuicEngine
   readonly role: Role

@@ -43,6 +43,7 @@ export const DEFAULT_RATES: Rates = {
 /** Burst of each bucket, in seconds of its rate. */
 const BURST_SECONDS = 2
 
+/** Functions that verify signatures. */
 export interface Verify {
   /** Whether the authority signed `message`. */
   readonly authority: (message: Uint8Array, signature: Uint8Array) => boolean

@@ -66,6 +66,7 @@ export interface Options {
   readonly name?: string
   /** Returns the current time in milliseconds (monotonic). */
   readonly now: () => number
+  /** Returns the present time of the directory's clock, in epoch seconds. */
   readonly epochSeconds: () => number
   readonly limits?: Partial<Limits>
   readonly rates?: Partial<Rates>
@@ -86,6 +87,9 @@ export interface LinkLeg {
 
 type From = { readonly address: string; readonly port: number }
 
+/**
+ * Forwarding plane of a relay: binds nodes and forwards frames between the two nodes of a session.
+ */
 export class RelayServer {
   /** Counters since the start. */
   readonly stats: Stats = makeStats()

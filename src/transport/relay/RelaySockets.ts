@@ -25,6 +25,7 @@ export interface Server {
   readonly dropSocket: (socket: number) => void
 }
 
+/** Options of {@link make}. */
 export interface Options {
   readonly server: Server
   readonly host: string

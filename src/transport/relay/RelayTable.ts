@@ -19,6 +19,7 @@ export interface Link {
 
 /** A node's UDP leg: one 5-tuple. */
 export interface UdpLeg {
+  /** IP address of the node, as the relay sees it. */
   readonly address: string
   readonly port: number
   /** Number of the relay's socket. */
@@ -73,6 +74,7 @@ export class Session {
 
 /** A node that is bound with a UDP leg, over a link, or both. */
 export class Node {
+  /** Public key of the node. */
   readonly key: NodeKey
   /** Secret that proves the relay's notices to the node. */
   readonly mark: Uint8Array

@@ -34,6 +34,7 @@ export interface RelaySocket {
   close(): void
 }
 
+/** Options of {@link TurnServer}. */
 export interface Options {
   readonly auth: TurnAuth
   readonly limits: TurnAllocations.Limits
@@ -64,11 +65,15 @@ export interface Options {
 
 /** Counters since the start of the server. */
 export interface Stats {
+  /** Number of allocations that were made, and of those that ended, by time or otherwise. */
   readonly allocations: { made: number; ended: number }
   /** Refused requests by error code. */
   readonly refused: Record<string, number>
+  /** Datagrams that clients sent to peers. */
   readonly toPeers: { packets: number; bytes: number }
+  /** Datagrams that peers sent to clients. */
   readonly toClients: { packets: number; bytes: number }
+  /** Dropped messages and datagrams, by cause. */
   readonly drops: { malformed: number; overRate: number; tooShort: number; notPermitted: number; unbound: number }
 }
 

@@ -15,7 +15,9 @@ export const IDLE_MS = 30_000
 /** Bytes that may wait for a client that does not keep up. Further messages are dropped. */
 const QUEUE_BYTES = 256 * 1024
 
+/** Limits of the TCP listener. */
 export interface Limits {
+  /** Most connections in total. */
   readonly connections: number
   /** Most connections of one address (IPv4) or /64 (IPv6). */
   readonly perAddress: number

@@ -18,6 +18,7 @@ import * as UdpPort from "./UdpPort.ts"
 const LAST_STUN_BYTE = 3
 const ANY_HOST = "0.0.0.0"
 
+/** Options of {@link GuessSockets}. */
 export interface Options {
   readonly router: PacketRouter
   /** Segment size in bytes, as for the usual sockets. */

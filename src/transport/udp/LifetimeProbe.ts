@@ -9,6 +9,7 @@ import * as Stun from "../../protocol/nat/Stun.ts"
 import * as Crypto from "../../services/host/Crypto.ts"
 import * as ProbeSockets from "./ProbeSockets.ts"
 
+/** Functions of {@link LifetimeProbe}. */
 export interface Service {
   /**
    * Asks the first of `servers` (literal addresses) of each IP version and returns the shortest

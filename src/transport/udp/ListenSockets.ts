@@ -41,6 +41,7 @@ export interface Skipped {
 export class Numbers {
   readonly #taken = new Set<number>()
 
+  /** Returns the lowest free number, which is taken from now on. */
   take(): number {
     let number = 0
     while (this.#taken.has(number)) number++
@@ -48,6 +49,7 @@ export class Numbers {
     return number
   }
 
+  /** Frees a number. */
   free(number: number): void {
     this.#taken.delete(number)
   }
@@ -61,6 +63,7 @@ export interface Place {
   readonly family: 4 | 6
 }
 
+/** Options of {@link make}. */
 export interface Options {
   /**
    * A literal address. An unspecified one (`0.0.0.0` or `::`) stands for all addresses of this

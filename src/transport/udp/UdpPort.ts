@@ -45,6 +45,7 @@ export class UdpOpenError extends Schema.TaggedError<UdpOpenError>()("UdpOpenErr
   message: Schema.String
 }) {}
 
+/** Options of {@link open}. */
 export interface Options {
   /** A literal address of `family`; `0.0.0.0` or `::` for all addresses of this machine. */
   readonly host: string
@@ -100,7 +101,9 @@ export interface Counters {
 
 /** A send that the system forbade. */
 export interface Forbidden {
+  /** The system's name of the error, such as EPERM. */
   readonly code: string
+  /** When the send failed, in milliseconds of `performance.now`. */
   readonly at: number
 }
 
@@ -116,6 +119,7 @@ export const offloadUnavailable = (): string | null => {
  * (UDP_SEGMENT).
  */
 export class UdpPort {
+  /** IP version of the socket. */
   readonly family: 4 | 6
   readonly counters: Counters = { packets: 0, bytes: 0, sends: 0, errors: {} }
   readonly #socket: Socket

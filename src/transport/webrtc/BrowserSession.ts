@@ -34,6 +34,7 @@ const OFFERS_BURST = 12
 /** Bytes that all flows of a session together may hold unread beyond their first windows. */
 const ROOM_BYTES = 32 * 1024 * 1024
 
+/** Options of {@link BrowserSession}. */
 export interface Options {
   readonly ticket: Ticket
   readonly grant: Grant

@@ -15,6 +15,7 @@ import type { AgentPasswords } from "./TurnProxy.ts"
  */
 const MAX_STREAMS = 512
 
+/** Options of {@link FlowLink}. */
 export interface Options {
   readonly attempt: number
   /** ICE servers: `stun:HOST:PORT`, or TURN with its credentials. */

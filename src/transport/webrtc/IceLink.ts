@@ -12,6 +12,7 @@ import type { IceSignal } from "../../protocol/candidate/IceSignal.ts"
 const MAX_BUFFERED_BYTES = 1024 * 1024
 const LABEL = "sallyport/frames"
 
+/** Options of {@link IceLink}. */
 export interface Options {
   readonly role: "client" | "connector"
   readonly attempt: number

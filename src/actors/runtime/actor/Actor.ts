@@ -16,6 +16,7 @@ import type { Self } from "./Self.ts"
  */
 export type Environment = Peers | Self
 
+/** Definition of an actor, for {@link make}. */
 export interface Options<Rpcs extends Rpc.Any, Config, Encoded, E> {
   /** Address by which other actors call this one. */
   readonly address: ActorAddress<Rpcs>

@@ -58,6 +58,7 @@ export interface Inbox<Message> {
 /** The slot that `handle` fills with the answer to an ask. */
 export type Reply<A, E = never> = Deferred.Deferred<A, E>
 
+/** Options of {@link make}. */
 export interface Options<Message, R> {
   /** Name in status and metrics. "inbox" unless given. */
   readonly name?: string

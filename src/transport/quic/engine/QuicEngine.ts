@@ -30,6 +30,7 @@ export const MAX_STREAM_WINDOW = 4 * 1024 * 1024
 /** Role of a side. The client opens all streams and chooses the path; the connector follows. */
 export type Role = "client" | "connector"
 
+/** Options of {@link QuicEngine.open}. */
 export interface EngineOptions {
   readonly role: Role
   /**
@@ -69,6 +70,7 @@ export interface ConnectionStats {
   readonly cwndBytes: number
 }
 
+/** Reason why a connection was closed. */
 export interface ConnectionFault {
   /**
    * Whether the peer's application closed the connection. The fault then has its code and reason.
@@ -184,6 +186,7 @@ export interface QuicConnection {
   readonly stats: () => ConnectionStats
 }
 
+/** A QUIC library, as sessions use it. */
 export interface QuicEngine {
   /**
    * Opens a connection. A client starts the handshake at the first `send`; a connector waits for
