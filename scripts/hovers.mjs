@@ -2,6 +2,7 @@
 // sees only that text, so read each one alone. `node scripts/hovers.mjs --seed 7 --count 30`; the same seed chooses the same symbols.
 // An editor also shows a method the comment of the interface that its class implements. This script does not know types.
 import { execFileSync } from "node:child_process"
+import { createHash } from "node:crypto"
 import { readFileSync } from "node:fs"
 import { parseArgs } from "node:util"
 import ts from "typescript"
@@ -10,13 +11,10 @@ const { values } = parseArgs({
   options: { count: { type: "string", default: "30" }, seed: { type: "string", default: "1" } }
 })
 
-/** Numbers from 0 to 1, without 1. A linear congruential generator is random enough to choose symbols. */
+/** Numbers from 0 to 1, without 1, that depend on the seed alone. */
 const randomFrom = (seed) => {
-  let state = BigInt(seed)
-  return () => {
-    state = BigInt.asUintN(64, state * 6364136223846793005n + 1442695040888963407n)
-    return Number(state >> 11n) / 2 ** 53
-  }
+  let turn = 0
+  return () => createHash("sha256").update(`${seed} ${turn++}`).digest().readUInt32BE() / 2 ** 32
 }
 
 const isExported = (node) => node.modifiers?.some(({ kind }) => kind === ts.SyntaxKind.ExportKeyword) ?? false

@@ -29,7 +29,7 @@ export interface Thread extends Actor {
 }
 export interface Status {
   readonly peers: ReadonlyArray<Peer>
-  /** Present only if the process is a relay. */
+  /** Connected nodes. Absent unless the process is a relay. */
   readonly nodes?: ReadonlyArray<unknown>
 }
 export interface NetworkNode {

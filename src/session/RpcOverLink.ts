@@ -285,7 +285,10 @@ export interface ClientOptions {
   readonly onCut?: (idleMs: number) => Effect.Effect<void>
 }
 
-/** Protocol for `RpcClient`. Provide it as `RpcClient.Protocol`. The scope ends the link. */
+/**
+ * Makes the client's RPC protocol over a link. Provide it as `RpcClient.Protocol`. The link ends
+ * with the scope.
+ */
 export const makeClient = (
   link: Link,
   options: ClientOptions = {}

@@ -16,7 +16,7 @@ const Literal = Schema.String.pipe(
   Schema.filter((text) => IpBytes.parse(text, new Uint8Array(16)) !== 0 || "not a literal IP address")
 )
 
-/** Description of a relay for nodes. */
+/** A relay of the network, as nodes learn of it. */
 export const RelayPoint = Schema.Struct({
   /** Name in the relay's membership. Nodes name it when they bind. */
   name: Name,

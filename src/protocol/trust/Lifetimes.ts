@@ -7,7 +7,10 @@
 /** Set by `scripts/build.mjs --short-lifetimes`; not defined in any other build. */
 declare const SHORT_LIFETIMES: boolean | undefined
 
-/** Lifetimes and the times that go with them, in seconds. */
+/**
+ * Lifetimes of documents, sessions and certificates, and the intervals of their renewal. All are in
+ * seconds.
+ */
 export interface Lifetimes {
   /**
    * Life of a grant. A connector that is cut off from the relay cannot miss a revocation for

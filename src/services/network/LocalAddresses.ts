@@ -23,7 +23,7 @@ export interface Seen {
 /** Functions that read from the system. Tests replace them. */
 export interface Ways {
   readonly netlink: () => Interfaces
-  /** The text of a file; throws if there is none. */
+  /** Returns the text of a file. Throws if there is none. */
   readonly file: (path: string) => string
 }
 

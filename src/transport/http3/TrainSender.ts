@@ -48,7 +48,7 @@ export class TrainSender {
     return this.#flight?.dueAt ?? Infinity
   }
 
-  /** Sends what is due. Returns `true` if there may be more, for another turn. */
+  /** Sends the packets that are due. Returns `true` if there may be more, for another turn. */
   flush(now: number): boolean {
     for (const { packet, slot } of this.#flight?.due(now) ?? []) {
       this.#transmit(slot, packet, packet.length, packet.length)

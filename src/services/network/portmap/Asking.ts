@@ -20,7 +20,7 @@ export type Wish = {
   readonly gateway: string
   /** UDP port of PCP and NAT-PMP. UPnP devices announce their own. */
   readonly port: number
-  /** UDP port on which UPnP devices are searched. Tests use another one. */
+  /** UDP port on which UPnP devices are searched for. Tests use another one. */
   readonly ssdpPort: number
   readonly internalPort: number
   /** The external port that this node had before, or would like to have. */

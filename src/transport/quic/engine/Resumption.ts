@@ -9,7 +9,9 @@
 import { createHash, randomBytes } from "node:crypto"
 import { LIFETIMES } from "../../../protocol/trust/Lifetimes.ts"
 
-/** What ties a handshake to one session, and lets the session resume from an earlier one. */
+/**
+ * Parameters that tie a handshake to one session, and let the session resume from an earlier one.
+ */
 export interface Resumption {
   /**
    * Connection id of the session, from `connectionIdOf`. A connector rejects a handshake that
