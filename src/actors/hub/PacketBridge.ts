@@ -8,7 +8,7 @@ import type { RelayForwarder } from "../forwarder/RelayForwarderRpcs.ts"
 import type { RpcsOf } from "../runtime/actor/ActorAddress.ts"
 import type { ActorRef } from "../runtime/actor/ActorRef.ts"
 
-/** Serves the link until the link or the forwarder ends. */
+/** Moves relayed frames between a node's link and the forwarder, until one of them ends. */
 export const bridge = (
   link: Link,
   nodeKey: NodeKey,

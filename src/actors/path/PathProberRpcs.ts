@@ -31,8 +31,8 @@ export const SessionUp = Schema.TaggedStruct("SessionUp", {
 /** Event: a session has ended. */
 export const SessionDown = Schema.TaggedStruct("SessionDown", { session: SessionId })
 /**
- * The peer's whole candidate list, which the data plane has acknowledged. A list with a lower `seq`
- * than an earlier one is stale.
+ * Event: the peer's whole candidate list has arrived, and the data plane has acknowledged it. A
+ * list with a lower `seq` than an earlier one is stale.
  */
 export const PeerCandidates = Schema.TaggedStruct("PeerCandidates", {
   session: SessionId,

@@ -41,6 +41,7 @@ export type Response =
     readonly epochS: number
     readonly internalPort: number
     readonly externalPort: number
+    /** Lifetime that was granted, in seconds. */
     readonly lifetimeS: number
   }
   /** Error answer. `to` says which of the two requests it answers. */

@@ -69,6 +69,10 @@ export const Direct = Schema.Struct({
   expected: Schema.Literal("yes", "likely", "sometimes", "no", "unknown"),
   why: Schema.String
 })
+/**
+ * Share of peers with which a direct path is expected: all (`yes`), most (`likely`), some
+ * (`sometimes`) or none (`no`).
+ */
 export type Direct = typeof Direct.Type
 
 /**

@@ -7,6 +7,7 @@ import type { SocketAddr } from "../bytes/SocketAddr.ts"
 
 /** UDP port of PCP and of NAT-PMP servers. */
 export const PORT = 5351
+/** Length of a mapping nonce, in bytes (RFC 6887, section 11.1). */
 export const NONCE_BYTES = 12
 /** Largest message, in bytes (RFC 6887, section 7). */
 export const MAX_BYTES = 1100

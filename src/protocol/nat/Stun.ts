@@ -96,7 +96,9 @@ export type Message =
     readonly alternatePort: number | null
   }
   | { readonly _tag: "Error"; readonly txId: Uint8Array; readonly code: number; readonly reason: string }
+/** A Binding request. */
 export type Request = Extract<Message, { _tag: "Request" }>
+/** A success response to a Binding request. */
 export type Success = Extract<Message, { _tag: "Success" }>
 
 /** Returns lower-case hex, two characters per byte, to use transaction ids as keys. */

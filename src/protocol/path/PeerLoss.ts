@@ -43,6 +43,7 @@ export interface State {
 /** Action to take: none, ask the relay, or end the session. */
 export type Step = "wait" | "ask" | "absent" | "forgotten"
 
+/** State of a peer that has not been silent. */
 export const start: State = { askAt: 0, absentSince: Infinity, connected: false }
 
 /**

@@ -32,9 +32,11 @@ export const MAX_CLIENT_BYTES = 4096
  * client has checked the server's certificate.
  */
 export const MAX_SERVER_BYTES = 64 * 1024
+/** Length of the challenge's nonce, in bytes. */
 export const NONCE_BYTES = 32
 /** Length of a raw Ed25519 public key, in bytes. */
 export const KEY_BYTES = 32
+/** Length of an Ed25519 signature, in bytes. */
 export const SIGNATURE_BYTES = 64
 /** Longest text in a message of the handshake, in bytes. */
 const MAX_TEXT_BYTES = 1024

@@ -9,8 +9,8 @@ import { renderHostPort } from "../bytes/SocketAddr.ts"
 /** A proxy, from its URL. */
 export interface ProxyUrl {
   /**
-   * Kind of proxy. `http` and `https` proxies are asked by CONNECT; the connection to an `https`
-   * proxy is TLS itself.
+   * Protocol of the proxy. `http` and `https` proxies connect by the method CONNECT. The connection
+   * to an `https` proxy itself uses TLS.
    */
   readonly kind: "http" | "https" | "socks5"
   /** A name or an IP literal, without brackets. */

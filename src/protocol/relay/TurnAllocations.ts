@@ -149,10 +149,12 @@ export class TurnAllocations {
     this.#family = canonicalFamily(options.relayedHost)
   }
 
+  /** Number of allocations. */
   get count(): number {
     return this.#byTuple.size
   }
 
+  /** Number of permissions of all allocations. */
   get permissionCount(): number {
     let count = 0
     for (const { permissions } of this.#byTuple.values()) count += permissions.size

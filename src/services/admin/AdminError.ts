@@ -15,7 +15,7 @@ export const STATUS = {
   timed_out: 504
 } as const
 
-/** Machine-readable kind of an error. */
+/** Code of an admin API error, for programs. */
 export const AdminCode = Schema.Literal(...Object.keys(STATUS) as Array<keyof typeof STATUS>)
 export type AdminCode = typeof AdminCode.Type
 

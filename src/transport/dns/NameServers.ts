@@ -55,6 +55,7 @@ export class Server {
     this.#unansweredSince = null
   }
 
+  /** Whether the server has left a question unanswered for {@link SILENT_MS}. */
   isSilent(nowMs: number): boolean {
     return this.#unansweredSince !== null && nowMs - this.#unansweredSince >= SILENT_MS
   }

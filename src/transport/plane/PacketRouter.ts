@@ -162,8 +162,8 @@ export class PacketRouter {
   }
 
   /**
-   * Sets another relay than the home relay, or removes it (`null`). Frames from it are accepted
-   * from now on. Frames are sent by it while `bound` is set.
+   * Adds or changes a relay other than the home relay, or removes it (`null`). Frames from it are
+   * accepted from now on. Frames are sent by it while `bound` is set.
    */
   useRelay(name: string, at: Omit<OtherRelay, "name" | "key" | "traffic"> | null): void {
     const index = this.#relays.findIndex((relay) => relay.name === name)

@@ -65,13 +65,16 @@ export interface PeerSessionEvents {
   readonly onCandidates: (seq: number, list: ReadonlyArray<Candidate>, mapping: Mapping | undefined) => void
   /** Called when the peer has acknowledged this node's list of candidates. */
   readonly onCandidatesAck: (seq: number) => void
+  /** Called for each authenticated ping of the peer. */
   readonly onPing: (path: PathRef) => void
+  /** Called for each answer to a ping. */
   readonly onPong: (path: PathRef, txId: string, rttMs: number, observed: SocketAddr | null) => void
   /**
    * Called when packets came by `path`, the path in use, although a ping sent before them is
    * unanswered. At most once for each ping.
    */
   readonly onHeard: (path: PathRef) => void
+  /** Called on a client when the connector asks to leave the path in use, with the reason. */
   readonly onSwitchRequest: (reason: SwitchReason) => void
   /** Called when the peer has opened its sockets for port prediction. */
   readonly onOpened: (opened: Opened) => void
@@ -101,6 +104,7 @@ export interface PeerSessionOptions {
   /** Returns the Ed25519 key of a certificate, base64url. `null` if it has none. */
   readonly keyOfCertificate: (der: Uint8Array) => string | null
   readonly events: PeerSessionEvents
+  /** Returns the current time in milliseconds (monotonic). */
   readonly now: () => number
 }
 

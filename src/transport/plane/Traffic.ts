@@ -9,10 +9,13 @@ import type { PathKind } from "../../protocol/path/PathKind.ts"
  * TLS.
  */
 export class Traffic {
+  /** Datagrams or frames received. */
   packetsIn = 0
   /** Bytes received. */
   bytesIn = 0
+  /** Datagrams or frames sent. */
   packetsOut = 0
+  /** Bytes sent. */
   bytesOut = 0
 }
 

@@ -22,6 +22,7 @@ export interface StreamOwner {
   readonly stop: (id: number, code: number) => void
   /** Adds the stream to those that wait for room. `small` ones are served first. */
   readonly blocked: (stream: QuicStream, small: boolean) => void
+  /** Removes the stream from those that wait for room. */
   readonly unblocked: (stream: QuicStream) => void
   /** Changes how many bytes may arrive unread. A negative value lowers it. */
   readonly allowUnread: (bytes: number) => void

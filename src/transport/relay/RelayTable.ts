@@ -85,6 +85,7 @@ export class Node {
   /** Ends of the sessions that the node has open, by session id. */
   readonly halves = new Map<string, Half>()
   udp: UdpLeg | null = null
+  /** The node's link. `null` if it has none. */
   link: Link | null = null
   /**
    * Whether frames are sent over the link although a UDP leg exists. Of the two, the one that was

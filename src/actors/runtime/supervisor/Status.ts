@@ -57,6 +57,7 @@ export type Entry = {
   row: Restart.Row
   restarts: number
   since: number
+  /** When the thread or actor came into its present state, in ms (monotonic). */
   sinceMonotonicMs: number
   /**
    * When the thread or actor was last up, in ms (monotonic). If it never was, when it was made.

@@ -22,8 +22,8 @@ export interface DelayMonitor {
 }
 
 /**
- * Returns an effect that reads the figures. Run it once a second. The largest delay and the
- * utilization cover the time since the reading before.
+ * Returns an effect that reads the load of an event loop. Run it once a second. The largest delay
+ * and the utilization are those since the previous reading.
  */
 export const makeWith = Effect.fnUntraced(
   function*(watch: Effect.Effect<DelayMonitor, never, Scope.Scope>) {
