@@ -197,7 +197,7 @@ describe("what cannot work", () => {
     assert.isFalse(existsSync(join(world.dir, "state", "second-relay", "authority.key")), "no keys were made")
   })
 
-  it("says which limit to raise if too few files may be open", async () => {
+  it("names the limit to raise if few files may open", async () => {
     const args = otherRelay("small-relay", "127.0.0.1:0")
     for (const files of [40, 64]) {
       const limited = `ulimit -n ${files}; exec "$@"`

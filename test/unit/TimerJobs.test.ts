@@ -51,7 +51,7 @@ describe("every period", () => {
     pulse.close()
   })
 
-  it("the TURN proxy closes the sockets that are idle by then", async () => {
+  it("the TURN proxy closes its idle sockets", async () => {
     const server = await bound()
     const [idle, used] = [await bound(), await bound()]
     const at = { host: "127.0.0.1", port: server.port, transport: "udp" } as const
