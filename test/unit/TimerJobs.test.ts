@@ -3,6 +3,7 @@ import { createSocket } from "node:dgram"
 import { once } from "node:events"
 import { afterEach, assert, beforeEach, describe, it, vi } from "vitest"
 import * as Pulse from "../../src/actors/runtime/liveness/Pulse.ts"
+import { FrameDatagrams } from "../../src/transport/http3/FrameDatagrams.ts"
 import * as TurnProxy from "../../src/transport/webrtc/TurnProxy.ts"
 
 const PERIODS = 4
@@ -73,5 +74,21 @@ describe("every period", () => {
     }
     proxy.close()
     for (const { socket } of [server, idle, used]) socket.close()
+  })
+
+  it("a probe of HTTP/3 datagrams is repeated until it comes back", () => {
+    vi.useRealTimers().useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] })
+    const probes: Array<Uint8Array> = []
+    const connection = { driver: { isClosed: false }, sendDatagram: (bytes: Uint8Array) => probes.push(bytes) > 0 }
+    const datagrams = new FrameDatagrams(connection as never) // the part of it that is used here
+    datagrams.start()
+    for (let period = 1; period <= PERIODS; period++) {
+      vi.advanceTimersByTime(250)
+      assert.strictEqual(probes.length, 1 + period)
+      assert.isFalse(datagrams.isReady)
+    }
+    datagrams.onDatagram(probes[0]!)
+    vi.advanceTimersByTime(10_000)
+    assert.deepStrictEqual([datagrams.isReady, probes.length], [true, 1 + PERIODS])
   })
 })
