@@ -76,7 +76,7 @@ describe("every period", () => {
     for (const { socket } of [server, idle, used]) socket.close()
   })
 
-  it("a probe of HTTP/3 datagrams is repeated until it comes back", () => {
+  it("a probe of HTTP/3 datagrams repeats until it returns", () => {
     vi.useRealTimers().useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] })
     const probes: Array<Uint8Array> = []
     const connection = { driver: { isClosed: false }, sendDatagram: (bytes: Uint8Array) => probes.push(bytes) > 0 }
