@@ -1,5 +1,6 @@
 /** A lab whose two networks change while its relay stays: what a client and a connector, started anew behind each, come to. */
 import { Duration, Effect, Schedule, type Scope } from "effect"
+import type { Peer } from "../../src/roles/Running.ts"
 import * as Lab from "./Lab.ts"
 import * as NatPairs from "./NatPairs.ts"
 
@@ -45,13 +46,15 @@ const natOf = (side: NatPairs.Side): Lab.Nat =>
   side === "v6-firewall" ? "symmetric" : side === "cgn" || side === "same-nat" ? "port-restricted" : side
 
 /** A round of probes takes eight seconds; its end is the reason of those that stay relayed. */
-const SETTLED_DEADLINE = Duration.seconds(20)
+const SETTLED_DEADLINE = Duration.seconds(60)
 /** Before that, a reason may be one of the beginning. */
 const ASK_AFTER = Duration.seconds(3)
 const ASK_EVERY = Duration.millis(200)
 /** The log tells a path before the status does; and one that was just found may be left once more. */
 const TOLD_AFTER = Duration.seconds(1)
-const TRIAL_DEADLINE = Duration.seconds(60)
+const TRIAL_DEADLINE = Duration.minutes(4)
+/** How long a pair that must be direct may be relayed for a moment, because a busy host answers late. */
+const DIRECT_AGAIN = Duration.seconds(60)
 const UNSETTLED: ReadonlySet<string> = new Set(["", "probing", "relay_first"])
 /** Whether it says why a path is what it is, rather than that this is still open. A relayed one may bear a remark behind it. */
 export const isSettled = (reason: string): boolean => !UNSETTLED.has(reason.split(" ")[0]!)
@@ -82,7 +85,13 @@ const attempt = (lab: Lab.Lab, pair: NatPairs.Pair): Effect.Effect<Found, Lab.La
 
     const first = yield* got(lab, "/")
     yield* Effect.scoped(Effect.zipRight(lab.begin("/drip"), untilSettled(lab))) // paths are compared while data flows
-    const peer = yield* Effect.delay(lab.peer, TOLD_AFTER)
+    const mustBeDirect = NatPairs.expected(pair) === "direct"
+    const isFinal = ({ path, reason }: Peer) => path === "direct" || (!mustBeDirect && isSettled(reason))
+    const peer = yield* lab.untilPeer(isFinal, DIRECT_AGAIN).pipe(
+      Effect.timeout(DIRECT_AGAIN),
+      Effect.delay(TOLD_AFTER),
+      Effect.orElse(() => lab.peer)
+    )
     const before = yield* lab.relayBytes
     yield* got(lab, "/file")
     const relayBytesPerByte = ((yield* lab.relayBytes) - before) / Lab.FILE_BYTES
