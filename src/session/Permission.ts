@@ -16,7 +16,7 @@ export interface Clocks {
 
 /**
  * The permission of one session. When a grant arrives, it is checked against the directory's time.
- * From then on its remaining life runs by the host's clock, so a later correction of the time
+ * After that its remaining life runs by the host's clock, so a later correction of the time
  * neither shortens nor prolongs it.
  */
 export class Permission {
