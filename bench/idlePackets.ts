@@ -87,7 +87,7 @@ const figureOf = (counts: Counts, elapsedMs: number) =>
 const main = Lab.use({ clientNat: nat, connectorNat: nat, before }, (lab) =>
   Effect.gen(function*() {
     yield* lab.fetch("/")
-    yield* lab.untilPeer(({ path }) => path === "direct", "20 seconds")
+    yield* lab.untilPeer(({ path }) => path === "direct")
     yield* Effect.sleep(SETTLE)
     yield* Effect.forEach(HOSTS, (host) => lab.exec(host, "nft", rules), { concurrency: 2 })
     const startedAt = yield* Clock.currentTimeMillis

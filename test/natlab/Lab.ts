@@ -112,7 +112,8 @@ export interface Lab {
   readonly fetch: (path: string) => Effect.Effect<Fetched>
   /** The client's only peer, as its admin API tells it, and `sallyport status --json`. */
   readonly peer: Effect.Effect<Peer, LabFailed>
-  readonly untilPeer: (is: (peer: Peer) => boolean, within: Duration.DurationInput) => Effect.Effect<Peer, LabFailed>
+  /** Waits until the client's peer is like this. */
+  readonly untilPeer: (is: (peer: Peer) => boolean) => Effect.Effect<Peer, LabFailed>
   /** Of `lab/natlab.sh`. */
   readonly net: (...args: ReadonlyArray<string>) => Effect.Effect<string, LabFailed>
   /** A command on a host of the lab, to its end; what it printed. */
@@ -287,7 +288,7 @@ export const make = Effect.fnUntraced(function*(
       })),
     fetch: (path) => Effect.scoped(Effect.flatMap(begin(path), ({ done }) => done)),
     peer,
-    untilPeer: (is, within) => untilPeer(peer, is, within),
+    untilPeer: (is) => untilPeer(peer, is),
     net,
     exec: (host, command, ...args) => output(...on(host, command, args)),
     relayBytes: Effect.map(net("relaybytes"), Number),
@@ -363,21 +364,16 @@ export const tell = (what: string, ms: number, mostMs: number): void => {
   if (process.env["SALLYPORT_FULL"] === "1") assert.isBelow(ms, mostMs, what)
 }
 
-const untilPeer = (
-  peer: Lab["peer"],
-  is: (peer: Peer) => boolean,
-  within: Duration.DurationInput
-): Effect.Effect<Peer, LabFailed> => {
+const untilPeer = (peer: Lab["peer"], is: (peer: Peer) => boolean): Effect.Effect<Peer, LabFailed> => {
   let last = "nothing"
-  const patience = Duration.max(within, PATIENCE)
   return peer.pipe(
     Effect.tap((found) => void (last = `${found.path}: ${found.reason}`)),
     Effect.filterOrFail(is, () => new LabFailed({ message: "not yet" })),
     Effect.retry(Schedule.spaced("100 millis")),
     Effect.delay(NOTICED_AFTER),
     Effect.timeoutFail({
-      duration: patience,
-      onTimeout: () => new LabFailed({ message: `after ${Duration.format(patience)} it is still ${last}` })
+      duration: PATIENCE,
+      onTimeout: () => new LabFailed({ message: `after ${Duration.format(PATIENCE)} it is still ${last}` })
     })
   )
 }

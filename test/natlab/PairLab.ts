@@ -87,7 +87,7 @@ const attempt = (lab: Lab.Lab, pair: NatPairs.Pair): Effect.Effect<Found, Lab.La
     yield* Effect.scoped(Effect.zipRight(lab.begin("/drip"), untilSettled(lab))) // paths are compared while data flows
     const mustBeDirect = NatPairs.expected(pair) === "direct"
     const isFinal = ({ path, reason }: Peer) => path === "direct" || (!mustBeDirect && isSettled(reason))
-    const peer = yield* lab.untilPeer(isFinal, DIRECT_AGAIN).pipe(
+    const peer = yield* lab.untilPeer(isFinal).pipe(
       Effect.timeout(DIRECT_AGAIN),
       Effect.delay(TOLD_AFTER),
       Effect.orElse(() => lab.peer)

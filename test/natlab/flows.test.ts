@@ -16,9 +16,9 @@ describe.skipIf(!Lab.isPossible)("flows that live through trouble", () => {
     Lab.use({}, (lab) =>
       Effect.gen(function*() {
         const file = yield* lab.hold(RATE)
-        yield* lab.untilPeer(isDirect, "8 seconds")
+        yield* lab.untilPeer(isDirect)
         yield* lab.net("blackhole", "sites", "on")
-        const relayed = yield* lab.untilPeer(({ path }) => path === "relay-udp", "5 seconds")
+        const relayed = yield* lab.untilPeer(({ path }) => path === "relay-udp")
         assert.include(["path_blackholed", "peer_request"], relayed.reason, "whichever side noticed first")
         const { code, sha256, stallMs } = yield* file.finish
         assert.deepStrictEqual([code, sha256], [0, Lab.FILE_SHA256])
@@ -30,7 +30,7 @@ describe.skipIf(!Lab.isPossible)("flows that live through trouble", () => {
     Lab.use({}, (lab) =>
       Effect.gen(function*() {
         const drip = yield* lab.begin("/drip")
-        yield* lab.untilPeer(isDirect, "8 seconds")
+        yield* lab.untilPeer(isDirect)
         yield* Lab.untilTrue("drops come", () => drip.bytes() >= 100)
         yield* lab.admin("node", "remove", "laptop")
         const { code } = yield* drip.done
@@ -44,7 +44,7 @@ describe.skipIf(!Lab.isPossible)("flows that live through trouble", () => {
     Lab.use({}, (lab) =>
       Effect.gen(function*() {
         const file = yield* lab.hold(RATE)
-        yield* lab.untilPeer(isDirect, "30 seconds")
+        yield* lab.untilPeer(isDirect)
         yield* lab.stop("relay")
         const without = yield* lab.fetch("/")
         assert.strictEqual(without.code, 0, "a new flow of a live session needs no relay")
@@ -57,18 +57,18 @@ describe.skipIf(!Lab.isPossible)("flows that live through trouble", () => {
         yield* lab.start("client")
         const fresh = lab.fetch("/").pipe(Effect.filterOrFail(({ code }) => code === 0, ({ code }) => `curl: ${code}`))
         yield* fresh.pipe(Effect.retry(Schedule.spaced("200 millis")), Effect.timeout(HANG_MS))
-        yield* lab.untilPeer(isDirect, "30 seconds")
+        yield* lab.untilPeer(isDirect)
       })))
 
   it.scopedLive("a flow moves to a direct path without its relay", () =>
     Lab.use({}, (lab) =>
       Effect.gen(function*() {
         const file = yield* lab.hold(RATE)
-        yield* lab.untilPeer(isDirect, "8 seconds")
+        yield* lab.untilPeer(isDirect)
         yield* lab.net("blackhole", "sites", "on")
-        yield* lab.untilPeer(({ path }) => path === "relay-udp", "5 seconds")
+        yield* lab.untilPeer(({ path }) => path === "relay-udp")
         yield* Effect.all([lab.stop("relay"), lab.net("blackhole", "sites", "off")], { concurrency: 2 })
-        yield* lab.untilPeer(isDirect, "10 seconds")
+        yield* lab.untilPeer(isDirect)
         const { code, sha256 } = yield* file.finish
         assert.deepStrictEqual([code, sha256], [0, Lab.FILE_SHA256])
       })))

@@ -8,7 +8,7 @@ const RATE = 250_000
 /** Far above what a move takes: the machine may be busy. What was seen is printed. */
 const STALL_MS = 6_000
 
-const relayedBy = (lab: Lab.Lab, path: string) => lab.untilPeer((peer) => peer.path === path, "15 seconds")
+const relayedBy = (lab: Lab.Lab, path: string) => lab.untilPeer((peer) => peer.path === path)
 
 describe.skipIf(!Lab.isPossible)("HTTP/3, where only web traffic leaves the client's network", () => {
   it.scopedLive("keeps flows when its process at the relay is killed", () =>

@@ -30,7 +30,7 @@ describe.skipIf(!Lab.isPossible)("NATs that forget soon", () => {
     Lab.use({ before: [["udptimeout", "client", String(TIMEOUT_S)]] }, (lab) =>
       Effect.gen(function*() {
         assert.strictEqual((yield* lab.fetch("/")).code, 0)
-        yield* lab.untilPeer(isDirect, "10 seconds")
+        yield* lab.untilPeer(isDirect)
         let lost = 0
         const lifetime = yield* lifetimeOf(lab).pipe(
           Effect.tap(() => Effect.map(isMapped(lab, CONNECTOR), (mapped) => void (lost += mapped ? 0 : 1))),

@@ -35,7 +35,7 @@ describe.skipIf(!hasDaemon)("ports that a gateway maps", () => {
         Effect.gen(function*() {
           yield* logged(lab, "connector", 1, "port mapped at the gateway", `"${protocol}"`, OUTSIDE)
           assert.strictEqual((yield* lab.fetch("/")).code, 0)
-          yield* lab.untilPeer(({ path }) => path === "direct", "10 seconds")
+          yield* lab.untilPeer(({ path }) => path === "direct")
           const before = yield* lab.relayBytes
           assert.strictEqual((yield* lab.fetch("/file")).sha256, Lab.FILE_SHA256)
           assert.isBelow((yield* lab.relayBytes) - before, Lab.FILE_BYTES / 20, "the file did not cross the relay")

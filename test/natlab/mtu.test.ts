@@ -39,7 +39,7 @@ describe.skipIf(!Lab.isPossible)("what the way carries", () => {
           const relayed = yield* lab.fetch("/file")
           assert.deepStrictEqual([relayed.code, relayed.sha256], [0, Lab.FILE_SHA256], `at ${width}`)
         }
-        yield* lab.untilPeer(isDirect, "8 seconds")
+        yield* lab.untilPeer(isDirect)
         const direct = yield* lab.fetch("/file")
         assert.deepStrictEqual([direct.code, direct.sha256], [0, Lab.FILE_SHA256], "direct")
       })))
@@ -73,7 +73,7 @@ describe.skipIf(!Lab.isPossible)("what the way carries", () => {
     Lab.use({}, (lab) =>
       Effect.gen(function*() {
         const file = yield* lab.hold(RATE)
-        yield* lab.untilPeer(isDirect, "8 seconds")
+        yield* lab.untilPeer(isDirect)
         yield* lab.net("mtu", "connector", NARROW)
         const { code, sha256, stallMs } = yield* file.finish
         assert.deepStrictEqual([code, sha256], [0, Lab.FILE_SHA256])

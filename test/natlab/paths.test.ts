@@ -25,7 +25,7 @@ describe.skipIf(!Lab.isPossible)("paths between real NATs", () => {
         const early = yield* lab.peer
         assert.include(["relay-udp", "direct"], early.path)
         assert.strictEqual(early.name, "office")
-        const direct = yield* lab.untilPeer(({ path }) => path === "direct", "6 seconds")
+        const direct = yield* lab.untilPeer(({ path }) => path === "direct")
         assert.isNotNull(direct.rttMs)
         assert.match(direct.reason, /^direct_(proved|faster)$/)
         const before = yield* lab.relayBytes
@@ -44,7 +44,7 @@ describe.skipIf(!Lab.isPossible)("paths between real NATs", () => {
           assert.isTrue(lab.log("client").some((line) => line.includes("signaling is up") && line.includes(carrier)))
           if (carrier === "webtransport") process.stderr.write(`${KNOWN_FAULT}\n`)
           else assert.strictEqual((yield* lab.fetch("/file")).sha256, Lab.FILE_SHA256)
-          const peer = yield* lab.untilPeer(({ reason }) => reason.includes("udp_blocked"), "15 seconds")
+          const peer = yield* lab.untilPeer(({ reason }) => reason.includes("udp_blocked"))
           assert.strictEqual(peer.path, "relay-tcp")
           assert.include(peer.reason, "UDP")
         })))
@@ -54,7 +54,7 @@ describe.skipIf(!Lab.isPossible)("paths between real NATs", () => {
     Lab.use({ clientNat: "tcp443" }, (lab) =>
       Effect.gen(function*() {
         assert.deepStrictEqual(yield* says(lab, "/"), [0, HELLO])
-        const peer = yield* lab.untilPeer(({ reason }) => reason.includes("udp_blocked"), "15 seconds")
+        const peer = yield* lab.untilPeer(({ reason }) => reason.includes("udp_blocked"))
         assert.strictEqual(peer.path, "relay-tcp")
       })))
 
@@ -66,7 +66,7 @@ describe.skipIf(!Lab.isPossible)("paths between real NATs", () => {
         Lab.tell("firstAnswerMs", first.ms, AT_ONCE_MS)
         const file = yield* lab.fetch("/file")
         assert.strictEqual(file.sha256, Lab.FILE_SHA256)
-        const peer = yield* lab.untilPeer(({ reason }) => reason.includes("udp_blocked"), "15 seconds")
+        const peer = yield* lab.untilPeer(({ reason }) => reason.includes("udp_blocked"))
         assert.strictEqual(peer.path, "relay-h3")
       })))
 
@@ -74,7 +74,7 @@ describe.skipIf(!Lab.isPossible)("paths between real NATs", () => {
     Lab.use({ clientNat: "symmetric", connectorNat: "symmetric" }, (lab) =>
       Effect.gen(function*() {
         assert.deepStrictEqual(yield* says(lab, "/"), [0, HELLO])
-        const peer = yield* lab.untilPeer(({ reason }) => reason === "symmetric_both", "20 seconds")
+        const peer = yield* lab.untilPeer(({ reason }) => reason === "symmetric_both")
         assert.strictEqual(peer.path, "relay-udp")
         const before = yield* lab.relayBytes
         const file = yield* lab.fetch("/file")
@@ -92,7 +92,7 @@ describe.skipIf(!Lab.isPossible)("paths between real NATs", () => {
       Lab.use(options, (lab) =>
         Effect.gen(function*() {
           assert.deepStrictEqual(yield* says(lab, "/"), [0, HELLO])
-          yield* lab.untilPeer(({ path }) => path === "direct", "6 seconds")
+          yield* lab.untilPeer(({ path }) => path === "direct")
           assert.deepStrictEqual(yield* says(lab, "/"), [0, HELLO])
         })))
   }
@@ -101,7 +101,7 @@ describe.skipIf(!Lab.isPossible)("paths between real NATs", () => {
     Lab.use({ sharedCgn: "port-restricted" }, (lab) =>
       Effect.gen(function*() {
         assert.deepStrictEqual(yield* says(lab, "/"), [0, HELLO])
-        const peer = yield* lab.untilPeer(({ reason }) => reason === "probes_unanswered", "60 seconds")
+        const peer = yield* lab.untilPeer(({ reason }) => reason === "probes_unanswered")
         assert.strictEqual(peer.path, "relay-udp")
         assert.strictEqual((yield* lab.fetch("/file")).sha256, Lab.FILE_SHA256)
       })))
@@ -115,7 +115,7 @@ describe.skipIf(!Lab.isPossible)("paths between real NATs", () => {
       }, (lab) =>
         Effect.gen(function*() {
           assert.deepStrictEqual(yield* says(lab, "/"), [0, HELLO])
-          yield* lab.untilPeer(({ path }) => path === "relay-udp", "15 seconds")
+          yield* lab.untilPeer(({ path }) => path === "relay-udp")
           assert.strictEqual((yield* lab.fetch("/file")).sha256, Lab.FILE_SHA256)
         }))
   )

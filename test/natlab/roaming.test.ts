@@ -20,7 +20,7 @@ const download = <E>(
   Lab.use(options, (lab) =>
     Effect.gen(function*() {
       const file = yield* lab.hold(RATE)
-      yield* lab.untilPeer(isDirect, "8 seconds")
+      yield* lab.untilPeer(isDirect)
       yield* change(lab, file)
       const { code, sha256, stallMs } = yield* file.finish
       assert.deepStrictEqual([code, sha256], [0, Lab.FILE_SHA256])
@@ -33,10 +33,10 @@ describe.skipIf(!Lab.isPossible)("flows that do not notice a move", () => {
       Effect.gen(function*() {
         yield* lab.net("roam", "client", "client2")
         yield* file.more
-        yield* lab.untilPeer(isDirect, "4 seconds")
+        yield* lab.untilPeer(isDirect)
         yield* lab.net("roam", "client", "client")
         yield* file.more
-        yield* lab.untilPeer(isDirect, "4 seconds")
+        yield* lab.untilPeer(isDirect)
       })
     ))
 
@@ -45,7 +45,7 @@ describe.skipIf(!Lab.isPossible)("flows that do not notice a move", () => {
       Effect.gen(function*() {
         yield* lab.net("roam", "connector", "client2")
         yield* file.more
-        yield* lab.untilPeer(isDirect, "4 seconds")
+        yield* lab.untilPeer(isDirect)
         yield* Effect.all([lab.net("roam", "client", "client2"), lab.net("roam", "connector", "connector")], {
           concurrency: 2
         })
@@ -81,7 +81,7 @@ describe.skipIf(!Lab.isPossible)("flows that do not notice a move", () => {
         for (const family of ["6", "4"]) {
           yield* lab.net("family", "client", family)
           yield* file.more
-          yield* lab.untilPeer(isDirect, "8 seconds")
+          yield* lab.untilPeer(isDirect)
         }
       }), { options: { v6: true, before: [["family", "client", "4"]] } }))
 
@@ -89,9 +89,9 @@ describe.skipIf(!Lab.isPossible)("flows that do not notice a move", () => {
     Lab.use({}, (lab) =>
       Effect.gen(function*() {
         const file = yield* lab.hold(RATE)
-        yield* lab.untilPeer(isDirect, "8 seconds")
+        yield* lab.untilPeer(isDirect)
         yield* lab.net("blackhole", "sites", "on")
-        yield* lab.untilPeer(({ path }) => path === "relay-udp", "5 seconds")
+        yield* lab.untilPeer(({ path }) => path === "relay-udp")
         yield* lab.stop("relay")
         yield* lab.start("relay")
         const [took] = yield* Effect.timed(file.more)

@@ -54,7 +54,7 @@ describe.skipIf(!LabPage.isPossible)("troubles between real NATs", () => {
     Lab.use({ clientNat: "udp-blocked", nodes }, (lab) =>
       Effect.gen(function*() {
         yield* lab.fetch("/")
-        yield* lab.untilPeer(({ reason }) => reason.includes("udp_blocked"), "15 seconds")
+        yield* lab.untilPeer(({ reason }) => reason.includes("udp_blocked"))
         const told = yield* said(lab)
         assert.isTrue(what(told).some((text) => text.includes("lets no UDP through")))
         assert.isTrue(told.findings.every(({ remedy }) => remedy.startsWith("allow outgoing UDP")))
@@ -68,7 +68,7 @@ describe.skipIf(!LabPage.isPossible)("troubles between real NATs", () => {
     Lab.use({ clientNat: "symmetric", connectorNat: "symmetric", nodes }, (lab) =>
       Effect.gen(function*() {
         yield* lab.fetch("/")
-        yield* lab.untilPeer(({ reason }) => reason === "symmetric_both", "20 seconds")
+        yield* lab.untilPeer(({ reason }) => reason === "symmetric_both")
         const told = yield* said(lab)
         assert.deepStrictEqual(what(told).map((text) => /both NATs use a different port/.test(text)), [true])
         assert.deepStrictEqual([told.path, told.reason], ["relay", "symmetric_both"])
@@ -89,7 +89,7 @@ describe.skipIf(!LabPage.isPossible)("troubles between real NATs", () => {
         yield* Effect.forkScoped(run)
         yield* Effect.all([lab.start("connector"), lab.start("client")], { concurrency: 2 })
         yield* lab.fetch("/")
-        const { path } = yield* lab.untilPeer(({ rttMs }) => (rttMs ?? 0) > 4 * FAR_MS, "15 seconds")
+        const { path } = yield* lab.untilPeer(({ rttMs }) => (rttMs ?? 0) > 4 * FAR_MS)
         assert.strictEqual(path, "relay-udp")
         const [found, ...others] = yield* doctor(lab)
         assert.deepStrictEqual([found?.code, others], ["relay_far", []])
@@ -128,7 +128,7 @@ describe.skipIf(!LabPage.isPossible)("troubles between real NATs", () => {
     Lab.use({ nodes }, (lab) =>
       Effect.gen(function*() {
         yield* lab.fetch("/")
-        yield* lab.untilPeer(({ path }) => path === "direct", "10 seconds")
+        yield* lab.untilPeer(({ path }) => path === "direct")
         yield* lab.stop("resource")
         const { code } = yield* lab.fetch("/")
         assert.notStrictEqual(code, 0)

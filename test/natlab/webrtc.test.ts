@@ -27,13 +27,13 @@ describe.skipIf(!Lab.isPossible)("WebRTC between nodes whose own probes are drop
         process.stderr.write(`${said(lab, "client", "WebRTC connection open")[0]}\n`)
         yield* Effect.sleep("1 second") // and the path is proved
         yield* lab.net("blackhole", "relay", "on")
-        const peer = yield* lab.untilPeer(({ path }) => path === "webrtc", "5 seconds")
+        const peer = yield* lab.untilPeer(({ path }) => path === "webrtc")
         yield* file.more
         assert.include(["path_blackholed", "peer_request"], peer.reason) // whichever side sees it first
         yield* lab.net("blackhole", "relay", "off")
         yield* Effect.sleep("2 seconds") // the relay answers again
         process.kill(childOf(lab.pid("client"), "thread.worker"), "SIGKILL")
-        yield* lab.untilPeer(({ path }) => path === "relay-udp", "5 seconds")
+        yield* lab.untilPeer(({ path }) => path === "relay-udp")
         const { code, sha256, stallMs } = yield* file.finish
         assert.deepStrictEqual([code, sha256], [0, Lab.FILE_SHA256])
         Lab.tell("longestStallMs", stallMs, STALL_MS)
@@ -55,7 +55,7 @@ describe.skipIf(!Lab.isPossible)("WebRTC between nodes whose own probes are drop
           yield* lab.exec("relay", "nft", "add rule inet shut in udp dport 3478 drop")
           yield* Effect.all([lab.start("connector"), lab.start("client")], { concurrency: 2 })
           const file = yield* lab.hold(RATE)
-          const { reason } = yield* lab.untilPeer(({ path }) => path === "webrtc", "20 seconds")
+          const { reason } = yield* lab.untilPeer(({ path }) => path === "webrtc")
           assert.strictEqual(reason, "webrtc_faster")
           assert.include(said(lab, "client", "WebRTC connection open")[0], "\"local\":\"relay\"")
           const { code, sha256 } = yield* file.finish
