@@ -4,7 +4,7 @@ const order = ["protocol", "session", "services", "transport", "actors", "roles"
 const subjects = {
   bytes: [],
   http3: ["bytes"],
-  flow: ["bytes"],
+  flow: ["bytes", "path"],
   trust: ["bytes"],
   candidate: ["bytes"],
   nat: ["bytes", "candidate"],

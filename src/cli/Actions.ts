@@ -7,6 +7,7 @@ import { access, mkdir, open, readdir } from "node:fs/promises"
 import { join, resolve } from "node:path"
 import * as HostName from "../protocol/bytes/HostName.ts"
 import { NetReport } from "../protocol/nat/NatReport.ts"
+import { isDirect } from "../protocol/path/PathKind.ts"
 import * as DirectoryTime from "../protocol/trust/DirectoryTime.ts"
 import * as AdminClient from "../services/admin/AdminClient.ts"
 import type * as Config from "../services/config/Config.ts"
@@ -294,7 +295,7 @@ const peerTable = (peers: ReadonlyArray<typeof Peer.Type>, colours: boolean): st
     "\n"
   )
   const painted = lines.map((line, index) =>
-    peers[index]?.path === "direct" ? colour(colours, 32, line) : colour(colours, 33, line)
+    isDirect(peers[index]?.path) ? colour(colours, 32, line) : colour(colours, 33, line)
   )
   return [colour(colours, 1, head), ...painted].join("\n")
 }

@@ -1,7 +1,7 @@
 /** `sallyport network`: shows the relay's view of its network, as consenting nodes report it. */
 import { Console, Effect } from "effect"
 import { Network } from "../actors/hub/SignalingHubRpcs.ts"
-import { PATH_KINDS } from "../protocol/path/PathKind.ts"
+import { isDirect, PATH_KINDS } from "../protocol/path/PathKind.ts"
 import * as ReasonText from "../services/telemetry/ReasonText.ts"
 import * as Asker from "./Asker.ts"
 import { failure } from "./CliError.ts"
@@ -65,7 +65,7 @@ const rowOf = ({ name, report, role, since }: Node): ReadonlyArray<string> => {
     report.version,
     report.runtime,
     String(report.peersInAll),
-    String(report.peers.filter(({ path }) => path === "direct").length),
+    String(report.peers.filter(({ path }) => isDirect(path)).length),
     String(accepted),
     others.join(", ") || "-"
   ]

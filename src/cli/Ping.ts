@@ -1,6 +1,6 @@
 /** `sallyport ping`: measures one round trip a second until the peer is reached directly. */
 import { Console, Effect, Either, Schema } from "effect"
-import { PATH_KINDS, type PathKind } from "../protocol/path/PathKind.ts"
+import { isDirect, PATH_KINDS, type PathKind } from "../protocol/path/PathKind.ts"
 import { Reason } from "../protocol/path/PathRef.ts"
 import { TEXT } from "../services/telemetry/ReasonText.ts"
 import * as Asker from "./Asker.ts"
@@ -27,7 +27,7 @@ export const ping = ({ config, count, json, peer }: Options & { readonly peer: s
     const { post } = yield* Asker.make(config)
     const answers: Array<Pong | { readonly error: string }> = []
     let path: PathKind | null = null
-    while (answers.length < count && path !== "direct") {
+    while (answers.length < count && !isDirect(path)) {
       if (answers.length > 0) yield* Effect.sleep(GAP)
       const answer: Either.Either<Pong, { readonly message: string }> = yield* Effect.either(
         post("/v1/ping", { peer }, Pong)
@@ -44,7 +44,7 @@ const isReason = Schema.is(Reason)
 
 const line = ({ path, peer, reason, relay, rttMs }: Pong): string => {
   const by = relay === null ? path : `${path} ${relay}`
-  const shown = colour(Asker.hasColours(), path === "direct" ? GREEN : YELLOW, by)
+  const shown = colour(Asker.hasColours(), isDirect(path) ? GREEN : YELLOW, by)
   const why = isReason(reason) ? TEXT[reason] : reason
-  return `${peer} answers after ${rttMs.toFixed(1)} ms by ${shown}${path === "direct" ? "" : `: ${why}`}`
+  return `${peer} answers after ${rttMs.toFixed(1)} ms by ${shown}${isDirect(path) ? "" : `: ${why}`}`
 }

@@ -14,6 +14,7 @@ import { join } from "node:path"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 import { parseDocument } from "yaml"
+import { isDirect } from "../protocol/path/PathKind.ts"
 import * as AdminClient from "../services/admin/AdminClient.ts"
 import { load } from "../services/config/Config.ts"
 import * as Socks5Client from "../transport/flow/Socks5Client.ts"
@@ -69,7 +70,7 @@ export const demo: Effect.Effect<never, DemoFailed> = Effect.scoped(Effect.gen(f
   const waiting = performance.now()
   const direct = yield* peerOf(dir).pipe(
     Effect.filterOrFail(
-      (peer) => peer.path === "direct",
+      (peer) => isDirect(peer.path),
       (peer) => new DemoFailed({ message: `still ${peer.path}: ${peer.reason}` })
     ),
     Effect.retry(Schedule.spaced("25 millis")),

@@ -257,7 +257,7 @@ const peerOf = (
     path,
     relay: relayOf(session.path),
     rttMs: known?.rttMs ?? (session.rttMs > 0 ? session.rttMs : null),
-    reason: path === "relay-tcp" || path === "relay-h3" ? `${reason} (${legReason})` : reason,
+    reason: PathKind.TABLE[path].remedy !== null ? `${reason} (${legReason})` : reason,
     flows: session.flows,
     bytesIn: session.bytesIn,
     bytesOut: session.bytesOut

@@ -3,9 +3,10 @@
  * gets a `Link`. Boundaries between received pieces carry no meaning. In every carrier, reading
  * slower than the peer writes slows the peer down.
  */
+import type { LinkCarrier } from "../protocol/path/PathKind.ts"
 
 /** Protocol that carries a link: WebSocket, or WebTransport over HTTP/2 or HTTP/3. */
-export type Carrier = "websocket" | "webtransport-h2" | "webtransport-h3"
+export type Carrier = LinkCarrier
 
 /**
  * Codes with which a link ends. They are WebSocket's (RFC 6455, section 7.4). WebTransport uses the

@@ -2,13 +2,14 @@ import { assert, describe, it } from "@effect/vitest"
 import { Either, FastCheck as fc } from "effect"
 import * as Frame from "../../src/protocol/bytes/Frame.ts"
 import * as IpBytes from "../../src/protocol/bytes/IpBytes.ts"
+import { LEG_KINDS } from "../../src/protocol/path/PathKind.ts"
 import * as RelayWire from "../../src/protocol/relay/RelayWire.ts"
 
 const bytes = (length: number) => fc.uint8Array({ minLength: length, maxLength: length })
 const nonce = bytes(RelayWire.NONCE_BYTES)
 const signed = fc.record({ payload: fc.uint8Array({ maxLength: RelayWire.MAX_PAYLOAD_BYTES }), signature: bytes(64) })
 const tag = fc.integer({ min: 1, max: 2 ** 48 - 1 })
-const peerLeg = fc.constantFrom(null, ...RelayWire.LEG_KINDS)
+const peerLeg = fc.constantFrom(null, ...LEG_KINDS)
 const mapped = fc.option(fc.record({
   host: fc.tuple(bytes(16), fc.boolean()).map(([ip, v4]) => IpBytes.format(ip, 0, v4 ? 4 : 16)),
   port: fc.integer({ min: 1, max: 65535 })

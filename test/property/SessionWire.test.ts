@@ -1,6 +1,7 @@
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { Decoder, encode, LEGS, type SessionMessage } from "../../src/protocol/flow/SessionWire.ts"
+import { Decoder, encode, type SessionMessage } from "../../src/protocol/flow/SessionWire.ts"
+import { LEG_KINDS } from "../../src/protocol/path/PathKind.ts"
 
 const words = fc.string({ maxLength: 40 })
 const body = fc.uint8Array({ maxLength: 300 })
@@ -9,7 +10,7 @@ const message: fc.Arbitrary<SessionMessage> = fc.oneof(
   body.map((signed): SessionMessage => ({ _tag: "Grant", signed })),
   words.map((id): SessionMessage => ({ _tag: "GrantAck", id })),
   words.map((reason): SessionMessage => ({ _tag: "GrantRefused", reason })),
-  fc.constantFrom(...LEGS).map((kind): SessionMessage => ({ _tag: "Leg", kind })),
+  fc.constantFrom(...LEG_KINDS).map((kind): SessionMessage => ({ _tag: "Leg", kind })),
   words.map((reason): SessionMessage => ({ _tag: "Goaway", reason }))
 )
 

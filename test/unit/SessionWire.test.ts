@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest"
-import { Decoder, encode, LEGS, MAX_MESSAGE_BYTES, type SessionMessage } from "../../src/protocol/flow/SessionWire.ts"
+import { Decoder, encode, MAX_MESSAGE_BYTES, type SessionMessage } from "../../src/protocol/flow/SessionWire.ts"
+import { LEG_KINDS } from "../../src/protocol/path/PathKind.ts"
 
 const bytes = (message: SessionMessage): Uint8Array => {
   const encoded = encode(message)
@@ -11,7 +12,7 @@ const ALL: ReadonlyArray<SessionMessage> = [
   { _tag: "Grant", signed: Uint8Array.of(1, 2, 3) },
   { _tag: "GrantAck", id: "g-1" },
   { _tag: "GrantRefused", reason: "expired" },
-  ...LEGS.map((kind): SessionMessage => ({ _tag: "Leg", kind })),
+  ...LEG_KINDS.map((kind): SessionMessage => ({ _tag: "Leg", kind })),
   { _tag: "Goaway", reason: "shutting down" }
 ]
 

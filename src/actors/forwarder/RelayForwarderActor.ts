@@ -6,6 +6,7 @@
 import { Effect, FiberSet, Schedule, Schema } from "effect"
 import { isIPv6 } from "node:net"
 import type { MessagePort } from "node:worker_threads"
+import type { LinkKind } from "../../protocol/path/PathKind.ts"
 import { LARGEST_BYTES } from "../../protocol/path/PathMtu.ts"
 import * as TurnAllocations from "../../protocol/relay/TurnAllocations.ts"
 import { DirectoryTime } from "../../protocol/trust/DirectoryTime.ts"
@@ -113,7 +114,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
    * Attaches a link. Batches go both ways as transferred buffers. The other side acknowledges the
    * bytes it has taken, so the rest counts as buffered.
    */
-  const attach = (nodeKey: NodeKey, kind: "relay-tcp" | "relay-h3", link: MessagePort) => {
+  const attach = (nodeKey: NodeKey, kind: LinkKind, link: MessagePort) => {
     let sent = 0
     let taken = 0
     const leg = server.attachLink(nodeKey, {

@@ -5,6 +5,7 @@
 import * as Transferable from "@effect/platform/Transferable"
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
+import { LINK_KINDS } from "../../protocol/path/PathKind.ts"
 import { NodeKey } from "../../protocol/trust/NodeKey.ts"
 import * as ActorAddress from "../runtime/actor/ActorAddress.ts"
 
@@ -40,7 +41,7 @@ export class RelayForwarderRpcs extends RpcGroup.make(
    * buffers, one message for each batch. Closing the port detaches the link.
    */
   Rpc.make("AttachLink", {
-    payload: { nodeKey: NodeKey, kind: Schema.Literal("relay-tcp", "relay-h3"), port: Transferable.MessagePort }
+    payload: { nodeKey: NodeKey, kind: Schema.Literal(...LINK_KINDS), port: Transferable.MessagePort }
   }),
   /** Ends the node's binding and its sessions now. */
   Rpc.make("Revoke", { payload: { nodeKey: NodeKey } }),

@@ -6,7 +6,7 @@
  */
 import { Either, Schema } from "effect"
 import { TokenBucket } from "../../protocol/bytes/TokenBucket.ts"
-import type { PathKind } from "../../protocol/path/PathKind.ts"
+import { isDirect, type PathKind } from "../../protocol/path/PathKind.ts"
 import * as NodeReport from "../../protocol/relay/NodeReport.ts"
 import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
 import { ReportRefused } from "../signaling/RelaySignalingRpcs.ts"
@@ -86,7 +86,7 @@ export class NetworkView {
 
   /** Takes a sample of the pairs of connected nodes. Called once a minute. */
   sample(at: number, seen: ReadonlyArray<Seen>): void {
-    this.#samples.push({ at, direct: seen.filter(({ path }) => path === "direct").length, total: seen.length })
+    this.#samples.push({ at, direct: seen.filter(({ path }) => isDirect(path)).length, total: seen.length })
     if (this.#samples.length > MAX_SAMPLES) this.#samples.shift()
   }
 
@@ -147,7 +147,7 @@ export const summaryOf = (pairs: ReadonlyArray<Seen>) => {
   const reasons = new Map<string, number>()
   for (const { path, reason } of pairs) {
     paths[path] = (paths[path] ?? 0) + 1
-    if (path !== "direct") reasons.set(reason, (reasons.get(reason) ?? 0) + 1)
+    if (!isDirect(path)) reasons.set(reason, (reasons.get(reason) ?? 0) + 1)
   }
   const relayed = Array.from(reasons, ([reason, count]) => ({ reason, count }))
   return { paths, relayed: relayed.toSorted((left, right) => right.count - left.count) }

@@ -1,6 +1,7 @@
 /** Hands a node's packet link to the forwarder, which runs on another thread. */
 import { Effect } from "effect"
 import { MessageChannel } from "node:worker_threads"
+import * as PathKind from "../../protocol/path/PathKind.ts"
 import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
 import type { Link } from "../../session/Link.ts"
 import * as LinkToPort from "../../transport/link/LinkToPort.ts"
@@ -18,7 +19,7 @@ export const bridge = (
     const { port1, port2 } = new MessageChannel()
     yield* Effect.addFinalizer(() => Effect.sync(() => port1.close()))
     LinkToPort.join(link, port1)
-    const kind = link.carrier === "webtransport-h3" ? "relay-h3" : "relay-tcp"
+    const kind = PathKind.ofLink(link.carrier)
     yield* forwarder.ask((client) => client.AttachLink({ nodeKey, kind, port: port2 as never })).pipe(
       Effect.catchAll((error) => Effect.sync(() => link.close(error.message)))
     )

@@ -3,6 +3,7 @@
  * the data thread.
  */
 import { Deferred, Effect, ExecutionStrategy, Exit, Scope } from "effect"
+import * as PathKind from "../../protocol/path/PathKind.ts"
 import type { NodeState } from "../../services/identity/NodeState.ts"
 import * as RelayAddresses from "../../services/network/RelayAddresses.ts"
 import * as LinkClient from "../../transport/link/LinkClient.ts"
@@ -73,7 +74,7 @@ export const make = Effect.fnUntraced(function*(options: {
       Effect.onError(() => Scope.close(scope, Exit.void))
     )
     const frames = new RelayLinkFrames(link, options.onFrame)
-    const kind = link.carrier === "webtransport-h3" ? "relay-h3" : "relay-tcp"
+    const kind = PathKind.ofLink(link.carrier)
     current = { scope, ended, leg: { kind, send: (bytes) => sendEach(frames, bytes) } }
     void link.closed.then(() => Deferred.unsafeDone(ended, Effect.void))
     return kind

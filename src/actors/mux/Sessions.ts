@@ -190,7 +190,7 @@ export const make = (options: Options) => {
     const kind = PathKind.of(path, node.leg(), it.session.peerLeg)
     metrics.onSwitch(kind, it.selected)
     traces.onSwitch(it.session.id, { kind, why: it.selected })
-    if (kind !== "direct" || it.wasDirect) return
+    if (!PathKind.isDirect(kind) || it.wasDirect) return
     it.wasDirect = true
     metrics.onFirstDirect((node.now() - it.upAt) / 1000)
   }

@@ -9,10 +9,10 @@ import * as HostName from "../../protocol/bytes/HostName.ts"
 import * as MappingLifetime from "../../protocol/nat/MappingLifetime.ts"
 import { GuessBudget } from "../../protocol/path/GuessBudget.ts"
 import * as PathGuessing from "../../protocol/path/PathGuessing.ts"
+import type { LegKind } from "../../protocol/path/PathKind.ts"
 import { KEEPALIVE_MS, PathMachine } from "../../protocol/path/PathMachine.ts"
 import { MIN_PING_BYTES } from "../../protocol/path/PathMessage.ts"
 import { type Decision, keyOf, viaRelay } from "../../protocol/path/PathRef.ts"
-import type { RelayKind } from "../../protocol/path/PathScore.ts"
 import { PortGuess } from "../../protocol/path/PortGuess.ts"
 import * as Crypto from "../../services/host/Crypto.ts"
 import { nowMs } from "../../session/MonotonicClock.ts"
@@ -111,7 +111,7 @@ const make = Effect.gen(function*() {
   const pings = new Map<string, Inbox.Reply<Pinged, PingFailed>>()
   const budget = new GuessBudget(yield* nowMs)
   let local: LocalCandidates | null = null
-  let leg: RelayKind = "relay-udp"
+  let leg: LegKind = "relay-udp"
   /** Names of the other relays at which this node is bound. */
   const otherRelays = new Set<string>()
 

@@ -3,6 +3,7 @@ import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
 import { CandidateList, Mapping } from "../../protocol/candidate/Candidate.ts"
+import { LEG_KINDS } from "../../protocol/path/PathKind.ts"
 import { BASE_BYTES, LARGEST_BYTES } from "../../protocol/path/PathMtu.ts"
 import { Decision, PathRef, PathSample, Reason, Role, SwitchReason } from "../../protocol/path/PathRef.ts"
 import { MAX_SEEN, SAMPLES, SOCKETS } from "../../protocol/path/PortGuess.ts"
@@ -87,7 +88,7 @@ export const SwitchRequested = Schema.TaggedStruct("SwitchRequested", { session:
  * determines the relay path's cost. `kind` is `null` if nothing carries relayed packets.
  */
 export const RelayLeg = Schema.TaggedStruct("RelayLeg", {
-  kind: Schema.NullOr(Schema.Literal("relay-udp", "relay-h3", "relay-tcp"))
+  kind: Schema.NullOr(Schema.Literal(...LEG_KINDS))
 })
 /**
  * Event: this node was bound, perhaps again, at a relay other than its home relay, or has lost that

@@ -5,12 +5,13 @@
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
 import { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import { LEG_KINDS } from "../../protocol/path/PathKind.ts"
 import { Signed } from "../../protocol/trust/Signed.ts"
 import * as ActorAddress from "../runtime/actor/ActorAddress.ts"
 import { SessionId } from "../signaling/RelaySignalingRpcs.ts"
 
 /** Carrier of relayed packets between this node and the relay: UDP, HTTP/3 or TLS over TCP. */
-export const LegKind = Schema.Literal("relay-udp", "relay-h3", "relay-tcp")
+export const LegKind = Schema.Literal(...LEG_KINDS)
 export type LegKind = typeof LegKind.Type
 
 /** Why the leg is in its present state. */

@@ -7,6 +7,8 @@
  * A type that is not known is skipped, so that either side may be newer than the other. 5 and 7 are
  * retired.
  */
+import { LEG_KINDS, type LegKind } from "../path/PathKind.ts"
+
 /** Types of message, with their numbers on the wire. */
 export const Type = {
   probeSecret: 1,
@@ -17,10 +19,6 @@ export const Type = {
   goaway: 8,
   ice: 9
 } as const
-
-/** Kinds of a node's leg to its relay, with the names of the relayed path kinds. */
-export const LEGS = ["relay-udp", "relay-h3", "relay-tcp"] as const
-export type LegKind = (typeof LEGS)[number]
 
 /** A message on the control stream. */
 export type SessionMessage =
@@ -74,7 +72,7 @@ export const encode = (message: SessionMessage): Uint8Array | null => {
     case "GrantRefused":
       return text(Type.grantRefused, message.reason)
     case "Leg":
-      return frame(Type.leg, Uint8Array.of(LEGS.indexOf(message.kind)))
+      return frame(Type.leg, Uint8Array.of(LEG_KINDS.indexOf(message.kind)))
     case "Goaway":
       return text(Type.goaway, message.reason)
     case "Ice":
@@ -163,7 +161,7 @@ const decode = (type: number, body: Uint8Array): SessionMessage | BadMessage | n
 }
 
 const decodeLeg = (body: Uint8Array): SessionMessage | BadMessage => {
-  const kind = LEGS[body[0] ?? LEGS.length]
+  const kind = LEG_KINDS[body[0] ?? LEG_KINDS.length]
   return kind === undefined || body.length !== 1 ? "leg" : { _tag: "Leg", kind }
 }
 

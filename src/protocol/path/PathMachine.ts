@@ -10,6 +10,7 @@
  */
 import * as Candidate from "../candidate/Candidate.ts"
 import { CandidateOffer } from "../candidate/CandidateOffer.ts"
+import type { LegKind } from "./PathKind.ts"
 import { MIN_PING_BYTES, SEAL_BYTES } from "./PathMessage.ts"
 import * as PathReason from "./PathReason.ts"
 import {
@@ -24,7 +25,7 @@ import {
   type Role,
   type SwitchReason
 } from "./PathRef.ts"
-import { biasMs, isClearlyBetter, type RelayKind } from "./PathScore.ts"
+import { biasMs, isClearlyBetter } from "./PathScore.ts"
 import { PathTable } from "./PathTable.ts"
 import { BUDGET, BUDGET_AGAIN, LADDER_GAP_MS, type PathTrack } from "./PathTrack.ts"
 
@@ -149,7 +150,7 @@ export class PathMachine {
   #active: boolean
   #keepaliveMs = KEEPALIVE_MS
   #lastActiveAt: number
-  #relayKind: RelayKind = "relay-udp"
+  #relayKind: LegKind = "relay-udp"
   #local: ReadonlyArray<Candidate.Candidate> | null = null
   /** Bridge addresses of this host, whether offered or not. */
   #own: ReadonlySet<string> = new Set()
@@ -367,7 +368,7 @@ export class PathMachine {
    * Notes that this side's leg to the home relay is of this kind and has just been bound, perhaps
    * again.
    */
-  onRelayBound(kind: RelayKind, now: number): ReadonlyArray<Output> {
+  onRelayBound(kind: LegKind, now: number): ReadonlyArray<Output> {
     this.#relayKind = kind
     this.#relay.onBoundAnew()
     if (this.#orphan !== null) this.#orphan = "ready"

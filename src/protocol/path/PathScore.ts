@@ -3,7 +3,8 @@
  * idle path look better. Paths therefore compete on the lowest round trip of the last half minute.
  * The smoothed round trip (RFC 6298) only says when an answer is overdue. Times are in ms.
  */
-import { isWebRtc, type PathRef } from "./PathRef.ts"
+import * as PathKind from "./PathKind.ts"
+import type { PathRef } from "./PathRef.ts"
 
 /** Length of the period for which one lowest round trip is kept. */
 export const BUCKET_MS = 5_000
@@ -49,16 +50,6 @@ export const BETTER_MS = 3
  */
 export const BETTER_SHARE = 0.1
 
-/** Kind of a node's leg to its home relay. */
-export type RelayKind = "relay-udp" | "relay-h3" | "relay-tcp"
-/**
- * Extra cost of a path through a relay. It is a little worse than a direct path of equal latency,
- * because the relay is shared and one more host that can fail. Over TCP a lost packet also holds
- * back all packets behind it.
- */
-const RELAY_BIAS_MS: Record<RelayKind, number> = { "relay-udp": 3, "relay-h3": 5, "relay-tcp": 10 }
-/** Extra cost of a WebRTC path: two more processes on the way, and frames inside DTLS and SCTP. */
-const WEBRTC_BIAS_MS = 5
 /**
  * Extra cost of a direct IPv4 path. A NAT on the way can lose its mapping, so of two equal direct
  * paths the one over IPv6 is taken.
@@ -158,15 +149,10 @@ export class PathScore {
 }
 
 /**
- * Extra cost of a path for its kind, in ms. `relay` is the kind of this node's leg to its home
- * relay.
+ * Extra cost of a path for its kind, in ms. `leg` is the kind of this node's leg to its home relay.
  */
-export const biasMs = (path: PathRef, relay: RelayKind): number =>
-  path.kind === "relay"
-    ? isWebRtc(path) ? WEBRTC_BIAS_MS : RELAY_BIAS_MS[path.relay === undefined ? relay : "relay-udp"]
-    : path.family === 4
-    ? V4_BIAS_MS
-    : 0
+export const biasMs = (path: PathRef, leg: PathKind.LegKind): number =>
+  PathKind.TABLE[PathKind.of(path, leg, null)].biasMs + (path.kind === "direct" && path.family === 4 ? V4_BIAS_MS : 0)
 
 /** Whether a cost is lower than another one by more than measurement errors. */
 export const isClearlyBetter = (costMs: number, thanMs: number): boolean =>

@@ -2,6 +2,7 @@
  * One path of one session: what was sent on it, what came back, and when to send again. Times are
  * in ms, monotonic.
  */
+import type { LegKind } from "./PathKind.ts"
 import { PathMtu } from "./PathMtu.ts"
 import { isFirstRelay, keyOf, type PathRef, type PathSample, type PathState } from "./PathRef.ts"
 import * as PathScore from "./PathScore.ts"
@@ -325,7 +326,7 @@ export class PathTrack {
    * Returns the state of the path for a decision. `relay` is the kind of this node's leg to its
    * home relay.
    */
-  sample(now: number, relay: PathScore.RelayKind): PathSample {
+  sample(now: number, relay: LegKind): PathSample {
     const costMs = this.state === "proved" ? this.score.costMs(now, PathScore.biasMs(this.path, relay)) : null
     return { path: this.path, state: this.state, rttMs: this.score.minRttMs(now), loss: this.score.loss(), costMs }
   }

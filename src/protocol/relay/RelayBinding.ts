@@ -9,8 +9,9 @@
  * leg is given up as `too_small`.
  */
 import type { SocketAddr } from "../bytes/SocketAddr.ts"
+import type { LegKind } from "../path/PathKind.ts"
 import type { Signed } from "../trust/Signed.ts"
-import { type Asked, type LegKind, type Message, PROOF_BYTES, type Refusal } from "./RelayWire.ts"
+import { type Asked, type Message, PROOF_BYTES, type Refusal } from "./RelayWire.ts"
 
 /** First gap between sends of one request; each later gap is twice the one before it. */
 export const FIRST_GAP_MS = 100

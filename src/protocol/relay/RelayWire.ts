@@ -14,6 +14,7 @@ import { concat } from "../bytes/Concat.ts"
 import * as Frame from "../bytes/Frame.ts"
 import * as IpBytes from "../bytes/IpBytes.ts"
 import type { SocketAddr } from "../bytes/SocketAddr.ts"
+import { LEG_KINDS, type LegKind } from "../path/PathKind.ts"
 import { BASE_BYTES } from "../path/PathMtu.ts"
 import { SIGNATURE_BYTES, type Signed, signedBytes as textToSign } from "../trust/Signed.ts"
 
@@ -40,10 +41,6 @@ export const MAX_PAYLOAD_BYTES = 1000
 
 const HEAD = Frame.RELAYED_HEAD_BYTES
 const BODY = HEAD + 1
-
-/** Kinds of a node's leg to a relay. */
-export const LEG_KINDS = ["relay-udp", "relay-h3", "relay-tcp"] as const
-export type LegKind = typeof LEG_KINDS[number]
 
 /** Reasons why a relay refuses a request. Each says what a node does then. */
 export const REFUSALS = [

@@ -4,6 +4,7 @@
  */
 import { Schema } from "effect"
 import { CandidateView } from "../../protocol/candidate/CandidateView.ts"
+import * as PathKind from "../../protocol/path/PathKind.ts"
 import { Reason } from "../../protocol/path/PathRef.ts"
 import type { Findings } from "../../protocol/relay/NodeReport.ts"
 import { clockSetText, skewText, TELL_SKEW_MS } from "../../protocol/trust/DirectoryTime.ts"
@@ -234,12 +235,14 @@ const FORBIDDEN_MS = 60_000
  */
 const isForbidden = ({ leg, peers, udpForbidden = null }: Status): boolean =>
   udpForbidden !== null && udpForbidden.agoMs < FORBIDDEN_MS &&
-  (leg?.kind !== "relay-udp" || peers.some(({ path }) => path !== "direct"))
+  (!isOverUdp(leg) || peers.some(({ path }) => !PathKind.isDirect(path)))
+
+const isOverUdp = (leg: Status["leg"]): boolean => PathKind.find(leg?.kind)?.carriedBy === "udp"
 
 const ofLocalFirewall = (status: Status): ReadonlyArray<Finding> => {
   const { leg, udpForbidden } = status
   if (!isForbidden(status)) return []
-  const instead = leg?.kind === "relay-udp" || !leg ? "" : `; meanwhile packets go by ${leg.kind ?? "nothing"}`
+  const instead = isOverUdp(leg) || !leg ? "" : `; meanwhile packets go by ${leg.kind ?? "nothing"}`
   return [
     (leg?.kind === null ? broken : poor)(
       "local_firewall",
@@ -290,13 +293,10 @@ const ofRelayLink = (status: Status): ReadonlyArray<Finding> => {
         LEG_REMEDY[leg.cause ?? ""] ?? "check that this machine reaches the relay's UDP or HTTPS port"
       )
     )
-  } else if (leg?.kind === "relay-h3" && !isTold) {
-    const what = `relayed packets go over HTTP/3, which costs more than plain UDP: ${leg.reason}`
-    found.push(poor("leg_by_http3", what, LEG_REMEDY[leg.cause ?? ""] ?? REMEDY.udp_blocked ?? ""))
-  } else if (leg && leg.kind !== null && leg.kind !== "relay-udp" && !isTold) {
-    const remedy = LEG_REMEDY[leg.cause ?? ""] ??
-      `${REMEDY.udp_blocked}; or, if this network allows HTTP/3, set http3: true at the relay`
-    found.push(poor("leg_by_tls", `relayed packets go over TLS, which is slow: ${leg.reason}`, remedy))
+  } else if (leg && !isTold) {
+    const { code, more, what } = PathKind.find(leg.kind)?.remedy ?? {}
+    const remedy = LEG_REMEDY[leg.cause ?? ""] ?? `${REMEDY.udp_blocked}${more ? `; or, ${more}` : ""}`
+    if (code !== undefined) found.push(poor(code, `${what}: ${leg.reason}`, remedy))
   }
   if (nodes?.length === 0) {
     found.push(
@@ -532,7 +532,7 @@ const ofLimits = (threads: Threads): ReadonlyArray<Finding> => {
 
 const ofSlowRelays = ({ peers }: Status): ReadonlyArray<Finding> =>
   peers.flatMap(({ name, path, rttMs }) => {
-    if (path === null || path === "direct" || (rttMs ?? 0) <= FAR_MS) return []
+    if (path === null || PathKind.isDirect(path) || (rttMs ?? 0) <= FAR_MS) return []
     return [
       poor(
         "relay_far",
@@ -546,7 +546,7 @@ const ofPeers = (status: Status): ReadonlyArray<Finding> =>
   status.peers.flatMap(({ name, path, reason }) => {
     const [code = ""] = reason.split(" ")
     if (code === "udp_blocked" && isForbidden(status)) return [] // the firewall's finding says it
-    if (!Schema.is(Reason)(code) || (path === "direct" && code !== "nothing_answers")) return []
+    if (!Schema.is(Reason)(code) || (PathKind.isDirect(path) && code !== "nothing_answers")) return []
     const remedy = REMEDY[code]
     if (remedy === undefined) return []
     const found = `${name} is ${path === null ? "not reached" : `reached by ${path}`}: ${TEXT[code]}`

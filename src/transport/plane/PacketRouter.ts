@@ -10,6 +10,7 @@
  * the first relay's address is not checked.
  */
 import * as Frame from "../../protocol/bytes/Frame.ts"
+import type { LinkKind } from "../../protocol/path/PathKind.ts"
 import { isWebRtc, keyOf, type PathRef, viaRelay } from "../../protocol/path/PathRef.ts"
 import { addressKey } from "./Slots.ts"
 import { makeTraffic, type Traffic } from "./Traffic.ts"
@@ -43,7 +44,7 @@ export interface FurtherSocket {
  */
 export type Leg =
   | { readonly kind: "relay-udp"; readonly family: 4 | 6; readonly address: string; readonly port: number }
-  | { readonly kind: "relay-tcp" | "relay-h3"; readonly send: (frames: Uint8Array) => void }
+  | { readonly kind: LinkKind; readonly send: (frames: Uint8Array) => void }
 
 /** Another relay than that of the leg, reached over UDP. */
 interface OtherRelay {

@@ -2,7 +2,7 @@
  * Counters of the packets that a node's data plane sent and received, by kind of path. They are
  * plain numbers because they change with each packet.
  */
-import type { PathKind } from "../../protocol/path/PathKind.ts"
+import { type PathKind, perKind } from "../../protocol/path/PathKind.ts"
 
 /**
  * Counters of datagrams, or of frames on a link, and of their bytes without the headers of UDP and
@@ -21,10 +21,4 @@ export class Traffic {
 
 export type TrafficByKind = Readonly<Record<PathKind, Traffic>>
 
-export const makeTraffic = (): TrafficByKind => ({
-  direct: new Traffic(),
-  webrtc: new Traffic(),
-  "relay-udp": new Traffic(),
-  "relay-h3": new Traffic(),
-  "relay-tcp": new Traffic()
-})
+export const makeTraffic = (): TrafficByKind => perKind(() => new Traffic())

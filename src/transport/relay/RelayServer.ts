@@ -13,6 +13,7 @@ import { Either } from "effect"
 import * as Frame from "../../protocol/bytes/Frame.ts"
 import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
 import * as Stun from "../../protocol/nat/Stun.ts"
+import type { LegKind } from "../../protocol/path/PathKind.ts"
 import * as RelayWire from "../../protocol/relay/RelayWire.ts"
 import { LIFETIMES } from "../../protocol/trust/Lifetimes.ts"
 import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
@@ -510,7 +511,7 @@ export class RelayServer {
     this.#table.removeSession(half.session)
   }
 
-  #legChanged(node: Node, before: RelayWire.LegKind | null): void {
+  #legChanged(node: Node, before: LegKind | null): void {
     if (node.leg === before) return
     for (const half of node.halves.values()) this.#tellLeg(half.peer, node.leg)
   }
@@ -519,7 +520,7 @@ export class RelayServer {
    * Notifies the half's owner, if it has opened the session, over which leg its peer is reached
    * now.
    */
-  #tellLeg(half: Half, peerLeg: RelayWire.LegKind | null): void {
+  #tellLeg(half: Half, peerLeg: LegKind | null): void {
     if (half.owner === null) return
     this.#send(half.owner, { _tag: "Leg", mark: half.owner.mark, tag: half.tag, peerLeg })
   }

@@ -4,13 +4,13 @@
  */
 import * as Frame from "../../protocol/bytes/Frame.ts"
 import { TokenBucket } from "../../protocol/bytes/TokenBucket.ts"
-import type { LegKind } from "../../protocol/relay/RelayWire.ts"
+import type { LegKind, LinkKind } from "../../protocol/path/PathKind.ts"
 import type { Ticket } from "../../protocol/trust/Documents.ts"
 import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
 
 /** Connection to an authenticated node. It carries relayed frames where UDP is blocked. */
 export interface Link {
-  readonly kind: "relay-tcp" | "relay-h3"
+  readonly kind: LinkKind
   /** Sends one or more whole frames, back to back. The link owns the bytes from now on. */
   readonly send: (frames: Uint8Array) => void
   /** Bytes that wait in this process to be sent. */
