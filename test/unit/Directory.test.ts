@@ -3,7 +3,7 @@ import { Cause, Clock, Duration, Effect, Exit, Layer, Option, Redacted, TestCloc
 import { build } from "esbuild"
 import { execFile, spawn } from "node:child_process"
 import { generateKeyPairSync } from "node:crypto"
-import { chmod, mkdtemp, readdir, readFile, readlink, rm, stat, writeFile } from "node:fs/promises"
+import { chmod, copyFile, mkdtemp, readdir, readFile, readlink, rm, stat, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { inspect, promisify } from "node:util"
@@ -470,6 +470,18 @@ describe("the database", () => {
         }
       }).pipe(Effect.provide(Directory.layer({ stateDir })))
     }), { skip: process.platform !== "linux" })
+
+  it.scoped("is complete without its log once it is closed", () =>
+    Effect.gen(function*() {
+      const [stateDir, copy] = [yield* folder, yield* folder]
+      yield* Effect.provide(Effect.all([enrol("alice"), enrol("bob")]), Layer.fresh(Directory.layer({ stateDir })))
+      const file = Directory.DIRECTORY_FILE
+      yield* Effect.promise(() => copyFile(join(stateDir, file), join(copy, file)))
+      const nodes = yield* Effect.flatMap(Directory.Directory, ({ listNodes }) => listNodes).pipe(
+        Effect.provide(Layer.fresh(Directory.layer({ stateDir: copy })))
+      )
+      assert.deepStrictEqual(nodes.map(({ name }) => name).sort(), ["alice", "bob"])
+    }))
 
   it.scoped("is shared by many openers, and refused when damaged", () =>
     Effect.gen(function*() {

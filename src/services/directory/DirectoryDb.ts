@@ -71,7 +71,12 @@ export const make = Effect.fnUntraced(function*(path: string) {
     connection = null
     return old === null ? Effect.void : Scope.close(old.scope, Exit.void)
   })
-  yield* Effect.addFinalizer(() => turn.withPermits(1)(giveUp))
+  // Afterwards the database is complete in its own file, also for a copy without the log. SQLite does
+  // this itself, but not while a statement is unfinished, and the binding leaves them to the collector.
+  const emptyLog = Effect.suspend(() =>
+    connection === null ? Effect.void : Effect.ignore(connection.sql.unsafe("PRAGMA wal_checkpoint(TRUNCATE)"))
+  )
+  yield* Effect.addFinalizer(() => turn.withPermits(1)(Effect.zipRight(emptyLog, giveUp)))
   const use = <A, E>(body: Body<A, E>): Effect.Effect<A, Failed<E>> =>
     Effect.suspend(() => connection === null ? connect(path) : Effect.succeed(connection)).pipe(
       Effect.tap((open) => Effect.sync(() => connection = open)),
