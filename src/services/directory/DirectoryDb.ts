@@ -71,8 +71,9 @@ export const make = Effect.fnUntraced(function*(path: string) {
     connection = null
     return old === null ? Effect.void : Scope.close(old.scope, Exit.void)
   })
-  // Afterwards the database is complete in its own file, also for a copy without the log. SQLite does
-  // this itself, but not while a statement is unfinished, and the binding leaves them to the collector.
+  // Moves the write-ahead log into the database, so that a copy of this file is complete. SQLite
+  // does this itself, but not while a statement is open. The binding leaves statements open until
+  // they are collected as garbage.
   const emptyLog = Effect.suspend(() =>
     connection === null ? Effect.void : Effect.ignore(connection.sql.unsafe("PRAGMA wal_checkpoint(TRUNCATE)"))
   )
