@@ -11,6 +11,7 @@ import * as Threads from "../actors/runtime/thread/Threads.ts"
 import { APART, USES } from "../actors/Wiring.ts"
 import type { Config } from "../services/config/Config.ts"
 import type { Settings } from "../services/telemetry/Telemetry.ts"
+import * as Binding from "../transport/quic/engine/Binding.ts"
 
 /**
  * V8 limits of a thread that moves packets. Most of its garbage dies young, so the young generation
@@ -73,6 +74,7 @@ export const start = (options: {
 }) =>
   Effect.gen(function*() {
     const { actors, config, configs, placement } = options
+    Binding.share()
     let telemetry = options.telemetry
     const placed = config.placement === "default" ? placement : config.placement
     const actorsOn = (thread: string) => (placed === "isolated" ? [thread] : placed[thread] ?? [])

@@ -20,6 +20,7 @@ import { Places } from "../../transport/flow/Places.ts"
 import { Trim } from "../../transport/flow/Trim.ts"
 import type { NodeContext } from "../../transport/plane/FlowSession.ts"
 import { PacketRouter } from "../../transport/plane/PacketRouter.ts"
+import { native } from "../../transport/quic/engine/Binding.ts"
 import { engine } from "../../transport/quic/engine/QuicheEngine.ts"
 import { SavedSessions, TicketKeys } from "../../transport/quic/engine/Resumption.ts"
 import { CloseCode } from "../../transport/quic/QuicSession.ts"
@@ -92,6 +93,7 @@ const TELL_AGAIN_AFTER = "1 second"
 const SEGMENT_BYTES = LARGEST_BYTES + 8
 
 const make = Effect.fnUntraced(function*(config: Config) {
+  native() // a library that cannot be loaded is a fault of this thread, not of the first session
   const node = yield* NodeState.load(config.stateDir)
   const signaling = yield* Peers.ref(Signaling)
   const relay = yield* Peers.ref(Relay)

@@ -3,12 +3,13 @@
  * accepts new connections, and limits what unknown peers may cost. A connection survives a change
  * of its peer's address (RFC 9000, section 9).
  */
-import native, { type Config, type Header } from "@infisical/quic/dist/native/index.js"
+import type { Config, Header } from "@infisical/quic/dist/native/index.js"
 import { randomBytes, randomInt } from "node:crypto"
 import * as IpBytes from "../../protocol/bytes/IpBytes.ts"
 import { renderHostPort } from "../../protocol/bytes/SocketAddr.ts"
 import { PrefixBuckets } from "../../protocol/bytes/TokenBucket.ts"
 import { ErrorCode } from "../../protocol/http3/Http3.ts"
+import { native } from "../quic/engine/Binding.ts"
 import { SLOTS } from "../quic/engine/QuicEngine.ts"
 import { ID_BYTES, type QuicheConnection } from "../quic/engine/QuicheConnection.ts"
 import type { UdpPort } from "../udp/UdpPort.ts"
@@ -191,9 +192,9 @@ export class Http3Listener {
     if (length === 0 || !this.#buckets.take(this.#ip, length, 1, performance.now())) return void refused.rate++
     const { dcid, scid } = header
     if (header.version !== QUIC_VERSION) {
-      return this.#send(from, native.quiche.negotiateVersion(scid, dcid, this.#out))
+      return this.#send(from, native().quiche.negotiateVersion(scid, dcid, this.#out))
     }
-    if (header.ty !== native.quiche.Type.Initial) return
+    if (header.ty !== native().quiche.Type.Initial) return
     const { connections, strangers } = this.#options.limits
     if (this.stats.strangers >= strangers || this.stats.connections >= connections) return void refused.full++
     // After a Retry the client's packets carry the id that this side has chosen.
@@ -266,7 +267,7 @@ export class Http3Listener {
   #retry({ dcid, scid, version }: Header, from: From): void {
     this.stats.retries++
     const token = this.#tokens.make(renderHostPort(from), dcid, performance.now())
-    this.#send(from, native.quiche.retry(scid, dcid, randomBytes(ID_BYTES), token, version, this.#out))
+    this.#send(from, native().quiche.retry(scid, dcid, randomBytes(ID_BYTES), token, version, this.#out))
   }
 
   #send({ host, port, socket }: From, length: number): void {
@@ -277,7 +278,7 @@ export class Http3Listener {
 /** Parses a packet's header. `null` if it is not QUIC. */
 const headerOf = (bytes: Uint8Array): Header | null => {
   try {
-    return native.quiche.Header.fromSlice(bytes, ID_BYTES)
+    return native().quiche.Header.fromSlice(bytes, ID_BYTES)
   } catch {
     return null
   }

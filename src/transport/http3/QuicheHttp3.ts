@@ -2,9 +2,10 @@
  * Makes QUIC connections for HTTP/3: with web certificates, windows for one stream, and limits for
  * an unknown peer.
  */
-import native, { type Config } from "@infisical/quic/dist/native/index.js"
+import type { Config } from "@infisical/quic/dist/native/index.js"
 import { Buffer } from "node:buffer"
 import { randomBytes } from "node:crypto"
+import { native } from "../quic/engine/Binding.ts"
 import { SLOTS } from "../quic/engine/QuicEngine.ts"
 import { ARRIVALS, type ConnectionIds, ID_BYTES, QuicheConnection } from "../quic/engine/QuicheConnection.ts"
 
@@ -52,7 +53,7 @@ export interface Certificate {
 /** Makes the configuration that all connections use until the certificate changes. */
 export const serverConfig = ({ cert, key }: Certificate): Config =>
   configured(
-    native.quiche.Config.withBoringSslCtx(false, false, null, [Buffer.from(key)], [Buffer.from(cert)], null)
+    native().quiche.Config.withBoringSslCtx(false, false, null, [Buffer.from(key)], [Buffer.from(cert)], null)
   )
 
 /**
@@ -61,7 +62,7 @@ export const serverConfig = ({ cert, key }: Certificate): Config =>
  */
 export const clientConfig = (authorities: string | null): Config =>
   configured(
-    native.quiche.Config.withBoringSslCtx(
+    native().quiche.Config.withBoringSslCtx(
       true,
       authorities === null,
       authorities === null ? null : Buffer.from(authorities),
@@ -85,7 +86,7 @@ const configured = (config: Config): Config => {
   config.setInitialMaxStreamsBidi(MAX_BIDI)
   config.setInitialMaxStreamsUni(MAX_UNI)
   config.setActiveConnectionIdLimit(ACTIVE_ID_LIMIT)
-  config.setCcAlgorithm(native.CongestionControlAlgorithm.CUBIC)
+  config.setCcAlgorithm(native().CongestionControlAlgorithm.CUBIC)
   config.enablePacing(true) // see `QuicheEngine`
   config.enableDgram(true, MAX_DATAGRAMS, MAX_DATAGRAMS)
   return config
@@ -106,7 +107,7 @@ export const accept = (
   const { from, to } = ARRIVALS.connector[SLOT]!
   return new QuicheConnection({
     role: "connector",
-    connection: native.quiche.Connection.accept(id, originalId, to, from, config),
+    connection: native().quiche.Connection.accept(id, originalId, to, from, config),
     slot: SLOT,
     ids
   })
@@ -120,7 +121,7 @@ export const connect = (config: Config, serverName: string | null): QuicheConnec
   const { from, to } = ARRIVALS.client[SLOT]!
   return new QuicheConnection({
     role: "client",
-    connection: native.quiche.Connection.connect(serverName, randomBytes(ID_BYTES), to, from, config),
+    connection: native().quiche.Connection.connect(serverName, randomBytes(ID_BYTES), to, from, config),
     slot: SLOT
   })
 }

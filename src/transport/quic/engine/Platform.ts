@@ -2,6 +2,7 @@
  * Platforms for which the QUIC library has a build. Clients and connectors cannot run on any other.
  */
 import { Effect, Schema } from "effect"
+import { native } from "./Binding.ts"
 
 /**
  * Error when the QUIC library has no build for this system. `message` names the systems that have
@@ -36,7 +37,7 @@ const hasBuild = ({ arch, glibc, platform }: System): boolean =>
  */
 export const check = (
   system: System = here(),
-  load: () => Promise<unknown> = () => import("@infisical/quic/dist/native/index.js")
+  load: () => Promise<unknown> = async () => native()
 ): Effect.Effect<void, UnsupportedPlatform> =>
   hasBuild(system) ? Effect.void : Effect.asVoid(Effect.tryPromise({ try: load, catch: () => unsupported(system) }))
 

@@ -2,9 +2,10 @@
  * One connection of Cloudflare's quiche, through the prebuilt native binding. It serves connections
  * of any origin and configuration.
  */
-import native, { type Connection, type PathStats, type RecvInfo } from "@infisical/quic/dist/native/index.js"
+import type { Connection, PathStats, RecvInfo } from "@infisical/quic/dist/native/index.js"
 import { Buffer } from "node:buffer"
 import { randomBytes } from "node:crypto"
+import { native } from "./Binding.ts"
 import {
   type ConnectionFault,
   type ConnectionStats,
@@ -257,11 +258,11 @@ export class QuicheConnection implements QuicConnection {
   }
 
   reset(stream: number, code: number): void {
-    this.#shutdown(stream, native.Shutdown.Write, code)
+    this.#shutdown(stream, native().Shutdown.Write, code)
   }
 
   stop(stream: number, code: number): void {
-    this.#shutdown(stream, native.Shutdown.Read, code)
+    this.#shutdown(stream, native().Shutdown.Read, code)
   }
 
   #shutdown(stream: number, direction: Parameters<Connection["streamShutdown"]>[1], code: number) {

@@ -1,7 +1,8 @@
 /** The QUIC engine on Cloudflare's quiche, through the prebuilt native binding. */
-import native, { type Connection } from "@infisical/quic/dist/native/index.js"
+import type { Connection } from "@infisical/quic/dist/native/index.js"
 import { Buffer } from "node:buffer"
 import { randomBytes } from "node:crypto"
+import { native } from "./Binding.ts"
 import { ALPN, type EngineOptions, MAX_STREAM_WINDOW, type QuicEngine, SLOTS, STREAM_WINDOW } from "./QuicEngine.ts"
 import { ARRIVALS, ID_BYTES, QuicheConnection } from "./QuicheConnection.ts"
 
@@ -33,7 +34,7 @@ const MAX_DATAGRAMS = 1024
 const makeConfig = (options: EngineOptions) => {
   // The peer must present a certificate, but no authority vouches for it. The owner compares it
   // with the pinned key.
-  const config = native.quiche.Config.withBoringSslCtx(
+  const config = native().quiche.Config.withBoringSslCtx(
     true,
     true,
     null,
@@ -54,7 +55,7 @@ const makeConfig = (options: EngineOptions) => {
   config.setInitialMaxStreamsUni(0)
   config.setActiveConnectionIdLimit(ACTIVE_ID_LIMIT)
   // BBR of this version restarts very slowly after a migration.
-  config.setCcAlgorithm(native.CongestionControlAlgorithm.CUBIC)
+  config.setCcAlgorithm(native().CongestionControlAlgorithm.CUBIC)
   // The session bounds bursts itself and ignores the pacer's send times. But without pacing, quiche
   // 0.18 takes the time at which its pacer last restarted as the packet's send time. On a window
   // below ten of the largest packets, the measured round-trip time then grows by itself, to
@@ -75,10 +76,10 @@ const open = (options: EngineOptions): QuicheConnection => {
   const { from, to } = arrival
   const config = makeConfig(options)
   if (role === "connector") {
-    const connection = native.quiche.Connection.accept(randomBytes(ID_BYTES), null, to, from, config)
+    const connection = native().quiche.Connection.accept(randomBytes(ID_BYTES), null, to, from, config)
     return new QuicheConnection({ role, connection, slot, onlyFrom: clientId })
   }
-  const connection = native.quiche.Connection.connect(null, clientId ?? randomBytes(ID_BYTES), to, from, config)
+  const connection = native().quiche.Connection.connect(null, clientId ?? randomBytes(ID_BYTES), to, from, config)
   const resumes = savedSession !== null && isTaken(connection, savedSession)
   return new QuicheConnection({ role, connection, slot, resumes })
 }
