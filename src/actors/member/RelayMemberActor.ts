@@ -4,8 +4,7 @@
  * without the link, the relay serves every node that has documents of the authority.
  */
 import { RpcClient } from "@effect/rpc"
-import type { RpcClientError } from "@effect/rpc/RpcClientError"
-import { Deferred, Duration, Effect, Random, Schema, Stream } from "effect"
+import { Deferred, Duration, Effect, Option, Schema, Stream } from "effect"
 import { lookup } from "node:dns/promises"
 import { MAX_ADDRESSES } from "../../protocol/relay/RelayPoint.ts"
 import { Name } from "../../protocol/trust/Documents.ts"
@@ -18,7 +17,8 @@ import { RelayForwarder } from "../forwarder/RelayForwarderRpcs.ts"
 import * as Actor from "../runtime/actor/Actor.ts"
 import { Peers } from "../runtime/actor/Peers.ts"
 import * as Self from "../runtime/actor/Self.ts"
-import { type NoRelay, RelaySignalingRpcs } from "../signaling/RelaySignalingRpcs.ts"
+import * as Reconnect from "../signaling/Reconnect.ts"
+import { RelaySignalingRpcs } from "../signaling/RelaySignalingRpcs.ts"
 import * as TimeKeeper from "../signaling/TimeKeeper.ts"
 import { type MemberState, RelayMember, RelayMemberRpcs } from "./RelayMemberRpcs.ts"
 
@@ -41,10 +41,6 @@ export type Config = typeof Config.Type
 
 /** Longest delay before a new link after a good one ended. It doubles with each failure. */
 const FIRST_DELAY_MS = 200
-/** Upper bound of the delay before a new link, however often it has failed. */
-const MAX_DELAY_MS = 15_000
-/** How long a link must last to count as good. After a good link, the next try comes soon. */
-const GOOD_LINK = Duration.seconds(20)
 /**
  * How often DNS is asked for this relay's own name, so that nodes learn about a changed address.
  */
@@ -95,7 +91,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   })
 
   /** Runs one link, from connecting to its end. */
-  const live = Effect.gen(function*() {
+  const live = Effect.fnUntraced(function*(onUp: Effect.Effect<void>) {
     const point = yield* place
     const { link } = yield* opener.connect({
       host,
@@ -112,6 +108,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     yield* Effect.forkScoped(time.keep(client.Time(), Stream.never))
     yield* client.PlaceRelay(point)
     state = { ...state, up: true, problem: "" }
+    yield* onUp
     yield* Effect.logInfo("listed at the directory").pipe(Effect.annotateLogs({ relay: state.relay, ...point }))
     let listed = point
     const follow = Effect.gen(function*() {
@@ -137,31 +134,15 @@ const make = Effect.fnUntraced(function*(config: Config) {
     // node bind to this relay again.
     const restarted = Stream.runHead(Stream.drop(forwarder.incarnations, 1))
     yield* Effect.raceFirst(watch, Effect.raceFirst(Deferred.await(ended), Effect.asVoid(restarted)))
-  }).pipe(Effect.scoped)
+    return Option.none<number>()
+  }, Effect.scoped)
 
-  const onLost = (problem: string) =>
+  const onDown = ({ known, problem }: Reconnect.Down<unknown>) =>
     Effect.suspend(() => {
-      const told = !state.up && state.problem === problem
       state = { ...state, up: false, problem }
-      return told ? Effect.void : Effect.logWarning(`no link to the directory, forwarding goes on: ${problem}`)
+      return known ? Effect.void : Effect.logWarning(`no link to the directory, forwarding goes on: ${problem}`)
     })
-  const messageOf = (error: { readonly message: string } | LinkClient.LinkError | RpcClientError | NoRelay) =>
-    error.message
-
-  const connect = Effect.gen(function*() {
-    let delay = FIRST_DELAY_MS
-    while (true) {
-      const [lasted] = yield* Effect.timed(
-        Effect.matchEffect(live, {
-          onFailure: (error) => onLost(messageOf(error)),
-          onSuccess: () => onLost("the relay ended the connection; connecting again")
-        })
-      )
-      delay = Duration.greaterThan(lasted, GOOD_LINK) ? FIRST_DELAY_MS : Math.min(delay * 2, MAX_DELAY_MS)
-      yield* Effect.sleep(delay * (yield* Random.nextRange(0.5, 1)))
-    }
-  })
-  yield* Self.fork(connect)
+  yield* Self.fork(Reconnect.keep({ firstDelayMs: FIRST_DELAY_MS, run: live, onDown }))
   yield* Self.fork(
     Stream.runForEach(
       forwarder.incarnations,

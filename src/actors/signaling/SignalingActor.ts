@@ -1,9 +1,9 @@
 /**
  * Keeps one authenticated link to the relay, makes calls on it for the other actors, and passes the
- * relay's events to them. When the link ends, a new one is made after a jittered back-off, which
- * starts short if the link had lasted. The relay may set the delay itself (GOAWAY). When this host
- * has moved away from the link's address, the next link follows at once. Calls on a dead link are
- * not repeated, because the caller knows best whether to ask again.
+ * relay's events to them. `Reconnect` makes a new link when one ends. The relay may set the delay
+ * before it (GOAWAY). When this host has moved away from the link's address, the next link follows
+ * at once. Calls on a dead link are not repeated, because the caller knows best whether to ask
+ * again.
  */
 import { RpcClient } from "@effect/rpc"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
@@ -22,6 +22,7 @@ import * as Self from "../runtime/actor/Self.ts"
 import { type NetworkChange, Stun } from "../stun/StunRpcs.ts"
 import { Invitations } from "./Invitations.ts"
 import { LastSnapshot } from "./LastSnapshot.ts"
+import * as Reconnect from "./Reconnect.ts"
 import { RelaySignalingRpcs, type SessionId, type SignalingEvent, UNKNOWN_NODE } from "./RelaySignalingRpcs.ts"
 import {
   type NodeEvent,
@@ -51,10 +52,6 @@ export type Config = typeof Config.Type
 const EVENTS_CAPACITY = 1024
 /** Longest delay before a new link after a good one ended. It doubles with each failure. */
 const FIRST_DELAY_MS = 100
-/** Upper bound of the delay before a new link, however often it has failed. */
-const MAX_DELAY_MS = 15_000
-/** How long a link must last to count as good. After a good link, the next try comes soon. */
-const GOOD_LINK = Duration.seconds(20)
 /**
  * Delay before a new link after this host moved. The flows of present sessions go first, because a
  * TLS handshake occupies this thread for tens of milliseconds.
@@ -85,6 +82,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const answers = yield* PubSub.sliding<void>(1)
   const events = yield* PubSub.sliding<NodeEvent>(EVENTS_CAPACITY)
   const hostMs = (yield* HostClock).now
+  const opener = yield* LinkClient.LinkOpener
   const time = yield* TimeKeeper.make({ hostMs, onLearned: (event) => PubSub.publish(events, event) })
   const snapshot = new LastSnapshot()
   const invitations = new Invitations()
@@ -149,11 +147,11 @@ const make = Effect.fnUntraced(function*(config: Config) {
    * to differ from the back-off.
    */
   const live = Effect.fnUntraced(
-    function*() {
+    function*(onUp: Effect.Effect<void>) {
       const goAway = yield* Deferred.make<number>()
       const changes = Stream.fromPubSub(networkChanges)
       const lastAddresses = waitForDns ? [] : yield* RelayAddresses.known(config.stateDir, node.relay.host)
-      const connecting = LinkClient.connect({
+      const connecting = opener.connect({
         host: node.relay.host,
         lastAddresses,
         port: node.relay.httpsPort,
@@ -206,6 +204,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
         connects: state.connects + 1
       }
       connects.add(connected.link.carrier)
+      yield* onUp
       yield* Effect.logInfo("signaling is up").pipe(
         Effect.annotateLogs({ relay: state.relay, carrier: connected.link.carrier })
       )
@@ -215,58 +214,37 @@ const make = Effect.fnUntraced(function*(config: Config) {
     Effect.ensuring(SubscriptionRef.set(link, Option.none()))
   )
 
-  const onLost = (problem: string, refused: boolean, reason: string | null = null) =>
-    Effect.suspend(() => {
-      const told = state.problem === problem
-      state = { ...state, state: refused ? "refused" : "connecting", problem, reason }
-      return told
+  /**
+   * Handles a link that ended or failed. A relay that no longer knows this node has removed it, so
+   * everything that the node still does ends now.
+   */
+  const onDown = Effect.fnUntraced(
+    function*({ error, known, problem }: Reconnect.Down<LinkClient.LinkError | RpcClientError>) {
+      const failed = error?._tag === "LinkError" ? error : null
+      const reason = failed?.reason ?? null
+      const isRefused = reason === "handshake_refused"
+      if (error !== null) waitForDns = (reason === "unreachable" || reason === "timed_out") && !waitForDns
+      if (isRefused && failed?.code === UNKNOWN_NODE) {
+        yield* PubSub.publish(events, { _tag: "Revoked", node: node.identity.key })
+      }
+      state = { ...state, state: isRefused ? "refused" : "connecting", problem, reason }
+      yield* known
         ? Effect.logDebug("signaling is still down", problem)
         : Effect.logWarning(`signaling is down: ${problem}`)
-    })
-
-  /**
-   * Handles a failed link. A relay that no longer knows this node has removed it, so everything
-   * that the node still does ends now.
-   */
-  const onFailed = Effect.fnUntraced(function*(error: LinkClient.LinkError | RpcClientError) {
-    const unreached = error._tag === "LinkError" && (error.reason === "unreachable" || error.reason === "timed_out")
-    waitForDns = unreached && !waitForDns
-    const refused = error._tag === "LinkError" && error.reason === "handshake_refused"
-    if (refused && error.code === UNKNOWN_NODE) {
-      yield* PubSub.publish(events, { _tag: "Revoked", node: node.identity.key })
     }
-    yield* onLost(error.message, refused, error._tag === "LinkError" ? error.reason : null)
-  })
+  )
 
-  const connect = Effect.gen(function*() {
-    let delay = FIRST_DELAY_MS
-    while (true) {
-      const [lasted, asked] = yield* Effect.timed(
-        live().pipe(
-          Effect.tap(() => onLost("the relay ended the connection; connecting again", false)),
-          Effect.catchAll((error) => Effect.as(onFailed(error), Option.none<number>()))
-        )
-      )
-      delay = Duration.greaterThan(lasted, GOOD_LINK) ? FIRST_DELAY_MS : Math.min(delay * 2, MAX_DELAY_MS)
-      // The jitter spreads the nodes of a relay that restarts.
-      const spread = yield* Random.nextRange(0.5, 1)
-      const pause = Effect.sleep(Option.getOrElse(asked, () => delay * spread))
-      // The network may have been the problem, so a change of it ends the pause.
-      const change = Stream.fromPubSub(networkChanges).pipe(
-        Stream.runHead,
-        Effect.zipRight(Effect.sleep(MOVED_DELAY_MS))
-      )
-      const answered = Stream.fromPubSub(answers).pipe(
-        Stream.runHead,
-        Effect.zipRight(Random.nextRange(0, ANSWERS_DELAY_MS)),
-        Effect.flatMap((ms) => Effect.sleep(ms)),
-        // The relay takes packets a moment before it takes links.
-        Effect.zipRight(Effect.sync(() => void (delay = FIRST_DELAY_MS)))
-      )
-      yield* Effect.raceFirst(pause, Effect.raceFirst(change, answered))
-    }
-  })
-  yield* Self.fork(connect)
+  yield* Self.fork(Reconnect.keep({
+    firstDelayMs: FIRST_DELAY_MS,
+    run: live,
+    onDown,
+    cues: [
+      // The network may have been the problem.
+      { notices: Stream.fromPubSub(networkChanges), delayMs: Effect.succeed(MOVED_DELAY_MS), forgives: false },
+      // The relay takes packets a moment before it takes links.
+      { notices: Stream.fromPubSub(answers), delayMs: Random.nextRange(0, ANSWERS_DELAY_MS), forgives: true }
+    ]
+  }))
   yield* Self.fork(
     Stream.runForEach(
       stun.subscribe((client) => client.NetworkChanges()),
