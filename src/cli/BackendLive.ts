@@ -6,6 +6,7 @@ import { Context, Effect, Layer, Option } from "effect"
 import type { RelayConfig } from "../services/config/Config.ts"
 import { Backend } from "./Backend.ts"
 import { type CliError, failure, fromError, usage } from "./CliError.ts"
+import * as StopLimit from "./StopLimit.ts"
 
 const orError = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, CliError, R> =>
   Effect.mapError(effect, fromError)
@@ -40,7 +41,10 @@ export const layer: Layer.Layer<Backend> = Layer.succeed(Backend, {
     Effect.flatMap(
       Effect.promise(() => import("../roles/Run.ts")),
       ({ run }) =>
-        Effect.mapError(run(config, options), ({ again, message }) => again ? failure(message) : usage(message))
+        Effect.mapError(
+          run(config, { ...options, onStopping: (seconds) => Effect.sync(() => StopLimit.restart(seconds)) }),
+          ({ again, message }) => again ? failure(message) : usage(message)
+        )
     ),
   demo: Effect.flatMap(Effect.promise(() => import("../roles/Demo.ts")), ({ demo }) => orError(demo)),
   makeRelayKeys: (stateDir) =>

@@ -5,9 +5,7 @@ import { layer } from "./BackendLive.ts"
 import * as Cli from "./Cli.ts"
 import { EXIT_FAILURE, EXIT_INTERRUPTED, ofDefect } from "./CliError.ts"
 import * as Commands from "./Commands.ts"
-
-/** Longest time that a stop may take. After it the process ends at once. */
-const STOP_LIMIT = "20 seconds"
+import * as StopLimit from "./StopLimit.ts"
 
 const args = process.argv.slice(2)
 const colours = process.stdout.isTTY && process.env["NO_COLOR"] === undefined
@@ -58,13 +56,7 @@ const stop = () => {
   if (stoppingSince !== Infinity) return
   stoppingSince = performance.now()
   Effect.runFork(Fiber.interrupt(fiber))
-  Effect.runFork(Effect.delay(
-    Effect.sync(() => {
-      say("could not stop within 20 s; ended at once, open flows are cut")
-      process.exit(EXIT_FAILURE)
-    }),
-    STOP_LIMIT
-  ))
+  StopLimit.begin()
 }
 process.on("SIGTERM", stop)
 process.on("SIGINT", stop)

@@ -87,6 +87,7 @@ export const start = Effect.fnUntraced(function*(
     unready: Effect.as(forwarder.ask((client) => client.Stats(), { deadline: "1 second" }), []),
     decisions: Stream.empty,
     netcheck: null,
+    drain: null,
     ping: null,
     network: null,
     reload: () => Effect.void

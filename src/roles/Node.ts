@@ -4,7 +4,7 @@
  */
 import { Effect, ExecutionStrategy, Exit, Scope } from "effect"
 import { join } from "node:path"
-import { type SessionStatus, StreamMux } from "../actors/mux/StreamMuxRpcs.ts"
+import { DRAINING, type SessionStatus, StreamMux } from "../actors/mux/StreamMuxRpcs.ts"
 import { PathProber, type SessionPath } from "../actors/path/PathProberRpcs.ts"
 import { Relay } from "../actors/relay/RelayRpcs.ts"
 import { Signaling } from "../actors/signaling/SignalingRpcs.ts"
@@ -85,6 +85,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
   const prober = supervisor.ref(PathProber)
   const { forwards, socks5 } = yield* mux.ask((client) => client.Listeners())
   let consents = config.telemetry.report
+  let isDraining = false
   const running: Running = {
     supervisor,
     listen: {
@@ -136,6 +137,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
       // Fails if the data plane's thread does not answer.
       yield* mux.ask((client) => client.Listeners(), BRIEF)
       return [
+        ...(isDraining ? [DRAINING] : []),
         ...(signaling.state === "up" ? [] : [`not connected to the relay ${signaling.relay}: ${signaling.problem}`]),
         ...(leg.kind === null ? [`no relay carries packets: ${leg.reason}`] : []),
         ...(silent === 0 ? [] : [`${silent} of ${paths.length} sessions get no answer on any path`])
@@ -162,6 +164,17 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
         supervisor.ref(Signaling).ask((client) => client.Resources(), { deadline: "5 seconds" }),
         (resources) => resources.map(({ shown, ...rest }) => ({ ...rest, name: HostName.shown(rest.name, shown) }))
       )
+      : null,
+    drain: role === "connector"
+      ? Effect.gen(function*() {
+        isDraining = true
+        const nodes = yield* mux.ask((client) => client.Drain(), DRAIN)
+        const browsers = webRtc ? yield* orNull(supervisor.ref(WebRtc).ask((client) => client.Drain(), DRAIN)) : null
+        return {
+          sessions: nodes.sessions + (browsers?.sessions ?? 0),
+          flows: nodes.flows + (browsers?.flows ?? 0)
+        }
+      })
       : null,
     reload: (next) =>
       Effect.gen(function*() {
@@ -191,6 +204,8 @@ const candidatesOf = (local: LocalCandidates | null) => ({
   leftOut: local?.leftOut.map(CandidateView.of) ?? null
 })
 
+/** Deadline for the count of open flows. It is long, because flows that are not counted are cut. */
+const DRAIN = { deadline: "10 seconds" } as const
 /** Deadline for questions whose answer may be left out. */
 const BRIEF = { deadline: "1 second" } as const
 const orNull = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A | null> => Effect.orElseSucceed(effect, () => null)

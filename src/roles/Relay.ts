@@ -102,6 +102,7 @@ export const start = Effect.fnUntraced(function*(config: RelayConfig, telemetry:
     unready: Effect.as(Effect.zip(hub.ask((c) => c.Nodes(), BRIEF), forwarder.ask((c) => c.Stats(), BRIEF)), []),
     decisions: Stream.empty,
     netcheck: null,
+    drain: null,
     ping: null,
     network: {
       overview: (wanted) => hub.ask((client) => client.Network(wanted)),

@@ -30,6 +30,7 @@ import * as OpenMetrics from "../services/telemetry/OpenMetrics.ts"
 import { Recorder } from "../services/telemetry/Recorder.ts"
 import * as Telemetry from "../services/telemetry/Telemetry.ts"
 import * as Traces from "../services/telemetry/Traces.ts"
+import { nowMs } from "../session/MonotonicClock.ts"
 import * as ServiceManager from "../transport/ServiceManager.ts"
 import type * as Enrol from "./Enrol.ts"
 import * as Forwarder from "./Forwarder.ts"
@@ -53,7 +54,16 @@ export class RunFailed extends Schema.TaggedError<RunFailed>()("RunFailed", {
 export interface Options extends Relay.Options {
   readonly logFormat: "json" | "pretty"
   readonly configFile: string
+  /** Called when the process begins to stop, with the most seconds that this may take. */
+  readonly onStopping: (seconds: number) => Effect.Effect<void>
 }
+
+/** Longest time that a stop may take besides the wait for open flows. */
+const STOP_SECONDS = 20
+/** How long a connector that stops waits at least, so that its clients hear of it. */
+const HEARD_MS = 500
+/** How often open flows are counted while a connector drains. */
+const COUNT_EVERY = "200 millis"
 
 /** Starts a role. When the scope closes it stops in order: listeners, sessions, links, threads. */
 export const start = (config: Config, telemetry: Telemetry.Settings, options: Node.Options & Relay.Options) =>
@@ -101,17 +111,51 @@ export const run = (config: Config, options: Options): Effect.Effect<never, RunF
     const { name, role } = config
     const ready = JSON.stringify({ event: "ready", role, name, listen: running.listen })
     yield* options.logFormat === "json" ? Console.log(ready) : Effect.logInfo(`ready ${JSON.stringify(running.listen)}`)
-    yield* Effect.addFinalizer(() => manager.stopping)
+    const stopping = Effect.suspend(() => {
+      const drainSeconds = phase.config.role === "connector" ? phase.config.drainTimeout : 0
+      const stopSeconds = drainSeconds + STOP_SECONDS
+      return manager.stopping(stopSeconds).pipe(
+        Effect.zipRight(options.onStopping(stopSeconds)),
+        Effect.zipRight(drain(running, drainSeconds))
+      )
+    })
     yield* manager.watch(Effect.map(running.supervisor.lost, (lost) => lost.length === 0))
     yield* manager.ready
     phase.stateDir = yield* StateDir.identify(config.stateDir)
     yield* Effect.forkScoped(StateDir.watch(config.stateDir, phase.stateDir, onStateDir(config)))
-    return yield* running.supervisor.awaitGiveUp
+    // A finalizer of this scope would be too late: connections to actors that were restarted since
+    // belong to the scope too, and close first.
+    return yield* Effect.onExit(running.supervisor.awaitGiveUp, () => stopping)
   }).pipe(
     Effect.scoped,
     Effect.mapError(runFailed),
     Effect.provide(Telemetry.layer(telemetry, "main"))
   )
+}
+
+/**
+ * Takes no new flows and waits until the open ones have ended, at most `seconds`. Flows that are
+ * open afterwards are cut.
+ */
+const drain = (running: Running, seconds: number): Effect.Effect<void> => {
+  if (running.drain === null || seconds === 0) return Effect.void
+  const ask = running.drain
+  return Effect.gen(function*() {
+    const first = yield* ask
+    if (first.sessions === 0) return
+    if (first.flows > 0) {
+      yield* Effect.logInfo(`stopping: no new flows; waiting up to ${seconds} s for ${first.flows} open ones`)
+    }
+    const begun = yield* nowMs
+    let { flows } = first
+    let waited = 0
+    while (waited < HEARD_MS || (flows > 0 && waited < seconds * 1000)) {
+      yield* Effect.sleep(COUNT_EVERY)
+      flows = (yield* ask).flows
+      waited = (yield* nowMs) - begun
+    }
+    if (flows > 0) yield* Effect.logWarning(`${flows} flows are cut, because drainTimeout (${seconds} s) is over`)
+  }).pipe(Effect.catchAll(({ message }) => Effect.logWarning(`open flows are not waited for: ${message}`)))
 }
 
 /** How far the start of the process has come. */

@@ -1,7 +1,7 @@
 /** The interface of a started role. It is the same for every role. */
 import type { Effect, Stream } from "effect"
 import type { ExamineFailed, HubError, Network, Wanted } from "../actors/hub/SignalingHubRpcs.ts"
-import type { ListenFailed } from "../actors/mux/StreamMuxRpcs.ts"
+import type { Draining, ListenFailed } from "../actors/mux/StreamMuxRpcs.ts"
 import type { Decided, PingFailed } from "../actors/path/PathProberRpcs.ts"
 import type { ActorUnavailable } from "../actors/runtime/actor/ActorRef.ts"
 import type { Supervisor } from "../actors/runtime/supervisor/Supervisor.ts"
@@ -92,6 +92,11 @@ export interface Running {
     readonly overview: (wanted: Wanted) => Effect.Effect<Network, ActorUnavailable | HubError>
     readonly examine: (node: string) => Effect.Effect<Findings, ActorUnavailable | ExamineFailed>
   } | null
+  /**
+   * Takes no new flows from now on, asks clients to use another connector, and returns what is
+   * still open. It may be repeated. `null` for roles that serve no flows.
+   */
+  readonly drain: Effect.Effect<Draining, ActorUnavailable> | null
   /**
    * Applies the keys of this role that take effect while it runs (`live` in `Reload`). If it fails,
    * none is applied.

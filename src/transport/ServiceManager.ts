@@ -17,7 +17,8 @@ const PINGS_PER_PERIOD = 3
 export interface ServiceManager {
   readonly ready: Effect.Effect<void>
   readonly reloading: Effect.Effect<void>
-  readonly stopping: Effect.Effect<void>
+  /** Reports the stop, and for how many seconds systemd is to wait for it at least. */
+  readonly stopping: (seconds: number) => Effect.Effect<void>
   /**
    * Sends watchdog pings while `healthy` succeeds with `true`, if systemd asked for them. Stops
    * with the scope.
@@ -35,7 +36,7 @@ export const make = (env: Env): ServiceManager => {
   return {
     ready: tell(() => "READY=1"),
     reloading: tell(() => `RELOADING=1\nMONOTONIC_USEC=${process.hrtime.bigint() / 1_000n}`),
-    stopping: tell(() => "STOPPING=1"),
+    stopping: (seconds) => tell(() => `STOPPING=1\nEXTEND_TIMEOUT_USEC=${seconds * 1_000_000}`),
     watch: (healthy) =>
       every === null ? Effect.void : Effect.whenEffect(tell(() => "WATCHDOG=1"), healthy).pipe(
         Effect.repeat(Schedule.spaced(every)),

@@ -19,6 +19,8 @@ const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest(
 const SCRIPTS = new Map([["/index.js", "dist/browser/index.js"], ["/page.mjs", "examples/page.mjs"]])
 const PAGE = `<!doctype html><title>page</title>
   <script type="importmap">{ "imports": { "sallyport/browser": "/index.js" } }</script>`
+/** Open flows are waited for longer than any test lasts. */
+const CONNECTOR = { webrtc: "auto", drainTimeout: 3000 } as const
 /** In one connection half of the ids are the browser's: these need more than one. */
 const MANY = 1_000
 
@@ -75,7 +77,7 @@ describe("flows of a page in Chromium", () => {
       resources: [about, resource("payroll", 443)],
       access: [{ clients: ["tab"], resources: ["intranet"] }]
     })
-    await world.enrol("connector", "office", { webrtc: "auto" }, { NODE_EXTRA_CA_CERTS: authority })
+    await world.enrol("connector", "office", CONNECTOR, { NODE_EXTRA_CA_CERTS: authority })
     browser = await chromium.launchPersistentContext(join(dir, "browser"), {
       executablePath: CHROMIUM,
       args: ["--no-sandbox", `--ignore-certificate-errors-spki-list=${spki}`]
@@ -210,7 +212,7 @@ describe("flows of a page in Chromium", () => {
     assert.strictEqual(asked["code"], "connector_declined")
     assert.match(String(asked["message"]), /webrtc: auto/)
     await plain.stop()
-    world.configure("connector", { webrtc: "auto" })
+    world.configure("connector", CONNECTOR)
     await world.launch("connector", world.file("connector"), { NODE_EXTRA_CA_CERTS: trusted }).ready()
   })
 
@@ -225,6 +227,28 @@ describe("flows of a page in Chromium", () => {
       }`)
     process.stderr.write(`after the connector's WebRTC process was killed, a new flow after ${Math.round(ms)} ms\n`)
     await inPage("await flow.closed") // its own flows are cut
+  })
+
+  it("keeps its flow while its connector stops", async () => {
+    const echoed = (text: string) =>
+      inPage<string>(`await writer.write(new TextEncoder().encode("${text}"))
+        const { value } = await reader.read()
+        return new TextDecoder().decode(value)`)
+    await inPage(`globalThis.flow = await connection.openTcp("intranet", ${ports.echo})
+      globalThis.writer = flow.writable.getWriter()
+      globalThis.reader = flow.readable.getReader()`)
+    assert.strictEqual(await echoed("before"), "before")
+    const connector = world.program("connector")
+    connector.kill("SIGTERM")
+    const waits = () => connector.lines.find((line) => line.includes("for 1 open ones")) ?? null
+    await until("the connector waits", waits, HANG_MS)
+    const asked = await inPage<string>(`return await connection.openTcp("intranet", ${ports.echo})
+      .then(() => "open", ({ code }) => code)`)
+    assert.strictEqual(asked, "connector_declined")
+    assert.strictEqual(await echoed("meanwhile"), "meanwhile")
+    await inPage("await writer.close()")
+    assert.strictEqual((await connector.ended).code, 0)
+    await world.launch("connector", world.file("connector"), { NODE_EXTRA_CA_CERTS: trusted }).ready()
   })
 
   it("loses its flows at once when its node is removed", async () => {

@@ -118,6 +118,7 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string, remembered = NAME
     Refusals: unasked,
     SetDoors: unasked,
     Listeners: unasked,
+    Drain: unasked,
     PathEvents: () => Stream.never,
     IceEvents: () => Stream.never,
     SendIce: unasked,

@@ -27,6 +27,7 @@ import type { Signaling, SignalingDown } from "../signaling/SignalingRpcs.ts"
 import * as FlowTrace from "./FlowTrace.ts"
 import type { MuxMetrics } from "./MuxMetrics.ts"
 import type { Refused } from "./Refusals.ts"
+import { DRAINING, type Draining } from "./StreamMuxRpcs.ts"
 
 /** Most sessions of one node. Beyond that, invitations and dials are refused. */
 export const MAX_SESSIONS = 1024
@@ -150,6 +151,7 @@ export const make = (options: Options) => {
   const { authorityKey, fork, metrics, node, onIce, publish, relay, signaling, ticketKeys, timeKnown, traces } = options
   const held = new Map<SessionId, Held>()
   const dialling = new Map<string, Deferred.Deferred<FlowSession, Verdict>>()
+  let isDraining = false
 
   const isActive = (session: FlowSession) => session.flows > 0 || node.now() - session.lastFlowAt < ACTIVE_AFTER_FLOW_MS
 
@@ -158,6 +160,7 @@ export const make = (options: Options) => {
     if (it === undefined) return
     it.active = isActive(session)
     it.upAt = node.now()
+    if (isDraining) session.goAway(DRAINING)
     Deferred.unsafeDone(it.up, Exit.succeed(session))
     const { path, peer: { peerName: peer, role } } = session
     publish({ _tag: "SessionUp", session: session.id, role, peer, path, active: it.active })
@@ -381,6 +384,7 @@ export const make = (options: Options) => {
         signaling.ask((client) => client.Decline({ session, reason }))
       )
     if (node.role !== "connector") return yield* decline("this node is not a connector")
+    if (isDraining) return yield* decline(DRAINING)
     if (invite.over === "webrtc") {
       return yield* decline("this connector accepts no browsers; set webrtc: auto in its configuration")
     }
@@ -566,6 +570,13 @@ export const make = (options: Options) => {
     },
     get: (id: SessionId) => held.get(id)?.session,
     all: () => [...held.values()].map(({ session }) => session),
+    /** Declines new sessions from now on, and asks clients for no more flows in the open ones. */
+    drain: (): Draining => {
+      const sessions = [...held.values()].map(({ session }) => session)
+      if (!isDraining) { for (const session of sessions) session.goAway(DRAINING) }
+      isDraining = true
+      return { sessions: sessions.length, flows: sessions.reduce((sum, { flows }) => sum + flows, 0) }
+    },
     closeAll: (code: number, text: string) => {
       for (const { session } of held.values()) session.close(code, text)
     }

@@ -340,7 +340,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
       ),
     Refusals: () => Effect.sync(() => refusals.recent(clock.unsafeCurrentTimeMillis())),
     SetDoors: doors.set,
-    Listeners: () => Effect.sync(doors.addresses)
+    Listeners: () => Effect.sync(doors.addresses),
+    Drain: () => Effect.sync(sessions.drain)
   })
 })
 

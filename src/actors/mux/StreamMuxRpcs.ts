@@ -76,6 +76,13 @@ export const Forward = Schema.Struct({
 })
 export type Forward = typeof Forward.Type
 
+/** Reason that a connector which drains gives to its clients and to the relay. */
+export const DRAINING = "this connector is stopping and takes no new flows"
+
+/** Sessions and flows that are still open at a connector that drains. */
+export const Draining = Schema.Struct({ sessions: Schema.Int, flows: Schema.Int })
+export type Draining = typeof Draining.Type
+
 /** Error when a listener could not be opened. `message` says which one and why. */
 export class ListenFailed extends Schema.TaggedError<ListenFailed>()("ListenFailed", { message: Schema.String }) {}
 
@@ -150,7 +157,12 @@ export class StreamMuxRpcs extends RpcGroup.make(
     error: ListenFailed
   }),
   /** Answers with the addresses of the open listeners. */
-  Rpc.make("Listeners", { success: Listeners })
+  Rpc.make("Listeners", { success: Listeners }),
+  /**
+   * Declines new sessions from now on, and asks the clients of open ones to open no more flows.
+   * Answers with what is still open. It may be repeated. Connector only.
+   */
+  Rpc.make("Drain", { success: Draining })
 ).merge(PathDriverRpcs, UdpControlRpcs) {}
 
 /** Address of the StreamMuxActor, by which other actors call it. */

@@ -22,6 +22,7 @@ import type { AgentPasswords } from "../../transport/webrtc/TurnProxy.ts"
 import * as FlowTrace from "../mux/FlowTrace.ts"
 import { Refusals } from "../mux/Refusals.ts"
 import { ResourceMetrics } from "../mux/ResourceMetrics.ts"
+import { DRAINING, type Draining } from "../mux/StreamMuxRpcs.ts"
 import type { RpcsOf } from "../runtime/actor/ActorAddress.ts"
 import type { ActorRef } from "../runtime/actor/ActorRef.ts"
 import type { SessionId, SignalingEvent } from "../signaling/RelaySignalingRpcs.ts"
@@ -77,6 +78,7 @@ export const make = ({ fork, hostMs, node, passwords, post, servers, signaling, 
   const time = new DirectoryTime(hostMs)
   const clocks = { hostMs, nowSeconds: () => time.nowSeconds() }
   const places = new Places()
+  let isDraining = false
   const verify = (signed: Parameters<typeof Authority.verify>[1]) =>
     Either.mapLeft(
       Authority.verify("grant", signed, node.relay.authorityKey, time.nowSeconds()),
@@ -98,6 +100,7 @@ export const make = ({ fork, hostMs, node, passwords, post, servers, signaling, 
         Effect.logWarning("browser declined").pipe(Effect.annotateLogs({ session: id, reason })),
         signaling.ask((it) => it.Decline({ session: id, reason }), BRIEF)
       )
+    if (isDraining) return yield* decline(DRAINING)
     if (held.size >= MAX_SESSIONS) return yield* decline("no room for another browser")
     const now = time.nowSeconds()
     const opened = Either.all({
@@ -237,6 +240,13 @@ export const make = ({ fork, hostMs, node, passwords, post, servers, signaling, 
           ? end(parties.session, "not connected in time")
           : Effect.void, { discard: true })
     }),
+    /** Does for browsers what `drain` of the data plane's sessions does for nodes. */
+    drain: (): Draining => {
+      const sessions = [...held.values()].map(({ session }) => session)
+      if (!isDraining) { for (const session of sessions) session.goAway(DRAINING) }
+      isDraining = true
+      return { sessions: sessions.length, flows: sessions.reduce((sum, { status }) => sum + status.flows, 0) }
+    },
     closeAll: Effect.suspend(() => Effect.forEach([...held.keys()], (id) => end(id, "this connector stops"))),
     peers: (): ReadonlyArray<BrowserPeer> =>
       Array.from(held.values(), ({ name, parties, session }) => {

@@ -17,7 +17,7 @@ import { IceLink } from "../../transport/webrtc/IceLink.ts"
 import { LocalLeg, type Session } from "../../transport/webrtc/LocalLeg.ts"
 import * as TurnProxy from "../../transport/webrtc/TurnProxy.ts"
 import * as FlowTrace from "../mux/FlowTrace.ts"
-import { type IceEvent, StreamMux } from "../mux/StreamMuxRpcs.ts"
+import { type Draining, type IceEvent, StreamMux } from "../mux/StreamMuxRpcs.ts"
 import { PathProber, type SessionPath } from "../path/PathProberRpcs.ts"
 import * as Actor from "../runtime/actor/Actor.ts"
 import * as Inbox from "../runtime/actor/Inbox.ts"
@@ -93,6 +93,7 @@ type Message =
   | { readonly _tag: "Signaled"; readonly event: NodeEvent }
   | { readonly _tag: "Tick" }
   | { readonly _tag: "Browsers"; readonly reply: Inbox.Reply<ReadonlyArray<BrowserPeer>> }
+  | { readonly _tag: "Drain"; readonly reply: Inbox.Reply<Draining> }
   | Browsers.Outcome
 
 const make = Effect.fnUntraced(function*(config: Config) {
@@ -324,7 +325,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
     BrowserSignal: browsers.onOutcome,
     BrowserDown: browsers.onOutcome,
     Tick: () => browsers.tick,
-    Browsers: ({ reply }) => Effect.asVoid(Deferred.succeed(reply, browsers.peers()))
+    Browsers: ({ reply }) => Effect.asVoid(Deferred.succeed(reply, browsers.peers())),
+    Drain: ({ reply }) => Effect.asVoid(Effect.suspend(() => Deferred.succeed(reply, browsers.drain())))
   }))
   const inbox = yield* Inbox.make<Message>({ name: "webRtc", capacity: INBOX_CAPACITY, handle })
 
@@ -352,7 +354,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
   }
   return WebRtcRpcs.of({
     Links: () => inbox.ask<ReadonlyArray<WebRtcLink>>((reply) => ({ _tag: "Links", reply })),
-    Browsers: () => inbox.ask<ReadonlyArray<BrowserPeer>>((reply) => ({ _tag: "Browsers", reply }))
+    Browsers: () => inbox.ask<ReadonlyArray<BrowserPeer>>((reply) => ({ _tag: "Browsers", reply })),
+    Drain: () => inbox.ask<Draining>((reply) => ({ _tag: "Drain", reply }))
   })
 })
 

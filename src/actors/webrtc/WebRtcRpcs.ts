@@ -1,6 +1,7 @@
 /** Calls of the WebRtcActor. This file has no behaviour. */
 import { Rpc, RpcGroup } from "@effect/rpc"
 import { Schema } from "effect"
+import { Draining } from "../mux/StreamMuxRpcs.ts"
 import * as ActorAddress from "../runtime/actor/ActorAddress.ts"
 import { SessionId } from "../signaling/RelaySignalingRpcs.ts"
 
@@ -35,7 +36,9 @@ export class WebRtcRpcs extends RpcGroup.make(
   /** Answers with the connections that are open or being made. */
   Rpc.make("Links", { success: Schema.Array(WebRtcLink) }),
   /** Answers with the browsers that are connected. Connector only. */
-  Rpc.make("Browsers", { success: Schema.Array(BrowserPeer) })
+  Rpc.make("Browsers", { success: Schema.Array(BrowserPeer) }),
+  /** Does for browsers what `Drain` of the StreamMuxActor does for nodes. Connector only. */
+  Rpc.make("Drain", { success: Draining })
 ) {}
 
 /** Address of the WebRtcActor, by which other actors call it. */

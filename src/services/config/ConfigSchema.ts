@@ -661,6 +661,8 @@ const node = {
  * stream and closing ones need some.
  */
 const MAX_FLOWS_PER_CLIENT = 4000
+/** Longest wait for open flows, in seconds. A service manager waits no longer than about that. */
+const MAX_DRAIN_SECONDS = 3600
 const limits = {
   /**
    * Most flows of this node at once. If there is no room for another flow, the node cuts the flow
@@ -691,7 +693,21 @@ export const Connector = Schema.Struct({
   role: Schema.Literal("connector"),
   ...node,
   /** Most flows at once, in total and of one client. */
-  limits: orElse(ConnectorLimits, { flows: 4096, flowsPerClient: 1024 })
+  limits: orElse(ConnectorLimits, { flows: 4096, flowsPerClient: 1024 }),
+  /**
+   * How long the connector waits for open flows when it stops, in seconds, from 0 to 3600.
+   * Meanwhile it takes no new flows. Default: 30.
+   */
+  drainTimeout: orElse(
+    Schema.Int.pipe(
+      Schema.between(0, MAX_DRAIN_SECONDS),
+      Schema.annotations(Hint.make(
+        `how many seconds to wait for open flows when stopping: a whole number from 0 to ${MAX_DRAIN_SECONDS}`,
+        "write for example drainTimeout: 30"
+      ))
+    ),
+    30
+  )
 })
 
 const Forward = Schema.Struct({

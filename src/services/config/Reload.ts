@@ -63,7 +63,7 @@ const forwarder: Table<typeof Forwarder.fields> = {
   listen: "restart",
   advertise: "restart"
 }
-const connector: Table<typeof Connector.fields> = node
+const connector: Table<typeof Connector.fields> = { ...node, drainTimeout: "live" }
 const client: Table<typeof Client.fields> = { ...node, socks5: "live", forwards: "live" }
 
 /** The tables of all kinds of configuration. */

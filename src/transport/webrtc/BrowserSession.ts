@@ -85,6 +85,7 @@ export class BrowserSession {
   readonly #room: Room = { bytes: ROOM_BYTES }
   #control: ControlStream | null = null
   #isClosed = false
+  #leaving: string | null = null
 
   constructor(options: Options) {
     const { clocks, grant, key, ticket } = options
@@ -98,6 +99,7 @@ export class BrowserSession {
       onControl: (stream, early) => {
         const onMessage = (message: SessionMessage) => this.#onMessage(message)
         this.#control = new ControlStream(stream, { onMessage, onBroken: (why) => this.#end(why) }, early)
+        if (this.#leaving !== null) this.goAway(this.#leaving)
       },
       onFlow: options.onFlow,
       limits: options.flowLimits
@@ -148,6 +150,12 @@ export class BrowserSession {
     if (this.#permission.standing() === null) return true
     this.#flows.recheck(() => false)
     return false
+  }
+
+  /** Asks the browser to open no new flows in this session. Running flows continue. */
+  goAway(reason: string): void {
+    this.#leaving = reason
+    this.#control?.send({ _tag: "Goaway", reason })
   }
 
   /**

@@ -364,7 +364,8 @@ export class SimPlane {
       Status: () => Effect.succeed([]),
       Refusals: () => Effect.succeed([]),
       SetDoors: () => Effect.void,
-      Listeners: () => Effect.succeed({ socks5: null, forwards: [] })
+      Listeners: () => Effect.succeed({ socks5: null, forwards: [] }),
+      Drain: () => Effect.never
     })
   ))
 }
