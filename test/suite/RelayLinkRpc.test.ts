@@ -183,7 +183,7 @@ describe.each(Kit.CARRIERS)("calls over %s", (carrier) => {
   it("keeps idle clients that ping, and cuts silent ones", () =>
     Kit.run(Effect.gen(function*() {
       const server = yield* serve({ silenceLimit: "3 seconds" })
-      const lively = yield* connect(server, carrier, { pingEvery: "60 millis" })
+      const lively = yield* connect(server, carrier, { pingEvery: "1 second" })
       const silent = yield* connect(server, carrier, { pingEvery: "1 hour" })
       yield* promise(() => silent.link.closed)
       expect(lively.link.isClosed()).toBe(false)
