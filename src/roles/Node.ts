@@ -17,6 +17,7 @@ import * as CandidateView from "../protocol/candidate/CandidateView.ts"
 import * as PathKind from "../protocol/path/PathKind.ts"
 import { isWebRtc, type PathRef } from "../protocol/path/PathRef.ts"
 import type { NodeConfig } from "../services/config/Config.ts"
+import * as Reload from "../services/config/Reload.ts"
 import * as ListenCheck from "../services/network/ListenCheck.ts"
 import type { Settings } from "../services/telemetry/Telemetry.ts"
 import { DEFAULT_FLOWS_PER_CLIENT } from "../transport/plane/ConnectorFlows.ts"
@@ -53,25 +54,27 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
   yield* ListenCheck.check(listenersOf(config))
   const { membership, relay } = yield* Enrol.ensure({ ...config, onWaiting: options.onWaiting })
   const proxy = Enrol.proxyText(config)
-  const webRtc = config.webrtc === "auto" && config.path === "auto"
+  let direct = config.path === "auto"
+  const webRtc = config.webrtc === "auto" && direct
   const muxConfig = (doors: ReturnType<typeof doorsOf>) => ({
     stateDir,
     role,
     carrier,
     proxy,
     ca,
-    direct: config.path === "auto",
+    direct,
     webRtc,
     udpPort: config.udp.port,
     local: options.localDoor ? { path: join(stateDir, LOCAL_DOOR_FILE) } : null,
     limits: { flowsPerClient: DEFAULT_FLOWS_PER_CLIENT, ...config.limits },
     ...doors
   })
+  const stunConfig = () => ({ portMapping: config.portMapping, mapPort: direct, ...config.udp })
   const configs: Record<string, unknown> = {
     [WebRtc.name]: { stateDir, role, iceServers: config.iceServers },
     [Signaling.name]: { stateDir, carrier, proxy, ca },
     [Relay.name]: { stateDir },
-    [Stun.name]: { portMapping: config.path === "auto" ? config.portMapping : "off", ...config.udp },
+    [Stun.name]: stunConfig(),
     [StreamMux.name]: muxConfig(doorsOf(config))
   }
   const supervisor = yield* Threads.start({
@@ -114,9 +117,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
       }, { concurrency: "unbounded" })
       const legReason = leg?.reason ?? "the relay actor is being restarted"
       const peers = [
-        ...sessions.filter(({ up }) => up).map((session) =>
-          peerOf(session, paths ?? [], legReason, config.path === "relay")
-        ),
+        ...sessions.filter(({ up }) => up).map((session) => peerOf(session, paths ?? [], legReason, !direct)),
         ...(browsers ?? []).map(browserOf)
       ]
       return {
@@ -126,7 +127,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
         missedPorts: ports?.missed ?? [],
         udpForbidden: ports?.forbidden ?? null,
         refusals: refusals ?? [],
-        ...candidatesOf(config.path === "auto" ? local : null)
+        ...candidatesOf(direct ? local : null)
       }
     }),
     unready: Effect.gen(function*() {
@@ -154,7 +155,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
         rttMs,
         path: PathKind.of(path, legs?.leg ?? null, legs?.peerLeg ?? null),
         relay: relayOf(path),
-        reason: config.path === "relay" ? "relay_only" : reason
+        reason: direct ? reason : "relay_only"
       }
     }),
     netcheck: supervisor.ref(Stun).ask((client) => client.NetCheck(), { deadline: "15 seconds" }),
@@ -181,7 +182,12 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
         if (next.role !== role) return
         const doors = doorsOf(next)
         yield* mux.ask((client) => client.SetDoors(doors), RELOAD)
+        // A restarted thread begins with these, so they are set before its actors are called.
+        direct = Reload.whenOf("path", config) === "live" ? next.path === "auto" : direct
         configs[StreamMux.name] = muxConfig(doors)
+        configs[Stun.name] = stunConfig()
+        yield* mux.ask((client) => client.SetDirect({ allowed: direct }), RELOAD)
+        yield* supervisor.ref(Stun).ask((client) => client.MapPort({ wanted: direct }), RELOAD)
         consents = next.telemetry.report
         yield* report(consents)
       })

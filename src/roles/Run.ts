@@ -446,7 +446,7 @@ const reload = ({ admin, file, first, phase }: {
       ({ role }) => role === first.role,
       () => ({ message: `the role cannot change while running; it stays ${first.role}` })
     )
-    const live = Reload.changed(phase.config, next, "live")
+    const live = Reload.changed(phase.config, next, "live", first)
     if (live.includes("admin")) yield* admin.move(next.admin)
     yield* Effect.onError(
       running.reload(next),

@@ -99,6 +99,8 @@ export interface Lab {
   readonly stop: (role: Role | "resource") => Effect.Effect<void, LabFailed>
   /** SIGKILL: it says good-bye to nobody. */
   readonly kill: (role: Role) => void
+  /** Puts these keys into a node's file, in place of those of the call before, and sends SIGHUP. */
+  readonly reload: (role: "client" | "connector", keys: Readonly<Record<string, unknown>>) => Effect.Effect<void>
   /** Of a program that runs. */
   readonly pid: (role: Role) => number
   /** `sallyport ...` on the relay's host, to its end. */
@@ -194,7 +196,7 @@ export const make = Effect.fnUntraced(function*(
   if (options.named === true) yield* net("named", RELAY)
   for (const args of options.before ?? []) yield* net(...args)
   writeFileSync(join(dir, "file"), FILE)
-  writeConfigs(dir, options)
+  const configs = writeConfigs(dir, options)
 
   const programs = new Map<string, ChildProcess>()
   const launch = (host: string, program: string, args: ReadonlyArray<string>) =>
@@ -272,6 +274,12 @@ export const make = Effect.fnUntraced(function*(
       const child = programs.get(role)
       return child === undefined ? Effect.fail(new LabFailed({ message: `no ${role} runs` })) : end(child)
     },
+    reload: (role, keys) =>
+      Effect.sync(() => {
+        const config = { ...configs[role], ...keys }
+        writeFileSync(join(dir, `${role}.json`), JSON.stringify(config))
+        programs.get(role)?.kill("SIGHUP")
+      }),
     pid: (role) => programs.get(role)?.pid ?? 0,
     kill: (role) => void programs.get(role)?.kill("SIGKILL"),
     admin,
@@ -340,6 +348,7 @@ const writeConfigs = (
     }
   }
   for (const [role, config] of Object.entries(configs)) writeFileSync(join(dir, `${role}.json`), JSON.stringify(config))
+  return configs
 }
 
 const listenAt = (host: string) => ({ https: `${host}:443`, udp: `${host}:3478` })

@@ -5,6 +5,8 @@ import * as Lab from "./Lab.ts"
 
 /** A request that needs a new session, with the machine busy: a dial and a handshake, no waiting for probes or timeouts. */
 const AT_ONCE_MS = 3_000
+/** Bytes a second of a download that lasts over some moves. */
+const RATE = 600_000
 const HELLO = "hello from the resource\n"
 
 const says = (lab: Lab.Lab, path: string) => Effect.map(lab.fetch(path), ({ body, code }) => [code, String(body)])
@@ -26,6 +28,23 @@ describe.skipIf(!Lab.isPossible)("paths between real NATs", () => {
         const file = yield* lab.fetch("/file")
         assert.strictEqual(file.sha256, Lab.FILE_SHA256)
         assert.isBelow((yield* lab.relayBytes) - before, Lab.FILE_BYTES / 20, "the file did not cross the relay")
+      })))
+
+  it.scopedLive("path: relay and back by reload, under a download", () =>
+    Lab.use({}, (lab) =>
+      Effect.gen(function*() {
+        yield* lab.fetch("/")
+        yield* lab.untilPeer(({ path }) => path === "direct")
+        const held = yield* lab.hold(RATE)
+        for (const role of ["client", "connector"] as const) {
+          yield* lab.reload(role, { path: "relay" })
+          yield* lab.untilPeer(({ path }) => path === "relay-udp")
+          yield* held.more
+          yield* lab.reload(role, {})
+          yield* lab.untilPeer(({ path }) => path === "direct")
+          yield* held.more
+        }
+        assert.strictEqual((yield* held.finish).sha256, Lab.FILE_SHA256)
       })))
 
   for (const carrier of ["websocket", "webtransport"] as const) {

@@ -208,6 +208,7 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
       admin: `127.0.0.1:${admin}`,
       socks5: `127.0.0.1:${socks5}`,
       path: "relay",
+      carrier: "websocket",
       logLevel: "debug"
     } as const
     world.configure("client", changes)
@@ -217,9 +218,13 @@ describe.skipIf(!have(CURL))("curl through a relay, a connector and a client", (
       () => client.lines.find((text) => text.includes("restart sallyport")) ?? null,
       HANG_MS
     )
-    assert.match(line, /reloaded: admin, logLevel, socks5.*; restart sallyport for: path/)
-    const told = await world.ask("client", "/v1/status") as { readonly restartNeeded: ReadonlyArray<string> }
-    assert.deepStrictEqual(told.restartNeeded, ["path"])
+    assert.match(line, /reloaded: admin, logLevel, path, socks5.*; restart sallyport for: carrier/)
+    const told = await world.ask("client", "/v1/status") as {
+      readonly restartNeeded: ReadonlyArray<string>
+      readonly candidates: unknown
+    }
+    assert.deepStrictEqual(told.restartNeeded, ["carrier"])
+    assert.isNull(told.candidates, "no address is offered with path: relay")
     const moved = await world.curl(`http://intranet:${port}/`, "--socks5-hostname", `127.0.0.1:${socks5}`)
     assert.strictEqual(moved.code, 0, moved.err)
     assert.notStrictEqual((await world.curl(`http://intranet:${port}/`)).code, 0, "the old SOCKS5 port is closed")

@@ -76,7 +76,8 @@ const setup = Effect.gen(function*() {
     NetCheck: () => Effect.never,
     SetActiveSessions: ({ count }) => Effect.sync(() => void active.push(count)),
     NetworkChanges: () => Stream.fromPubSub(network),
-    MappingChanged: () => Effect.die("not told here")
+    MappingChanged: () => Effect.die("not told here"),
+    MapPort: () => Effect.die("not told here")
   })
   const layer = PathProberActor.layer.pipe(
     Layer.provide(

@@ -117,6 +117,7 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string, remembered = NAME
     Status: unasked,
     Refusals: unasked,
     SetDoors: unasked,
+    SetDirect: unasked,
     Listeners: unasked,
     Drain: unasked,
     PathEvents: () => Stream.never,
@@ -138,6 +139,7 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string, remembered = NAME
   const stun = StunRpcs.toLayer({
     SetServers: ({ servers }) => Effect.sync(() => void seen.servers.push(servers)),
     MappingChanged: () => Effect.sync(() => void seen.mappingChanges++),
+    MapPort: unasked,
     NetworkChanges: () => Mailbox.toStream(changes),
     Candidates: () => Mailbox.toStream(candidates),
     Discover: unasked,

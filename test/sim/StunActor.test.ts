@@ -241,7 +241,7 @@ describe("StunActor", () => {
       const state = yield* SubscriptionRef.make<PortMapping | null>(null)
       const followed: Array<number | null> = []
       let looks = 0
-      const { network, snapshot } = yield* setup(
+      const { client, network, snapshot } = yield* setup(
         Effect.void,
         Layer.succeed(PortMapper.PortMapper, {
           follow: (port) => Effect.sync(() => void followed.push(port)),
@@ -261,6 +261,15 @@ describe("StunActor", () => {
       yield* SubscriptionRef.set(state, null)
       yield* TestClock.adjust("10 millis")
       assert.deepStrictEqual(hosts(yield* snapshot), ["host 10.0.0.3:5001"])
+      yield* client.MapPort({ wanted: false })
+      yield* TestClock.adjust("10 millis")
+      assert.deepStrictEqual(followed.at(-1), null, "no port is mapped while only relays are used")
+      yield* SubscriptionRef.set(network, at({ ...eth0, host: "10.0.0.4" }))
+      yield* TestClock.adjust("10 millis")
+      assert.deepStrictEqual(followed.at(-1), null, "nor after a change of the network")
+      yield* client.MapPort({ wanted: true })
+      yield* TestClock.adjust("10 millis")
+      assert.deepStrictEqual(followed.at(-1), 5002)
     }))
 
   it.scoped("says that UDP is blocked when no server answers", () =>

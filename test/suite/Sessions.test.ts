@@ -78,7 +78,6 @@ const setup = Effect.gen(function*() {
       ticketKeys: node.ticketKeys,
       authorityKey: authority.key,
       timeKnown: Effect.void,
-      direct: true,
       webRtc: false,
       signaling: refTo("signaling", signaling),
       relay: refTo("relay", relay),

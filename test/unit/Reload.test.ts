@@ -44,12 +44,22 @@ describe("what a reload takes over", () => {
         "logLevel",
         "admin",
         "telemetry.sample",
-        "forwards"
+        "forwards",
+        "path"
       ])
-      assert.sameMembers([...Reload.changed(before, after, "restart")], ["path", "udp", "telemetry.otlp"])
+      assert.sameMembers([...Reload.changed(before, after, "restart")], ["udp", "telemetry.otlp"])
       assert.deepStrictEqual([...Reload.changed(before, after, "enrolment")], ["token"])
       for (const when of ["live", "restart", "enrolment"] as const) {
         assert.deepStrictEqual([...Reload.changed(before, yield* decode(CLIENT), when)], [])
       }
+    }))
+
+  it.effect("leaves path to a restart where WebRTC was on", () =>
+    Effect.gen(function*() {
+      const started = yield* decode({ ...CLIENT, webrtc: "auto" })
+      const between = yield* decode(CLIENT)
+      const after = yield* decode({ ...CLIENT, path: "relay" })
+      assert.deepStrictEqual([...Reload.changed(between, after, "live", started)], [])
+      assert.deepStrictEqual([...Reload.changed(started, after, "restart")], ["path", "webrtc"])
     }))
 })

@@ -21,6 +21,7 @@ const start = Effect.gen(function*() {
     NetworkChanges: () => Stream.fromPubSub(changes),
     SetServers: unasked,
     MappingChanged: unasked,
+    MapPort: unasked,
     Candidates: unasked,
     Discover: unasked,
     Servers: unasked,

@@ -102,12 +102,13 @@ const ofTraffic = ({ counters, traffic }: PacketRouter): ReadonlyArray<Metrics.F
     ),
     Metrics.counter({
       name: "sallyport_path_dropped_packets",
-      help: "Packets that came and belong to no session, by cause."
+      help: "Packets that came and were dropped, by cause."
     }, [
       { labels: { cause: "malformed" }, value: counters.strays },
       { labels: { cause: "unproved_address" }, value: counters.unproved },
       { labels: { cause: "unknown_tag" }, value: counters.unknownTag },
-      { labels: { cause: "unknown_hint" }, value: counters.unknownHint }
+      { labels: { cause: "unknown_hint" }, value: counters.unknownHint },
+      { labels: { cause: "relay_only" }, value: counters.relayOnly }
     ])
   ]
 }

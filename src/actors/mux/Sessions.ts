@@ -6,7 +6,7 @@
 import { Deferred, Duration, Effect, Either, Exit } from "effect"
 import type { Verdict, VerdictCode } from "../../protocol/flow/FlowWire.ts"
 import * as PathKind from "../../protocol/path/PathKind.ts"
-import type { PathRef, Reason } from "../../protocol/path/PathRef.ts"
+import { type PathRef, type Reason, RELAY } from "../../protocol/path/PathRef.ts"
 import * as PeerLoss from "../../protocol/path/PeerLoss.ts"
 import type { Grant, Ticket } from "../../protocol/trust/Documents.ts"
 import { LIFETIMES } from "../../protocol/trust/Lifetimes.ts"
@@ -100,8 +100,6 @@ export interface Options {
   readonly onRefused: (refused: Refused) => void
   readonly metrics: MuxMetrics
   readonly traces: FlowTrace.FlowTraces
-  /** Whether direct paths are allowed. */
-  readonly direct: boolean
   /** Whether another actor takes browsers. */
   readonly webRtc: boolean
   /** Runs an effect of this actor from a callback of the data plane. */
@@ -148,11 +146,16 @@ interface Target {
 
 /** Makes an empty set of sessions. Call `tick` once a second. */
 export const make = (options: Options) => {
-  const { authorityKey, fork, metrics, node, onIce, publish, relay, signaling, ticketKeys, timeKnown, traces } = options
+  const { authorityKey, fork, metrics, node, onIce, relay, signaling, ticketKeys, timeKnown, traces } = options
   const held = new Map<SessionId, Held>()
   const dialling = new Map<string, Deferred.Deferred<FlowSession, Verdict>>()
   let isDraining = false
 
+  /** Whether the prober may learn of this event. With relays only, it must not probe. */
+  const isPublic = ({ _tag }: PathEvent) => node.router.direct || (_tag !== "PeerCandidates" && _tag !== "PeerOpened")
+  const publish = (event: PathEvent) => {
+    if (isPublic(event)) options.publish(event)
+  }
   const isActive = (session: FlowSession) => session.flows > 0 || node.now() - session.lastFlowAt < ACTIVE_AFTER_FLOW_MS
 
   const onUp = (session: FlowSession) => {
@@ -270,7 +273,7 @@ export const make = (options: Options) => {
       active: true,
       target,
       selected,
-      why: options.direct ? selected : "relay_only",
+      why: node.router.direct ? selected : "relay_only",
       candidates: null,
       wasDirect: false,
       loss: PeerLoss.start,
@@ -531,13 +534,41 @@ export const make = (options: Options) => {
     }
   })
 
+  const ofSession = ({ active, candidates, session }: Held): ReadonlyArray<PathEvent> => {
+    const { path, peer: { peerName: peer, role } } = session
+    // A client that uses only relays is about to leave a direct path.
+    const chosen = node.router.direct || role === "connector" || path.kind === "relay" ? path : RELAY
+    const up: PathEvent = { _tag: "SessionUp", session: session.id, role, peer, path: chosen, active }
+    return [up, ...(candidates === null ? [] : [candidates])].filter(isPublic)
+  }
   /** Lists the live sessions and their peers' candidates, for a prober that subscribes. */
   const snapshot = (): ReadonlyArray<PathEvent> =>
-    [...held.values()].filter(({ session }) => session.peer.up).flatMap(({ active, candidates, session }) => {
-      const { path, peer: { peerName: peer, role } } = session
-      const up: PathEvent = { _tag: "SessionUp", session: session.id, role, peer, path, active }
-      return candidates === null ? [up] : [up, candidates]
-    })
+    [...held.values()].filter(({ session }) => session.peer.up).flatMap(ofSession)
+
+  /**
+   * Allows direct paths, or closes them. When they are closed, a client moves to the home relay,
+   * and a connector asks its clients to move. The prober begins with each session again, so it
+   * offers this host's addresses again.
+   */
+  const setDirect = (allowed: boolean) => {
+    if (node.router.direct === allowed) return
+    for (const it of held.values()) {
+      it.why = allowed ? it.selected : "relay_only"
+      if (allowed || it.session.path.kind !== "direct") continue
+      const { peer } = it.session
+      if (node.role === "connector") peer.sendOnAllPaths({ _tag: "Switch", reason: "path_failed" })
+      else {
+        it.selected = "relay_only"
+        peer.select(RELAY)
+      }
+    }
+    node.router.direct = allowed
+    for (const it of held.values()) {
+      if (!it.session.peer.up) continue
+      publish({ _tag: "SessionDown", session: it.session.id })
+      for (const event of ofSession(it)) publish(event)
+    }
+  }
 
   /** Opens all sessions again at a RelayActor that has just started, because it knows none. */
   const reopen = Effect.suspend(() =>
@@ -554,6 +585,7 @@ export const make = (options: Options) => {
     onSignal,
     tick,
     snapshot,
+    setDirect,
     kindOf,
     routeOf,
     /** Records why the next move of this session happens. Client only. */
@@ -564,7 +596,7 @@ export const make = (options: Options) => {
     /** Records why this session's path is kept. */
     onKept: (id: SessionId, why: Reason) => {
       const it = held.get(id)
-      if (it === undefined || !options.direct) return
+      if (it === undefined || !node.router.direct) return
       it.why = why
       traces.onKept(id, { kind: kindOf(it.session), why })
     },

@@ -53,7 +53,7 @@ export const Config = Schema.Struct({
   proxy: Schema.optionalWith(Schema.NullOr(Schema.String), { default: () => null }),
   /** PEM file of authorities beside the public ones. `null` if there is none. */
   ca: Schema.optionalWith(Schema.NullOr(Schema.String), { default: () => null }),
-  /** Set to `false` to offer no addresses to peers and not to try theirs. */
+  /** Whether direct paths are allowed at the start; see `SetDirect`. */
   direct: Schema.Boolean,
   /** Whether the WebRtcActor runs, which takes browsers. */
   webRtc: Schema.Boolean,
@@ -119,6 +119,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       bytes: Uint8Array.from(bytes)
     })
   })
+  router.direct = config.direct
   const sockets = yield* Sockets.make({ router, port: config.udpPort, segment: SEGMENT_BYTES })
 
   // This clock is for people. Documents are judged by `time`.
@@ -164,16 +165,13 @@ const make = Effect.fnUntraced(function*(config: Config) {
     onRefused,
     metrics,
     traces,
-    direct: config.direct,
     webRtc: config.webRtc,
     authorityKey: node.relay.authorityKey,
     timeKnown: Deferred.await(timeKnown),
     onIce,
     signaling,
     relay,
-    publish: (event) => {
-      if (config.direct || (event._tag !== "PeerCandidates" && event._tag !== "PeerOpened")) publish(event)
-    },
+    publish,
     fork: (effect) => void fork(effect)
   })
   const peerOf = (session: SessionId) => sessions.get(session)?.peer
@@ -301,15 +299,18 @@ const make = Effect.fnUntraced(function*(config: Config) {
     ...guesses.handlers,
     SendCandidates: ({ list, mapping, seq, session }) =>
       Effect.gen(function*() {
-        if (!config.direct) return publish({ _tag: "CandidatesAcked", session, seq })
-        const message: PathMessage.PathMessage = { _tag: "Candidates", seq, list, mapping }
+        // An empty list makes a peer forget the addresses that it has learned before.
+        const told = router.direct ? { list, mapping } : { list: [] }
+        const message: PathMessage.PathMessage = { _tag: "Candidates", seq, ...told }
         const box = sessions.get(session)?.peer.sealed(message)
         yield* withSession(session, ({ peer }) => peer.sendOnAllPaths(message))
         // The list also goes by signaling, which may reach the peer when no path does.
         if (box) yield* Effect.forkDaemon(Effect.ignore(signaling.ask((client) => client.Forward({ session, box }))))
       }),
-    SelectPath: ({ path, reason, session }) =>
-      Effect.zipRight(
+    SelectPath: ({ path, reason, session }) => {
+      // The prober has not yet learned that direct paths are closed.
+      if (path.kind === "direct" && !router.direct) return Effect.void
+      return Effect.zipRight(
         withSession(session, ({ peer }) => {
           sessions.onSelected(session, reason)
           peer.select(path, !PathReason.isImprovement(reason))
@@ -317,7 +318,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
         Effect.logInfo("path selected").pipe(
           Effect.annotateLogs({ session, path: path.kind === "direct" ? path.kind : keyOf(path), reason })
         )
-      ),
+      )
+    },
     KeepPath: ({ reason, session }) => Effect.sync(() => sessions.onKept(session, reason)),
     SetPacketSize: ({ bytes, path, session }) => withSession(session, ({ peer }) => peer.setPacketSize(path, bytes)),
     RequestSwitch: ({ reason, session }) =>
@@ -340,6 +342,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       ),
     Refusals: () => Effect.sync(() => refusals.recent(clock.unsafeCurrentTimeMillis())),
     SetDoors: doors.set,
+    SetDirect: ({ allowed }) => Effect.sync(() => sessions.setDirect(allowed)),
     Listeners: () => Effect.sync(doors.addresses),
     Drain: () => Effect.sync(sessions.drain)
   })

@@ -156,6 +156,11 @@ export class StreamMuxRpcs extends RpcGroup.make(
     payload: { socks5: Schema.NullOr(Endpoint), forwards: Schema.Array(Forward) },
     error: ListenFailed
   }),
+  /**
+   * Allows direct paths, or closes them. While they are closed, no direct packet passes, peers get
+   * an empty list of candidates, and theirs are not tried. Open flows continue through a relay.
+   */
+  Rpc.make("SetDirect", { payload: { allowed: Schema.Boolean } }),
   /** Answers with the addresses of the open listeners. */
   Rpc.make("Listeners", { success: Listeners }),
   /**

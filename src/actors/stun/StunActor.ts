@@ -116,12 +116,17 @@ type Message =
   | { readonly _tag: "Refresh" }
   | { readonly _tag: "LifetimeFound"; readonly lifetime: Lifetime | null }
   | { readonly _tag: "PortMapped"; readonly external: SocketAddr | null }
+  | { readonly _tag: "MapPort"; readonly wanted: boolean }
 
 /** Configured rules for the addresses that this node offers to peers. */
-export type Options = CandidateGathering.Static & { readonly interfaces: InterfaceUse.Rules }
-const DEFAULTS: Options = { advertise: [], port: 0, interfaces: InterfaceUse.NO_RULES }
+export type Options = CandidateGathering.Static & {
+  readonly interfaces: InterfaceUse.Rules
+  /** Whether the UDP port is to be mapped at the start; see `MapPort`. */
+  readonly mapPort: boolean
+}
+const DEFAULTS: Options = { advertise: [], port: 0, interfaces: InterfaceUse.NO_RULES, mapPort: true }
 
-const make = Effect.fnUntraced(function*({ interfaces: rules, ...outside }: Options) {
+const make = Effect.fnUntraced(function*({ interfaces: rules, mapPort, ...outside }: Options) {
   const mux = yield* Peers.ref(StreamMux)
   const network = yield* NetworkWatch.NetworkWatch
   const { randomBytes } = yield* Crypto.Crypto
@@ -135,6 +140,10 @@ const make = Effect.fnUntraced(function*({ interfaces: rules, ...outside }: Opti
   const search = yield* LifetimeSearch.make(yield* LifetimeProbe.LifetimeProbe)
   let lifetime: Lifetime | null = null
   let active = 0
+  /** Whether the UDP port is to be mapped at the gateway. */
+  let isMapped = mapPort
+  /** Port of the IPv4 socket. `null` if there is none, or it is not known yet. */
+  let port: number | null = null
   let state: NetworkWatch.NetworkState | null = null
   let towards: ReadonlyArray<string> = []
   /** Source addresses of the sockets' packets, per IP version, when the sockets were opened. */
@@ -304,12 +313,18 @@ const make = Effect.fnUntraced(function*({ interfaces: rules, ...outside }: Opti
       bound = state?.outward ?? bound
       return Effect.asVoid(FiberSet.run(sends, readPorts))
     },
-    PortsRead: ({ missed, ports }) =>
-      Effect.all([
-        mapper.follow(ports.v4 ?? null),
+    PortsRead: ({ missed, ports }) => {
+      port = ports.v4 ?? null
+      return Effect.all([
+        mapper.follow(isMapped ? port : null),
         gathering.onPorts(ports) ? gather : Effect.void,
         missed ? inbox.setTimer(PORT_TIMER, PORT_RETRY, { _tag: "RetryPort" }) : Effect.void
-      ], { discard: true }),
+      ], { discard: true })
+    },
+    MapPort: ({ wanted }) => {
+      isMapped = wanted
+      return mapper.follow(isMapped ? port : null)
+    },
     RetryPort: () =>
       mux.ask((it) => it.TakeConfiguredPort()).pipe(
         Effect.catchTag("ActorUnavailable", () => Effect.succeed(false)),
@@ -396,7 +411,8 @@ const make = Effect.fnUntraced(function*({ interfaces: rules, ...outside }: Opti
     }),
     SetActiveSessions: (payload) => Effect.asVoid(inbox.post({ _tag: "SetActive", ...payload })),
     NetworkChanges: () => Stream.fromPubSub(changes),
-    MappingChanged: () => Effect.asVoid(inbox.post({ _tag: "MappingChanged" }))
+    MappingChanged: () => Effect.asVoid(inbox.post({ _tag: "MappingChanged" })),
+    MapPort: ({ wanted }) => Effect.asVoid(inbox.post({ _tag: "MapPort", wanted }))
   })
 })
 
@@ -421,6 +437,7 @@ export const actor = Actor.make({
   address: Stun,
   config: Schema.Struct({
     portMapping: Schema.Literal("auto", "off"),
+    mapPort: Schema.Boolean,
     /** Local port that a configured address leads to, or 0; see `CandidateGathering.Static`. */
     port: Schema.Int,
     advertise: Schema.Array(Schema.Struct({ host: Schema.String, port: Schema.Int })),

@@ -140,7 +140,12 @@ export class StunRpcs extends RpcGroup.make(
    * Reports that the relay sees this node at another address, although no address of this host has
    * changed.
    */
-  Rpc.make("MappingChanged", {})
+  Rpc.make("MappingChanged", {}),
+  /**
+   * Says whether the UDP port is to be mapped at the gateway. It has no effect if the configuration
+   * turns port mapping off.
+   */
+  Rpc.make("MapPort", { payload: { wanted: Schema.Boolean } })
 ) {}
 
 /** Address of the StunActor, by which other actors call it. */

@@ -112,6 +112,8 @@ export const Reason = Schema.Literal(
   "peer_request",
   /** Connector only: the client moved here. */
   "peer_selected",
+  /** This node's configuration allows only relays. `PathMachine` never gives this reason. */
+  "relay_only",
   /** No path answers now. The last one is kept. */
   "nothing_answers"
 )

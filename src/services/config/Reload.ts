@@ -34,7 +34,7 @@ const node = {
   proxy: "restart",
   ca: "restart", // the file is read again for each connection
   carrier: "restart",
-  path: "restart",
+  path: "live", // but see `whenOf`
   portMapping: "restart",
   webrtc: "restart",
   iceServers: "restart",
@@ -82,10 +82,22 @@ export const keysOf = (role: Config["role"]): ReadonlyArray<readonly [key: strin
 
 /**
  * Returns the keys that take effect at `when` and whose values differ. Both configurations must
- * have the same role.
+ * have the same role. `started`: the configuration with which the process started.
  */
-export const changed = (from: Config, to: Config, when: When): ReadonlyArray<string> =>
-  keysOf(from.role).filter(([key, is]) => is === when && textOf(from, key) !== textOf(to, key)).map(([key]) => key)
+export const changed = (from: Config, to: Config, when: When, started: Config = from): ReadonlyArray<string> =>
+  keysOf(from.role).map(([key]) => key).filter((key) =>
+    whenOf(key, started) === when && textOf(from, key) !== textOf(to, key)
+  )
+
+/**
+ * Returns when a changed key takes effect in a process that was started with `started`. `path`
+ * needs a restart where `webrtc` is on, because it decides whether the process for WebRTC runs.
+ * `undefined` if the role has no such key.
+ */
+export const whenOf = (key: string, started: Config): When | undefined =>
+  key === "path" && "webrtc" in started && started.webrtc === "auto"
+    ? "restart"
+    : keysOf(started.role).find(([name]) => name === key)?.[1]
 
 const textOf = (config: Config, key: string): string => {
   let value: unknown = config

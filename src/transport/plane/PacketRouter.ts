@@ -7,7 +7,8 @@
  * It is also the gate in front of QUIC. A direct packet reaches a session only from an address that
  * has proved, by a sealed path message, to know the session's secret. A relayed packet reaches it
  * only under the tag of a live session, and from a relay of this node; while no UDP leg is bound,
- * the first relay's address is not checked.
+ * the first relay's address is not checked. On a node that uses only relays, no direct packet
+ * passes in either direction.
  */
 import * as Frame from "../../protocol/bytes/Frame.ts"
 import type { LinkKind } from "../../protocol/path/PathKind.ts"
@@ -84,6 +85,8 @@ export interface Counters {
   unknownTag: number
   /** Sealed messages with a hint that no session has. */
   unknownHint: number
+  /** Direct frames that came while this node uses only relays. */
+  relayOnly: number
 }
 
 /**
@@ -103,10 +106,15 @@ const STUN_HEADER_BYTES = 20
  * `onDatagrams` and `onLinkFrames`.
  */
 export class PacketRouter {
-  readonly counters: Counters = { strays: 0, unproved: 0, unknownTag: 0, unknownHint: 0 }
+  readonly counters: Counters = { strays: 0, unproved: 0, unknownTag: 0, unknownHint: 0, relayOnly: 0 }
   readonly traffic = makeTraffic()
   readonly #direct = this.traffic.direct
   readonly #relayUdp = this.traffic["relay-udp"]
+  /**
+   * Whether direct packets pass. Set to `false` to drop them in both directions, so that peers can
+   * be reached only through relays.
+   */
+  direct = true
   /** Leg by which frames go to the home relay. `null` if there is none. */
   leg: Leg | null = null
   /** Socket for IPv4. `null` if there is none. */
@@ -281,8 +289,12 @@ export class PacketRouter {
     return false
   }
 
-  /** Sends frames that already have their direct heads. `segment` is as for `Port.sendTrain`. */
+  /**
+   * Sends frames that already have their direct heads. `segment` is as for `Port.sendTrain`. Drops
+   * them if this node uses only relays.
+   */
   sendDirect(to: DirectPath, bytes: Uint8Array, length: number, segment: number): void {
+    if (!this.direct) return
     count(this.#direct, length, segment)
     const { host, port } = to.remote
     this.portTo(to.family, host, port)?.sendTrain(bytes, length, segment, port, host)
@@ -301,6 +313,7 @@ export class PacketRouter {
   }
 
   #onDirect(bytes: Buffer, at: number, end: number, address: string, port: number): void {
+    if (!this.direct) return void this.counters.relayOnly++
     const first = bytes[at]!
     if (first === SEALED) return this.#onSealed(bytes, at, end, address, port)
     if ((first & QUIC_FIXED_BIT) === 0) return void this.counters.strays++

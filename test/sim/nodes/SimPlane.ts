@@ -188,7 +188,6 @@ export class SimPlane {
       onIce: () => undefined,
       onRefused: () => undefined,
       metrics: new MuxMetrics(),
-      direct: true,
       webRtc: false
     })
   }
@@ -332,13 +331,17 @@ export class SimPlane {
       SendPing: ({ padTo, path, txId }) => this.#with((session) => session.sendPing(path, txId, padTo)),
       SendCandidates: ({ list, mapping, seq }) =>
         this.#with((session) => {
-          const message = { _tag: "Candidates" as const, seq, list, mapping }
+          const told = this.router.direct ? { list, mapping } : { list: [] }
+          const message = { _tag: "Candidates" as const, seq, ...told }
           const box = session.sealed(message)
           session.sendOnAllPaths(message)
           if (box !== null) this.#options.forward(box)
         }),
       KeepPath: () => Effect.void,
-      SelectPath: ({ path, reason }) => this.#with((session) => session.select(path, !isImprovement(reason))),
+      SelectPath: ({ path, reason }) =>
+        path.kind === "direct" && !this.router.direct
+          ? Effect.void
+          : this.#with((session) => session.select(path, !isImprovement(reason))),
       SetPacketSize: ({ bytes, path }) => this.#with((session) => session.setPacketSize(path, bytes)),
       RequestSwitch: ({ reason }) => this.#with((session) => session.sendOnAllPaths({ _tag: "Switch", reason })),
       SampleGuess: ({ count, session }) => {
@@ -364,6 +367,7 @@ export class SimPlane {
       Status: () => Effect.succeed([]),
       Refusals: () => Effect.succeed([]),
       SetDoors: () => Effect.void,
+      SetDirect: ({ allowed }) => Effect.sync(() => this.sessions?.setDirect(allowed)),
       Listeners: () => Effect.succeed({ socks5: null, forwards: [] }),
       Drain: () => Effect.never
     })
