@@ -23,6 +23,7 @@ import { join } from "node:path"
 import type { Duplex } from "node:stream"
 import { FairScheduler } from "../actors/runtime/thread/FairScheduler.ts"
 import { type Config, type ConfigInput, decode, load } from "../services/config/Config.ts"
+import * as StateDirLock from "../services/host/StateDirLock.ts"
 import type { Settings } from "../services/telemetry/Telemetry.ts"
 import * as Telemetry from "../services/telemetry/Telemetry.ts"
 import * as Socks5Client from "../transport/flow/Socks5Client.ts"
@@ -129,6 +130,7 @@ const make = (source: Source, options: Options = {}) =>
   Effect.gen(function*() {
     const baseDir = options.baseDir ?? process.cwd()
     const config = yield* (typeof source === "string" ? load(source) : decode(source, { baseDir }))
+    yield* StateDirLock.hold(config.stateDir)
     const telemetry = Threads.telemetryOf(config, options.logFormat ?? "json")
     const running = yield* start(config, telemetry, {
       localDoor: true,
@@ -242,16 +244,16 @@ export class Sallyport extends Context.Tag("sallyport/Sallyport")<Sallyport, Ser
   /**
    * Returns a layer that runs the configured role. The layer is built when the role is ready: a
    * relay listens, and a node has enrolled and its listeners are open. The role stops when the
-   * layer's scope closes. The state directory must be used by no other process. Fails with {@link
-   * RunFailed}.
+   * layer's scope closes. Fails with {@link RunFailed}, for example if another role uses the state
+   * directory.
    */
   static readonly layer = (source: Source, options?: Options): Layer.Layer<Sallyport, RunFailed> =>
     Layer.scoped(Sallyport, make(source, options))
 
   /**
    * Starts the configured role, for programs without Effect. Resolves when the role is ready: a
-   * relay listens, and a node has enrolled and its listeners are open. The state directory must be
-   * used by no other process. Rejects with {@link RunFailed}.
+   * relay listens, and a node has enrolled and its listeners are open. Rejects with {@link
+   * RunFailed}, for example if another role uses the state directory.
    */
   static readonly start = async (source: Source, options: Options = {}): Promise<Handle> => {
     const scope = Effect.runSync(Scope.make())

@@ -268,7 +268,7 @@ describe("two processes", () => {
       assert.strictEqual(error.reason, "InUse")
       assert.strictEqual(
         error.message,
-        `another sallyport runs with this stateDir (its admin API answers on ${listen.path}); stop it first, or give this one a stateDir of its own`
+        `another sallyport runs with this stateDir (it answers on ${listen.path}); stop it first, or give this one a stateDir of its own`
       )
       assert.deepStrictEqual(yield* AdminClient.request(listen, "GET", "/v1/status"), { peers: [], sent: 12 })
     }))

@@ -99,7 +99,7 @@ const inUse = (place: string) =>
   new AdminListenError({
     reason: "InUse",
     message:
-      `another sallyport runs with this stateDir (its admin API answers on ${place}); stop it first, or give this one a stateDir of its own`
+      `another sallyport runs with this stateDir (it answers on ${place}); stop it first, or give this one a stateDir of its own`
   })
 
 const forbidden = (place: string) =>

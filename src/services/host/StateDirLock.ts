@@ -1,7 +1,7 @@
 /**
- * Keeps a second process from using a state directory, even if the admin API listens on a TCP port
- * instead of a socket in that directory. Two processes with one identity would permanently take the
- * relay's link from each other.
+ * Keeps a second process, or a second role in the same process, from using a state directory, even
+ * if the admin API listens on a TCP port instead of a socket in that directory. Two nodes with one
+ * identity would permanently take the relay's link from each other.
  */
 import { Effect, type Scope } from "effect"
 import { createServer } from "node:http"
@@ -13,7 +13,7 @@ export const LOCK_FILE = "running.sock"
 
 /**
  * Locks the state directory until the scope closes. If the process dies, the system releases the
- * lock. Fails only if another process has it.
+ * lock. Fails only if another process, or another role in this one, has it.
  *
  * Where no socket can be created (some network file systems, long paths), the directory is used
  * without a lock.
