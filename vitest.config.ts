@@ -37,7 +37,7 @@ export default defineConfig({
           hookTimeout: HANG_MS
         }
       },
-      { test: { name: "lives", include: LIVES, hookTimeout: HANG_MS } },
+      { test: { name: "lives", include: LIVES, testTimeout: HANG_MS, hookTimeout: HANG_MS } },
       {
         test: {
           name: "e2e",

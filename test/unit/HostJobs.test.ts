@@ -1,13 +1,21 @@
 /** Periodic jobs of a process: in virtual time each works in its fourth period as in its first, on the state of that moment. */
+import { RpcGroup } from "@effect/rpc"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, TestClock } from "effect"
-import { mkdir, mkdtemp, rename, rm } from "node:fs/promises"
+import { Effect, Fiber, Redacted, Stream, TestClock } from "effect"
+import { mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { delimiter, join } from "node:path"
+import { MessageChannel } from "node:worker_threads"
+import * as ActorAddress from "../../src/actors/runtime/actor/ActorAddress.ts"
+import * as ActorRef from "../../src/actors/runtime/actor/ActorRef.ts"
 import * as LifetimeSearch from "../../src/actors/stun/LifetimeSearch.ts"
+import * as EnrolmentToken from "../../src/protocol/trust/EnrolmentToken.ts"
+import * as Enrol from "../../src/roles/Enrol.ts"
 import * as Run from "../../src/roles/Run.ts"
 import { AdminListenError } from "../../src/services/admin/AdminSocket.ts"
 import * as StateDir from "../../src/services/host/StateDir.ts"
+import * as Keys from "../../src/services/identity/Keys.ts"
+import * as NetworkWatch from "../../src/services/network/NetworkWatch.ts"
 import { someTurns } from "./support/Turns.ts"
 
 const PERIODS = 4
@@ -16,9 +24,14 @@ const folder = Effect.acquireRelease(
   Effect.promise(() => mkdtemp(join(tmpdir(), "sallyport-host-jobs-"))),
   (path) => Effect.promise(() => rm(path, { recursive: true, force: true }))
 )
+/** A directory that root may write, on a file system without any free space. */
+const FULL = "/proc"
 /** Passes periods until it holds. A look at files takes turns of the event loop before the next one is due. */
 const periodsUntil = (done: () => boolean) =>
   Effect.repeat(Effect.zipRight(TestClock.adjust("5 seconds"), someTurns), { until: done })
+/** The same, but fails when `job` is over before. */
+const periodsOf = <A, E>(job: Fiber.Fiber<A, E>, done: () => boolean) =>
+  Effect.raceFirst(periodsUntil(done), Effect.zipRight(Fiber.await(job), Effect.dieMessage("the job is over")))
 
 describe("every period", () => {
   it.scoped("the state directory is looked at", () =>
@@ -89,5 +102,73 @@ describe("every period", () => {
       }
       yield* TestClock.adjust("1 minute")
       assert.strictEqual(tries, 1 + PERIODS)
+    }))
+
+  it.scoped.skipIf(process.getuid?.() !== 0)("a write to a full disk is tried again", () =>
+    Effect.gen(function*() {
+      let tries = 0
+      const write = Effect.suspend(() => ++tries > PERIODS ? Effect.succeed("saved") : Effect.fail({ message: "full" }))
+      const writing = yield* Effect.fork(StateDir.patiently(FULL, () => true, write))
+      for (let period = 1; period < PERIODS; period++) yield* periodsOf(writing, () => tries > period)
+      yield* periodsUntil(() => tries > PERIODS)
+      assert.strictEqual(yield* Fiber.join(writing), "saved")
+    }))
+
+  it.scoped("an unreachable relay is asked again for enrolment", () =>
+    Effect.gen(function*() {
+      const stateDir = yield* folder
+      const { publicKey: authorityKey } = yield* Keys.loadOrCreate(join(stateDir, "authority.key"))
+      const token = EnrolmentToken.encode({
+        host: "127.0.0.1",
+        httpsPort: 1, // nobody listens there
+        tls: { _tag: "Ca" },
+        authorityKey,
+        id: "0".repeat(16),
+        secret: Redacted.make("A".repeat(22))
+      })
+      let failures = 0
+      const enrolling = yield* Effect.forkScoped(Enrol.ensure({
+        role: "client",
+        name: "laptop",
+        carrier: "auto",
+        proxy: Redacted.make("none"),
+        stateDir: join(stateDir, "node"),
+        token: Redacted.make(token),
+        onWaiting: () => Effect.sync(() => void failures++)
+      }))
+      for (let period = 1; period <= PERIODS; period++) yield* periodsOf(enrolling, () => failures >= period)
+    }))
+
+  it.scoped("the monitor of the network is started again", () =>
+    Effect.gen(function*() {
+      const dir = yield* folder
+      yield* Effect.promise(() => writeFile(join(dir, "ip"), "#!/bin/sh\necho changed\n", { mode: 0o755 }))
+      const before = process.env["PATH"] ?? ""
+      process.env["PATH"] = `${dir}${delimiter}${before}`
+      yield* Effect.addFinalizer(() => Effect.sync(() => void (process.env["PATH"] = before)))
+      let changes = 0
+      const monitor = yield* Effect.forkScoped(NetworkWatch.ipMonitor(() => void changes++))
+      for (let period = 1; period <= PERIODS; period++) yield* periodsOf(monitor, () => changes >= period)
+    }))
+
+  it.scoped("an actor's stream that keeps failing is asked for again", () =>
+    Effect.gen(function*() {
+      const { link, ref } = yield* ActorRef.make(ActorAddress.make("failing", RpcGroup.make()))
+      yield* link.connect(new MessageChannel().port1, 1)
+      const defect = Object.assign(new Error("a defect of the test"), { name: ActorRef.ACTOR_DEFECT })
+      let tries = 0
+      const failing = Stream.suspend(() => (tries++, Stream.die(defect)))
+      yield* Effect.forkScoped(Stream.runDrain(ref.subscribe(() => failing)))
+      // The pause doubles with each failure, up to 2 s.
+      const next = (count: number) => Effect.repeat(TestClock.adjust("100 millis"), { until: () => tries >= count })
+      yield* next(10)
+      yield* next(tries + 1)
+      for (let period = 1; period <= PERIODS; period++) {
+        const before = tries
+        yield* TestClock.adjust("1900 millis")
+        assert.strictEqual(tries, before, "the pause is kept")
+        yield* TestClock.adjust("100 millis")
+        assert.strictEqual(tries, before + 1, `period ${period}`)
+      }
     }))
 })

@@ -333,7 +333,7 @@ const entries = (folder: string): ReadonlyArray<string> => {
  * Treats each line of `ip monitor` as a hint. Without that program, polling still finds the
  * changes.
  */
-const ipMonitor = (look: () => void): Effect.Effect<never> =>
+export const ipMonitor = (look: () => void): Effect.Effect<never> =>
   Effect.async<TiedChild.How>((resume) => {
     const end = TiedChild.start("ip", ["-o", "monitor", "link", "address", "route"], {
       onOutput: look,
