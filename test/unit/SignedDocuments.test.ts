@@ -7,7 +7,7 @@ import type { SignalingEvent } from "../../src/actors/signaling/RelaySignalingRp
 import type { NodeRole, Resource } from "../../src/protocol/trust/Documents.ts"
 import type { NodeKey } from "../../src/protocol/trust/NodeKey.ts"
 import type { Signed } from "../../src/protocol/trust/Signed.ts"
-import { DirectoryError } from "../../src/services/directory/DirectoryDb.ts"
+import { DirectoryError } from "../../src/services/directory/DirectoryStore.ts"
 import * as Authority from "../../src/services/identity/Authority.ts"
 import * as Keys from "../../src/services/identity/Keys.ts"
 

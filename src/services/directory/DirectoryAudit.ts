@@ -37,6 +37,9 @@ export interface Entry {
   readonly detail: { readonly [field: string]: string | number | null }
 }
 
+/** A row before it is stored. */
+export type NewEntry = Omit<Entry, "id" | "at">
+
 /** Number of rows that are kept for each of the two groups. Older rows are deleted. */
 const MAX_ROWS = 100_000
 /** Number of rows between two prunings. */
@@ -45,7 +48,7 @@ const PRUNE_EVERY = 500
 const MAX_ANSWER = 1000
 
 /** Adds a row. The caller must be inside a transaction. */
-export const append = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, entry: Omit<Entry, "id" | "at">) {
+export const append = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, entry: NewEntry) {
   const { detail, kind, nodeKey, nodeName } = entry
   const at = yield* DirectoryTimes.nowSeconds(sql)
   const [row] = yield* sql<{ id: number }>`INSERT INTO audit (at, kind, node_name, node_key, detail)

@@ -12,21 +12,13 @@
 import { Reactivity } from "@effect/experimental"
 import { SqlClient, SqlError } from "@effect/sql"
 import { LibsqlClient } from "@effect/sql-libsql"
-import { Effect, Exit, Schedule, Schema, Scope } from "effect"
+import { Effect, Exit, Schedule, Scope } from "effect"
 import { randomBytes } from "node:crypto"
 import { chmod, open as openFile, readFile, rm } from "node:fs/promises"
 import { pathToFileURL } from "node:url"
 import * as StateFile from "../host/StateFile.ts"
 import * as DirectoryMigrations from "./DirectoryMigrations.ts"
-
-/**
- * Error when the database cannot be used. `message` says what to check. The cause `busy` may end
- * without help.
- */
-export class DirectoryError extends Schema.TaggedError<DirectoryError>()("DirectoryError", {
-  reason: Schema.Literal("busy", "full", "damaged", "unusable"),
-  message: Schema.String
-}) {}
+import { DirectoryError } from "./DirectoryStore.ts"
 
 /** Access to the database. One caller at a time runs its `body`; the others wait. */
 export interface DirectoryDb {

@@ -182,7 +182,7 @@ export const entryOf = (
   { clientKey, host, port, protocol }: DialRequest,
   client: Option.Option<DirectoryNodes.NodeRecord>,
   decision: Either.Either<Authorized, DialError>
-): Omit<DirectoryAudit.Entry, "id" | "at"> => ({
+): DirectoryAudit.NewEntry => ({
   kind: Either.isRight(decision) ? "dial_allowed" : "dial_denied",
   nodeName: Option.match(client, { onNone: () => null, onSome: ({ name }) => name }),
   nodeKey: clientKey,
