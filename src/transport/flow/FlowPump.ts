@@ -285,11 +285,18 @@ export class FlowPump implements StreamHandler {
 /** Starts a pump. The caller need not keep anything. */
 export const pump = (options: PumpOptions): FlowPump => new FlowPump(options)
 
-/** Closes a socket so that the application sees a connection reset, never an orderly end. */
+/**
+ * Closes a socket so that the application sees a connection reset, never an orderly end. A unix
+ * socket cannot be reset, so it is only closed.
+ */
 export const resetSocket = (socket: Duplex): void => {
   if (socket.destroyed) return
-  if (socket instanceof net.Socket) socket.resetAndDestroy()
-  else socket.destroy()
+  if (!(socket instanceof net.Socket)) return void socket.destroy()
+  try {
+    socket.resetAndDestroy()
+  } catch { // Node.js refuses for anything but TCP
+    socket.destroy()
+  }
 }
 
 const ignore = () => {}

@@ -47,7 +47,7 @@ export const listen = ({ at, isSettled, onSocket, places = new Places() }: Optio
     const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, (socket) => {
       socket.on("error", () => {}) // the `close` event follows
       const place = places.take(occupantOf(socket), { isSettled, hasSocket: true })
-      if (place === null) return void socket.resetAndDestroy()
+      if (place === null) return resetSocket(socket)
       open.add(socket)
       socket.once("close", () => {
         open.delete(socket)
