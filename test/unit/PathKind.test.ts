@@ -93,10 +93,14 @@ describe("PathKind", () => {
         assert.strictEqual(PathKind.of(RELAY, other, one), one)
       }
     }
-    assert.deepStrictEqual(
-      (["websocket", "webtransport-h2", "webtransport-h3"] as const).map(PathKind.ofLink),
-      ["relay-tcp", "relay-tcp", "relay-h3"]
-    )
+    assert.deepStrictEqual([PathKind.ofLink("websocket"), PathKind.ofLink("webtransport-h3")], [
+      "relay-tcp",
+      "relay-h3"
+    ])
+    for (const { carriedBy, kind } of rows) {
+      const carriers = typeof carriedBy === "object" ? carriedBy as ReadonlyArray<PathKind.LinkCarrier> : []
+      for (const carrier of carriers) assert.strictEqual<string>(PathKind.ofLink(carrier), kind)
+    }
   })
 
   it("has a way to send for each kind of leg", () => {
