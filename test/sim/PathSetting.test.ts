@@ -111,7 +111,7 @@ describe.each([["client", "connector"], ["connector", "client"]] as const)(
         expect([learned(world.of(role)), learned(world.of(peer))], "addresses of the peers").toEqual([null, 0])
         plane.sessions?.setDirect(true)
         await until("both are direct again", every(world, "direct"))
-      }))
+      }), HANG_MS)
 
     it("goes direct when it began with relays", () =>
       withFlow(async (world, { pass, until }) => {
@@ -122,6 +122,6 @@ describe.each([["client", "connector"], ["connector", "client"]] as const)(
         await until("both are direct", every(world, "direct"), BEGUN_MS)
       }, (world) => {
         world.of(role).plane.router.direct = false
-      }))
+      }), HANG_MS)
   }
 )
