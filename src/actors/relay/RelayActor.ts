@@ -7,20 +7,13 @@
 import { Duration, Effect, Either, Random, Schema, Stream, SubscriptionRef } from "effect"
 import { isIP } from "node:net"
 import { tagFromHex } from "../../protocol/bytes/Frame.ts"
-import { familyOf, type SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
+import type { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
 import * as Candidate from "../../protocol/candidate/Candidate.ts"
 import * as MappingLifetime from "../../protocol/nat/MappingLifetime.ts"
-import {
-  type BlockedReason,
-  HURRY_MS,
-  KEEPALIVE_MS,
-  type Output,
-  RelayBinding
-} from "../../protocol/relay/RelayBinding.ts"
+import { type BlockedReason, HURRY_MS, KEEPALIVE_MS, type LostReason } from "../../protocol/relay/RelayBinding.ts"
 import * as RelayWire from "../../protocol/relay/RelayWire.ts"
 import * as Documents from "../../protocol/trust/Documents.ts"
 import type { Signed } from "../../protocol/trust/Signed.ts"
-import * as Crypto from "../../services/host/Crypto.ts"
 import * as NodeState from "../../services/identity/NodeState.ts"
 import * as RelayAddresses from "../../services/network/RelayAddresses.ts"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
@@ -33,6 +26,7 @@ import * as Self from "../runtime/actor/Self.ts"
 import type { RelayInfo, SessionId } from "../signaling/RelaySignalingRpcs.ts"
 import { type NodeEvent, Signaling } from "../signaling/SignalingRpcs.ts"
 import { type ControlDatagram, type NetworkChange, Stun } from "../stun/StunRpcs.ts"
+import * as BindingLoop from "./BindingLoop.ts"
 import { type LegKind, type LegState, Relay, RelayRpcs } from "./RelayRpcs.ts"
 import * as SpareRelays from "./SpareRelays.ts"
 
@@ -68,7 +62,6 @@ const SERVED_MS = 500
 const WAKE = "wake"
 const RESOLVE = "resolve"
 
-type Carrier = "udp" | "link"
 type Message =
   | { readonly _tag: "Signal"; readonly event: NodeEvent }
   | { readonly _tag: "Control"; readonly datagram: ControlDatagram }
@@ -78,18 +71,10 @@ type Message =
   /** The answer of DNS for the relay's name. `hosts` is `null` if there was none. */
   | { readonly _tag: "Resolved"; readonly host: string; readonly hosts: ReadonlyArray<string> | null }
   | { readonly _tag: "NetworkChanged"; readonly change: NetworkChange }
-  | { readonly _tag: "WaysOut"; readonly ways: WaysOut }
-  | { readonly _tag: "LinkEnded"; readonly of: RelayBinding }
-  | { readonly _tag: "LinkOpened"; readonly of: RelayBinding; readonly kind: LegKind }
+  | { readonly _tag: "WaysOut"; readonly ways: BindingLoop.WaysOut }
+  | { readonly _tag: "LinkEnded"; readonly of: BindingLoop.BindingLoop }
+  | { readonly _tag: "LinkOpened"; readonly of: BindingLoop.BindingLoop; readonly kind: LegKind }
   | { readonly _tag: "Wake" }
-
-/** This host's connection to the internet, as the StunActor reports it. */
-interface WaysOut {
-  /** Time between keepalives that NATs need. */
-  readonly keepaliveMs: number
-  /** IP versions in which this host has an address. */
-  readonly families: ReadonlyArray<4 | 6>
-}
 
 /** The home relay and the addresses known for it. */
 interface Known {
@@ -115,8 +100,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
     reason: "waiting for signaling"
   })
 
-  const binds = new Metrics.Counts<Carrier>()
-  const losses = new Metrics.Counts<Carrier>()
+  const binds = new Metrics.Counts<BindingLoop.Carrier>()
+  const losses = new Metrics.Counts<BindingLoop.Carrier>()
   const self = yield* Self.Self
   yield* self.exposeMetrics(() => [
     Metrics.counter(
@@ -129,13 +114,28 @@ const make = Effect.fnUntraced(function*(config: Config) {
     )
   ])
 
-  const newBinding = (carrier: Carrier) =>
-    new RelayBinding({ carrier, newNonce: () => Crypto.randomBytes(RelayWire.NONCE_BYTES) })
-  const tickets = new Map<SessionId, SpareRelays.Ticket>()
-  const spares = SpareRelays.make({ mux, identity: node.identity, tickets })
-  let udp = newBinding("udp")
+  const tickets = new Map<SessionId, BindingLoop.Ticket>()
+  let credential: Signed | null = null
+  let ways = BindingLoop.NO_WAYS_OUT
+  const bindings: BindingLoop.Node = { mux, identity: node.identity, tickets, credential: () => credential }
+  const spares = SpareRelays.make(bindings)
+
+  const newBinding = (carrier: BindingLoop.Carrier): BindingLoop.BindingLoop =>
+    BindingLoop.make({
+      node: bindings,
+      carrier,
+      relay: null,
+      place: NOWHERE,
+      ways,
+      onBound: (mapped) => onBound(carrier, mapped),
+      onLost: (reason) => onLost(carrier, reason),
+      onBlocked: (reason, host, again) => onBlocked(reason, host, again),
+      onForbidden: Effect.suspend(() => inbox.post({ _tag: "Forbidden" })),
+      onMoved: Effect.void
+    })
+  const udp = newBinding("udp")
   /** Binding over the link while it is open or being opened, otherwise `null`. */
-  let link: RelayBinding | null = null
+  let link: BindingLoop.BindingLoop | null = null
   let linkKind: LegKind | null = null
   /** When the link was opened, in ms (monotonic). */
   let linkOpenedAt = Infinity
@@ -144,8 +144,6 @@ const make = Effect.fnUntraced(function*(config: Config) {
   /** Why the last try to open a link failed. `null` if it did not. */
   let linkProblem: string | null = null
   let relay: Known | null = null
-  /** Index of the relay address in use, modulo their number. */
-  let chosen = 0
   /** Addresses of the relay that answered only small packets. */
   const tooSmall = new Set<string>()
   /**
@@ -156,29 +154,11 @@ const make = Effect.fnUntraced(function*(config: Config) {
   /** Whether DNS had no answer last time. */
   let unresolved = false
   let hasMux = false
-  let credential: Signed | null = null
   /**
    * This node's address as the relay last saw it. `null` if it has not yet, or not since this
    * host's own network changed; the next address is then taken as it is.
    */
   let lastMapped: SocketAddr | null = null
-  let ways: WaysOut = { keepaliveMs: KEEPALIVE_MS, families: [] }
-
-  const relayAddress = (): SocketAddr | null => {
-    if (relay === null || relay.addresses.length === 0) return null
-    const hosts = Candidate.reachable(relay.hosts, ways.families)
-    return { host: hosts[chosen % hosts.length]!, port: relay.info.udpPort }
-  }
-
-  const send = (carrier: Carrier, message: RelayWire.Message, padTo = 0) => {
-    const to = carrier === "link" ? LINK_ADDRESS : relayAddress()
-    if (to === null) return Effect.void
-    const family = familyOf(to.host)
-    return mux.ask((client) => client.SendControl({ family, to, bytes: RelayWire.encode(message, padTo) })).pipe(
-      Effect.catchTag("SendForbidden", () => inbox.post({ _tag: "Forbidden" })),
-      Effect.ignore
-    )
-  }
 
   /** When the binding was last started again because of a refused datagram. */
   let forbiddenAt = -Infinity
@@ -189,7 +169,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const onForbidden = Effect.fnUntraced(function*(now: number) {
     if (udp.phase !== "bound" || now - forbiddenAt < FORBIDDEN_GAP_MS) return
     forbiddenAt = now
-    yield* obey("udp", udp.onNetworkChanged(now))
+    yield* udp.onNetworkChanged(now)
   })
 
   /** Says why relayed packets do not travel by UDP. Only for when UDP is not bound. */
@@ -216,7 +196,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
    */
   const settle = Effect.fnUntraced(function*({ cause, reason }: Why, anew = false) {
     const bound: LegKind | null = udp.phase === "bound" ? "relay-udp" : link?.phase === "bound" ? linkKind : null
-    const relayNow = relayAddress()
+    const relayNow = udp.address
     const before = yield* SubscriptionRef.get(state)
     yield* SubscriptionRef.set(state, { kind: bound, relay: relayNow, mapped: udp.mapped, cause, reason })
     const changed = before.kind !== bound || !isSamePlace(before.relay, relayNow)
@@ -236,68 +216,35 @@ const make = Effect.fnUntraced(function*(config: Config) {
   /** The relay answers. If signaling waits for its next try, it need not wait any longer. */
   const tellSignaling = Effect.ignore(signaling.ask((client) => client.RelayAnswers()))
 
-  /**
-   * Moves on to another address of the relay, because the network may treat that one differently.
-   */
-  const onBlocked = (reason: BlockedReason) => {
-    const host = relayAddress()?.host ?? ""
-    if (reason === "too_small") tooSmall.add(host)
-    else tooSmall.delete(host)
-    chosen++
-  }
+  const onBound = (carrier: BindingLoop.Carrier, mapped: SocketAddr | null): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      binds.add(carrier)
+      if (carrier === "link") return settle(whyNotUdp(), true)
+      tooSmall.clear()
+      return settle(WORKS, true).pipe(
+        Effect.zipRight(link === null ? Effect.void : closeLink),
+        Effect.zipRight(onMapped(mapped))
+      )
+    })
 
-  const obey = (carrier: Carrier, outputs: ReadonlyArray<Output>): Effect.Effect<void> =>
-    Effect.forEach(outputs, (output) => obeyOne(carrier, output), { discard: true })
+  const onLost = (carrier: BindingLoop.Carrier, why: LostReason): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      losses.add(carrier)
+      const reason = `the ${carrier === "udp" ? "UDP" : "link"} leg was lost: ${why}`
+      return Effect.zipRight(settle({ cause: "lost", reason }), carrier === "link" ? reopenLink : Effect.void)
+    })
 
-  const obeyOne = (carrier: Carrier, output: Output): Effect.Effect<void> => {
-    switch (output._tag) {
-      case "Send":
-        return send(carrier, output.message, output.padTo)
-      case "SendBind": {
-        if (credential === null) return Effect.void
-        const { cookie, nonce } = output
-        const signature = node.identity.sign(RelayWire.bindText(cookie, ""))
-        return send(carrier, { _tag: "Bind", nonce, cookie, signature, credential })
-      }
-      case "Bound":
-        binds.add(carrier)
-        if (carrier === "udp") tooSmall.clear()
-        return settle(carrier === "udp" ? WORKS : whyNotUdp(), true).pipe(
-          Effect.zipRight(carrier === "udp" && link !== null ? closeLink : Effect.void),
-          Effect.zipRight(carrier === "udp" ? onMapped(output.mapped) : Effect.void)
-        )
-      case "Lost":
-        losses.add(carrier)
-        return settle({
-          cause: "lost",
-          reason: `the ${carrier === "udp" ? "UDP" : "link"} leg was lost: ${output.reason}`
-        }).pipe(Effect.zipRight(carrier === "link" ? reopenLink : Effect.void))
-      case "UdpBlocked":
-        onBlocked(output.reason)
-        return settle(whyNotUdp()).pipe(
-          Effect.zipRight(inbox.post({ _tag: "OpenLink" })),
-          // The relay may have moved, and its name may have new addresses.
-          Effect.zipRight(resolve)
-        )
-      case "StillBlocked":
-        onBlocked(output.reason)
-        return settle(whyNotUdp())
-      case "TicketRefused":
-        return Effect.logWarning("the relay refused a session").pipe(
-          Effect.annotateLogs({ session: output.session, reason: output.reason })
-        )
-      case "RateLimited":
-        return Effect.logWarning("the relay limits this node's rate").pipe(
-          Effect.annotateLogs({ retryAfterMs: output.retryAfterMs })
-        )
-      case "NeedCredential":
-        return Effect.logDebug("waiting for a relay credential")
-      case "Opened":
-      // The peer reports this itself, on the control stream.
-      case "PeerLeg":
-        return Effect.void
-    }
-  }
+  const onBlocked = (reason: BlockedReason, host: string, again: boolean): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      if (reason === "too_small") tooSmall.add(host)
+      else tooSmall.delete(host)
+      if (again) return settle(whyNotUdp())
+      return settle(whyNotUdp()).pipe(
+        Effect.zipRight(inbox.post({ _tag: "OpenLink" })),
+        // The relay may have moved, and its name may have new addresses.
+        Effect.zipRight(resolve)
+      )
+    })
 
   const closeLink = Effect.suspend(() => {
     link = null
@@ -311,7 +258,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
    * Opens a link and waits for its end. It runs in a fiber of its own: opening takes up to ten
    * seconds, and this actor has other work.
    */
-  const openLink = (of: RelayBinding) =>
+  const openLink = (of: BindingLoop.BindingLoop) =>
     Effect.gen(function*() {
       const http3 = relay?.info.http3 === true
       const kind = yield* mux.ask((client) => client.OpenLink({ http3 }), { deadline: "12 seconds" })
@@ -353,14 +300,14 @@ const make = Effect.fnUntraced(function*(config: Config) {
     // Signaling has connected again. The relay or a NAT on the way may have restarted and lost this
     // binding.
     const wasBlocked = udp.phase === "udp_blocked"
-    if (relay !== null) yield* obey("udp", udp.onNetworkChanged(now))
+    if (relay !== null) yield* udp.onNetworkChanged(now)
     // The relay takes links again, so the next try of this one need not wait.
     if (wasBlocked && link === null) yield* inbox.post({ _tag: "OpenLink" })
     const isSame = relay !== null && relay.info.host === info.host && relay.info.udpPort === info.udpPort
     const hosts = isSame && relay !== null ? relay.hosts : yield* RelayAddresses.known(config.stateDir, info.host)
     relay = knownAt(info, hosts)
     if (!isSame) {
-      chosen = 0
+      udp.setPlace(placeOf(relay))
       yield* tellStun
     }
     if (relay.addresses.length === 0) {
@@ -400,16 +347,16 @@ const make = Effect.fnUntraced(function*(config: Config) {
       )
     }
     unresolved = found === null
-    const before = relayAddress()
+    const before = udp.address
     const inUse = udp.phase === "bound" && before !== null ? [before.host] : []
     const hosts = found === null ? relay.hosts : [...new Set([...inUse, ...found])]
     if (hosts.join() !== relay.hosts.join()) {
       relay = knownAt(relay.info, hosts)
-      chosen = 0
+      udp.setPlace(placeOf(relay))
       tooSmall.clear()
       yield* tellStun
       yield* Effect.logInfo("the relay's name has new addresses").pipe(Effect.annotateLogs({ host, hosts }))
-      if (!isSamePlace(before, relayAddress())) yield* obey("udp", udp.onNetworkChanged(now))
+      if (!isSamePlace(before, udp.address)) yield* udp.onNetworkChanged(now)
     }
     if (udp.phase === "bound") return
     if (relay.addresses.length === 0 || udp.phase === "udp_blocked") yield* settle(whyNotUdp())
@@ -418,8 +365,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
 
   const onCredential = Effect.fnUntraced(function*(signed: Signed, now: number) {
     credential = signed
-    yield* obey("udp", udp.onCredential(true, now))
-    yield* spares.onCredential(signed, now)
+    yield* udp.onCredential(now)
+    yield* spares.onCredential(now)
   })
 
   const handle = Effect.fnUntraced(function*(message: Message) {
@@ -428,7 +375,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       case "Signal": {
         const { event } = message
         if (event._tag === "Snapshot") yield* onSnapshot(event.relay, now)
-        if (event._tag === "BindingsLost") yield* obey("udp", udp.onNetworkChanged(now))
+        if (event._tag === "BindingsLost") yield* udp.onNetworkChanged(now)
         if (event._tag === "Snapshot" || event._tag === "RelaysChanged") yield* spares.onList(event.relays, now)
         if (event._tag === "Snapshot" || event._tag === "CredentialRenewed") yield* onCredential(event.credential, now)
         break
@@ -438,9 +385,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
         const decoded = RelayWire.decode(bytes)
         if (Either.isLeft(decoded)) break
         const viaLink = from.host === LINK_ADDRESS.host
-        if (viaLink) yield* obey("link", link?.onMessage(decoded.right, now) ?? [])
+        if (viaLink) yield* link?.onMessage(decoded.right, now) ?? Effect.void
         else if (relay?.addresses.some(({ host, port }) => host === from.host && port === from.port)) {
-          yield* obey("udp", udp.onMessage(decoded.right, now))
+          yield* udp.onMessage(decoded.right, now)
         } else yield* spares.onMessage(from, decoded.right, now)
         break
       }
@@ -454,17 +401,14 @@ const make = Effect.fnUntraced(function*(config: Config) {
         }
         const { clientKey, clientTag, connectorTag } = decoded.right
         const tag = tagFromHex(clientKey === node.identity.key ? clientTag : connectorTag)
-        tickets.set(message.session, { tag, ticket: message.ticket })
-        yield* obey("udp", udp.onTicket(message.session, tag, message.ticket, now))
-        if (link !== null) yield* obey("link", link.onTicket(message.session, tag, message.ticket, now))
-        yield* spares.onTicket(message.session, { tag, ticket: message.ticket }, now)
+        const ticket = { tag, ticket: message.ticket }
+        tickets.set(message.session, ticket)
+        for (const binding of [udp, link, spares]) yield* binding?.onTicket(message.session, ticket, now) ?? Effect.void
         break
       }
       case "Close":
         tickets.delete(message.session)
-        yield* obey("udp", udp.onTicketRemoved(message.session))
-        if (link !== null) yield* obey("link", link.onTicketRemoved(message.session))
-        yield* spares.onTicketRemoved(message.session)
+        for (const binding of [udp, link, spares]) yield* binding?.onTicketRemoved(message.session) ?? Effect.void
         break
       case "MuxStarted":
         yield* onMuxStarted(now)
@@ -476,7 +420,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
         yield* onNetworkChanged(message.change, now)
         break
       case "WaysOut":
-        yield* onWaysOut(message.ways, now)
+        ways = message.ways
+        yield* udp.onWaysOut(ways, now)
+        yield* spares.onWaysOut(ways, now)
         break
       case "Resolve":
         if (udp.phase !== "bound") yield* resolve
@@ -487,7 +433,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       case "OpenLink":
         if (link !== null || udp.phase === "bound") break
         link = newBinding("link")
-        for (const [session, { tag, ticket }] of tickets) link.onTicket(session, tag, ticket, now)
+        yield* link.start(now)
         yield* Effect.forkIn(openLink(link), scope)
         break
       case "LinkOpened":
@@ -504,15 +450,13 @@ const make = Effect.fnUntraced(function*(config: Config) {
         yield* onForbidden(now)
         break
       case "Wake":
-        yield* obey("udp", udp.onTick(now))
-        if (link !== null) yield* obey("link", link.onTick(now))
-        yield* spares.onTick(now)
+        for (const binding of [udp, link, spares]) yield* binding?.onTick(now) ?? Effect.void
     }
     const at = Math.min(udp.wakeAt, link?.wakeAt ?? Infinity, spares.wakeAt)
     if (at < Infinity) yield* inbox.setTimer(WAKE, Math.max(1, at - (yield* nowMs)), { _tag: "Wake" })
   })
 
-  const onLinkEnded = Effect.fnUntraced(function*(ended: RelayBinding, now: number) {
+  const onLinkEnded = Effect.fnUntraced(function*(ended: BindingLoop.BindingLoop, now: number) {
     const hasServed = ended.phase === "bound" && now - linkOpenedAt >= SERVED_MS
     ended.onLinkClosed()
     link = null
@@ -532,27 +476,13 @@ const make = Effect.fnUntraced(function*(config: Config) {
     // This actor itself reported that change, after it was bound again.
     if (reason === "mapping") return
     lastMapped = null
-    yield* obey("udp", udp.onNetworkChanged(now))
+    yield* udp.onNetworkChanged(now)
     // Another network's DNS may give other addresses for the same name.
     yield* resolve
     yield* spares.onNetworkChanged(now)
     if (link === null) return
     if (lost.length > 0) yield* reopenLink
-    else yield* obey("link", link.onNetworkChanged(now))
-  })
-
-  /**
-   * Uses the new keepalive interval and IP versions. A host that has moved between IPv4 and IPv6
-   * tries the relay's other address at once.
-   */
-  const onWaysOut = Effect.fnUntraced(function*(next: WaysOut, now: number) {
-    const before = relayAddress()
-    ways = next
-    udp.onKeepalive(ways.keepaliveMs, now)
-    yield* spares.onWaysOut(ways.keepaliveMs, ways.families, now)
-    if (relayAddress()?.host === before?.host) return
-    chosen = 0
-    yield* obey("udp", udp.onNetworkChanged(now))
+    else yield* link.onNetworkChanged(now)
   })
 
   /**
@@ -562,13 +492,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
    */
   const onMuxStarted = Effect.fnUntraced(function*(now: number) {
     if (hasMux) {
-      for (const session of tickets.keys()) yield* obey("udp", udp.onTicketRemoved(session))
+      for (const session of tickets.keys()) yield* udp.onTicketRemoved(session)
       tickets.clear()
     }
     hasMux = true
-    udp = newBinding("udp")
-    for (const [session, { tag, ticket }] of tickets) yield* obey("udp", udp.onTicket(session, tag, ticket, now))
-    udp.onKeepalive(ways.keepaliveMs, now)
     link = null
     linkKind = null
     lastMapped = null
@@ -579,7 +506,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       cause: "waiting",
       reason: "the data plane has just started"
     })
-    if (credential !== null) yield* obey("udp", udp.onCredential(true, now))
+    yield* udp.start(now)
     yield* spares.onMuxStarted(now)
   })
 
@@ -594,7 +521,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     )
   )
   const waysOut = stun.subscribe((client) => client.Candidates()).pipe(
-    Stream.map(({ candidates, lifetime }): WaysOut => ({
+    Stream.map(({ candidates, lifetime }): BindingLoop.WaysOut => ({
       keepaliveMs: MappingLifetime.keepaliveMs(lifetime ?? null, KEEPALIVE_MS),
       families: Candidate.familiesOf(candidates)
     })),
@@ -633,6 +560,13 @@ const knownAt = (info: RelayInfo, hosts: ReadonlyArray<string>): Known => ({
   hosts,
   addresses: info.udpPort === 0 ? [] : hosts.map((host) => ({ host, port: info.udpPort }))
 })
+
+/** Addresses at which UDP reaches the relay. */
+const placeOf = ({ addresses, info }: Known): BindingLoop.Place => ({
+  hosts: addresses.map(({ host }) => host),
+  port: info.udpPort
+})
+const NOWHERE: BindingLoop.Place = { hosts: [], port: 0 }
 
 const isSamePlace = (a: SocketAddr | null, b: SocketAddr | null): boolean => a?.host === b?.host && a?.port === b?.port
 
