@@ -43,15 +43,7 @@ describe("a relay with a certificate of its operator's own", () => {
     server?.close()
   })
 
-  const flows = async (): Promise<boolean> => {
-    try {
-      const socket = await world.dial("echo", server.port)
-      socket.destroy()
-      return true
-    } catch {
-      return false
-    }
-  }
+  const flows = () => world.flows("echo", server.port)
   const signaling = async (role: Role) => {
     const { signaling } = await world.status(role) as unknown as {
       readonly signaling: { readonly state: string; readonly carrier: string | null; readonly reason: string | null }

@@ -75,15 +75,7 @@ describe.skipIf(!canMount)("a state directory in trouble", () => {
     server?.close()
   })
 
-  const flows = async (): Promise<boolean> => {
-    try {
-      const socket = await world.dial("echo", server.port)
-      socket.destroy()
-      return true
-    } catch {
-      return false
-    }
-  }
+  const flows = () => world.flows("echo", server.port)
   const doctor = async (role: Role) => String((await sallyport(["doctor", "--config", world.file(role)])).out)
   const said = (program: Program, text: string) =>
     until(text, () => program.lines.find((line) => line.includes(text)) ?? null, HANG_MS)

@@ -33,6 +33,22 @@ const periodsUntil = (done: () => boolean) =>
 const periodsOf = <A, E>(job: Fiber.Fiber<A, E>, done: () => boolean) =>
   Effect.raceFirst(periodsUntil(done), Effect.zipRight(Fiber.await(job), Effect.dieMessage("the job is over")))
 
+/** A job that fails until a test says otherwise, and counts its tries. */
+const stubborn = () => {
+  const job = { tries: 0, isWritable: false }
+  /** Passes periods of 5 s, in the last of which it succeeds. After that it must not be tried again. */
+  const passPeriods = Effect.gen(function*() {
+    for (let period = 1; period <= PERIODS; period++) {
+      job.isWritable = period === PERIODS
+      yield* TestClock.adjust("5 seconds")
+      assert.strictEqual(job.tries, 1 + period)
+    }
+    yield* TestClock.adjust("1 minute")
+    assert.strictEqual(job.tries, 1 + PERIODS)
+  })
+  return { job, passPeriods }
+}
+
 describe("every period", () => {
   it.scoped("the state directory is looked at", () =>
     Effect.gen(function*() {
@@ -71,37 +87,24 @@ describe("every period", () => {
 
   it.scoped("a failed reload is repeated until it succeeds", () =>
     Effect.gen(function*() {
-      let tries = 0
-      let isWritable = false
-      const reload = Effect.sync(() => (tries++, { again: !isWritable }))
+      const { job, passPeriods } = stubborn()
+      const reload = Effect.sync(() => (job.tries++, { again: !job.isWritable }))
       yield* Effect.forkScoped(Run.repeatReload(reload))
       yield* TestClock.adjust("1 second")
-      for (let period = 1; period <= PERIODS; period++) {
-        isWritable = period === PERIODS
-        yield* TestClock.adjust("5 seconds")
-        assert.strictEqual(tries, 1 + period)
-      }
-      yield* TestClock.adjust("1 minute")
-      assert.strictEqual(tries, 1 + PERIODS)
+      yield* passPeriods
     }))
 
   it.scoped("an unwritable admin socket is tried again until it opens", () =>
     Effect.gen(function*() {
-      let tries = 0
-      let isWritable = false
+      const { job, passPeriods } = stubborn()
+      const full = new AdminListenError({ reason: "Unwritable", message: "full" })
       const move = () =>
         Effect.suspend(() => {
-          tries++
-          return isWritable ? Effect.void : Effect.fail(new AdminListenError({ reason: "Unwritable", message: "full" }))
+          job.tries++
+          return job.isWritable ? Effect.void : Effect.fail(full)
         })
       yield* Run.openAdmin({ move }, { admin: { path: "/nonexistent/admin.sock" } as never })
-      for (let period = 1; period <= PERIODS; period++) {
-        isWritable = period === PERIODS
-        yield* TestClock.adjust("5 seconds")
-        assert.strictEqual(tries, 1 + period)
-      }
-      yield* TestClock.adjust("1 minute")
-      assert.strictEqual(tries, 1 + PERIODS)
+      yield* passPeriods
     }))
 
   it.scoped.skipIf(process.getuid?.() !== 0)("a write to a full disk is tried again", () =>

@@ -339,6 +339,17 @@ export class World {
     return Socks5Client.open({ listener, host, port, deadlineMs: HANG_MS })
   }
 
+  /** Whether a flow connects now. */
+  async flows(host: string, port: Port): Promise<boolean> {
+    try {
+      const socket = await this.dial(host, port)
+      socket.destroy()
+      return true
+    } catch {
+      return false
+    }
+  }
+
   /** Waits until the client's session is direct, which a dial must have begun. On loopback the relay is as near, and may win for a while. */
   async direct(): Promise<Peer> {
     const found = async () => (await this.status()).peers.find(({ path }) => path === "direct") ?? null

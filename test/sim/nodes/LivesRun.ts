@@ -2,16 +2,18 @@
  * Two whole nodes and a hub over hours: flows come and go, rules change under flows, and every lifetime of the simulation passes
  * again and again. `lives` counts what has passed, one whole life after the other.
  */
-import { Effect, Either } from "effect"
+import { Effect, Either, Exit, Scope } from "effect"
+import { afterAll, beforeAll, expect, it } from "vitest"
 import { LEEWAY_SECONDS } from "../../../src/protocol/trust/Documents.ts"
 import { LIFETIMES } from "../../../src/protocol/trust/Lifetimes.ts"
 import type { NatName } from "../world/Nats.ts"
 import * as EchoFlow from "./EchoFlow.ts"
-import type { Identities } from "./Identities.ts"
+import * as Identities from "./Identities.ts"
 import { NodeWorld } from "./NodeWorld.ts"
+import { VirtualTime } from "./VirtualTime.ts"
 
 /** How often every lifetime must pass. */
-export const TIMES = 3
+const TIMES = 3
 /** Of a NAT's idle mapping. */
 const MAPPING_SECONDS = 60
 const WORD_GAP_MS = 200
@@ -20,7 +22,7 @@ const LOOK_MS = 3_000
 /** Longest time for an answer of the hub, of the peer or of a flow. It is for what hangs. */
 const PATIENCE_MS = 10_000
 
-export interface Lived {
+interface Lived {
   readonly lives: Readonly<Record<string, number>>
   readonly faults: ReadonlyArray<string>
   /** What happened, by its kind. */
@@ -28,10 +30,10 @@ export interface Lived {
   readonly hours: number
 }
 
-export interface Options {
+interface Options {
   readonly client: NatName
   readonly connector: NatName
-  readonly identities: Identities
+  readonly identities: Identities.Identities
   readonly seed: number
   /** Whether one flow stays open and is used all the way. It makes a second of virtual time expensive. */
   readonly oldFlow: boolean
@@ -39,7 +41,7 @@ export interface Options {
   readonly relayed: boolean
 }
 
-export const play = async ({ client, connector, identities, oldFlow, relayed, seed }: Options): Promise<Lived> => {
+const play = async ({ client, connector, identities, oldFlow, relayed, seed }: Options): Promise<Lived> => {
   const place = (nat: NatName) => ({ nat, delayMs: 15, lifetimeMs: MAPPING_SECONDS * 1000 })
   const world = new NodeWorld({ client: place(client), connector: place(connector), seed, identities, hub: true })
   const { faults, time } = world
@@ -192,4 +194,43 @@ class Lives {
   add(name: string): void {
     this.counts[name] = (this.counts[name] ?? 0) + 1
   }
+}
+
+/** For what hangs: a test of lives takes seconds, and minutes beside busy neighbours. */
+const HANG_MS = 15 * 60_000
+
+/** A test that three lives of everything pass by `lifetimes`, and nothing is lost. Prints what passed as `sim`. */
+export const test = (
+  title: string,
+  sim: string,
+  lifetimes: typeof LIFETIMES,
+  options: Pick<Options, "oldFlow" | "relayed">
+): void => {
+  const scope = Effect.runSync(Scope.make())
+  let identities: Identities.Identities
+
+  beforeAll(async () => {
+    const undo = new VirtualTime().install()
+    identities = await Effect.runPromise(Scope.extend(Identities.make, scope))
+    undo()
+  })
+  afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+
+  it(title, async () => {
+    expect(LIFETIMES).toBe(lifetimes)
+    const cpu = process.cpuUsage()
+    const nat = "port-restricted"
+    const { counts, faults, hours, lives } = await play({
+      client: nat,
+      connector: nat,
+      identities,
+      seed: 1,
+      ...options
+    })
+    const cpuMs = Math.round(process.cpuUsage(cpu).user / 1000)
+    process.stdout.write(`${JSON.stringify({ sim, hours, cpuMs, lives, counts })}\n`)
+    expect(faults).toEqual([])
+    for (const [name, passed] of Object.entries(lives)) expect(passed, name).toBeGreaterThanOrEqual(TIMES)
+    expect(counts["rules"]).toBeGreaterThanOrEqual(TIMES)
+  }, HANG_MS)
 }
