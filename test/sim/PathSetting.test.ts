@@ -56,7 +56,7 @@ const withFlow = async (
       while (!done() && world.now < limit) await time.runUntil(world.now + STEP_MS)
       expect(done(), what).toBe(true)
     }
-    const opened = () => flow as EchoFlow.EchoFlow | null
+    const opened = (): EchoFlow.EchoFlow | null => flow
     await until("the flow is open", () => opened() !== null)
     const it = opened()!
     let stallMs = 0
