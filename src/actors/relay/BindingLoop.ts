@@ -121,7 +121,8 @@ export const make = (
       return onBlocked(reason, host, again)
     })
 
-  const obey = (outputs: ReadonlyArray<Output>): Effect.Effect<void> => Effect.forEach(outputs, obeyOne, { discard: true })
+  const obey = (outputs: ReadonlyArray<Output>): Effect.Effect<void> =>
+    Effect.forEach(outputs, obeyOne, { discard: true })
 
   const obeyOne = (output: Output): Effect.Effect<void> => {
     switch (output._tag) {
