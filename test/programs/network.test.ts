@@ -132,7 +132,7 @@ describe("the network on a relay", () => {
     const shown = String((await world.admin("network")).out)
     assert.match(shown, /^laptop +client +connected +\d[\d.]+ +v\d[\d.]+ +1 +1 +1 +-$/m)
     assert.match(shown, /^Paths: 1 direct, 1 relay-udp; 50 % direct\.$/m)
-    assert.match(shown, /^ {2}1 relayed: relay only$/m)
+    assert.match(shown, /^ {2}1 relayed: the configuration \(path: relay\) allows no direct path$/m)
     assert.match(shown, /^1 connected without telemetry/m)
     const { findings } = JSON.parse(String((await world.admin("doctor", "--json", "--node", "laptop")).out))
     assert.isArray(findings)

@@ -25,7 +25,7 @@ export const TEXT: Readonly<Record<Reason, string>> = {
   network_changed: "this machine's addresses changed",
   peer_request: "the other side asked to leave the previous path",
   peer_selected: "the client chose it",
-  relay_only: "this node's configuration (path: relay) allows no direct path",
+  relay_only: "the configuration (path: relay) allows no direct path",
   nothing_answers: "no path answers now; the last one is kept"
 }
 
