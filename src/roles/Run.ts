@@ -144,7 +144,7 @@ const drain = (running: Running, seconds: number): Effect.Effect<void> => {
     const first = yield* ask
     if (first.sessions === 0) return
     if (first.flows > 0) {
-      yield* Effect.logInfo(`stopping: no new flows; waiting up to ${seconds} s for ${first.flows} open ones`)
+      yield* Effect.logInfo(`stopping: takes no new flows and waits up to ${seconds} s for open flows (${first.flows})`)
     }
     const begun = yield* nowMs
     let { flows } = first
@@ -154,7 +154,9 @@ const drain = (running: Running, seconds: number): Effect.Effect<void> => {
       flows = (yield* ask).flows
       waited = (yield* nowMs) - begun
     }
-    if (flows > 0) yield* Effect.logWarning(`${flows} flows are cut, because drainTimeout (${seconds} s) is over`)
+    if (flows > 0) {
+      yield* Effect.logWarning(`open flows are cut (${flows}), because drainTimeout (${seconds} s) is over`)
+    }
   }).pipe(Effect.catchAll(({ message }) => Effect.logWarning(`open flows are not waited for: ${message}`)))
 }
 

@@ -240,7 +240,7 @@ describe("flows of a page in Chromium", () => {
     assert.strictEqual(await echoed("before"), "before")
     const connector = world.program("connector")
     connector.kill("SIGTERM")
-    const waits = () => connector.lines.find((line) => line.includes("for 1 open ones")) ?? null
+    const waits = () => connector.lines.find((line) => line.includes("for open flows (1)")) ?? null
     await until("the connector waits", waits, HANG_MS)
     const asked = await inPage<string>(`return await connection.openTcp("intranet", ${ports.echo})
       .then(() => "open", ({ code }) => code)`)

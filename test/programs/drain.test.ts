@@ -58,7 +58,7 @@ describe("a connector that stops", () => {
     const branch = await run("branch", LONG_S)
     const office = connectors.get("office")!
     office.kill("SIGTERM")
-    await said(office, `stopping: no new flows; waiting up to ${LONG_S} s for 1 open ones`)
+    await said(office, `stopping: takes no new flows and waits up to ${LONG_S} s for open flows (1)`)
     const young = await until("a new flow by the other connector", async () => {
       const socket = await world.dial("echo", server.port)
       if ((await flowsBy()).includes("branch")) return socket
@@ -76,7 +76,7 @@ describe("a connector that stops", () => {
 
     // The last connector: no other takes a new flow.
     branch.kill("SIGTERM")
-    await said(branch, "for 1 open ones")
+    await said(branch, "for open flows (1)")
     const refused = await world.dial("echo", server.port).then(() => "opened", (error: Error) => error.message)
     assert.notStrictEqual(refused, "opened")
     assert.isTrue(await echoes(young, "to the end"))
@@ -91,7 +91,7 @@ describe("a connector that stops", () => {
     const closed = new Promise((resolve) => socket.on("error", () => {}).once("close", resolve))
     office.kill("SIGTERM")
     assert.strictEqual((await office.ended).code, 0)
-    await said(office, "1 flows are cut, because drainTimeout (1 s) is over")
+    await said(office, "open flows are cut (1), because drainTimeout (1 s) is over")
     await closed
   })
 
@@ -101,7 +101,7 @@ describe("a connector that stops", () => {
     assert.isTrue(await echoes(socket, "hello"))
     socket.on("error", () => {}) // how the process is ended decides whether the flow is reset
     office.kill("SIGTERM")
-    await said(office, "for 1 open ones")
+    await said(office, "for open flows (1)")
     const again = setInterval(() => office.kill("SIGTERM"), 500)
     await office.ended
     clearInterval(again)
