@@ -13,6 +13,7 @@ import { arch, cpus, platform, release, totalmem } from "node:os"
 import { promisify } from "node:util"
 import { gzip } from "node:zlib"
 import pkg from "../../package.json" with { type: "json" }
+import { listOf, summaryOf } from "../protocol/flow/LocalListener.ts"
 import * as AdminClient from "../services/admin/AdminClient.ts"
 import type * as Config from "../services/config/Config.ts"
 import * as Doctor from "../services/telemetry/Doctor.ts"
@@ -98,8 +99,8 @@ const partsOf = (config: Config.Config) => {
     case "connector":
     case "client": {
       const { carrier, path, portMapping } = config
-      const doors = config.role === "client" ? { socks5: config.socks5 !== null, forwards: config.forwards.length } : {}
-      return { ...common, path, carrier, portMapping, ...doors }
+      const listeners = config.role === "client" ? summaryOf(listOf(config, null)) : {}
+      return { ...common, path, carrier, portMapping, ...listeners }
     }
   }
 }

@@ -14,6 +14,7 @@ import { NODE_ACTORS, NODE_PLACEMENT, WEBRTC_PLACEMENT } from "../actors/Wiring.
 import * as HostName from "../protocol/bytes/HostName.ts"
 import { renderHostPort } from "../protocol/bytes/SocketAddr.ts"
 import * as CandidateView from "../protocol/candidate/CandidateView.ts"
+import { listOf, type LocalListener } from "../protocol/flow/LocalListener.ts"
 import * as PathKind from "../protocol/path/PathKind.ts"
 import { isWebRtc, type PathRef } from "../protocol/path/PathRef.ts"
 import type { NodeConfig } from "../services/config/Config.ts"
@@ -49,14 +50,18 @@ export interface Options {
  */
 export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: Settings, options: Options) {
   const { ca, carrier, name, role, stateDir } = config
+  const listenersOf = (from: NodeConfig) =>
+    listOf(from.role === "client" ? from : null, options.localDoor ? join(stateDir, LOCAL_DOOR_FILE) : null)
   yield* Platform.check()
   // The addresses are checked before the enrolment token is used.
-  yield* ListenCheck.check(listenersOf(config))
+  yield* ListenCheck.check(
+    listenersOf(config).flatMap(({ at, key }) => key === null || "path" in at ? [] : [{ key, protocol: "tcp", at }])
+  )
   const { membership, relay } = yield* Enrol.ensure({ ...config, onWaiting: options.onWaiting })
   const proxy = Enrol.proxyText(config)
   let direct = config.path === "auto"
   const webRtc = config.webrtc === "auto" && direct
-  const muxConfig = (doors: ReturnType<typeof doorsOf>) => ({
+  const muxConfig = (listeners: ReadonlyArray<LocalListener>) => ({
     stateDir,
     role,
     carrier,
@@ -65,9 +70,8 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
     direct,
     webRtc,
     udpPort: config.udp.port,
-    local: options.localDoor ? { path: join(stateDir, LOCAL_DOOR_FILE) } : null,
     limits: { flowsPerClient: DEFAULT_FLOWS_PER_CLIENT, ...config.limits },
-    ...doors
+    listeners
   })
   const stunConfig = () => ({ portMapping: config.portMapping, mapPort: direct, ...config.udp })
   const configs: Record<string, unknown> = {
@@ -75,7 +79,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
     [Signaling.name]: { stateDir, carrier, proxy, ca },
     [Relay.name]: { stateDir },
     [Stun.name]: stunConfig(),
-    [StreamMux.name]: muxConfig(doorsOf(config))
+    [StreamMux.name]: muxConfig(listenersOf(config))
   }
   const supervisor = yield* Threads.start({
     config,
@@ -86,15 +90,12 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
   })
   const mux = supervisor.ref(StreamMux)
   const prober = supervisor.ref(PathProber)
-  const { forwards, socks5 } = yield* mux.ask((client) => client.Listeners())
+  const open = yield* mux.ask((client) => client.Listeners())
   let consents = config.telemetry.report
   let isDraining = false
   const running: Running = {
     supervisor,
-    listen: {
-      ...(socks5 === null ? {} : { socks5 }),
-      ...Object.fromEntries(forwards.map((address, index) => [`forward${index + 1}`, address]))
-    },
+    listen: Object.fromEntries(open.flatMap(({ address, name }) => name === null ? [] : [[name, address]])),
     self: {
       role,
       name,
@@ -180,11 +181,11 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
     reload: (next) =>
       Effect.gen(function*() {
         if (next.role !== role) return
-        const doors = doorsOf(next)
-        yield* mux.ask((client) => client.SetDoors(doors), RELOAD)
+        const listeners = listenersOf(next)
+        yield* mux.ask((client) => client.SetListeners({ listeners }), RELOAD)
         // A restarted thread begins with these, so they are set before its actors are called.
         direct = Reload.whenOf("path", config) === "live" ? next.path === "auto" : direct
-        configs[StreamMux.name] = muxConfig(doors)
+        configs[StreamMux.name] = muxConfig(listeners)
         configs[Stun.name] = stunConfig()
         yield* mux.ask((client) => client.SetDirect({ allowed: direct }), RELOAD)
         yield* supervisor.ref(Stun).ask((client) => client.MapPort({ wanted: direct }), RELOAD)
@@ -232,24 +233,6 @@ const reporting = Effect.fnUntraced(function*(running: Running) {
       yield* Scope.extend(Reporting.start(running), open)
     })
 })
-
-const listenersOf = (config: NodeConfig): ReadonlyArray<ListenCheck.Wanted> => {
-  const { forwards, socks5 } = doorsOf(config)
-  return [
-    { key: "socks5", protocol: "tcp", at: socks5 },
-    ...forwards.map(({ listen }, index) => (
-      { key: `forwards[${index}].listen`, protocol: "tcp" as const, at: listen }
-    ))
-  ]
-}
-
-const doorsOf = (config: NodeConfig) =>
-  config.role === "client"
-    ? {
-      socks5: config.socks5,
-      forwards: config.forwards.map(({ listen, port, resource }) => ({ listen, port, resource }))
-    }
-    : { socks5: null, forwards: [] }
 
 const relayOf = (path: PathRef): string | null => (path.kind === "relay" && !isWebRtc(path) ? path.relay ?? null : null)
 

@@ -116,7 +116,7 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string, remembered = NAME
     TakeConfiguredPort: unasked,
     Status: unasked,
     Refusals: unasked,
-    SetDoors: unasked,
+    SetListeners: unasked,
     SetDirect: unasked,
     Listeners: unasked,
     Drain: unasked,

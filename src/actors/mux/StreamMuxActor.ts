@@ -7,6 +7,7 @@
 import { Deferred, Effect, Either, FiberSet, PubSub, Redacted, Schedule, Schema, Stream } from "effect"
 import { familyOf, type SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
 import * as IceSignal from "../../protocol/candidate/IceSignal.ts"
+import { LocalListener } from "../../protocol/flow/LocalListener.ts"
 import type * as PathMessage from "../../protocol/path/PathMessage.ts"
 import { LARGEST_BYTES } from "../../protocol/path/PathMtu.ts"
 import * as PathReason from "../../protocol/path/PathReason.ts"
@@ -32,17 +33,17 @@ import * as Self from "../runtime/actor/Self.ts"
 import type { SessionId } from "../signaling/RelaySignalingRpcs.ts"
 import { type NodeEvent, Signaling } from "../signaling/SignalingRpcs.ts"
 import { type ControlDatagram, SendForbidden } from "../stun/StunRpcs.ts"
-import * as Doors from "./Doors.ts"
 import * as FlowOpener from "./FlowOpener.ts"
 import * as FlowTrace from "./FlowTrace.ts"
 import { ForeignPrograms } from "./ForeignPrograms.ts"
 import * as Guesses from "./Guesses.ts"
+import * as Listeners from "./Listeners.ts"
 import { MuxMetrics } from "./MuxMetrics.ts"
 import * as PacketLink from "./PacketLink.ts"
 import { Refusals, type Refused } from "./Refusals.ts"
 import * as Sessions from "./Sessions.ts"
 import * as Sockets from "./Sockets.ts"
-import { Endpoint, Forward, type IceEvent, LINK_ADDRESS, StreamMux, StreamMuxRpcs } from "./StreamMuxRpcs.ts"
+import { type IceEvent, LINK_ADDRESS, StreamMux, StreamMuxRpcs } from "./StreamMuxRpcs.ts"
 
 /** Settings of the StreamMuxActor. */
 export const Config = Schema.Struct({
@@ -59,13 +60,8 @@ export const Config = Schema.Struct({
   webRtc: Schema.Boolean,
   /** UDP port to bind. 0 stands for any free one. */
   udpPort: Schema.Int,
-  /** Address of the SOCKS5 listener. `null` if there is none. */
-  socks5: Schema.NullOr(Endpoint),
-  /**
-   * SOCKS5 listener for the program that embeds this node: a unix socket. `null` if there is none.
-   */
-  local: Schema.NullOr(Endpoint),
-  forwards: Schema.Array(Forward),
+  /** Listeners to open at the start. */
+  listeners: Schema.Array(LocalListener),
   /**
    * Most flows at the same time, and most flows of one client. `flowsPerClient` applies to
    * connectors.
@@ -202,10 +198,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     metrics,
     traces
   })
-  const doors = yield* Doors.make({
-    socks5: config.socks5,
-    local: config.local,
-    forwards: config.forwards,
+  const listeners = yield* Listeners.make(config.listeners, {
     places,
     onRequest: (request) => void fork(flowOpener(request)),
     onForeign: (reason, address) => void fork(foreign.onForeign(reason, address, clock.unsafeCurrentTimeMillis()))
@@ -341,9 +334,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
         }))
       ),
     Refusals: () => Effect.sync(() => refusals.recent(clock.unsafeCurrentTimeMillis())),
-    SetDoors: doors.set,
+    SetListeners: ({ listeners: wanted }) => listeners.set(wanted),
     SetDirect: ({ allowed }) => Effect.sync(() => sessions.setDirect(allowed)),
-    Listeners: () => Effect.sync(doors.addresses),
+    Listeners: () => Effect.sync(listeners.list),
     Drain: () => Effect.sync(sessions.drain)
   })
 })

@@ -4,6 +4,7 @@ import { Schema } from "effect"
 import { SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
 import { IceSignal } from "../../protocol/candidate/IceSignal.ts"
 import { VERDICTS } from "../../protocol/flow/FlowWire.ts"
+import { LocalListener } from "../../protocol/flow/LocalListener.ts"
 import { PathRef } from "../../protocol/path/PathRef.ts"
 import { PathDriverRpcs } from "../path/PathProberRpcs.ts"
 import { LegKind } from "../relay/RelayRpcs.ts"
@@ -55,26 +56,14 @@ export const SessionStatus = Schema.Struct({
 })
 export type SessionStatus = typeof SessionStatus.Type
 
-/** Addresses of the open listeners, for people. */
-export const Listeners = Schema.Struct({
-  socks5: Schema.NullOr(Schema.String),
-  forwards: Schema.Array(Schema.String)
+/** An open listener, for people. */
+export const OpenListener = Schema.Struct({
+  /** Name under which it is shown. `null` if it is not shown. */
+  name: Schema.NullOr(Schema.String),
+  /** Address with the port that was bound, or the path of a unix socket. */
+  address: Schema.String
 })
-export type Listeners = typeof Listeners.Type
-
-/** Address of a listener: host and port, or the path of a unix socket. */
-export const Endpoint = Schema.Union(
-  Schema.Struct({ host: Schema.String, port: Schema.Int }),
-  Schema.Struct({ path: Schema.String })
-)
-
-/** A local listener that leads to one resource. */
-export const Forward = Schema.Struct({
-  listen: Schema.Struct({ host: Schema.String, port: Schema.Int }),
-  resource: Schema.String,
-  port: Schema.Int
-})
-export type Forward = typeof Forward.Type
+export type OpenListener = typeof OpenListener.Type
 
 /** Reason that a connector which drains gives to its clients and to the relay. */
 export const DRAINING = "this connector is stopping and takes no new flows"
@@ -152,17 +141,14 @@ export class StreamMuxRpcs extends RpcGroup.make(
    * Opens the listeners that are new and closes those that are not listed any more. Open flows
    * continue. If one listener fails, nothing changes.
    */
-  Rpc.make("SetDoors", {
-    payload: { socks5: Schema.NullOr(Endpoint), forwards: Schema.Array(Forward) },
-    error: ListenFailed
-  }),
+  Rpc.make("SetListeners", { payload: { listeners: Schema.Array(LocalListener) }, error: ListenFailed }),
   /**
    * Allows direct paths, or closes them. While they are closed, no direct packet passes, peers get
    * an empty list of candidates, and theirs are not tried. Open flows continue through a relay.
    */
   Rpc.make("SetDirect", { payload: { allowed: Schema.Boolean } }),
-  /** Answers with the addresses of the open listeners. */
-  Rpc.make("Listeners", { success: Listeners }),
+  /** Answers with the open listeners. */
+  Rpc.make("Listeners", { success: Schema.Array(OpenListener) }),
   /**
    * Declines new sessions from now on, and asks the clients of open ones to open no more flows.
    * Answers with what is still open. It may be repeated. Connector only.

@@ -7,6 +7,7 @@ import { isIP } from "node:net"
 import { resolve } from "node:path"
 import * as HostName from "../../protocol/bytes/HostName.ts"
 import { renderHostPort } from "../../protocol/bytes/SocketAddr.ts"
+import { CONFIGURED } from "../../protocol/flow/LocalListener.ts"
 import { type Finding, nearest, type Path, sentence } from "./ConfigIssue.ts"
 import { ACTORS, type Kind } from "./ConfigSchema.ts"
 import * as HostPort from "./HostPort.ts"
@@ -125,12 +126,11 @@ const oneListenerEach = (kind: Kind, config: Mapping): ReadonlyArray<Finding> =>
   const listeners: Array<readonly [Path, unknown]> = [
     typeof admin === "string" ? [["admin"], admin] : [["admin", "listen"], mapping(admin)["listen"]],
     ...(kind === "relay" ? [[["listen", "https"], mapping(config["listen"])["https"]] as const] : []),
-    ...(kind === "client" ? [[["socks5"], config["socks5"]] as const] : []),
-    ...(kind === "client"
-      ? items(config["forwards"]).map(([index, forward]) =>
-        [["forwards", index, "listen"], mapping(forward)["listen"]] as const
-      )
-      : [])
+    ...(kind === "client" ? CONFIGURED : []).flatMap(({ field, key }): ReadonlyArray<readonly [Path, unknown]> =>
+      field === null
+        ? [[[key], config[key]]]
+        : items(config[key]).map(([index, item]) => [[key, index, field], mapping(item)[field]])
+    )
   ]
   return listeners.flatMap(([path, text], index) => {
     const address = parsed(text)

@@ -3,6 +3,7 @@
  * key of every schema is listed, so that a new key does not compile until it is decided.
  */
 import { Redacted } from "effect"
+import { eachKey } from "../../protocol/flow/LocalListener.ts"
 import type { Config } from "./Config.ts"
 import type { Client, Connector, Forwarder, Relay } from "./ConfigSchema.ts"
 
@@ -64,7 +65,7 @@ const forwarder: Table<typeof Forwarder.fields> = {
   advertise: "restart"
 }
 const connector: Table<typeof Connector.fields> = { ...node, drainTimeout: "live" }
-const client: Table<typeof Client.fields> = { ...node, socks5: "live", forwards: "live" }
+const client: Table<typeof Client.fields> = { ...node, ...eachKey("live") }
 
 /** The tables of all kinds of configuration. */
 export const TABLES = { relay, forwarder, connector, client }

@@ -4,8 +4,9 @@
  */
 import type net from "node:net"
 import { type Verdict } from "../../protocol/flow/FlowWire.ts"
+import type { ListenAt } from "../../protocol/flow/LocalListener.ts"
 import { resetSocket } from "./FlowPump.ts"
-import { listen, type ListenAt, type Listener } from "./Listener.ts"
+import { listen, type Listener } from "./Listener.ts"
 import type { Places } from "./Places.ts"
 import { adopt, type Reader } from "./TcpReader.ts"
 

@@ -1,14 +1,9 @@
 /** Local listener of a client, on TCP or a unix socket. */
 import net from "node:net"
+import type { ListenAt } from "../../protocol/flow/LocalListener.ts"
 import { resetSocket } from "./FlowPump.ts"
 import { type Place, Places } from "./Places.ts"
 import { holderOf } from "./TcpReader.ts"
-
-/**
- * Listening address. `host` is a literal address, and port 0 picks a free port. `path` is a unix
- * socket, or a named pipe on Windows.
- */
-export type ListenAt = { readonly host: string; readonly port: number } | { readonly path: string }
 
 /** Connections that the kernel queues until they are accepted. */
 const BACKLOG = 1024

@@ -5,10 +5,11 @@
 import { Buffer } from "node:buffer"
 import type net from "node:net"
 import { type Verdict } from "../../protocol/flow/FlowWire.ts"
+import type { ListenAt } from "../../protocol/flow/LocalListener.ts"
 import { type FailReason, Handshake, type Step, type Target } from "../../protocol/flow/Socks5.ts"
 import * as Limits from "../../services/telemetry/Limits.ts"
 import { resetSocket } from "./FlowPump.ts"
-import { listen, type ListenAt, type Listener } from "./Listener.ts"
+import { listen, type Listener } from "./Listener.ts"
 import type { Place, Places } from "./Places.ts"
 
 /** Longest time from accept to a complete CONNECT, in milliseconds. */

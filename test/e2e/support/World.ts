@@ -122,7 +122,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     dialAnew: (target, at) =>
       client.supervisor.ref(StreamMux).ask((mux) => mux.Listeners()).pipe(
         Effect.flatMap((listeners) => {
-          const [, now = ""] = (listeners.socks5 ?? "").split(":")
+          const [, now = ""] = (listeners.find(({ name }) => name === "socks5")?.address ?? "").split(":")
           return dialBy({ host: socks5.host, port: Number(now) }, target, at)
         })
       ),

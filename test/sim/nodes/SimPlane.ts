@@ -366,9 +366,9 @@ export class SimPlane {
       TagsOf: () => Effect.succeed(null),
       Status: () => Effect.succeed([]),
       Refusals: () => Effect.succeed([]),
-      SetDoors: () => Effect.void,
+      SetListeners: () => Effect.void,
       SetDirect: ({ allowed }) => Effect.sync(() => this.sessions?.setDirect(allowed)),
-      Listeners: () => Effect.succeed({ socks5: null, forwards: [] }),
+      Listeners: () => Effect.succeed([]),
       Drain: () => Effect.never
     })
   ))
