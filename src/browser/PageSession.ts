@@ -5,6 +5,7 @@
  */
 import * as HostName from "../protocol/bytes/HostName.ts"
 import type { IceSignal } from "../protocol/candidate/IceSignal.ts"
+import type { Target } from "../protocol/flow/FlowWire.ts"
 import type { Grant, Ticket } from "../protocol/trust/Documents.ts"
 import * as Signed from "../protocol/trust/Signed.ts"
 import type { Room } from "../session/ChannelStream.ts"
@@ -118,8 +119,8 @@ export class Session {
   }
 
   /** Whether the session accepts new flows and its grant permits this target. */
-  permits(host: string, port: number): boolean {
-    return this.#why === null && !this.#isLeaving && typeof this.#permission.permit(host, port) !== "string"
+  permits(target: Target): boolean {
+    return this.#why === null && !this.#isLeaving && typeof this.#permission.permit(target) !== "string"
   }
 
   /** Handles a sealed message of the connector that the relay forwarded. */
@@ -141,9 +142,9 @@ export class Session {
    * Opens a flow. `done` is called once, unless the caller cancels by the returned function first.
    * When an accepted flow has ended, the caller must call `flowEnded`.
    */
-  openFlow(host: string, port: number, done: (answer: FlowStart.Answer) => void): () => void {
+  openFlow(target: Target, done: (answer: FlowStart.Answer) => void): () => void {
     this.#renewals.flowBegan()
-    const open = { kind: "tcp", resource: "", host, port, traceparent: null } as const
+    const open = { ...target, resource: "", traceparent: null }
     const giveUp = FlowStart.request({ openStream: () => this.#openStream() }, open, (answer) => {
       if (answer._tag === "Rejected") this.flowEnded()
       done(answer)

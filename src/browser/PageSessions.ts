@@ -8,7 +8,7 @@ import { Deferred, Effect, Either, Exit, Redacted, Schema, Stream } from "effect
 import type { Dialed, RelaySignalingRpcs, SignalingEvent } from "../actors/signaling/RelaySignalingRpcs.ts"
 import * as HostName from "../protocol/bytes/HostName.ts"
 import { renderHostPort } from "../protocol/bytes/SocketAddr.ts"
-import { VERDICTS } from "../protocol/flow/FlowWire.ts"
+import { type Target, VERDICTS } from "../protocol/flow/FlowWire.ts"
 import * as DirectoryTime from "../protocol/trust/DirectoryTime.ts"
 import * as Documents from "../protocol/trust/Documents.ts"
 import type { NodeKey } from "../protocol/trust/NodeKey.ts"
@@ -169,8 +169,8 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
     })
   })
 
-  const dial = (host: string, port: number) =>
-    client.Dial({ target: { host, port, protocol: "tcp" }, exclude: [] }).pipe(
+  const dial = ({ host, kind, port }: Target) =>
+    client.Dial({ target: { host, port, protocol: kind }, exclude: [] }).pipe(
       Effect.catchTags({
         DialRefused: ({ code, message }) => Effect.fail(fail(code, message)),
         RpcClientError: ({ message }) =>
@@ -183,16 +183,16 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
    * Returns a session that permits the target, dialling one if there is none. Callers that want the
    * same target at the same time share one dial.
    */
-  const obtain = (host: string, port: number): Effect.Effect<Session, OpenFailed> =>
+  const obtain = (target: Target): Effect.Effect<Session, OpenFailed> =>
     Effect.suspend(() => {
-      const known = [...sessions.values()].find((session) => session.isConnected && session.permits(host, port))
+      const known = [...sessions.values()].find((session) => session.isConnected && session.permits(target))
       if (known !== undefined) return Effect.succeed(known)
-      const target = `${host} ${port}`
-      const under = dialling.get(target) ??
-        Effect.runPromise(Effect.either(dial(host, port))).then(Either.getOrThrowWith((error) => error))
-      dialling.set(target, under)
+      const key = `${target.kind} ${target.host} ${target.port}`
+      const under = dialling.get(key) ??
+        Effect.runPromise(Effect.either(dial(target))).then(Either.getOrThrowWith((error) => error))
+      dialling.set(key, under)
       under.catch(() => undefined).finally(() => {
-        if (dialling.get(target) === under) dialling.delete(target)
+        if (dialling.get(key) === under) dialling.delete(key)
       })
       return Effect.tryPromise({
         try: () => under,
@@ -202,9 +202,10 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
 
   const openTcp = Effect.fnUntraced(function*(asked: string, port: number) {
     const host = HostName.toAscii(asked) ?? asked
-    const session = yield* obtain(host, port)
+    const target: Target = { kind: "tcp", host, port }
+    const session = yield* obtain(target)
     return yield* Effect.async<Flow.Flow, OpenFailed>((resume) => {
-      const giveUp = session.openFlow(host, port, (answer) => {
+      const giveUp = session.openFlow(target, (answer) => {
         if (answer._tag === "Rejected") {
           const { code, reason } = answer.verdict
           return resume(

@@ -1,5 +1,5 @@
 /** The permission that a session's grant gives now, expressed as verdicts of flows. */
-import type { VerdictCode } from "../protocol/flow/FlowWire.ts"
+import type { Target, VerdictCode } from "../protocol/flow/FlowWire.ts"
 import type { Grant, Resource } from "../protocol/trust/Documents.ts"
 import * as GrantCheck from "../protocol/trust/GrantCheck.ts"
 
@@ -45,8 +45,10 @@ export class Permission {
    * Whether the grant permits a flow to this target. Returns the resource and the name to dial, or
    * the verdict that the client gets.
    */
-  permit(host: string, port: number): { readonly resource: Resource; readonly dialHost: string } | VerdictCode {
-    const verdict = GrantCheck.permits(this.#grant, { host, port, protocol: "tcp", ...this.#request() })
+  permit(
+    { host, kind, port }: Target
+  ): { readonly resource: Resource; readonly dialHost: string } | VerdictCode {
+    const verdict = GrantCheck.permits(this.#grant, { host, port, protocol: kind, ...this.#request() })
     return verdict._tag === "Permitted" ? verdict : VERDICT_OF[verdict.reason]
   }
 

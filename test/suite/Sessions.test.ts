@@ -103,7 +103,7 @@ const setup = Effect.gen(function*() {
   join(connector, names.connectorTag, client)
   yield* there.sessions.onSignal({ _tag: "Invite", session, grant, ticket })
   yield* until(() => there.opened.length === 1)
-  yield* Effect.orDie(here.sessions.obtain("echo", 80))
+  yield* Effect.orDie(here.sessions.obtain({ kind: "tcp", host: "echo", port: 80 }))
   yield* until(() => there.events.some(({ _tag }) => _tag === "SessionUp"))
   /** The connector's host is gone: nothing comes from it any more, and a flow waits for an answer. */
   const silence = Effect.gen(function*() {
@@ -125,7 +125,7 @@ const setup = Effect.gen(function*() {
   const leap = (seconds: number) =>
     Effect.sync(() => {
       time.aheadMs += seconds * 1_000
-      here.sessions.get(session)?.openFlow({ host: "echo", port: 80, traceparent: null }, () => undefined)
+      here.sessions.get(session)?.openFlow({ kind: "tcp", host: "echo", port: 80, traceparent: null }, () => undefined)
     }).pipe(Effect.zipRight(here.sessions.tick))
   return { here, there, session, ticket, documents, renewed, silence, pass, leap, relayKnows }
 })

@@ -3,7 +3,7 @@
  * session, opens a stream, and starts to move bytes.
  */
 import { Effect, RateLimiter } from "effect"
-import type { Verdict } from "../../protocol/flow/FlowWire.ts"
+import type { Target, Verdict } from "../../protocol/flow/FlowWire.ts"
 import * as Limits from "../../services/telemetry/Limits.ts"
 import { FLOW_RESET } from "../../session/FlowStream.ts"
 import type { FlowSession } from "../../transport/plane/FlowSession.ts"
@@ -15,7 +15,7 @@ import type { ResourceMetrics } from "./ResourceMetrics.ts"
 
 /** Options of {@link make}. */
 export interface Options {
-  readonly obtain: (host: string, port: number) => Effect.Effect<FlowSession, Verdict>
+  readonly obtain: (target: Target) => Effect.Effect<FlowSession, Verdict>
   readonly metrics: MuxMetrics
   readonly traces: FlowTraces
   readonly routeOf: (session: SessionId) => Route | null
@@ -44,14 +44,14 @@ export const make = Effect.fnUntraced(function*({ metrics, obtain, onRefused, ro
   const spread = yield* RateLimiter.make({ ...OPENS, algorithm: "fixed-window" })
   return (request: Request): Effect.Effect<void> =>
     Effect.suspend(() => {
-      const { host, port } = request
+      const { host, kind, port } = request
       const askedAt = performance.now()
       const trace = traces.begin("flow", "client", null, { "server.address": host, "server.port": port })
       const told = (code: Verdict["code"], resource: string | null) => {
         metrics.onFlow(code, (performance.now() - askedAt) / 1000)
         if (resource !== null) metrics.resources.onFlow(resource, code)
       }
-      return Effect.zipLeft(obtain(host, port), spread(Effect.void)).pipe(
+      return Effect.zipLeft(obtain({ kind, host, port }), spread(Effect.void)).pipe(
         Effect.withParentSpan(trace.phase("flow.session")),
         Effect.matchEffect({
           onSuccess: (session) =>
@@ -83,14 +83,15 @@ const open = (
   resources: ResourceMetrics,
   told: (verdict: Verdict, resource: string | null) => void
 ): void => {
-  const { gone, host, port } = request
-  const resource = session.resourceOf(host, port)
+  const { gone, host, kind, port } = request
+  const target: Target = { kind, host, port }
+  const resource = session.resourceOf(target)
   trace.phase("flow.open")
   const onAbort = () => {
     giveUp()
     trace.refused(GONE, "")
   }
-  const giveUp = session.openFlow({ host, port, traceparent: trace.traceparent }, (answer) => {
+  const giveUp = session.openFlow({ ...target, traceparent: trace.traceparent }, (answer) => {
     gone.removeEventListener("abort", onAbort)
     told(answer._tag === "Rejected" ? answer.verdict : ACCEPTED, resource)
     if (answer._tag === "Rejected") {

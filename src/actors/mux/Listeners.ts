@@ -2,7 +2,7 @@
 import { Effect } from "effect"
 import * as HostName from "../../protocol/bytes/HostName.ts"
 import { renderHostPort } from "../../protocol/bytes/SocketAddr.ts"
-import type { Verdict } from "../../protocol/flow/FlowWire.ts"
+import type { Target, Verdict } from "../../protocol/flow/FlowWire.ts"
 import type { Kind, ListenAt, LocalListener, Of } from "../../protocol/flow/LocalListener.ts"
 import type { FailReason } from "../../protocol/flow/Socks5.ts"
 import * as ListenCheck from "../../services/network/ListenCheck.ts"
@@ -20,9 +20,7 @@ type Watch = Pick<PumpOptions, "onFirst" | "onDone" | "meter">
  * A connection that asks for a target. `begin` is called once the resource has accepted, and
  * `refuse` otherwise.
  */
-export interface Request {
-  readonly host: string
-  readonly port: number
+export interface Request extends Target {
   /** Aborted when the application closes the connection before the answer. */
   readonly gone: AbortSignal
   /**
@@ -79,6 +77,7 @@ const socks = {
       onRefused: (reason) => onForeign(reason, render(at)),
       connect: ({ answer, gone, socket, target }) =>
         onRequest({
+          kind: "tcp",
           host: target.host,
           port: target.port,
           gone,
@@ -102,6 +101,7 @@ const forward: Opener<"Forward"> = {
       places,
       connect: ({ answer, gone, reader }) =>
         onRequest({
+          kind: now().protocol,
           host: HostName.normalize(now().resource) ?? now().resource,
           port: now().port,
           gone,
@@ -114,7 +114,7 @@ const forward: Opener<"Forward"> = {
 
 const OPENERS: { readonly [K in Kind]: Opener<K> } = { Socks5: socks, Forward: forward, InProcess: socks }
 
-const openerOf = <K extends Kind>(listener: Of<K>): Opener<K> => OPENERS[listener._tag as K]
+const openerOf = <K extends Kind>(listener: Of<K>): Opener<K> => OPENERS[listener._tag]
 
 /** One open listener. */
 interface Open {

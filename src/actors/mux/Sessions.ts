@@ -4,7 +4,7 @@
  * expired. Signaling is asked only if no live session reaches the peer.
  */
 import { Deferred, Duration, Effect, Either, Exit } from "effect"
-import type { Verdict, VerdictCode } from "../../protocol/flow/FlowWire.ts"
+import type { Target, Verdict, VerdictCode } from "../../protocol/flow/FlowWire.ts"
 import * as PathKind from "../../protocol/path/PathKind.ts"
 import { type PathRef, type Reason, RELAY } from "../../protocol/path/PathRef.ts"
 import * as PeerLoss from "../../protocol/path/PeerLoss.ts"
@@ -137,11 +137,6 @@ interface Held {
   wasDirect: boolean
   /** Judges whether a connector that stopped answering is gone. Client only. */
   loss: PeerLoss.State
-}
-
-interface Target {
-  readonly host: string
-  readonly port: number
 }
 
 /** Makes an empty set of sessions. Call `tick` once a second. */
@@ -288,11 +283,11 @@ export const make = (options: Options) => {
   const isSilent = ({ peer }: FlowSession) => peer.silentMs >= SILENT_MS
 
   /** Finds a live session that permits the target, and notes that an answer is expected. */
-  const reaching = (host: string, port: number) => {
+  const reaching = (target: Target) => {
     for (const it of held.values()) {
       const { session } = it
-      if (!session.peer.up || isSilent(session) || !session.permits(host, port)) continue
-      it.target = { host, port }
+      if (!session.peer.up || isSilent(session) || !session.permits(target)) continue
+      it.target = target
       session.peer.expectAnswer()
       return session
     }
@@ -307,12 +302,13 @@ export const make = (options: Options) => {
     return undefined
   }
 
-  const dial = Effect.fn("StreamMux.dial")(function*(host: string, port: number) {
+  const dial = Effect.fn("StreamMux.dial")(function*(target: Target) {
+    const { host, kind, port } = target
     const dialed = yield* signaling.ask(
-      (client) => client.Dial({ target: { host, port, protocol: "tcp" }, exclude: [] }),
+      (client) => client.Dial({ target: { host, port, protocol: kind }, exclude: [] }),
       { deadline: DIAL_DEADLINE }
     ).pipe(Effect.mapError(verdictOfDial))
-    return yield* settle(dialed, { host, port })
+    return yield* settle(dialed, target)
   })
 
   /**
@@ -341,16 +337,16 @@ export const make = (options: Options) => {
    * Obtains a session that may carry this flow. Flows to one target that arrive while it is being
    * dialled share the dial.
    */
-  const obtain = (host: string, port: number): Effect.Effect<FlowSession, Verdict> =>
+  const obtain = (target: Target): Effect.Effect<FlowSession, Verdict> =>
     Effect.suspend(() => {
-      const ready = reaching(host, port)
+      const ready = reaching(target)
       if (ready !== undefined) return Effect.succeed(ready)
-      const key = `${host.toLowerCase()}:${port}`
+      const key = `${target.kind} ${target.host.toLowerCase()}:${target.port}`
       const under = dialling.get(key)
       if (under !== undefined) return Deferred.await(under)
       return Effect.flatMap(Deferred.make<FlowSession, Verdict>(), (result) => {
         dialling.set(key, result)
-        return dial(host, port).pipe(
+        return dial(target).pipe(
           Effect.onExit((exit) => {
             dialling.delete(key)
             return Deferred.done(
@@ -519,7 +515,7 @@ export const make = (options: Options) => {
         it.target !== null && session.flows > 0 && session.peer.silentMs >= REDIAL_AFTER_MS && now >= it.redialAt
       ) {
         it.redialAt = now + REDIAL_EVERY_MS
-        fork(Effect.ignore(dial(it.target.host, it.target.port)))
+        fork(Effect.ignore(dial(it.target)))
       } else if (
         node.role === "client" &&
         (session.leftSeconds < RENEW_BEFORE_SECONDS || now - it.ticketAt >= RENEW_TICKET_AFTER_MS) &&

@@ -10,13 +10,28 @@
 import { concat } from "../bytes/Concat.ts"
 export const VERSION = 1
 
-/** Kinds of stream, with their numbers on the wire. */
-export const Kind = { tcp: 1, control: 2 } as const
-export type FlowKind = keyof typeof Kind
+/** Kinds of stream, with their numbers on the wire: one for each kind of flow, and `control`. */
+export const StreamKind = { tcp: 1, control: 2 } as const
+export type StreamKind = keyof typeof StreamKind
+/** Kind of flow: the protocol between application and resource. A permission is for one kind. */
+export type FlowKind = Exclude<StreamKind, "control">
+
+const STREAM_KINDS = Object.keys(StreamKind) as ReadonlyArray<StreamKind>
+/** All kinds of flow. */
+export const FLOW_KINDS = STREAM_KINDS.filter((kind) => kind !== "control")
+
+/** Target of a flow, as the application asked for it. */
+export interface Target {
+  readonly kind: FlowKind
+  /** Name of a resource, or an address that a resource covers. */
+  readonly host: string
+  /** Port, from 1 to 65535. */
+  readonly port: number
+}
 
 /** First message on a stream: what the client wants. */
 export interface Open {
-  readonly kind: FlowKind
+  readonly kind: StreamKind
   /**
    * Name of a resource. Clients leave it empty, because the connector finds the resource in the
    * grant.
@@ -119,7 +134,7 @@ export const encodeOpen = (open: Open): Uint8Array | null => {
   const valid = check(open) === null && texts.every((text) => encoder.encode(text).length <= 255)
   if (!valid) return null
   return concat([
-    Uint8Array.of(VERSION, Kind[open.kind]),
+    Uint8Array.of(VERSION, StreamKind[open.kind]),
     textOf(open.resource, 255),
     textOf(open.host, 255),
     Uint8Array.of(open.port >> 8, open.port & 255),
@@ -144,8 +159,8 @@ export const decodeOpen = (bytes: Uint8Array): Decoded<Open> => {
   if (version === undefined) return MORE
   if (version !== VERSION) return bad("version")
   if (kindCode === undefined) return MORE
-  const kind = kindCode === Kind.tcp ? "tcp" : kindCode === Kind.control ? "control" : null
-  if (kind === null) return bad("kind")
+  const kind = STREAM_KINDS.find((one) => StreamKind[one] === kindCode)
+  if (kind === undefined) return bad("kind")
   const resourceAt = 2
   const resource = textAt(bytes, resourceAt)
   if (resource === undefined) return MORE

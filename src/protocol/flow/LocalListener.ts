@@ -4,6 +4,7 @@
  * go through it, so a new kind of listener is one more case here.
  */
 import { Schema } from "effect"
+import { FLOW_KINDS, type FlowKind } from "./FlowWire.ts"
 
 /** Address of a listener: host and port, or the path of a unix socket. Port 0 is any free port. */
 export const ListenAt = Schema.Union(
@@ -26,7 +27,12 @@ export const LocalListener = Schema.Union(
   /** A SOCKS listener for all resources. */
   Schema.TaggedStruct("Socks5", common),
   /** A listener that leads to one port of one resource. */
-  Schema.TaggedStruct("Forward", { ...common, resource: Schema.String, port: Schema.Int }),
+  Schema.TaggedStruct("Forward", {
+    ...common,
+    protocol: Schema.Literal(...FLOW_KINDS),
+    resource: Schema.String,
+    port: Schema.Int
+  }),
   /** A SOCKS listener for the program that embeds this node. */
   Schema.TaggedStruct("InProcess", common)
 )
@@ -42,10 +48,15 @@ type HostPort = Extract<ListenAt, { readonly port: number }>
 /** The keys of a client's configuration from which its listeners follow. */
 export interface Settings {
   readonly socks5: HostPort | null
-  readonly forwards: ReadonlyArray<{ readonly listen: HostPort; readonly resource: string; readonly port: number }>
+  readonly forwards: ReadonlyArray<{
+    readonly listen: HostPort
+    readonly protocol: FlowKind
+    readonly resource: string
+    readonly port: number
+  }>
 }
 
-/** Where the configuration has a kind of listener. */
+/** Place of a kind of listener in the configuration. */
 interface Place {
   readonly key: keyof Settings
   /** Field of each item with the address. `null` if the key itself is the address. */
@@ -85,9 +96,10 @@ export const listOf = (settings: Settings | null, inProcess: string | null): Rea
   const { forwards = [], socks5 = null } = settings ?? {}
   const of: { readonly [K in Kind]: ReadonlyArray<Of<K>> } = {
     Socks5: socks5 === null ? [] : [{ _tag: "Socks5", ...titles("Socks5", 0), at: socks5 }],
-    Forward: forwards.map(({ listen, port, resource }, index) => (
-      { _tag: "Forward", ...titles("Forward", index), at: listen, resource, port }
-    )),
+    Forward: forwards.map(({ listen, port, protocol, resource }, index) => {
+      const { key, name } = titles("Forward", index)
+      return { _tag: "Forward", name, key, at: listen, protocol, resource, port }
+    }),
     InProcess: inProcess === null ? [] : [{ _tag: "InProcess", ...titles("InProcess", 0), at: { path: inProcess } }]
   }
   return Object.values(of).flat()

@@ -3,7 +3,7 @@
  * and moves the bytes.
  */
 import type net from "node:net"
-import { type Verdict, type VerdictCode } from "../../protocol/flow/FlowWire.ts"
+import { type FlowKind, type Target, type Verdict, type VerdictCode } from "../../protocol/flow/FlowWire.ts"
 import type { Resource } from "../../protocol/trust/Documents.ts"
 import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
 import * as Limits from "../../services/telemetry/Limits.ts"
@@ -22,8 +22,7 @@ export interface Permit {
 
 /** A running flow and its target, which is checked again whenever the grant changes. */
 export interface Flow {
-  readonly host: string
-  readonly port: number
+  readonly target: Target
   readonly abort: () => void
 }
 
@@ -37,9 +36,7 @@ export interface FlowWatch {
 }
 
 /** A flow that the client asks for. */
-export interface Asked {
-  readonly host: string
-  readonly port: number
+export interface Asked extends Target {
   /** The grant's name of the resource. `null` if the grant does not permit the target. */
   readonly resource: string | null
   /** W3C Trace Context of the client's span for this flow. `null` if the flow is not traced. */
@@ -51,12 +48,12 @@ export interface ConnectorFlowsOptions {
   /** Public key of the client. Name lookups are limited for each client. */
   readonly client: NodeKey
   /** Whether the session's grant permits this target now. */
-  readonly permit: (host: string, port: number) => Permit | VerdictCode
+  readonly permit: (target: Target) => Permit | VerdictCode
   /** Called once, with the control stream. A second one is refused. */
   readonly onControl: (stream: FlowStream, early: Uint8Array) => void
   readonly onFlow: (asked: Asked) => FlowWatch
   readonly limits?: FlowLimits
-  /** Function that reaches resources. Default: over TCP. */
+  /** Function that reaches resources. Default: the one for the flow's kind. */
   readonly dial?: typeof Dialer.dial
 }
 
@@ -70,6 +67,15 @@ export interface FlowLimits {
    */
   readonly flowsPerClient: number
 }
+
+/** How a connector reaches the resource of a flow, and moves the flow's bytes. */
+interface Service {
+  readonly dial: typeof Dialer.dial
+  readonly pump: typeof startPump
+}
+
+/** How a connector serves each kind of flow. */
+const SERVICES: Readonly<Record<FlowKind, Service>> = { tcp: { dial: Dialer.dial, pump: startPump } }
 
 /** Default of {@link FlowLimits.flowsPerClient}. */
 export const DEFAULT_FLOWS_PER_CLIENT = 1024
@@ -96,7 +102,8 @@ export class ConnectorFlows {
   /** Takes a stream that the client opened. */
   onStream(stream: FlowStream): void {
     FlowStart.accept(stream, (incoming) => {
-      if (incoming.open.kind === "tcp") return this.#onOpen(incoming)
+      const { kind } = incoming.open
+      if (kind !== "control") return this.#onOpen(incoming, kind)
       if (this.#hasControl) return stream.abort(0)
       this.#hasControl = true
       this.#options.onControl(stream, incoming.rest)
@@ -104,15 +111,16 @@ export class ConnectorFlows {
   }
 
   /** Ends every flow that `still` no longer permits. */
-  recheck(still: (host: string, port: number) => boolean): void {
-    for (const flow of this.flows) if (!still(flow.host, flow.port)) flow.abort()
+  recheck(still: (target: Target) => boolean): void {
+    for (const flow of this.flows) if (!still(flow.target)) flow.abort()
   }
 
-  #onOpen({ open, rest, stream }: FlowStart.Incoming): void {
+  #onOpen({ open, rest, stream }: FlowStart.Incoming, kind: FlowKind): void {
     const { host, port, traceparent } = open
-    const permit = this.#options.permit(host, port)
+    const asked: Target = { kind, host, port }
+    const permit = this.#options.permit(asked)
     const resource = typeof permit === "string" ? null : permit.resource.name
-    const watch = this.#options.onFlow({ host, port, resource, traceparent })
+    const watch = this.#options.onFlow({ ...asked, resource, traceparent })
     const refuse = (verdict: Verdict) => {
       FlowStart.reject(stream, verdict)
       watch.onVerdict(verdict)
@@ -133,7 +141,7 @@ export class ConnectorFlows {
         reason: "the connector has no room for another flow; run sallyport doctor there"
       })
     }
-    const flow: Flow = { host, port, abort: () => dial.abort() }
+    const flow: Flow = { target: asked, abort: () => dial.abort() }
     this.flows.add(flow)
     const leave = () => {
       this.flows.delete(flow)
@@ -145,14 +153,14 @@ export class ConnectorFlows {
     }
     const { dialHost, resource: { allowLoopback } } = permit
     const target = { host: dialHost, port, allowLoopback, client: this.#options.client, onSocket: place.opened }
-    dial.start(this.#options.dial ?? Dialer.dial, target, (result) => {
+    dial.start(this.#options.dial ?? SERVICES[kind].dial, target, (result) => {
       if (result._tag === "Failed") {
         leave()
         return refuse({ code: result.code, reason: result.reason })
       }
       const unsent = FlowStart.admit(stream)
       watch.onVerdict({ code: "accepted", reason: "" })
-      const pump = startPump({
+      const pump = SERVICES[kind].pump({
         stream,
         socket: result.reader,
         fromStream: rest,

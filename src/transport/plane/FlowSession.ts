@@ -6,7 +6,7 @@
 import { Either } from "effect"
 import { tagFromHex } from "../../protocol/bytes/Frame.ts"
 import * as HostName from "../../protocol/bytes/HostName.ts"
-import type { VerdictCode } from "../../protocol/flow/FlowWire.ts"
+import type { Target, VerdictCode } from "../../protocol/flow/FlowWire.ts"
 import type { SessionMessage } from "../../protocol/flow/SessionWire.ts"
 import type { LegKind } from "../../protocol/path/PathKind.ts"
 import { type PathRef, type Role } from "../../protocol/path/PathRef.ts"
@@ -112,7 +112,7 @@ export class FlowSession {
     this.lastFlowAt = node.now()
     this.#served = new ConnectorFlows({
       client: peerKey,
-      permit: (host, port) => this.#permission.permit(host, port),
+      permit: (target) => this.#permission.permit(target),
       onControl: (stream, early) => {
         this.#control = new ControlStream(stream, this.#controlEvents, early)
         this.tellLeg()
@@ -173,8 +173,8 @@ export class FlowSession {
   }
 
   /** Whether the session's grant names this target, so that no new dial is needed. */
-  permits(host: string, port: number): boolean {
-    return !this.#leaving && typeof this.#permission.permit(host, port) !== "string"
+  permits(target: Target): boolean {
+    return !this.#leaving && typeof this.#permission.permit(target) !== "string"
   }
 
   /**
@@ -187,7 +187,7 @@ export class FlowSession {
     const taken = this.#permission.replace(grant)
     if (taken !== "taken") return taken === "older"
     if (this.#node.role === "client") this.#control?.send({ _tag: "Grant", signed: Signed.toBytes(signed) })
-    else this.#served.recheck((host, port) => typeof this.#permission.permit(host, port) !== "string")
+    else this.#served.recheck((target) => typeof this.#permission.permit(target) !== "string")
     return true
   }
 
@@ -195,8 +195,8 @@ export class FlowSession {
    * Returns the grant's name for this target's resource. `null` if the grant does not permit the
    * target.
    */
-  resourceOf(host: string, port: number): string | null {
-    const permit = this.#permission.permit(host, port)
+  resourceOf(target: Target): string | null {
+    const permit = this.#permission.permit(target)
     return typeof permit === "string" ? null : permit.resource.name
   }
 
@@ -224,15 +224,14 @@ export class FlowSession {
    * first. When an accepted flow has ended, call `flowEnded`.
    */
   openFlow(
-    target: { readonly host: string; readonly port: number; readonly traceparent: string | null },
+    { host, kind, port, traceparent }: Target & { readonly traceparent: string | null },
     done: (answer: FlowStart.Answer) => void
   ): () => void {
-    const { host, port, traceparent } = target
     this.#asked++
     this.lastFlowAt = this.#node.now()
     const giveUp = FlowStart.request(
       this.peer.quic,
-      { kind: "tcp", resource: "", host, port, traceparent },
+      { kind, resource: "", host, port, traceparent },
       (answer) => {
         if (answer._tag === "Rejected") this.flowEnded()
         done(answer)

@@ -95,7 +95,7 @@ export class BrowserSession {
     this.#permission = new Permission(grant, { clientKey: grant.clientKey, connectorKey: key }, clocks)
     this.#flows = new ConnectorFlows({
       client: grant.clientKey,
-      permit: (host, port) => this.#permission.permit(host, port),
+      permit: (target) => this.#permission.permit(target),
       onControl: (stream, early) => {
         const onMessage = (message: SessionMessage) => this.#onMessage(message)
         this.#control = new ControlStream(stream, { onMessage, onBroken: (why) => this.#end(why) }, early)
@@ -140,7 +140,7 @@ export class BrowserSession {
   setGrant(grant: Grant): boolean {
     const taken = this.#permission.replace(grant)
     if (taken === "taken") {
-      this.#flows.recheck((host, port) => typeof this.#permission.permit(host, port) !== "string")
+      this.#flows.recheck((target) => typeof this.#permission.permit(target) !== "string")
     }
     return taken !== "foreign"
   }

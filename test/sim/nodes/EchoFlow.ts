@@ -59,12 +59,13 @@ export class EchoFlow {
     sessions: ReturnType<typeof Sessions.make>,
     host: string
   ): Effect.Effect<Either.Either<EchoFlow, Verdict>> {
-    return Effect.either(sessions.obtain(host, PORT)).pipe(
+    return Effect.either(sessions.obtain({ kind: "tcp", host, port: PORT })).pipe(
       Effect.flatMap(Either.match({
         onLeft: (verdict) => Effect.succeed(Either.left(verdict)),
         onRight: (session) =>
           Effect.async<Answer>((resume) => {
-            session.openFlow({ host, port: PORT, traceparent: null }, (answer) => resume(Effect.succeed(answer)))
+            session.openFlow({ kind: "tcp", host, port: PORT, traceparent: null }, (answer) =>
+              resume(Effect.succeed(answer)))
           }).pipe(Effect.map((answer): Either.Either<EchoFlow, Verdict> =>
             answer._tag === "Rejected"
               ? Either.left(answer.verdict)

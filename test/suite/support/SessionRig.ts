@@ -228,7 +228,7 @@ export const openFlow = async (it: Link, port: number): Promise<Flow> => {
   await settled("the client takes flows", () => it.up.client)
   let text = ""
   const flow: Flow = { answer: null, text: () => text, write: () => undefined }
-  it.client.openFlow({ host: "127.0.0.1", port, traceparent: null }, (answer) => {
+  it.client.openFlow({ kind: "tcp", host: "127.0.0.1", port, traceparent: null }, (answer) => {
     flow.answer = answer
     if (answer._tag === "Rejected") return
     text += Buffer.from(answer.rest).toString("latin1")
