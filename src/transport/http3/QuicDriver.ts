@@ -5,15 +5,11 @@
 import { ErrorCode } from "../../protocol/http3/Http3.ts"
 import type { ConnectionFault, QuicConnection } from "../quic/engine/QuicEngine.ts"
 import { FloodMeter } from "../quic/FloodMeter.ts"
+import { AnswerWatch } from "./AnswerWatch.ts"
 import { TrainSender, type Transmit } from "./TrainSender.ts"
 
 /** Interval of pings in milliseconds. They keep NAT mappings and both idle timers alive. */
 const KEEPALIVE_MS = 15_000
-/**
- * If sent packets go unanswered this long, send a PING; if there is still no answer after the same
- * time again, close the connection. Milliseconds; for clients only.
- */
-const SILENCE_MS = 1_000
 
 /** Options of {@link QuicDriver}. */
 export interface Options {
@@ -50,9 +46,8 @@ export class QuicDriver {
   readonly #keepalive: NodeJS.Timeout
   #timer: NodeJS.Timeout | null = null
   #timerAt = Infinity
-  /** When the first packet that is still unanswered was sent. `Infinity` if none is. */
-  #silentSince = Infinity
-  #silence: NodeJS.Timeout | null = null
+  /** Watches for answers. `null` at a server. */
+  readonly #answers: AnswerWatch | null
   #due = false
   #established = false
   #closed = false
@@ -62,8 +57,20 @@ export class QuicDriver {
     this.#options = options
     this.#quic = options.quic
     this.meter = new FloodMeter(options.now())
+    const answers = options.role === "server" ? null : new AnswerWatch({
+      now: options.now,
+      ask: () => {
+        this.#quic.ping()
+        this.schedule()
+      },
+      onSilent: () => {
+        this.#end(null)
+        this.#leave()
+      }
+    })
+    this.#answers = answers
     this.#sender = new TrainSender(options.quic, options.role === "client", (slot, buffer, length, segment) => {
-      if (options.role === "client") this.#awaitAnswer()
+      answers?.sent()
       options.transmit(slot, buffer, length, segment)
     })
     this.#keepalive = setInterval(() => {
@@ -79,7 +86,7 @@ export class QuicDriver {
 
   receive(slot: number, packet: Uint8Array): void {
     if (this.#gone) return
-    this.#silentSince = Infinity
+    this.#answers?.answered()
     this.meter.received(packet.length)
     this.#quic.receive(slot, packet)
     this.schedule()
@@ -147,34 +154,10 @@ export class QuicDriver {
     this.#options.onClosed(fault)
   }
 
-  #awaitAnswer(): void {
-    const now = this.#options.now()
-    if (this.#silentSince > now) this.#silentSince = now
-    this.#silence ??= setTimeout(this.#onSilence, SILENCE_MS)
-  }
-
-  /**
-   * Asks for an answer first, because the last packet may have been an acknowledgement, which
-   * nobody answers.
-   */
-  readonly #onSilence = (): void => {
-    this.#silence = null
-    if (this.#gone || this.#silentSince === Infinity) return
-    const silentMs = this.#options.now() - this.#silentSince
-    if (silentMs >= 2 * SILENCE_MS) {
-      this.#end(null)
-      return this.#leave()
-    }
-    this.#silence = setTimeout(this.#onSilence, SILENCE_MS)
-    if (silentMs < SILENCE_MS - 1) return
-    this.#quic.ping()
-    this.schedule()
-  }
-
   #leave(): void {
     if (this.#gone) return
     this.#gone = true
-    if (this.#silence !== null) clearTimeout(this.#silence)
+    this.#answers?.stop()
     if (this.#timer !== null) clearTimeout(this.#timer)
     this.#options.onGone()
   }
