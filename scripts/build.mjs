@@ -5,6 +5,7 @@ import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { copyFileSync, existsSync, rmSync } from "node:fs"
 import { fileURLToPath } from "node:url"
+import { effectImports } from "./effect-imports.mjs"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 /** With `--short-lifetimes`: the build of the soak test, in which grants, tickets and the like last seconds. Never released. */
@@ -36,6 +37,7 @@ await build({
   target: "node20",
   sourcemap: true,
   logLevel: "warning",
+  plugins: [effectImports],
   // Native addons, and packages that find files beside themselves, stay outside.
   external: [
     "@infisical/quic",
@@ -61,7 +63,7 @@ const forBrowsers = {
   jsx: "automatic",
   jsxImportSource: "preact",
   logLevel: "warning",
-  plugins: [{
+  plugins: [effectImports, {
     name: "no-generators", // for property tests; effect/Schema brings them along, and they are 46 kB
     setup: ({ onLoad, onResolve }) => {
       onResolve({ filter: /^fast-check$/ }, ({ path }) => ({ path, namespace: "empty" }))

@@ -3,6 +3,7 @@ import { build } from "esbuild"
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { fileURLToPath, pathToFileURL } from "node:url"
+import { effectImports } from "../../../scripts/effect-imports.mjs"
 
 /** From here packages that stay outside the bundle are found. */
 const CACHE = fileURLToPath(new URL("../../../node_modules/.cache/", import.meta.url))
@@ -33,6 +34,7 @@ export const make = async (): Promise<Bundle> => {
     outExtension: { ".js": ".mjs" },
     bundle: true,
     external: ["@libsql/client"],
+    plugins: [effectImports],
     banner: { js: REQUIRE },
     format: "esm",
     platform: "node",
