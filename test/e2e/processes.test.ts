@@ -4,22 +4,16 @@ import { Effect, type Scope } from "effect"
 import { type ChildProcess, execFile, spawn } from "node:child_process"
 import { writeFileSync } from "node:fs"
 import { createServer } from "node:http"
-import { type AddressInfo, createServer as createTcp } from "node:net"
+import type { AddressInfo } from "node:net"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { Sallyport } from "../../src/roles/Sallyport.ts"
 import { HANG_MS } from "../support/Hang.ts"
+import { freePort } from "../support/Ports.ts"
 import * as World from "./support/World.ts"
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url))
 const PROGRAM = join(ROOT, "bin", "sallyport")
-
-const freePort = Effect.async<number>((resume) => {
-  const server = createTcp().listen(0, "127.0.0.1", () => {
-    const { port } = server.address() as AddressInfo
-    server.close(() => resume(Effect.succeed(port)))
-  })
-})
 
 interface Process {
   readonly child: ChildProcess
@@ -67,7 +61,7 @@ const run = (args: ReadonlyArray<string>, cwd: string) =>
 
 const relayIn = (dir: string, port: number): Effect.Effect<Process, never, Scope.Scope> =>
   Effect.gen(function*() {
-    const [https, udp] = [yield* freePort, yield* freePort]
+    const [https, udp] = [yield* Effect.promise(freePort), yield* Effect.promise(freePort)]
     writeFileSync(
       join(dir, "relay.yaml"),
       `role: relay\nname: relay\nstateDir: relay\nlisten: {https: "127.0.0.1:${https}", udp: "127.0.0.1:${udp}"}\n` +
@@ -178,7 +172,7 @@ describe("processes", () => {
     () =>
       Effect.gen(function*() {
         const dir = yield* World.temporaryDir
-        const port = yield* freePort
+        const port = yield* Effect.promise(freePort)
         yield* relayIn(dir, port)
         const env = { PORT: String(port) }
         const connector = yield* tokenFor(dir, "connector", "tickets-service", "--network", "office")

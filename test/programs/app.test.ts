@@ -10,8 +10,9 @@ import { join } from "node:path"
 import { type BrowserContext, chromium, type Page } from "playwright-core"
 import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
 import { HANG_MS } from "../support/Hang.ts"
+import { freePort } from "../support/Ports.ts"
 import { certify, CHROMIUM, trust } from "./support/Chromium.ts"
-import { freePort, resource, until, World } from "./support/Programs.ts"
+import { resource, until, World } from "./support/Programs.ts"
 
 const SHOTS = new URL("../../docs/app/", import.meta.url).pathname
 const FILE = randomBytes(20 * 1024 * 1024)

@@ -5,7 +5,8 @@ import net from "node:net"
 import { join } from "node:path"
 import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
 import { makePublicCa } from "../suite/support/PublicCa.ts"
-import { freePort, have, Program, sallyport, until, World } from "./support/Programs.ts"
+import { freePort } from "../support/Ports.ts"
+import { have, Program, sallyport, until, World } from "./support/Programs.ts"
 
 const HANG_MS = 120_000
 const NGINX = { program: "nginx", apt: "nginx libnginx-mod-stream" }

@@ -9,10 +9,11 @@ import { join } from "node:path"
 import { type BrowserContext, chromium, type Page } from "playwright-core"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"
 import { HANG_MS } from "../support/Hang.ts"
+import { freePort } from "../support/Ports.ts"
 import { parse, sum } from "../unit/support/OpenMetricsParser.ts"
 import { childOf } from "./support/Children.ts"
 import { certify, CHROMIUM } from "./support/Chromium.ts"
-import { freePort, resource, ROOT, until, World } from "./support/Programs.ts"
+import { resource, ROOT, until, World } from "./support/Programs.ts"
 
 const FILE = randomBytes(20 * 1024 * 1024)
 const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex")

@@ -2,7 +2,8 @@
 import { get } from "node:http"
 import { join } from "node:path"
 import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
-import { command, freePort, Program, resource, ROOT, World } from "./support/Programs.ts"
+import { freePort } from "../support/Ports.ts"
+import { command, Program, resource, ROOT, World } from "./support/Programs.ts"
 
 const example = (name: string) => join(ROOT, "examples", name)
 /** Ends an example that hangs. On a busy host one takes half a minute. */

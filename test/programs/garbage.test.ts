@@ -15,7 +15,8 @@ import * as Stun from "../../src/protocol/nat/Stun.ts"
 import * as RelayWire from "../../src/protocol/relay/RelayWire.ts"
 import { load } from "../../src/services/config/Config.ts"
 import { HANG_MS } from "../support/Hang.ts"
-import { freePort, type Program, resource, type Role, serve, type Served, until, World } from "./support/Programs.ts"
+import { freePort } from "../support/Ports.ts"
+import { type Program, resource, type Role, serve, type Served, until, World } from "./support/Programs.ts"
 
 const FULL = process.env["SALLYPORT_FULL"] === "1"
 /** At each UDP port. */

@@ -5,8 +5,9 @@ import type { AddressInfo } from "node:net"
 import { type Browser, chromium, type Page } from "playwright-core"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"
 import { HANG_MS } from "../support/Hang.ts"
+import { freePort } from "../support/Ports.ts"
 import { childOf } from "./support/Children.ts"
-import { freePort, resource, World } from "./support/Programs.ts"
+import { resource, World } from "./support/Programs.ts"
 
 const CHROMIUM = "/usr/bin/chromium"
 const SHOTS = new URL("../../docs/inspector/", import.meta.url).pathname

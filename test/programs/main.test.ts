@@ -5,7 +5,8 @@ import { createServer, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
 import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
 import { HANG_MS } from "../support/Hang.ts"
-import { CURL, freePort, have, resource, sallyport, until, World } from "./support/Programs.ts"
+import { freePort } from "../support/Ports.ts"
+import { CURL, have, resource, sallyport, until, World } from "./support/Programs.ts"
 
 const PAYLOAD = randomBytes(3 << 20)
 

@@ -3,18 +3,8 @@ import { randomBytes } from "node:crypto"
 import { setTimeout as sleep } from "node:timers/promises"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"
 import { HANG_MS } from "../support/Hang.ts"
-import {
-  command,
-  CURL,
-  freePort,
-  have,
-  NETCAT,
-  Program,
-  resource,
-  type Result,
-  until,
-  World
-} from "./support/Programs.ts"
+import { freePort } from "../support/Ports.ts"
+import { command, CURL, have, NETCAT, Program, resource, type Result, until, World } from "./support/Programs.ts"
 
 const BYTES = randomBytes(2 << 20)
 

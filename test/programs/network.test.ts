@@ -8,7 +8,8 @@ import { afterAll, assert, beforeAll, describe, it } from "vitest"
 import { pageOf } from "../../src/actors/hub/NetworkView.ts"
 import { MAX_NODES } from "../../src/actors/hub/SignalingHubRpcs.ts"
 import { HANG_MS } from "../support/Hang.ts"
-import { command, freePort, resource, World } from "./support/Programs.ts"
+import { freePort } from "../support/Ports.ts"
+import { command, resource, World } from "./support/Programs.ts"
 
 const CHROMIUM = "/usr/bin/chromium"
 const SHOT = new URL("../../docs/inspector/network.png", import.meta.url).pathname

@@ -4,7 +4,8 @@ import { chownSync, existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"
-import { command, freePort, have, resource, type Result, World } from "./support/Programs.ts"
+import { freePort } from "../support/Ports.ts"
+import { command, have, resource, type Result, World } from "./support/Programs.ts"
 
 /** Debian keeps the server's programs out of the path, by version. */
 const BIN = "/usr/lib/postgresql"

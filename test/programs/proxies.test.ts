@@ -6,7 +6,8 @@ import { join } from "node:path"
 import tls from "node:tls"
 import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
 import * as CertificateWriter from "../../src/services/identity/CertificateWriter.ts"
-import { freePort, have, Program, resource, sallyport, serve, type Served, until, World } from "./support/Programs.ts"
+import { freePort } from "../support/Ports.ts"
+import { have, Program, resource, sallyport, serve, type Served, until, World } from "./support/Programs.ts"
 
 const HANG_MS = 120_000
 const PASSWORD = "s3cret.word" // tinyproxy takes letters, digits, ".", "-" and "_"

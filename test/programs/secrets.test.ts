@@ -13,8 +13,8 @@ import * as RpcOverLink from "../../src/session/RpcOverLink.ts"
 import * as LinkClient from "../../src/transport/link/LinkClient.ts"
 import { keysIn } from "../e2e/support/Secrets.ts"
 import { HANG_MS } from "../support/Hang.ts"
+import { freePort } from "../support/Ports.ts"
 import {
-  freePort,
   PROGRAM,
   Program,
   resource,

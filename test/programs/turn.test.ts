@@ -21,8 +21,8 @@ import * as TurnProxy from "../../src/transport/webrtc/TurnProxy.ts"
 import * as World from "../e2e/support/World.ts"
 import * as TurnWorld from "../suite/support/TurnWorld.ts"
 import { HANG_MS } from "../support/Hang.ts"
+import { freePort } from "../support/Ports.ts"
 import { parse, sum } from "../unit/support/OpenMetricsParser.ts"
-import { freePort } from "./support/Programs.ts"
 
 interface Ran {
   readonly code: number | null

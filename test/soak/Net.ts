@@ -8,7 +8,8 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import * as Socks5Client from "../../src/transport/flow/Socks5Client.ts"
-import { command, freePort, Program, type Result, until } from "../programs/support/Programs.ts"
+import { command, Program, type Result, until } from "../programs/support/Programs.ts"
+import { freePort } from "../support/Ports.ts"
 
 /** A step that takes longer than this hangs. */
 export const HANG_MS = 120_000

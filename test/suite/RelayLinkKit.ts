@@ -18,6 +18,7 @@ import type { Limits as Http3Limits } from "../../src/transport/http3/Http3Liste
 import * as LinkClient from "../../src/transport/link/LinkClient.ts"
 import type { Limits } from "../../src/transport/link/LinkPort.ts"
 import * as LinkServer from "../../src/transport/link/LinkServer.ts"
+import { freePort } from "../support/Ports.ts"
 
 /** `webtransport` is over HTTP/2. */
 export type CarrierName = "websocket" | "webtransport" | "webtransport-h3"
@@ -71,7 +72,7 @@ export const serve = Effect.fnUntraced(function*(setup: ServerSetup = {}) {
   const leaves = yield* PubSub.unbounded<Pki.Leaf>()
   const server = yield* LinkServer.make({
     host: "127.0.0.1",
-    port: 0,
+    port: yield* Effect.promise(freePort), // HTTP/3 needs the same one
     gate,
     tls: leaf,
     tlsChanges: Stream.fromPubSub(leaves),

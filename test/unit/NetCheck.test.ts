@@ -1,25 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { createSocket } from "node:dgram"
 import * as Stun from "../../src/protocol/nat/Stun.ts"
 import * as StunPlaces from "../../src/protocol/nat/StunPlaces.ts"
 import * as RelaySockets from "../../src/transport/relay/RelaySockets.ts"
 import { makeStats } from "../../src/transport/relay/RelayStats.ts"
 import { StunServer } from "../../src/transport/relay/StunServer.ts"
 import * as NetCheck from "../../src/transport/udp/NetCheck.ts"
+import { freePort } from "../support/Ports.ts"
 
 /** Only Linux has all of 127/8. */
 const SECOND = process.platform === "linux" ? "127.0.0.2" : null
-
-const freePort = Effect.promise(() =>
-  new Promise<number>((resolve) => {
-    const socket = createSocket("udp4")
-    socket.bind(0, "127.0.0.1", () => {
-      const { port } = socket.address()
-      socket.close(() => resolve(port))
-    })
-  })
-)
 
 /** A relay's STUN part on loopback. */
 const serve = Effect.fnUntraced(
@@ -50,7 +40,7 @@ describe("NetCheck", () => {
     "names everything against a server with two addresses",
     () =>
       Effect.gen(function*() {
-        const { address, stats } = yield* serve({ host: SECOND, port: yield* freePort })
+        const { address, stats } = yield* serve({ host: SECOND, port: yield* Effect.promise(freePort) })
         const { direct, ipv4, ipv6 } = yield* NetCheck.run("here", [address])
         assert.isNull(ipv6)
         assert.strictEqual(ipv4?.udp, "works")

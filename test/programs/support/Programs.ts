@@ -17,6 +17,7 @@ import * as AdminClient from "../../../src/services/admin/AdminClient.ts"
 import { type ConfigInput, load } from "../../../src/services/config/Config.ts"
 import * as Socks5Client from "../../../src/transport/flow/Socks5Client.ts"
 import { HANG_MS } from "../../support/Hang.ts"
+import { freePort } from "../../support/Ports.ts"
 
 export type Role = "relay" | "connector" | "client"
 type Input<R extends Role> = Exclude<Extract<ConfigInput, { role: R }>, { readonly join: unknown }>
@@ -184,16 +185,6 @@ export interface Options {
   readonly relayOnly?: boolean
   /** Added to the environment of a role's process, and of commands on its machine. */
   readonly env?: Partial<Readonly<Record<Role, Readonly<Record<string, string>>>>>
-}
-
-/** A TCP port that was free a moment ago. */
-export const freePort = async (): Promise<Port> => {
-  const server = net.createServer().listen(0, "127.0.0.1")
-  await once(server, "listening")
-  const { port } = server.address() as net.AddressInfo
-  server.close()
-  await once(server, "close")
-  return port
 }
 
 export class World {
