@@ -6,6 +6,7 @@ import * as GrantCheck from "../../src/protocol/trust/GrantCheck.ts"
 import * as NodeKey from "../../src/protocol/trust/NodeKey.ts"
 import * as ResourceMatch from "../../src/protocol/trust/ResourceMatch.ts"
 import * as Signed from "../../src/protocol/trust/Signed.ts"
+import { runs } from "../support/Runs.ts"
 
 const kinds = ["membership", "grant", "credential", "ticket"] as const
 const key = fc.uint8Array({ minLength: 32, maxLength: 32 }).map(NodeKey.fromBytes)
@@ -66,7 +67,7 @@ describe("documents", () => {
           }
         }
       ),
-      { numRuns: 2000 }
+      { numRuns: runs(2000) }
     )
   })
 
@@ -148,7 +149,7 @@ describe("a grant's check", () => {
           expect(GrantCheck.permits(grant, { ...ask, connectorKey: stranger })._tag).toBe("Refused")
         }
       ),
-      { numRuns: 500 }
+      { numRuns: runs(500) }
     )
   })
 

@@ -4,6 +4,7 @@ import { inspect } from "node:util"
 import { describe, expect, it } from "vitest"
 import * as EnrolmentToken from "../../src/protocol/trust/EnrolmentToken.ts"
 import * as NodeKey from "../../src/protocol/trust/NodeKey.ts"
+import { runs } from "../support/Runs.ts"
 
 const key = fc.uint8Array({ minLength: 32, maxLength: 32 }).map(NodeKey.fromBytes)
 const bytes = (length: number) => fc.uint8Array({ minLength: length, maxLength: length }).map((all) => Buffer.from(all))
@@ -67,7 +68,7 @@ describe("an enrolment token", () => {
           if (Either.isLeft(result) && text.length > 12) expect(result.left.message).not.toContain(text.slice(4, 12))
         }
       ),
-      { numRuns: 2000 }
+      { numRuns: runs(2000) }
     )
   })
 
@@ -88,7 +89,7 @@ describe("an enrolment token", () => {
         const secret = Redacted.value(token.secret)
         expect(inspect(parsed, { depth: 9 }) + JSON.stringify(parsed)).not.toContain(secret)
       }),
-      { numRuns: 20 }
+      { numRuns: runs(20) }
     )
   })
 })

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { FastCheck as fc } from "effect"
 import * as Frame from "../../src/protocol/bytes/Frame.ts"
 import * as IpBytes from "../../src/protocol/bytes/IpBytes.ts"
+import { runs } from "../support/Runs.ts"
 
 const tag = fc.nat(2 ** 48 - 1)
 const relayed = (length: number, tag: number): Uint8Array => {
@@ -52,7 +53,7 @@ describe("Frame", () => {
           assert.isAtMost(at, buf.length)
         }
       }),
-      { numRuns: 2000 }
+      { numRuns: runs(2000) }
     ))
 
   it("takes a run of equal frames and a shorter last", () =>
@@ -107,7 +108,7 @@ describe("IpBytes", () => {
           assert.deepStrictEqual(out.subarray(0, length), bytes.subarray(0, length))
         }
       ),
-      { numRuns: 1000 }
+      { numRuns: runs(1000) }
     ))
 
   it("writes IPv6 as the kernel does", () => {
@@ -163,6 +164,6 @@ describe("IpBytes", () => {
           IpBytes.parse(text, new Uint8Array(16))
         }
       ),
-      { numRuns: 3000 }
+      { numRuns: runs(3000) }
     ))
 })

@@ -3,6 +3,7 @@ import { Either, FastCheck as fc } from "effect"
 import { Buffer } from "node:buffer"
 import * as Varint from "../../src/protocol/bytes/Varint.ts"
 import * as Http3 from "../../src/protocol/http3/Http3.ts"
+import { runs } from "../support/Runs.ts"
 
 const { Capsule, ErrorCode, FrameType, Setting } = Http3
 type Fields = ReadonlyArray<readonly [string, string]>
@@ -98,7 +99,7 @@ describe("Http3 frames", () => {
           if (textOf(all) !== known) assert.fail(`other frames when cut at ${cut}`)
         }
       }),
-      { numRuns: 20 }
+      { numRuns: runs(20) }
     ))
 
   it("skips an unknown frame of any length, and keeps nothing", () => {
@@ -304,7 +305,7 @@ describe("Http3 capsules", () => {
           }
         }
       ),
-      { numRuns: 20 }
+      { numRuns: runs(20) }
     ))
 
   it("decodes the end of a session that it encodes", () => {
@@ -369,7 +370,7 @@ describe("Http3 on any bytes", () => {
         Http3.decodeSettings(bytes.subarray(2))
         Http3.decodeClose(bytes.subarray(3))
       }),
-      { numRuns: 100_000 }
+      { numRuns: runs(10_000) }
     )
   })
 
@@ -391,6 +392,6 @@ describe("Http3 on any bytes", () => {
           }
         }
       ),
-      { numRuns: 100_000 }
+      { numRuns: runs(10_000) }
     ))
 })

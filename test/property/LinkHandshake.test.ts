@@ -2,6 +2,7 @@ import { Either } from "effect"
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import * as LinkHandshake from "../../src/protocol/relay/LinkHandshake.ts"
+import { runs } from "../support/Runs.ts"
 
 const exactly = (length: number) => fc.uint8Array({ minLength: length, maxLength: length })
 const text = fc.string({ unit: "grapheme", maxLength: 60 })
@@ -55,7 +56,7 @@ describe("LinkHandshake", () => {
           if (Either.isRight(decoded)) expect([...LinkHandshake.encode(decoded.right)]).toEqual([...bytes])
         }
       ),
-      { numRuns: 2000 }
+      { numRuns: runs(2000) }
     )
   })
 

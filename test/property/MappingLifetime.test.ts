@@ -9,6 +9,7 @@ import { StunServer } from "../../src/transport/relay/StunServer.ts"
 import { randomOf } from "../sim/world/Random.ts"
 import { Timeline } from "../sim/world/Timeline.ts"
 import { type Allocation, type Nat, Translator } from "../sim/world/Translator.ts"
+import { runs } from "../support/Runs.ts"
 
 const { LEAD_MS, STEPS_MS } = MappingLifetime
 const SERVER = { host: "203.0.113.10", port: 3478 }
@@ -113,7 +114,7 @@ describe("MappingLifetime", () => {
           assert.isBelow(MappingLifetime.keepaliveMs(report, 1), Math.max(lifetimeMs, 4_001))
         }
       ),
-      { numRuns: 300 }
+      { numRuns: runs(300) }
     ))
 
   it("finds each usual lifetime with few packets and little delay", () => {
@@ -147,7 +148,7 @@ describe("MappingLifetime", () => {
         assert.isAtMost(report.heldMs, lifetimeMs)
         if (report.reason !== null) assert.strictEqual(MappingLifetime.keepaliveMs(report, 20_000), 20_000)
       }),
-      { numRuns: 200 }
+      { numRuns: runs(200) }
     ))
 
   it("with a one-port server it believes only another address", () => {

@@ -7,6 +7,7 @@ import * as PortPattern from "../../src/protocol/nat/PortPattern.ts"
 import * as Stun from "../../src/protocol/nat/Stun.ts"
 import { run, SERVER } from "../sim/NatWorld.ts"
 import type { Allocation, Nat } from "../sim/world/Translator.ts"
+import { runs } from "../support/Runs.ts"
 
 const KINDS: ReadonlyArray<Dependence> = NatReport.Dependence.literals
 const allocation: fc.Arbitrary<Allocation> = fc.oneof(
@@ -46,7 +47,7 @@ describe("NatDiscovery", () => {
               else if (!hairpin) assert.strictEqual(value, mapping === "endpoint-independent" ? "fails" : "unknown")
             }
           ),
-          { numRuns: 40 }
+          { numRuns: runs(40) }
         ))
     }
   }
@@ -109,7 +110,7 @@ describe("NatDiscovery", () => {
           assert.include([filtering, "unknown"], report.filtering.value)
         }
       ),
-      { numRuns: 60 }
+      { numRuns: runs(60) }
     ))
 
   it("says after 3 s that UDP is blocked", () => {

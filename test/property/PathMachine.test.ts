@@ -5,6 +5,7 @@ import { MAX_HISTORY, type Output, PACE_MS, PathMachine } from "../../src/protoc
 import { direct, keyOf, type PathRef, RELAY } from "../../src/protocol/path/PathRef.ts"
 import { MAX_TRACKS } from "../../src/protocol/path/PathTable.ts"
 import { DIRECT, PathNet, pathOf } from "../sim/PathNet.ts"
+import { runs } from "../support/Runs.ts"
 
 const address = fc.record({
   host: fc.oneof(
@@ -161,7 +162,7 @@ describe("whatever happens, in whatever order", () => {
           // The ladder's pace, and every path's own upkeep at its fastest.
           expect(densest(sent, 1_000)).toBeLessThanOrEqual(1_000 / PACE_MS + 1 + (20 + changes) * MAX_TRACKS)
         }),
-        { numRuns: 150 }
+        { numRuns: runs(150) }
       )
     }
   )
@@ -186,7 +187,7 @@ describe("whatever happens, in whatever order", () => {
         }
         expect(densest(sent, 1_000)).toBeLessThanOrEqual(1_000 / PACE_MS + 1)
       }),
-      { numRuns: 30 }
+      { numRuns: runs(30) }
     )
   })
 })
@@ -218,7 +219,7 @@ describe("with a link in virtual time", () => {
         const first = sim.client.selected[0]!
         expect(first.at - o.relayMs).toBeLessThanOrEqual(3 * 2 * (o.directMs + o.jitterMs) + 50)
       }),
-      { numRuns: 200 }
+      { numRuns: runs(200) }
     )
   })
 
@@ -243,7 +244,7 @@ describe("with a link in virtual time", () => {
         expect(sim.client.selected.at(-1)!.at - at).toBeLessThanOrEqual(deadline)
         if (dead <= 30 && other <= 60) expect(sim.client.selected.at(-1)!.at - at).toBeLessThanOrEqual(1_000)
       }),
-      { numRuns: 200 }
+      { numRuns: runs(200) }
     )
   })
 })

@@ -2,6 +2,7 @@ import { Either } from "effect"
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import * as PathMessage from "../../src/protocol/path/PathMessage.ts"
+import { runs } from "../support/Runs.ts"
 
 const txId = fc.uint8Array({ minLength: 8, maxLength: 8 })
 const u32 = fc.integer({ min: 0, max: 0xffffffff })
@@ -68,7 +69,7 @@ describe("path messages", () => {
           expect(decoded.right.list.length).toBeLessThanOrEqual(16)
         }
       }),
-      { numRuns: Number(process.env["FUZZ_RUNS"] ?? 5_000) }
+      { numRuns: runs(5_000) }
     )
   })
 })

@@ -4,6 +4,7 @@ import * as Candidate from "../../src/protocol/candidate/Candidate.ts"
 import { GuessBudget, MAX_A_SECOND, MAX_AN_HOUR } from "../../src/protocol/path/GuessBudget.ts"
 import { direct } from "../../src/protocol/path/PathRef.ts"
 import { MAX_PROBES, PortGuess, SOCKETS } from "../../src/protocol/path/PortGuess.ts"
+import { runs } from "../support/Runs.ts"
 
 const host = fc.constantFrom("198.51.100.1", "203.0.113.2", "203.0.113.3", "10.0.0.1", "127.0.0.1", "::1", "no address")
 const address = fc.record({ host, port: fc.integer({ min: 1, max: 65_535 }) })
@@ -121,6 +122,6 @@ it("a node stays within its budgets for any input", () => {
       }
       expect(sent.length).toBeLessThanOrEqual(MAX_AN_HOUR * (1 + Math.ceil(now / 3_600_000)))
     }),
-    { numRuns: 300 }
+    { numRuns: runs(300) }
   )
 })

@@ -5,6 +5,7 @@ import { createHash } from "node:crypto"
 import { ErrorCode } from "../../src/protocol/http3/Http3.ts"
 import * as Huffman from "../../src/protocol/http3/Huffman.ts"
 import * as Qpack from "../../src/protocol/http3/Qpack.ts"
+import { runs } from "../support/Runs.ts"
 
 type Fields = ReadonlyArray<readonly [string, string]>
 
@@ -194,7 +195,7 @@ describe("Qpack", () => {
       fc.property(fc.array(field, { maxLength: 12 }), (fields) => {
         assert.deepStrictEqual(right(Qpack.encode(fields)), fields)
       }),
-      { numRuns: 2000 }
+      { numRuns: runs(2000) }
     ))
 
   it("writes long lengths, and question marks for characters above Latin-1", () => {
@@ -265,7 +266,7 @@ describe("Qpack", () => {
         assert.isAtMost(Huffman.decode(bytes, 0, bytes.length)?.length ?? 0, bytes.length * 8 / 5)
         Qpack.encoderStreamFault(bytes)
       }),
-      { numRuns: 100_000 }
+      { numRuns: runs(10_000) }
     )
   })
 })

@@ -4,6 +4,7 @@ import * as Frame from "../../src/protocol/bytes/Frame.ts"
 import * as IpBytes from "../../src/protocol/bytes/IpBytes.ts"
 import { LEG_KINDS } from "../../src/protocol/path/PathKind.ts"
 import * as RelayWire from "../../src/protocol/relay/RelayWire.ts"
+import { runs } from "../support/Runs.ts"
 
 const bytes = (length: number) => fc.uint8Array({ minLength: length, maxLength: length })
 const nonce = bytes(RelayWire.NONCE_BYTES)
@@ -50,7 +51,7 @@ describe("RelayWire", () => {
         assert.strictEqual(Frame.tagAt(frame, 0), Frame.CONTROL_TAG)
         assert.deepStrictEqual(RelayWire.decode(frame), Either.right(message))
       }),
-      { numRuns: 1000 }
+      { numRuns: runs(1000) }
     ))
 
   it("rejects every message that is cut short", () =>
@@ -61,7 +62,7 @@ describe("RelayWire", () => {
         Frame.writeRelayedHead(short, 0, short.length, 0)
         assert.isTrue(Either.isLeft(RelayWire.decode(short)))
       }),
-      { numRuns: 1000 }
+      { numRuns: runs(1000) }
     ))
 
   it("never throws, whatever the bytes", () =>
@@ -76,7 +77,7 @@ describe("RelayWire", () => {
         if (Either.isLeft(decoded)) assert.isString(decoded.left)
         else assert.deepStrictEqual(RelayWire.decode(RelayWire.encode(decoded.right)), decoded)
       }),
-      { numRuns: 3000 }
+      { numRuns: runs(3000) }
     ))
 
   it("keeps nothing of the buffer that it read", () => {

@@ -5,6 +5,7 @@ import { crc32 } from "node:zlib"
 import * as IpBytes from "../../src/protocol/bytes/IpBytes.ts"
 import type { SocketAddr } from "../../src/protocol/bytes/SocketAddr.ts"
 import * as Stun from "../../src/protocol/nat/Stun.ts"
+import { runs } from "../support/Runs.ts"
 
 const txId = fc.uint8Array({ minLength: 12, maxLength: 12 })
 const addr = fc.record({
@@ -105,7 +106,7 @@ describe("Stun", () => {
         // a change in the type of the FINGERPRINT attribute itself makes it another, optional one
         assert.isTrue(Either.isLeft(decoded) || where >= bytes.length - 8)
       }),
-      { numRuns: 2000 }
+      { numRuns: runs(2000) }
     ))
 
   it("requires FINGERPRINT to be the last attribute", () => {
@@ -145,7 +146,7 @@ describe("Stun", () => {
         assert.isAtMost(Stun.lengthAt(bytes, 0), bytes.length)
         assert.isAtMost(answer(bytes, from, { origin: from, other: from })?.length ?? 0, bytes.length)
       }),
-      { numRuns: 5000 }
+      { numRuns: runs(5000) }
     )
   })
 

@@ -4,8 +4,9 @@ import * as IpBytes from "../../src/protocol/bytes/IpBytes.ts"
 import * as Turn from "../../src/protocol/relay/Turn.ts"
 import * as TurnPeers from "../../src/protocol/relay/TurnPeers.ts"
 import * as Crypto from "../../src/services/host/Crypto.ts"
+import { runs } from "../support/Runs.ts"
 
-const RUNS = 100_000
+const RUNS = runs(20_000)
 
 const txId = fc.uint8Array({ minLength: 12, maxLength: 12 })
 const addr = fc.record({

@@ -1,15 +1,16 @@
 /**
  * Random scenarios played by two whole path choices with port guessing: moves, new mappings, outages, restarts, crashes, losses,
- * sleep. `SALLYPORT_SIM_RUNS` and `SALLYPORT_SIM_SEED` choose how many and which. A scenario that ever failed is kept.
+ * sleep. `SALLYPORT_SIM_SEED` chooses which, and `FUZZ` multiplies how many. A scenario that ever failed is kept.
  */
 import * as fc from "fast-check"
 import { readFileSync } from "node:fs"
 import { describe, it } from "vitest"
+import { runs } from "../support/Runs.ts"
 import { judge, tell } from "./Judge.ts"
 import { ANSWERED_MS, play } from "./world/PairRun.ts"
 import { type Kept, type Outcome, type Scenario, scenario } from "./world/Scenario.ts"
 
-const RUNS = Number(process.env["SALLYPORT_SIM_RUNS"] ?? 10_000)
+const RUNS = runs(2_000)
 const SEED = Number(process.env["SALLYPORT_SIM_SEED"] ?? 1)
 const MAX_EVENTS = 8
 

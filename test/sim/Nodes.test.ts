@@ -1,18 +1,19 @@
 /**
- * Random scenarios played by two whole nodes: their actors, data planes and relay are the real ones. `SALLYPORT_SIM_NODE_RUNS` and
- * `SALLYPORT_SIM_SEED` choose how many and which. A scenario that ever failed is kept.
+ * Random scenarios played by two whole nodes: their actors, data planes and relay are the real ones. `SALLYPORT_SIM_SEED` chooses
+ * which, and `FUZZ` multiplies how many. A scenario that ever failed is kept.
  */
 import { Effect, Exit, Scope } from "effect"
 import * as fc from "fast-check"
 import { readFileSync } from "node:fs"
 import { afterAll, beforeAll, describe, it } from "vitest"
+import { runs } from "../support/Runs.ts"
 import { judge, tell } from "./Judge.ts"
 import * as Identities from "./nodes/Identities.ts"
 import { ANSWERED_MS, play } from "./nodes/NodeRun.ts"
 import { VirtualTime } from "./nodes/VirtualTime.ts"
 import { type Kept, type Outcome, type Scenario, scenario } from "./world/Scenario.ts"
 
-const RUNS = Number(process.env["SALLYPORT_SIM_NODE_RUNS"] ?? 300)
+const RUNS = runs(60)
 const SEED = Number(process.env["SALLYPORT_SIM_SEED"] ?? 1)
 const MAX_EVENTS = 3
 /** How soon a relayed flow goes on after its relay is back. */

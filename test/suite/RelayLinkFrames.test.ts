@@ -6,6 +6,7 @@ import * as Frame from "../../src/protocol/bytes/Frame.ts"
 import type { Link } from "../../src/session/Link.ts"
 import * as MsgPackCheck from "../../src/session/MsgPackCheck.ts"
 import { FrameReader, MAX_BACKLOG_BYTES, RelayLinkFrames } from "../../src/transport/link/RelayLinkFrames.ts"
+import { runs } from "../support/Runs.ts"
 import * as Kit from "./RelayLinkKit.ts"
 
 const frameOf = (tag: number, payload: Uint8Array) => {
@@ -232,7 +233,7 @@ describe("MsgPackCheck", () => {
         }
         expect(performance.now() - started).toBeLessThan(100)
       }),
-      { numRuns: 5000 }
+      { numRuns: runs(5000) }
     )
     expect(MsgPackCheck.isOneValue(Uint8Array.of(0xdd, 1, 0xff, 0xff, 0xff))).toBe(false)
     const nested = Uint8Array.from(Array.from({ length: 9000 }, (_, i) => [0xdc, 0x10, 0x00][i % 3]!))

@@ -9,6 +9,7 @@ import * as Wiring from "../../src/actors/Wiring.ts"
 import * as RelayTemplate from "../../src/cli/RelayTemplate.ts"
 import * as Config from "../../src/services/config/Config.ts"
 import { ACTORS, Client, Connector, Forwarder, Relay } from "../../src/services/config/ConfigSchema.ts"
+import { runs } from "../support/Runs.ts"
 
 const dir = mkdtempSync(join(tmpdir(), "config-"))
 afterAll(() => rmSync(dir, { recursive: true }))
@@ -443,7 +444,7 @@ describe("secrets", () => {
         const error = await Effect.runPromise(Effect.flip(Config.load(write(texts[place] ?? ""))))
         assert.notInclude(error.message.toLowerCase(), token.toLowerCase().slice(0, 24))
       }),
-      { numRuns: 200 }
+      { numRuns: runs(200) }
     ))
 
   it.effect("reads a token only when asked, and explains how", () =>
@@ -529,13 +530,13 @@ describe("any input", () => {
 
   it(
     "makes `load` say what is wrong, never die",
-    () => fc.assert(fc.asyncProperty(yaml, (text) => check(Config.load(write(text)), true)), { numRuns: 1500 }),
+    () => fc.assert(fc.asyncProperty(yaml, (text) => check(Config.load(write(text)), true)), { numRuns: runs(1500) }),
     60_000
   )
 
   it(
     "makes `decode` say what is wrong, never die",
-    () => fc.assert(fc.asyncProperty(value, (value) => check(decode(value), false)), { numRuns: 1500 }),
+    () => fc.assert(fc.asyncProperty(value, (value) => check(decode(value), false)), { numRuns: runs(1500) }),
     60_000
   )
 })

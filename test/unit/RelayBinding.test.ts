@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { FastCheck as fc } from "effect"
 import * as RelayBinding from "../../src/protocol/relay/RelayBinding.ts"
 import { type Message, PROOF_BYTES, type Refusal } from "../../src/protocol/relay/RelayWire.ts"
+import { runs } from "../support/Runs.ts"
 
 const MARK = new Uint8Array(8).fill(0xaa)
 const COOKIE = new Uint8Array(20).fill(0xcc)
@@ -463,7 +464,7 @@ describe("RelayBinding", () => {
         const sent = log.filter(({ output }) => output._tag === "Send" || output._tag === "SendBind").length
         assert.isAtMost(sent, 20 * (inputs + 1) + (2 * now) / 1000)
       }),
-      { numRuns: 1500 }
+      { numRuns: runs(1500) }
     )
   })
 })

@@ -8,6 +8,7 @@ import * as Crypto from "../../src/services/host/Crypto.ts"
 import { type Output, RelayServer } from "../../src/transport/relay/RelayServer.ts"
 import type { Link } from "../../src/transport/relay/RelayTable.ts"
 import * as World from "../suite/support/RelayWorld.ts"
+import { runs } from "../support/Runs.ts"
 
 const toClose: Array<{ close: () => void }> = []
 afterEach(() => {
@@ -506,7 +507,7 @@ describe("RelayServer", () => {
         server.onUdp(bytes, { address: v6 ? "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff" : "192.0.2.1", port: 65535 }, 0)
         assert.isAtMost(out, bytes.length)
       }),
-      { numRuns: 5000 }
+      { numRuns: runs(5000) }
     )
     assert.isAbove(answered, 1000)
     assert.deepStrictEqual([server.nodes, server.sessions], [0, 0])
