@@ -10,7 +10,7 @@ import { judge, tell } from "./Judge.ts"
 import { ANSWERED_MS, play } from "./world/PairRun.ts"
 import { type Kept, type Outcome, type Scenario, scenario } from "./world/Scenario.ts"
 
-const RUNS = runs(2_000)
+const RUNS = Number(process.env["SALLYPORT_SIM_RUNS"] ?? runs(2_000))
 const SEED = Number(process.env["SALLYPORT_SIM_SEED"] ?? 1)
 const MAX_EVENTS = 8
 

@@ -13,7 +13,7 @@ import { ANSWERED_MS, play } from "./nodes/NodeRun.ts"
 import { VirtualTime } from "./nodes/VirtualTime.ts"
 import { type Kept, type Outcome, type Scenario, scenario } from "./world/Scenario.ts"
 
-const RUNS = runs(60)
+const RUNS = Number(process.env["SALLYPORT_SIM_NODE_RUNS"] ?? runs(60))
 const SEED = Number(process.env["SALLYPORT_SIM_SEED"] ?? 1)
 const MAX_EVENTS = 3
 /** How soon a relayed flow goes on after its relay is back. */

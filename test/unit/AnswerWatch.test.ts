@@ -41,7 +41,7 @@ describe("a watch for answers", () => {
     assert.strictEqual(seen.silent, 0)
   })
 
-  it("blames no peer for a time in which this thread stood", () => {
+  it("blames no peer while this thread did not run", () => {
     const { seen, watch } = watched()
     watch.sent()
     vi.advanceTimersByTime(ANSWER_MS - 1)

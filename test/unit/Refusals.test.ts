@@ -53,4 +53,12 @@ describe("Refusals", () => {
     tell([refused, 500_000])
     assert.deepStrictEqual(refusals.recent(700_000).map(({ port }) => port), [80])
   })
+
+  it("counts those of the last ten minutes", () => {
+    const { refusals, tell } = setup()
+    tell(...Array.from({ length: 35 }, (_, minute) => [refused, minute * 60_000] as const))
+    assert.deepStrictEqual(refusals.recent(34 * 60_000).map(({ count }) => count), [10])
+    assert.deepStrictEqual(refusals.recent(40 * 60_000).map(({ count }) => count), [4])
+    assert.deepStrictEqual(refusals.recent(60 * 60_000), [])
+  })
 })

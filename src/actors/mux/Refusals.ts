@@ -16,8 +16,9 @@ const MAX_KINDS = 64
  * the log.
  */
 const LOG_EVERY_MS = 60_000
-/** Age at which `recent` leaves out a kind of refusal. */
-const RECENT_MS = 10 * 60_000
+/** Age at which `recent` leaves out a refusal, in minutes. */
+const RECENT_MINUTES = 10
+const MINUTE_MS = 60_000
 
 /** A flow that was not opened. */
 export interface Refused {
@@ -31,6 +32,8 @@ export interface Refused {
 
 interface Kept {
   refusal: Refusal
+  /** Refusals in each recent minute, by the minute's number. */
+  readonly minutes: Map<number, number>
   loggedAt: number
   /** Refusals of this kind since it was last logged. */
   unlogged: number
@@ -48,12 +51,15 @@ export class Refusals {
     const { code, reason: why } = verdict
     const key = JSON.stringify([host, port, peer, code, why])
     const known = this.#kept.get(key)
-    const count = (known?.refusal.count ?? 0) + 1
+    const minutes = known?.minutes ?? new Map<number, number>()
+    const minute = Math.floor(nowMs / MINUTE_MS)
+    minutes.set(minute, (minutes.get(minute) ?? 0) + 1)
+    const count = recentOf(minutes, nowMs)
     const refusal: Refusal = { host, port, peer, code, why, count, at: nowMs }
     const isNews = known === undefined || nowMs - known.loggedAt >= LOG_EVERY_MS
     const unlogged = isNews ? 0 : known.unlogged + 1
     this.#kept.delete(key)
-    this.#kept.set(key, { refusal, loggedAt: isNews ? nowMs : known.loggedAt, unlogged })
+    this.#kept.set(key, { refusal, minutes, loggedAt: isNews ? nowMs : known.loggedAt, unlogged })
     const [oldest] = this.#kept.keys()
     if (oldest !== undefined && this.#kept.size > MAX_KINDS) this.#kept.delete(oldest)
     return logged(refusal, isNews, known?.unlogged ?? 0)
@@ -61,10 +67,17 @@ export class Refusals {
 
   /** Returns the recent refusals, newest first. */
   recent(nowMs: number): ReadonlyArray<Refusal> {
-    return Array.from(this.#kept.values(), ({ refusal }) => refusal)
-      .filter(({ at }) => nowMs - at < RECENT_MS)
+    return Array.from(this.#kept.values(), ({ minutes, refusal }) => ({ ...refusal, count: recentOf(minutes, nowMs) }))
+      .filter(({ count }) => count > 0)
       .toReversed()
   }
+}
+
+/** Forgets the minutes that are no longer recent. Returns the refusals of the others. */
+const recentOf = (minutes: Map<number, number>, nowMs: number): number => {
+  const oldest = Math.floor(nowMs / MINUTE_MS) - RECENT_MINUTES
+  for (const minute of minutes.keys()) if (minute <= oldest) minutes.delete(minute)
+  return Array.from(minutes.values()).reduce((sum, count) => sum + count, 0)
 }
 
 const logged = ({ code, host, peer, port, why }: Refusal, isNews: boolean, unlogged: number): Effect.Effect<void> =>
