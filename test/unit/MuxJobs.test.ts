@@ -73,9 +73,8 @@ const start = Effect.gen(function*() {
       direct: true,
       webRtc: false,
       udpPort: 0,
-      socks5: null,
       local: null,
-      forwards: [],
+      listeners: [],
       limits: { flows: 10, flowsPerClient: 10 }
     }).pipe(
       Effect.provide(yield* Layer.build(Layer.merge(peers, Self.layerTest("streamMux")))),
