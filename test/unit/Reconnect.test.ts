@@ -1,6 +1,6 @@
 /** The loop that keeps a link to the relay open, in virtual time. */
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Fiber, Option, PubSub, Stream, TestClock } from "effect"
+import { Clock, Effect, Fiber, PubSub, Stream, TestClock } from "effect"
 import * as Reconnect from "../../src/actors/signaling/Reconnect.ts"
 
 const FIRST_MS = 100
@@ -25,7 +25,7 @@ const start = (tries: ReadonlyArray<Try>) =>
         const { askedMs, error, upMs } = tries[began.length] ?? {}
         if (began.push(yield* Clock.currentTimeMillis) > tries.length) return yield* Effect.never
         if (upMs !== undefined) yield* Effect.zipRight(onUp, Effect.sleep(upMs))
-        return error === undefined ? Option.fromNullable(askedMs) : yield* Effect.fail(error)
+        return error === undefined ? { why: "it was over", delayMs: askedMs ?? null } : yield* Effect.fail(error)
       })
     const loop = yield* Effect.fork(Reconnect.keep({
       firstDelayMs: FIRST_MS,
@@ -71,7 +71,8 @@ describe("a link to the relay", () => {
       const tries = Array.from({ length: TIMES }, () => lasting)
       const { pauses, told } = yield* start(tries)
       for (const pause of yield* pauses) assertBetween(pause, [FIRST_MS / 2, FIRST_MS])
-      assert.deepStrictEqual(told.map(({ error, known }) => [error, known]), tries.map(() => [null, false]))
+      const expected = { problem: "it was over; connecting again", error: null, known: false }
+      assert.deepStrictEqual(told, tries.map(() => expected))
     }))
 
   it.effect("waits twice as long after each failure", () =>

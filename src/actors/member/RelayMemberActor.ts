@@ -4,7 +4,7 @@
  * without the link, the relay serves every node that has documents of the authority.
  */
 import { RpcClient } from "@effect/rpc"
-import { Deferred, Duration, Effect, Option, Schema, Stream } from "effect"
+import { Deferred, Duration, Effect, Schema, Stream } from "effect"
 import { lookup } from "node:dns/promises"
 import { MAX_ADDRESSES } from "../../protocol/relay/RelayPoint.ts"
 import { Name } from "../../protocol/trust/Documents.ts"
@@ -52,6 +52,12 @@ const PLACE_AGAIN = Duration.minutes(1)
 const MAX_REVOKED = 4096
 
 class NotFound extends Schema.TaggedError<NotFound>()("NotFound", { message: Schema.String }) {}
+
+const SENT_AWAY: Reconnect.Ended = { why: "the directory asked this relay to connect again", delayMs: null }
+const RESTARTED: Reconnect.Ended = {
+  why: "this relay's forwarder was restarted, so the relay registers again",
+  delayMs: null
+}
 
 const make = Effect.fnUntraced(function*(config: Config) {
   const node = yield* NodeState.load(config.stateDir)
@@ -121,20 +127,22 @@ const make = Effect.fnUntraced(function*(config: Config) {
     yield* Effect.forkScoped(
       Effect.forever(Effect.zipRight(Effect.sleep(PLACE_AGAIN), Effect.ignore(follow)))
     )
-    const ended = yield* Deferred.make<void>()
+    const sentAway = yield* Deferred.make<Reconnect.Ended>()
     const sentAt = hostMs()
     const watch = Stream.runForEach(client.Watch(), (event) => {
       if (event._tag === "Snapshot") {
         return Effect.suspend(() => time.learn({ directoryMs: event.serverTime, sentAt, receivedAt: hostMs() }))
       }
-      if (event._tag === "GoAway") return Deferred.succeed(ended, undefined)
+      if (event._tag === "GoAway") return Deferred.succeed(sentAway, SENT_AWAY)
       return event._tag === "Revoked" && event.node !== node.identity.key ? revoke(event.node) : Effect.void
     })
     // A restarted forwarder has lost its bindings. Registering at the directory again makes every
     // node bind to this relay again.
     const restarted = Stream.runHead(Stream.drop(forwarder.incarnations, 1))
-    yield* Effect.raceFirst(watch, Effect.raceFirst(Deferred.await(ended), Effect.asVoid(restarted)))
-    return Option.none<number>()
+    return yield* Effect.raceFirst(
+      Effect.as(watch, Reconnect.BY_RELAY),
+      Effect.raceFirst(Deferred.await(sentAway), Effect.as(restarted, RESTARTED))
+    )
   }, Effect.scoped)
 
   const onDown = ({ known, problem }: Reconnect.Down<unknown>) =>

@@ -3,7 +3,7 @@
  * a new link has jitter and doubles with each failure. It starts short again after a link that
  * lasted.
  */
-import { Duration, Effect, Option, Random, Stream } from "effect"
+import { Duration, Effect, Random, Stream } from "effect"
 
 /** Upper bound of the delay before a new link, however often it has failed. */
 const MAX_DELAY_MS = 15_000
@@ -13,7 +13,7 @@ const GOOD_LINK = Duration.seconds(20)
 /** Notice to the owner of a link that the link has ended, or could not be made. */
 export interface Down<E> {
   readonly problem: string
-  /** The failure. `null` if the relay itself ended the link. */
+  /** The failure. `null` if the link did not fail: either side ended it. */
   readonly error: E | null
   /** Whether the try before failed with the same problem, so that people know of it already. */
   readonly known: boolean
@@ -28,15 +28,23 @@ export interface Cue {
   readonly forgives: boolean
 }
 
+/** How a link ended that did not fail. */
+export interface Ended {
+  /** Who ended the link and why, for people. */
+  readonly why: string
+  /** Delay before the next link, in ms. `null` if the back-off decides. */
+  readonly delayMs: number | null
+}
+
+/** {@link Ended} if the relay ended the link. */
+export const BY_RELAY: Ended = { why: "the relay ended the connection", delayMs: null }
+
 /** Options of {@link keep}. */
 export interface Options<E extends { readonly message: string }, R> {
   /** Longest delay before a new link after a good one ended, in ms. */
   readonly firstDelayMs: number
-  /**
-   * Runs one link, from connecting to its end. It calls `onUp` when the link works. Its result is
-   * the delay before the next link in ms, or none if the back-off decides.
-   */
-  readonly run: (onUp: Effect.Effect<void>) => Effect.Effect<Option.Option<number>, E, R>
+  /** Runs one link, from connecting to its end. It calls `onUp` when the link works. */
+  readonly run: (onUp: Effect.Effect<void>) => Effect.Effect<Ended, E, R>
   readonly onDown: (down: Down<E>) => Effect.Effect<void>
   readonly cues?: ReadonlyArray<Cue>
 }
@@ -58,8 +66,8 @@ export const keep = Effect.fnUntraced(function*<E extends { readonly message: st
     })
 
   const one = run(onUp).pipe(
-    Effect.tap(() => down("the relay ended the connection; connecting again", null)),
-    Effect.catchAll((error) => Effect.as(down(error.message, error), Option.none<number>()))
+    Effect.flatMap(({ delayMs, why }) => Effect.as(down(`${why}; connecting again`, null), delayMs)),
+    Effect.catchAll((error) => Effect.as(down(error.message, error), null))
   )
 
   const onCue = ({ delayMs: wait, forgives, notices }: Cue) =>
@@ -77,7 +85,7 @@ export const keep = Effect.fnUntraced(function*<E extends { readonly message: st
     delayMs = Duration.greaterThan(lasted, GOOD_LINK) ? firstDelayMs : Math.min(delayMs * 2, MAX_DELAY_MS)
     // The jitter spreads the nodes of a relay that restarts.
     const spread = yield* Random.nextRange(0.5, 1)
-    const pauseMs = Math.round(Option.getOrElse(asked, () => delayMs * spread))
+    const pauseMs = Math.round(asked ?? delayMs * spread)
     yield* Effect.raceFirst(Effect.sleep(pauseMs), anyCue)
   }
 })

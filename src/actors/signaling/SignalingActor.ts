@@ -142,13 +142,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
       )
     })
 
-  /**
-   * Runs one link, from connecting to its end. Answers with the delay before the next one, if it is
-   * to differ from the back-off.
-   */
+  /** Runs one link, from connecting to its end. */
   const live = Effect.fnUntraced(
     function*(onUp: Effect.Effect<void>) {
-      const goAway = yield* Deferred.make<number>()
+      const goAway = yield* Deferred.make<Reconnect.Ended>()
       const changes = Stream.fromPubSub(networkChanges)
       const lastAddresses = waitForDns ? [] : yield* RelayAddresses.known(config.stateDir, node.relay.host)
       const connecting = opener.connect({
@@ -165,7 +162,9 @@ const make = Effect.fnUntraced(function*(config: Config) {
       // The connection may be waiting for answers to an address that is gone.
       const overtaken = Effect.as(Stream.runHead(changes), null)
       const connected = yield* Effect.raceFirst(connecting, overtaken)
-      if (connected === null) return Option.some(MOVED_DELAY_MS)
+      if (connected === null) {
+        return movedAway("this host's network changed while the connection to the relay was being made")
+      }
       const protocol = yield* RpcOverLink.makeClient(connected.link, {
         checks: changes,
         pingEvery: Duration.millis(idleCuts.gapMs),
@@ -175,7 +174,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
         Stream.filter(({ hosts }) => !hosts.includes(connected.localHost)),
         Stream.runHead,
         // TCP itself would take minutes to notice.
-        Effect.as(Option.some(MOVED_DELAY_MS))
+        Effect.as(movedAway("this host no longer has the address of its connection to the relay"))
       )
       const client = yield* RpcClient.make(RelaySignalingRpcs).pipe(Effect.provideService(RpcClient.Protocol, protocol))
       const sentAt = hostMs()
@@ -187,12 +186,12 @@ const make = Effect.fnUntraced(function*(config: Config) {
       const watch = client.Watch().pipe(
         Stream.runForEach((event) =>
           event._tag === "GoAway"
-            ? Deferred.succeed(goAway, event.reconnectAfterMs)
+            ? Deferred.succeed(goAway, sentAway(event.reconnectAfterMs))
             : event._tag === "Snapshot"
             ? onSnapshot(event)
             : onEvent(event)
         ),
-        Effect.as(Option.none<number>())
+        Effect.as(Reconnect.BY_RELAY)
       )
       yield* Effect.forkScoped(time.keep(client.Time(), changes))
       state = {
@@ -208,7 +207,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       yield* Effect.logInfo("signaling is up").pipe(
         Effect.annotateLogs({ relay: state.relay, carrier: connected.link.carrier })
       )
-      return yield* Effect.raceFirst(watch, Effect.raceFirst(moved, Effect.asSome(Deferred.await(goAway))))
+      return yield* Effect.raceFirst(watch, Effect.raceFirst(moved, Deferred.await(goAway)))
     },
     Effect.scoped,
     Effect.ensuring(SubscriptionRef.set(link, Option.none()))
@@ -330,6 +329,12 @@ const make = Effect.fnUntraced(function*(config: Config) {
  * Most resources that one answer to an operator lists. The relay is not trusted to keep to a limit.
  */
 const MAX_RESOURCES = 1000
+
+const movedAway = (why: string): Reconnect.Ended => ({ why, delayMs: MOVED_DELAY_MS })
+const sentAway = (delayMs: number): Reconnect.Ended => ({
+  why: "the relay asked this node to connect again, as when it stops",
+  delayMs
+})
 
 const isLinkError = (error: unknown): error is RpcClientError => error instanceof RpcClientError
 
