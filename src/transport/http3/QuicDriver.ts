@@ -5,6 +5,7 @@
 import { ErrorCode } from "../../protocol/http3/Http3.ts"
 import type { ConnectionFault, QuicConnection } from "../quic/engine/QuicEngine.ts"
 import { FloodMeter } from "../quic/FloodMeter.ts"
+import { QuicTurns } from "../quic/QuicTurns.ts"
 import { AnswerWatch } from "./AnswerWatch.ts"
 import { TrainSender, type Transmit } from "./TrainSender.ts"
 
@@ -44,11 +45,9 @@ export class QuicDriver {
   readonly #quic: QuicConnection
   readonly #sender: TrainSender
   readonly #keepalive: NodeJS.Timeout
-  #timer: NodeJS.Timeout | null = null
-  #timerAt = Infinity
+  readonly #turns: QuicTurns
   /** Watches for answers. `null` at a server. */
   readonly #answers: AnswerWatch | null
-  #due = false
   #established = false
   #closed = false
   #gone = false
@@ -57,6 +56,7 @@ export class QuicDriver {
     this.#options = options
     this.#quic = options.quic
     this.meter = new FloodMeter(options.now())
+    this.#turns = new QuicTurns(options.quic, this.#turn)
     const answers = options.role === "server" ? null : new AnswerWatch({
       now: options.now,
       ask: () => {
@@ -94,9 +94,7 @@ export class QuicDriver {
 
   /** Runs a turn soon. Several calls before it cause only one turn. */
   schedule(): void {
-    if (this.#due || this.#gone) return
-    this.#due = true
-    setImmediate(this.#turn)
+    this.#turns.schedule()
   }
 
   /**
@@ -118,14 +116,12 @@ export class QuicDriver {
   }
 
   readonly #turn = (): void => {
-    this.#due = false
-    if (this.#gone) return
     const now = this.#options.now()
     if (!this.#closed) this.#serve(now)
     this.#watch()
     if (this.#sender.flush(now)) this.schedule()
     if (this.#quic.isClosed()) this.#leave()
-    else this.#armTimer(now)
+    else this.#turns.arm(now, this.#sender.dueAt())
   }
 
   #serve(now: number): void {
@@ -158,24 +154,7 @@ export class QuicDriver {
     if (this.#gone) return
     this.#gone = true
     this.#answers?.stop()
-    if (this.#timer !== null) clearTimeout(this.#timer)
+    this.#turns.stop()
     this.#options.onGone()
-  }
-
-  #armTimer(now: number): void {
-    const timeout = this.#quic.timeoutMs()
-    const at = Math.min(timeout === null ? Infinity : now + timeout, this.#sender.dueAt())
-    if (at === Infinity || (this.#timer !== null && at >= this.#timerAt - 1)) return
-    if (this.#timer !== null) clearTimeout(this.#timer)
-    this.#timerAt = at
-    this.#timer = setTimeout(this.#onTimer, Math.max(1, at - now))
-  }
-
-  readonly #onTimer = (): void => {
-    this.#timer = null
-    this.#timerAt = Infinity
-    if (this.#gone) return
-    if (this.#quic.timeoutMs() === 0) this.#quic.onTimeout()
-    this.#turn()
   }
 }

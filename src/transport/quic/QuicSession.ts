@@ -10,6 +10,7 @@ import { FloodMeter } from "./FloodMeter.ts"
 import { NoticeStream } from "./NoticeStream.ts"
 import { LARGEST_PACKET, MAX_TRAINS_PER_TURN, PacketSender } from "./PacketSender.ts"
 import { QuicStream, type StreamOwner } from "./QuicStream.ts"
+import { QuicTurns } from "./QuicTurns.ts"
 import { CloseCode, type CloseReason, type SessionOptions, type SessionStats, type SlotPath } from "./SessionOptions.ts"
 import { WriterQueue } from "./WriterQueue.ts"
 
@@ -83,9 +84,7 @@ export class QuicSession {
   #drained = false
   #drainAt = Infinity
   #closePackets = CLOSE_PACKETS
-  #due = false
-  #timer: NodeJS.Timeout | null = null
-  #timerAt = Infinity
+  readonly #turns: QuicTurns
 
   constructor(options: SessionOptions) {
     this.#options = options
@@ -102,6 +101,7 @@ export class QuicSession {
     })
     this.#notices = new NoticeStream(this.#connection, options.role)
     this.#sender = new PacketSender(options, this.#connection)
+    this.#turns = new QuicTurns(this.#connection, this.#turn)
     this.#owner = this.#makeOwner()
     this.schedule()
   }
@@ -140,9 +140,7 @@ export class QuicSession {
 
   /** Requests one turn: read streams, write streams, send packets. */
   schedule(): void {
-    if (this.#due || this.#drained) return
-    this.#due = true
-    setImmediate(this.#turn)
+    this.#turns.schedule()
   }
 
   /**
@@ -325,16 +323,15 @@ export class QuicSession {
   }
 
   readonly #turn = (): void => {
-    if (this.#drained) return
     const now = this.#options.now()
-    this.#due = true // work requested meanwhile is done in this turn
+    this.#turns.hold()
     if (this.#closed === null) this.#serve(now)
-    this.#due = false
+    this.#turns.release()
     if (this.#closed === null) {
       if (this.#sender.flush(this.#options.now()) === MAX_TRAINS_PER_TURN) this.schedule()
     } else this.#closePackets -= this.#sender.flush(now, Math.min(CLOSE_PACKETS_PER_TURN, this.#closePackets))
     if (this.#connection.isClosed() || now >= this.#drainAt) this.#drain()
-    else this.#armTimer(now)
+    else this.#turns.arm(now, this.#dueAt())
   }
 
   #serve(now: number): void {
@@ -486,24 +483,10 @@ export class QuicSession {
     else if (this.#connection.isClosed()) this.#end({ kind: "fault", code: 0, text: "connection ended" })
   }
 
-  /** Arms the one timer. It is moved only if it would fire too late. */
-  #armTimer(now: number): void {
-    const timeout = this.#connection.timeoutMs()
-    let at = timeout === null ? Infinity : now + timeout
-    if (!this.#established && this.#closed === null) at = Math.min(at, this.#handshakeDeadline)
-    at = Math.min(at, this.#sender.dueAt(), this.#drainAt)
-    if (at === Infinity || (this.#timer !== null && at >= this.#timerAt - 1)) return
-    if (this.#timer !== null) clearTimeout(this.#timer)
-    this.#timerAt = at
-    this.#timer = setTimeout(this.#onTimer, Math.max(1, at - now))
-  }
-
-  readonly #onTimer = (): void => {
-    this.#timer = null
-    this.#timerAt = Infinity
-    if (this.#drained) return
-    if (this.#connection.timeoutMs() === 0) this.#connection.onTimeout()
-    this.#turn()
+  /** When the next turn is due even if QUIC's own timer is not, in ms. */
+  #dueAt(): number {
+    const handshake = this.#established || this.#closed !== null ? Infinity : this.#handshakeDeadline
+    return Math.min(this.#sender.dueAt(), this.#drainAt, handshake)
   }
 
   #end(reason: CloseReason): void {
@@ -521,8 +504,7 @@ export class QuicSession {
 
   #drain(): void {
     this.#drained = true
-    if (this.#timer !== null) clearTimeout(this.#timer)
-    this.#timer = null
+    this.#turns.stop()
     this.#watchPeer()
   }
 }
