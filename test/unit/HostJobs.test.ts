@@ -150,7 +150,7 @@ describe("every period", () => {
       process.env["PATH"] = `${dir}${delimiter}${before}`
       yield* Effect.addFinalizer(() => Effect.sync(() => void (process.env["PATH"] = before)))
       let changes = 0
-      const monitor = yield* Effect.forkScoped(NetworkWatch.ipMonitor(() => void changes++))
+      const monitor = yield* Effect.forkScoped(NetworkWatch.ipMonitor(() => void changes++, () => {}))
       for (let period = 1; period <= PERIODS; period++) yield* periodsOf(monitor, () => changes >= period)
     }))
 

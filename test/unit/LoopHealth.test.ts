@@ -4,9 +4,9 @@ import { Effect } from "effect"
 import * as LoopHealth from "../../src/actors/runtime/thread/LoopHealth.ts"
 
 const LATE_MS = 500
-const TICKS_PER_SECOND = 50
+const TICKS_PER_SECOND = 20
 
-/** Monitors of one loop whose ticks are given by hand, as `monitorEventLoopDelay` measures them: 20 ms in time, more if late. */
+/** Monitors of one loop whose ticks are given by hand, as `monitorEventLoopDelay` measures them: 50 ms in time, more if late. */
 const loop = () => {
   const monitors = new Set<{ readonly delays: Array<number> }>()
   const monitor = Effect.sync((): LoopHealth.DelayMonitor => {
@@ -21,7 +21,7 @@ const loop = () => {
     }
   })
   const tick = (lateMs: number) => {
-    for (const { delays } of monitors) delays.push((20 + lateMs) * 1e6)
+    for (const { delays } of monitors) delays.push((50 + lateMs) * 1e6)
   }
   const second = () => {
     for (let n = 0; n < TICKS_PER_SECOND; n++) tick(0)

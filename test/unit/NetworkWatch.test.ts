@@ -27,14 +27,16 @@ const setup = Effect.gen(function*() {
     /** Interfaces that the kernel was asked about. */
     asked: [] as Array<string>,
     outward: { v4: "10.0.0.2", v6: null } as NetworkWatch.Outward,
-    hint: () => {}
+    hint: () => {},
+    watching: (_: boolean) => {}
   }
   const read = () => {
     world.reads++
     return world.read()
   }
-  const hints = (look: () => void) => {
+  const hints = (look: () => void, watching: (isWatching: boolean) => void) => {
     world.hint = look
+    world.watching = watching
     return Effect.never
   }
   const device = (name: string) => {
@@ -81,6 +83,24 @@ describe("NetworkWatch", () => {
       assert.deepStrictEqual(told, [["10.0.0.2"], ["10.0.0.9"]])
       assert.deepStrictEqual((yield* service.current).addresses.map((it) => it.host), ["10.0.0.9"])
       assert.deepStrictEqual(world.asked, ["eth0"], "the kernel is asked once about each interface")
+    }))
+
+  it.scoped("looks rarely while the system reports changes", () =>
+    Effect.gen(function*() {
+      const { told, world } = yield* setup
+      const readsIn = Effect.fnUntraced(function*(ms: number) {
+        const before = world.reads
+        yield* advance(ms)
+        return world.reads - before
+      })
+      world.watching(true)
+      assert.isAtMost(yield* readsIn(2_000), 5)
+      world.read = () => ({ eth0: [info("10.0.0.9")] })
+      world.hint()
+      yield* advance(20)
+      assert.deepStrictEqual(told, [["10.0.0.2"], ["10.0.0.9"]])
+      world.watching(false)
+      assert.isAtLeast(yield* readsIn(2_000), 15)
     }))
 
   it.scoped("reports a replaced address as one change", () =>

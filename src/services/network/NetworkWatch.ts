@@ -53,6 +53,8 @@ export class NetworkWatch extends Context.Tag("sallyport/services/NetworkWatch")
  * interfaces, so polling costs 0.06 % of a core.
  */
 const POLL_MS = 100
+/** The same time while the system reports changes by itself. A look then only finds a sleep. */
+const WATCHED_POLL_MS = 500
 /**
  * How long a new state must be stable before it is reported. A roam removes one address and adds
  * another; they should be reported as one change. The delay is too short for a user to notice.
@@ -62,7 +64,7 @@ const SETTLE_MS = 50
 const HINT_SETTLE_MS = 15
 /**
  * Number of looks per query of the default route, which costs two sockets. A change of the route
- * alone is noticed within a second.
+ * alone is noticed within a second, or within 5 seconds if the system should have reported it.
  */
 const LOOKS_PER_OUTWARD = 10
 const NO_MAC = "00:00:00:00:00:00"
@@ -91,8 +93,11 @@ export interface Sources {
   readonly source: (host: string) => Effect.Effect<string | null>
   /** How long this thread has run or waited for a processor, in ms. */
   readonly busyMs: () => number
-  /** Calls `look` whenever something may have changed. Never ends. */
-  readonly hints: (look: () => void) => Effect.Effect<never>
+  /**
+   * Calls `look` whenever something may have changed, and `watching` when it begins or ceases to
+   * see changes. Never ends.
+   */
+  readonly hints: (look: () => void, watching: (isWatching: boolean) => void) => Effect.Effect<never>
 }
 
 /** Returns the usable addresses among the system's interfaces. */
@@ -224,6 +229,7 @@ const make = Effect.fnUntraced(function*(sources: Sources) {
   // a state that was seen once and differs from `state`; it is reported if it is seen again
   let pending: string | null = null
   let looks = 0
+  let pollMs = POLL_MS
 
   /**
    * Compares the current state with the reported one. Returns how long to wait before the next
@@ -239,7 +245,7 @@ const make = Effect.fnUntraced(function*(sources: Sources) {
     const key = fingerprint(now)
     if (key === fingerprint(before)) {
       pending = null
-      return POLL_MS
+      return pollMs
     }
     if (!hinted && now.wakes === before.wakes && pending !== key) {
       pending = key
@@ -247,7 +253,7 @@ const make = Effect.fnUntraced(function*(sources: Sources) {
     }
     pending = null
     yield* SubscriptionRef.set(state, now)
-    return POLL_MS
+    return pollMs
   })
   const settle = Effect.zipRight(Effect.sleep(HINT_SETTLE_MS), hints.clear)
   const watch = Effect.gen(function*() {
@@ -259,7 +265,10 @@ const make = Effect.fnUntraced(function*(sources: Sources) {
     }
   })
   yield* Effect.forkScoped(watch)
-  yield* Effect.forkScoped(sources.hints(() => void hints.unsafeOffer()))
+  const onWatching = (isWatching: boolean) => {
+    pollMs = isWatching ? WATCHED_POLL_MS : POLL_MS
+  }
+  yield* Effect.forkScoped(sources.hints(() => void hints.unsafeOffer(), onWatching))
   return NetworkWatch.of({
     current: SubscriptionRef.get(state),
     changes: state.changes,
@@ -333,11 +342,15 @@ const entries = (folder: string): ReadonlyArray<string> => {
  * Treats each line of `ip monitor` as a hint. Without that program, polling still finds the
  * changes.
  */
-export const ipMonitor = (look: () => void): Effect.Effect<never> =>
+export const ipMonitor = (look: () => void, watching: (isWatching: boolean) => void): Effect.Effect<never> =>
   Effect.async<TiedChild.How>((resume) => {
+    watching(true)
     const end = TiedChild.start("ip", ["-o", "monitor", "link", "address", "route"], {
       onOutput: look,
-      onEnd: (how) => resume(Effect.succeed(how))
+      onEnd: (how) => {
+        watching(false)
+        resume(Effect.succeed(how))
+      }
     })
     return Effect.sync(end)
   }).pipe(

@@ -5,8 +5,9 @@ import type { Health } from "./ThreadContract.ts"
 
 /**
  * Resolution of the delay measurement. It is also part of each measured delay, and is subtracted.
+ * Each measurement wakes the thread, so a finer one would cost an idle node more.
  */
-const RESOLUTION_MS = 20
+const RESOLUTION_MS = 50
 /**
  * Number of readings after which the older of two delay histograms starts over. The percentile
  * therefore covers 10 to 20 readings, so a single late moment does not set it.
