@@ -74,9 +74,10 @@ module.exports = {
     {
       name: "app-is-a-page",
       severity: "error",
-      comment: "src/app runs in a browser: on what pages may import, and with the inspector's words for numbers",
+      comment:
+        "src/app runs in a browser: on what pages may import, and with the inspector's polls and its words for numbers",
       from: { path: "^src/app/" },
-      to: { path: "^(src/|node:)", pathNot: "^src/(app/|browser/index[.]ts$|inspector/Text[.]ts$)" }
+      to: { path: "^(src/|node:)", pathNot: "^src/(app/|browser/index[.]ts$|inspector/(Poll|Text)[.]ts$)" }
     },
     {
       name: "rpcs-without-behaviour",

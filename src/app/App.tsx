@@ -2,6 +2,7 @@
 import { render } from "preact"
 import { useEffect, useMemo, useState } from "preact/hooks"
 import type { Connection, Peer, Resource } from "../browser/index.ts"
+import { poll } from "../inspector/Poll.ts"
 import { bytes, ms } from "../inspector/Text.ts"
 import { Keeper, type State } from "./Keeper.ts"
 import { Reader } from "./Reader.tsx"
@@ -176,11 +177,8 @@ const urlOf = (name: string, port: number) => port === 80 ? `http://${name}/` : 
 const Peers = ({ connection }: { readonly connection: Connection }) => {
   const [peers, setPeers] = useState<ReadonlyArray<Peer>>([])
   useEffect(() => {
-    const look = () => {
-      if (!document.hidden) connection.peers().then(setPeers, () => undefined)
-    }
-    const timer = setInterval(look, LOOK_MS)
-    return () => clearInterval(timer)
+    const ask = () => connection.peers().then(setPeers, () => undefined)
+    return poll({ ask, everyMs: LOOK_MS, isHidden: () => document.hidden })
   }, [connection])
   return (
     <section aria-labelledby="paths-title">

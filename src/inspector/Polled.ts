@@ -1,6 +1,7 @@
 /** Polls the admin API while the page is visible. */
 import { useEffect, useState } from "preact/hooks"
 import { get } from "./Api.ts"
+import { poll } from "./Poll.ts"
 
 const EVERY_MS = 1000
 
@@ -16,26 +17,17 @@ interface Asked<A> {
 export function usePolled<A>(path: string, onAnswer?: (answer: A) => void, everyMs = EVERY_MS): Asked<A> {
   const [asked, setAsked] = useState<Asked<A>>({ value: null, problem: null })
   useEffect(() => {
-    let timer: ReturnType<typeof setTimeout> | undefined
-    let over = false
     const ask = async () => {
-      if (!document.hidden) {
-        try {
-          const value = await get<A>(path)
-          onAnswer?.(value)
-          setAsked({ value, problem: null })
-        } catch (error) {
-          const problem = error instanceof Error ? error.message : String(error)
-          setAsked(({ value }) => ({ value, problem }))
-        }
+      try {
+        const value = await get<A>(path)
+        onAnswer?.(value)
+        setAsked({ value, problem: null })
+      } catch (error) {
+        const problem = error instanceof Error ? error.message : String(error)
+        setAsked(({ value }) => ({ value, problem }))
       }
-      if (!over) timer = setTimeout(() => void ask(), everyMs)
     }
-    void ask()
-    return () => {
-      over = true
-      clearTimeout(timer)
-    }
+    return poll({ ask, everyMs, isHidden: () => document.hidden })
   }, [path])
   return asked
 }

@@ -1,12 +1,17 @@
 /** Periodic jobs of a relay's actors: in virtual time each works in its fourth period as in its first, on the state of that moment. */
+import { SqlError } from "@effect/sql"
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Duration, Effect, Layer, Stream, TestClock } from "effect"
+import { Clock, Duration, Effect, Fiber, Layer, Stream, TestClock } from "effect"
+import { join } from "node:path"
+import { vi } from "vitest"
 import { RelayForwarder, RelayForwarderRpcs } from "../../src/actors/forwarder/RelayForwarderRpcs.ts"
 import * as SignalingHubActor from "../../src/actors/hub/SignalingHubActor.ts"
 import * as RelayMemberActor from "../../src/actors/member/RelayMemberActor.ts"
 import * as Self from "../../src/actors/runtime/actor/Self.ts"
 import type { NodeKey } from "../../src/protocol/trust/NodeKey.ts"
 import * as Directory from "../../src/services/directory/Directory.ts"
+import * as DirectoryDb from "../../src/services/directory/DirectoryDb.ts"
+import { type Asked, DirectoryError, DirectoryStore } from "../../src/services/directory/DirectoryStore.ts"
 import * as RelayKeys from "../../src/services/directory/RelayKeys.ts"
 import { HostClock } from "../../src/services/host/HostClock.ts"
 import * as LinkClient from "../../src/transport/link/LinkClient.ts"
@@ -15,6 +20,25 @@ import { someTurns, turnsUntil } from "./support/Turns.ts"
 import * as VirtualHub from "./support/VirtualHub.ts"
 
 const PERIODS = 4
+
+/** What the directory's store refuses now. */
+const refused = vi.hoisted(() => ({ reads: false, writes: false }))
+vi.mock(import("../../src/services/directory/LibsqlStore.ts"), async (original) => {
+  const store = await original()
+  const unless = <A>(isRefused: () => boolean, asked: Asked<A>): Asked<A> =>
+    Effect.suspend(() => isRefused() ? new DirectoryError({ reason: "unusable", message: "refused" }) : asked)
+  const layer: typeof store.layer = (options) =>
+    Layer.effect(
+      DirectoryStore,
+      Effect.map(DirectoryStore, (open) =>
+        DirectoryStore.of({
+          ...open,
+          latestAuditId: unless(() => refused.reads, open.latestAuditId),
+          keepTime: (ms) => unless(() => refused.writes, open.keepTime(ms))
+        }))
+    ).pipe(Layer.provide(store.layer(options)))
+  return { ...store, layer }
+})
 
 /** A forwarder that keeps what it is told. Its UDP port is the test's to change. */
 const forwarder = () => {
@@ -56,17 +80,21 @@ const startHub = Effect.gen(function*() {
   return { directory, start, told }
 })
 
+/** Enrolled nodes, one for each period. */
+const enrolled = (directory: typeof Directory.Directory.Service) =>
+  Effect.forEach(Array.from({ length: PERIODS }, (_, n) => `laptop-${n}`), (name) =>
+    Effect.gen(function*() {
+      const token = yield* directory.createToken({ role: "client", name, network: null, ttl: Duration.hours(1) })
+      const { publicKey: nodeKey } = VirtualHub.newKey()
+      yield* directory.enrol({ tokenId: token.id, secret: token.secret, nodeKey, onlyAs: null })
+      return { name, nodeKey }
+    }))
+
 describe("every period the hub", () => {
   it.scoped("revokes the nodes that another process has removed by then", () =>
     Effect.gen(function*() {
       const { directory, start, told } = yield* startHub
-      const nodes = yield* Effect.forEach(Array.from({ length: PERIODS }, (_, n) => `laptop-${n}`), (name) =>
-        Effect.gen(function*() {
-          const token = yield* directory.createToken({ role: "client", name, network: null, ttl: Duration.hours(1) })
-          const { publicKey: nodeKey } = VirtualHub.newKey()
-          yield* directory.enrol({ tokenId: token.id, secret: token.secret, nodeKey, onlyAs: null })
-          return { name, nodeKey }
-        }))
+      const nodes = yield* enrolled(directory)
       yield* start
       for (const [period, { name, nodeKey }] of nodes.entries()) {
         yield* directory.removeNode(name)
@@ -89,6 +117,63 @@ describe("every period the hub", () => {
         assert.strictEqual(yield* directory.latestTime, yield* Clock.currentTimeMillis, `period ${period}`)
       }
     }), 60_000)
+})
+
+describe("a directory that is refused period after period", () => {
+  it.scoped("is read again: removed nodes are revoked", () =>
+    Effect.gen(function*() {
+      const { directory, start, told } = yield* startHub
+      const nodes = yield* enrolled(directory)
+      yield* start
+      for (const [period, { name, nodeKey }] of nodes.entries()) {
+        refused.reads = true
+        yield* directory.removeNode(name)
+        for (let poll = 0; poll < 5; poll++) yield* Effect.zipRight(TestClock.adjust("200 millis"), someTurns)
+        assert.strictEqual(told.revoked.length, period, `period ${period}`)
+        refused.reads = false
+        while (told.revoked.length === period) yield* Effect.zipRight(TestClock.adjust("200 millis"), someTurns)
+        assert.deepStrictEqual(told.revoked.slice(period), [nodeKey], `period ${period}`)
+      }
+    }))
+
+  it.scoped("is written again: it has the current time", () =>
+    Effect.gen(function*() {
+      const { directory, start } = yield* startHub
+      yield* start
+      for (let period = 1; period <= PERIODS; period++) {
+        refused.writes = true
+        const before = yield* directory.latestTime
+        yield* Effect.zipRight(TestClock.adjust("21 seconds"), someTurns)
+        assert.strictEqual(yield* directory.latestTime, before, `period ${period}`)
+        refused.writes = false
+        const since = yield* Clock.currentTimeMillis
+        while ((yield* directory.latestTime) < since) yield* Effect.zipRight(TestClock.adjust("1 second"), someTurns)
+      }
+    }))
+
+  it.scoped("is tried again while another process has locked it", () =>
+    Effect.gen(function*() {
+      const db = yield* DirectoryDb.make(join(yield* VirtualHub.folder, "directory.db"))
+      let tries = 0
+      const locked = new SqlError.SqlError({ cause: { code: "SQLITE_BUSY" }, message: "locked" })
+      /** Reads, and passes its pauses until it is over. */
+      const read = (tillFree: number) =>
+        Effect.gen(function*() {
+          tries = 0
+          const body = () => Effect.suspend(() => ++tries > tillFree ? Effect.succeed("read") : locked)
+          const reading = yield* Effect.fork(Effect.exit(db.read(body)))
+          for (let period = 1; period <= tillFree; period++) {
+            yield* turnsUntil(() => tries === period)
+            yield* someTurns
+            assert.strictEqual(tries, period, "it waits before it tries again")
+            yield* TestClock.adjust("25 millis")
+          }
+          return yield* Effect.flatten(Fiber.join(reading))
+        })
+      assert.strictEqual(yield* read(PERIODS), "read")
+      const error = yield* Effect.flip(read(PERIODS + 1))
+      assert.deepStrictEqual([error.reason, tries], ["busy", PERIODS + 1])
+    }))
 })
 
 /** A relay that has joined, and the directory's hub. */
