@@ -62,6 +62,8 @@ const play = (role: "client" | "connector", commands: ReadonlyArray<Command>) =>
   const answered = new Set<string>(["relay"])
   const open: Array<Ping> = []
   const sentAt: Array<number> = []
+  /** Whether the machine has asked if the data plane has read its sockets. */
+  let isAsked = false
   const take = (out: ReadonlyArray<Output>) => {
     const last = out.at(-1)
     expect(last?._tag).toBe("Wake")
@@ -76,6 +78,7 @@ const play = (role: "client" | "connector", commands: ReadonlyArray<Command>) =>
         expect(role).toBe("client")
         expect(answered.has(keyOf(o.path)), `selected ${keyOf(o.path)}, which never answered`).toBe(true)
       }
+      if (o._tag === "AskRead") isAsked = true
       if (o._tag === "RequestSwitch") expect(role).toBe("connector")
       if (o._tag === "SendCandidates") expect(o.list.length).toBeLessThanOrEqual(Candidate.MAX_CANDIDATES)
     }
@@ -88,7 +91,10 @@ const play = (role: "client" | "connector", commands: ReadonlyArray<Command>) =>
     for (;;) {
       if (wake === null || wake > at) break
       now = wake
-      take(machine.onTick(now))
+      if (isAsked) {
+        isAsked = false
+        take(machine.onRead(now))
+      } else take(machine.onTick(now))
       expect(++turns).toBeLessThan(20_000)
     }
     now = at

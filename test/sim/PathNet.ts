@@ -21,6 +21,9 @@ export type Link = {
   needsBoth?: boolean
 }
 
+/** How long a data plane that was stalled is held up between two of its sockets. */
+const READ_GAP_MS = 60
+
 export const CLIENT = { host: "198.51.100.1", port: 4001 }
 export const CONNECTOR = { host: "203.0.113.2", port: 4002 }
 
@@ -31,6 +34,11 @@ type Side = {
   wake: number | null
   /** The side stands still until then: its timers and what arrives for it wait. */
   frozenUntil: number
+  /**
+   * Its data plane does nothing until then: its pings wait, and what arrives for it. Its path machine goes on. The sockets of
+   * the relay are read first, and those of the direct path after {@link READ_GAP_MS}.
+   */
+  stalledUntil: number
   /** When it asked the client to leave the path in use. */
   readonly requested: Array<number>
   /** Pings, but for the padded ones. */
@@ -64,6 +72,7 @@ export class PathNet {
       }),
       wake: null,
       frozenUntil: -Infinity,
+      stalledUntil: -Infinity,
       requested: [],
       sent: [],
       selected: [],
@@ -100,6 +109,19 @@ export class PathNet {
   /** The host of this side does nothing for a while, then goes on with all that waits, in order of arrival. */
   freeze(side: Side, ms: number): void {
     side.frozenUntil = this.now + ms
+  }
+
+  /** The data plane of this side stands still for a while, as a thread that gets no processor time. */
+  stall(side: Side, ms: number): void {
+    side.stalledUntil = this.now + ms
+  }
+
+  /** Runs when the data plane of this side has read its sockets up to those of `link`. */
+  #whenRead(side: Side, link: Link, run: () => void): void {
+    if (this.now < side.stalledUntil) this.at(side.stalledUntil + (link === this.relay ? 0 : READ_GAP_MS), run)
+    else if (link !== this.relay && this.now < side.stalledUntil + READ_GAP_MS) {
+      this.at(side.stalledUntil + READ_GAP_MS, run)
+    } else run()
   }
 
   #whenAwake(side: Side, run: () => void): void {
@@ -155,6 +177,15 @@ export class PathNet {
           this.#carry(link, side, () => this.apply(peer, (m) => m.onSwitchRequested(output.reason, this.now)))
         }
         return
+      case "AskRead":
+        return this.at(
+          this.now,
+          () =>
+            this.#whenAwake(
+              side,
+              () => this.#whenRead(side, this.direct, () => this.apply(side, (m) => m.onRead(this.now)))
+            )
+        )
       case "SetPacketSize":
         side.sizes.set(keyOf(output.path), output.bytes)
         return
@@ -168,9 +199,10 @@ export class PathNet {
   #carry(link: Link, from: Side, arrive: () => void): void {
     if (link.needsBoth === true) this.#opened.add(from.name)
     if (link.down || this.#random() < link.loss) return
-    this.at(this.now + link.delayMs + this.#random() * link.jitterMs, () => {
+    const leavesAt = Math.max(this.now, from.stalledUntil)
+    this.at(leavesAt + link.delayMs + this.#random() * link.jitterMs, () => {
       if (link.down || (link.needsBoth === true && this.#opened.size < 2)) return
-      this.#whenAwake(from.peer(), arrive)
+      this.#whenAwake(from.peer(), () => this.#whenRead(from.peer(), link, arrive))
     })
   }
 }

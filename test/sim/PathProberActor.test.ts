@@ -49,6 +49,7 @@ const setup = Effect.gen(function*() {
       const pong: PathEvent = { _tag: "Pong", session, path, txId, rttMs: rtt, observed: null }
       yield* Effect.forkDaemon(Effect.delay(events.offer(pong), rtt))
     }),
+    AskRead: () => events.offer({ _tag: "SocketsRead", session }),
     SendCandidates: Effect.fnUntraced(function*({ list, seq }) {
       calls.push({ call: "SendCandidates", atMs: yield* nowMs, seq, list })
       yield* events.offer({ _tag: "CandidatesAcked", session, seq })

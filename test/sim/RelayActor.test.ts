@@ -125,6 +125,7 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string, remembered = NAME
     SendIce: unasked,
     TagsOf: unasked,
     SendPing: unasked,
+    AskRead: unasked,
     SendCandidates: unasked,
     KeepPath: unasked,
     SelectPath: unasked,

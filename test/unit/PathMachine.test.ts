@@ -21,6 +21,9 @@ const make = (role: "client" | "connector" = "client", active = true) =>
 /** Those that ask whether a path lives; the padded ones ask what it carries. */
 const pings = (out: ReadonlyArray<Output>) =>
   out.flatMap((o) => (o._tag === "SendPing" && o.padTo === MIN_PING_BYTES ? [o] : []))
+/** Answers at once when the machine asks whether the data plane has read its sockets. */
+const withReads = (machine: PathMachine, out: ReadonlyArray<Output>, at: number): ReadonlyArray<Output> =>
+  out.some((o) => o._tag === "AskRead") ? [...out, ...machine.onRead(at)] : out
 const wake = (out: ReadonlyArray<Output>) => {
   const last = out.at(-1)
   return last?._tag === "Wake" ? last.at : undefined
@@ -385,6 +388,39 @@ describe("a path that dies", () => {
     }
   })
 
+  it("is not declared dead because a data plane stood still", () => {
+    for (let seed = 1; seed <= 40; seed++) {
+      const net = new PathNet({ seed })
+      net.relay.delayMs = net.direct.delayMs = 1
+      net.start().runUntil(3_000 + seed * 13)
+      const moves = () => [net.client.selected.length, net.connector.requested.length]
+      const before = moves()
+      for (const side of [net.client, net.connector, net.client]) {
+        net.stall(side, 150 + 25 * seed)
+        net.runUntil(net.now + 3_000)
+        expect(moves(), `${side.name} stood still, seed ${seed}`).toEqual(before)
+      }
+    }
+  })
+
+  it("is not left before the data plane has read sockets", () => {
+    const net = new PathNet().start()
+    net.runUntil(3_000)
+    const { machine } = net.client
+    const outputs: Array<Output> = []
+    const collect = (out: ReadonlyArray<Output>) => (outputs.push(...out), out)
+    const has = (tag: Output["_tag"]) => outputs.some((o) => o._tag === tag)
+    let at = 3_000
+    while (at < 5_000 && !has("AskRead")) {
+      for (const ping of pings(collect(machine.onTick(at)))) {
+        if (ping.path.kind === "relay") collect(machine.onPong(RELAY, ping.txId, 40, at))
+      }
+      at = wake(collect(machine.onTick(at))) ?? 5_000
+    }
+    expect([has("AskRead"), has("Select")]).toEqual([true, false])
+    expect(machine.onRead(at).filter((o) => o._tag === "Select")).toMatchObject([{ reason: "path_blackholed" }])
+  })
+
   it("is kept while session packets come, though pings are lost", () => {
     const net = new PathNet().start()
     net.runUntil(3_000)
@@ -424,12 +460,12 @@ describe("a path that dies", () => {
     const requests: Array<number> = []
     let at: number | null = 100
     while (at !== null && at < 3_000) {
-      const out: ReadonlyArray<Output> = machine.onTick(at)
+      const out: ReadonlyArray<Output> = withReads(machine, machine.onTick(at), at)
       for (const o of out) if (o._tag === "RequestSwitch") requests.push(at)
       expect(out.some((o) => o._tag === "Select")).toBe(false)
       for (const ping of pings(out)) {
         if (ping.path.kind === "relay") {
-          for (const o of machine.onPong(ping.path, ping.txId, 40, at)) {
+          for (const o of withReads(machine, machine.onPong(ping.path, ping.txId, 40, at), at)) {
             if (o._tag === "RequestSwitch") requests.push(at)
           }
         }

@@ -289,6 +289,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
     SendIce: ({ session, signal }) => withSession(session, (it) => it.sendIce(IceSignal.encode(signal))),
     TagsOf: ({ session }) => Effect.sync(() => sessions.get(session)?.peer.tags ?? null),
     SendPing: ({ padTo, path, session, txId }) => withSession(session, ({ peer }) => peer.sendPing(path, txId, padTo)),
+    AskRead: ({ session }) =>
+      Effect.zipRight(socketsRead, Effect.sync(() => publish({ _tag: "SocketsRead", session }))),
     ...guesses.handlers,
     SendCandidates: ({ list, mapping, seq, session }) =>
       Effect.gen(function*() {
@@ -340,6 +342,16 @@ const make = Effect.fnUntraced(function*(config: Config) {
     Drain: () => Effect.sync(sessions.drain)
   })
 })
+
+const nextImmediate = Effect.async<void>((resume) => {
+  const handle = setImmediate(() => resume(Effect.void))
+  return Effect.sync(() => clearImmediate(handle))
+})
+/**
+ * Ends when this thread has polled its sockets. libuv polls them between two runs of `setImmediate`
+ * callbacks. One more turn allows for a poll that was under way.
+ */
+const socketsRead = Effect.repeatN(nextImmediate, 2)
 
 const isLink = ({ host, port }: SocketAddr) => host === LINK_ADDRESS.host && port === LINK_ADDRESS.port
 

@@ -130,6 +130,8 @@ const make = Effect.gen(function*() {
           return it.KeepPath({ session, reason: order.reason })
         case "SetPacketSize":
           return it.SetPacketSize({ session, path: order.path, bytes: order.bytes })
+        case "AskRead":
+          return it.AskRead({ session })
         case "RequestSwitch":
           return it.RequestSwitch({ session, reason: order.reason })
         case "SampleGuess":
@@ -239,6 +241,7 @@ const make = Effect.gen(function*() {
       pings.delete(txId)
       return Deferred.succeed(reply, { session, path, rttMs, reason: machine.reason })
     },
+    SocketsRead: ({ session }) => run(session, (it, now) => it.onRead(now)),
     Heard: ({ path, session }) => run(session, (it, now) => it.onHeard(path, now)),
     Activity: ({ active, session }) =>
       Effect.zipRight(run(session, (it, now) => it.onActivity(active, now)), activity.offer(null)),

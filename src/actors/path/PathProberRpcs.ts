@@ -61,6 +61,11 @@ export const Pong = Schema.TaggedStruct("Pong", {
   observed: Schema.NullOr(SocketAddr)
 })
 /**
+ * Event: the data plane has read its sockets since `AskRead`. Events of answers that waited there
+ * come before it.
+ */
+export const SocketsRead = Schema.TaggedStruct("SocketsRead", { session: SessionId })
+/**
  * Event: packets of the session arrive by the path in use although a ping is unanswered. The ping
  * or its answer may be queued behind other packets, so the path may still work.
  */
@@ -132,6 +137,7 @@ export const PathEvent = Schema.Union(
   CandidatesAcked,
   PingSeen,
   Pong,
+  SocketsRead,
   Heard,
   Activity,
   PathError,
@@ -163,6 +169,11 @@ export class PathDriverRpcs extends RpcGroup.make(
    * `PathMessage.MIN_PING_BYTES`. The data plane measures the round trip.
    */
   Rpc.make("SendPing", { payload: { session: SessionId, path: PathRef, txId: TxId, padTo: Schema.Int } }),
+  /**
+   * Asks for the event `SocketsRead` once the data plane has read everything that waits in its
+   * sockets now.
+   */
+  Rpc.make("AskRead", { payload: { session: SessionId } }),
   /**
    * Sends this host's candidates on every live path, including the relay. The prober repeats it
    * until `CandidatesAcked`.

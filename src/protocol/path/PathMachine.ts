@@ -92,6 +92,8 @@ const MTU_PATIENCE_MS = 500
  * sign of a dead path.
  */
 const LATE_MS = 40
+/** Shortest gap between two questions to the data plane whether it has read its sockets. */
+const ASK_READ_MS = 1_000
 /** Most decisions that are kept. Older ones are dropped. */
 export const MAX_HISTORY = 64
 /** Most paths that one decision shows. */
@@ -110,6 +112,10 @@ export type Output =
   /** Sets the largest size in bytes of QUIC packets on `path`. */
   | { readonly _tag: "SetPacketSize"; readonly path: PathRef; readonly bytes: number }
   | { readonly _tag: "RequestSwitch"; readonly reason: SwitchReason }
+  /**
+   * Asks for a call of `onRead` when the data plane has read everything that waits in its sockets.
+   */
+  | { readonly _tag: "AskRead" }
   | { readonly _tag: "Decided"; readonly decision: Decision }
   /**
    * Asks for a call of `onTick` at this time or before it, and replaces any earlier request. `null`
@@ -175,6 +181,12 @@ export class PathMachine {
    * Until then nothing shows that the peer itself answers: it may be asleep, or its host too busy.
    */
   #othersAnswerSince: number | null = null
+  /** How much longer than the round trip such answers took, in ms, because a host was busy. */
+  #othersLateMs = 0
+  /** When the data plane was asked whether it has read its sockets. */
+  #askedReadAt = -Infinity
+  /** Whether the data plane has just read its sockets, so that no answer waits there. */
+  #hasRead = false
   /**
    * State of a path in use that has lost this host's address. `waiting` until the relay is bound
    * again, then `ready`. `null` if the path has not lost it, or has answered since.
@@ -319,13 +331,25 @@ export class PathMachine {
     if (track?.onPong(txId, rttMs, now) === true) {
       if (track === this.#table.current) {
         this.#orphan = null
-        this.#othersAnswerSince = null
+        this.#clearDoubt()
       } else {
-        if (this.#table.current.unansweredSince !== null) this.#othersAnswerSince ??= now
+        this.#onOtherAnswers(track, now)
         if (this.role === "client") this.#consider(track, now)
       }
     }
     return this.#run(now)
+  }
+
+  /**
+   * Notes that the data plane has read its sockets since it was asked. Answers that waited there
+   * were passed on before.
+   */
+  onRead(now: number): ReadonlyArray<Output> {
+    this.#askedReadAt = -Infinity
+    this.#hasRead = true
+    const out = this.#run(now)
+    this.#hasRead = false
+    return out
   }
 
   /**
@@ -483,6 +507,7 @@ export class PathMachine {
       if (trusted && (best === null || this.#cost(track, now) < this.#cost(best, now))) best = track
     }
     if (best === null) return
+    if (why === "path_blackholed" && !this.#hasRead) return this.#askRead(now)
     if (this.role === "connector") return this.#requestSwitch(why === "peer_request" ? "path_blackholed" : why, now)
     const moved = why === "network_changed" || this.#leave === "network_changed"
     if (!moved) current.onFall(now, false)
@@ -490,6 +515,31 @@ export class PathMachine {
     // A move of this host or its peer is not the path's fault. The path is sought again at once,
     // without a penalty.
     if (moved) current.onNetworkChange(now, false)
+  }
+
+  /**
+   * Asks whether the data plane has read its sockets. Its thread may have stood still, and the
+   * missing answer may wait there.
+   */
+  #askRead(now: number): void {
+    if (now - this.#askedReadAt < ASK_READ_MS) return
+    if (this.role === "connector" && now - this.#requestedAt < SWITCH_REQUEST_MS) return
+    this.#askedReadAt = now
+    this.#out.push({ _tag: "AskRead" })
+  }
+
+  #clearDoubt(): void {
+    this.#othersAnswerSince = null
+    this.#othersLateMs = 0
+    this.#askedReadAt = -Infinity
+  }
+
+  /** Notes that another path than the one in use has answered. */
+  #onOtherAnswers(track: PathTrack, now: number): void {
+    if (this.#table.current.unansweredSince === null) return
+    this.#othersAnswerSince ??= now
+    const lateMs = now - track.answeredSentAt - (track.score.minRttMs(now) ?? 0)
+    this.#othersLateMs = Math.max(this.#othersLateMs, lateMs)
   }
 
   #trouble(now: number): SwitchReason | "peer_request" | null {
@@ -502,12 +552,13 @@ export class PathMachine {
 
   /**
    * When silence condemns the path in use: a moment after the peer was seen to answer on another
-   * path. A peer that stood still answers on all its paths at once when it goes on, and which
-   * answer is read first says nothing. `Infinity` while no other path answers.
+   * path. A peer that stood still answers on all its paths when it goes on, and which answer is
+   * read first says nothing. If a host is busy, the answers on other paths are late, too. The path
+   * in use then gets as much time again. `Infinity` while no other path answers.
    */
   #condemnAt(): number {
     if (this.#othersAnswerSince === null) return Infinity
-    return this.#othersAnswerSince + this.#table.current.score.suspectMs()
+    return this.#othersAnswerSince + Math.max(this.#table.current.score.suspectMs(), this.#othersLateMs)
   }
 
   /**
@@ -551,7 +602,7 @@ export class PathMachine {
   #take(track: PathTrack, reason: Reason, now: number): void {
     this.#table.current.mistrusted = false
     this.#table.current = track
-    this.#othersAnswerSince = null
+    this.#clearDoubt()
     this.#since = now
     this.#movedAt = now
     this.#leave = null
@@ -690,6 +741,7 @@ export class PathMachine {
     if (this.#table.current.state === "silent") {
       const condemnAt = this.#condemnAt()
       if (condemnAt > now) at = Math.min(at, condemnAt)
+      if (this.#askedReadAt > -Infinity) at = Math.min(at, this.#askedReadAt + ASK_READ_MS)
     }
     if (this.#reason === "relay_first") at = Math.min(at, this.#startedAt + PathReason.YOUNG_MS)
     const { mtu, state } = this.#table.current

@@ -77,6 +77,11 @@ export class PathTrack {
   ladderDue: number | null = null
   lastPingAt = -Infinity
   lastPongAt = -Infinity
+  /**
+   * When the ping was ordered that was answered last. The order and the answer may have waited for
+   * a busy thread of this host, which the round trip does not include.
+   */
+  answeredSentAt = -Infinity
   /** When the peer's last ping came by this path. That ping was answered. */
   pingedAt = -Infinity
   /** When the first ping after the newest answered one was sent. `null` if there is none. */
@@ -208,6 +213,7 @@ export class PathTrack {
     this.#changed = false
     this.score.onRtt(rttMs, now)
     this.lastPongAt = now
+    this.answeredSentAt = sentAt
     const [oldest] = this.#outstanding.values()
     this.unansweredSince = oldest ?? null
     this.unanswered = this.#outstanding.size

@@ -329,6 +329,7 @@ export class SimPlane {
           return Stream.concat(Stream.fromIterable(first), Stream.fromQueue(later))
         })),
       SendPing: ({ padTo, path, txId }) => this.#with((session) => session.sendPing(path, txId, padTo)),
+      AskRead: ({ session }) => Effect.sync(() => this.#publish({ _tag: "SocketsRead", session })),
       SendCandidates: ({ list, mapping, seq }) =>
         this.#with((session) => {
           const told = this.router.direct ? { list, mapping } : { list: [] }

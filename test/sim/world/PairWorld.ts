@@ -380,6 +380,8 @@ export class PairWorld {
       case "Select":
         node.path = output.path
         return
+      case "AskRead":
+        return this.time.after(0, () => this.#input(node, () => node.machine.onRead(this.time.now)))
       case "RequestSwitch":
         return this.#sendAround(node, { t: "Switch", reason: output.reason })
       case "TellOpened":
