@@ -10,10 +10,12 @@ import {
   symlinkSync,
   writeFileSync
 } from "node:fs"
+import net from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
+import { freePort } from "../support/Ports.ts"
 import { command, PROGRAM, Program, resource, sallyport, serve, type Served, World } from "./support/Programs.ts"
 
 const EXIT_FAILURE = 1
@@ -37,10 +39,29 @@ const relay = (more: string) =>
 describe("what cannot work", () => {
   let world: World
   let server: Served
+  /** Listening ports of the forwards, by the resource to which they lead. */
+  let forwards: Readonly<Record<"echo" | "closed" | "secret" | "unknown", number>>
 
   beforeAll(async () => {
     server = await serve((socket) => void socket.pipe(socket))
-    world = await World.start({ resources: [resource("echo", server.port)] })
+    const closed = await freePort()
+    forwards = {
+      echo: await freePort(),
+      closed: await freePort(),
+      secret: await freePort(),
+      unknown: await freePort()
+    }
+    world = await World.start({
+      resources: [resource("echo", server.port), resource("closed", closed), resource("secret", server.port)],
+      access: [{ clients: ["laptop"], resources: ["echo", "closed"] }],
+      client: {
+        forwards: Object.entries(forwards).map(([name, port]) => ({
+          listen: `127.0.0.1:${port}`,
+          resource: name,
+          port: name === "closed" ? closed : server.port
+        }))
+      }
+    })
   })
   afterEach(({ task }) => {
     if (task.result?.state === "fail") world.tell()
@@ -245,5 +266,40 @@ describe("what cannot work", () => {
     assert.strictEqual((await linked.ended).code, 0, linked.lines.join("\n"))
     assert.match(linked.lines.join("\n"), /\d+\.\d+\.\d+/)
     rmSync(link)
+  })
+
+  it("resets connections at a forward, and says why", async () => {
+    /** How a connection to a local port ends: `end`, or the code of the socket's error. */
+    const ending = (socket: net.Socket) =>
+      new Promise<string>((resolve) => {
+        socket.resume()
+        socket.once("end", () => resolve("end"))
+        socket.once("error", (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message))
+      })
+    const connect = (port: number) => net.connect({ host: "127.0.0.1", port, allowHalfOpen: true })
+    const reasons = { closed: "refused", secret: "denied", unknown: "name_not_found" }
+    for (const name of ["closed", "secret", "unknown"] as const) {
+      const silent = connect(forwards[name])
+      const speaking = connect(forwards[name])
+      speaking.write("hello")
+      assert.deepStrictEqual([await ending(silent), await ending(speaking)], ["ECONNRESET", "ECONNRESET"], name)
+    }
+    const open = connect(forwards.echo)
+    open.write("hello")
+    await new Promise((resolve) => open.once("data", resolve))
+    const openEnds = ending(open)
+    world.program("connector").kill("SIGKILL")
+    await world.program("connector").ended
+    assert.deepStrictEqual([await ending(connect(forwards.echo)), await openEnds], ["ECONNRESET", "ECONNRESET"])
+
+    const shown = String((await world.command("client", "status")).out)
+    const metrics = String(await world.ask("client", "/metrics"))
+    const log = world.program("client").lines.filter((line) => line.includes("flow refused"))
+    for (const [name, code] of Object.entries({ ...reasons, echo: "unreachable" })) {
+      const forward = `127.0.0.1:${forwards[name as keyof typeof forwards]}`
+      assert.match(shown, new RegExp(`the forward ${forward} to ${name}:\\d+ reset .*: ${code}`))
+      assert.match(metrics, new RegExp(`^sallyport_forward_resets_total\\{.*"${name}:.*code="${code}"\\} [12]$`, "m"))
+      assert.isTrue(log.some((line) => line.includes(`"forward":"${forward}"`) && line.includes(`"${code}"`)), name)
+    }
   })
 })

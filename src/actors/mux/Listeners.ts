@@ -21,6 +21,8 @@ type Watch = Pick<PumpOptions, "onFirst" | "onDone" | "meter">
  * `refuse` otherwise.
  */
 export interface Request extends Target {
+  /** Address of the forward that accepted the connection. `null` if another listener did. */
+  readonly forward: string | null
   /** Aborted when the application closes the connection before the answer. */
   readonly gone: AbortSignal
   /**
@@ -80,6 +82,7 @@ const socks = {
           kind: "tcp",
           host: target.host,
           port: target.port,
+          forward: null,
           gone,
           begin: (stream, fromStream, watch) => {
             const early = answer(ACCEPTED)
@@ -95,8 +98,9 @@ const forward: Opener<"Forward"> = {
   what: ({ port, resource }) => `the forward to ${resource}:${port}`,
   // Forwards on any free port have nothing but their targets to tell them apart.
   key: ({ at, port, resource }) => "port" in at && at.port === 0 ? `${render(at)} ${resource} ${port}` : render(at),
-  server: (now, { onRequest, places }) =>
-    new ForwardServer({
+  server: (now, { onRequest, places }) => {
+    let address = ""
+    const server = new ForwardServer({
       listen: now().at,
       places,
       connect: ({ answer, gone, reader }) =>
@@ -104,12 +108,20 @@ const forward: Opener<"Forward"> = {
           kind: now().protocol,
           host: HostName.normalize(now().resource) ?? now().resource,
           port: now().port,
+          forward: address,
           gone,
           begin: (stream, fromStream, watch) =>
             answer(ACCEPTED) && pump({ stream, socket: reader, fromStream, ...watch }),
           refuse: answer
         })
     })
+    const start = async () => {
+      const at = await server.start()
+      address = render(at)
+      return at
+    }
+    return { start, stop: () => server.stop() }
+  }
 }
 
 const OPENERS: { readonly [K in Kind]: Opener<K> } = { Socks5: socks, Forward: forward, InProcess: socks }

@@ -17,6 +17,7 @@ export interface Options {
 export class MuxMetrics {
   readonly resources = new ResourceMetrics()
   readonly #verdicts = new Metrics.Counts<VerdictCode>()
+  readonly #resets = new Metrics.Counts<`${string} ${string} ${VerdictCode}`>()
   readonly #openTimes = new Metrics.Distribution()
   readonly #switches = new Metrics.Counts<`${PathKind.PathKind} ${Reason}`>()
   readonly #roundTrips = new Map<PathKind.PathKind, Metrics.Distribution>()
@@ -29,6 +30,14 @@ export class MuxMetrics {
   onFlow(verdict: VerdictCode, seconds: number | null): void {
     this.#verdicts.add(verdict)
     if (seconds !== null && verdict === "accepted") this.#openTimes.observe(seconds)
+  }
+
+  /**
+   * Counts a connection that a forward accepted and then reset, because its flow was not opened.
+   * `forward` is the forward's address, and `target` its resource with the port.
+   */
+  onForwardReset(forward: string, target: string, code: VerdictCode): void {
+    this.#resets.add(`${forward} ${target} ${code}`)
   }
 
   onSwitch(to: PathKind.PathKind, reason: Reason): void {
@@ -55,6 +64,16 @@ export class MuxMetrics {
       Metrics.counter(
         { name: "sallyport_flow_opens", help: "Flows that were asked for, by the answer." },
         this.#verdicts.points("code")
+      ),
+      Metrics.counter(
+        {
+          name: "sallyport_forward_resets",
+          help: "Connections that a forward accepted and reset, by forward, target and answer."
+        },
+        this.#resets.points("all").map(({ labels, value }) => {
+          const [forward = "", target = "", code = ""] = (labels["all"] ?? "").split(" ")
+          return { labels: { forward, target, code }, value }
+        })
       ),
       Metrics.histogram({
         name: "sallyport_flow_open_seconds",

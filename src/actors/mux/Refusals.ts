@@ -25,6 +25,8 @@ export interface Refused {
   /** Host for which the application asked. */
   readonly host: string
   readonly port: number
+  /** Address of the forward that accepted the connection. Absent if it came another way. */
+  readonly forward?: string | null
   /** Name of the other end. `null` if the flow never had a session. */
   readonly peer: string | null
   readonly verdict: Verdict
@@ -39,7 +41,7 @@ interface Kept {
   unlogged: number
 }
 
-/** Recent refusals, counted by kind: target, peer, code and reason. */
+/** Recent refusals, counted by kind: target, forward, peer, code and reason. */
 export class Refusals {
   readonly #kept = new Map<string, Kept>()
 
@@ -47,15 +49,15 @@ export class Refusals {
    * Counts a refusal. The effect logs the first of its kind at level info, with the number of those
    * that were not logged.
    */
-  onRefused({ host, peer, port, verdict }: Refused, nowMs: number): Effect.Effect<void> {
+  onRefused({ forward = null, host, peer, port, verdict }: Refused, nowMs: number): Effect.Effect<void> {
     const { code, reason: why } = verdict
-    const key = JSON.stringify([host, port, peer, code, why])
+    const key = JSON.stringify([host, port, forward, peer, code, why])
     const known = this.#kept.get(key)
     const minutes = known?.minutes ?? new Map<number, number>()
     const minute = Math.floor(nowMs / MINUTE_MS)
     minutes.set(minute, (minutes.get(minute) ?? 0) + 1)
     const count = recentOf(minutes, nowMs)
-    const refusal: Refusal = { host, port, peer, code, why, count, at: nowMs }
+    const refusal: Refusal = { host, port, forward, peer, code, why, count, at: nowMs }
     const isNews = known === undefined || nowMs - known.loggedAt >= LOG_EVERY_MS
     const unlogged = isNews ? 0 : known.unlogged + 1
     this.#kept.delete(key)
@@ -80,11 +82,16 @@ const recentOf = (minutes: Map<number, number>, nowMs: number): number => {
   return Array.from(minutes.values()).reduce((sum, count) => sum + count, 0)
 }
 
-const logged = ({ code, host, peer, port, why }: Refusal, isNews: boolean, unlogged: number): Effect.Effect<void> =>
+const logged = (
+  { code, forward, host, peer, port, why }: Refusal,
+  isNews: boolean,
+  unlogged: number
+): Effect.Effect<void> =>
   (isNews ? Effect.logInfo("flow refused") : Effect.logDebug("flow refused")).pipe(
     Effect.annotateLogs({
       host,
       port,
+      ...(forward !== null && { forward }),
       ...(peer !== null && { peer }),
       verdict: code,
       why,

@@ -194,7 +194,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const flowOpener = yield* FlowOpener.make({
     obtain: sessions.obtain,
     routeOf: sessions.routeOf,
-    onRefused: ({ host, port }, peer, verdict) => onRefused({ host, port, peer, verdict }),
+    onRefused: ({ forward, host, port }, peer, verdict) => {
+      if (forward !== null) metrics.onForwardReset(forward, `${host}:${port}`, verdict.code)
+      onRefused({ host, port, forward, peer, verdict })
+    },
     metrics,
     traces
   })

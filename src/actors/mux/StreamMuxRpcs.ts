@@ -80,6 +80,11 @@ export const Refusal = Schema.Struct({
   /** Host for which the application asked. */
   host: Schema.String,
   port: Schema.Int,
+  /**
+   * Address of the forward that accepted these connections and reset them. `null` for flows of
+   * SOCKS5, of pages, and at a connector.
+   */
+  forward: Schema.NullOr(Schema.String),
   /** Name of the node at the other end. `null` if the flow never had a session. */
   peer: Schema.NullOr(Schema.String),
   code: Schema.Literal(...VERDICTS),

@@ -36,11 +36,26 @@ export const Head = Schema.Struct({
   descriptors: Schema.optional(
     Schema.NullOr(Schema.Struct({ open: Schema.Number, limit: Schema.NullOr(Schema.Number) }))
   ),
+  refusals: Schema.optional(
+    Schema.Array(
+      Schema.Struct({
+        host: Schema.String,
+        port: Schema.Number,
+        forward: Schema.optional(Schema.NullOr(Schema.String)),
+        code: Schema.String,
+        why: Schema.String,
+        count: Schema.Number
+      })
+    )
+  ),
   limits: Schema.optional(
     Schema.NullOr(Schema.Struct({ flows: Schema.Number, flowsPerClient: Schema.optional(Schema.Number) }))
   )
 })
 export type Head = typeof Head.Type
+
+/** Most lines about forwards that reset connections. `doctor` and `status --json` have all. */
+const MAX_RESETS = 5
 
 /** The parts of the answer of `/v1/resources` that are shown here. */
 export const Resources = Schema.Array(
@@ -70,7 +85,7 @@ export const render = (head: Head, resources: Resources | null, colours: boolean
         : `may use: ${resources.map(nameOf).join(", ")}`
     )
   }
-  lines.push(...limitLine(head))
+  lines.push(...limitLine(head), ...resetLines(head, colours))
   if (stateTrouble) {
     lines.push(colour(colours, YELLOW, `the state directory cannot be written: ${stateTrouble.message}`))
   }
@@ -91,6 +106,19 @@ const limitLine = ({ descriptors, limits }: Head): ReadonlyArray<string> => {
     : ""
   return [`${descriptors.open} of ${descriptors.limit ?? "any number of"} files and sockets are open${flows}`]
 }
+
+const resetLines = ({ refusals = [] }: Head, colours: boolean): ReadonlyArray<string> =>
+  refusals.filter(({ forward = null }) => forward !== null).slice(0, MAX_RESETS).map(
+    ({ code, count, forward, host, port, why }) => {
+      const times = count === 1 ? "a connection" : `${count} connections`
+      const because = `${code}${why === "" ? "" : `, ${why}`}`
+      return colour(
+        colours,
+        YELLOW,
+        `the forward ${forward} to ${host}:${port} reset ${times} in the last 10 minutes: ${because}`
+      )
+    }
+  )
 
 const relayLine = ({ leg, signaling }: Head, colours: boolean): string => {
   if (!signaling) return ""

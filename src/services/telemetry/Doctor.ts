@@ -130,6 +130,7 @@ export const Status = Schema.Struct({
       Schema.Struct({
         host: Schema.String,
         port: Schema.Number,
+        forward: Schema.optional(Schema.NullOr(Schema.String)),
         peer: Schema.NullOr(Schema.String),
         code: Schema.String,
         why: Schema.String,
@@ -554,12 +555,14 @@ const ofPeers = (status: Status): ReadonlyArray<Finding> =>
   })
 
 const ofRefusals = ({ refusals = [] }: Status): ReadonlyArray<Finding> =>
-  refusals.slice(0, MAX_REFUSALS).map(({ code, count, host, peer, port, why }) => {
+  refusals.slice(0, MAX_REFUSALS).map(({ code, count, forward = null, host, peer, port, why }) => {
     const times = count === 1 ? "a flow" : `${count} flows`
     const who = peer === null ? "" : ` with ${peer}`
-    const found = `${times} to ${host}:${port}${who} failed in the last 10 minutes: ${code}${
-      why === "" ? "" : `, ${why}`
-    }`
+    const because = `${code}${why === "" ? "" : `, ${why}`}`
+    // The forward's address is not in the finding, because a relay's operator may read it.
+    const reset = count === 1 ? "was reset at its forward" : "were reset at their forward"
+    const outcome = forward === null ? "failed" : reset
+    const found = `${times} to ${host}:${port}${who} ${outcome} in the last 10 minutes: ${because}`
     return poor("flow_refused", found, REFUSAL_REMEDY[code] ?? "look in the connector's log for the cause")
   })
 
