@@ -1,5 +1,12 @@
+import { mkdtempSync, rmSync } from "node:fs"
 import net from "node:net"
-import { afterEach, describe, expect, it } from "vitest"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterEach, beforeEach, describe, expect, it } from "vitest"
+import type { ListenAt } from "../../src/protocol/flow/LocalListener.ts"
+import { resetSocket } from "../../src/transport/flow/FlowPump.ts"
+import { listen, type Listener } from "../../src/transport/flow/Listener.ts"
+import { Places } from "../../src/transport/flow/Places.ts"
 import { MAX_BYTES, unread } from "../../src/transport/flow/Unread.ts"
 import { Checker, fill, type Rig, send, start } from "../suite/support/FlowRig.ts"
 import { until, type WireOptions } from "../suite/support/MemoryWire.ts"
@@ -46,6 +53,36 @@ const oneFlow = async (options: WireOptions = {}) => {
   const far: net.Socket = resource
   return { rig: here, application, app, far, resource: watch(far) }
 }
+
+describe.skipIf(process.platform === "win32").each(["unix socket", "TCP port"])("a connection at a %s", (kind) => {
+  let dir: string
+  let at: ListenAt
+  beforeEach(() => {
+    dir = mkdtempSync(join(tmpdir(), "sallyport-flow-"))
+    at = kind === "TCP port" ? { host: "127.0.0.1", port: 0 } : { path: join(dir, "socket") }
+  })
+  afterEach(() => rmSync(dir, { recursive: true }))
+  /** The connection as its program sees it. */
+  const connectTo = ({ address }: Listener) => watch(net.connect("path" in address ? address : { ...address }))
+
+  it("is closed at once when there is no room", async () => {
+    const listener = await listen({ at, isSettled: true, onSocket: () => {}, places: new Places({ flows: 0 }) })
+    const app = connectTo(listener)
+    await until("closed", () => app.closed)
+    expect(listener.connections()).toBe(0)
+    await listener.close()
+  })
+
+  it("is closed when its flow is reset", async () => {
+    let accepted: net.Socket | null = null
+    const listener = await listen({ at, isSettled: true, onSocket: (socket) => (accepted = socket) })
+    const app = connectTo(listener)
+    await until("accepted", () => accepted !== null)
+    resetSocket(accepted!)
+    await until("closed", () => app.closed && listener.connections() === 0)
+    await listener.close()
+  })
+})
 
 describe("FlowPump", () => {
   it("passes on the application's half-close, and the answer", async () => {

