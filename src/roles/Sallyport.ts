@@ -54,8 +54,9 @@ export class DialFailed extends Schema.TaggedError<DialFailed>()("DialFailed", {
 
 /**
  * Error when an open flow broke: the peer or the resource reset it, the permission ended, or the
- * path to the peer was lost. `message` is the socket's error, such as `read ECONNRESET`. Open
- * another flow to go on.
+ * path to the peer was lost. `message` is the socket's error, such as `write EPIPE`. Open another
+ * flow to go on. A program that only reads may see an end instead, because a unix socket cannot be
+ * reset.
  */
 export class FlowBroken extends Schema.TaggedError<FlowBroken>()("FlowBroken", { message: Schema.String }) {}
 
@@ -225,8 +226,8 @@ export interface Handle {
    * Opens a flow as a socket that the caller must end or destroy. Only a client opens flows.
    * `resource` is a resource's name, or an address that a resource covers, of at most 255 bytes;
    * `port` is a TCP port. Resolves when the resource has accepted the connection. Rejects with
-   * {@link DialFailed}, after 30 s at the latest. An open flow that breaks emits `error` on the
-   * socket, such as ECONNRESET.
+   * {@link DialFailed}, after 30 s at the latest. When an open flow breaks, a write fails with an
+   * error such as EPIPE, and a program that only reads sees an end.
    */
   readonly dial: (resource: string, port: number) => Promise<Duplex>
   /**

@@ -1,6 +1,9 @@
 /** The examples as their README starts them, against a relay. */
+import { build } from "esbuild"
+import { readFileSync } from "node:fs"
 import { get } from "node:http"
 import { join } from "node:path"
+import { pathToFileURL } from "node:url"
 import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
 import { freePort } from "../support/Ports.ts"
 import { command, Program, resource, ROOT, World } from "./support/Programs.ts"
@@ -8,6 +11,45 @@ import { command, Program, resource, ROOT, World } from "./support/Programs.ts"
 const example = (name: string) => join(ROOT, "examples", name)
 /** Ends an example that hangs. On a busy host one takes half a minute. */
 const timeoutMs = 120_000
+
+/** Embeds a client by promises, and then as a Layer. */
+const EMBEDDING = `
+import { Effect, Layer, Option } from "effect"
+const { Sallyport } = await import(process.env.SALLYPORT)
+const config = { role: "client", name: "reporter", stateDir: process.env.STATE }
+const port = Number(process.env.PORT)
+const client = await Sallyport.start(config)
+const flow = await client.dial("tickets", port)
+flow.destroy()
+console.log((await client.peers()).length)
+await client.stop()
+console.log("as a Layer")
+const program = Effect.scoped(Effect.gen(function*() {
+  const { open, peers } = yield* Sallyport
+  yield* open("tickets", port)
+  console.log((yield* peers).length)
+}))
+const quiet = Layer.setVersionMismatchErrorLogLevel(Option.none())
+await Effect.runPromise(program.pipe(Effect.provide(Sallyport.layer(config)), Effect.provide(quiet)))
+`
+
+/** Bundles {@link EMBEDDING} with an `effect` of another version, as a program may bring along. */
+const bundleProgram = (outfile: string) =>
+  build({
+    stdin: { contents: EMBEDDING, resolveDir: ROOT },
+    outfile,
+    bundle: true,
+    format: "esm",
+    platform: "node",
+    logLevel: "error",
+    plugins: [{
+      name: "other-version",
+      setup: ({ onLoad }) =>
+        onLoad({ filter: /effect\/dist\/esm\/internal\/version\.js$/ }, ({ path }) => ({
+          contents: readFileSync(path, "utf8").replace(/"3\.\d+\.\d+"/, "\"3.19.0\"")
+        }))
+    }]
+  })
 
 describe("the examples", () => {
   let world: World
@@ -55,10 +97,29 @@ describe("the examples", () => {
     const streamed = await run("effect-client.mjs", enrolled)
     assert.strictEqual(streamed.code, 0, streamed.err)
     assert.match(String(streamed.out), /^HTTP\/1\.[01] 200 OK[^]*Printer on fire/)
-    // The service serves its own machine as before, and ends when it is told to.
+  })
+
+  it("a client beside another version of effect logs no warnings", async () => {
+    const outfile = join(world.dir, "beside.mjs")
+    await bundleProgram(outfile)
+    const { code, err, out } = await command(process.execPath, [outfile], {
+      cwd: world.dir,
+      env: {
+        SALLYPORT: pathToFileURL(join(ROOT, "dist/index.js")).href,
+        STATE: join(world.dir, "reporter"),
+        PORT: String(port)
+      },
+      timeoutMs
+    })
+    assert.strictEqual(code, 0, err)
+    assert.deepStrictEqual(String(out).trim().split("\n"), ["1", "as a Layer", "1"])
+    assert.notMatch(err, /versioned/)
+  })
+
+  it("the connector's program goes on, and ends when told", async () => {
     const local = await new Promise((resolve) => get({ host: "127.0.0.1", port, path: "/tickets" }, resolve))
     assert.propertyVal(local, "statusCode", 200)
-    assert.strictEqual((await service.stop()).code, 0)
+    assert.strictEqual((await service?.stop())?.code, 0)
   })
 
   it("say what is wrong when they get no token", async () => {
