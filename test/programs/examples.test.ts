@@ -44,8 +44,8 @@ const bundleProgram = (outfile: string) =>
     logLevel: "error",
     plugins: [{
       name: "other-version",
-      setup: ({ onLoad }) =>
-        onLoad({ filter: /effect\/dist\/esm\/internal\/version\.js$/ }, ({ path }) => ({
+      setup: (bundler) =>
+        bundler.onLoad({ filter: /effect\/dist\/esm\/internal\/version\.js$/ }, ({ path }) => ({
           contents: readFileSync(path, "utf8").replace(/"3\.\d+\.\d+"/, "\"3.19.0\"")
         }))
     }]

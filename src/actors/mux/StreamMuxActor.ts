@@ -25,6 +25,7 @@ import { native } from "../../transport/quic/engine/Binding.ts"
 import { engine } from "../../transport/quic/engine/QuicheEngine.ts"
 import { SavedSessions, TicketKeys } from "../../transport/quic/engine/Resumption.ts"
 import { CloseCode } from "../../transport/quic/QuicSession.ts"
+import { afterPoll } from "../../transport/udp/AfterPoll.ts"
 import type { PathEvent } from "../path/PathProberRpcs.ts"
 import { type LegKind, Relay } from "../relay/RelayRpcs.ts"
 import * as Actor from "../runtime/actor/Actor.ts"
@@ -346,15 +347,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   })
 })
 
-const nextImmediate = Effect.async<void>((resume) => {
-  const handle = setImmediate(() => resume(Effect.void))
-  return Effect.sync(() => clearImmediate(handle))
-})
-/**
- * Ends when this thread has polled its sockets. libuv polls them between two runs of `setImmediate`
- * callbacks. One more turn allows for a poll that was under way.
- */
-const socketsRead = Effect.repeatN(nextImmediate, 2)
+const socketsRead = Effect.async<void>((resume) => afterPoll(() => resume(Effect.void)))
 
 const isLink = ({ host, port }: SocketAddr) => host === LINK_ADDRESS.host && port === LINK_ADDRESS.port
 
