@@ -109,11 +109,6 @@ export const make = (
     )
   }
 
-  const warn = (what: string, of: Record<string, unknown>) =>
-    Effect.logWarning(`${relay === null ? "the relay" : "another relay"} ${what}`).pipe(
-      Effect.annotateLogs(relay === null ? of : { relay, ...of })
-    )
-
   const blocked = (reason: BlockedReason, again: boolean) =>
     Effect.suspend(() => {
       const host = address()?.host ?? ""
@@ -144,9 +139,9 @@ export const make = (
       case "StillBlocked":
         return blocked(output.reason, true)
       case "TicketRefused":
-        return warn("refused a session", { session: output.session, reason: output.reason })
+        return warn(relay, "refused a session", { session: output.session, reason: output.reason })
       case "RateLimited":
-        return warn("limits this node's rate", { retryAfterMs: output.retryAfterMs })
+        return warn(relay, "limits this node's rate", { retryAfterMs: output.retryAfterMs })
       case "NeedCredential":
         return Effect.logDebug("waiting for a relay credential")
       case "Opened":
@@ -212,3 +207,8 @@ export const make = (
 
 const newBinding = (carrier: Carrier) =>
   new RelayBinding({ carrier, newNonce: () => Crypto.randomBytes(RelayWire.NONCE_BYTES) })
+
+const warn = (relay: string | null, what: string, of: Record<string, unknown>) =>
+  Effect.logWarning(`${relay === null ? "the relay" : "another relay"} ${what}`).pipe(
+    Effect.annotateLogs(relay === null ? of : { relay, ...of })
+  )
