@@ -32,7 +32,7 @@ describe("the condition of a link", () => {
     Effect.gen(function*() {
       const condition = make()
       const { gapMs } = condition
-      for (let cut = 0; cut < 10 && condition.state.keepaliveMs === null; cut++) yield* condition.onCut(20_000)
+      for (let cut = 0; cut < 10 && condition.state.keepaliveMs === null; cut++) yield* condition.onCut(8_000)
       assert.isBelow(condition.gapMs, gapMs)
       assert.strictEqual(condition.state.keepaliveMs, condition.gapMs)
       condition.onNetworkChange()
