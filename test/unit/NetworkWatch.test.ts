@@ -28,7 +28,7 @@ const setup = Effect.gen(function*() {
     asked: [] as Array<string>,
     outward: { v4: "10.0.0.2", v6: null } as NetworkWatch.Outward,
     hint: () => {},
-    watching: (_: boolean) => {}
+    watching: (isWatching: boolean): unknown => isWatching
   }
   const read = () => {
     world.reads++
