@@ -17,7 +17,10 @@ class LongestFirst extends BaseSequencer {
 }
 
 /** Each sets lifetimes or timers for its whole process, so it shares no process with other tests. */
-const LIVES = ["test/sim/{Hours,ShortLives}.test.ts", "test/unit/{Host,Listen,Mux,Supervisor,Timer,WebRtc}Jobs.test.ts"]
+const LIVES = [
+  "test/sim/{Hours,ShortLives}.test.ts",
+  "test/unit/{Host,Listen,Mux,Page,Relay,Supervisor,Timer,WebRtc}Jobs.test.ts"
+]
 
 /** What takes a process's memory and stalls must have the machine to itself: after the others, one at a time. */
 const MEASURED = ["test/programs/{bulk,garbage}.test.ts"]

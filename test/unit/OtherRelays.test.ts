@@ -21,6 +21,7 @@ class World {
       if (output._tag === "Select") {
         this.selected.push({ at: this.now, path: output.path, reason: output.reason })
       }
+      if (output._tag === "AskRead") this.#due.push({ at: this.now, run: () => this.machine.onRead(this.now) })
       if (output._tag !== "SendPing") continue
       const { path, txId } = output
       const rtt = this.rtt.get(keyOf(path)) ?? null
