@@ -41,9 +41,10 @@ describe("the network as its nodes report it", () => {
         const examine = (name: string) =>
           world.relay.network!.examine(name)
         const findings = yield* examine("laptop")
-        // Of a busy machine nothing is asked; the refused flow is told.
+        // On a busy machine threads are late and paths answer late. The refused flow is the subject.
+        const ofBusyMachines = ["thread_late", "nothing_answers"]
         assert.deepStrictEqual(
-          findings.flatMap(({ code }) => (code === "thread_late" ? [] : [code])),
+          findings.flatMap(({ code }) => (ofBusyMachines.includes(code) ? [] : [code])),
           ["flow_refused"]
         )
         assert.isNull(reportOf(network, "office"))
