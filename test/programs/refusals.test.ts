@@ -116,7 +116,9 @@ describe("what cannot work", () => {
     assert.match(wrongName.err, /write name: branch/)
     const file = join(world.dir, "branch-connector.yaml")
     writeFileSync(file, JSON.stringify({ role: "connector", name: "branch", stateDir: "state/branch", token }))
-    await world.launch("branch", file).ready()
+    const branch = world.launch("branch", file)
+    await branch.ready()
+    await branch.stop() // it would serve the resources of the other tests
   })
 
   it("refuses an enrolment under another key, role or name", async () => {
@@ -295,11 +297,15 @@ describe("what cannot work", () => {
     const shown = String((await world.command("client", "status")).out)
     const metrics = String(await world.ask("client", "/metrics"))
     const log = world.program("client").lines.filter((line) => line.includes("flow refused"))
-    for (const [name, code] of Object.entries({ ...reasons, echo: "unreachable" })) {
+    // A relay that has just started does not say yet that the connector left, and the Open waits for its answer.
+    for (const [name, code] of Object.entries({ ...reasons, echo: "(?:unreachable|timed_out)" })) {
       const forward = `127.0.0.1:${forwards[name as keyof typeof forwards]}`
       assert.match(shown, new RegExp(`the forward ${forward} to ${name}:\\d+ reset .*: ${code}`))
       assert.match(metrics, new RegExp(`^sallyport_forward_resets_total\\{.*"${name}:.*code="${code}"\\} [12]$`, "m"))
-      assert.isTrue(log.some((line) => line.includes(`"forward":"${forward}"`) && line.includes(`"${code}"`)), name)
+      assert.isTrue(
+        log.some((line) => line.includes(`"forward":"${forward}"`) && new RegExp(`"${code}"`).test(line)),
+        name
+      )
     }
   })
 })
