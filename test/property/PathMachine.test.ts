@@ -45,6 +45,7 @@ const command = fc.oneof(
   { weight: 1, arbitrary: fc.record({ t: fc.constant("error" as const), path }) },
   { weight: 1, arbitrary: fc.record({ t: fc.constant("heard" as const), path }) },
   { weight: 1, arbitrary: fc.record({ t: fc.constant("active" as const), active: fc.boolean() }) },
+  { weight: 1, arbitrary: fc.record({ t: fc.constant("traffic" as const), moving: fc.boolean() }) },
   { weight: 1, arbitrary: fc.record({ t: fc.constant("network" as const) }) },
   { weight: 1, arbitrary: fc.record({ t: fc.constant("selected" as const), path }) },
   { weight: 1, arbitrary: fc.record({ t: fc.constant("switch" as const) }) },
@@ -125,6 +126,9 @@ const play = (role: "client" | "connector", commands: ReadonlyArray<Command>) =>
         break
       case "active":
         take(machine.onActivity(c.active, now))
+        break
+      case "traffic":
+        take(machine.onTraffic(c.moving, now))
         break
       case "network":
         take(machine.onNetworkChange(now))

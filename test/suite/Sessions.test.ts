@@ -147,17 +147,32 @@ describe("the sessions of a node", () => {
   it.scopedLive("are reported to a restarted prober with the newest candidates", () =>
     Effect.gen(function*() {
       const { here, session, there } = yield* setup
-      assert.deepStrictEqual(there.sessions.snapshot().map(({ _tag }) => _tag), ["SessionUp"])
+      assert.deepStrictEqual(there.sessions.snapshot().map(({ _tag }) => _tag), ["SessionUp", "Traffic"])
       const peer = here.sessions.get(session)!.peer
       for (const seq of [7, 5]) {
         peer.sendOnAllPaths({ _tag: "Candidates", seq, list: listOf(4_000 + seq), mapping: "steady" })
         yield* until(() => there.events.some((event) => event._tag === "PeerCandidates" && event.seq === seq))
       }
-      const [up, candidates] = there.sessions.snapshot()
+      const [up, , candidates] = there.sessions.snapshot()
       assert.strictEqual(up?._tag, "SessionUp")
       const { list, mapping, seq } = there.events.find((it) => it._tag === "PeerCandidates")!
       assert.deepStrictEqual(candidates, { _tag: "PeerCandidates", session, seq, list, mapping })
       assert.strictEqual(seq, 7, "an older list that came late is no newer one")
+    }))
+
+  it.scopedLive("tell the prober when their data stops and moves again", () =>
+    Effect.gen(function*() {
+      const { here, session } = yield* setup
+      const told = () => here.events.flatMap((it) => (it._tag === "Traffic" ? [it.moving] : []))
+      const tick = Effect.zipRight(settle, here.sessions.tick)
+      yield* Effect.repeat(tick, { until: () => told().length > 0, schedule: Schedule.spaced("10 millis") })
+      yield* Effect.repeatN(tick, 3)
+      assert.deepStrictEqual(told(), [false])
+      assert.deepInclude(here.sessions.snapshot(), { _tag: "Traffic", session, moving: false })
+      const flow = { kind: "tcp", host: "echo", port: 80, traceparent: null } as const
+      here.sessions.get(session)?.openFlow(flow, () => undefined)
+      yield* until(() => told().length === 2)
+      assert.deepStrictEqual(told(), [false, true])
     }))
 
   it.scopedLive("end when their connector left the relay and is silent", () =>

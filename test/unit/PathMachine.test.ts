@@ -6,12 +6,14 @@ import {
   MAX_HISTORY,
   type Output,
   PathMachine,
+  QUIET_GAP_MS,
   REPROBE_MS,
-  SEEK_MS
+  SEEK_MS,
+  SPARE_GAP_MS
 } from "../../src/protocol/path/PathMachine.ts"
 import { MIN_PING_BYTES } from "../../src/protocol/path/PathMessage.ts"
 import { BASE_BYTES, LARGEST_BYTES } from "../../src/protocol/path/PathMtu.ts"
-import { direct, keyOf, RELAY } from "../../src/protocol/path/PathRef.ts"
+import { direct, keyOf, RELAY, viaRelay } from "../../src/protocol/path/PathRef.ts"
 import { BUDGET, BUDGET_AGAIN } from "../../src/protocol/path/PathTrack.ts"
 import { CLIENT, CONNECTOR, DIRECT, PathNet, pathOf } from "../sim/PathNet.ts"
 
@@ -287,6 +289,68 @@ describe("the size of packets", () => {
     expect(net.client.sizes.get(DIRECT)).toBe(LARGEST_BYTES)
     net.apply(net.client, (m) => m.onNetworkChange(net.now))
     expect(net.client.sizes.get(DIRECT)).toBe(BASE_BYTES)
+  })
+})
+
+describe("open flows without data", () => {
+  const quiet = (seed: number) => {
+    const net = new PathNet({ seed }).start()
+    net.runUntil(3_000 + seed * 13)
+    expect(pathOf(net.client)).toBe(DIRECT)
+    for (const side of [net.client, net.connector]) net.apply(side, (m) => m.onTraffic(false, net.now))
+    return net
+  }
+
+  it("ping rarely, and at once when data moves", () => {
+    const net = quiet(1)
+    net.runUntil(net.now + SPARE_GAP_MS)
+    const since = net.now
+    net.runUntil(since + 60_000)
+    const sent = (kind: string) => net.client.sent.filter(({ at, path }) => at >= since && path.kind === kind).length
+    expect(sent("direct")).toBeLessThanOrEqual(60_000 / QUIET_GAP_MS + 1)
+    expect(sent("direct")).toBeGreaterThan(50_000 / QUIET_GAP_MS)
+    expect(sent("relay")).toBeLessThanOrEqual(60_000 / SPARE_GAP_MS + 1)
+    expect(sent("relay")).toBeGreaterThan(0)
+    net.runUntil(net.now + 2 * BUSY_GAP_MS - 1)
+    net.apply(net.client, (m) => m.onTraffic(true, net.now))
+    const kinds = net.client.sent.filter(({ at }) => at === net.now).map(({ path }) => path.kind)
+    expect(kinds.toSorted()).toEqual(["direct", "relay"])
+  })
+
+  it("leave a dead path within two seconds", () => {
+    for (let seed = 1; seed <= 20; seed++) {
+      const net = quiet(seed)
+      net.runUntil(net.now + 10_000 + seed * 57)
+      net.direct.down = true
+      net.runUntil(net.now + 2_000)
+      expect(net.client.selected.at(-1)).toMatchObject({ path: RELAY, reason: "path_blackholed" })
+    }
+  })
+
+  it("leave a broken path as soon as another one answers", () => {
+    const [inUse, other] = [viaRelay("two"), viaRelay("three")]
+    const machine = new PathMachine({ role: "client", now: 0, path: inUse, active: true, txPrefix: "00000001" })
+    const rtts = new Map([[keyOf(inUse), 5], [keyOf(other), 20]]) // the home relay answers nothing
+    const run = (from: number, until: number) => {
+      const selected: Array<Output> = []
+      const note = (out: ReadonlyArray<Output>) => void selected.push(...out.filter((o) => o._tag === "Select"))
+      for (let at = from; at <= until; at += 10) {
+        const out = machine.onTick(at)
+        note(out)
+        for (const { path, txId } of pings(out)) {
+          const rttMs = rtts.get(keyOf(path))
+          if (rttMs !== undefined) note(machine.onPong(path, txId, rttMs, at))
+        }
+      }
+      return selected
+    }
+    machine.onOtherRelayBound(other, 0)
+    run(0, 2_000)
+    machine.onTraffic(false, 2_000)
+    expect(run(2_010, 10_000)).toEqual([])
+    machine.onPathError(inUse, 10_000)
+    rtts.delete(keyOf(inUse))
+    expect(run(10_010, 10_300)).toMatchObject([{ path: other, reason: "path_failed" }])
   })
 })
 

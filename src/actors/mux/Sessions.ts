@@ -223,6 +223,7 @@ export const make = (options: Options) => {
     },
     onIce: (signal) => onIce(id, signal),
     onHeard: (path) => publish({ _tag: "Heard", session: id, path }),
+    onTraffic: (moving) => publish({ _tag: "Traffic", session: id, moving }),
     onSwitchRequest: (reason) => publish({ _tag: "SwitchRequested", session: id, reason }),
     onPath: (path) => {
       const it = held.get(id)
@@ -499,6 +500,7 @@ export const make = (options: Options) => {
     const now = node.now()
     for (const it of held.values()) {
       const { session } = it
+      session.peer.tick()
       const active = isActive(session)
       if (active !== it.active && session.peer.up) {
         it.active = active
@@ -535,7 +537,8 @@ export const make = (options: Options) => {
     // A client that uses only relays is about to leave a direct path.
     const chosen = node.router.direct || role === "connector" || path.kind === "relay" ? path : RELAY
     const up: PathEvent = { _tag: "SessionUp", session: session.id, role, peer, path: chosen, active }
-    return [up, ...(candidates === null ? [] : [candidates])].filter(isPublic)
+    const traffic: PathEvent = { _tag: "Traffic", session: session.id, moving: session.peer.moving }
+    return [up, traffic, ...(candidates === null ? [] : [candidates])].filter(isPublic)
   }
   /** Lists the live sessions and their peers' candidates, for a prober that subscribes. */
   const snapshot = (): ReadonlyArray<PathEvent> =>

@@ -245,6 +245,7 @@ const make = Effect.gen(function*() {
     Heard: ({ path, session }) => run(session, (it, now) => it.onHeard(path, now)),
     Activity: ({ active, session }) =>
       Effect.zipRight(run(session, (it, now) => it.onActivity(active, now)), activity.offer(null)),
+    Traffic: ({ moving, session }) => run(session, (it, now) => it.onTraffic(moving, now)),
     PathError: ({ path, session }) => run(session, (it, now) => it.onPathError(path, now)),
     PeerSelected: ({ path, session }) => run(session, (it, now) => it.onSelectedByPeer(path, now)),
     SwitchRequested: ({ reason, session }) => run(session, (it, now) => it.onSwitchRequested(reason, now)),

@@ -76,6 +76,11 @@ export const Heard = Schema.TaggedStruct("Heard", { session: SessionId, path: Pa
  */
 export const Activity = Schema.TaggedStruct("Activity", { session: SessionId, active: Schema.Boolean })
 /**
+ * Event: the session's data began to move, or has not moved for a second. A session without flows
+ * is quiet, too.
+ */
+export const Traffic = Schema.TaggedStruct("Traffic", { session: SessionId, moving: Schema.Boolean })
+/**
  * Event: sending on the path failed permanently. The cause is EHOSTUNREACH or ENETUNREACH, QUIC has
  * closed the path, or the relay leg was lost.
  */
@@ -140,6 +145,7 @@ export const PathEvent = Schema.Union(
   SocketsRead,
   Heard,
   Activity,
+  Traffic,
   PathError,
   PeerSelected,
   SwitchRequested,

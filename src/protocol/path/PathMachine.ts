@@ -34,6 +34,11 @@ export const PACE_MS = 5
 /** Gap between pings on the path in use and on its best alternative, while data flows. */
 export const BUSY_GAP_MS = 200
 /**
+ * Gap between pings on the path in use while flows are open but no data moves. The first packet
+ * ends it, and both paths are pinged at once.
+ */
+export const QUIET_GAP_MS = 1_000
+/**
  * Gap between pings on the other proved paths, while data flows. After its last flow, a relayed
  * session that still looks for a direct path uses this gap on all proved paths.
  */
@@ -154,6 +159,8 @@ export class PathMachine {
   #moved: Reason
   #reason: Reason
   #active: boolean
+  /** Whether data moves. */
+  #moving = true
   #keepaliveMs = KEEPALIVE_MS
   #lastActiveAt: number
   #relayKind: LegKind = "relay-udp"
@@ -416,6 +423,12 @@ export class PathMachine {
   onActivity(active: boolean, now: number): ReadonlyArray<Output> {
     if (this.#active || active) this.#lastActiveAt = now
     this.#active = active
+    return this.#run(now)
+  }
+
+  /** Notes whether data moves in the session's flows. It counts as moving until this is called. */
+  onTraffic(moving: boolean, now: number): ReadonlyArray<Output> {
+    this.#moving = moving
     return this.#run(now)
   }
 
@@ -719,8 +732,10 @@ export class PathMachine {
     }
     if (track.mistrusted && track.unansweredSince === null) return 0
     if (isSuspect(track, now) && (current || this.#active)) return SUSPECT_GAP_MS
-    if (!current && (isSuspect(this.#table.current, now) || this.#leave !== null)) return RESCUE_GAP_MS
+    const { current: inUse } = this.#table
+    if (!current && (isSuspect(inUse, now) || inUse.state === "failed" || this.#leave !== null)) return RESCUE_GAP_MS
     if (track.score.samples + track.inFlight < MEASURE_PINGS && this.isSeeking(now)) return SUSPECT_GAP_MS
+    if (this.#active && !this.#moving) return current ? QUIET_GAP_MS : SPARE_GAP_MS
     if (this.#active) return current || track === standby ? BUSY_GAP_MS : SPARE_GAP_MS
     // A proved direct path may be the better one by now.
     if (this.#table.current.path.kind === "relay" && this.isSeeking(now)) return SPARE_GAP_MS

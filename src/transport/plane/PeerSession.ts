@@ -74,6 +74,8 @@ export interface PeerSessionEvents {
    * unanswered. At most once for each ping.
    */
   readonly onHeard: (path: PathRef) => void
+  /** Called when QUIC packets begin to move, and when none has moved for about a second. */
+  readonly onTraffic: (moving: boolean) => void
   /** Called on a client when the connector asks to leave the path in use, with the reason. */
   readonly onSwitchRequest: (reason: SwitchReason) => void
   /** Called when the peer has opened its sockets for port prediction. */
@@ -148,6 +150,9 @@ export class PeerSession implements Endpoint {
   bytesIn = 0
   /** Bytes of packets sent in this session. */
   bytesOut = 0
+  #moving = true
+  /** Bytes that had moved at the last `tick`. */
+  #bytesThen = -1
 
   constructor(options: PeerSessionOptions) {
     this.#options = options
@@ -182,6 +187,28 @@ export class PeerSession implements Endpoint {
     return { send: this.#options.sendTag, receive: this.#options.receiveTag }
   }
 
+  /**
+   * Checks whether QUIC packets have moved since the last call. The caller calls it once a second.
+   * Data that waits to be sent counts as moving.
+   */
+  tick(): void {
+    const bytes = this.bytesIn + this.bytesOut
+    const isStill = bytes === this.#bytesThen && !this.quic.hasWaiting
+    this.#bytesThen = bytes
+    if (isStill && this.#up) this.#setMoving(false)
+  }
+
+  /** Whether QUIC packets have moved in about the last second. */
+  get moving(): boolean {
+    return this.#moving
+  }
+
+  #setMoving(moving: boolean): void {
+    if (this.#moving === moving) return
+    this.#moving = moving
+    if (this.#up) this.#options.events.onTraffic(moving)
+  }
+
   get up(): boolean {
     return this.#up
   }
@@ -211,6 +238,7 @@ export class PeerSession implements Endpoint {
     if (slot < 0) return
     this.#askedAt = Infinity
     this.bytesIn += length
+    if (!this.#moving) this.#setMoving(true)
     this.#packetsIn[slot]! += 1
     this.#consent.onReceived(slot, length)
     this.quic.receive(slot, bytes, offset, length)
@@ -223,6 +251,7 @@ export class PeerSession implements Endpoint {
     // Without consent the packets are dropped, which QUIC treats as loss.
     if (path.kind === "direct" && !this.#consent.take(slot, length, this.#options.now())) return
     this.bytesOut += length
+    if (!this.#moving) this.#setMoving(true)
     if (path.kind === "relay") {
       for (let i = 0; i < count; i++) {
         const at = i * segment

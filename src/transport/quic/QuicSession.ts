@@ -190,6 +190,11 @@ export class QuicSession {
     this.schedule()
   }
 
+  /** Whether a stream has data that waits to be sent. */
+  get hasWaiting(): boolean {
+    return this.#writers.size > 0
+  }
+
   /**
    * Restarts sending after the current path was down and has recovered. QUIC's own timer may have
    * backed off to many seconds, and packets repeated from the previous path may be lost, too. An

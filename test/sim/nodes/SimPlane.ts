@@ -139,6 +139,7 @@ export class SimPlane {
         onPong: (path, txId, rttMs, observed) =>
           this.#publish({ _tag: "Pong", session: SESSION, path, txId, rttMs, observed }),
         onHeard: (path) => this.#publish({ _tag: "Heard", session: SESSION, path }),
+        onTraffic: (moving) => this.#publish({ _tag: "Traffic", session: SESSION, moving }),
         onSwitchRequest: (reason) => this.#publish({ _tag: "SwitchRequested", session: SESSION, reason }),
         onOpened: (opened) => this.#publish({ _tag: "PeerOpened", session: SESSION, opened }),
         onPath: (path) => {

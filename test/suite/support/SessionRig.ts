@@ -114,6 +114,7 @@ export const link = (options: LinkOptions): Link => {
     onPing: ignore,
     onPong: ignore,
     onHeard: ignore,
+    onTraffic: ignore,
     onIce: ignore,
     onSwitchRequest: ignore,
     onPath: ignore
