@@ -12,6 +12,7 @@
 #   natlab.sh LAB readdr HOST N           another address on the same LAN: N is its last octet
 #   natlab.sh LAB family HOST 4|6|both    which IP versions HOST's network has (with --v6)
 #   natlab.sh LAB named ADDRESS...        what the relay's name relay.natlab stands for on all hosts from now on
+#   natlab.sh LAB dns HOST                HOST asks DNS for the relay's name from now on; the first of its two name servers is dead
 #   natlab.sh LAB relayaddr ADDRESS...    the addresses that the relay's interface has from now on (203.0.113.x); none: it has none
 #   natlab.sh LAB rebind SITE [newip]     its NAT reboots: mappings lost, other ports from now on (newip: another WAN address, too)
 #   natlab.sh LAB link HOST down|up       HOST's cable: carrier lost, what is sent vanishes
@@ -170,7 +171,12 @@ v6_relay(){ # the relay's second address, and its name: `ip netns exec` shows a 
   named 203.0.113.10 2001:db8:9::10; }
 named(){ # ADDRESS...: written in place, since programs that run see this very file
   local n a; for n in relay client connector; do mkdir -p "/etc/netns/$P-$n"
-    { echo "127.0.0.1 localhost"; for a in "$@"; do echo "$a relay.natlab"; done; } >"/etc/netns/$P-$n/hosts"; done; }
+    for a in "$@"; do echo "$a relay.natlab"; done >"$RUN/names"
+    { echo "127.0.0.1 localhost"; [[ -e $RUN/dns.$n ]] || cat "$RUN/names"; } >"/etc/netns/$P-$n/hosts"; done; }
+dns(){ # HOST
+  : >"$RUN/dns.$1"; sed -i /relay.natlab/d "/etc/netns/$P-$1/hosts"
+  printf 'nameserver 127.0.0.1\nnameserver 127.0.0.2\n' >"/etc/netns/$P-$1/resolv.conf"
+  x "$1" node "${0%/*}/names.mjs" "$RUN/names" </dev/null >/dev/null 2>&1 & }
 base(){ # NS FORWARDING: loopback and what the kernel is to do
   x "$1" bash -c "ip link set lo up; cd /proc/sys/net; echo 0 >ipv6/conf/default/accept_ra; echo 0 >ipv6/conf/default/accept_dad
     if [ $2 = 1 ]; then echo 1 >ipv4/ip_forward
@@ -282,6 +288,7 @@ family) [[ -e $RUN/v6 ]] || die "family: this lab was made without --v6"
   case $2 in 4) ip -n "$P-$1" -6 addr flush dev eth0 scope global;; 6) ip -n "$P-$1" -4 addr flush dev eth0 scope global;;
     both) ;; *) die "family $2";; esac ;;
 named) named "$@" ;;
+dns) dns "$1" ;;
 relayaddr) ip -n "$P-relay" -4 addr flush dev eth0
   for a in "$@"; do ip -n "$P-relay" addr add "$a/28" dev eth0; done
   (($# == 0)) || ip -n "$P-relay" route replace default via 203.0.113.1 ;;
