@@ -47,6 +47,7 @@ import {
   NoRelay,
   RelayInfo,
   RelaySignalingRpcs,
+  type SessionId,
   type SignalingEvent,
   type Target,
   UNKNOWN_NODE,
@@ -54,6 +55,7 @@ import {
 } from "../signaling/RelaySignalingRpcs.ts"
 import * as Board from "./Board.ts"
 import { HubMetrics } from "./HubMetrics.ts"
+import * as Invites from "./Invites.ts"
 import * as NetworkDesk from "./NetworkDesk.ts"
 import { NodeRates } from "./NodeRates.ts"
 import { bridge } from "./PacketBridge.ts"
@@ -89,13 +91,6 @@ export type Config = typeof Config.Type
 
 /** How often the directory is checked for changes by another process, such as the command line. */
 const DIRECTORY_POLL = "200 millis"
-/**
- * How long a connector may take to answer an invitation before the next one is tried. A connector
- * that is up answers within a round trip.
- */
-const INVITE_DEADLINE = Duration.seconds(2.5)
-/** Most connectors that are invited for one dial. */
-const MAX_INVITES = 3
 /**
  * How often the directory stores its time. A relay that is killed and starts with a clock set back
  * repeats at most this much time.
@@ -233,10 +228,7 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
         ...(asking?.isBrowser === true ? { over: "webrtc" } : {}),
         ...yield* Tracing.header
       })
-      yield* Effect.timeoutFail(Deferred.await(answer), {
-        duration: INVITE_DEADLINE,
-        onTimeout: () => "no answer in time"
-      })
+      yield* Deferred.await(answer)
       return {
         session: names.session,
         connectorKey: connector.key,
@@ -244,13 +236,21 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
         grant,
         ticket
       } satisfies Dialed
-    }
+    },
+    Effect.mapError((why) => typeof why === "string" ? why : "the directory has no such node any more")
   )
+
+  const late = new Invites.LateConnectors()
+  const onAnswer = (session: SessionId, node: NodeKey, answer: Exit.Exit<void, string>) => {
+    const link = board.links.get(node)
+    if (link !== undefined) late.onAnswer(link)
+    return board.answer(session, node, answer)
+  }
 
   const dial = Effect.fn("SignalingHub.dial")(
     function*(node: NodeKey, target: Target, exclude: ReadonlyArray<NodeKey>) {
       const { network, resource } = yield* directory.authorize({ clientKey: node, ...target })
-      const online = [...board.links.values()].map(({ member }) => member).filter((member) =>
+      const online = [...board.links.values()].filter(({ member }) =>
         member.role === "connector" && member.network === network && !exclude.includes(member.key)
       )
       if (online.length === 0) {
@@ -265,18 +265,15 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
           message: "this client asks for sessions too often; wait some seconds"
         })
       }
-      let last = ""
-      for (const connector of (yield* Random.shuffle(online)).pipe((shuffled) => [...shuffled].slice(0, MAX_INVITES))) {
-        const tried = yield* Effect.either(invite(node, connector, network, resource.name))
-        if (Either.isRight(tried)) return tried.right
-        last = typeof tried.left === "string"
-          ? `${connector.shown}: ${tried.left}`
-          : "the directory has no such node any more"
-      }
-      return yield* new DialRefused({
-        code: "connector_declined",
-        message: `no connector accepted the session (${last})`
-      })
+      return yield* Invites.first({
+        links: [...yield* Random.shuffle(online)],
+        late,
+        invite: (connector) => invite(node, connector, network, resource.name)
+      }).pipe(
+        Effect.mapError((why) =>
+          new DialRefused({ code: "connector_declined", message: `no connector accepted the session (${why})` })
+        )
+      )
     },
     Effect.catchTags({
       Denied: ({ message }) => Effect.fail(new DialRefused({ code: "denied", message })),
@@ -379,8 +376,8 @@ const makeBy = Effect.fnUntraced(function*(config: Config, time: DirectoryClock.
     Watch: (_, { headers }) => watch(nodeOf(headers)),
     Time: () => time.nowMs,
     Dial: ({ exclude, target }, { headers }) => dial(nodeOf(headers), target, exclude),
-    Ready: ({ session }, { headers }) => board.answer(session, nodeOf(headers), Exit.void),
-    Decline: ({ reason, session }, { headers }) => board.answer(session, nodeOf(headers), Exit.fail(reason)),
+    Ready: ({ session }, { headers }) => onAnswer(session, nodeOf(headers), Exit.void),
+    Decline: ({ reason, session }, { headers }) => onAnswer(session, nodeOf(headers), Exit.fail(reason)),
     // A browser that is still being dialled does not know its session yet, and ignores this.
     BrowsersLost: (_, { headers }) => Effect.sync(() => tellLost(nodeOf(headers), true, () => true)),
     SessionsLost: ({ held }, { headers }) =>

@@ -1,0 +1,80 @@
+/**
+ * Invites connectors to one session, one after another, until one accepts. A connector that is dead
+ * or frozen does not answer, so the next one is invited before the first invitation is over.
+ */
+import { Deferred, Duration, Effect, Fiber } from "effect"
+import { nowMs } from "../../session/MonotonicClock.ts"
+import type { Link, Member } from "./Board.ts"
+
+/**
+ * How long a connector may take to answer an invitation. A connector that is up answers within a
+ * round trip.
+ */
+const INVITE_DEADLINE = Duration.seconds(2.5)
+/**
+ * Delay before the next connector is invited as well, if one has not answered. The answer of either
+ * is taken.
+ */
+const NEXT_AFTER = Duration.seconds(1)
+/** Most connectors that are invited for one dial. */
+const MAX_INVITES = 3
+/**
+ * How long a connector that did not answer an invitation is invited last. An answer, or a new link,
+ * ends this time.
+ */
+const LATE_MS = 30_000
+
+/** Connectors that did not answer an invitation in time. */
+export class LateConnectors {
+  readonly #until = new WeakMap<Link, number>()
+
+  /** Notes that the connector did not answer. `now` is in ms (monotonic), here and below. */
+  onSilent(link: Link, now: number): void {
+    this.#until.set(link, now + LATE_MS)
+  }
+
+  onAnswer(link: Link): void {
+    this.#until.delete(link)
+  }
+
+  /** Puts the connectors that did not answer last, and keeps the order otherwise. */
+  last(links: ReadonlyArray<Link>, now: number): ReadonlyArray<Link> {
+    const isLate = (link: Link) => (this.#until.get(link) ?? -Infinity) > now
+    return [...links.filter((link) => !isLate(link)), ...links.filter(isLate)]
+  }
+}
+
+/** Options of {@link first}. */
+export interface Options<A, R> {
+  /** Links of the connectors in random order. At most `MAX_INVITES` of them are invited. */
+  readonly links: ReadonlyArray<Link>
+  readonly late: LateConnectors
+  /** Invites a connector and waits for its answer. Fails with its reason to decline. */
+  readonly invite: (connector: Member) => Effect.Effect<A, string, R>
+}
+
+/**
+ * Returns the answer of the first connector that accepts. If none does, fails with the reason that
+ * came last. Invitations that are still open then are given up.
+ */
+export const first = Effect.fnUntraced(function*<A, R>({ invite, late, links }: Options<A, R>) {
+  const accepted = yield* Deferred.make<A>()
+  const open: Array<Effect.Effect<unknown>> = []
+  let reason = "none is connected"
+  for (const link of late.last(links, yield* nowMs).slice(0, MAX_INVITES)) {
+    const answer = yield* invite(link.member).pipe(
+      Effect.timeoutFail({ duration: INVITE_DEADLINE, onTimeout: () => "no answer in time" }),
+      Effect.matchEffect({
+        onFailure: (why) => Effect.sync(() => void (reason = `${link.member.shown}: ${why}`)),
+        onSuccess: (value) => Deferred.succeed(accepted, value)
+      }),
+      Effect.forkScoped
+    )
+    open.push(Fiber.join(answer))
+    const silent = Effect.map(Effect.delay(nowMs, NEXT_AFTER), (now) => late.onSilent(link, now))
+    yield* Effect.raceAll([Deferred.await(accepted), Fiber.join(answer), silent])
+    if (yield* Deferred.isDone(accepted)) return yield* Deferred.await(accepted)
+  }
+  yield* Effect.raceFirst(Deferred.await(accepted), Effect.all(open))
+  return yield* (yield* Deferred.isDone(accepted)) ? Deferred.await(accepted) : Effect.fail(reason)
+}, Effect.scoped)
