@@ -221,7 +221,7 @@ describe("a session", () => {
       const writing = promise(async () => {
         for (let i = 0; i < 200; i++) await link.write(new Uint8Array(64 * 1024))
       }).pipe(Effect.exit)
-      yield* Effect.timeout(writing, "8 seconds")
+      yield* Effect.timeout(writing, Kit.HANG_MS)
       expect(yield* promise(() => link.closed)).toMatchObject({ by: "network" })
       expect(yield* promise(() => Kit.within(Kit.HANG_MS, () => server.http3.stats.connections === 0))).toBe(true)
     })))

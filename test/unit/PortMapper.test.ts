@@ -1,8 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Duration, Effect, Exit, Layer, Option, Schedule, Scope, Stream } from "effect"
+import { Clock, Context, Effect, Exit, Layer, Option, Scope, Stream, TestClock } from "effect"
 import * as Gateway from "../../src/services/network/portmap/Gateway.ts"
 import * as PortMapper from "../../src/services/network/portmap/PortMapper.ts"
 import * as FakeGateway from "./FakeGateway.ts"
+import { someTurns, turnsUntil } from "./support/Turns.ts"
 
 const PORT = 41_000
 
@@ -25,14 +26,26 @@ const mapped = (mapper: typeof PortMapper.PortMapper.Service) =>
   mapper.changes.pipe(
     Stream.filter((it) => it !== null),
     Stream.runHead,
-    Effect.map(Option.getOrThrow),
-    Effect.timeout("6 seconds")
+    Effect.map(Option.getOrThrow)
   )
-const until = (what: string, is: () => boolean) =>
-  Effect.suspend(() => (is() ? Effect.void : Effect.fail(`not: ${what}`))).pipe(
-    Effect.retry(Schedule.spaced("5 millis")),
-    Effect.timeoutFail({ duration: "7 seconds", onTimeout: () => `never: ${what}` })
-  )
+/** Lets virtual time pass, on the gateway's clock, too. */
+const passed = (fake: FakeGateway.FakeGateway, ms: number) =>
+  Effect.gen(function*() {
+    fake.bornMs -= ms
+    yield* TestClock.adjust(ms)
+    yield* someTurns
+  })
+/** Lets virtual time pass in small steps, as requests without an answer need it, until a sleep of `ms` has begun. */
+const nextSleep = (ms: number) =>
+  Effect.gen(function*() {
+    while (true) {
+      yield* someTurns
+      const now = yield* Clock.currentTimeMillis
+      const sleeps = Array.from(yield* TestClock.sleeps())
+      if (sleeps.includes(now + ms)) return
+      yield* TestClock.adjust("50 millis")
+    }
+  })
 
 describe("PortMapper", () => {
   for (
@@ -57,16 +70,36 @@ describe("PortMapper", () => {
       }))
   }
 
-  it.scopedLive("renews at half of the lifetime, by the same nonce", () =>
+  it.scoped("renews at half of each lifetime, by the same nonce", () =>
     Effect.gen(function*() {
       const fake = yield* FakeGateway.make
-      fake.lifetimeS = 9
+      const mapper = yield* mapperFor(fake)
+      const halfMs = fake.lifetimeS * 500
+      yield* mapper.follow(PORT)
+      for (let period = 1; period <= 4; period++) {
+        yield* turnsUntil(() => fake.asked.length === period)
+        yield* nextSleep(halfMs) // the answer has arrived
+        yield* passed(fake, halfMs - 1)
+        assert.lengthOf(fake.asked, period)
+        yield* passed(fake, 1)
+      }
+      yield* turnsUntil(() => fake.asked.length === 5)
+      assert.strictEqual(fake.nonces.size, 1)
+    }))
+
+  it.scoped("asks less often the longer no gateway answers", () =>
+    Effect.gen(function*() {
+      const fake = yield* FakeGateway.make
+      fake.speaks = []
       const mapper = yield* mapperFor(fake)
       yield* mapper.follow(PORT)
-      yield* mapped(mapper)
-      const [took] = yield* Effect.timed(until("renewed", () => fake.asked.length === 2))
-      assert.closeTo(Duration.toMillis(took), 4_500, 400)
-      assert.strictEqual(fake.nonces.size, 1)
+      for (const seconds of [15, 30, 60, 120, 240, 480, 900, 900, 900]) {
+        yield* nextSleep(seconds * 1000)
+        yield* passed(fake, seconds * 1000)
+      }
+      fake.speaks = ["pcp"]
+      yield* nextSleep(fake.lifetimeS * 500)
+      assert.deepStrictEqual(fake.asked, [`pcp map ${PORT} 600`])
     }))
 
   it.scopedLive("maps again when the gateway restarted", () =>
@@ -77,9 +110,9 @@ describe("PortMapper", () => {
       yield* mapped(mapper)
       fake.external = "198.51.100.9"
       yield* FakeGateway.restart(fake)
-      yield* until("mapped again", () => fake.asked.length === 2)
+      yield* turnsUntil(() => fake.asked.length === 2)
       const now = mapper.changes.pipe(Stream.filter((it) => it?.external.host === "198.51.100.9"), Stream.runHead)
-      assert.isTrue(Option.isSome(yield* Effect.timeout(now, "2 seconds")))
+      assert.isTrue(Option.isSome(yield* now))
     }))
 
   it.scopedLive("moves the mapping with the port", () =>
@@ -89,7 +122,7 @@ describe("PortMapper", () => {
       yield* mapper.follow(PORT)
       yield* mapped(mapper)
       yield* mapper.follow(PORT + 1)
-      yield* until("both", () => fake.asked.length === 3)
+      yield* turnsUntil(() => fake.asked.length === 3)
       assert.deepStrictEqual(fake.asked, [`pcp map ${PORT} 600`, `pcp unmap ${PORT}`, `pcp map ${PORT + 1} 600`])
     }))
 
@@ -103,7 +136,7 @@ describe("PortMapper", () => {
       gateway = null
       yield* mapper.look
       const none = mapper.changes.pipe(Stream.filter((it) => it === null), Stream.runHead)
-      yield* Effect.timeout(none, "2 seconds")
+      yield* none
       gateway = FakeGateway.HOST
       yield* mapper.look
       yield* mapped(mapper)
@@ -131,7 +164,7 @@ describe("PortMapper", () => {
       fake.external = "0.0.0.0"
       const mapper = yield* mapperFor(fake)
       yield* mapper.follow(PORT)
-      yield* until("all three asked", () => fake.asked.some((it) => it.startsWith("upnp")))
+      yield* turnsUntil(() => fake.asked.some((it) => it.startsWith("upnp")))
       assert.isNull(Option.getOrThrow(yield* Stream.runHead(mapper.changes)))
     }))
 
@@ -145,7 +178,7 @@ describe("PortMapper", () => {
         external: "198.51.100.7"
       })
       fake.speaks = []
-      const silent = yield* Effect.timeout(mapper.probe, "2 seconds")
+      const silent = yield* mapper.probe
       assert.deepStrictEqual(silent, { gateway: FakeGateway.HOST, protocols: [], external: null })
       assert.deepStrictEqual(fake.asked, [])
     }))
