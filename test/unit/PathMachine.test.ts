@@ -317,6 +317,20 @@ describe("open flows without data", () => {
     expect(kinds.toSorted()).toEqual(["direct", "relay"])
   })
 
+  it("look at a direct path every second while relayed", () => {
+    for (let phase = 0; phase < 10; phase++) {
+      const net = new PathNet()
+      net.direct.delayMs = 60
+      net.start().runUntil(3_000)
+      for (const side of [net.client, net.connector]) net.apply(side, (m) => m.onTraffic(false, net.now))
+      net.runUntil(20_000 + phase * SPARE_GAP_MS / 10)
+      expect(pathOf(net.client)).toBe(keyOf(RELAY))
+      net.direct.delayMs = 5
+      net.runUntil(net.now + 2 * QUIET_GAP_MS)
+      expect(pathOf(net.client)).toBe(DIRECT)
+    }
+  })
+
   it("leave a dead path within two seconds", () => {
     for (let seed = 1; seed <= 20; seed++) {
       const net = quiet(seed)
@@ -328,9 +342,9 @@ describe("open flows without data", () => {
   })
 
   it("leave a broken path as soon as another one answers", () => {
-    const [inUse, other] = [viaRelay("two"), viaRelay("three")]
+    const [inUse, other] = [direct(CONNECTOR), viaRelay("two")]
     const machine = new PathMachine({ role: "client", now: 0, path: inUse, active: true, txPrefix: "00000001" })
-    const rtts = new Map([[keyOf(inUse), 5], [keyOf(other), 20]]) // the home relay answers nothing
+    const rtts = new Map([[keyOf(inUse), 5], [keyOf(other), 20]]) // no home relay
     const run = (from: number, until: number) => {
       const selected: Array<Output> = []
       const note = (out: ReadonlyArray<Output>) => void selected.push(...out.filter((o) => o._tag === "Select"))

@@ -34,8 +34,9 @@ export const PACE_MS = 5
 /** Gap between pings on the path in use and on its best alternative, while data flows. */
 export const BUSY_GAP_MS = 200
 /**
- * Gap between pings on the path in use while flows are open but no data moves. The first packet
- * ends it, and both paths are pinged at once.
+ * Gap between pings on the path in use while flows are open but no data moves. If that path is a
+ * relay's, its best alternative gets them, too. The first packet ends it, and both paths are pinged
+ * at once.
  */
 export const QUIET_GAP_MS = 1_000
 /**
@@ -735,7 +736,10 @@ export class PathMachine {
     const { current: inUse } = this.#table
     if (!current && (isSuspect(inUse, now) || inUse.state === "failed" || this.#leave !== null)) return RESCUE_GAP_MS
     if (track.score.samples + track.inFlight < MEASURE_PINGS && this.isSeeking(now)) return SUSPECT_GAP_MS
-    if (this.#active && !this.#moving) return current ? QUIET_GAP_MS : SPARE_GAP_MS
+    if (this.#active && !this.#moving) {
+      // A better path than the relay is not kept waiting.
+      return current || (track === standby && inUse.path.kind === "relay") ? QUIET_GAP_MS : SPARE_GAP_MS
+    }
     if (this.#active) return current || track === standby ? BUSY_GAP_MS : SPARE_GAP_MS
     // A proved direct path may be the better one by now.
     if (this.#table.current.path.kind === "relay" && this.isSeeking(now)) return SPARE_GAP_MS
