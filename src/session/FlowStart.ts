@@ -46,15 +46,19 @@ export type Answer =
     /** First bytes of the application on the far side. Pass them to the pump as `fromStream`. */
     readonly rest: Uint8Array
   }
-  /** The flow was not opened, and its stream has ended. */
-  | { readonly _tag: "Rejected"; readonly verdict: Verdict }
+  /**
+   * The flow was not opened, and its stream has ended. `lost`: the session ended before it brought
+   * an answer, so the flow may be asked for in another session.
+   */
+  | { readonly _tag: "Rejected"; readonly verdict: Verdict; readonly lost: boolean }
 
 /** Opens streams of a session. `openStream` returns `null` if no more can be opened now. */
 export interface Streams {
   readonly openStream: () => FlowStream | null
 }
 
-const internal = (reason: string): Answer => ({ _tag: "Rejected", verdict: { code: "internal", reason } })
+const rejected = (verdict: Verdict, lost = false): Answer => ({ _tag: "Rejected", verdict, lost })
+const internal = (reason: string): Answer => rejected({ code: "internal", reason })
 
 /**
  * Opens a flow. Client only. `done` is called once, before this returns or later. The returned
@@ -78,13 +82,13 @@ export const request = (session: Streams, open: Open, done: (answer: Answer) => 
     }
     done(answer)
   }
-  const late: Answer = { _tag: "Rejected", verdict: { code: "timed_out", reason: "the connector did not answer" } }
+  const late = rejected({ code: "timed_out", reason: "the connector did not answer" })
   const timer = setTimeout(() => finish(late), VERDICT_TIMEOUT_MS)
   const writer = write(stream, hello)
   stream.handler = {
     onReadable: collect(stream, decodeVerdict, (result, rest) => {
       if (typeof result === "string") return finish(internal(`the connector's answer is ${result}`))
-      finish(result.code === "accepted" ? { _tag: "Accepted", stream, rest } : { _tag: "Rejected", verdict: result })
+      finish(result.code === "accepted" ? { _tag: "Accepted", stream, rest } : rejected(result))
     }),
     onWritable: writer,
     onClosed: () => finish(gone)
@@ -99,15 +103,12 @@ export const request = (session: Streams, open: Open, done: (answer: Answer) => 
   }
 }
 
-const gone: Answer = {
-  _tag: "Rejected",
-  verdict: { code: "unreachable", reason: "the session with the connector ended before it answered" }
-}
+const gone = rejected(
+  { code: "unreachable", reason: "the session with the connector ended before it answered" },
+  true
+)
 
-const tooMany: Answer = {
-  _tag: "Rejected",
-  verdict: { code: "too_many_flows", reason: "no more streams in this session" }
-}
+const tooMany = rejected({ code: "too_many_flows", reason: "no more streams in this session" })
 
 /** A flow that a client asks for. */
 export interface Incoming {

@@ -1,12 +1,12 @@
 /** The sessions of a client and of a connector, over real QUIC and a relay in memory; signaling and the RelayActor are the test's. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Schedule } from "effect"
+import { Effect, Fiber, Schedule } from "effect"
 import { generateKeyPairSync } from "node:crypto"
 import * as FlowTrace from "../../src/actors/mux/FlowTrace.ts"
 import { MuxMetrics } from "../../src/actors/mux/MuxMetrics.ts"
 import * as Sessions from "../../src/actors/mux/Sessions.ts"
 import type { PathEvent } from "../../src/actors/path/PathProberRpcs.ts"
-import type { SignalingEvent } from "../../src/actors/signaling/RelaySignalingRpcs.ts"
+import { DialRefused, type SignalingEvent } from "../../src/actors/signaling/RelaySignalingRpcs.ts"
 import { tagFromHex } from "../../src/protocol/bytes/Frame.ts"
 import * as Candidate from "../../src/protocol/candidate/Candidate.ts"
 import type * as PeerLoss from "../../src/protocol/path/PeerLoss.ts"
@@ -28,13 +28,15 @@ const RESOURCE = {
   allowLoopback: true
 }
 
+const TARGET = { kind: "tcp", host: "echo", port: 80 } as const
+
 const setup = Effect.gen(function*() {
   const root = Keys.fromPrivateKey(generateKeyPairSync("ed25519").privateKey)
   if (root === null) return yield* Effect.dieMessage("no key")
   const authority = Authority.make(root)
   const time = { aheadMs: 0 }
   const made = yield* Effect.promise(() => makeNode("client"))
-  const client = { ...made, now: () => made.now() + time.aheadMs }
+  const client: Node = { ...made, now: () => made.now() + time.aheadMs, leg: () => "relay-tcp" }
   const connector = yield* Effect.promise(() => makeNode("connector"))
   const names = yield* Authority.newSession
   const keys = { clientKey: client.key, connectorKey: connector.key }
@@ -51,6 +53,11 @@ const setup = Effect.gen(function*() {
   const { session } = names
 
   const relayKnows: { presence: PeerLoss.Presence } = { presence: "connected" }
+  /** What each dial excluded, and what the relay has for dials that exclude the connector. */
+  const dials: Array<ReadonlyArray<string>> = []
+  const others: { dial: Effect.Effect<unknown, DialRefused> } = {
+    dial: Effect.suspend(() => new DialRefused({ code: "no_connector", message: "none" }))
+  }
   const make = Effect.fnUntraced(function*(node: Node) {
     const events: Array<PathEvent> = []
     const opened: Array<{ readonly session: string; readonly ticket: Signed }> = []
@@ -67,7 +74,12 @@ const setup = Effect.gen(function*() {
           yield* connectorIs.told({ _tag: "TicketRenewed", session, ticket: fresh.ticket })
           return fresh
         }),
-      Dial: () => Effect.succeed({ session, connectorKey: connector.key, connectorName: "office", grant, ticket }),
+      Dial: ({ exclude }: { readonly exclude: ReadonlyArray<string> }) =>
+        Effect.suspend(() => {
+          dials.push(exclude)
+          if (exclude.includes(connector.key)) return others.dial
+          return Effect.succeed({ session, connectorKey: connector.key, connectorName: "office", grant, ticket })
+        }),
       Ready: () => Effect.void,
       Decline: (why: unknown) => Effect.dieMessage(`declined: ${JSON.stringify(why)}`)
     }
@@ -105,6 +117,31 @@ const setup = Effect.gen(function*() {
   yield* until(() => there.opened.length === 1)
   yield* Effect.orDie(here.sessions.obtain({ kind: "tcp", host: "echo", port: 80 }))
   yield* until(() => there.events.some(({ _tag }) => _tag === "SessionUp"))
+  /** A second connector of the network, with its part of a session. The relay gives it to dials that exclude the first. */
+  const addOther = Effect.gen(function*() {
+    const branch = yield* Effect.promise(() => makeNode("connector"))
+    const names = yield* Authority.newSession
+    const keys = { clientKey: client.key, connectorKey: branch.key }
+    const ticket = yield* authority.ticket({ ...names, ...keys })
+    const { signed: grant } = yield* authority.grant({
+      ...keys,
+      clientName: "laptop",
+      connectorName: "branch",
+      resources: [RESOURCE]
+    })
+    const its = yield* make(branch)
+    join(client, names.clientTag, branch)
+    join(branch, names.connectorTag, client)
+    yield* its.sessions.onSignal({ _tag: "Invite", session: names.session, grant, ticket })
+    others.dial = Effect.succeed({
+      session: names.session,
+      connectorKey: branch.key,
+      connectorName: "branch",
+      grant,
+      ticket
+    })
+    return names.session
+  })
   /** The connector's host is gone: nothing comes from it any more, and a flow waits for an answer. */
   const silence = Effect.gen(function*() {
     connector.carriers.delete(tagFromHex(names.connectorTag))
@@ -127,7 +164,23 @@ const setup = Effect.gen(function*() {
       time.aheadMs += seconds * 1_000
       here.sessions.get(session)?.openFlow({ kind: "tcp", host: "echo", port: 80, traceparent: null }, () => undefined)
     }).pipe(Effect.zipRight(here.sessions.tick))
-  return { here, there, session, ticket, documents, renewed, silence, pass, leap, relayKnows }
+  const key = connector.key
+  return {
+    here,
+    there,
+    session,
+    ticket,
+    documents,
+    renewed,
+    silence,
+    pass,
+    leap,
+    relayKnows,
+    time,
+    dials,
+    addOther,
+    key
+  }
 })
 
 /** Some turns of the event loop, which all that is under way between two nodes here needs. */
@@ -189,6 +242,51 @@ describe("the sessions of a node", () => {
       yield* silence
       relayKnows.presence = "unknown"
       assert.strictEqual(yield* pass(40), "alive")
+    }))
+
+  it.scopedLive("end soon when another connector serves instead", () =>
+    Effect.gen(function*() {
+      const { addOther, here, pass, session, silence } = yield* setup
+      const other = yield* addOther
+      here.sessions.get(session)?.openFlow({ ...TARGET, traceparent: null }, () => undefined)
+      yield* silence
+      yield* pass(3) // another connector is dialled
+      yield* until(() => here.sessions.get(other)?.peer.up === true)
+      assert.strictEqual(yield* pass(10), "ended")
+      assert.isDefined(here.sessions.get(other))
+    }))
+
+  it.scopedLive("are dialled at the silent connector last", () =>
+    Effect.gen(function*() {
+      const { dials, here, key, silence, time } = yield* setup
+      yield* silence
+      time.aheadMs += 1_000
+      yield* Effect.forkScoped(Effect.ignore(here.sessions.obtain(TARGET)))
+      yield* until(() => dials.length === 3)
+      assert.deepStrictEqual(dials, [[], [key], []])
+    }))
+
+  it.scopedLive("leave waiting flows to another connector after a second", () =>
+    Effect.gen(function*() {
+      const { addOther, here, session, silence, time } = yield* setup
+      const other = yield* addOther
+      const waiting = yield* Effect.fork(here.sessions.elsewhere(here.sessions.get(session)!, TARGET))
+      yield* silence
+      time.aheadMs += 1_000
+      assert.strictEqual((yield* Fiber.join(waiting)).id, other)
+    }))
+
+  it.scopedLive("keep waiting flows while there is no other connector", () =>
+    Effect.gen(function*() {
+      const { dials, here, key, session, silence, time } = yield* setup
+      const waiting = yield* Effect.fork(here.sessions.elsewhere(here.sessions.get(session)!, TARGET))
+      yield* silence
+      time.aheadMs += 1_000
+      yield* until(() => dials.length === 2)
+      yield* settle
+      assert.strictEqual((yield* Fiber.poll(waiting))._tag, "None")
+      for (const exclude of dials.slice(1)) assert.deepStrictEqual(exclude, [key])
+      yield* Fiber.interrupt(waiting)
     }))
 
   it.scopedLive("survive when their connector left the relay but answers", () =>

@@ -8,6 +8,7 @@ const play = (options: {
   readonly seconds: number
   readonly heardAt?: (second: number) => boolean
   readonly canHear?: boolean
+  readonly isReplaced?: boolean
   readonly presence: (second: number) => PeerLoss.Presence | null
 }) => {
   let state = PeerLoss.start
@@ -16,9 +17,12 @@ const play = (options: {
   for (let second = 0; second <= options.seconds; second++) {
     const now = second * TICK_MS
     if (options.heardAt?.(second) === true) silentSince = now
-    const [step, next] = PeerLoss.onTick(state, now, now - silentSince, options.canHear ?? true)
+    const [step, next] = PeerLoss.onTick(state, now, now - silentSince, {
+      canHear: options.canHear ?? true,
+      isReplaced: options.isReplaced ?? false
+    })
     state = next
-    if (step === "absent" || step === "forgotten") return { step, second, asked }
+    if (step !== "wait" && step !== "ask") return { step, second, asked }
     if (step !== "ask") continue
     asked.push(second)
     const answer = options.presence(second)
@@ -47,6 +51,14 @@ describe("a session whose peer stopped answering", () => {
     const { second, step } = play({ seconds: 600, presence: () => "connected" })
     assert.strictEqual(step, "forgotten")
     assert.strictEqual(second, PeerLoss.CONNECTED_SILENT_MS / TICK_MS)
+  })
+
+  it("ends after six seconds if another connector serves instead", () => {
+    for (const presence of ["connected", "unknown", null] as const) {
+      const { second, step } = play({ seconds: 600, isReplaced: true, presence: () => presence })
+      assert.strictEqual(step, "replaced")
+      assert.strictEqual(second, PeerLoss.REPLACED_SILENT_MS / TICK_MS)
+    }
   })
 
   it("lives while this host has no relay path", () => {

@@ -26,8 +26,8 @@ export interface FlowTrace {
   /** Ends the phase before and begins a new one. Returns the span of the new phase. */
   readonly phase: (name: string) => Tracer.Span
   /**
-   * Assigns the flow to a session. From now on the session's moves become events of the flow, and
-   * its path is an attribute.
+   * Assigns the flow to a session, which may replace another one. From now on the session's moves
+   * become events of the flow, and its path is an attribute.
    */
   readonly joins: (session: SessionId, route: Route | null) => void
   /**
@@ -106,6 +106,9 @@ export const make: Effect.Effect<FlowTraces> = Effect.gen(function*() {
       if (span.status._tag === "Ended") return
       endPhase()
       span.end(now(), exit)
+      leave()
+    }
+    const leave = () => {
       const flows = session === null ? undefined : open.get(session)
       flows?.delete(span)
       if (session !== null && flows?.size === 0) open.delete(session)
@@ -118,6 +121,7 @@ export const make: Effect.Effect<FlowTraces> = Effect.gen(function*() {
         return phase
       },
       joins: (id, route) => {
+        leave()
         session = id
         if (route !== null) mark(span, route)
         span.attribute("sallyport.session", id)

@@ -3,7 +3,7 @@
  * invitation. They are kept permitted while in use, and ended when they are idle, revoked or
  * expired. Signaling is asked only if no live session reaches the peer.
  */
-import { Deferred, Duration, Effect, Either, Exit } from "effect"
+import { Deferred, Duration, Effect, Either, Exit, Option } from "effect"
 import type { Target, Verdict, VerdictCode } from "../../protocol/flow/FlowWire.ts"
 import * as PathKind from "../../protocol/path/PathKind.ts"
 import { type PathRef, type Reason, RELAY } from "../../protocol/path/PathRef.ts"
@@ -66,6 +66,15 @@ const SILENT_MS = 1_000
  * has lost the session.
  */
 const REDIAL_AFTER_MS = 3_000
+/**
+ * Shortest time between two dials for another connector while flows wait for a silent one, if there
+ * was none.
+ */
+const SEEK_EVERY_MS = 2_000
+/** Shortest time between two looks at a session in which a flow waits. */
+const LOOK_AFTER_MS = 50
+/** Most silent connectors that a dial names. The relay accepts no more. */
+const MAX_EXCLUDED = 16
 /** Shortest time between two dials that check the same silent session. */
 const REDIAL_EVERY_MS = 10_000
 /**
@@ -143,7 +152,6 @@ interface Held {
 export const make = (options: Options) => {
   const { authorityKey, fork, metrics, node, onIce, relay, signaling, ticketKeys, timeKnown, traces } = options
   const held = new Map<SessionId, Held>()
-  const dialling = new Map<string, Deferred.Deferred<FlowSession, Verdict>>()
   let isDraining = false
 
   /** Whether the prober may learn of this event. With relays only, it must not probe. */
@@ -303,13 +311,23 @@ export const make = (options: Options) => {
     return undefined
   }
 
-  const dial = Effect.fn("StreamMux.dial")(function*(target: Target) {
-    const { host, kind, port } = target
-    const dialed = yield* signaling.ask(
-      (client) => client.Dial({ target: { host, port, protocol: kind }, exclude: [] }),
+  const silentPeers = (): ReadonlyArray<NodeKey> => {
+    const silent = [...held.values()].flatMap(({ session }) => isSilent(session) ? [session.grant.connectorKey] : [])
+    return [...new Set(silent)].slice(0, MAX_EXCLUDED)
+  }
+
+  const askRelay = ({ host, kind, port }: Target, exclude: ReadonlyArray<NodeKey>) =>
+    signaling.ask(
+      (client) => client.Dial({ target: { host, port, protocol: kind }, exclude }),
       { deadline: DIAL_DEADLINE }
-    ).pipe(Effect.mapError(verdictOfDial))
-    return yield* settle(dialed, target)
+    )
+
+  const dialAny = Effect.fn("StreamMux.dial")(function*(target: Target) {
+    return yield* settle(yield* askRelay(target, []), target)
+  })
+
+  const dialOther = Effect.fn("StreamMux.dialOther")(function*(target: Target) {
+    return yield* settle(yield* askRelay(target, silentPeers()), target)
   })
 
   /**
@@ -334,21 +352,19 @@ export const make = (options: Options) => {
     return yield* Deferred.await(it.up)
   })
 
-  /**
-   * Obtains a session that may carry this flow. Flows to one target that arrive while it is being
-   * dialled share the dial.
-   */
-  const obtain = (target: Target): Effect.Effect<FlowSession, Verdict> =>
-    Effect.suspend(() => {
-      const ready = reaching(target)
-      if (ready !== undefined) return Effect.succeed(ready)
-      const key = `${target.kind} ${target.host.toLowerCase()}:${target.port}`
-      const under = dialling.get(key)
-      if (under !== undefined) return Deferred.await(under)
-      return Effect.flatMap(Deferred.make<FlowSession, Verdict>(), (result) => {
-        dialling.set(key, result)
-        return dial(target).pipe(
-          Effect.onExit((exit) => {
+  /** Lets flows to one target that arrive while it is being dialled share the dial. */
+  const sharing = <E>(dial: (target: Target) => Effect.Effect<FlowSession, E>) => {
+    const dialling = new Map<string, Deferred.Deferred<FlowSession, E | Verdict>>()
+    return (target: Target): Effect.Effect<FlowSession, E | Verdict> =>
+      Effect.suspend(() => {
+        const ready = reaching(target)
+        if (ready !== undefined) return Effect.succeed(ready)
+        const key = `${target.kind} ${target.host.toLowerCase()}:${target.port}`
+        const under = dialling.get(key)
+        if (under !== undefined) return Deferred.await(under)
+        return Effect.flatMap(Deferred.make<FlowSession, E | Verdict>(), (result) => {
+          dialling.set(key, result)
+          const dialled = Effect.onExit(dial(target), (exit) => {
             dialling.delete(key)
             return Deferred.done(
               result,
@@ -357,9 +373,40 @@ export const make = (options: Options) => {
                 : exit
             )
           })
-        )
+          // The first flow may end before the others that wait for the dial.
+          return Effect.zipRight(Effect.forkDaemon(dialled), Deferred.await(result))
+        })
       })
-    })
+  }
+  /** Obtains a session with a connector that is not silent. Fails if there is none. */
+  const obtainOther = sharing(dialOther)
+  /**
+   * Dials a connector, first among those that are not silent. A silent one may have been restarted,
+   * so it is asked if no other takes the session.
+   */
+  const dial = (target: Target): Effect.Effect<FlowSession, Verdict> =>
+    Effect.suspend(() =>
+      silentPeers().length === 0
+        ? dialAny(target)
+        : Effect.catchIf(obtainOther(target), isNone, () => dialAny(target))
+    ).pipe(Effect.mapError(verdictOf))
+  /** Obtains a session that may carry this flow. */
+  const obtain = sharing(dial)
+
+  /**
+   * Waits until this session is silent and a session with another connector may carry the flow.
+   * Returns that session. While there is no other connector, it waits on: the silent one may only
+   * have a bad path.
+   */
+  const elsewhere = Effect.fnUntraced(function*(session: FlowSession, target: Target) {
+    for (;;) {
+      yield* Effect.sleep(Duration.millis(Math.max(LOOK_AFTER_MS, SILENT_MS - session.peer.silentMs)))
+      if (!isSilent(session)) continue
+      const other = yield* Effect.option(obtainOther(target))
+      if (Option.isSome(other) && other.value !== session && isSilent(session)) return other.value
+      if (Option.isNone(other)) yield* Effect.sleep(Duration.millis(SEEK_EVERY_MS))
+    }
+  })
 
   const renew = Effect.fnUntraced(function*(it: Held) {
     const { session } = it
@@ -471,6 +518,14 @@ export const make = (options: Options) => {
       now - other.upAt >= SUPERSEDED_MS && !isSilent(other.session)
     )
 
+  /** Whether a session with another connector works and permits the target of this one. */
+  const isReplaced = ({ session, target }: Held, now: number) =>
+    target !== null &&
+    [...held.values()].some((other) =>
+      other.session.peer.peerKey !== session.peer.peerKey && now - other.upAt >= SUPERSEDED_MS &&
+      !isSilent(other.session) && other.session.permits(target)
+    )
+
   const askPresence = (it: Held) =>
     signaling.ask((client) => client.Presence({ ticket: it.ticket }), { deadline: PRESENCE_DEADLINE }).pipe(
       Effect.map((presence) => {
@@ -482,17 +537,14 @@ export const make = (options: Options) => {
   /** Ends a session whose connector is gone. Returns whether it did. Client only. */
   const endIfLost = (it: Held, now: number): boolean => {
     const { peer } = it.session
-    const [step, loss] = PeerLoss.onTick(it.loss, now, peer.silentMs, node.leg() !== null)
+    const [step, loss] = PeerLoss.onTick(it.loss, now, peer.silentMs, {
+      canHear: node.leg() !== null,
+      isReplaced: isReplaced(it, now)
+    })
     it.loss = loss
     if (step === "ask") fork(askPresence(it))
     if (step === "wait" || step === "ask") return false
-    const name = peer.peerName
-    it.session.close(
-      CloseCode.normal,
-      step === "absent"
-        ? `${name} has left the relay and does not answer`
-        : `${name} is connected to the relay, but answers nothing in this session`
-    )
+    it.session.close(CloseCode.normal, `${peer.peerName} ${LOST[step]}`)
     return true
   }
 
@@ -580,6 +632,7 @@ export const make = (options: Options) => {
 
   return {
     obtain,
+    elsewhere,
     reopen,
     onSignal,
     tick,
@@ -614,6 +667,20 @@ export const make = (options: Options) => {
   } as const
 }
 
+/** Why a session with a lost connector ends, after the connector's name. */
+const LOST = {
+  absent: "has left the relay and does not answer",
+  forgotten: "is connected to the relay, but answers nothing in this session",
+  replaced: "answers nothing in this session, and another connector does"
+} as const
+
+type DialError = DialRefused | SignalingDown | ActorUnavailable
+
+/** Whether a dial failed because no connector took it. */
+const isNone = (error: DialError | Verdict): boolean =>
+  "_tag" in error && error._tag === "DialRefused" &&
+  (error.code === "no_connector" || error.code === "connector_declined")
+
 const internal = (reason: string): Verdict => ({ code: "internal", reason })
 
 const DIAL_VERDICT: Readonly<Record<DialRefused["code"], VerdictCode>> = {
@@ -625,7 +692,8 @@ const DIAL_VERDICT: Readonly<Record<DialRefused["code"], VerdictCode>> = {
   overloaded: "unreachable"
 }
 
-const verdictOfDial = (error: DialRefused | SignalingDown | ActorUnavailable): Verdict => {
+const verdictOf = (error: DialError | Verdict): Verdict => {
+  if (!("_tag" in error)) return error
   if (error._tag === "DialRefused") return { code: DIAL_VERDICT[error.code], reason: error.message }
   return { code: "unreachable", reason: error.message }
 }

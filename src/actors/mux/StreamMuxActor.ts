@@ -194,6 +194,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   })
   const flowOpener = yield* FlowOpener.make({
     obtain: sessions.obtain,
+    elsewhere: sessions.elsewhere,
     routeOf: sessions.routeOf,
     onRefused: ({ forward, host, port }, peer, verdict) => {
       if (forward !== null) metrics.onForwardReset(forward, `${host}:${port}`, verdict.code)

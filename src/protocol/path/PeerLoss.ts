@@ -23,6 +23,13 @@ export const ABSENT_MS = 4_000
 export const CONNECTED_SILENT_MS = 30_000
 
 /**
+ * How long a peer may be silent if another connector serves what it served. Applications can
+ * connect again there at once, so it helps them to learn soon that their flows are over. A node
+ * that roams is back sooner.
+ */
+export const REPLACED_SILENT_MS = 6_000
+
+/**
  * Answers of the relay to the question whether a peer is connected to it. `unknown`: the relay has
  * just started, so an absent peer may still come back.
  */
@@ -41,19 +48,28 @@ export interface State {
 }
 
 /** Action to take: none, ask the relay, or end the session. */
-export type Step = "wait" | "ask" | "absent" | "forgotten"
+export type Step = "wait" | "ask" | "absent" | "forgotten" | "replaced"
+
+/** The client's circumstances, which the judgement of a silent peer depends on. */
+export interface Here {
+  /** Whether packets could come by the relay. */
+  readonly canHear: boolean
+  /** Whether a session with another connector works and permits the same target. */
+  readonly isReplaced: boolean
+}
 
 /** State of a peer that has not been silent. */
 export const start: State = { askAt: 0, absentSince: Infinity, connected: false }
 
 /**
  * Decides what to do about a peer that has owed an answer for `silentMs` (0 if it owes none).
- * `canHear` is whether packets could come by the relay. `absent` and `forgotten` end the session:
- * the peer has left the relay, or it is there and knows nothing of this session.
+ * `absent`, `forgotten` and `replaced` end the session: the peer has left the relay, or it is there
+ * and knows nothing of this session, or another connector answers instead.
  */
-export const onTick = (state: State, now: number, silentMs: number, canHear: boolean): [Step, State] => {
+export const onTick = (state: State, now: number, silentMs: number, { canHear, isReplaced }: Here): [Step, State] => {
   if (silentMs < ASK_AFTER_MS) return ["wait", start]
   if (now - state.absentSince >= ABSENT_MS) return ["absent", state]
+  if (isReplaced && canHear && silentMs >= REPLACED_SILENT_MS) return ["replaced", state]
   if (state.connected && canHear && silentMs >= CONNECTED_SILENT_MS) return ["forgotten", state]
   return now < state.askAt ? ["wait", state] : ["ask", { ...state, askAt: now + ASK_EVERY_MS }]
 }
