@@ -1,15 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Deferred, Duration, Effect, Mailbox, Option, TestClock } from "effect"
+import { Clock, Deferred, Duration, Effect, Option, TestClock } from "effect"
 import { generateKeyPairSync } from "node:crypto"
 import * as Board from "../../src/actors/hub/Board.ts"
 import * as SignedDocuments from "../../src/actors/hub/SignedDocuments.ts"
-import type { SignalingEvent } from "../../src/actors/signaling/RelaySignalingRpcs.ts"
-import type { NodeRole, Resource } from "../../src/protocol/trust/Documents.ts"
-import type { NodeKey } from "../../src/protocol/trust/NodeKey.ts"
+import type { Resource } from "../../src/protocol/trust/Documents.ts"
 import type { Signed } from "../../src/protocol/trust/Signed.ts"
 import { DirectoryError } from "../../src/services/directory/DirectoryStore.ts"
 import * as Authority from "../../src/services/identity/Authority.ts"
 import * as Keys from "../../src/services/identity/Keys.ts"
+import * as HubBoard from "./support/HubBoard.ts"
 
 const newSigningKey = () => {
   const key = Keys.fromPrivateKey(generateKeyPairSync("ed25519").privateKey)
@@ -52,18 +51,6 @@ const hub = () => {
   return { board, rules, verify, signed: SignedDocuments.make({ authority, board, directory }) }
 }
 
-const connect = Effect.fnUntraced(function*(board: ReturnType<typeof Board.make>, key: NodeKey, role: NodeRole) {
-  const events = yield* Mailbox.make<SignalingEvent>({ capacity: Board.EVENTS_CAPACITY, strategy: "dropping" })
-  board.join({
-    member: { key, name: role, shown: role, role, network: null },
-    isBrowser: false,
-    since: 0,
-    events,
-    cut: () => {}
-  })
-  return Effect.map(Effect.orDie(events.clear), (told) => [...told])
-})
-
 const addSession = Effect.fnUntraced(function*(board: ReturnType<typeof Board.make>) {
   const names = yield* Authority.newSession
   const answer = yield* Deferred.make<void, string>()
@@ -86,7 +73,7 @@ describe("relay credentials", () => {
       const { board, signed, verify } = hub()
       yield* Effect.forkScoped(signed.keepCredentialsFresh)
       yield* TestClock.adjust("1 minute")
-      const told = yield* connect(board, CLIENT, "client")
+      const { heard: told } = yield* HubBoard.connect(board, CLIENT, "client")
       for (let period = 1; period <= 6; period++) {
         yield* TestClock.adjust(SignedDocuments.CREDENTIAL_REFRESH)
         const events = yield* told
@@ -106,8 +93,8 @@ describe("grants", () => {
   it.scoped("are replaced also for sessions that began later", () =>
     Effect.gen(function*() {
       const { board, rules, signed, verify } = hub()
-      const client = yield* connect(board, CLIENT, "client")
-      const connector = yield* connect(board, CONNECTOR, "connector")
+      const { heard: client } = yield* HubBoard.connect(board, CLIENT, "client")
+      const { heard: connector } = yield* HubBoard.connect(board, CONNECTOR, "connector")
       const session = yield* addSession(board)
       for (const resources of [[WIKI], [], [{ ...WIKI, name: "mail" }], []]) {
         rules.resources = resources

@@ -4,6 +4,7 @@
  * removal while the relay was down.
  */
 import { Effect } from "effect"
+import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
 import type * as Directory from "../../services/directory/Directory.ts"
 import * as DirectoryClock from "../../services/identity/DirectoryClock.ts"
 import * as TurnCredentials from "../../services/identity/TurnCredentials.ts"
@@ -12,21 +13,45 @@ import type { RelayForwarder } from "../forwarder/RelayForwarderRpcs.ts"
 import type { RpcsOf } from "../runtime/actor/ActorAddress.ts"
 import type { ActorRef } from "../runtime/actor/ActorRef.ts"
 import type { SignalingEvent } from "../signaling/RelaySignalingRpcs.ts"
+import type * as Board from "./Board.ts"
 
 const REVOKED_SECONDS = REVOKED_MS / 1000
 
+/** Delay before a removed node's link is cut. */
+const REVOKED_GRACE = "300 millis"
+
 /** Options of {@link make}. */
 export interface Options {
-  readonly directory: typeof Directory.Directory.Service
+  readonly board: ReturnType<typeof Board.make>
+  readonly directory: Pick<typeof Directory.Directory.Service, "removedSince">
   /** The forwarder, which ends the removed nodes' bindings. */
   readonly forwarder: ActorRef<RpcsOf<typeof RelayForwarder>>
+  /** Drops what else the relay remembers of a node. */
+  readonly forget: (node: NodeKey) => void
+  /** Runs an effect in a fiber of its own, which ends with the actor. */
+  readonly fork: (effect: Effect.Effect<void>) => Effect.Effect<void>
 }
 
 /** Returns the effects that notify nodes and the forwarder of removed nodes. */
-export const make = ({ directory, forwarder }: Options) => {
+export const make = ({ board, directory, forget, fork, forwarder }: Options) => {
   const since = (seconds: number) =>
     Effect.flatMap(DirectoryClock.nowSeconds, (now) => directory.removedSince(now - seconds))
   return {
+    /** Cuts a removed node's sessions, bindings and link. */
+    revoke: Effect.fnUntraced(function*(node: NodeKey) {
+      forget(node)
+      for (const key of board.links.keys()) board.send(key, { _tag: "Revoked", node })
+      // The removed node is notified, too, and gets a moment to read that. Its peers' close notices
+      // may no longer reach it through the relay.
+      const link = board.links.get(node)
+      yield* fork(Effect.delay(Effect.sync(() => link?.cut("this node was removed")), REVOKED_GRACE))
+      yield* Effect.ignore(forwarder.ask((client) => client.Revoke({ nodeKey: node })))
+      yield* Effect.logInfo("node removed; its flows are cut").pipe(Effect.annotateLogs({ node }))
+    }),
+    /**
+     * Ends the TURN credentials that a node of this name has received until `at`, in epoch seconds.
+     */
+    revokeTurn: (name: string, at: number) => Effect.ignore(forwarder.ask((client) => client.RevokeTurn({ name, at }))),
     /** Revocations for a node that connects, because it may have missed them. */
     events: Effect.map(
       since(REVOKED_SECONDS),
