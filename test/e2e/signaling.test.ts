@@ -83,10 +83,13 @@ describe("the relay's signaling", () => {
           onFailure: (error) => error._tag === "DialRefused" ? error.code : error._tag,
           onSuccess: () => "accepted"
         })
-      const codes = yield* Effect.forEach(Array.from({ length: 200 }), () => dial(80), { concurrency: 8 })
-      const accepted = codes.filter((code) => code === "accepted").length
-      assert.isAtLeast(accepted, 100)
-      assert.isAtLeast(codes.filter((code) => code === "overloaded").length, 20)
+      const codes: Array<string> = []
+      const count = (wanted: string) => codes.filter((code) => code === wanted).length
+      // The relay permits some dials each second. On a slow machine it takes more of them to exceed that.
+      while (count("overloaded") < 20) {
+        codes.push(...yield* Effect.forEach(Array.from({ length: 200 }), () => dial(80), { concurrency: 64 }))
+      }
+      assert.isAtLeast(count("accepted"), 100)
       // What it may not dial is answered all the same.
       assert.strictEqual(yield* dial(81), "port_not_listed")
       const session = yield* Effect.eventually(
