@@ -52,6 +52,8 @@ const heap = (): number => {
   return heapUsed + external
 }
 
+const GROWTH_BYTES = 4 * 1024 * 1024
+
 describe("A relay under 100,000 hostile datagrams", () => {
   it("loses no session, forwards no stranger's frame, and stays small", async () => {
     const relay = await World.Relay.start()
@@ -79,12 +81,17 @@ describe("A relay under 100,000 hostile datagrams", () => {
       if (done === DATAGRAMS / 4) before = heap()
     }
     await World.until(() => good === sent)
-    const grown = heap() - before
+    // Buffers of datagrams that were read are freed late; what is truly kept is kept each time.
+    let grown = Infinity
+    for (let look = 0; look < 20 && grown >= GROWTH_BYTES; look++) {
+      await new Promise((resolve) => setTimeout(resolve, 50))
+      grown = heap() - before
+    }
     assert.strictEqual(bad, 0)
     assert.deepStrictEqual([relay.server.nodes, relay.server.sessions], [2, 1])
     assert.strictEqual(relay.server.stats.forwarded.packets >= sent / 2, true)
     assert.isAbove(relay.server.stats.drops.foreignSource, 1000)
-    assert.isBelow(grown, 4 * 1024 * 1024)
+    assert.isBelow(grown, GROWTH_BYTES)
     assert.isFalse(client.seen("Lost").length > 0 || connector.seen("Lost").length > 0)
     for (const one of [client, connector, stranger, relay.udp]) one.close()
   })
