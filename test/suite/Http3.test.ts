@@ -1,5 +1,5 @@
 /** HTTP/3 at the relay, against peers that are no clients of it: strangers, abusers, and networks that change under a link. */
-import { Effect, Either, Queue } from "effect"
+import { Effect, Either, Fiber, Queue } from "effect"
 import { randomBytes } from "node:crypto"
 import { createSocket, type Socket } from "node:dgram"
 import { afterEach, describe, expect, it } from "vitest"
@@ -208,6 +208,30 @@ describe("a session", () => {
         expect(yield* promise(() => other.closed)).toEqual({ by: "peer", code: heardCode, reason: heardReason })
       }))
   )
+
+  it("lets a fast reader pause while its window is full", () =>
+    Kit.run(Effect.gen(function*() {
+      const links = yield* Queue.unbounded<Link>()
+      const server = yield* Kit.serve({ onLink: (link) => Effect.zipRight(links.offer(link), Effect.never) })
+      const { link: client } = yield* Kit.connect(server, "webtransport-h3")
+      const link = yield* links.take
+      const piece = new Uint8Array(64 * 1024)
+      const pauses = 12
+      let written = 0
+      const writing = yield* Effect.fork(promise(async () => {
+        for (; written < 16 * (24 + 3 * pauses); written++) await client.write(piece)
+      }))
+      yield* promise(() => Kit.readBytes(link, 24 * 1024 * 1024)) // the window has grown to its largest size
+      for (let pause = 0; pause < pauses; pause++) {
+        for (let before = -1; before !== written;) {
+          before = written
+          yield* promise(() => Kit.sleep(100))
+        }
+        yield* promise(() => Kit.readBytes(link, 3 * 1024 * 1024 - 20_000 * pause))
+      }
+      yield* promise(() => Kit.readBytes(link, 20_000 * pauses * (pauses - 1) / 2))
+      yield* Fiber.join(writing)
+    })))
 
   it("ends for the hub, too, when its peer reads nothing", () =>
     Kit.run(Effect.gen(function*() {

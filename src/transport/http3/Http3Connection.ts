@@ -15,7 +15,7 @@ import * as Qpack from "../../protocol/http3/Qpack.ts"
 import { type QuicConnection, READ_NOTHING, READ_RESET } from "../quic/engine/QuicEngine.ts"
 import { OutStream } from "./OutStream.ts"
 import { QuicDriver } from "./QuicDriver.ts"
-import { MAX_PACKET } from "./QuicheHttp3.ts"
+import { MAX_PACKET, MAX_STREAM_WINDOW } from "./QuicheHttp3.ts"
 import type { Transmit } from "./TrainSender.ts"
 import { UniStreams } from "./UniStreams.ts"
 
@@ -367,10 +367,18 @@ export class Http3Connection {
     if (!this.#isOpen || head.session !== this.#session || this.#streamId !== -1) {
       return this.#close(ErrorCode.bufferedStreamRejected, "one session of one stream")
     }
-    this.#streamId = id
+    this.#beginStream(id)
     this.#stream = new OutStream(id)
     this.driver.meter.read(bytes.length)
     if (head.end < held.length) this.#events.onBytes(held.subarray(head.end))
+  }
+
+  /**
+   * Notes which stream is the session's. While its reader pauses, a whole window may arrive unread.
+   */
+  #beginStream(id: number): void {
+    this.#streamId = id
+    this.driver.meter.allow(MAX_STREAM_WINDOW)
   }
 
   #readStream(id: number, isOver = false): void {
@@ -426,7 +434,7 @@ export class Http3Connection {
     if (status.right < 200) return
     if (status.right === 200) {
       this.#open()
-      this.#streamId = CLIENT_STREAM
+      this.#beginStream(CLIENT_STREAM)
       this.#stream = new OutStream(CLIENT_STREAM)
       this.#stream.push(Http3.webTransportHead(REQUEST))
     }

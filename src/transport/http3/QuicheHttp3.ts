@@ -32,7 +32,7 @@ const MAX_UNI = 8
  */
 const STREAM_WINDOW = 128 * 1024
 /** Largest window of a stream, in bytes. The window of a link that is read fast grows to it. */
-const MAX_STREAM_WINDOW = 2 * 1024 * 1024
+export const MAX_STREAM_WINDOW = 2 * 1024 * 1024
 /** Window of all streams of a connection together. `QuicheEngine` says why it is no narrower. */
 const CONNECTION_WINDOW = 2 ** 60
 /** Datagrams that quiche queues in each direction. */
