@@ -483,7 +483,8 @@ export class QuicSession {
   #watchPeer(): void {
     const fault = this.#connection.fault()
     if (fault !== null) {
-      this.#end({ kind: fault.application ? "peer" : "fault", code: fault.code, text: fault.reason })
+      const text = fault.reason === "" && !fault.application ? `QUIC error ${fault.code}` : fault.reason
+      this.#end({ kind: fault.application ? "peer" : "fault", code: fault.code, text })
     } else if (this.#connection.isTimedOut()) this.#end({ kind: "idle", code: 0, text: "nothing came from the peer" })
     else if (this.#connection.isClosed()) this.#end({ kind: "fault", code: 0, text: "connection ended" })
   }
