@@ -34,9 +34,9 @@ export const PACE_MS = 5
 /** Gap between pings on the path in use and on its best alternative, while data flows. */
 export const BUSY_GAP_MS = 200
 /**
- * Gap between pings on the path in use while flows are open but no data moves. If that path is a
- * relay's, its best alternative gets them, too. The first packet ends it, and both paths are pinged
- * at once.
+ * Gap between pings on the path in use while flows are open but no data moves. While the session is
+ * relayed, its best alternative is pinged as often. The first packet of data makes the session ping
+ * both at once.
  */
 export const QUIET_GAP_MS = 1_000
 /**
