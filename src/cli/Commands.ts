@@ -278,6 +278,21 @@ const doctor = Command.make(
   )
 )
 
+const drain = Command.make(
+  "drain",
+  {
+    config,
+    json,
+    cancel: Options.boolean("cancel").pipe(Options.withDescription("Take new flows again")),
+    noWait: Options.boolean("no-wait").pipe(Options.withDescription("Return at once, while flows are open"))
+  },
+  (options) => Effect.flatMap(Effect.promise(() => import("./Drain.ts")), ({ drain }) => quietly(drain(options)))
+).pipe(
+  Command.withDescription(
+    "Take a connector out of service: it takes no new flows and keeps the open ones. Waits until no flow is open"
+  )
+)
+
 const network = Command.make(
   "network",
   {
@@ -314,6 +329,7 @@ export const root = Command.make("sallyport").pipe(
     trace,
     actorsCommand,
     doctor,
+    drain,
     network,
     netcheck,
     bugreport,

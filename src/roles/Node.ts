@@ -14,7 +14,7 @@ import { NODE_ACTORS, NODE_PLACEMENT, WEBRTC_PLACEMENT } from "../actors/Wiring.
 import * as HostName from "../protocol/bytes/HostName.ts"
 import { renderHostPort } from "../protocol/bytes/SocketAddr.ts"
 import * as CandidateView from "../protocol/candidate/CandidateView.ts"
-import { listOf, type LocalListener } from "../protocol/flow/LocalListener.ts"
+import { listOf } from "../protocol/flow/LocalListener.ts"
 import * as PathKind from "../protocol/path/PathKind.ts"
 import { isWebRtc, type PathRef } from "../protocol/path/PathRef.ts"
 import type { NodeConfig } from "../services/config/Config.ts"
@@ -61,7 +61,9 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
   const proxy = Enrol.proxyText(config)
   let direct = config.path === "auto"
   const webRtc = config.webrtc === "auto" && direct
-  const muxConfig = (listeners: ReadonlyArray<LocalListener>) => ({
+  let listeners = listenersOf(config)
+  let isDraining = false
+  const muxConfig = () => ({
     stateDir,
     role,
     carrier,
@@ -69,17 +71,19 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
     ca,
     direct,
     webRtc,
+    draining: isDraining,
     udpPort: config.udp.port,
     limits: { flowsPerClient: DEFAULT_FLOWS_PER_CLIENT, ...config.limits },
     listeners
   })
   const stunConfig = () => ({ portMapping: config.portMapping, mapPort: direct, ...config.udp })
+  const webRtcConfig = () => ({ stateDir, role, iceServers: config.iceServers, draining: isDraining })
   const configs: Record<string, unknown> = {
-    [WebRtc.name]: { stateDir, role, iceServers: config.iceServers },
+    [WebRtc.name]: webRtcConfig(),
     [Signaling.name]: { stateDir, carrier, proxy, ca },
     [Relay.name]: { stateDir },
     [Stun.name]: stunConfig(),
-    [StreamMux.name]: muxConfig(listenersOf(config))
+    [StreamMux.name]: muxConfig()
   }
   const supervisor = yield* Threads.start({
     config,
@@ -92,7 +96,24 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
   const prober = supervisor.ref(PathProber)
   const open = yield* mux.ask((client) => client.Listeners())
   let consents = config.telemetry.report
-  let isDraining = false
+  // One call at a time, so that the last one decides at both actors.
+  const drainLock = yield* Effect.makeSemaphore(1)
+  const setDraining = (wanted: () => boolean) =>
+    Effect.gen(function*() {
+      const draining = isDraining = wanted()
+      // A restarted thread begins with these, so they are set before its actors are called.
+      configs[StreamMux.name] = muxConfig()
+      configs[WebRtc.name] = webRtcConfig()
+      const nodes = yield* mux.ask((client) => client.SetDraining({ wanted: draining }), DRAIN)
+      const browsers = webRtc
+        ? yield* orNull(supervisor.ref(WebRtc).ask((client) => client.SetDraining({ wanted: draining }), DRAIN))
+        : null
+      return {
+        draining,
+        sessions: nodes.sessions + (browsers?.sessions ?? 0),
+        flows: nodes.flows + (browsers?.flows ?? 0)
+      }
+    }).pipe(drainLock.withPermits(1))
   const running: Running = {
     supervisor,
     listen: Object.fromEntries(open.flatMap(({ address, name }) => name === null ? [] : [[name, address]])),
@@ -121,8 +142,10 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
         ...sessions.filter(({ up }) => up).map((session) => peerOf(session, paths ?? [], legReason, !direct)),
         ...(browsers ?? []).map(browserOf)
       ]
+      const flows = peers.reduce((sum, peer) => sum + peer.flows, 0)
       return {
         peers,
+        draining: isDraining ? { flows } : null,
         signaling,
         leg,
         missedPorts: ports?.missed ?? [],
@@ -168,24 +191,17 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
       )
       : null,
     drain: role === "connector"
-      ? Effect.gen(function*() {
-        isDraining = true
-        const nodes = yield* mux.ask((client) => client.Drain(), DRAIN)
-        const browsers = webRtc ? yield* orNull(supervisor.ref(WebRtc).ask((client) => client.Drain(), DRAIN)) : null
-        return {
-          sessions: nodes.sessions + (browsers?.sessions ?? 0),
-          flows: nodes.flows + (browsers?.flows ?? 0)
-        }
-      })
+      ? { set: (wanted) => setDraining(() => wanted), state: setDraining(() => isDraining) }
       : null,
     reload: (next) =>
       Effect.gen(function*() {
         if (next.role !== role) return
-        const listeners = listenersOf(next)
-        yield* mux.ask((client) => client.SetListeners({ listeners }), RELOAD)
+        const wanted = listenersOf(next)
+        yield* mux.ask((client) => client.SetListeners({ listeners: wanted }), RELOAD)
+        listeners = wanted
         // A restarted thread begins with these, so they are set before its actors are called.
         direct = Reload.whenOf("path", config) === "live" ? next.path === "auto" : direct
-        configs[StreamMux.name] = muxConfig(listeners)
+        configs[StreamMux.name] = muxConfig()
         configs[Stun.name] = stunConfig()
         yield* mux.ask((client) => client.SetDirect({ allowed: direct }), RELOAD)
         yield* supervisor.ref(Stun).ask((client) => client.MapPort({ wanted: direct }), RELOAD)

@@ -58,6 +58,9 @@ export interface Options extends Relay.Options {
   readonly onStopping: (seconds: number) => Effect.Effect<void>
 }
 
+/** Body of `POST /v1/drain`. */
+const WantedDrain = Schema.Struct({ drain: Schema.Boolean })
+
 /** Longest time that a stop may take besides the wait for open flows. */
 const STOP_SECONDS = 20
 /** How long a connector that stops waits at least, so that its clients hear of it. */
@@ -81,7 +84,15 @@ export const run = (config: Config, options: Options): Effect.Effect<never, RunF
     const scope = yield* Effect.scope
     const recorder = new Recorder()
     const manager = ServiceManager.make(process.env)
-    const phase: Phase = { config, started, waiting: null, restartNeeded: [], stateDir: null, reloadProblem: null }
+    const phase: Phase = {
+      config,
+      started,
+      waiting: null,
+      restartNeeded: [],
+      stateDir: null,
+      reloadProblem: null,
+      isStopping: false
+    }
     yield* StateDirLock.hold(config.stateDir)
     const admin = yield* movable(routes(phase, recorder))
     yield* openAdmin(admin, config)
@@ -112,6 +123,7 @@ export const run = (config: Config, options: Options): Effect.Effect<never, RunF
     const ready = JSON.stringify({ event: "ready", role, name, listen: running.listen })
     yield* options.logFormat === "json" ? Console.log(ready) : Effect.logInfo(`ready ${JSON.stringify(running.listen)}`)
     const stopping = Effect.suspend(() => {
+      phase.isStopping = true
       const drainSeconds = phase.config.role === "connector" ? phase.config.drainTimeout : 0
       const stopSeconds = drainSeconds + STOP_SECONDS
       return manager.stopping(stopSeconds).pipe(
@@ -139,7 +151,7 @@ export const run = (config: Config, options: Options): Effect.Effect<never, RunF
  */
 const drain = (running: Running, seconds: number): Effect.Effect<void> => {
   if (running.drain === null || seconds === 0) return Effect.void
-  const ask = running.drain
+  const ask = running.drain.set(true)
   return Effect.gen(function*() {
     const first = yield* ask
     if (first.sessions === 0) return
@@ -173,6 +185,8 @@ interface Phase {
   stateDir: StateDir.Identity | null
   /** Why the last reload failed. `null` if it did not. */
   reloadProblem: string | null
+  /** Whether the process has been asked to end. */
+  isStopping: boolean
 }
 
 /** Turns any error of a start into a `RunFailed`. */
@@ -302,12 +316,12 @@ const routes = (phase: Phase, recorder: Recorder): AdminServer.Routes => {
     if (!(yield* Deferred.isDone(phase.started)) && phase.waiting !== null) return unenrolled(phase.waiting)
     const { self, status } = yield* running
     const told = yield* Effect.mapError(status, failed)
-    const { reloadProblem, restartNeeded } = phase
+    const { isStopping: stopping, reloadProblem, restartNeeded } = phase
     const stateTrouble = yield* StateDir.look(phase.config.stateDir, phase.stateDir)
     const { limit, open } = Descriptors.read()
     const descriptors = { open, limit: Number.isFinite(limit) ? limit : null, reserve: Descriptors.reserveOf(limit) }
     const limits = "limits" in phase.config ? phase.config.limits : null
-    return { self, ...told, descriptors, limits, restartNeeded, stateTrouble, reloadProblem }
+    return { self, ...told, stopping, descriptors, limits, restartNeeded, stateTrouble, reloadProblem }
   })
   /**
    * Runs the network check. The relay tells its UDP port only once it has been reached; until then
@@ -322,7 +336,7 @@ const routes = (phase: Phase, recorder: Recorder): AdminServer.Routes => {
       (error): Effect.Effect<NetReport, { readonly message: string }> =>
         error._tag === "NetCheckFailed" && self.relay !== null ? askUsual(self.relay) : Effect.fail(error)
     )
-  }).pipe(Effect.mapError((error) => error instanceof AdminError ? error : failed(error)))
+  }).pipe(Effect.mapError(adminError))
   const threads = Effect.flatMap(
     Deferred.isDone(phase.started),
     (isStarted) =>
@@ -340,9 +354,10 @@ const routes = (phase: Phase, recorder: Recorder): AdminServer.Routes => {
     (polled) =>
       Option.isNone(polled) ? Effect.succeed([]) : Effect.flatMap(polled.value, ({ supervisor }) => supervisor.lost)
   )
+  const drainOf = Effect.flatMap(running, ({ drain }) => drain === null ? notDrained : Effect.succeed(drain))
+  const decodeDrain = Schema.decodeUnknown(WantedDrain)
   const decodePing = Schema.decodeUnknown(Schema.Struct({ peer: Schema.String }))
   const decodeNode = Schema.decodeUnknown(Schema.Struct({ node: Schema.String }))
-  const failed = ({ message }: { readonly message: string }) => new AdminError({ code: "internal", message })
   return {
     ...InspectorFiles.routes,
     "GET /v1/events": () => Effect.succeed(new AdminServer.Events((send) => recorder.listen(send))),
@@ -382,6 +397,23 @@ const routes = (phase: Phase, recorder: Recorder): AdminServer.Routes => {
         if (ping === null) return yield* badRequest("a relay has no sessions; ask a node")
         return yield* Effect.mapError(ping(peer), failed)
       }),
+    "GET /v1/drain": () => Effect.mapError(Effect.flatMap(drainOf, ({ state }) => state), adminError),
+    "POST /v1/drain": (body) =>
+      Effect.gen(function*() {
+        const { drain } = yield* Effect.mapError(decodeDrain(body), () =>
+          badRequest("the body must be {\"drain\": true} or {\"drain\": false}"))
+        const { set } = yield* drainOf
+        if (phase.isStopping && !drain) {
+          return yield* isEnding
+        }
+        const state = yield* set(drain)
+        yield* Effect.logInfo(
+          drain
+            ? `draining: takes no new flows until \`sallyport drain --cancel\`; open flows go on (${state.flows})`
+            : "no longer draining: takes new flows again"
+        )
+        return state
+      }).pipe(Effect.mapError(adminError)),
     "GET /v1/network": (_, query) =>
       Effect.flatMap(
         Effect.zip(nodesWantedOf(query), running),
@@ -407,8 +439,15 @@ const askUsual = (relay: string) => {
 
 const OK = new AdminServer.Text("ok\n", "text/plain; charset=utf-8")
 
+const failed = ({ message }: { readonly message: string }) => new AdminError({ code: "internal", message })
+const adminError = (error: { readonly message: string }) => error instanceof AdminError ? error : failed(error)
 const badRequest = (message: string) => new AdminError({ code: "bad_request", message })
 const onlyOfRelay = badRequest("only the relay with the directory knows the network; ask it")
+const notDrained = badRequest("only a connector serves flows that can be drained; ask a connector")
+const isEnding = new AdminError({
+  code: "conflict",
+  message: "this connector is stopping and takes no new flows any more; start it again"
+})
 const notOfRelay = badRequest("a relay has no other relay to test with; ask a node")
 
 /** Parses `?last=N`, and `?id=` with the beginning of a trace's id. */

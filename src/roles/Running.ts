@@ -44,6 +44,11 @@ export interface Peer {
   readonly bytesOut: number
 }
 
+/** Whether a connector is draining, and what is open at it. */
+export interface DrainState extends Draining {
+  readonly draining: boolean
+}
+
 /** Result of one round trip to a peer. */
 export interface Ping {
   readonly peer: string
@@ -92,11 +97,16 @@ export interface Running {
     readonly overview: (wanted: Wanted) => Effect.Effect<Network, ActorUnavailable | HubError>
     readonly examine: (node: string) => Effect.Effect<Findings, ActorUnavailable | ExamineFailed>
   } | null
-  /**
-   * Takes no new flows from now on, asks clients to use another connector, and returns what is
-   * still open. It may be repeated. `null` for roles that serve no flows.
-   */
-  readonly drain: Effect.Effect<Draining, ActorUnavailable> | null
+  /** Takes a connector out of service and back. `null` for roles that serve no flows. */
+  readonly drain: {
+    /**
+     * Takes no new flows from now on and asks clients to use another connector, or takes new flows
+     * again. It may be repeated. If it fails, the part that did not answer follows after its
+     * restart.
+     */
+    readonly set: (wanted: boolean) => Effect.Effect<DrainState, ActorUnavailable>
+    readonly state: Effect.Effect<DrainState, ActorUnavailable>
+  } | null
   /**
    * Applies the keys of this role that take effect while it runs (`live` in `Reload`). If it fails,
    * none is applied.

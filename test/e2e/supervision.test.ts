@@ -1,7 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Schedule, Stream } from "effect"
+import { Effect, Either, Fiber, Schedule, Stream } from "effect"
 import { randomBytes } from "node:crypto"
 import type { Socket } from "node:net"
+import { DRAINING, StreamMux } from "../../src/actors/mux/StreamMuxRpcs.ts"
 import type { Running } from "../../src/roles/Running.ts"
 import { HANG_MS } from "../support/Hang.ts"
 import * as World from "./support/World.ts"
@@ -114,6 +115,30 @@ describe("supervision", () => {
         })
         yield* until(again, again.bytes)
         assert.isFalse(again.closed)
+      }),
+    120_000
+  )
+
+  it.scopedLive(
+    "a draining connector still drains after its data thread died",
+    () =>
+      Effect.gen(function*() {
+        const port = yield* World.serve(drip)
+        const { client, connector, dialAnew } = yield* World.make({ resources: [resource(port)] })
+        yield* until(watch(yield* dialAnew("drip", port)), 0)
+        if (connector.drain === null) return yield* Effect.dieMessage("a connector can be drained")
+        assert.isTrue((yield* connector.drain.set(true)).draining)
+        yield* killAndAwait(connector, "data")
+        // Nothing but the thread's own settings tells it, until it is asked again.
+        const declined = Effect.gen(function*() {
+          const asked = yield* Effect.either(dialAnew("drip", port))
+          assert.isTrue(Either.isLeft(asked), "a flow was opened by a draining connector")
+          const [last] = yield* client.supervisor.ref(StreamMux).ask((mux) => mux.Refusals())
+          return last?.why.includes(DRAINING) === true ? last : yield* Effect.fail("refused for another reason")
+        })
+        yield* Effect.retry(declined, { times: 600, schedule: World.spaced })
+        yield* connector.drain.set(false)
+        yield* until(watch(yield* dialAnew("drip", port)), 0)
       }),
     120_000
   )

@@ -1,14 +1,19 @@
-/** Connectors that stop: open flows go on, and new ones go to another connector. */
+/** Connectors that stop or drain: open flows go on, and new ones go to another connector. */
+import { Effect } from "effect"
 import { once } from "node:events"
+import { copyFileSync } from "node:fs"
 import type { Socket } from "node:net"
+import { join } from "node:path"
 import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
+import * as AdminClient from "../../src/services/admin/AdminClient.ts"
+import { load } from "../../src/services/config/Config.ts"
 import { HANG_MS } from "../support/Hang.ts"
-import { type Program, resource, sallyport, serve, type Served, until, World } from "./support/Programs.ts"
+import { PROGRAM, Program, resource, sallyport, serve, type Served, until, World } from "./support/Programs.ts"
 
 /** Longer than any test here waits: a flow that is cut was not cut by its time. */
 const LONG_S = 3000
 
-describe("a connector that stops", () => {
+describe("a connector", () => {
   let world: World
   let server: Served
   /** By name. */
@@ -17,7 +22,6 @@ describe("a connector that stops", () => {
   beforeAll(async () => {
     server = await serve((socket) => void socket.pipe(socket))
     world = await World.start({ resources: [resource("echo", server.port)], node: { path: "relay" } })
-    await run("office", LONG_S)
   })
   afterEach(({ task }) => {
     if (task.result?.state === "fail") world.tell()
@@ -27,13 +31,15 @@ describe("a connector that stops", () => {
     server?.close()
   })
 
+  const fileOf = (name: string) => join(world.dir, `${name}.yaml`)
   /** Starts a connector of its own state directory, or starts it again with another time. */
   const run = async (name: string, drainTimeout: number): Promise<Program> => {
-    await (connectors.get(name) ?? (name === "office" ? world.program("connector") : undefined))?.stop()
-    const mine = name === "office"
-      ? { drainTimeout }
-      : { name, stateDir: `state/${name}`, token: await world.token("connector", name), drainTimeout }
-    const program = world.launch(name, world.configure("connector", mine))
+    const before = connectors.get(name) ?? (name === "office" ? world.program("connector") : undefined)
+    await before?.stop()
+    const enrolment = before === undefined ? { token: await world.token("connector", name) } : {}
+    const mine = name === "office" ? {} : { name, stateDir: `state/${name}`, ...enrolment }
+    copyFileSync(world.configure("connector", { ...mine, drainTimeout }), fileOf(name))
+    const program = world.launch(name, fileOf(name))
     await program.ready()
     connectors.set(name, program)
     return program
@@ -47,13 +53,111 @@ describe("a connector that stops", () => {
   const said = (program: Program, text: string) =>
     until(text, () => program.lines.find((line) => line.includes(text)) ?? null, HANG_MS)
   const flowsBy = async (): Promise<ReadonlyArray<string>> => {
-    const { out } = await sallyport(["status", "--json", "--config", world.file("client")])
-    const { peers } = JSON.parse(String(out)) as { readonly peers: ReadonlyArray<{ name: string; flows: number }> }
+    const { peers } = await world.status()
     return peers.flatMap(({ flows, name }) => Array.from({ length: flows }, () => name))
   }
 
+  /** Runs `sallyport drain` for a connector until it ends by itself. */
+  const drain = (name: string, ...more: ReadonlyArray<string>) =>
+    new Program(PROGRAM, ["drain", "--config", fileOf(name), ...more])
+  /** Asks the admin API of a connector. Answers with its error, if that is the answer. */
+  const ask = (name: string, path: string) =>
+    Effect.runPromise(
+      Effect.flatMap(load(fileOf(name)), ({ admin }) => AdminClient.request(admin, "GET", path)).pipe(
+        Effect.catchTag("Refused", ({ code, message }) => Effect.succeed({ code, message }))
+      )
+    )
+  const drainingWith = (name: string, flows: number) =>
+    until(`${name} drains with ${flows} open flows`, async () => {
+      const { draining } = await ask(name, "/v1/status") as { readonly draining: { readonly flows: number } | null }
+      return draining?.flows === flows || null
+    }, HANG_MS)
+  /** A new flow by this connector. */
+  const flowBy = (name: string) =>
+    until(`a new flow by ${name}`, async () => {
+      const before = (await flowsBy()).filter((one) => one === name).length
+      const socket = await world.dial("echo", server.port).catch(() => null)
+      if ((await flowsBy()).filter((one) => one === name).length > before) return socket
+      socket?.destroy()
+      return null
+    }, HANG_MS)
+
+  it("drains on command, and comes back", async () => {
+    const office = await run("office", LONG_S)
+    const old = await flowBy("office")
+    assert.isTrue(await echoes(old, "before"))
+    const branch = await run("branch", LONG_S)
+    const first = drain("office")
+    await said(first, "1 flow is open")
+    const young = await flowBy("branch")
+    assert.isTrue(await echoes(young, "by the other"))
+    const command = async (...args: ReadonlyArray<string>) => {
+      const { code, err, out } = await sallyport([...args, "--config", fileOf("office")])
+      return { code, err, out: String(out) }
+    }
+    await drainingWith("office", 1)
+    assert.include((await command("status")).out, "draining, 1 flow open; sallyport drain --cancel")
+    const doctor = await command("doctor")
+    assert.strictEqual(doctor.code, 0, "nothing is broken")
+    assert.include(doctor.out, "on purpose (sallyport drain)")
+    assert.include(doctor.out, "take it back with sallyport drain --cancel")
+    assert.deepStrictEqual(await ask("office", "/readyz"), {
+      code: "unavailable",
+      message: "this connector is draining and takes no new flows"
+    })
+    assert.strictEqual(await ask("office", "/healthz"), "ok\n")
+
+    // Nobody else takes flows.
+    const { code } = await drain("branch", "--no-wait").ended
+    assert.strictEqual(code, 0)
+    await until("new flows are refused", async () => {
+      const socket = await world.dial("echo", server.port).catch(() => null)
+      socket?.destroy()
+      return socket === null ? true : null
+    }, HANG_MS)
+    assert.isTrue(await echoes(old, "still here"))
+    assert.isTrue(await echoes(young, "here, too"))
+    assert.isTrue(first.running)
+
+    assert.strictEqual((await command("drain", "--cancel")).code, 0)
+    assert.strictEqual((await first.ended).code, 1)
+    await said(first, "the drain was cancelled by another command")
+    assert.strictEqual(await ask("office", "/readyz"), "ok\n")
+    const fresh = []
+    for (const text of ["back", "again", "and again"]) {
+      const socket = await world.dial("echo", server.port)
+      assert.isTrue(await echoes(socket, text))
+      fresh.push(socket)
+    }
+    assert.isTrue(await echoes(old, "in the session of before"))
+    await until("the new flows share another session", async () => {
+      const { peers } = await world.status()
+      return String(peers.map(({ flows, name }) => `${name} ${flows}`).sort()) === "branch 1,office 1,office 3" || null
+    }, HANG_MS)
+
+    const second = drain("office", "--json")
+    await drainingWith("office", 4)
+    for (const socket of [old, ...fresh]) {
+      assert.isTrue(await echoes(socket, "to the end"))
+      socket.destroy()
+    }
+    assert.strictEqual((await second.ended).code, 0)
+    assert.include(JSON.parse(second.lines.join("")), { draining: true, flows: 0 })
+    assert.isTrue(office.running)
+    assert.isTrue(await echoes(young, "afterwards"))
+
+    branch.kill("SIGTERM")
+    await said(branch, "for open flows (1)")
+    const late = await sallyport(["drain", "--cancel", "--config", fileOf("branch")])
+    assert.deepStrictEqual([late.code, late.err.includes("is stopping")], [1, true])
+    young.destroy()
+    assert.strictEqual((await branch.ended).code, 0)
+    assert.strictEqual((await office.stop()).code, 0)
+  })
+
   it("waits for its flows, and others take the new ones", async () => {
-    const old = await world.dial("echo", server.port)
+    await run("office", LONG_S)
+    const old = await flowBy("office")
     assert.isTrue(await echoes(old, "before"))
     const branch = await run("branch", LONG_S)
     const office = connectors.get("office")!

@@ -119,7 +119,7 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string, remembered = NAME
     SetListeners: unasked,
     SetDirect: unasked,
     Listeners: unasked,
-    Drain: unasked,
+    SetDraining: unasked,
     PathEvents: () => Stream.never,
     IceEvents: () => Stream.never,
     SendIce: unasked,

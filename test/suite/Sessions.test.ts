@@ -5,6 +5,7 @@ import { generateKeyPairSync } from "node:crypto"
 import * as FlowTrace from "../../src/actors/mux/FlowTrace.ts"
 import { MuxMetrics } from "../../src/actors/mux/MuxMetrics.ts"
 import * as Sessions from "../../src/actors/mux/Sessions.ts"
+import { DRAINING } from "../../src/actors/mux/StreamMuxRpcs.ts"
 import type { PathEvent } from "../../src/actors/path/PathProberRpcs.ts"
 import { DialRefused, type SignalingEvent } from "../../src/actors/signaling/RelaySignalingRpcs.ts"
 import { tagFromHex } from "../../src/protocol/bytes/Frame.ts"
@@ -52,6 +53,9 @@ const setup = Effect.gen(function*() {
   const connectorIs: { told: (event: SignalingEvent) => Effect.Effect<void> } = { told: () => Effect.void }
   const { session } = names
 
+  /** What the relay has for a dial, and why the connectors declined. */
+  let next = { session, grant, ticket }
+  const declined: Array<string> = []
   const relayKnows: { presence: PeerLoss.Presence } = { presence: "connected" }
   /** What each dial excluded, and what the relay has for dials that exclude the connector. */
   const dials: Array<ReadonlyArray<string>> = []
@@ -78,10 +82,10 @@ const setup = Effect.gen(function*() {
         Effect.suspend(() => {
           dials.push(exclude)
           if (exclude.includes(connector.key)) return others.dial
-          return Effect.succeed({ session, connectorKey: connector.key, connectorName: "office", grant, ticket })
+          return Effect.succeed({ connectorKey: connector.key, connectorName: "office", ...next })
         }),
       Ready: () => Effect.void,
-      Decline: (why: unknown) => Effect.dieMessage(`declined: ${JSON.stringify(why)}`)
+      Decline: ({ reason }: { readonly reason: string }) => Effect.sync(() => void declined.push(reason))
     }
     const refTo = (name: string, handlers: object) =>
       ({ name, ask: (call: (client: object) => Effect.Effect<unknown>) => call(handlers) }) as never
@@ -91,6 +95,7 @@ const setup = Effect.gen(function*() {
       authorityKey: authority.key,
       timeKnown: Effect.void,
       webRtc: false,
+      draining: false,
       signaling: refTo("signaling", signaling),
       relay: refTo("relay", relay),
       publish: (event) => void events.push(event),
@@ -142,6 +147,15 @@ const setup = Effect.gen(function*() {
     })
     return names.session
   })
+  /** The relay invites the connector to another session. The next dial gets it. */
+  const inviteAgain = Effect.gen(function*() {
+    const names = yield* Authority.newSession
+    next = { ...next, session: names.session, ticket: yield* authority.ticket({ ...names, ...keys }) }
+    join(client, names.clientTag, connector)
+    join(connector, names.connectorTag, client)
+    yield* there.sessions.onSignal({ _tag: "Invite", ...next })
+    return names.session
+  })
   /** The connector's host is gone: nothing comes from it any more, and a flow waits for an answer. */
   const silence = Effect.gen(function*() {
     connector.carriers.delete(tagFromHex(names.connectorTag))
@@ -179,6 +193,8 @@ const setup = Effect.gen(function*() {
     time,
     dials,
     addOther,
+    inviteAgain,
+    declined,
     key
   }
 })
@@ -287,6 +303,25 @@ describe("the sessions of a node", () => {
       assert.strictEqual((yield* Fiber.poll(waiting))._tag, "None")
       for (const exclude of dials.slice(1)) assert.deepStrictEqual(exclude, [key])
       yield* Fiber.interrupt(waiting)
+    }))
+
+  it.scopedLive("come back to a connector that no longer drains", () =>
+    Effect.gen(function*() {
+      const { declined, dials, here, inviteAgain, session, there } = yield* setup
+      const old = here.sessions.get(session)!
+      assert.deepStrictEqual(there.sessions.setDraining(true), { sessions: 1, flows: 0 })
+      yield* until(() => old.isLeaving)
+      yield* inviteAgain
+      yield* until(() => declined.length === 1)
+      assert.deepStrictEqual(declined, [DRAINING])
+      there.sessions.setDraining(false)
+      const second = yield* inviteAgain
+      const before = dials.length
+      for (let flow = 0; flow < 3; flow++) {
+        assert.strictEqual((yield* Effect.orDie(here.sessions.obtain(TARGET))).id, second)
+      }
+      assert.strictEqual(dials.length, before + 1, "later flows need no dial")
+      assert.isTrue(old.peer.up, "the old session goes on for its flows")
     }))
 
   it.scopedLive("survive when their connector left the relay but answers", () =>

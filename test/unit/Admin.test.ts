@@ -24,6 +24,7 @@ const EVENT_CHARS = 65_536
 const routes: AdminServer.Routes = {
   "GET /v1/status": () => Effect.succeed({ peers: [], sent: 12n }),
   "POST /v1/echo": (body) => Effect.succeed(body),
+  "POST /v1/drain": (body) => Effect.succeed(body),
   "POST /v1/missing": () => new AdminError({ code: "not_found", message: "no such node" }),
   "GET /v1/bug": () => Effect.die(new Error("a secret detail")),
   "GET /metrics": () => Effect.succeed(new AdminServer.Text("up 1\n", "text/plain; version=0.0.4")),
@@ -78,6 +79,36 @@ const startTcp = Effect.gen(function*() {
   const { endpoint } = yield* AdminServer.make({ listen: LOOPBACK, routes })
   assert(endpoint._tag === "Tcp")
   return endpoint.port
+})
+
+describe("changes", () => {
+  const HERE: ReadonlyArray<readonly [local: string, remote: string, isHere: boolean]> = [
+    ["127.0.0.1", "127.0.0.1", true],
+    ["127.0.0.1", "127.0.0.53", true],
+    ["::ffff:127.0.0.1", "::ffff:127.0.0.1", true],
+    ["::1", "::1", true],
+    ["192.0.2.7", "192.0.2.7", true],
+    ["::ffff:192.0.2.7", "::ffff:192.0.2.7", true],
+    ["192.0.2.7", "192.0.2.8", false],
+    ["2001:db8::1", "2001:db8::2", false],
+    ["192.0.2.7", "", false]
+  ]
+  for (const [local, remote, isHere] of HERE) {
+    it(`are ${isHere ? "allowed" : "refused"} to ${remote || "nobody known"} at ${local}`, () => {
+      assert.strictEqual(AdminServer.isFromHere(local, remote), isHere)
+    })
+  }
+
+  it.scopedLive("are for programs on this machine", () =>
+    Effect.gen(function*() {
+      const port = yield* startTcp
+      const body = "{\"drain\":true}"
+      const headers = { host: `127.0.0.1:${port}`, "content-type": "application/json" }
+      const asked = { method: "POST", path: "/v1/drain", headers, body }
+      assert.deepStrictEqual(JSON.parse((yield* raw(port, asked)).text), { drain: true })
+      const page = yield* raw(port, { ...asked, headers: { ...headers, origin: "http://evil.example" } })
+      assert.strictEqual(page.status, 403)
+    }))
 })
 
 describe("events", () => {

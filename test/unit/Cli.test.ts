@@ -87,7 +87,7 @@ describe("usage", () => {
   const USAGE: ReadonlyArray<readonly [args: string, stderr: string]> = [
     [
       "bogus",
-      "Invalid subcommand for sallyport - use one of 'run', 'relay', 'token', 'node', 'status', 'ping', 'path', 'trace', 'actors', 'doctor', 'network', 'netcheck', 'bugreport', 'demo'; see sallyport --help"
+      "Invalid subcommand for sallyport - use one of 'run', 'relay', 'token', 'node', 'status', 'ping', 'path', 'trace', 'actors', 'doctor', 'drain', 'network', 'netcheck', 'bugreport', 'demo'; see sallyport --help"
     ],
     ["run", "Expected to find option: '--config'; see sallyport --help"],
     ["run --confg x", "The flag '--confg' is not recognized. Did you mean '--config'? See sallyport --help"],
@@ -115,6 +115,10 @@ describe("usage", () => {
     [
       `token create --config ${clientFile} --role client --name a`,
       `${clientFile} is the configuration of a client; give this command the relay's, on the relay's machine`
+    ],
+    [
+      `drain --config ${clientFile}`,
+      `${clientFile} is the configuration of a client; drain needs that of a connector, which alone serves flows`
     ],
     ["netcheck", "give either --config FILE of a node that runs here, or --relay HOST:PORT"],
     [
@@ -411,6 +415,63 @@ describe("status", () => {
         stderr,
         `sallyport: sallyport is not running (nothing answers on ${dir}/c/admin.sock); start it with: sallyport run --config ${clientFile}`
       )
+    }))
+})
+
+describe("drain", () => {
+  const file = join(dir, "connector.yaml")
+  writeFileSync(file, "role: connector\nname: office\nstateDir: d\n")
+
+  /** A connector that answers each look with the next state, and the last one again and again. */
+  const serve = (...states: ReadonlyArray<{ readonly draining: boolean; readonly flows: number }>) =>
+    Effect.gen(function*() {
+      const { admin } = yield* Config.load(file)
+      const asked: Array<unknown> = []
+      let looks = 0
+      const state = () => ({ sessions: 1, ...states[Math.min(looks++, states.length - 1)] })
+      const routes: AdminServer.Routes = {
+        "POST /v1/drain": (body) => Effect.sync(() => (asked.push(body), state())),
+        "GET /v1/drain": () => Effect.sync(() => (asked.push("look"), state()))
+      }
+      yield* AdminServer.make({ listen: admin, routes })
+      return asked
+    })
+  const draining = (flows: number) => ({ draining: true, flows })
+
+  it.scopedLive("waits until the last flow has ended", () =>
+    Effect.gen(function*() {
+      const asked = yield* serve(draining(2), draining(1), draining(0))
+      const { code, stdout } = yield* cli(["drain", "--config", file])
+      assert.deepStrictEqual([code, stdout.split("\n")], [0, [
+        `office takes no new flows until: sallyport drain --cancel --config ${file}`,
+        "2 flows are open",
+        "1 flow is open",
+        "no flow is open"
+      ]])
+      assert.deepStrictEqual(asked, [{ drain: true }, "look", "look"])
+    }))
+
+  it.scopedLive("looks again before it believes that no flow is open", () =>
+    Effect.gen(function*() {
+      yield* serve(draining(0), draining(1), draining(0))
+      const { code, stdout } = yield* cli(["drain", "--config", file, "--json"])
+      assert.deepStrictEqual([code, JSON.parse(stdout)], [0, { ...draining(0), sessions: 1 }])
+    }))
+
+  it.scopedLive("fails if another command cancels it", () =>
+    Effect.gen(function*() {
+      yield* serve(draining(2), { draining: false, flows: 2 })
+      const { code, stderr } = yield* cli(["drain", "--config", file])
+      const expected = [1, "sallyport: the drain was cancelled by another command (2 flows are open)"]
+      assert.deepStrictEqual([code, stderr], expected)
+    }))
+
+  it.scopedLive("returns at once with --no-wait and --cancel", () =>
+    Effect.gen(function*() {
+      const asked = yield* serve(draining(2))
+      assert.strictEqual((yield* cli(["drain", "--config", file, "--no-wait"])).code, 0)
+      assert.strictEqual((yield* cli(["drain", "--config", file, "--cancel"])).stdout, "office takes new flows.")
+      assert.deepStrictEqual(asked, [{ drain: true }, { drain: false }])
     }))
 })
 

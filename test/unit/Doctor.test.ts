@@ -54,6 +54,20 @@ const cases: ReadonlyArray<readonly [string, Facts, "broken" | "poor", RegExp, R
     /token create/
   ],
   [
+    "a connector was taken out of service",
+    status({ draining: { flows: 1 }, stopping: false }),
+    "poor",
+    /on purpose \(sallyport drain\).* 1 flow is still open/,
+    /sallyport drain --cancel/
+  ],
+  [
+    "a connector that drained is stopping",
+    status({ draining: { flows: 2 }, stopping: true }),
+    "poor",
+    /was asked to stop .* 2 flows are still open/,
+    /ends with its last flow/
+  ],
+  [
     "a relay's disk is full",
     status({ nodes: [1], stateTrouble: { code: "full", message: "its disk is full; free some space" } }),
     "broken",

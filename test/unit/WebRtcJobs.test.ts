@@ -5,6 +5,7 @@ import { generateKeyPairSync } from "node:crypto"
 import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { DRAINING } from "../../src/actors/mux/StreamMuxRpcs.ts"
 import type { SessionPath } from "../../src/actors/path/PathProberRpcs.ts"
 import { Peers } from "../../src/actors/runtime/actor/Peers.ts"
 import type { SessionId } from "../../src/actors/signaling/RelaySignalingRpcs.ts"
@@ -19,6 +20,8 @@ import * as ShownMetrics from "./support/ShownMetrics.ts"
 import { turnsUntil } from "./support/Turns.ts"
 
 const PERIODS = 4
+/** A document that nobody has signed. */
+const NOTHING = { payload: new Uint8Array(), signature: new Uint8Array() }
 
 const newKey = () => {
   const key = Keys.fromPrivateKey(generateKeyPairSync("ed25519").privateKey)
@@ -54,7 +57,7 @@ const peersOf = (clients: Readonly<Record<string, object>>) =>
   )
 
 /** The actor of an enrolled node. What its peers say is the test's to change. */
-const start = Effect.fnUntraced(function*(role: "client" | "connector") {
+const start = Effect.fnUntraced(function*(role: "client" | "connector", draining = false) {
   yield* TestClock.setTime(Date.parse("2026-03-01T12:00:00Z"))
   const clock = yield* Effect.clock
   const stateDir = yield* Effect.acquireRelease(
@@ -86,7 +89,7 @@ const start = Effect.fnUntraced(function*(role: "client" | "connector") {
     },
     stun: { Servers: () => Effect.succeed([]) }
   })
-  yield* WebRtcActor.actor.start({ stateDir, role, iceServers: [] }).pipe(
+  yield* WebRtcActor.actor.start({ stateDir, role, iceServers: [], draining }).pipe(
     Effect.provide(yield* Layer.build(Layer.merge(peers, layer))),
     Effect.provideService(HostClock, { now: () => clock.unsafeCurrentTimeMillis() })
   )
@@ -133,5 +136,17 @@ describe("every period WebRTC", () => {
         yield* TestClock.adjust("10 seconds")
         assert.strictEqual(sessions(), 0, `period ${period}`)
       }
+    }))
+})
+
+describe("a restarted WebRTC actor", () => {
+  it.scoped("still declines browsers while its connector drains", () =>
+    Effect.gen(function*() {
+      const { events, seen } = yield* start("connector", true)
+      yield* events.offer({ _tag: "TimeLearned", offsetMs: 0 })
+      const invite = { session: "1".padStart(32, "0"), grant: NOTHING, ticket: NOTHING, over: "webrtc" as const }
+      yield* events.offer({ _tag: "Invite", ...invite })
+      yield* turnsUntil(() => seen.ready.length + seen.declined.length > 0)
+      assert.deepStrictEqual(seen.declined, [DRAINING])
     }))
 })

@@ -111,6 +111,8 @@ export interface Options {
   readonly traces: FlowTrace.FlowTraces
   /** Whether another actor takes browsers. */
   readonly webRtc: boolean
+  /** Whether it declines new sessions from the start. Connector only. */
+  readonly draining: boolean
   /** Runs an effect of this actor from a callback of the data plane. */
   readonly fork: (effect: Effect.Effect<void>) => void
 }
@@ -152,7 +154,7 @@ interface Held {
 export const make = (options: Options) => {
   const { authorityKey, fork, metrics, node, onIce, relay, signaling, ticketKeys, timeKnown, traces } = options
   const held = new Map<SessionId, Held>()
-  let isDraining = false
+  let isDraining = options.draining
 
   /** Whether the prober may learn of this event. With relays only, it must not probe. */
   const isPublic = ({ _tag }: PathEvent) => node.router.direct || (_tag !== "PeerCandidates" && _tag !== "PeerOpened")
@@ -302,11 +304,12 @@ export const make = (options: Options) => {
     }
     return undefined
   }
-  /** Finds a session with this peer that is open and not silent. */
+  /** Finds a session with this peer that is open, not silent, and takes new flows. */
   const withPeer = (key: NodeKey) => {
     for (const it of held.values()) {
       const { session } = it
-      if (session.peer.peerKey === key && session.peer.quic.closed === null && !isSilent(session)) return it
+      const { isLeaving, peer } = session
+      if (peer.peerKey === key && peer.quic.closed === null && !isLeaving && !isSilent(session)) return it
     }
     return undefined
   }
@@ -332,7 +335,8 @@ export const make = (options: Options) => {
 
   /**
    * Makes a session of a dial's answer. If the dial led to a connector that already has a session,
-   * it uses that session with the newer grant.
+   * it uses that session with the newer grant. A session in which the connector wanted no more
+   * flows stays without new ones, also when the connector takes flows again.
    */
   const settle = Effect.fnUntraced(function*(dialed: Dialed, target: Target) {
     yield* Effect.timeoutOption(timeKnown, DIAL_DEADLINE)
@@ -425,13 +429,14 @@ export const make = (options: Options) => {
 
   const onInvite = Effect.fn("StreamMux.onInvite")(function*(invite: SignalingEvent & { readonly _tag: "Invite" }) {
     const { session } = invite
-    const decline = (reason: string) =>
+    const decline = (reason: string, log = Effect.logWarning) =>
       Effect.zipRight(
-        Effect.logWarning("invitation declined").pipe(Effect.annotateLogs({ session, reason })),
+        log("invitation declined").pipe(Effect.annotateLogs({ session, reason })),
         signaling.ask((client) => client.Decline({ session, reason }))
       )
     if (node.role !== "connector") return yield* decline("this node is not a connector")
-    if (isDraining) return yield* decline(DRAINING)
+    // The relay invites a draining connector again and again, which is no trouble.
+    if (isDraining) return yield* decline(DRAINING, Effect.logDebug)
     if (invite.over === "webrtc") {
       return yield* decline("this connector accepts no browsers; set webrtc: auto in its configuration")
     }
@@ -654,11 +659,14 @@ export const make = (options: Options) => {
     },
     get: (id: SessionId) => held.get(id)?.session,
     all: () => [...held.values()].map(({ session }) => session),
-    /** Declines new sessions from now on, and asks clients for no more flows in the open ones. */
-    drain: (): Draining => {
+    /**
+     * Declines new sessions from now on and asks clients for no more flows in the open ones, or
+     * takes new sessions again.
+     */
+    setDraining: (wanted: boolean): Draining => {
       const sessions = [...held.values()].map(({ session }) => session)
-      if (!isDraining) { for (const session of sessions) session.goAway(DRAINING) }
-      isDraining = true
+      if (wanted && !isDraining) { for (const session of sessions) session.goAway(DRAINING) }
+      isDraining = wanted
       return { sessions: sessions.length, flows: sessions.reduce((sum, { flows }) => sum + flows, 0) }
     },
     closeAll: (code: number, text: string) => {

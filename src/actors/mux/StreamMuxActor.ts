@@ -59,6 +59,8 @@ export const Config = Schema.Struct({
   direct: Schema.Boolean,
   /** Whether the WebRtcActor runs, which takes browsers. */
   webRtc: Schema.Boolean,
+  /** Whether it drains from the start; see `SetDraining`. */
+  draining: Schema.optionalWith(Schema.Boolean, { default: () => false }),
   /** UDP port to bind. 0 stands for any free one. */
   udpPort: Schema.Int,
   /** Listeners to open at the start. */
@@ -163,6 +165,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     metrics,
     traces,
     webRtc: config.webRtc,
+    draining: config.draining,
     authorityKey: node.relay.authorityKey,
     timeKnown: Deferred.await(timeKnown),
     onIce,
@@ -344,7 +347,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     SetListeners: ({ listeners: wanted }) => listeners.set(wanted),
     SetDirect: ({ allowed }) => Effect.sync(() => sessions.setDirect(allowed)),
     Listeners: () => Effect.sync(listeners.list),
-    Drain: () => Effect.sync(sessions.drain)
+    SetDraining: ({ wanted }) => Effect.sync(() => sessions.setDraining(wanted))
   })
 })
 

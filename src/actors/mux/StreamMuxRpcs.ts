@@ -65,10 +65,10 @@ export const OpenListener = Schema.Struct({
 })
 export type OpenListener = typeof OpenListener.Type
 
-/** Reason that a connector which drains gives to its clients and to the relay. */
-export const DRAINING = "this connector is stopping and takes no new flows"
+/** Reason that a draining connector gives to its clients and to the relay. */
+export const DRAINING = "this connector is draining and takes no new flows"
 
-/** Sessions and flows that are still open at a connector that drains. */
+/** Sessions and flows that are open at a connector. */
 export const Draining = Schema.Struct({ sessions: Schema.Int, flows: Schema.Int })
 export type Draining = typeof Draining.Type
 
@@ -155,10 +155,10 @@ export class StreamMuxRpcs extends RpcGroup.make(
   /** Answers with the open listeners. */
   Rpc.make("Listeners", { success: Schema.Array(OpenListener) }),
   /**
-   * Declines new sessions from now on, and asks the clients of open ones to open no more flows.
-   * Answers with what is still open. It may be repeated. Connector only.
+   * Declines new sessions from now on and asks the clients of open ones to open no more flows, or
+   * takes new sessions again. Answers with what is open. It may be repeated. Connector only.
    */
-  Rpc.make("Drain", { success: Draining })
+  Rpc.make("SetDraining", { payload: { wanted: Schema.Boolean }, success: Draining })
 ).merge(PathDriverRpcs, UdpControlRpcs) {}
 
 /** Address of the StreamMuxActor, by which other actors call it. */

@@ -47,6 +47,8 @@ export interface Options {
   /** Passwords of this process's ICE agents. */
   readonly passwords: AgentPasswords
   readonly traces: FlowTrace.FlowTraces
+  /** Whether it declines new sessions from the start. */
+  readonly draining: boolean
   /** Posts an event of a connection to the actor's inbox. */
   readonly post: (message: Outcome) => void
   readonly fork: (effect: Effect.Effect<void>) => void
@@ -70,7 +72,7 @@ interface Held {
 }
 
 /** Makes an empty set of sessions with browsers. Call `tick` every few seconds. */
-export const make = ({ fork, hostMs, node, passwords, post, servers, signaling, traces }: Options) => {
+export const make = ({ draining, fork, hostMs, node, passwords, post, servers, signaling, traces }: Options) => {
   const held = new Map<SessionId, Held>()
   const verdicts = new Metrics.Counts()
   const resources = new ResourceMetrics()
@@ -78,7 +80,7 @@ export const make = ({ fork, hostMs, node, passwords, post, servers, signaling, 
   const time = new DirectoryTime(hostMs)
   const clocks = { hostMs, nowSeconds: () => time.nowSeconds() }
   const places = new Places()
-  let isDraining = false
+  let isDraining = draining
   const verify = (signed: Parameters<typeof Authority.verify>[1]) =>
     Either.mapLeft(
       Authority.verify("grant", signed, node.relay.authorityKey, time.nowSeconds()),
@@ -95,12 +97,12 @@ export const make = ({ fork, hostMs, node, passwords, post, servers, signaling, 
     })
 
   const onInvite = Effect.fn("WebRtc.onInvite")(function*({ clientName, grant, session: id, ticket }: Invite) {
-    const decline = (reason: string) =>
+    const decline = (reason: string, log = Effect.logWarning) =>
       Effect.zipRight(
-        Effect.logWarning("browser declined").pipe(Effect.annotateLogs({ session: id, reason })),
+        log("browser declined").pipe(Effect.annotateLogs({ session: id, reason })),
         signaling.ask((it) => it.Decline({ session: id, reason }), BRIEF)
       )
-    if (isDraining) return yield* decline(DRAINING)
+    if (isDraining) return yield* decline(DRAINING, Effect.logDebug)
     if (held.size >= MAX_SESSIONS) return yield* decline("no room for another browser")
     const now = time.nowSeconds()
     const opened = Either.all({
@@ -240,11 +242,12 @@ export const make = ({ fork, hostMs, node, passwords, post, servers, signaling, 
           ? end(parties.session, "not connected in time")
           : Effect.void, { discard: true })
     }),
-    /** Does for browsers what `drain` of the data plane's sessions does for nodes. */
-    drain: (): Draining => {
+    /** Does for browsers what `setDraining` of the data plane's sessions does for nodes. */
+    setDraining: (wanted: boolean): Draining => {
       const sessions = [...held.values()].map(({ session }) => session)
-      if (!isDraining) { for (const session of sessions) session.goAway(DRAINING) }
-      isDraining = true
+      if (wanted && !isDraining) { for (const session of sessions) session.goAway(DRAINING) }
+      if (!wanted) { for (const session of sessions) session.stay() }
+      isDraining = wanted
       return { sessions: sessions.length, flows: sessions.reduce((sum, { status }) => sum + status.flows, 0) }
     },
     closeAll: Effect.suspend(() => Effect.forEach([...held.keys()], (id) => end(id, "this connector stops"))),

@@ -34,7 +34,9 @@ export const Config = Schema.Struct({
   stateDir: Schema.String,
   role: Role,
   /** ICE servers besides the relay's own, as `stun:HOST:PORT` or `turn:USER:PASSWORD@HOST:PORT`. */
-  iceServers: Schema.Array(Schema.String)
+  iceServers: Schema.Array(Schema.String),
+  /** Whether it drains from the start; see `SetDraining`. */
+  draining: Schema.optionalWith(Schema.Boolean, { default: () => false })
 })
 export type Config = typeof Config.Type
 
@@ -93,7 +95,7 @@ type Message =
   | { readonly _tag: "Signaled"; readonly event: NodeEvent }
   | { readonly _tag: "Tick" }
   | { readonly _tag: "Browsers"; readonly reply: Inbox.Reply<ReadonlyArray<BrowserPeer>> }
-  | { readonly _tag: "Drain"; readonly reply: Inbox.Reply<Draining> }
+  | { readonly _tag: "SetDraining"; readonly wanted: boolean; readonly reply: Inbox.Reply<Draining> }
   | Browsers.Outcome
 
 const make = Effect.fnUntraced(function*(config: Config) {
@@ -180,6 +182,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     servers: serversFor("browser"),
     passwords,
     traces: yield* FlowTrace.make,
+    draining: config.draining,
     post: (outcome) => void inbox.unsafePost(outcome),
     fork: (effect) => void fork(effect)
   })
@@ -326,7 +329,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
     BrowserDown: browsers.onOutcome,
     Tick: () => browsers.tick,
     Browsers: ({ reply }) => Effect.asVoid(Deferred.succeed(reply, browsers.peers())),
-    Drain: ({ reply }) => Effect.asVoid(Effect.suspend(() => Deferred.succeed(reply, browsers.drain())))
+    SetDraining: ({ reply, wanted }) =>
+      Effect.asVoid(Effect.suspend(() => Deferred.succeed(reply, browsers.setDraining(wanted))))
   }))
   const inbox = yield* Inbox.make<Message>({ name: "webRtc", capacity: INBOX_CAPACITY, handle })
 
@@ -355,7 +359,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   return WebRtcRpcs.of({
     Links: () => inbox.ask<ReadonlyArray<WebRtcLink>>((reply) => ({ _tag: "Links", reply })),
     Browsers: () => inbox.ask<ReadonlyArray<BrowserPeer>>((reply) => ({ _tag: "Browsers", reply })),
-    Drain: () => inbox.ask<Draining>((reply) => ({ _tag: "Drain", reply }))
+    SetDraining: ({ wanted }) => inbox.ask<Draining>((reply) => ({ _tag: "SetDraining", wanted, reply }))
   })
 })
 

@@ -37,8 +37,8 @@ export class WebRtcRpcs extends RpcGroup.make(
   Rpc.make("Links", { success: Schema.Array(WebRtcLink) }),
   /** Answers with the browsers that are connected. Connector only. */
   Rpc.make("Browsers", { success: Schema.Array(BrowserPeer) }),
-  /** Does for browsers what `Drain` of the StreamMuxActor does for nodes. Connector only. */
-  Rpc.make("Drain", { success: Draining })
+  /** Does for browsers what `SetDraining` of the StreamMuxActor does for nodes. Connector only. */
+  Rpc.make("SetDraining", { payload: { wanted: Schema.Boolean }, success: Draining })
 ) {}
 
 /** Address of the WebRtcActor, by which other actors call it. */

@@ -30,6 +30,8 @@ export const Head = Schema.Struct({
   signaling: Schema.optional(Schema.NullOr(Signaling)),
   leg: Schema.optional(Schema.NullOr(Leg)),
   nodes: Schema.optional(Schema.Array(Schema.Unknown)),
+  draining: Schema.optional(Schema.NullOr(Schema.Struct({ flows: Schema.Number }))),
+  stopping: Schema.optional(Schema.Boolean),
   restartNeeded: Schema.optional(Schema.Array(Schema.String)),
   stateTrouble: Schema.optional(Schema.NullOr(Schema.Struct({ message: Schema.String }))),
   reloadProblem: Schema.optional(Schema.NullOr(Schema.String)),
@@ -85,7 +87,7 @@ export const render = (head: Head, resources: Resources | null, colours: boolean
         : `may use: ${resources.map(nameOf).join(", ")}`
     )
   }
-  lines.push(...limitLine(head), ...resetLines(head, colours))
+  lines.push(...drainLine(head, colours), ...limitLine(head), ...resetLines(head, colours))
   if (stateTrouble) {
     lines.push(colour(colours, YELLOW, `the state directory cannot be written: ${stateTrouble.message}`))
   }
@@ -96,6 +98,18 @@ export const render = (head: Head, resources: Resources | null, colours: boolean
     lines.push(colour(colours, YELLOW, `restart sallyport for the changed keys: ${restartNeeded.join(", ")}`))
   }
   return lines
+}
+
+const drainLine = ({ draining, stopping = false }: Head, colours: boolean): ReadonlyArray<string> => {
+  if (!draining) return []
+  const open = `${draining.flows} ${draining.flows === 1 ? "flow" : "flows"} open`
+  return [
+    colour(
+      colours,
+      YELLOW,
+      stopping ? `stopping, ${open}` : `draining, ${open}; sallyport drain --cancel makes it take new flows again`
+    )
+  ]
 }
 
 const limitLine = ({ descriptors, limits }: Head): ReadonlyArray<string> => {

@@ -3,7 +3,8 @@
  * a TCP address.
  *
  * Over TCP, a page in a browser must not reach it. Requests for another host name (DNS rebinding)
- * or from another origin get 403.
+ * or from another origin get 403. Other machines may look, if the operator admits them, but may
+ * change nothing.
  */
 import { Cause, Duration, Effect, Exit, FiberSet, Option, type Scope } from "effect"
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
@@ -164,6 +165,9 @@ const admit = (request: IncomingMessage, endpoint: AdminEndpoint): Effect.Effect
         (endpoint.allowRemote ? ", or list the name under admin.allowHosts" : "")
     )
   }
+  if (changesState(request) && !isFromHere(request.socket.localAddress, request.socket.remoteAddress)) {
+    return refuse("forbidden", "only programs on this machine may do that; use the command line there")
+  }
   const ownPage = (origin === undefined || origin === `http://${host}`) &&
     (site === undefined || site === "same-origin" || site === "none")
   return ownPage
@@ -186,6 +190,16 @@ const PROBED: ReadonlySet<string> = new Set(["/metrics", "/healthz", "/readyz"])
  */
 const isForProbes = ({ method, url = "/" }: IncomingMessage, { allowRemote }: TcpEndpoint): boolean =>
   allowRemote && method === "GET" && PROBED.has(url.split("?", 1)[0] ?? "")
+
+/** Requests that change what this process does. */
+const CHANGING: ReadonlySet<string> = new Set(["POST /v1/drain"])
+
+const changesState = ({ method, url = "/" }: IncomingMessage): boolean =>
+  CHANGING.has(`${method} ${url.split("?", 1)[0] ?? ""}`)
+
+/** Whether a connection with these addresses comes from this machine. */
+export const isFromHere = (localAddress = "", remoteAddress = ""): boolean =>
+  remoteAddress !== "" && (remoteAddress === localAddress || /^(::ffff:)?127\.|^::1$/.test(remoteAddress))
 
 type TcpEndpoint = Extract<AdminEndpoint, { _tag: "Tcp" }>
 

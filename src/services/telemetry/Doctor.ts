@@ -83,6 +83,10 @@ export const Status = Schema.Struct({
   /** The latest UDP send that a firewall on this machine forbade. `null` if none was. */
   udpForbidden: Schema.optional(Schema.NullOr(Schema.Struct({ code: Schema.String, agoMs: Schema.Number }))),
   nodes: Schema.optional(Schema.Array(Schema.Unknown)),
+  /** Open flows of a connector that takes no new ones. `null` if it takes them. */
+  draining: Schema.optional(Schema.NullOr(Schema.Struct({ flows: Schema.Number }))),
+  /** Whether the process has been asked to end. */
+  stopping: Schema.optional(Schema.Boolean),
   /** Addresses that are offered to peers. `null` while they are not known. */
   candidates: Schema.optional(Schema.NullOr(Schema.Array(CandidateView))),
   /** This host's addresses that are not offered to peers. `null` while they are not known. */
@@ -185,6 +189,7 @@ export const diagnose = (facts: Facts): ReadonlyArray<Finding> =>
     ...ofClock(facts.status ?? NOTHING),
     ...ofLimits(facts.threads),
     ...ofConfig(facts.status ?? NOTHING),
+    ...ofDrain(facts.status ?? NOTHING),
     ...ofDescriptors(facts.status ?? NOTHING),
     ...ofPeers(facts.status ?? NOTHING),
     ...ofCandidates(facts.status ?? NOTHING),
@@ -358,6 +363,24 @@ const ofStateDir = (
   if (directoryProblem === null) return []
   const found = `the directory cannot be written, so no node, token or rule can be changed: ${directoryProblem}`
   return [broken("directory", found, "fix what the message names; the relay tries again by itself")]
+}
+
+const ofDrain = ({ draining, stopping = false }: Status): ReadonlyArray<Finding> => {
+  if (!draining) return []
+  const open = `${draining.flows} ${draining.flows === 1 ? "flow is" : "flows are"} still open`
+  return [
+    stopping
+      ? poor(
+        "stopping",
+        `this connector was asked to stop and waits for its open flows: ${open}`,
+        "nothing; it ends with its last flow, or when drainTimeout is over"
+      )
+      : poor(
+        "draining",
+        `somebody took this connector out of service on purpose (sallyport drain); it takes no new flows, and ${open}`,
+        "take it back with sallyport drain --cancel when the maintenance is over; a restart does so, too"
+      )
+  ]
 }
 
 const ofConfig = ({ reloadProblem = null, restartNeeded = [] }: Status): ReadonlyArray<Finding> => [

@@ -86,7 +86,6 @@ export class FlowSession {
   /** When a flow last began or ended, by `node.now()`. */
   lastFlowAt: number
   peerLeg: LegKind | null = null
-  /** Whether the peer takes no new flows. */
   #leaving = false
 
   /**
@@ -165,6 +164,11 @@ export class FlowSession {
 
   get path(): PathRef {
     return this.peer.path
+  }
+
+  /** Whether the peer has asked for no more flows in this session. */
+  get isLeaving(): boolean {
+    return this.#leaving
   }
 
   /** Flows that are open or being opened. */

@@ -158,6 +158,11 @@ export class BrowserSession {
     this.#control?.send({ _tag: "Goaway", reason })
   }
 
+  /** Takes back `goAway` for a browser that has not opened its control stream yet. */
+  stay(): void {
+    this.#leaving = null
+  }
+
   /**
    * Ends the session: notifies the browser of the reason, aborts the flows, and closes the
    * connections.

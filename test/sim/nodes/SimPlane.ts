@@ -163,6 +163,7 @@ export class SimPlane {
     const nowSeconds = () => Math.floor(Date.now() / 1000)
     this.sessions = Sessions.make({
       ...options,
+      draining: false,
       node: {
         role,
         key,
@@ -371,7 +372,7 @@ export class SimPlane {
       SetListeners: () => Effect.void,
       SetDirect: ({ allowed }) => Effect.sync(() => this.sessions?.setDirect(allowed)),
       Listeners: () => Effect.succeed([]),
-      Drain: () => Effect.never
+      SetDraining: () => Effect.never
     })
   ))
 }
