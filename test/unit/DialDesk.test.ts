@@ -90,6 +90,28 @@ describe("a dial", () => {
       assert.deepStrictEqual(codes, ["accepted", ...Array.from({ length: 8 }, () => "connector_declined")])
     }))
 
+  it.scoped("that is declined makes the relay forget no session", () =>
+    Effect.gen(function*() {
+      const { board, desk, dial } = setup()
+      const connector = VirtualHub.newKey().publicKey
+      const { heard } = yield* HubBoard.connect(board, connector, "connector")
+      const invitation = Effect.gen(function*() {
+        yield* TestClock.adjust(0)
+        const [event] = yield* heard
+        return event?._tag === "Invite" ? event.session : yield* Effect.dieMessage("no invitation")
+      })
+      const first = yield* Effect.fork(dial)
+      const live = yield* invitation
+      yield* desk.ready(live, connector)
+      yield* Fiber.join(first)
+      for (let again = 0; again < Board.MAX_SESSIONS_PER_NODE; again++) {
+        const dialling = yield* Effect.fork(Effect.flip(dial))
+        yield* desk.decline(yield* invitation, connector, "it drains")
+        yield* Fiber.join(dialling)
+      }
+      assert.deepStrictEqual([...board.sessions.keys()], [live])
+    }))
+
   it.scoped("is refused with the reason", () =>
     Effect.gen(function*() {
       const { board, codes, dial, world } = setup()

@@ -57,6 +57,26 @@ describe("invitations of connectors", () => {
       assert.strictEqual(yield* dial, "session with alive")
     }))
 
+  it.effect("go past any number of connectors that decline", () =>
+    Effect.gen(function*() {
+      const draining = Array.from({ length: 8 }, (_, index) => `draining ${index}`)
+      const { accept, decline, dial, invited } = setup(...draining, "alive")
+      for (const name of draining) yield* decline(name)
+      yield* accept("alive")
+      assert.strictEqual(yield* dial, "session with alive")
+      assert.deepStrictEqual(invited, [...draining, "alive"])
+    }))
+
+  it.effect("stop after three connectors that do not answer", () =>
+    Effect.gen(function*() {
+      const { decline, dial, invited } = setup("full", "dead 1", "dead 2", "dead 3", "never asked")
+      yield* decline("full")
+      const dialling = yield* Effect.fork(Effect.exit(dial))
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual((yield* Fiber.join(dialling))._tag, "Failure")
+      assert.deepStrictEqual(invited, ["full", "dead 1", "dead 2", "dead 3"])
+    }))
+
   it.effect("take a late answer of the first connector", () =>
     Effect.gen(function*() {
       const { accept, dial, invited } = setup("slow", "dead")

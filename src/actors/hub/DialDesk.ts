@@ -50,7 +50,9 @@ export const make = ({ board, directory, metrics, rates, signed }: Options) => {
         ...(asking?.isBrowser === true ? { over: "webrtc" } : {}),
         ...yield* Tracing.header
       })
-      yield* Deferred.await(answer)
+      // The relay remembers only some sessions of a client. One that was not accepted must not take
+      // the place of a live one.
+      yield* Effect.onError(Deferred.await(answer), () => Effect.sync(() => board.sessions.delete(session)))
       const dialed: Dialed = { session, connectorKey: connector.key, connectorName: connector.shown, grant, ticket }
       return dialed
     },

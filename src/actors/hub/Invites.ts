@@ -16,8 +16,13 @@ const INVITE_DEADLINE = Duration.seconds(2.5)
  * is taken.
  */
 const NEXT_AFTER = Duration.seconds(1)
-/** Most connectors that are invited for one dial. */
-const MAX_INVITES = 3
+/** Most connectors that one dial waits for in vain. Nobody waits longer for an answer. */
+const MAX_SILENT = 3
+/**
+ * Most connectors that are invited for one dial. Those that decline cost only a round trip, and
+ * most of a network may be draining.
+ */
+const MAX_INVITES = 16
 /**
  * How long a connector that did not answer an invitation is invited last. An answer, or a new link,
  * ends this time.
@@ -61,6 +66,7 @@ export const first = Effect.fnUntraced(function*<A, R>({ invite, late, links }: 
   const accepted = yield* Deferred.make<A>()
   const open: Array<Effect.Effect<unknown>> = []
   let reason = "none is connected"
+  let silences = 0
   for (const link of late.last(links, yield* nowMs).slice(0, MAX_INVITES)) {
     const answer = yield* invite(link.member).pipe(
       Effect.timeoutFail({ duration: INVITE_DEADLINE, onTimeout: () => "no answer in time" }),
@@ -71,9 +77,13 @@ export const first = Effect.fnUntraced(function*<A, R>({ invite, late, links }: 
       Effect.forkScoped
     )
     open.push(Fiber.join(answer))
-    const silent = Effect.map(Effect.delay(nowMs, NEXT_AFTER), (now) => late.onSilent(link, now))
+    const silent = Effect.map(Effect.delay(nowMs, NEXT_AFTER), (now) => {
+      late.onSilent(link, now)
+      silences++
+    })
     yield* Effect.raceAll([Deferred.await(accepted), Fiber.join(answer), silent])
     if (yield* Deferred.isDone(accepted)) return yield* Deferred.await(accepted)
+    if (silences === MAX_SILENT) break
   }
   yield* Effect.raceFirst(Deferred.await(accepted), Effect.all(open))
   return yield* (yield* Deferred.isDone(accepted)) ? Deferred.await(accepted) : Effect.fail(reason)
