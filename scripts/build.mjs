@@ -9,8 +9,11 @@ import { effectImports } from "./effect-imports.mjs"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 /** With `--short-lifetimes`: the build of the soak test, in which grants, tickets and the like last seconds. Never released. */
-const isShort = process.argv.includes("--short-lifetimes")
-const out = `${root}${isShort ? "dist-soak" : "dist"}`
+const isSoak = process.argv.includes("--short-lifetimes")
+/** With `--brief-lifetimes`: a build for one test, in which only grants last seconds (`Lifetimes.BRIEF`). Never released. */
+const isBrief = process.argv.includes("--brief-lifetimes")
+const isShort = isSoak || isBrief
+const out = `${root}${isBrief ? "dist-brief" : isSoak ? "dist-soak" : "dist"}`
 const source = (path) => `${root}src/${path}`
 const entries = { index: "index.ts", "cli/main": "cli/main.ts", "actors/thread.worker": "actors/thread.worker.ts" }
 
@@ -29,7 +32,7 @@ await build({
     Object.entries(entries).map(([name, path]) => [name, source(path)]).filter(([, path]) => existsSync(path))
   ),
   outdir: out,
-  define: { SHORT_LIFETIMES: String(isShort) },
+  define: { SHORT_LIFETIMES: isBrief ? "\"brief\"" : String(isSoak) },
   bundle: true,
   splitting: true,
   format: "esm",

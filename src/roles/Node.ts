@@ -60,6 +60,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
   const { membership, relay } = yield* Enrol.ensure({ ...config, onWaiting: options.onWaiting })
   const proxy = Enrol.proxyText(config)
   let direct = config.path === "auto"
+  let offlineAccess = offlineAccessOf(config)
   const webRtc = config.webrtc === "auto" && direct
   let listeners = listenersOf(config)
   let isDraining = false
@@ -74,6 +75,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
     draining: isDraining,
     udpPort: config.udp.port,
     limits: { flowsPerClient: DEFAULT_FLOWS_PER_CLIENT, ...config.limits },
+    offlineAccess,
     listeners
   })
   const stunConfig = () => ({ portMapping: config.portMapping, mapPort: direct, ...config.udp })
@@ -125,9 +127,10 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
     },
     status: Effect.gen(function*() {
       // Peers are shown even while another actor is being restarted.
-      const { browsers, leg, local, paths, ports, refusals, sessions, signaling } = yield* Effect.all({
+      const { browsers, leg, local, outage, paths, ports, refusals, sessions, signaling } = yield* Effect.all({
         sessions: mux.ask((client) => client.Status()),
         refusals: orNull(mux.ask((client) => client.Refusals(), BRIEF)),
+        outage: orNull(mux.ask((client) => client.Outage(), BRIEF)),
         paths: orNull(prober.ask((client) => client.Paths(), BRIEF)),
         signaling: orNull(supervisor.ref(Signaling).ask((client) => client.State(), BRIEF)),
         ports: orNull(mux.ask((client) => client.LocalPorts(), BRIEF)),
@@ -148,6 +151,7 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
         draining: isDraining ? { flows } : null,
         signaling,
         leg,
+        outage,
         missedPorts: ports?.missed ?? [],
         udpForbidden: ports?.forbidden ?? null,
         refusals: refusals ?? [],
@@ -201,9 +205,11 @@ export const start = Effect.fnUntraced(function*(config: NodeConfig, telemetry: 
         listeners = wanted
         // A restarted thread begins with these, so they are set before its actors are called.
         direct = Reload.whenOf("path", config) === "live" ? next.path === "auto" : direct
+        offlineAccess = offlineAccessOf(next)
         configs[StreamMux.name] = muxConfig()
         configs[Stun.name] = stunConfig()
         yield* mux.ask((client) => client.SetDirect({ allowed: direct }), RELOAD)
+        yield* mux.ask((client) => client.SetOfflineAccess({ seconds: offlineAccess }), RELOAD)
         yield* supervisor.ref(Stun).ask((client) => client.MapPort({ wanted: direct }), RELOAD)
         consents = next.telemetry.report
         yield* report(consents)
@@ -226,6 +232,13 @@ const candidatesOf = (local: LocalCandidates | null) => ({
   candidates: local?.candidates.map(CandidateView.of) ?? null,
   leftOut: local?.leftOut.map(CandidateView.of) ?? null
 })
+
+/**
+ * How long grants count while the directory is not reached, in seconds. `null` for a client, whose
+ * connectors decide.
+ */
+const offlineAccessOf = (config: NodeConfig): number | null =>
+  config.role === "connector" ? Math.round(config.offlineAccess * 3600) : null
 
 /** Deadline for the count of open flows. It is long, because flows that are not counted are cut. */
 const DRAIN = { deadline: "10 seconds" } as const

@@ -118,6 +118,8 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string, remembered = NAME
     Refusals: unasked,
     SetListeners: unasked,
     SetDirect: unasked,
+    SetOfflineAccess: unasked,
+    Outage: unasked,
     Listeners: unasked,
     SetDraining: unasked,
     PathEvents: () => Stream.never,

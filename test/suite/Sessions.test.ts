@@ -1,6 +1,6 @@
 /** The sessions of a client and of a connector, over real QUIC and a relay in memory; signaling and the RelayActor are the test's. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Schedule } from "effect"
+import { Effect, Either, Fiber, Schedule } from "effect"
 import { generateKeyPairSync } from "node:crypto"
 import * as FlowTrace from "../../src/actors/mux/FlowTrace.ts"
 import { MuxMetrics } from "../../src/actors/mux/MuxMetrics.ts"
@@ -12,6 +12,7 @@ import { tagFromHex } from "../../src/protocol/bytes/Frame.ts"
 import * as Candidate from "../../src/protocol/candidate/Candidate.ts"
 import type * as PeerLoss from "../../src/protocol/path/PeerLoss.ts"
 import { NORMAL } from "../../src/protocol/trust/Lifetimes.ts"
+import { type Reach, RETURN_MS } from "../../src/protocol/trust/Outage.ts"
 import type { Signed } from "../../src/protocol/trust/Signed.ts"
 import * as Authority from "../../src/services/identity/Authority.ts"
 import * as Keys from "../../src/services/identity/Keys.ts"
@@ -36,25 +37,51 @@ const setup = Effect.gen(function*() {
   if (root === null) return yield* Effect.dieMessage("no key")
   const authority = Authority.make(root)
   const time = { aheadMs: 0 }
+  /** How far both hosts' clocks are ahead, so that grants run out. Documents are signed by the real time. */
+  const host = { aheadMs: 0, connectorNowMs: 0 }
+  const directory = {
+    reach: { reached: true, sinceMs: 0 } as Reach,
+    offlineSeconds: 24 * 3600,
+    permits: true,
+    answers: true
+  }
+  const openedBy = <K extends "grant" | "outage">(kind: K) => (signed: Signed) =>
+    Either.mapLeft(
+      Authority.verify(kind, signed, authority.key, Math.floor(Date.now() / 1000)),
+      ({ message }) => message
+    )
+  const clocksOf = (node: Node) => ({
+    hostMs: () => node.hostMs() + host.aheadMs,
+    reach: () => directory.reach,
+    maxOutageSeconds: () => node.role === "client" ? Infinity : directory.offlineSeconds,
+    openGrant: openedBy("grant"),
+    openOutage: openedBy("outage")
+  })
   const made = yield* Effect.promise(() => makeNode("client"))
-  const client: Node = { ...made, now: () => made.now() + time.aheadMs, leg: () => "relay-tcp" }
-  const connector = yield* Effect.promise(() => makeNode("connector"))
+  const client: Node = { ...made, ...clocksOf(made), now: () => made.now() + time.aheadMs, leg: () => "relay-tcp" }
+  const madeConnector = yield* Effect.promise(() => makeNode("connector"))
+  const connector: Node = {
+    ...madeConnector,
+    ...clocksOf(madeConnector),
+    now: () => madeConnector.now() + host.connectorNowMs
+  }
   const names = yield* Authority.newSession
   const keys = { clientKey: client.key, connectorKey: connector.key }
   const parties = { ...keys, clientName: "laptop", connectorName: "office" }
   /** What the directory signs for this session when it is asked. */
   const documents = Effect.gen(function*() {
     const ticket = yield* authority.ticket({ ...names, ...keys })
-    const { signed: grant } = yield* authority.grant({ ...parties, resources: [RESOURCE] })
-    return { grant, ticket }
+    const resources = directory.permits ? [RESOURCE] : []
+    const { id, signed: grant } = yield* authority.grant({ ...parties, resources })
+    return { grant, outage: yield* authority.outage(id), ticket }
   })
-  const { grant, ticket } = yield* documents
+  const { grant, outage, ticket } = yield* documents
   const renewed: Array<Signed> = []
   const connectorIs: { told: (event: SignalingEvent) => Effect.Effect<void> } = { told: () => Effect.void }
   const { session } = names
 
   /** What the relay has for a dial, and why the connectors declined. */
-  let next = { session, grant, ticket }
+  let next = { session, grant, outage, ticket }
   const declined: Array<string> = []
   const relayKnows: { presence: PeerLoss.Presence } = { presence: "connected" }
   /** What each dial excluded, and what the relay has for dials that exclude the connector. */
@@ -73,6 +100,7 @@ const setup = Effect.gen(function*() {
       Presence: () => Effect.sync(() => relayKnows.presence),
       Renew: () =>
         Effect.gen(function*() {
+          if (!directory.answers) return yield* new DialRefused({ code: "overloaded", message: "not now" })
           const fresh = yield* documents
           renewed.push(fresh.ticket)
           yield* connectorIs.told({ _tag: "TicketRenewed", session, ticket: fresh.ticket })
@@ -118,7 +146,7 @@ const setup = Effect.gen(function*() {
     })
   join(client, names.clientTag, connector)
   join(connector, names.connectorTag, client)
-  yield* there.sessions.onSignal({ _tag: "Invite", session, grant, ticket })
+  yield* there.sessions.onSignal({ _tag: "Invite", session, grant, outage, ticket })
   yield* until(() => there.opened.length === 1)
   yield* Effect.orDie(here.sessions.obtain({ kind: "tcp", host: "echo", port: 80 }))
   yield* until(() => there.events.some(({ _tag }) => _tag === "SessionUp"))
@@ -172,6 +200,23 @@ const setup = Effect.gen(function*() {
       }
       return here.sessions.get(session) === undefined ? "ended" : "alive"
     })
+  /** Time passes for the grants of both ends, and each looks after its sessions. */
+  const age = (seconds: number) =>
+    Effect.gen(function*() {
+      host.aheadMs += seconds * 1_000
+      yield* Effect.all([there.sessions.tick, here.sessions.tick])
+      yield* settle
+      yield* settle
+      return {
+        client: here.sessions.get(session) === undefined ? "ended" : "alive",
+        connector: there.sessions.get(session) === undefined ? "ended" : "alive"
+      }
+    })
+  const setReached = (reached: boolean) =>
+    Effect.suspend(() => {
+      directory.reach = { reached, sinceMs: connector.hostMs() }
+      return reached ? Effect.zipRight(there.sessions.onReturn, here.sessions.onReturn) : Effect.void
+    })
   /** Moves the client's clock on at once, by less than a session without flows lives. */
   const leap = (seconds: number) =>
     Effect.sync(() => {
@@ -195,7 +240,11 @@ const setup = Effect.gen(function*() {
     addOther,
     inviteAgain,
     declined,
-    key
+    key,
+    age,
+    directory,
+    host,
+    setReached
   }
 })
 
@@ -364,6 +413,91 @@ describe("the sessions of a node", () => {
         assert.deepStrictEqual(opened, [{ session, ticket }])
         yield* sessions.reopen
         assert.deepStrictEqual(opened, [{ session, ticket }, { session, ticket }])
+      }
+    }))
+})
+
+describe("sessions while the directory is not reached", () => {
+  const ALIVE = { client: "alive", connector: "alive" }
+
+  it.scopedLive("take flows for many lives of their grant", () =>
+    Effect.gen(function*() {
+      const { age, dials, here, renewed, session, setReached } = yield* setup
+      yield* setReached(false)
+      for (let life = 0; life < 3; life++) {
+        assert.deepStrictEqual(yield* age(NORMAL.grant + 11), ALIVE)
+        assert.strictEqual((yield* here.sessions.obtain(TARGET)).id, session)
+      }
+      assert.deepStrictEqual([dials.length, renewed.length], [1, 0])
+    }))
+
+  it.scopedLive("end when offlineAccess is over, or at once without", () =>
+    Effect.gen(function*() {
+      for (const seconds of [0, 3600]) {
+        const { age, directory, setReached } = yield* setup
+        yield* setReached(false)
+        directory.offlineSeconds = seconds
+        if (seconds > 0) assert.deepStrictEqual(yield* age(seconds - 60), ALIVE)
+        assert.strictEqual((yield* age(NORMAL.grant + 11)).connector, "ended")
+      }
+    }))
+
+  it.scopedLive("end with their grant while the directory is reached", () =>
+    Effect.gen(function*() {
+      const { age, directory } = yield* setup
+      directory.answers = false
+      assert.deepStrictEqual(yield* age(NORMAL.grant + 11), { client: "ended", connector: "ended" })
+    }))
+
+  it.scopedLive("are renewed by both ends at its return", () =>
+    Effect.gen(function*() {
+      const { age, renewed, setReached, there } = yield* setup
+      yield* setReached(false)
+      yield* age(NORMAL.ticket + 60) // the ticket has expired, too
+      yield* setReached(true)
+      assert.lengthOf(renewed, 1)
+      assert.deepStrictEqual(yield* age(1), ALIVE)
+      yield* until(() => renewed.length === 2)
+      assert.deepStrictEqual(yield* age(RETURN_MS / 1000 + 1), ALIVE)
+      assert.isAbove(there.sessions.all()[0]?.leftSeconds ?? 0, 0)
+    }))
+
+  it.scopedLive("get new rules at its return, and no flow besides", () =>
+    Effect.gen(function*() {
+      const { age, directory, session, setReached, there } = yield* setup
+      yield* setReached(false)
+      yield* age(2 * NORMAL.grant)
+      assert.isTrue(there.sessions.get(session)?.permits(TARGET))
+      directory.permits = false
+      yield* setReached(true)
+      assert.isFalse(there.sessions.get(session)?.permits(TARGET))
+    }))
+
+  it.scopedLive("end soon after its return if it renews nothing", () =>
+    Effect.gen(function*() {
+      const { age, directory, setReached } = yield* setup
+      yield* setReached(false)
+      yield* age(2 * NORMAL.grant)
+      directory.answers = false
+      yield* setReached(true)
+      assert.deepStrictEqual(yield* age(RETURN_MS / 1000 - 5), ALIVE)
+      assert.deepStrictEqual(yield* age(6), { client: "ended", connector: "ended" })
+    }))
+
+  it.scopedLive("are renewed by the connector, unless their client is gone", () =>
+    Effect.gen(function*() {
+      for (const [silentMs, renewals] of [[0, 1], [61_000, 0]] as const) {
+        const { host, renewed, there } = yield* setup
+        yield* settle
+        yield* there.sessions.tick
+        assert.lengthOf(renewed, 0)
+        // The client has not renewed the grant, which ends in 20 s.
+        host.aheadMs += (NORMAL.grant - 20) * 1_000
+        host.connectorNowMs += silentMs
+        yield* there.sessions.tick
+        yield* settle
+        assert.lengthOf(renewed, renewals)
+        assert.strictEqual((there.sessions.all()[0]?.leftSeconds ?? 0) > NORMAL.grant - 60, renewals === 1)
       }
     }))
 })

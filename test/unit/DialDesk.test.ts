@@ -25,7 +25,7 @@ const setup = () => {
   const desk = DialDesk.make({
     board,
     directory: { authorize },
-    signed: { forSession: () => Effect.succeed({ grant: DOCUMENT, ticket: DOCUMENT, empty: false }) },
+    signed: { forSession: () => Effect.succeed({ grant: DOCUMENT, outage: DOCUMENT, ticket: DOCUMENT, empty: false }) },
     rates: { mayDial: () => world.mayDial },
     metrics: { onDial: (code) => void codes.push(code) }
   })

@@ -1,6 +1,6 @@
 /** What a subscriber of the relay's events begins with. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Stream } from "effect"
+import { Effect, Fiber, Option, Stream } from "effect"
 import * as EventFeed from "../../src/actors/signaling/EventFeed.ts"
 import type { SignalingEvent } from "../../src/actors/signaling/RelaySignalingRpcs.ts"
 import type { TimeLearned } from "../../src/actors/signaling/TimeKeeper.ts"
@@ -35,17 +35,32 @@ describe("the events of the relay", () => {
   it.effect("begin with the time, the snapshot and open invitations", () =>
     Effect.gen(function*() {
       const { feed, tagsOf, world } = yield* setup
-      assert.deepStrictEqual(yield* tagsOf(feed.events, 1), ["BindingsLost"])
+      assert.deepStrictEqual(yield* tagsOf(feed.events, 2), ["ReachChanged", "BindingsLost"])
       world.learned = { _tag: "TimeLearned", offsetMs: 5 }
       yield* feed.onEvent(SNAPSHOT)
       yield* feed.onEvent(INVITE)
-      const known = ["TimeLearned", "Snapshot"]
-      assert.deepStrictEqual(yield* tagsOf(feed.events, 4), [...known, "Invite", "BindingsLost"])
+      const known = ["ReachChanged", "TimeLearned", "Snapshot"]
+      assert.deepStrictEqual(yield* tagsOf(feed.events, 5), [...known, "Invite", "BindingsLost"])
       yield* feed.onAnswered(SESSION)
-      assert.deepStrictEqual(yield* tagsOf(feed.events, 3), [...known, "BindingsLost"])
+      assert.deepStrictEqual(yield* tagsOf(feed.events, 4), [...known, "BindingsLost"])
       yield* feed.onEvent(INVITE)
       world.now += 2_500
-      assert.deepStrictEqual(yield* tagsOf(feed.events, 3), [...known, "BindingsLost"])
+      assert.deepStrictEqual(yield* tagsOf(feed.events, 4), [...known, "BindingsLost"])
+    }))
+
+  it.effect("say whether the directory is reached, and since when", () =>
+    Effect.gen(function*() {
+      const { feed, world } = yield* setup
+      const first = Effect.map(Stream.runHead(feed.events), Option.getOrThrow)
+      assert.deepStrictEqual(yield* first, { _tag: "ReachChanged", reached: false, sinceMs: 0 })
+      world.now = 7
+      yield* feed.onReach(true)
+      assert.deepStrictEqual(yield* first, { _tag: "ReachChanged", reached: true, sinceMs: 7 })
+      world.now = 9
+      yield* feed.onReach(true)
+      assert.deepStrictEqual(yield* first, { _tag: "ReachChanged", reached: true, sinceMs: 7 })
+      yield* feed.onReach(false)
+      assert.deepStrictEqual(yield* first, { _tag: "ReachChanged", reached: false, sinceMs: 9 })
     }))
 
   it.effect("say that a report is wanted, and ask questions", () =>

@@ -36,7 +36,7 @@ const setup = Effect.gen(function*() {
         latestAuditId: Effect.succeed(7),
         relays: Effect.succeed([])
       },
-      removed: { events: Effect.succeed([{ _tag: "Revoked", node: RELAY.host as never }]) },
+      removed: { eventsFor: () => Effect.succeed([{ _tag: "Revoked", node: RELAY.host as never }]) },
       relay: RELAY,
       browsers,
       bridge: () => Effect.sync(() => void seen.bridged++),

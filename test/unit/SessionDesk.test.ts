@@ -1,8 +1,9 @@
 /** What the hub answers the ends of a session that it has arranged. */
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Option, TestClock } from "effect"
+import { Deferred, Duration, Effect, Option, TestClock } from "effect"
 import * as Board from "../../src/actors/hub/Board.ts"
 import * as SessionDesk from "../../src/actors/hub/SessionDesk.ts"
+import { NORMAL } from "../../src/protocol/trust/Lifetimes.ts"
 import * as Authority from "../../src/services/identity/Authority.ts"
 import * as HubBoard from "./support/HubBoard.ts"
 import * as VirtualHub from "./support/VirtualHub.ts"
@@ -28,7 +29,9 @@ const setup = Effect.gen(function*() {
       findNode: (key) =>
         Effect.succeed(world.isEnrolled ? Option.some({ key, network: "office" } as never) : Option.none())
     },
-    signed: { forSession: () => Effect.succeed({ grant: ticket, ticket, empty: world.permitsNothing }) },
+    signed: {
+      forSession: () => Effect.succeed({ grant: ticket, outage: ticket, ticket, empty: world.permitsNothing })
+    },
     rates: { mayForward: () => world.mayForward },
     metrics: { onMessage: (passes) => void passed.push(passes) }
   })
@@ -48,8 +51,28 @@ describe("a session at the hub", () => {
       const { board, connector, desk, session, ticket } = yield* setup
       yield* desk.renew(CLIENT, ticket)
       assert.strictEqual(board.sessionOf(session, CLIENT)?.connector, CONNECTOR)
-      const [event] = yield* connector.heard
-      assert.deepStrictEqual(event, { _tag: "TicketRenewed", session, ticket })
+      assert.deepStrictEqual(yield* connector.heard, [
+        { _tag: "TicketRenewed", session, ticket },
+        { _tag: "GrantReplaced", session, grant: ticket, outage: ticket }
+      ])
+    }))
+
+  it.scoped("is renewed by its connector, even if nothing is permitted", () =>
+    Effect.gen(function*() {
+      const { client, connector, desk, ticket, world } = yield* setup
+      world.permitsNothing = true
+      assert.deepStrictEqual(yield* desk.renew(CONNECTOR, ticket), { grant: ticket, outage: ticket, ticket })
+      assert.deepStrictEqual((yield* client.heard).map(({ _tag }) => _tag), ["TicketRenewed", "GrantReplaced"])
+      assert.deepStrictEqual(yield* connector.heard, [])
+    }))
+
+  it.scoped("is renewed by a ticket that expired in an outage", () =>
+    Effect.gen(function*() {
+      const { desk, ticket } = yield* setup
+      yield* TestClock.adjust(Duration.seconds(NORMAL.ticket + NORMAL.outage))
+      yield* desk.renew(CLIENT, ticket)
+      yield* TestClock.adjust("20 seconds")
+      assert.match((yield* Effect.flip(desk.renew(CLIENT, ticket))).message, /has expired/)
     }))
 
   it.scoped("is not renewed without a permission", () =>
@@ -57,13 +80,13 @@ describe("a session at the hub", () => {
       const { desk, ticket, world } = yield* setup
       const refusal = (node = CLIENT) =>
         Effect.match(desk.renew(node, ticket), { onFailure: ({ message }) => message, onSuccess: () => "renewed" })
-      assert.match(yield* refusal(STRANGER), /another client's/)
+      assert.match(yield* refusal(STRANGER), /another node's/)
       world.permitsNothing = true
       assert.match(yield* refusal(), /nothing is permitted/)
       world.isEnrolled = false
       assert.match(yield* refusal(), /removed/)
-      yield* TestClock.adjust("1 day")
-      assert.notMatch(yield* refusal(), /removed/)
+      yield* TestClock.adjust("8 days")
+      assert.match(yield* refusal(), /has expired/)
     }))
 
   it.scoped("has its sealed messages passed to the other end", () =>

@@ -36,7 +36,7 @@ export const make = ({ board, directory, metrics, rates, signed }: Options) => {
       const names = yield* Authority.newSession
       const { session } = names
       const ends = { clientKey: client, connectorKey: connector.key }
-      const { grant, ticket } = yield* signed.forSession({ ...names, ...ends }, network, resource)
+      const { grant, outage, ticket } = yield* signed.forSession({ ...names, ...ends }, network, resource)
       const answer = yield* Deferred.make<void, string>()
       const expiresAt = (yield* DirectoryClock.nowSeconds) + SESSION_MEMORY_SECONDS
       board.addSession({ id: session, client, connector: connector.key, network, ...names, expiresAt, answer })
@@ -45,6 +45,7 @@ export const make = ({ board, directory, metrics, rates, signed }: Options) => {
         _tag: "Invite",
         session,
         grant,
+        outage,
         ticket,
         ...(asking === undefined ? {} : { clientName: asking.member.shown }),
         ...(asking?.isBrowser === true ? { over: "webrtc" } : {}),
@@ -53,7 +54,14 @@ export const make = ({ board, directory, metrics, rates, signed }: Options) => {
       // The relay remembers only some sessions of a client. One that was not accepted must not take
       // the place of a live one.
       yield* Effect.onError(Deferred.await(answer), () => Effect.sync(() => board.sessions.delete(session)))
-      const dialed: Dialed = { session, connectorKey: connector.key, connectorName: connector.shown, grant, ticket }
+      const dialed: Dialed = {
+        session,
+        connectorKey: connector.key,
+        connectorName: connector.shown,
+        grant,
+        outage,
+        ticket
+      }
       return dialed
     },
     Effect.mapError((why) => typeof why === "string" ? why : "the directory has no such node any more")

@@ -22,7 +22,7 @@ export interface Options {
     "enrol" | "findNode" | "latestAuditId" | "relays"
   >
   readonly authority: Pick<typeof Authority.Authority.Service, "membership" | "credential">
-  readonly removed: Pick<ReturnType<typeof RemovedNodes.make>, "events">
+  readonly removed: Pick<ReturnType<typeof RemovedNodes.make>, "eventsFor">
   /** Addresses of the relay, as nodes receive them. */
   readonly relay: RelayInfo
   /**
@@ -109,7 +109,7 @@ export const make = (options: Options) => {
         credential: yield* authority.credential(node),
         reports: true
       }
-      const revoked = yield* Effect.orDie(removed.events)
+      const revoked = yield* Effect.orDie(removed.eventsFor(link.member.role))
       return Stream.concat(Stream.fromIterable([snapshot, ...revoked]), Mailbox.toStream(link.events))
     }))
 

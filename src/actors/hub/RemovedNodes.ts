@@ -4,6 +4,7 @@
  * removal while the relay was down.
  */
 import { Effect } from "effect"
+import { MAX_OUTAGE_SECONDS, type NodeRole } from "../../protocol/trust/Documents.ts"
 import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
 import type * as Directory from "../../services/directory/Directory.ts"
 import * as DirectoryClock from "../../services/identity/DirectoryClock.ts"
@@ -52,11 +53,15 @@ export const make = ({ board, directory, forget, fork, forwarder }: Options) => 
      * Ends the TURN credentials that a node of this name has received until `at`, in epoch seconds.
      */
     revokeTurn: (name: string, at: number) => Effect.ignore(forwarder.ask((client) => client.RevokeTurn({ name, at }))),
-    /** Revocations for a node that connects, because it may have missed them. */
-    events: Effect.map(
-      since(REVOKED_SECONDS),
-      (nodes) => nodes.map(({ key }): SignalingEvent => ({ _tag: "Revoked", node: key }))
-    ),
+    /**
+     * Revocations for a node that connects, because it may have missed them. At a connector, grants
+     * count for as long as the longest outage.
+     */
+    eventsFor: (role: NodeRole) =>
+      Effect.map(
+        since(role === "connector" ? REVOKED_SECONDS + MAX_OUTAGE_SECONDS : REVOKED_SECONDS),
+        (nodes) => nodes.map(({ key }): SignalingEvent => ({ _tag: "Revoked", node: key }))
+      ),
     /**
      * Reports the removed nodes to the forwarder. Run it whenever the forwarder has started,
      * because it then knows none of them.

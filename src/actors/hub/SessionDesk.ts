@@ -5,6 +5,7 @@
  * relay, which remembers no sessions.
  */
 import { Deferred, Effect, Either } from "effect"
+import { MAX_OUTAGE_SECONDS } from "../../protocol/trust/Documents.ts"
 import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
 import type { Signed } from "../../protocol/trust/Signed.ts"
 import type * as Directory from "../../services/directory/Directory.ts"
@@ -40,13 +41,18 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   const { authorityKey, board, directory, metrics, rates, signed } = options
   const startedAtMs = yield* nowMs
 
-  /** Returns the ticket if this client holds it and it is valid. */
+  /**
+   * Returns the ticket if this node is one of its ends. The ticket may have expired while nodes
+   * could not reach this relay. It only names the session; the directory decides what is permitted.
+   */
   const ticketOf = Effect.fnUntraced(function*(node: NodeKey, text: Signed) {
+    const now = yield* DirectoryClock.nowSeconds
     const ticket = yield* Either.mapLeft(
-      Authority.verify("ticket", text, authorityKey, yield* DirectoryClock.nowSeconds),
+      Authority.verify("ticket", text, authorityKey, now, MAX_OUTAGE_SECONDS),
       (rejected) => refuse(rejected.message)
     )
-    return ticket.clientKey === node ? ticket : yield* refuse("this ticket is another client's")
+    if (ticket.clientKey === node || ticket.connectorKey === node) return ticket
+    return yield* refuse("this ticket is another node's")
   })
 
   /** Notifies clients that a connector has lost its ends of these sessions with them. */
@@ -62,6 +68,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     renew: Effect.fn("SignalingHub.renew")(function*(node: NodeKey, old: Signed) {
       const { expiresAt: _, ...session } = yield* ticketOf(node, old)
       const { clientKey: client, clientTag, connectorKey, connectorTag, session: id } = session
+      const isClient = client === node
       const connector = yield* Effect.mapError(
         Effect.flatten(directory.findNode(connectorKey)),
         () => refuse("the connector was removed")
@@ -71,7 +78,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
         signed.forSession(session, network, null),
         () => refuse("the directory has no such node any more")
       )
-      if (fresh.empty) return yield* refuse("nothing is permitted through this connector any more")
+      if (fresh.empty && isClient) return yield* refuse("nothing is permitted through this connector any more")
       const expiresAt = (yield* DirectoryClock.nowSeconds) + SESSION_MEMORY_SECONDS
       const known = board.sessions.get(id)
       if (known !== undefined) known.expiresAt = expiresAt
@@ -79,8 +86,12 @@ export const make = Effect.fnUntraced(function*(options: Options) {
         const answer = yield* Deferred.make<void, string>()
         board.addSession({ id, client, connector: connectorKey, network, clientTag, connectorTag, expiresAt, answer })
       }
-      board.send(connectorKey, { _tag: "TicketRenewed", session: id, ticket: fresh.ticket })
-      return { grant: fresh.grant, ticket: fresh.ticket }
+      const { empty: _empty, ...documents } = fresh
+      const { grant, outage, ticket } = documents
+      const other = isClient ? connectorKey : client
+      board.send(other, { _tag: "TicketRenewed", session: id, ticket })
+      board.send(other, { _tag: "GrantReplaced", session: id, grant, outage })
+      return documents
     }),
     presence: Effect.fn("SignalingHub.presence")(function*(node: NodeKey, text: Signed) {
       const ticket = yield* ticketOf(node, text)

@@ -27,9 +27,10 @@ export interface Options {
 /** Returns the effects that sign, replace and renew documents. */
 export const make = ({ authority, board, credentialRefresh = CREDENTIAL_REFRESH, directory }: Options) => {
   /**
-   * The grant and ticket of a session. The grant names every resource that the client may reach
-   * through this connector; `first` names the one that must not be left out for want of room.
-   * `empty`: the client may reach none. Fails if the directory no longer has one of the two nodes.
+   * The grant, its outage permit, and the ticket of a session. The grant names every resource that
+   * the client may reach through this connector; `first` names the one that must not be left out
+   * for want of room. `empty`: the client may reach none. Fails if the directory no longer has one
+   * of the two nodes.
    */
   const forSession = Effect.fnUntraced(function*(
     session: Omit<Ticket, "expiresAt">,
@@ -48,14 +49,19 @@ export const make = ({ authority, board, credentialRefresh = CREDENTIAL_REFRESH,
       connectorName: connector.name,
       resources: resources.toSorted((left, right) => Number(right.name === first) - Number(left.name === first))
     })
-    return { grant: grant.signed, ticket: yield* authority.ticket(session), empty: resources.length === 0 }
+    return {
+      grant: grant.signed,
+      outage: yield* authority.outage(grant.id),
+      ticket: yield* authority.ticket(session),
+      empty: resources.length === 0
+    }
   })
 
   const regrantOne = Effect.fnUntraced(function*(session: Board.Session) {
     const { client: clientKey, clientTag, connector: connectorKey, connectorTag, id, network } = session
     const fresh = yield* forSession({ session: id, clientKey, connectorKey, clientTag, connectorTag }, network, null)
     for (const node of [clientKey, connectorKey]) {
-      board.send(node, { _tag: "GrantReplaced", session: id, grant: fresh.grant })
+      board.send(node, { _tag: "GrantReplaced", session: id, grant: fresh.grant, outage: fresh.outage })
     }
   })
 

@@ -15,7 +15,12 @@ import type { Signed } from "../../protocol/trust/Signed.ts"
 import * as Authority from "../../services/identity/Authority.ts"
 import * as Tracing from "../../services/telemetry/Tracing.ts"
 import type { Asked, FlowWatch } from "../../transport/plane/ConnectorFlows.ts"
-import { FlowSession, type FlowSessionEvents, type NodeContext } from "../../transport/plane/FlowSession.ts"
+import {
+  FlowSession,
+  type FlowSessionEvents,
+  type NodeContext,
+  type OpenedOutage
+} from "../../transport/plane/FlowSession.ts"
 import type { TicketKeys } from "../../transport/quic/engine/Resumption.ts"
 import { CloseCode, type CloseReason } from "../../transport/quic/QuicSession.ts"
 import type { PathEvent } from "../path/PathProberRpcs.ts"
@@ -49,6 +54,18 @@ export const IDLE_SESSION_MS = LIFETIMES.idleSession * 1000
 const ACTIVE_AFTER_FLOW_MS = 3_000
 /** How long before its end a grant is renewed, so that a relay has time to come back. */
 const RENEW_BEFORE_SECONDS = LIFETIMES.grantRenewBefore
+/**
+ * How long before its end a connector renews a grant that the client has not renewed. The client
+ * may be cut off from the relay while this connector is not.
+ */
+const SERVE_BEFORE_SECONDS = LIFETIMES.grantRenewBefore / 4
+/**
+ * How recently a client must have been heard for a connector to renew its grant. It sends something
+ * every 25 s or more often. The session of a client that is gone ends with its grant.
+ */
+const HEARD_MS = 60_000
+/** Most sessions that a connector renews at the same time when the directory is back. */
+const RENEWALS_AT_ONCE = 8
 /** Shortest time between two renewals of one session. */
 const RENEW_RETRY_MS = 5_000
 /**
@@ -243,7 +260,7 @@ export const make = (options: Options) => {
   })
 
   /** Verifies the documents, and that they are for this node and for each other. */
-  const open = (grant: Signed, ticket: Signed): Either.Either<{ grant: Grant; ticket: Ticket }, string> => {
+  const open = (grant: Signed, ticket: Signed, outage: Signed | undefined): Either.Either<Opened, string> => {
     const now = node.nowSeconds()
     const opened = Either.all({
       grant: Authority.verify("grant", grant, authorityKey, now),
@@ -255,20 +272,33 @@ export const make = (options: Options) => {
     if (opened.right.grant.clientKey !== clientKey || opened.right.grant.connectorKey !== connectorKey) {
       return Either.left("grant and ticket are for different nodes")
     }
-    return own === node.key ? Either.right(opened.right) : Either.left("the grant is for another node")
+    return own === node.key
+      ? Either.right({ ...opened.right, outage: openOutage(outage) })
+      : Either.left("the grant is for another node")
   }
+  /**
+   * Verifies an outage permit. `null` if there is none, or an invalid one, without which a grant
+   * just ends at its end.
+   */
+  const openOutage = (signed: Signed | undefined): OpenedOutage | null => {
+    if (signed === undefined) return null
+    const opened = Authority.verify("outage", signed, authorityKey, node.nowSeconds())
+    return Either.isRight(opened) ? { document: opened.right, signed } : null
+  }
+  const isReached = () => node.reach?.().reached ?? true
 
   const begin = Effect.fnUntraced(function*(
-    documents: { grant: Grant; ticket: Ticket },
+    { grant, outage, ticket: opened }: Opened,
     ticket: Signed,
     target: Target | null,
     peerWritten: string | undefined,
     ticketKey: Uint8Array | null = null
   ) {
-    const { session: id } = documents.ticket
+    const { session: id } = opened
     const up = yield* Deferred.make<FlowSession, Verdict>()
     yield* relay.ask((client) => client.OpenSession({ session: id, ticket }))
-    const session = new FlowSession(node, documents.ticket, documents.grant, eventsOf(id), ticketKey, peerWritten)
+    const documents = { grant, outage: outage?.document ?? null, ticket: opened }
+    const session = new FlowSession(node, documents, eventsOf(id), ticketKey, peerWritten)
     const selected = node.role === "connector" ? "peer_selected" : "relay_first"
     const times = { renewAt: 0, upAt: Infinity, redialAt: 0 }
     const it: Held = {
@@ -340,10 +370,10 @@ export const make = (options: Options) => {
    */
   const settle = Effect.fnUntraced(function*(dialed: Dialed, target: Target) {
     yield* Effect.timeoutOption(timeKnown, DIAL_DEADLINE)
-    const documents = yield* Either.mapLeft(open(dialed.grant, dialed.ticket), internal)
+    const documents = yield* Either.mapLeft(open(dialed.grant, dialed.ticket, dialed.outage), internal)
     const known = withPeer(dialed.connectorKey)
     if (known !== undefined) {
-      known.session.setGrant(documents.grant, dialed.grant)
+      known.session.setGrant(documents.grant, dialed.grant, documents.outage)
       return yield* Deferred.await(known.up)
     }
     if (held.size >= MAX_SESSIONS) {
@@ -412,16 +442,17 @@ export const make = (options: Options) => {
     }
   })
 
+  /** Fetches new documents of a session. */
   const renew = Effect.fnUntraced(function*(it: Held) {
     const { session } = it
     const renewed = yield* signaling.ask((client) => client.Renew({ ticket: it.ticket }))
-    const documents = yield* Either.mapLeft(open(renewed.grant, renewed.ticket), internal)
+    const documents = yield* Either.mapLeft(open(renewed.grant, renewed.ticket, renewed.outage), internal)
     if (documents.ticket.session !== session.id) {
       return yield* Effect.fail(internal("the renewed grant is for another session"))
     }
     it.ticket = renewed.ticket
     it.ticketAt = node.now()
-    session.setGrant(documents.grant, renewed.grant)
+    session.setGrant(documents.grant, renewed.grant, documents.outage)
     yield* relay.ask((client) => client.OpenSession({ session: session.id, ticket: renewed.ticket }))
   })
 
@@ -441,7 +472,7 @@ export const make = (options: Options) => {
       return yield* decline("this connector accepts no browsers; set webrtc: auto in its configuration")
     }
     if (held.size >= MAX_SESSIONS) return yield* decline("no room for another session")
-    const documents = open(invite.grant, invite.ticket)
+    const documents = open(invite.grant, invite.ticket, invite.outage)
     if (Either.isLeft(documents)) return yield* decline(documents.left)
     if (documents.right.ticket.session !== session) return yield* decline("the ticket is for another session")
     if (!held.has(session)) {
@@ -460,7 +491,7 @@ export const make = (options: Options) => {
         if (event.over === "webrtc" && options.webRtc) return Effect.void // the WebRtcActor answers
         return Effect.sync(() => fork(Tracing.under(event.traceparent)(onInvite(event))))
       case "GrantReplaced":
-        return Effect.sync(() => onGrantReplaced(event.session, event.grant))
+        return Effect.sync(() => onGrantReplaced(event.session, event.grant, event.outage))
       case "Revoked":
         return Effect.sync(() => {
           for (const { session } of held.values()) {
@@ -487,14 +518,15 @@ export const make = (options: Options) => {
   }
 
   /**
-   * Opens the session at the relay with the new ticket. Otherwise the relay would close this end
-   * when the first ticket expires. Connector only.
+   * Opens the session at the relay with the new ticket, which the other end has fetched. Otherwise
+   * the relay would close this end when the ticket before expires.
    */
   const onTicketRenewed = (id: SessionId, signed: Signed): Effect.Effect<void> => {
     const it = held.get(id)
     const opened = Authority.verify("ticket", signed, authorityKey, node.nowSeconds())
     if (it === undefined || Either.isLeft(opened) || opened.right.session !== id) return Effect.void
     it.ticket = signed
+    it.ticketAt = node.now()
     return Effect.ignore(relay.ask((client) => client.OpenSession({ session: id, ticket: signed })))
   }
 
@@ -502,13 +534,33 @@ export const make = (options: Options) => {
    * Takes a grant that came by signaling. It comes from the directory itself, so unlike a grant
    * from a client it may also permit less than the one before.
    */
-  const onGrantReplaced = (id: SessionId, signed: Signed) => {
+  const onGrantReplaced = (id: SessionId, signed: Signed, outage: Signed | undefined) => {
     const session = held.get(id)?.session
     if (session === undefined) return
     const opened = Authority.verify("grant", signed, authorityKey, node.nowSeconds())
-    if (Either.isRight(opened)) return void session.setGrant(opened.right, signed)
+    if (Either.isRight(opened)) return void session.setGrant(opened.right, signed, openOutage(outage))
     const why = opened.left.message
     fork(Effect.logWarning("a new grant was refused").pipe(Effect.annotateLogs({ session: id, why })))
+  }
+
+  /**
+   * Fetches new documents of all sessions. Rules may have changed while the directory was not
+   * reached, and a client may be late or may not ask at all. A grant that permits nothing any more
+   * cuts the flows. Connector only.
+   */
+  const confirmAll = Effect.suspend(() =>
+    Effect.forEach([...held.values()], (it) => Effect.ignore(renew(it)), {
+      concurrency: RENEWALS_AT_ONCE,
+      discard: true
+    })
+  )
+
+  /** Whether it is time to renew the documents of a session. */
+  const isDue = ({ renewAt, session, ticketAt }: Held, now: number): boolean => {
+    if (now < renewAt || !isReached()) return false
+    return node.role === "connector"
+      ? session.leftSeconds < SERVE_BEFORE_SECONDS && session.peer.unheardMs < HEARD_MS
+      : session.leftSeconds < RENEW_BEFORE_SECONDS || now - ticketAt >= RENEW_TICKET_AFTER_MS
   }
 
   /**
@@ -563,8 +615,9 @@ export const make = (options: Options) => {
         it.active = active
         publish({ _tag: "Activity", session: session.id, active })
       }
-      if (session.standing() !== null) session.close(CloseCode.denied, "the grant has expired")
-      else if (session.flows === 0 && now - session.lastFlowAt > IDLE_SESSION_MS) {
+      if (session.standing() !== null) {
+        session.close(CloseCode.denied, isReached() ? EXPIRED : `${EXPIRED}, and the relay cannot be reached`)
+      } else if (session.flows === 0 && now - session.lastFlowAt > IDLE_SESSION_MS) {
         session.close(CloseCode.normal, "idle")
       } else if (node.role === "client" && endIfLost(it, now)) {
         continue
@@ -575,16 +628,17 @@ export const make = (options: Options) => {
       ) {
         it.redialAt = now + REDIAL_EVERY_MS
         fork(Effect.ignore(dial(it.target)))
-      } else if (
-        node.role === "client" &&
-        (session.leftSeconds < RENEW_BEFORE_SECONDS || now - it.ticketAt >= RENEW_TICKET_AFTER_MS) &&
-        now >= it.renewAt
-      ) {
+      } else if (isDue(it, now)) {
         it.renewAt = now + RENEW_RETRY_MS
-        fork(Effect.catchAll(renew(it), (error) =>
-          Effect.logWarning("a grant could not be renewed").pipe(
-            Effect.annotateLogs({ session: session.id, why: "message" in error ? error.message : error.reason })
-          )))
+        fork(
+          Effect.catchAll(
+            renew(it),
+            (error) =>
+              (node.role === "client" ? Effect.logWarning : Effect.logDebug)("a grant could not be renewed").pipe(
+                Effect.annotateLogs({ session: session.id, why: "message" in error ? error.message : error.reason })
+              )
+          )
+        )
       }
     }
   })
@@ -641,6 +695,8 @@ export const make = (options: Options) => {
     reopen,
     onSignal,
     tick,
+    /** Handles the directory's return. */
+    onReturn: node.role === "connector" ? confirmAll : Effect.void,
     snapshot,
     setDirect,
     kindOf,
@@ -673,6 +729,15 @@ export const make = (options: Options) => {
       for (const { session } of held.values()) session.close(code, text)
     }
   } as const
+}
+
+const EXPIRED = "the grant has expired"
+
+/** Verified documents of a session. */
+interface Opened {
+  readonly grant: Grant
+  readonly outage: OpenedOutage | null
+  readonly ticket: Ticket
 }
 
 /** Why a session with a lost connector ends, after the connector's name. */

@@ -13,6 +13,7 @@ import { LARGEST_BYTES } from "../../protocol/path/PathMtu.ts"
 import * as PathReason from "../../protocol/path/PathReason.ts"
 import { keyOf, RELAY, viaRelay } from "../../protocol/path/PathRef.ts"
 import { DirectoryTime } from "../../protocol/trust/DirectoryTime.ts"
+import type { Reach } from "../../protocol/trust/Outage.ts"
 import { HostClock } from "../../services/host/HostClock.ts"
 import * as Authority from "../../services/identity/Authority.ts"
 import * as NodeState from "../../services/identity/NodeState.ts"
@@ -63,6 +64,11 @@ export const Config = Schema.Struct({
   draining: Schema.optionalWith(Schema.Boolean, { default: () => false }),
   /** UDP port to bind. 0 stands for any free one. */
   udpPort: Schema.Int,
+  /**
+   * How long grants count while the directory is not reached, in seconds from their issue; 0 if
+   * they never do. `null` on a client, where the outage permit decides.
+   */
+  offlineAccess: Schema.optionalWith(Schema.NullOr(Schema.Int), { default: () => null }),
   /** Listeners to open at the start. */
   listeners: Schema.Array(LocalListener),
   /**
@@ -126,6 +132,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const hostMs = (yield* HostClock).now
   const time = new DirectoryTime(hostMs)
   const timeKnown = yield* Deferred.make<void>()
+  let reach: Reach = { reached: true, sinceMs: hostMs() }
+  let { offlineAccess } = config
   let leg: LegKind | null = null
   const places = new Places({ flows: config.limits.flows })
   const trim = new Trim()
@@ -146,9 +154,16 @@ const make = Effect.fnUntraced(function*(config: Config) {
     now: () => performance.now(),
     hostMs,
     nowSeconds: () => time.nowSeconds(),
+    reach: () => reach,
+    maxOutageSeconds: () => offlineAccess ?? Infinity,
     openGrant: (signed) =>
       Either.mapLeft(
         Authority.verify("grant", signed, node.relay.authorityKey, time.nowSeconds()),
+        ({ message }) => message
+      ),
+    openOutage: (signed) =>
+      Either.mapLeft(
+        Authority.verify("outage", signed, node.relay.authorityKey, time.nowSeconds()),
         ({ message }) => message
       ),
     leg: () => leg,
@@ -213,9 +228,14 @@ const make = Effect.fnUntraced(function*(config: Config) {
   })
 
   const onSignal = (event: NodeEvent) => {
-    if (event._tag !== "TimeLearned") return sessions.onSignal(event)
-    time.set(event.offsetMs)
-    return Deferred.succeed(timeKnown, undefined)
+    if (event._tag === "TimeLearned") {
+      time.set(event.offsetMs)
+      return Deferred.succeed(timeKnown, undefined)
+    }
+    if (event._tag !== "ReachChanged") return sessions.onSignal(event)
+    const isBack = event.reached && !reach.reached
+    reach = event
+    return isBack ? Effect.sync(() => void fork(sessions.onReturn)) : Effect.void
   }
   yield* Self.fork(Stream.runForEach(signaling.subscribe((client) => client.Events()), onSignal))
   /** Lets the clients of the previous data plane dial again at once. */
@@ -345,6 +365,14 @@ const make = Effect.fnUntraced(function*(config: Config) {
       ),
     Refusals: () => Effect.sync(() => refusals.recent(clock.unsafeCurrentTimeMillis())),
     SetListeners: ({ listeners: wanted }) => listeners.set(wanted),
+    SetOfflineAccess: ({ seconds }) => Effect.sync(() => void (offlineAccess = seconds)),
+    Outage: () =>
+      Effect.sync(() => {
+        const ends = sessions.all().flatMap(({ outageEndsAt, peer }) => peer.up ? [outageEndsAt] : [])
+        if (reach.reached || ends.length === 0) return null
+        const since = clock.unsafeCurrentTimeMillis() - (hostMs() - reach.sinceMs)
+        return { since, endsAt: Math.min(...ends) }
+      }),
     SetDirect: ({ allowed }) => Effect.sync(() => sessions.setDirect(allowed)),
     Listeners: () => Effect.sync(listeners.list),
     SetDraining: ({ wanted }) => Effect.sync(() => sessions.setDraining(wanted))

@@ -75,6 +75,15 @@ export type Draining = typeof Draining.Type
 /** Error when a listener could not be opened. `message` says which one and why. */
 export class ListenFailed extends Schema.TaggedError<ListenFailed>()("ListenFailed", { message: Schema.String }) {}
 
+/** How a node goes on while it does not reach the directory. */
+export const Outage = Schema.Struct({
+  /** When the directory was last reached, in ms since the epoch. */
+  since: Schema.Number,
+  /** When the first session ends because of that, in epoch seconds. */
+  endsAt: Schema.Number
+})
+export type Outage = typeof Outage.Type
+
 /** Recent flows that were refused in the same way, counted together. */
 export const Refusal = Schema.Struct({
   /** Host for which the application asked. */
@@ -147,6 +156,13 @@ export class StreamMuxRpcs extends RpcGroup.make(
    * continue. If one listener fails, nothing changes.
    */
   Rpc.make("SetListeners", { payload: { listeners: Schema.Array(LocalListener) }, error: ListenFailed }),
+  /** Sets how long grants count while the directory is not reached; see `Config`. */
+  Rpc.make("SetOfflineAccess", { payload: { seconds: Schema.NullOr(Schema.Int) } }),
+  /**
+   * Answers how long the open sessions go on without the directory. `null` if it is reached, and if
+   * there is no session.
+   */
+  Rpc.make("Outage", { success: Schema.NullOr(Outage) }),
   /**
    * Allows direct paths, or closes them. While they are closed, no direct packet passes, peers get
    * an empty list of candidates, and theirs are not tried. Open flows continue through a relay.

@@ -1,12 +1,13 @@
 /**
  * The events from the relay, for the actors that subscribe. A subscriber begins with what is known:
- * the directory's time, the last snapshot, and the invitations that may still be answered.
+ * whether the directory is reached, its time, the last snapshot, and the invitations that may still
+ * be answered.
  */
 import { Effect, Option, PubSub, Stream } from "effect"
 import { Invitations } from "./Invitations.ts"
 import { LastSnapshot } from "./LastSnapshot.ts"
 import type { SessionId, SignalingEvent } from "./RelaySignalingRpcs.ts"
-import type { NodeEvent, Wanted } from "./SignalingRpcs.ts"
+import type { NodeEvent, ReachChanged, Wanted } from "./SignalingRpcs.ts"
 import type { TimeLearned } from "./TimeKeeper.ts"
 
 /**
@@ -28,19 +29,27 @@ export const make = Effect.fnUntraced(function*({ hostMs, learned }: Options) {
   const events = yield* PubSub.sliding<NodeEvent>(EVENTS_CAPACITY)
   const snapshot = new LastSnapshot()
   const invitations = new Invitations()
+  let reach: ReachChanged = { _tag: "ReachChanged", reached: false, sinceMs: hostMs() }
   const publish = (event: NodeEvent) => Effect.asVoid(PubSub.publish(events, event))
 
   /** The state that is known now, and all later events. */
   const begin = (known: () => ReadonlyArray<NodeEvent>) =>
     Stream.unwrapScoped(Effect.gen(function*() {
       const later = yield* PubSub.subscribe(events)
-      const first: ReadonlyArray<NodeEvent> = [learned(), snapshot.read()].filter((event) => event !== null)
+      const first: ReadonlyArray<NodeEvent> = [reach, learned(), snapshot.read()].filter((event) => event !== null)
       return Stream.concat(Stream.fromIterable([...first, ...known()]), Stream.fromQueue(later))
     }))
 
   return {
     /** Passes on an event that this node derived itself. */
     publish,
+    /** Notes whether the directory is reached. */
+    onReach: (reached: boolean) =>
+      Effect.suspend(() => {
+        if (reach.reached === reached) return Effect.void
+        reach = { _tag: "ReachChanged", reached, sinceMs: hostMs() }
+        return publish(reach)
+      }),
     /** Takes an event from the relay. */
     onEvent: (event: SignalingEvent) =>
       Effect.suspend(() => {

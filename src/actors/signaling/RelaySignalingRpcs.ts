@@ -64,12 +64,17 @@ export const BindingsLost = Schema.TaggedStruct("BindingsLost", {})
 /** Event: the node has a new relay credential. */
 export const CredentialRenewed = Schema.TaggedStruct("CredentialRenewed", { credential: Signed })
 /**
+ * Outage permit of the grant beside it (`Documents.Outage`). Relays of earlier versions send none.
+ */
+const OutagePermit = Schema.optionalWith(Signed, { exact: true })
+/**
  * Event: a connector is invited to a session with a client. The connector verifies the grant and
  * then answers with `Ready` or `Decline`.
  */
 export const Invite = Schema.TaggedStruct("Invite", {
   session: SessionId,
   grant: Signed,
+  outage: OutagePermit,
   ticket: Signed,
   /**
    * The client's name as the administrator wrote it. It is only shown, and only if it writes the
@@ -82,9 +87,13 @@ export const Invite = Schema.TaggedStruct("Invite", {
   traceparent: Schema.optionalWith(Schema.String, { exact: true })
 })
 /** Event: a session has a new grant, because access rules changed or the grant was renewed. */
-export const GrantReplaced = Schema.TaggedStruct("GrantReplaced", { session: SessionId, grant: Signed })
+export const GrantReplaced = Schema.TaggedStruct("GrantReplaced", {
+  session: SessionId,
+  grant: Signed,
+  outage: OutagePermit
+})
 /**
- * Event: the client has renewed this session. The connector must open its end at the relay with the
+ * Event: the other end has renewed this session. The node must open its end at the relay with the
  * new ticket.
  */
 export const TicketRenewed = Schema.TaggedStruct("TicketRenewed", { session: SessionId, ticket: Signed })
@@ -206,9 +215,14 @@ export const Dialed = Schema.Struct({
    */
   connectorName: Schema.String,
   grant: Signed,
+  outage: OutagePermit,
   ticket: Signed
 })
 export type Dialed = typeof Dialed.Type
+
+/** New documents of a session. */
+export const RenewedDocuments = Schema.Struct({ grant: Signed, outage: OutagePermit, ticket: Signed })
+export type RenewedDocuments = typeof RenewedDocuments.Type
 
 /** Calls of a node to its relay, over the relay link. */
 export class RelaySignalingRpcs extends RpcGroup.make(
@@ -245,7 +259,7 @@ export class RelaySignalingRpcs extends RpcGroup.make(
   Rpc.make("SessionsLost", { payload: { held: Schema.Array(SessionId).pipe(Schema.maxItems(1024)) } }),
   /**
    * Asks whether the connector of this ticket's session is connected to the relay. Only the
-   * ticket's client may ask.
+   * ticket's two nodes may ask.
    */
   Rpc.make("Presence", {
     payload: { ticket: Signed },
@@ -253,12 +267,14 @@ export class RelaySignalingRpcs extends RpcGroup.make(
     error: DialRefused
   }),
   /**
-   * Exchanges a session's ticket for a new grant and ticket. The ticket contains everything needed,
-   * because a restarted relay no longer knows the session.
+   * Exchanges a session's ticket for a new grant and ticket, which the other end receives, too. The
+   * ticket contains everything needed, because a restarted relay no longer knows the session. It
+   * may have expired while the directory was not reached. A connector whose client may reach
+   * nothing any more receives a grant without resources; the client is refused.
    */
   Rpc.make("Renew", {
     payload: { ticket: Signed },
-    success: Schema.Struct({ grant: Signed, ticket: Signed }),
+    success: RenewedDocuments,
     error: DialRefused
   }),
   /**

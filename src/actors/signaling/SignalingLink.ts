@@ -52,7 +52,7 @@ export interface Options {
   /** Returns the stored addresses of the relay's name. */
   readonly lastAddresses: Effect.Effect<ReadonlyArray<string>>
   readonly time: Pick<Effect.Effect.Success<ReturnType<typeof TimeKeeper.make>>, "learn" | "keep">
-  readonly feed: Pick<EventFeed, "onEvent" | "publish">
+  readonly feed: Pick<EventFeed, "onEvent" | "onReach" | "publish">
   readonly calls: Pick<LinkCalls, "use" | "drop">
 }
 
@@ -84,6 +84,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
       yield* time.learn({ directoryMs: event.serverTime, sentAt, receivedAt: hostMs() })
       yield* feed.onEvent(event)
       yield* calls.use(client)
+      yield* feed.onReach(true)
     })
     return Stream.runForEach(client.Watch(), (event) =>
       event._tag === "GoAway"
@@ -125,7 +126,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
       return yield* Effect.raceFirst(watching, Effect.raceFirst(moved, Deferred.await(goAway)))
     },
     Effect.scoped,
-    Effect.ensuring(calls.drop)
+    Effect.ensuring(Effect.zipRight(calls.drop, feed.onReach(false)))
   )
 
   /**

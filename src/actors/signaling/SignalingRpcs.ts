@@ -14,6 +14,7 @@ import {
   Examine,
   NamedResource,
   NoTurn,
+  RenewedDocuments,
   ReportRefused,
   SessionId,
   SignalingEvent,
@@ -63,8 +64,17 @@ export type SignalingState = typeof SignalingState.Type
  * sign-in and confirmed later.
  */
 export const TimeLearned = Schema.TaggedStruct("TimeLearned", { offsetMs: Schema.Number })
+/**
+ * Event: this node reaches the directory, or reaches it no more. `sinceMs` is a time of
+ * `HostClock`.
+ */
+export const ReachChanged = Schema.TaggedStruct("ReachChanged", {
+  reached: Schema.Boolean,
+  sinceMs: Schema.Number
+})
+export type ReachChanged = typeof ReachChanged.Type
 /** Events from the relay, and events that this node derives from them. */
-export const NodeEvent = Schema.Union(SignalingEvent, TimeLearned)
+export const NodeEvent = Schema.Union(SignalingEvent, TimeLearned, ReachChanged)
 export type NodeEvent = typeof NodeEvent.Type
 
 /** The relay has been reached, for the first time or again, and accepts a report. */
@@ -94,7 +104,7 @@ export class SignalingRpcs extends RpcGroup.make(
   }),
   Rpc.make("Renew", {
     payload: { ticket: Signed },
-    success: Schema.Struct({ grant: Signed, ticket: Signed }),
+    success: RenewedDocuments,
     error: Schema.Union(DialRefused, SignalingDown)
   }),
   /** Answers with the resources that this node may reach now, according to the relay. */
@@ -105,8 +115,8 @@ export class SignalingRpcs extends RpcGroup.make(
     error: Schema.Union(UnknownSession, SignalingDown)
   }),
   /**
-   * Events from now on. The directory's time and the last snapshot come first, as soon as they are
-   * known.
+   * Events from now on. Whether the directory is reached comes first, then its time and the last
+   * snapshot, as soon as they are known.
    */
   Rpc.make("Events", { success: NodeEvent, stream: true }),
   /**

@@ -11,6 +11,7 @@ import * as IceSignal from "../../protocol/candidate/IceSignal.ts"
 import { DirectoryTime } from "../../protocol/trust/DirectoryTime.ts"
 import { toBytes } from "../../protocol/trust/NodeKey.ts"
 import * as SignalSeal from "../../protocol/trust/SignalSeal.ts"
+import type { Signed } from "../../protocol/trust/Signed.ts"
 import * as Crypto from "../../services/host/Crypto.ts"
 import * as Authority from "../../services/identity/Authority.ts"
 import type { NodeState } from "../../services/identity/NodeState.ts"
@@ -34,6 +35,8 @@ const MAX_SESSIONS = 256
 /** How long a browser may take to connect before its session is ended. */
 const CONNECT_MS = 30_000
 const BROWSER: FlowTrace.Route = { kind: "webrtc", why: "browser" }
+/** Most sessions that are renewed at the same time when the directory is back. */
+const RENEWALS_AT_ONCE = 8
 const BRIEF = { deadline: "2 seconds" } as const
 
 /** Options of {@link make}. */
@@ -67,6 +70,8 @@ interface Held {
   readonly session: BrowserSession
   /** When the relay sent the invitation, by `hostMs`. */
   readonly since: number
+  /** The signed ticket, with which the session is renewed. */
+  ticket: Signed
   /** Seal of the signals. `null` until both ends have agreed on a key. */
   seal: SignalSeal.SignalSeal | null
 }
@@ -79,13 +84,35 @@ export const make = ({ draining, fork, hostMs, node, passwords, post, servers, s
   const refusals = new Refusals()
   const time = new DirectoryTime(hostMs)
   const clocks = { hostMs, nowSeconds: () => time.nowSeconds() }
+  /** Whether the directory is reached. Sessions end with their grants all the same. */
+  let isReached = true
   const places = new Places()
   let isDraining = draining
-  const verify = (signed: Parameters<typeof Authority.verify>[1]) =>
+  const verify = (signed: Signed) =>
     Either.mapLeft(
       Authority.verify("grant", signed, node.relay.authorityKey, time.nowSeconds()),
       ({ message }) => message
     )
+
+  /**
+   * Fetches new grants of all sessions when the directory is back, because rules may have changed
+   * meanwhile. A grant that permits nothing any more cuts the flows.
+   */
+  const confirmAll = Effect.suspend(() =>
+    Effect.forEach(
+      [...held.values()],
+      (it) =>
+        signaling.ask((client) => client.Renew({ ticket: it.ticket }), BRIEF).pipe(
+          Effect.map((renewed) => {
+            const grant = verify(renewed.grant)
+            it.ticket = renewed.ticket
+            if (Either.isRight(grant)) it.session.setGrant(grant.right)
+          }),
+          Effect.ignore // the page renews its grant, or the session ends with it
+        ),
+      { concurrency: RENEWALS_AT_ONCE, discard: true }
+    )
+  )
 
   const end = (id: SessionId, why: string) =>
     Effect.suspend(() => {
@@ -123,6 +150,7 @@ export const make = ({ draining, fork, hostMs, node, passwords, post, servers, s
         name,
         parties: { session: id, clientKey, connectorKey },
         since: hostMs(),
+        ticket,
         seal: null,
         session: new BrowserSession({
           ...documents,
@@ -188,6 +216,11 @@ export const make = ({ draining, fork, hostMs, node, passwords, post, servers, s
       switch (event._tag) {
         case "TimeLearned":
           return Effect.sync(() => time.set(event.offsetMs))
+        case "ReachChanged":
+          return Effect.sync(() => {
+            if (event.reached && !isReached) fork(confirmAll)
+            isReached = event.reached
+          })
         case "Invite":
           return event.over === "webrtc" ? onInvite(event) : Effect.void
         case "Sealed": {
@@ -213,7 +246,11 @@ export const make = ({ draining, fork, hostMs, node, passwords, post, servers, s
                 : Effect.void,
             { discard: true }
           )
-        case "TicketRenewed": // a page is bound at no relay
+        case "TicketRenewed":
+          return Effect.sync(() => {
+            const it = held.get(event.session)
+            if (it !== undefined) it.ticket = event.ticket
+          })
         case "Snapshot":
         case "SessionLost":
         case "RelaysChanged":

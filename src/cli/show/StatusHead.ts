@@ -4,6 +4,7 @@
  */
 import { Schema } from "effect"
 import { PortRange } from "../../protocol/trust/Documents.ts"
+import * as Outage from "../../protocol/trust/Outage.ts"
 import { colour } from "./Table.ts"
 
 const Self = Schema.Struct({
@@ -29,6 +30,9 @@ export const Head = Schema.Struct({
   self: Schema.optional(Self),
   signaling: Schema.optional(Schema.NullOr(Signaling)),
   leg: Schema.optional(Schema.NullOr(Leg)),
+  outage: Schema.optional(
+    Schema.NullOr(Schema.Struct({ since: Schema.Number, endsAt: Schema.Number }))
+  ),
   nodes: Schema.optional(Schema.Array(Schema.Unknown)),
   draining: Schema.optional(Schema.NullOr(Schema.Struct({ flows: Schema.Number }))),
   stopping: Schema.optional(Schema.Boolean),
@@ -74,11 +78,12 @@ const YELLOW = 33
  * they are not known or if this is not a client.
  */
 export const render = (head: Head, resources: Resources | null, colours: boolean): ReadonlyArray<string> => {
-  const { nodes, reloadProblem, restartNeeded = [], self, stateTrouble } = head
+  const { nodes, outage, reloadProblem, restartNeeded = [], self, stateTrouble } = head
   if (self === undefined) return []
   const role = self.role === "forwarder" ? "second relay" : self.role
   const who = `${role} ${self.name}${self.network === null ? "" : ` of network ${self.network}`}`
   const lines = [[who, relayLine(head, colours)].filter((part) => part !== "").join(", ")]
+  if (outage) lines.push(colour(colours, YELLOW, Outage.text(outage)))
   if (nodes !== undefined) lines.push(`${nodes.length} ${nodes.length === 1 ? "node is" : "nodes are"} connected`)
   if (resources !== null) {
     lines.push(

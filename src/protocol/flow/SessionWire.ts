@@ -17,7 +17,8 @@ export const Type = {
   grantRefused: 4,
   leg: 6,
   goaway: 8,
-  ice: 9
+  ice: 9,
+  outage: 10
 } as const
 
 /** A message on the control stream. */
@@ -29,6 +30,8 @@ export type SessionMessage =
   | { readonly _tag: "ProbeSecret"; readonly secret: Uint8Array }
   /** Client to connector: a signed grant, as the authority made it. */
   | { readonly _tag: "Grant"; readonly signed: Uint8Array }
+  /** Client to connector: a signed outage permit for the grant that was sent before. */
+  | { readonly _tag: "Outage"; readonly signed: Uint8Array }
   /** Connector to client: the grant with this id is accepted until it expires. */
   | { readonly _tag: "GrantAck"; readonly id: string }
   | { readonly _tag: "GrantRefused"; readonly reason: string }
@@ -67,6 +70,8 @@ export const encode = (message: SessionMessage): Uint8Array | null => {
       return message.secret.length === SECRET_BYTES ? frame(Type.probeSecret, message.secret) : null
     case "Grant":
       return frame(Type.grant, message.signed)
+    case "Outage":
+      return frame(Type.outage, message.signed)
     case "GrantAck":
       return text(Type.grantAck, message.id)
     case "GrantRefused":
@@ -145,6 +150,8 @@ const decode = (type: number, body: Uint8Array): SessionMessage | BadMessage | n
       return body.length === SECRET_BYTES ? { _tag: "ProbeSecret", secret: body } : "secret"
     case Type.grant:
       return { _tag: "Grant", signed: body }
+    case Type.outage:
+      return { _tag: "Outage", signed: body }
     case Type.grantAck:
       return withText(body, (id) => ({ _tag: "GrantAck", id }))
     case Type.grantRefused:

@@ -20,6 +20,8 @@ export const LEEWAY_SECONDS = 10
  * revocation for longer.
  */
 export const MAX_GRANT_SECONDS = LIFETIMES.grant
+/** Longest life of an outage permit, in seconds. */
+export const MAX_OUTAGE_SECONDS = LIFETIMES.outage
 /** Longest life of a relay credential, in seconds. */
 export const MAX_CREDENTIAL_SECONDS = LIFETIMES.credential
 /** Longest life of a ticket, in seconds. */
@@ -100,6 +102,17 @@ export const Grant = Schema.Struct({
 )
 export type Grant = typeof Grant.Type
 
+/**
+ * Outage permit: a grant counts until `expiresAt` for a node that reaches no directory. It is a
+ * document of its own because earlier versions refuse a grant with an unknown field.
+ */
+export const Outage = Schema.Struct({
+  /** The id of the grant. */
+  grant: Grant.from.fields.id,
+  expiresAt: Seconds
+})
+export type Outage = typeof Outage.Type
+
 /** Permits this node to bind at a relay's UDP port. */
 export const Credential = Schema.Struct({ nodeKey: NodeKey, expiresAt: Seconds })
 export type Credential = typeof Credential.Type
@@ -124,6 +137,7 @@ export type Ticket = typeof Ticket.Type
 export interface Documents {
   readonly membership: Membership
   readonly grant: Grant
+  readonly outage: Outage
   readonly credential: Credential
   readonly ticket: Ticket
 }
@@ -150,6 +164,7 @@ const codec = <A, I>(schema: Schema.Schema<A, I>): Codec<A> => ({
 const codecs: { readonly [K in Kind]: Codec<Documents[K]> } = {
   membership: codec(Membership),
   grant: codec(Grant),
+  outage: codec(Outage),
   credential: codec(Credential),
   ticket: codec(Ticket)
 }
@@ -174,20 +189,24 @@ export const decode = <K extends Kind>(kind: K, payload: Uint8Array): Either.Eit
 
 /**
  * Verifies a document, decodes it, and checks its times. `verify` returns whether the authority
- * signed these bytes.
+ * signed these bytes. A document that has expired is accepted for `graceSeconds` longer.
  */
 export const open = <K extends Kind>(
   kind: K,
   signed: Signed,
   verify: (message: Uint8Array, signature: Uint8Array) => boolean,
-  nowSeconds: number
+  nowSeconds: number,
+  graceSeconds = 0
 ): Either.Either<Documents[K], Rejected> => {
   if (signed.payload.length > MAX_PAYLOAD_BYTES) return reject(kind, "malformed", "is too long")
   if (!verify(signedBytes(kind, signed.payload), signed.signature)) {
     return reject(kind, "forged", "is not signed by this network's authority")
   }
   return Either.flatMap(decode(kind, signed.payload), (document) => {
-    const untimely = kind === "membership" ? null : timing(document, MAX_SECONDS[kind], nowSeconds)
+    const found = kind === "membership" ? null : timing(document, MAX_SECONDS[kind], nowSeconds)
+    const isInGrace = found === "expired" &&
+      timing(document, MAX_SECONDS[kind], nowSeconds - graceSeconds) !== "expired"
+    const untimely = isInGrace ? null : found
     return untimely === null
       ? Either.right(document)
       : reject(kind, untimely, untimelyText(untimely, document, nowSeconds))
@@ -197,6 +216,7 @@ export const open = <K extends Kind>(
 const MAX_SECONDS: { readonly [K in Kind]: number } = {
   membership: Infinity, // its time is for people only
   grant: MAX_GRANT_SECONDS,
+  outage: MAX_OUTAGE_SECONDS,
   credential: MAX_CREDENTIAL_SECONDS,
   ticket: MAX_TICKET_SECONDS
 }

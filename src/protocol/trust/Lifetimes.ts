@@ -4,8 +4,11 @@
  * minutes. No configuration can change them.
  */
 
-/** Set by `scripts/build.mjs --short-lifetimes`; not defined in any other build. */
-declare const SHORT_LIFETIMES: boolean | undefined
+/**
+ * `true` in a build by `scripts/build.mjs --short-lifetimes`, `"brief"` in one by
+ * `--brief-lifetimes`. Not defined in any other build.
+ */
+declare const SHORT_LIFETIMES: boolean | "brief" | undefined
 
 /**
  * Lifetimes of documents, sessions and certificates, and the intervals of their renewal. All are in
@@ -17,6 +20,11 @@ export interface Lifetimes {
    * longer.
    */
   readonly grant: number
+  /**
+   * Life of an outage permit, from the issue of its grant. It bounds how long a node that reaches
+   * no directory goes on with that grant. A connector's `offlineAccess` may be shorter.
+   */
+  readonly outage: number
   /** How long before its end a client renews a grant, so that a relay has time to come back. */
   readonly grantRenewBefore: number
   /** Life of a relay credential, with which a node binds at a relay. */
@@ -50,6 +58,7 @@ const DAY = 86_400
 /** Lifetimes of every ordinary build. */
 export const NORMAL: Lifetimes = {
   grant: 300,
+  outage: 7 * DAY,
   grantRenewBefore: 120,
   credential: 600,
   credentialRefresh: 240,
@@ -70,6 +79,7 @@ export const NORMAL: Lifetimes = {
  */
 export const SHORT: Lifetimes = {
   grant: 45,
+  outage: 200,
   grantRenewBefore: 30,
   credential: 45,
   credentialRefresh: 15,
@@ -84,5 +94,15 @@ export const SHORT: Lifetimes = {
   timeCheck: 12
 }
 
+/**
+ * Lifetimes of a build for one test, in which a grant ends within seconds but an outage permit does
+ * not.
+ */
+export const BRIEF: Lifetimes = { ...SHORT, grant: 10, outage: 3600, grantRenewBefore: 6, idleSession: 600 }
+
 /** Lifetimes of this build. */
-export const LIFETIMES: Lifetimes = typeof SHORT_LIFETIMES === "boolean" && SHORT_LIFETIMES ? SHORT : NORMAL
+export const LIFETIMES: Lifetimes = typeof SHORT_LIFETIMES === "undefined" || SHORT_LIFETIMES === false
+  ? NORMAL
+  : SHORT_LIFETIMES === "brief"
+  ? BRIEF
+  : SHORT

@@ -9,6 +9,7 @@ import * as IpBlock from "../../protocol/bytes/IpBlock.ts"
 import { renderHostPort } from "../../protocol/bytes/SocketAddr.ts"
 import * as ProxyUrl from "../../protocol/relay/ProxyUrl.ts"
 import { PortRange } from "../../protocol/trust/Documents.ts"
+import { NORMAL } from "../../protocol/trust/Lifetimes.ts"
 import * as Hint from "./Hint.ts"
 import * as HostPort from "./HostPort.ts"
 
@@ -661,6 +662,10 @@ const node = {
  * stream and closing ones need some.
  */
 const MAX_FLOWS_PER_CLIENT = 4000
+/**
+ * Longest `offlineAccess`, in hours. The relay signs outage permits for no longer (`Lifetimes`).
+ */
+const MAX_OFFLINE_HOURS = NORMAL.outage / 3600
 /** Longest wait for open flows, in seconds. A service manager waits no longer than about that. */
 const MAX_DRAIN_SECONDS = 3600
 const limits = {
@@ -707,6 +712,21 @@ export const Connector = Schema.Struct({
       ))
     ),
     30
+  ),
+  /**
+   * How long clients keep the access that they have while this connector cannot reach its home
+   * relay, in hours, from 0 to 168. It counts from the last renewal of the client's grant, which is
+   * at most 5 minutes before. 0: access ends with the grant. Default: 24.
+   */
+  offlineAccess: orElse(
+    Schema.Number.pipe(
+      Schema.between(0, MAX_OFFLINE_HOURS),
+      Schema.annotations(Hint.make(
+        `for how many hours access goes on without the home relay: a number from 0 to ${MAX_OFFLINE_HOURS}`,
+        "write for example offlineAccess: 24, or 0 to forbid it"
+      ))
+    ),
+    24
   )
 })
 

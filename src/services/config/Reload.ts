@@ -64,7 +64,7 @@ const forwarder: Table<typeof Forwarder.fields> = {
   listen: "restart",
   advertise: "restart"
 }
-const connector: Table<typeof Connector.fields> = { ...node, drainTimeout: "live" }
+const connector: Table<typeof Connector.fields> = { ...node, drainTimeout: "live", offlineAccess: "live" }
 const client: Table<typeof Client.fields> = { ...node, ...eachKey("live") }
 
 /** The tables of all kinds of configuration. */

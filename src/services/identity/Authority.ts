@@ -1,6 +1,6 @@
 /**
- * The key that everybody in a network trusts. It signs memberships, grants, credentials and
- * tickets; nodes verify them with the functions here.
+ * The key that everybody in a network trusts. It signs memberships, grants, outage permits,
+ * credentials and tickets; nodes verify them with the functions here.
  */
 import { Context, Effect, type Either, Layer } from "effect"
 import { join } from "node:path"
@@ -29,6 +29,8 @@ export class Authority extends Context.Tag("sallyport/services/Authority")<Autho
   readonly grant: (
     fields: GrantFields
   ) => Effect.Effect<{ readonly signed: Signed; readonly id: string; readonly expiresAt: number }>
+  /** Signs an outage permit for the grant of this id, for `MAX_OUTAGE_SECONDS`. */
+  readonly outage: (grant: string) => Effect.Effect<Signed>
   /** Signs a relay credential for `MAX_CREDENTIAL_SECONDS`. */
   readonly credential: (nodeKey: NodeKey) => Effect.Effect<Signed>
   /** Signs a ticket for `MAX_TICKET_SECONDS`. */
@@ -59,6 +61,11 @@ export const make = (key: Keys.SigningKey): typeof Authority.Service => {
         const expiresAt = issuedAt + Documents.MAX_GRANT_SECONDS
         return { signed: sign("grant", fitting({ ...fields, id, issuedAt, expiresAt })), id, expiresAt }
       }),
+    outage: (grant) =>
+      Effect.map(
+        DirectoryClock.nowSeconds,
+        (now) => sign("outage", { grant, expiresAt: now + Documents.MAX_OUTAGE_SECONDS })
+      ),
     credential: (nodeKey) =>
       Effect.map(
         DirectoryClock.nowSeconds,
@@ -80,16 +87,18 @@ export const layer = (options: { readonly stateDir: string }): Layer.Layer<Autho
 
 /**
  * Opens a document if the authority signed it and it is valid at `now`. `now` is in epoch seconds,
- * of the directory's time where that is known.
+ * of the directory's time where that is known. A document that has expired is accepted for
+ * `graceSeconds` longer.
  */
 export const verify = <K extends Documents.Kind>(
   kind: K,
   signed: Signed,
   authorityKey: NodeKey,
-  now: number
+  now: number,
+  graceSeconds = 0
 ): Either.Either<Documents.Documents[K], Documents.Rejected> => {
   const raw = toBytes(authorityKey)
-  return Documents.open(kind, signed, (message, signature) => Crypto.verify(raw, message, signature), now)
+  return Documents.open(kind, signed, (message, signature) => Crypto.verify(raw, message, signature), now, graceSeconds)
 }
 
 /** Creates the names of a new session: a public, unique id and two tags that nobody can guess. */

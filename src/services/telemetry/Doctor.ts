@@ -8,6 +8,7 @@ import * as PathKind from "../../protocol/path/PathKind.ts"
 import { Reason } from "../../protocol/path/PathRef.ts"
 import type { Findings } from "../../protocol/relay/NodeReport.ts"
 import { clockSetText, skewText, TELL_SKEW_MS } from "../../protocol/trust/DirectoryTime.ts"
+import * as Outage from "../../protocol/trust/Outage.ts"
 import * as Limits from "./Limits.ts"
 import { REMEDY, TEXT } from "./ReasonText.ts"
 import type { StateEntry } from "./Recorder.ts"
@@ -66,6 +67,13 @@ export const Status = Schema.Struct({
         clockAheadMs: Schema.optional(Schema.NullOr(Schema.Number))
       })
     )
+  ),
+  /**
+   * When the home relay was last reached, in ms since the epoch, and when the first session ends
+   * because of that, in epoch seconds. `null` if it is reached, and without sessions.
+   */
+  outage: Schema.optional(
+    Schema.NullOr(Schema.Struct({ since: Schema.Number, endsAt: Schema.Number }))
   ),
   leg: Schema.optional(
     Schema.NullOr(
@@ -262,7 +270,7 @@ const ofLocalFirewall = (status: Status): ReadonlyArray<Finding> => {
 }
 
 const ofRelayLink = (status: Status): ReadonlyArray<Finding> => {
-  const { leg, nodes, signaling } = status
+  const { leg, nodes, outage, signaling } = status
   const found: Array<Finding> = []
   if (signaling && signaling.state !== "up") {
     const [code, remedy] = UNREACHED[signaling.reason ?? ""] ?? []
@@ -276,6 +284,15 @@ const ofRelayLink = (status: Status): ReadonlyArray<Finding> => {
           : signaling.state === "refused"
           ? "enrol this node again: run sallyport token create at the relay, set token in this configuration, and empty stateDir"
           : "check that the relay runs and that this machine reaches its HTTPS port"
+      )
+    )
+  }
+  if (outage) {
+    found.push(
+      poor(
+        "offline_access",
+        `${Outage.text(outage)}; meanwhile this node learns of no changed rule and no removed node`,
+        "bring the home relay back; offlineAccess at the connector says how long access goes on"
       )
     )
   }

@@ -10,12 +10,12 @@ import type { Target, VerdictCode } from "../../protocol/flow/FlowWire.ts"
 import type { SessionMessage } from "../../protocol/flow/SessionWire.ts"
 import type { LegKind } from "../../protocol/path/PathKind.ts"
 import { type PathRef, type Role } from "../../protocol/path/PathRef.ts"
-import type { Grant, Ticket } from "../../protocol/trust/Documents.ts"
+import type { Grant, Outage, Ticket } from "../../protocol/trust/Documents.ts"
 import { type NodeKey } from "../../protocol/trust/NodeKey.ts"
 import * as Signed from "../../protocol/trust/Signed.ts"
 import { ControlStream } from "../../session/ControlStream.ts"
 import * as FlowStart from "../../session/FlowStart.ts"
-import { Permission } from "../../session/Permission.ts"
+import { type Clocks, Permission } from "../../session/Permission.ts"
 import type { QuicEngine } from "../quic/engine/QuicEngine.ts"
 import { connectionIdOf, type SavedSessions } from "../quic/engine/Resumption.ts"
 import { CloseCode, type CloseReason } from "../quic/QuicSession.ts"
@@ -37,7 +37,7 @@ export interface FlowSessionEvents extends Omit<PeerSessionEvents, "onUp" | "onS
 }
 
 /** Settings that stay the same while the node runs. */
-export interface NodeContext {
+export interface NodeContext extends Clocks {
   readonly role: Role
   readonly key: NodeKey
   readonly router: PacketRouter
@@ -51,25 +51,34 @@ export interface NodeContext {
   /** Returns the current time in milliseconds (monotonic). */
   readonly now: () => number
   /**
-   * Returns the time of `HostClock`, in milliseconds. Unlike `now`, it continues while the machine
-   * sleeps.
-   */
-  readonly hostMs: () => number
-  /**
-   * Returns the present time of the directory's clock, in epoch seconds. `NaN` before it is known.
-   */
-  readonly nowSeconds: () => number
-  /**
    * Verifies a grant: the authority must have signed it, and it must be valid now. Otherwise
    * returns the reason, for people.
    */
   readonly openGrant: (signed: Signed.Signed) => Either.Either<Grant, string>
+  /**
+   * Verifies an outage permit in the same way. If omitted, grants of the peer never count after
+   * their end.
+   */
+  readonly openOutage?: (signed: Signed.Signed) => Either.Either<Outage, string>
   /** Leg by which this node reaches its relay now. `null` if there is none. */
   readonly leg: () => LegKind | null
   /** Limits of the flows that a connector takes. */
   readonly flowLimits?: FlowLimits
   /** Function by which a connector reaches resources. Default: over TCP. */
   readonly dial?: ConnectorFlowsOptions["dial"]
+}
+
+/** A verified outage permit, decoded and as it was signed. */
+export interface OpenedOutage {
+  readonly document: Outage
+  readonly signed: Signed.Signed
+}
+
+/** Documents with which a session begins. `outage` is `null` if the relay sent none. */
+export interface Documents {
+  readonly grant: Grant
+  readonly outage?: Outage | null
+  readonly ticket: Ticket
 }
 
 /** One session of a client or a connector, from its dial to its end. */
@@ -94,8 +103,7 @@ export class FlowSession {
    */
   constructor(
     node: NodeContext,
-    ticket: Ticket,
-    grant: Grant,
+    { grant, outage = null, ticket }: Documents,
     events: FlowSessionEvents,
     ticketKey: Uint8Array | null = null,
     peerWritten?: string
@@ -107,7 +115,7 @@ export class FlowSession {
     const peerKey = isClient ? grant.connectorKey : grant.clientKey
     // These are the keys that the session's two ends prove.
     const parties = { clientKey: isClient ? node.key : peerKey, connectorKey: isClient ? peerKey : node.key }
-    this.#permission = new Permission(grant, parties, node)
+    this.#permission = new Permission(grant, parties, node, outage)
     this.lastFlowAt = node.now()
     this.#served = new ConnectorFlows({
       client: peerKey,
@@ -157,9 +165,14 @@ export class FlowSession {
     return this.#permission.grant
   }
 
-  /** Seconds until the grant expires. */
+  /** Seconds until the grant itself expires. Negative while it counts because of an outage. */
   get leftSeconds(): number {
     return this.#permission.leftSeconds
+  }
+
+  /** When the grant ends while no directory is reached, in epoch seconds. */
+  get outageEndsAt(): number {
+    return this.#permission.outageEndsAt
   }
 
   get path(): PathRef {
@@ -184,14 +197,16 @@ export class FlowSession {
   /**
    * Takes a grant for the same two nodes. A grant that is not newer than the current one is
    * ignored, because grants arrive from two sources. A client forwards a new grant to the
-   * connector. A connector ends flows that the new grant does not permit. Returns `false` if the
-   * grant is for other nodes or not valid now.
+   * connector, with its outage permit. A connector ends flows that the new grant does not permit.
+   * Returns `false` if the grant is for other nodes or not valid now.
    */
-  setGrant(grant: Grant, signed: Signed.Signed): boolean {
-    const taken = this.#permission.replace(grant)
+  setGrant(grant: Grant, signed: Signed.Signed, outage: OpenedOutage | null = null): boolean {
+    const taken = this.#permission.replace(grant, outage?.document)
     if (taken !== "taken") return taken === "older"
-    if (this.#node.role === "client") this.#control?.send({ _tag: "Grant", signed: Signed.toBytes(signed) })
-    else this.#served.recheck((target) => typeof this.#permission.permit(target) !== "string")
+    if (this.#node.role === "client") {
+      this.#control?.send({ _tag: "Grant", signed: Signed.toBytes(signed) })
+      if (outage !== null) this.#control?.send({ _tag: "Outage", signed: Signed.toBytes(outage.signed) })
+    } else this.#served.recheck((target) => typeof this.#permission.permit(target) !== "string")
     return true
   }
 
@@ -289,6 +304,8 @@ export class FlowSession {
         return this.#events.onUp(this)
       case "Grant":
         return this.#onGrant(message.signed)
+      case "Outage":
+        return this.#onOutage(message.signed)
       case "Leg":
         this.peerLeg = message.kind
         return
@@ -302,6 +319,13 @@ export class FlowSession {
       case "GrantAck":
         return
     }
+  }
+
+  #onOutage(bytes: Uint8Array): void {
+    const { openOutage, role } = this.#node
+    if (role !== "connector" || openOutage === undefined) return
+    const permit = Either.flatMap(Signed.fromBytes(bytes), openOutage)
+    if (Either.isRight(permit)) this.#permission.prolong(permit.right)
   }
 
   #onGrant(bytes: Uint8Array): void {

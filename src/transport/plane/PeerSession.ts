@@ -137,6 +137,9 @@ export class PeerSession implements Endpoint {
    * been heard since.
    */
   #askedAt = Infinity
+  /** Whether the peer has sent anything since the last `tick`. */
+  #isHeard = true
+  #heardAt = 0
   /**
    * Address key under which each of the client's paths last came, by the client's number for the
    * path. Only on a connector.
@@ -196,6 +199,13 @@ export class PeerSession implements Endpoint {
     const isStill = bytes === this.#bytesThen && !this.quic.hasWaiting
     this.#bytesThen = bytes
     if (isStill && this.#up) this.#setMoving(false)
+    if (this.#isHeard) this.#heardAt = this.#options.now()
+    this.#isHeard = false
+  }
+
+  /** How long the peer has sent nothing, in milliseconds, as of the last `tick`. */
+  get unheardMs(): number {
+    return this.#isHeard ? 0 : this.#options.now() - this.#heardAt
   }
 
   /** Whether QUIC packets have moved in about the last second. */
@@ -237,6 +247,7 @@ export class PeerSession implements Endpoint {
     const slot = remote === null ? RELAY_SLOT : this.#slots.slotOf(remote)
     if (slot < 0) return
     this.#askedAt = Infinity
+    this.#isHeard = true
     this.bytesIn += length
     if (!this.#moving) this.#setMoving(true)
     this.#packetsIn[slot]! += 1
@@ -381,6 +392,7 @@ export class PeerSession implements Endpoint {
     const message = PathMessage.decode(plaintext)
     if (message._tag === "Left") return
     this.#askedAt = Infinity
+    this.#isHeard = true
     const path = address !== null ? direct({ host: address, port }) : relay === undefined ? RELAY : viaRelay(relay)
     if (path.kind === "direct") {
       this.#router.onProved(path.remote.host, path.remote.port)

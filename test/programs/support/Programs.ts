@@ -183,6 +183,8 @@ export interface Options {
   readonly relay?: Partial<Input<"relay">>
   /** Starts the relay alone. */
   readonly relayOnly?: boolean
+  /** The command line's bundle of another build, such as one with short lifetimes. */
+  readonly main?: string
   /** Added to the environment of a role's process, and of commands on its machine. */
   readonly env?: Partial<Readonly<Record<Role, Readonly<Record<string, string>>>>>
 }
@@ -271,7 +273,7 @@ export class World {
   launch(name: string, file: string, env: Readonly<Record<string, string>> = {}): Program {
     const more = name === "relay" ? ["--new-identity"] : []
     const args = ["run", "--config", file, "--log-format", "json", ...more]
-    const program = new Program(PROGRAM, args, {
+    const program = new Program(...this.#programOf(args), {
       cwd: this.dir,
       env: { ...this.#options.env?.[name as Role], ...env }
     })
@@ -302,7 +304,13 @@ export class World {
 
   /** A command on a role's machine. */
   command(role: Role, ...args: ReadonlyArray<string>): Promise<Result> {
-    return sallyport([...args, "--config", this.file(role)], { cwd: this.dir, env: this.#options.env?.[role] ?? {} })
+    const [name, all] = this.#programOf([...args, "--config", this.file(role)])
+    return command(name, all, { cwd: this.dir, env: this.#options.env?.[role] ?? {} })
+  }
+
+  #programOf(args: ReadonlyArray<string>): readonly [name: string, args: ReadonlyArray<string>] {
+    const { main } = this.#options
+    return main === undefined ? [PROGRAM, args] : [process.execPath, [main, ...args]]
   }
 
   /** By the admin API itself: `sallyport status` starts a process for each answer. */

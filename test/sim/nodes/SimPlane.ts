@@ -370,6 +370,8 @@ export class SimPlane {
       Status: () => Effect.succeed([]),
       Refusals: () => Effect.succeed([]),
       SetListeners: () => Effect.void,
+      SetOfflineAccess: () => Effect.void,
+      Outage: () => Effect.succeed(null),
       SetDirect: ({ allowed }) => Effect.sync(() => this.sessions?.setDirect(allowed)),
       Listeners: () => Effect.succeed([]),
       SetDraining: () => Effect.never

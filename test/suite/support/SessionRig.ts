@@ -151,8 +151,8 @@ export const link = (options: LinkOptions): Link => {
     sent,
     limit: options.limit ?? Infinity,
     lostOf: Infinity,
-    connector: new FlowSession(connector, ticket, grant, events("connector"), options.ticketKey ?? claim.ticketKey),
-    client: new FlowSession(client, ticket, grant, events("client")),
+    connector: new FlowSession(connector, { ticket, grant }, events("connector"), options.ticketKey ?? claim.ticketKey),
+    client: new FlowSession(client, { ticket, grant }, events("client")),
     release: (limit) => {
       it.limit = limit
       for (const { deliver, stamp } of held.splice(0)) if (stamp <= limit) deliver()
