@@ -26,7 +26,19 @@ const DEFAULT_RTT_MS = 100
  * everything again.
  */
 const LEFT_MS = 10_000
+/** Most packets of one call of `answer`. There may be a path challenge or response for each slot. */
+const ANSWER_PACKETS = 4
+/** How soon `recheck` repeats the packets of a left slot. The time doubles with each call. */
+const RECHECK_MS = 150
 const sharedRing = new SendRing()
+
+/** A slot that is not active, but on which data was sent. */
+interface Left {
+  /** When something was last sent on it. */
+  readonly at: number
+  /** When `recheck` repeats its packets next. */
+  next: number
+}
 
 interface Slot {
   headBytes: number
@@ -52,10 +64,10 @@ export class PacketSender {
   #packetLimit = LARGEST_PACKET
   #active: number
   /**
-   * Slots that were active before, with the time each was left. After several moves in a row, each
-   * may have lost packets.
+   * Slots other than the active one that may have lost packets. After several moves in a row, there
+   * may be several.
    */
-  readonly #left = new Map<number, number>()
+  readonly #left = new Map<number, Left>()
 
   constructor(options: SessionOptions, connection: QuicConnection) {
     this.#options = options
@@ -73,7 +85,7 @@ export class PacketSender {
   /** Sends on `slot` from now on, because QUIC uses it. */
   switchTo(slot: number): void {
     if (slot === this.#active) return
-    this.#left.set(this.#active, this.#options.now())
+    this.#leave(this.#active, this.#options.now())
     this.#left.delete(slot)
     this.#active = slot
     this.rescue()
@@ -86,12 +98,32 @@ export class PacketSender {
    * few packets.
    */
   rescue(active = false): void {
-    const oldest = this.#options.now() - LEFT_MS
-    for (const [slot, at] of this.#left) {
-      if (at < oldest) this.#left.delete(slot)
-      else this.#repeat(slot)
-    }
+    this.#forgetOld()
+    for (const slot of this.#left.keys()) this.#repeat(slot)
     if (active) this.#repeat(this.#active)
+  }
+
+  /**
+   * Repeats the packets of left slots, less and less often, because all that `rescue` sent may have
+   * been lost.
+   */
+  recheck(): void {
+    this.#forgetOld()
+    const now = this.#options.now()
+    for (const [slot, left] of this.#left) {
+      if (now < left.next) continue
+      left.next = now + Math.max(RECHECK_MS, now - left.at)
+      this.#repeat(slot)
+    }
+  }
+
+  #leave(slot: number, now: number): void {
+    this.#left.set(slot, { at: now, next: now + RECHECK_MS })
+  }
+
+  #forgetOld(): void {
+    const oldest = this.#options.now() - LEFT_MS
+    for (const [slot, { at }] of this.#left) if (at < oldest) this.#left.delete(slot)
   }
 
   #repeat(slot: number): void {
@@ -167,6 +199,22 @@ export class PacketSender {
     return trains
   }
 
+  /**
+   * Sends the next packets that QUIC has ready, at most {@link ANSWER_PACKETS}, without waiting for
+   * `flush` or the pacer. QUIC sends acknowledgements and path challenges first.
+   */
+  answer(now: number): void {
+    const path = this.#slots[this.#active]
+    if (path === undefined) return
+    const segment = Math.min(path.maxPacket, this.#packetLimit) + path.headBytes
+    const { packets } = this.#ring.take(path.headBytes, segment)
+    for (const packet of packets.slice(0, ANSWER_PACKETS)) {
+      const size = this.#connection.send(packet)
+      if (size === 0) return
+      this.#sendAlone(now, this.#connection.sendSlot(), packet, size)
+    }
+  }
+
   /** When to call `flush` even if QUIC's own timer is not due. `Infinity` for never. */
   dueAt(): number {
     return Math.min(this.#slots[this.#active]?.pacer.nextRoundAt() ?? Infinity, this.#flight?.dueAt ?? Infinity)
@@ -215,6 +263,8 @@ export class PacketSender {
     const length = path.headBytes + size
     const { buffer } = this.#ring.take(path.headBytes, path.maxPacket + path.headBytes)
     packet.copy(buffer, path.headBytes, 0, size)
+    // a connector's data may be among it, if the client moved to this slot and on again
+    if (this.#options.role === "connector" && slot !== this.#active) this.#leave(slot, now)
     this.#transmit(now, slot, path, buffer, length, length, 1)
   }
 

@@ -5,7 +5,14 @@
  */
 import { Buffer } from "node:buffer"
 import { type EndNotice, NOTICE_STREAM } from "./EndNotice.ts"
-import { type QuicConnection, READ_NOTHING, READ_RESET, WRITE_LIMITED, WRITE_STOPPED } from "./engine/QuicEngine.ts"
+import {
+  type QuicConnection,
+  READ_NOTHING,
+  READ_RESET,
+  SLOTS,
+  WRITE_LIMITED,
+  WRITE_STOPPED
+} from "./engine/QuicEngine.ts"
 import { FloodMeter } from "./FloodMeter.ts"
 import { NoticeStream } from "./NoticeStream.ts"
 import { LARGEST_PACKET, MAX_TRAINS_PER_TURN, PacketSender } from "./PacketSender.ts"
@@ -46,6 +53,8 @@ const CROWD = 64
  * on another path or in an outage of this one.
  */
 const STUCK_MS = 150
+/** Shortest time between two path challenges that the connector sends to the same slot. */
+const CHALLENGE_MS = 100
 /** Most streams that the peer may have open. A further one is reset at once. */
 const MAX_OPEN_STREAMS = 4096
 /** One QUIC session with a peer. Its handshake starts when it is constructed. */
@@ -85,6 +94,10 @@ export class QuicSession {
   #drainAt = Infinity
   #closePackets = CLOSE_PACKETS
   readonly #turns: QuicTurns
+  /** First bytes of the connection id of the last packet received in each slot. */
+  readonly #lastIds = new Int32Array(SLOTS)
+  /** When the connector last challenged the path of each slot. */
+  readonly #challengedAt = new Float64Array(SLOTS).fill(-Infinity)
 
   constructor(options: SessionOptions) {
     this.#options = options
@@ -133,9 +146,43 @@ export class QuicSession {
   receive(slot: number, buffer: Uint8Array, offset: number, length: number): void {
     if (this.#drained || !this.#sender.has(slot)) return
     if (this.#established || this.#early) this.#meter.received(length)
-    this.#connection.receive(slot, buffer.subarray(offset, offset + length))
+    const packet = buffer.subarray(offset, offset + length)
+    if (this.#established) this.#beforePacket(slot, packet)
+    this.#connection.receive(slot, packet)
+    if (slot === this.#sender.active) return
     // a PATH_RESPONSE leaves by the slot of its challenge
-    if (slot !== this.#sender.active) this.#sender.limitTo(slot)
+    this.#sender.limitTo(slot)
+    if (this.#options.role === "connector" && this.#established) this.#onUnproved(slot)
+  }
+
+  /**
+   * Acknowledges what was received if the connection id of the slot's packets changes. The packets
+   * before it may be repeated from another path (see `PacketSender.rescue`). QUIC forgets to
+   * acknowledge them if the next packet confirms a later acknowledgement. The peer would then never
+   * learn what the other path has lost.
+   */
+  #beforePacket(slot: number, packet: Buffer | Uint8Array): void {
+    const id = packet[1]! | packet[2]! << 8 | packet[3]! << 16 | packet[4]! << 24
+    if (id === this.#lastIds[slot] || this.#closed !== null) return
+    this.#lastIds[slot] = id
+    this.#sender.answer(this.#options.now())
+  }
+
+  /**
+   * Handles a packet from a slot to which the client may be moving. Until the slot's path is
+   * validated, the connector challenges it when packets arrive, at most every {@link CHALLENGE_MS}.
+   * QUIC itself would wait for its timer, which may take seconds. The answer leaves at once, because
+   * QUIC ends the connection if a client moves to a path whose validation has failed and two of its
+   * packets arrive before the next challenge is sent.
+   */
+  #onUnproved(slot: number): void {
+    if (this.#closed !== null || this.#connection.isValidated(slot)) return
+    const now = this.#options.now()
+    if (now >= this.#challengedAt[slot]! + CHALLENGE_MS) {
+      this.#challengedAt[slot] = now
+      this.#connection.probe(slot)
+    }
+    this.#sender.answer(now)
   }
 
   /** Requests one turn: read streams, write streams, send packets. */
@@ -213,6 +260,7 @@ export class QuicSession {
     const now = this.#options.now()
     if (now < this.#aliveAt + STUCK_MS) return
     if (this.#writers.size > 0 && this.#written === this.#writtenThen) this.revive()
+    else if (this.#closed === null) this.#sender.recheck()
     this.#aliveAt = now
     this.#writtenThen = this.#written
   }
