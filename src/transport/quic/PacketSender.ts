@@ -26,7 +26,7 @@ const DEFAULT_RTT_MS = 100
  * everything again.
  */
 const LEFT_MS = 10_000
-/** Most packets of one call of `answer`. There may be a path challenge or response for each slot. */
+/** Most packets of one call of `answer`. Several slots may have a path challenge or response. */
 const ANSWER_PACKETS = 4
 /** How soon `recheck` repeats the packets of a left slot. The time doubles with each call. */
 const RECHECK_MS = 150

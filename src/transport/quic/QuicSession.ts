@@ -170,10 +170,10 @@ export class QuicSession {
 
   /**
    * Handles a packet from a slot to which the client may be moving. Until the slot's path is
-   * validated, the connector challenges it when packets arrive, at most every {@link CHALLENGE_MS}.
-   * QUIC itself would wait for its timer, which may take seconds. The answer leaves at once, because
-   * QUIC ends the connection if a client moves to a path whose validation has failed and two of its
-   * packets arrive before the next challenge is sent.
+   * validated, the connector challenges it when packets arrive, at most every
+   * {@link CHALLENGE_MS}. QUIC itself would wait for its timer, which may take seconds. The answer
+   * leaves at once: QUIC ends the connection if a client moves to a path whose validation has
+   * failed and two of its packets arrive before the next challenge is sent.
    */
   #onUnproved(slot: number): void {
     if (this.#closed !== null || this.#connection.isValidated(slot)) return
