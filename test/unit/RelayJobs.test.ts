@@ -42,12 +42,13 @@ vi.mock(import("../../src/services/directory/LibsqlStore.ts"), async (original) 
 
 /** A forwarder that keeps what it is told. Its UDP port is the test's to change. */
 const forwarder = () => {
-  const told = { udp: 3478, revoked: new Array<NodeKey>(), offsets: new Array<number>() }
+  const told = { udp: 3478, revoked: new Array<NodeKey>(), offsets: new Array<number>(), reached: new Array<boolean>() }
   const handlers = RelayForwarderRpcs.toLayer({
     AwaitListening: () => Effect.sync(() => ({ udp: told.udp, turn: null })),
     AttachLink: () => Effect.void,
     Revoke: ({ nodeKey }) => Effect.sync(() => void told.revoked.push(nodeKey)),
     RevokeTurn: () => Effect.void,
+    SetReach: ({ reached }) => Effect.sync(() => void told.reached.push(reached)),
     SetTime: ({ offsetMs }) => Effect.sync(() => void told.offsets.push(offsetMs)),
     Addresses: () => Effect.die("not asked here"),
     Stats: () => Effect.succeed({})
@@ -209,14 +210,17 @@ describe("every period a relay that has joined", () => {
 
   it.scoped("lists itself again after each lost link", () =>
     Effect.gen(function*() {
-      const { hub, links } = yield* startMember
+      const { hub, links, told } = yield* startMember
       for (let period = 1; period <= PERIODS; period++) {
+        assert.strictEqual(told.reached.at(-1), true)
         links.at(-1)?.destroy("lost")
         while (hub.listed.length === period) {
           yield* TestClock.adjust("200 millis")
           yield* someTurns
         }
         assert.deepStrictEqual([hub.listed.length, links.length], [1 + period, 1 + period])
+        yield* turnsUntil(() => told.reached.length === 1 + 2 * period)
+        assert.deepStrictEqual(told.reached.slice(-2), [false, true])
       }
     }), 60_000)
 })

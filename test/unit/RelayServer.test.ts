@@ -347,6 +347,45 @@ describe("RelayServer", () => {
     assert.deepStrictEqual(refusals(client), ["expired"])
   })
 
+  it("keeps what was valid before an outage", async () => {
+    const outage = { seconds: 0 }
+    const relay = await startRelay({ outageSeconds: () => outage.seconds })
+    const { client, connector, pair } = await connect(relay)
+    const removed = await (await peerOf(relay)).bind()
+    relay.server.revoke(removed.identity.key)
+    const pass = async (seconds: number) => {
+      relay.clock.skewMs += seconds * 1000
+      if (outage.seconds > 0) outage.seconds += seconds
+      const before = connector.received.length + client.received.length
+      client.sendData(pair.clientTag, 100)
+      connector.sendData(pair.connectorTag, 100)
+      await World.until(() => connector.received.length + client.received.length === before + 2)
+      relay.server.tick()
+    }
+    outage.seconds = 1
+    // The credentials last 300 s, the ticket 600 s, and a revoked node is refused for 3,700 s.
+    for (let at = 0; at < 5_000; at += 250) await pass(250)
+    assert.deepStrictEqual([relay.server.nodes, relay.server.sessions], [2, 1])
+
+    // Both nodes bind and open the session again, as after a change of their network.
+    for (const [node, tag] of [[client, pair.clientTag], [connector, pair.connectorTag]] as const) {
+      node.apply(node.binding.onNetworkChanged(performance.now()))
+      await World.until(() => node.binding.phase === "bound")
+      await node.openSession(pair, tag)
+    }
+    await pass(250)
+    const old = await peerOf(relay)
+    old.credential = World.credential(old.identity.key, -60)
+    old.apply(old.binding.onCredential(true, performance.now()))
+    await World.until(() => relay.server.stats.refused.expired === 1)
+    removed.apply(removed.binding.onNetworkChanged(performance.now()))
+    await World.until(() => relay.server.stats.refused.revoked >= 1)
+
+    outage.seconds = 0
+    relay.server.tick()
+    assert.deepStrictEqual([relay.server.nodes, relay.server.sessions], [0, 0])
+  })
+
   it("tells every node that it is full, its owner once", async () => {
     const full: Array<string> = []
     const relay = await startRelay({ limits: { nodes: 2, sessionsPerNode: 1 }, onFull: (table) => full.push(table) })

@@ -16,6 +16,7 @@ import * as Crypto from "../../services/host/Crypto.ts"
 import { HostClock } from "../../services/host/HostClock.ts"
 import * as TurnCredentials from "../../services/identity/TurnCredentials.ts"
 import * as LocalAddresses from "../../services/network/LocalAddresses.ts"
+import { DirectoryOutage } from "../../transport/relay/DirectoryOutage.ts"
 import * as RelayMetrics from "../../transport/relay/RelayMetrics.ts"
 import { RelayServer } from "../../transport/relay/RelayServer.ts"
 import * as RelaySockets from "../../transport/relay/RelaySockets.ts"
@@ -72,6 +73,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const hostMs = (yield* HostClock).now
   const time = new DirectoryTime(hostMs)
   const epochSeconds = () => Math.floor((time.nowMs() ?? clock.unsafeCurrentTimeMillis()) / 1000)
+  const outage = new DirectoryOutage(hostMs)
   const server = new RelayServer({
     verify: {
       authority: (message, signature) => Crypto.verify(authority, message, signature),
@@ -80,6 +82,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     name: config.name,
     now: hostMs,
     epochSeconds,
+    outageSeconds: () => outage.seconds,
     onFull: (table) => void fork(Effect.logWarning(`the relay's table of ${table} is full; new entries are refused`))
   })
   const self = yield* Self.Self
@@ -145,6 +148,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
     Revoke: ({ nodeKey }) => Effect.sync(() => server.revoke(nodeKey)),
     RevokeTurn: ({ at, name }) => Effect.sync(() => turn?.server.revoke(name, at)),
     SetTime: ({ offsetMs }) => Effect.sync(() => time.set(offsetMs)),
+    SetReach: ({ reached }) => Effect.sync(() => outage.onReach(reached)),
     Addresses: () =>
       Effect.sync(() => ({
         all: isUnspecified(config.udp.host),

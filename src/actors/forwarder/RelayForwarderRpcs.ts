@@ -55,6 +55,11 @@ export class RelayForwarderRpcs extends RpcGroup.make(
    * call, this machine's own clock is used.
    */
   Rpc.make("SetTime", { payload: { offsetMs: Schema.Number } }),
+  /**
+   * Notes whether this relay reaches the directory. Until the first such call it does. While it
+   * does not, documents stay valid that were valid before.
+   */
+  Rpc.make("SetReach", { payload: { reached: Schema.Boolean } }),
   Rpc.make("Addresses", { success: ForwarderAddresses }),
   Rpc.make("Stats", { success: ForwarderStats })
 ) {}

@@ -55,11 +55,11 @@ export const make = ({ board, directory, forget, fork, forwarder }: Options) => 
     revokeTurn: (name: string, at: number) => Effect.ignore(forwarder.ask((client) => client.RevokeTurn({ name, at }))),
     /**
      * Revocations for a node that connects, because it may have missed them. At a connector, grants
-     * count for as long as the longest outage.
+     * count for as long as the longest outage, and at a relay credentials and tickets.
      */
     eventsFor: (role: NodeRole) =>
       Effect.map(
-        since(role === "connector" ? REVOKED_SECONDS + MAX_OUTAGE_SECONDS : REVOKED_SECONDS),
+        since(role !== "client" ? REVOKED_SECONDS + MAX_OUTAGE_SECONDS : REVOKED_SECONDS),
         (nodes) => nodes.map(({ key }): SignalingEvent => ({ _tag: "Revoked", node: key }))
       ),
     /**

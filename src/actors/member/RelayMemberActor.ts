@@ -76,6 +76,15 @@ const make = Effect.fnUntraced(function*(config: Config) {
     problem: "first connection under way"
   }
 
+  /**
+   * Whether the directory was ever reached. Before that, this relay does not know which nodes were
+   * removed.
+   */
+  let wasUp = false
+  const setReach = Effect.suspend(() =>
+    wasUp ? Effect.ignore(forwarder.ask((client) => client.SetReach({ reached: state.up }))) : Effect.void
+  )
+
   const revoke = (nodeKey: NodeKey) =>
     Effect.suspend(() => {
       const [oldest] = revoked
@@ -114,6 +123,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
     yield* Effect.forkScoped(time.keep(client.Time(), Stream.never))
     yield* client.PlaceRelay(point)
     state = { ...state, up: true, problem: "" }
+    wasUp = true
+    yield* setReach
     yield* onUp
     yield* Effect.logInfo("listed at the directory").pipe(Effect.annotateLogs({ relay: state.relay, ...point }))
     let listed = point
@@ -148,7 +159,10 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const onDown = ({ known, problem }: Reconnect.Down<unknown>) =>
     Effect.suspend(() => {
       state = { ...state, up: false, problem }
-      return known ? Effect.void : Effect.logWarning(`no link to the directory, forwarding goes on: ${problem}`)
+      const tell = known
+        ? Effect.void
+        : Effect.logWarning(`no link to the directory, forwarding goes on: ${problem}`)
+      return Effect.zipRight(setReach, tell)
     })
   yield* Self.fork(Reconnect.keep({ firstDelayMs: FIRST_DELAY_MS, run: live, onDown }))
   yield* Self.fork(
@@ -156,7 +170,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
       forwarder.incarnations,
       () =>
         Effect.suspend(() => time.learned === null ? Effect.void : setTime(time.learned)).pipe(
-          Effect.zipRight(Effect.forEach([...revoked], revoke, { discard: true }))
+          Effect.zipRight(Effect.forEach([...revoked], revoke, { discard: true })),
+          Effect.zipRight(setReach)
         )
     )
   )

@@ -124,19 +124,19 @@ export class RelayGate {
 
   /**
    * Verifies a credential. Returns the refusal if it is not valid. It counts as one verification
-   * for the rate limits.
+   * for the rate limits. A credential that has expired is accepted for `graceSeconds` longer.
    */
-  credential(signed: Signed, nowSeconds: number): Documents.Credential | RelayWire.Refusal {
-    const opened = Documents.open("credential", signed, this.#verify.authority, nowSeconds)
+  credential(signed: Signed, nowSeconds: number, graceSeconds: number): Documents.Credential | RelayWire.Refusal {
+    const opened = Documents.open("credential", signed, this.#verify.authority, nowSeconds, graceSeconds)
     return Either.isRight(opened) ? opened.right : opened.left.reason === "expired" ? "expired" : "bad_credential"
   }
 
   /**
    * Verifies a ticket. Returns the refusal if it is not valid. It counts as one verification for
-   * the rate limits.
+   * the rate limits. A ticket that has expired is accepted for `graceSeconds` longer.
    */
-  ticket(signed: Signed, nowSeconds: number): Documents.Ticket | RelayWire.Refusal {
-    const opened = Documents.open("ticket", signed, this.#verify.authority, nowSeconds)
+  ticket(signed: Signed, nowSeconds: number, graceSeconds: number): Documents.Ticket | RelayWire.Refusal {
+    const opened = Documents.open("ticket", signed, this.#verify.authority, nowSeconds, graceSeconds)
     return Either.isRight(opened) ? opened.right : opened.left.reason === "expired" ? "expired" : "bad_ticket"
   }
 

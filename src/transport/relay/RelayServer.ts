@@ -69,6 +69,12 @@ export interface Options {
   readonly now: () => number
   /** Returns the present time of the directory's clock, in epoch seconds. */
   readonly epochSeconds: () => number
+  /**
+   * Returns for how long the directory has not been reached, in seconds. 0 while it is reached. A
+   * document that was valid when it was last reached stays valid, and a revoked node stays revoked.
+   * If omitted, the directory is always reached.
+   */
+  readonly outageSeconds?: () => number
   readonly limits?: Partial<Limits>
   readonly rates?: Partial<Rates>
   /** Called when a table is full, at most once a minute. The refused nodes are notified, too. */
@@ -255,16 +261,17 @@ export class RelayServer {
   /** Ends what has expired. Must be called about once a second. */
   tick(): void {
     const now = this.#options.now()
+    const documentNow = now - this.#outageMs
     for (const node of this.#table.nodes.values()) {
       const { udp } = node
-      const isOver = udp !== null && (now - node.seenAt >= BINDING_SECONDS * 1000 || now >= udp.endsAt)
+      const isOver = udp !== null && (now - node.seenAt >= BINDING_SECONDS * 1000 || documentNow >= udp.endsAt)
       if (isOver) this.#unbindUdp(node)
       else if (node.leg === null) this.#remove(node)
     }
     for (const session of this.#table.sessions.values()) {
-      if (session.endsAt <= now) this.#endSession(session.client)
+      if (session.endsAt <= documentNow) this.#endSession(session.client)
     }
-    for (const [key, until] of this.#revoked) if (until <= now) this.#revoked.delete(key)
+    for (const [key, until] of this.#revoked) if (until <= documentNow) this.#revoked.delete(key)
   }
 
   // ------------------------------------------------------------------------------------ forwarding
@@ -412,11 +419,14 @@ export class RelayServer {
     if (!this.#gate.isCookie(cookie, from.address, from.port, socket, now)) return "bad_cookie"
     if (!this.#gate.mayVerify(from.address, 2, now)) return "busy"
     const seconds = this.#options.epochSeconds()
-    const credential = this.#gate.credential(message.credential, seconds)
+    const credential = this.#gate.credential(message.credential, seconds, this.#outageMs / 1000)
     if (typeof credential === "string") return credential
     if (!this.#gate.signedBy(credential.nodeKey, cookie, signature)) return "bad_signature"
     if (this.#isRevoked(credential.nodeKey, now)) return "revoked"
-    const lifetimeSeconds = Math.min(BINDING_SECONDS, credential.expiresAt - seconds)
+    const lifetimeSeconds = Math.min(
+      BINDING_SECONDS,
+      Math.floor(credential.expiresAt - seconds + this.#outageMs / 1000)
+    )
     if (lifetimeSeconds <= 0) return "expired"
     const node = this.#table.node(credential.nodeKey, newMark, now)
     if (node === null) return this.#tellFull("nodes", now)
@@ -464,9 +474,9 @@ export class RelayServer {
   #open(node: Node, signed: Signed, address: string | null, now: number): Half | RelayWire.Refusal {
     if (!this.#gate.mayVerify(address, 1, now)) return "busy"
     const seconds = this.#options.epochSeconds()
-    const ticket = this.#gate.ticket(signed, seconds)
+    const ticket = this.#gate.ticket(signed, seconds, this.#outageMs / 1000)
     if (typeof ticket === "string") return ticket
-    if (ticket.expiresAt <= seconds) return "expired"
+    if (ticket.expiresAt <= seconds - this.#outageMs / 1000) return "expired"
     if (ticket.clientKey !== node.key && ticket.connectorKey !== node.key) return "foreign_ticket"
     if (this.#isRevoked(ticket.clientKey, now) || this.#isRevoked(ticket.connectorKey, now)) return "revoked"
     const known = node.halves.has(ticket.session)
@@ -485,7 +495,11 @@ export class RelayServer {
   // --------------------------------------------------------------------------------------- changes
 
   #isRevoked(key: NodeKey, now: number): boolean {
-    return (this.#revoked.get(key) ?? -Infinity) > now
+    return (this.#revoked.get(key) ?? -Infinity) > now - this.#outageMs
+  }
+
+  get #outageMs(): number {
+    return (this.#options.outageSeconds?.() ?? 0) * 1000
   }
 
   #unbindUdp(node: Node): void {
