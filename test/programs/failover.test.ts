@@ -41,23 +41,21 @@ describe("a network with two connectors", () => {
     (await world.status()).peers.flatMap(({ flows, name }) => flows > 0 ? [name] : [])
 
   // The frozen connector is first, because it serves again afterwards.
-  for (const signal of ["SIGSTOP", "SIGKILL"] as const) {
-    it(`moves new flows from a connector that gets ${signal}`, async () => {
-      const old = await until("a flow", () => world.dial("echo", server.port).catch(() => null), HANG_MS)
-      assert.isTrue(await echoes(old, "before"))
-      const ended = new Promise((resolve) => old.on("error", () => {}).once("close", resolve))
-      const [dead] = await withFlows()
-      const victim = connectors.get(dead ?? "")
-      assert.isDefined(victim)
+  it.each(["SIGSTOP", "SIGKILL"] as const)("moves new flows from a connector that gets %s", async (signal) => {
+    const old = await until("a flow", () => world.dial("echo", server.port).catch(() => null), HANG_MS)
+    assert.isTrue(await echoes(old, "before"))
+    const ended = new Promise((resolve) => old.on("error", () => {}).once("close", resolve))
+    const [dead] = await withFlows()
+    const victim = connectors.get(dead ?? "")
+    assert.isDefined(victim)
 
-      victim.kill(signal)
-      const young = await world.dial("echo", server.port)
-      assert.isTrue(await echoes(young, "by the other"))
-      assert.deepStrictEqual((await withFlows()).filter((name) => name !== dead).length, 1)
-      await ended
-      assert.isTrue(await echoes(young, "afterwards"))
-      young.destroy()
-      if (signal === "SIGSTOP") victim.kill("SIGCONT")
-    })
-  }
+    victim.kill(signal)
+    const young = await world.dial("echo", server.port)
+    assert.isTrue(await echoes(young, "by the other"))
+    assert.deepStrictEqual((await withFlows()).filter((name) => name !== dead).length, 1)
+    await ended
+    assert.isTrue(await echoes(young, "afterwards"))
+    young.destroy()
+    if (signal === "SIGSTOP") victim.kill("SIGCONT")
+  })
 })
