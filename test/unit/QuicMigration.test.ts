@@ -180,7 +180,8 @@ describe("a download whose path dies", () => {
     const { cwndBytes, rttMs } = wire.connector.stats()
     expect(seen).toBeGreaterThan(1_000_000)
     expect(cwndBytes).toBeLessThan(120_000) // else nothing was lost, and this shows nothing
-    expect(rttMs).toBeLessThan(150)
+    // an estimate that feeds itself would reach many seconds
+    expect(rttMs).toBeLessThan(100 + 4 * wire.log.slowestMs)
   })
 
   it("goes on by a path that failed the connector's check", async () => {

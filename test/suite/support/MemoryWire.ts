@@ -42,6 +42,8 @@ export interface Wire {
     readonly packets: Array<number>
     /** Largest packet of each slot, either way, bytes without the head. */
     readonly largest: Array<number>
+    /** Longest time that a packet was on the wire, in ms. A busy machine delivers late. */
+    slowestMs: number
   }
   /** Slots whose packets are lost from now on. */
   readonly dead: Set<number>
@@ -90,7 +92,8 @@ export const join = (options: WireOptions = {}): Wire => {
     closed: { client: null, connector: null },
     certificates: { client: null, connector: null },
     packets: Array.from({ length: 8 }, () => 0),
-    largest: Array.from({ length: 8 }, () => 0)
+    largest: Array.from({ length: 8 }, () => 0),
+    slowestMs: 0
   }
   let ready = 0
   let established: () => void = () => {}
@@ -105,7 +108,9 @@ export const join = (options: WireOptions = {}): Wire => {
       log.largest[slot] = Math.max(log.largest[slot] ?? 0, end - at - path.headBytes)
       if (dead.has(slot) || roll() < state.loss) continue
       const packet = Buffer.from(buffer.subarray(at + path.headBytes, end))
+      const sentAt = performance.now()
       const deliver = () => {
+        log.slowestMs = Math.max(log.slowestMs, performance.now() - sentAt)
         to().receive(slot, packet, 0, packet.length)
         to().schedule()
       }
