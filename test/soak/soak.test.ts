@@ -25,6 +25,7 @@ const NOT_ALLOWED = 2
 
 /** Lifetimes that a run of 35 minutes cannot pass three times; the short run passes all. */
 const DAYS: ReadonlySet<string> = new Set([
+  "outage",
   "ticket",
   "turn",
   "resumption",

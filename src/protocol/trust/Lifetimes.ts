@@ -79,7 +79,7 @@ export const NORMAL: Lifetimes = {
  */
 export const SHORT: Lifetimes = {
   grant: 45,
-  outage: 200,
+  outage: 50,
   grantRenewBefore: 30,
   credential: 45,
   credentialRefresh: 15,
