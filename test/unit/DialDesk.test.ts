@@ -112,6 +112,26 @@ describe("a dial", () => {
       assert.deepStrictEqual([...board.sessions.keys()], [live])
     }))
 
+  it.scoped("goes to the connector with fewer sessions", () =>
+    Effect.gen(function*() {
+      const { board, desk, dial } = setup()
+      const connectors = yield* Effect.forEach([0, 1], () => {
+        const { publicKey } = VirtualHub.newKey()
+        return Effect.map(HubBoard.connect(board, publicKey, "connector"), (it) => ({ ...it, key: publicKey }))
+      })
+      for (let pair = 1; pair <= 8; pair++) {
+        for (const _ of connectors) {
+          const dialling = yield* Effect.fork(dial)
+          yield* TestClock.adjust(0)
+          for (const { heard, key } of connectors) {
+            for (const event of yield* heard) if (event._tag === "Invite") yield* desk.ready(event.session, key)
+          }
+          yield* Fiber.join(dialling)
+        }
+        assert.deepStrictEqual(connectors.map(({ key }) => board.load(key)), [pair, pair])
+      }
+    }))
+
   it.scoped("is refused with the reason", () =>
     Effect.gen(function*() {
       const { board, codes, dial, world } = setup()

@@ -18,17 +18,15 @@ const linkOf = (name: string): Link => ({
 const setup = (...names: ReadonlyArray<string>) => {
   const answers = new Map(names.map((name) => [name, Effect.runSync(Deferred.make<string, string>())]))
   const invited: Array<string> = []
-  const late = new Invites.LateConnectors()
-  const links = names.map(linkOf)
+  const silent: Array<string> = []
   const dial = Invites.first({
-    links,
-    late,
+    links: names.map(linkOf),
+    onSilent: ({ member }) => void silent.push(member.name),
     invite: ({ name }) =>
       Effect.zipRight(Effect.sync(() => void invited.push(name)), Deferred.await(answers.get(name)!))
   })
   return {
-    late,
-    links,
+    silent,
     invited,
     dial,
     accept: (name: string) => Deferred.succeed(answers.get(name)!, `session with ${name}`),
@@ -107,17 +105,14 @@ describe("invitations of connectors", () => {
       assert.deepStrictEqual(yield* Fiber.join(dialling), Exit.fail("dead: no answer in time"))
     }))
 
-  it.effect("go last to a connector that did not answer", () =>
+  it.effect("tell which connectors did not answer", () =>
     Effect.gen(function*() {
-      const { accept, dial, invited, late, links } = setup("dead", "alive")
-      const first = yield* Effect.fork(dial)
+      const { accept, decline, dial, silent } = setup("full", "dead", "alive")
+      yield* decline("full")
+      const dialling = yield* Effect.fork(dial)
       yield* TestClock.adjust("1 second")
       yield* accept("alive")
-      yield* Fiber.join(first)
-      yield* dial
-      assert.deepStrictEqual(invited, ["dead", "alive", "alive"])
-      late.onAnswer(links[0]!)
-      yield* accept("dead")
-      assert.strictEqual(yield* dial, "session with dead")
+      yield* Fiber.join(dialling)
+      assert.deepStrictEqual(silent, ["dead"])
     }))
 })

@@ -106,7 +106,7 @@ describe("a session at the hub", () => {
 
   it.scoped("is reported lost unless it is held or not accepted", () =>
     Effect.gen(function*() {
-      const { accept, client, desk, session, ticket } = yield* setup
+      const { accept, board, client, desk, session, ticket } = yield* setup
       yield* desk.renew(CLIENT, ticket)
       yield* desk.sessionsLost(CONNECTOR, [])
       assert.deepStrictEqual(yield* client.heard, [])
@@ -115,8 +115,10 @@ describe("a session at the hub", () => {
       yield* desk.sessionsLost(STRANGER, [])
       yield* desk.browsersLost(CONNECTOR)
       assert.deepStrictEqual(yield* client.heard, [])
+      assert.strictEqual(board.load(CONNECTOR), 1)
       yield* desk.sessionsLost(CONNECTOR, [])
       assert.deepStrictEqual(yield* client.heard, [{ _tag: "SessionLost", session }])
+      assert.strictEqual(board.load(CONNECTOR), 0)
     }))
 
   it.scoped("has a connector that may still come back at first", () =>

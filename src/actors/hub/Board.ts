@@ -93,6 +93,12 @@ export const make = () => {
       if (own.length >= MAX_SESSIONS_PER_NODE && own[0] !== undefined) sessions.delete(own[0].id)
       sessions.set(session.id, session)
     },
+    /** Counts the sessions with this connector, which were arranged or renewed in the last hour. */
+    load: (connector: NodeKey): number => {
+      let count = 0
+      for (const session of sessions.values()) if (session.connector === connector) count++
+      return count
+    },
     /** Returns the session, if this node is one of its ends. */
     sessionOf: (id: SessionId, node: NodeKey): Session | undefined => {
       const session = sessions.get(id)

@@ -12,6 +12,7 @@ import * as Tracing from "../../services/telemetry/Tracing.ts"
 import { nowMs } from "../../session/MonotonicClock.ts"
 import { type Dialed, DialRefused, type SessionId, type Target } from "../signaling/RelaySignalingRpcs.ts"
 import type * as Board from "./Board.ts"
+import { ConnectorOrder } from "./ConnectorOrder.ts"
 import type { HubMetrics } from "./HubMetrics.ts"
 import * as Invites from "./Invites.ts"
 import type { NodeRates } from "./NodeRates.ts"
@@ -67,12 +68,17 @@ export const make = ({ board, directory, metrics, rates, signed }: Options) => {
     Effect.mapError((why) => typeof why === "string" ? why : "the directory has no such node any more")
   )
 
-  const late = new Invites.LateConnectors()
-  const onAnswer = (session: SessionId, node: NodeKey, answer: Exit.Exit<void, string>) => {
+  const order = new ConnectorOrder(board.load)
+  const isBrowser = (client: NodeKey) => board.links.get(client)?.isBrowser === true
+  const onAnswer = Effect.fnUntraced(function*(session: SessionId, node: NodeKey, answer: Exit.Exit<void, string>) {
     const link = board.links.get(node)
-    if (link !== undefined) late.onAnswer(link)
-    return board.answer(session, node, answer)
-  }
+    const known = board.sessionOf(session, node)
+    if (link !== undefined) order.onHeard(link)
+    if (link !== undefined && known !== undefined) {
+      order.onAnswer(link, isBrowser(known.client), Exit.isSuccess(answer), yield* nowMs)
+    }
+    return yield* board.answer(session, node, answer)
+  })
 
   const dial = Effect.fn("SignalingHub.dial")(
     function*(node: NodeKey, target: Target, exclude: ReadonlyArray<NodeKey>) {
@@ -87,8 +93,8 @@ export const make = ({ board, directory, metrics, rates, signed }: Options) => {
         return yield* refuse("overloaded", "this client asks for sessions too often; wait some seconds")
       }
       const first = Invites.first({
-        links: [...yield* Random.shuffle(online)],
-        late,
+        links: order.sort([...yield* Random.shuffle(online)], isBrowser(node), yield* nowMs),
+        onSilent: (link, now) => order.onSilent(link, now),
         invite: (connector) => invite(node, connector, network, resource.name)
       })
       return yield* Effect.catchAll(

@@ -23,37 +23,12 @@ const MAX_SILENT = 3
  * most of a network may be draining.
  */
 const MAX_INVITES = 16
-/**
- * How long a connector that did not answer an invitation is invited last. An answer, or a new link,
- * ends this time.
- */
-const LATE_MS = 30_000
-
-/** Connectors that did not answer an invitation in time. */
-export class LateConnectors {
-  readonly #until = new WeakMap<Link, number>()
-
-  /** Notes that the connector did not answer. `now` is in ms (monotonic), here and below. */
-  onSilent(link: Link, now: number): void {
-    this.#until.set(link, now + LATE_MS)
-  }
-
-  onAnswer(link: Link): void {
-    this.#until.delete(link)
-  }
-
-  /** Puts the connectors that did not answer last, and keeps the order otherwise. */
-  last(links: ReadonlyArray<Link>, now: number): ReadonlyArray<Link> {
-    const isLate = (link: Link) => (this.#until.get(link) ?? -Infinity) > now
-    return [...links.filter((link) => !isLate(link)), ...links.filter(isLate)]
-  }
-}
-
 /** Options of {@link first}. */
 export interface Options<A, R> {
-  /** Links of the connectors in random order. At most `MAX_INVITES` of them are invited. */
+  /** Links of the connectors, the best first. At most `MAX_INVITES` of them are invited. */
   readonly links: ReadonlyArray<Link>
-  readonly late: LateConnectors
+  /** Called with a connector that has not answered when the next one is invited, and the time. */
+  readonly onSilent: (link: Link, now: number) => void
   /** Invites a connector and waits for its answer. Fails with its reason to decline. */
   readonly invite: (connector: Member) => Effect.Effect<A, string, R>
 }
@@ -62,12 +37,12 @@ export interface Options<A, R> {
  * Returns the answer of the first connector that accepts. If none does, fails with the reason that
  * came last. Invitations that are still open then are given up.
  */
-export const first = Effect.fnUntraced(function*<A, R>({ invite, late, links }: Options<A, R>) {
+export const first = Effect.fnUntraced(function*<A, R>({ invite, links, onSilent }: Options<A, R>) {
   const accepted = yield* Deferred.make<A>()
   const open: Array<Effect.Effect<unknown>> = []
   let reason = "none is connected"
   let silences = 0
-  for (const link of late.last(links, yield* nowMs).slice(0, MAX_INVITES)) {
+  for (const link of links.slice(0, MAX_INVITES)) {
     const answer = yield* invite(link.member).pipe(
       Effect.timeoutFail({ duration: INVITE_DEADLINE, onTimeout: () => "no answer in time" }),
       Effect.matchEffect({
@@ -78,7 +53,7 @@ export const first = Effect.fnUntraced(function*<A, R>({ invite, late, links }: 
     )
     open.push(Fiber.join(answer))
     const silent = Effect.map(Effect.delay(nowMs, NEXT_AFTER), (now) => {
-      late.onSilent(link, now)
+      onSilent(link, now)
       silences++
     })
     yield* Effect.raceAll([Deferred.await(accepted), Fiber.join(answer), silent])

@@ -55,12 +55,17 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     return yield* refuse("this ticket is another node's")
   })
 
-  /** Notifies clients that a connector has lost its ends of these sessions with them. */
+  /**
+   * Notifies clients that a connector has lost its ends of these sessions with them. Forgets the
+   * sessions, because they are no load of the connector any more.
+   */
   const tellLost = (connector: NodeKey, isLost: (session: Board.Session, isBrowser: boolean) => boolean) => {
     for (const session of board.sessions.values()) {
       if (session.connector !== connector) continue
       const isBrowser = board.links.get(session.client)?.isBrowser === true
-      if (isLost(session, isBrowser)) board.send(session.client, { _tag: "SessionLost", session: session.id })
+      if (!isLost(session, isBrowser)) continue
+      board.sessions.delete(session.id)
+      board.send(session.client, { _tag: "SessionLost", session: session.id })
     }
   }
 
