@@ -161,8 +161,8 @@ export class QuicSession {
    * acknowledge them if the next packet confirms a later acknowledgement. The peer would then never
    * learn what the other path has lost.
    */
-  #beforePacket(slot: number, packet: Buffer | Uint8Array): void {
-    const id = packet[1]! | packet[2]! << 8 | packet[3]! << 16 | packet[4]! << 24
+  #beforePacket(slot: number, packet: Uint8Array): void {
+    const id = this.#connection.idOf(packet)
     if (id === this.#lastIds[slot] || this.#closed !== null) return
     this.#lastIds[slot] = id
     this.#sender.answer(this.#options.now())

@@ -315,6 +315,8 @@ class Connection implements QuicConnection {
     return data.length
   }
   readonly isForgotten = (): boolean => false
+  /** The model has one id for all paths. */
+  readonly idOf = (): number => 0
   readonly finish = (id: number): boolean => {
     this.#stream(id).fin = "asked"
     return true

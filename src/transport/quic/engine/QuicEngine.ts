@@ -84,6 +84,11 @@ export interface ConnectionFault {
 /** One QUIC connection. All calls are synchronous. */
 export interface QuicConnection {
   /**
+   * First four bytes of the connection id that a packet of an established connection carries, as a
+   * number. Packets that the peer sent for different paths carry different ids.
+   */
+  readonly idOf: (packet: Uint8Array) => number
+  /**
    * Takes one QUIC packet, or several coalesced ones, received on `slot`. Returns `false` if it
    * does not belong to this connection and must be dropped.
    */

@@ -107,6 +107,11 @@ export class QuicheConnection implements QuicConnection {
     return info
   }
 
+  idOf(packet: Uint8Array): number {
+    // in a packet with a short header, the id follows the first byte (RFC 9000, section 17.3.1)
+    return packet[1]! | packet[2]! << 8 | packet[3]! << 16 | packet[4]! << 24
+  }
+
   receive(slot: number, packet: Uint8Array): boolean {
     if (this.#foreign) return false
     let taken = true
