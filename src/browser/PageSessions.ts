@@ -4,7 +4,7 @@
  */
 import type { RpcClient, RpcGroup } from "@effect/rpc"
 import type { RpcClientError } from "@effect/rpc/RpcClientError"
-import { Deferred, Effect, Either, Exit, Redacted, Schema, Stream } from "effect"
+import { Cause, Deferred, Effect, Exit, Redacted, Schema, Stream } from "effect"
 import type { Dialed, RelaySignalingRpcs, SignalingEvent } from "../actors/signaling/RelaySignalingRpcs.ts"
 import * as HostName from "../protocol/bytes/HostName.ts"
 import { renderHostPort } from "../protocol/bytes/SocketAddr.ts"
@@ -13,6 +13,7 @@ import * as DirectoryTime from "../protocol/trust/DirectoryTime.ts"
 import * as Documents from "../protocol/trust/Documents.ts"
 import type { NodeKey } from "../protocol/trust/NodeKey.ts"
 import * as Signed from "../protocol/trust/Signed.ts"
+import * as SharedDials from "../session/SharedDials.ts"
 import * as BrowserKey from "./BrowserKey.ts"
 import * as Flow from "./Flow.ts"
 import { Session } from "./PageSession.ts"
@@ -73,8 +74,6 @@ const fail = (code: OpenFailed["code"], message: string) => new OpenFailed({ cod
 /** Makes the sessions of one connection to a relay. They end with the scope. */
 export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, nodeKey }: Options) {
   const sessions = new Map<string, Session>()
-  /** Dials under way, by target. */
-  const dialling = new Map<string, Promise<Session>>()
   const hostMs = () => performance.now()
   const time = new DirectoryTime.DirectoryTime(hostMs)
   /** The relay's own STUN server, as an ICE server. The first snapshot from the relay names it. */
@@ -179,26 +178,12 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
       Effect.flatMap(begin)
     )
 
-  /**
-   * Returns a session that permits the target, dialling one if there is none. Callers that want the
-   * same target at the same time share one dial.
-   */
-  const obtain = (target: Target): Effect.Effect<Session, OpenFailed> =>
-    Effect.suspend(() => {
-      const known = [...sessions.values()].find((session) => session.isConnected && session.permits(target))
-      if (known !== undefined) return Effect.succeed(known)
-      const key = `${target.kind} ${target.host} ${target.port}`
-      const under = dialling.get(key) ??
-        Effect.runPromise(Effect.either(dial(target))).then(Either.getOrThrowWith((error) => error))
-      dialling.set(key, under)
-      under.catch(() => undefined).finally(() => {
-        if (dialling.get(key) === under) dialling.delete(key)
-      })
-      return Effect.tryPromise({
-        try: () => under,
-        catch: (error) => error instanceof OpenFailed ? error : fail("internal", String(error))
-      })
-    })
+  /** Returns a session that permits the target, dialling one if there is none. */
+  const obtain = SharedDials.make<Session, OpenFailed>({
+    find: (target) => [...sessions.values()].find((session) => session.isConnected && session.permits(target)),
+    dial,
+    broken: (cause) => fail("internal", String(Cause.squash(cause)))
+  })
 
   const openTcp = Effect.fnUntraced(function*(asked: string, port: number) {
     const host = HostName.toAscii(asked) ?? asked

@@ -14,6 +14,7 @@ import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
 import type { Signed } from "../../protocol/trust/Signed.ts"
 import * as Authority from "../../services/identity/Authority.ts"
 import * as Tracing from "../../services/telemetry/Tracing.ts"
+import * as SharedDials from "../../session/SharedDials.ts"
 import type { Asked, FlowWatch } from "../../transport/plane/ConnectorFlows.ts"
 import {
   FlowSession,
@@ -387,31 +388,12 @@ export const make = (options: Options) => {
   })
 
   /** Lets flows to one target that arrive while it is being dialled share the dial. */
-  const sharing = <E>(dial: (target: Target) => Effect.Effect<FlowSession, E>) => {
-    const dialling = new Map<string, Deferred.Deferred<FlowSession, E | Verdict>>()
-    return (target: Target): Effect.Effect<FlowSession, E | Verdict> =>
-      Effect.suspend(() => {
-        const ready = reaching(target)
-        if (ready !== undefined) return Effect.succeed(ready)
-        const key = `${target.kind} ${target.host.toLowerCase()}:${target.port}`
-        const under = dialling.get(key)
-        if (under !== undefined) return Deferred.await(under)
-        return Effect.flatMap(Deferred.make<FlowSession, E | Verdict>(), (result) => {
-          dialling.set(key, result)
-          const dialled = Effect.onExit(dial(target), (exit) => {
-            dialling.delete(key)
-            return Deferred.done(
-              result,
-              Exit.isFailure(exit) && exit.cause._tag !== "Fail"
-                ? Exit.fail(internal("the dial was interrupted"))
-                : exit
-            )
-          })
-          // The first flow may end before the others that wait for the dial.
-          return Effect.zipRight(Effect.forkDaemon(dialled), Deferred.await(result))
-        })
-      })
-  }
+  const sharing = <E>(dial: (target: Target) => Effect.Effect<FlowSession, E>) =>
+    SharedDials.make<FlowSession, E | Verdict>({
+      find: reaching,
+      dial,
+      broken: () => internal("the dial was interrupted")
+    })
   /** Obtains a session with a connector that is not silent. Fails if there is none. */
   const obtainOther = sharing(dialOther)
   /**
