@@ -33,6 +33,8 @@ const PAYLOAD_SHA256 = createHash("sha256").update(PAYLOAD).digest("hex")
 const RESOURCE = "hello"
 const READY_DEADLINE = Duration.seconds(30)
 const DIRECT_DEADLINE = Duration.seconds(20)
+/** Time between two looks at the path, short enough to show when it became direct. */
+const DIRECT_LOOK = Duration.millis(25)
 
 interface Ports {
   readonly https: number
@@ -68,17 +70,7 @@ export const demo: Effect.Effect<never, DemoFailed> = Effect.scoped(Effect.gen(f
       ` (path now: ${viaFirst.path})`
   )
   const waiting = performance.now()
-  const direct = yield* peerOf(dir).pipe(
-    Effect.filterOrFail(
-      (peer) => isDirect(peer.path),
-      (peer) => new DemoFailed({ message: `still ${peer.path}: ${peer.reason}` })
-    ),
-    Effect.retry(Schedule.spaced("25 millis")),
-    Effect.timeoutFail({
-      duration: DIRECT_DEADLINE,
-      onTimeout: () => new DemoFailed({ message: `no direct path within ${Duration.format(DIRECT_DEADLINE)}` })
-    })
-  )
+  const direct = yield* awaitDirect(peerOf(dir))
   yield* say(
     `direct after ${(performance.now() - waiting).toFixed(0)} ms: client > connector, nothing through the relay (RTT ${
       rtt(direct)
@@ -247,6 +239,23 @@ const output = (dir: string, args: ReadonlyArray<string>): Effect.Effect<string,
 const enrol = (dir: string, role: "client" | "connector", name: string, more: ReadonlyArray<string>) =>
   output(dir, ["token", "create", "--config", join(dir, "relay.yaml"), "--role", role, "--name", name, ...more]).pipe(
     Effect.map((token) => writeFileSync(join(dir, `${role}.token`), token, { mode: 0o600 }))
+  )
+
+/**
+ * Asks for the peer until its path is direct, and returns it. Fails if that takes longer than the
+ * demo's deadline.
+ */
+export const awaitDirect = <P extends Pick<Peer, "path" | "reason">>(ask: Effect.Effect<P, DemoFailed>) =>
+  ask.pipe(
+    Effect.filterOrFail(
+      (peer) => isDirect(peer.path),
+      (peer) => new DemoFailed({ message: `still ${peer.path}: ${peer.reason}` })
+    ),
+    Effect.retry(Schedule.spaced(DIRECT_LOOK)),
+    Effect.timeoutFail({
+      duration: DIRECT_DEADLINE,
+      onTimeout: () => new DemoFailed({ message: `no direct path within ${Duration.format(DIRECT_DEADLINE)}` })
+    })
   )
 
 const peerOf = (dir: string): Effect.Effect<Peer, DemoFailed> =>

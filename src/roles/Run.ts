@@ -149,7 +149,7 @@ export const run = (config: Config, options: Options): Effect.Effect<never, RunF
  * Takes no new flows and waits until the open ones have ended, at most `seconds`. Flows that are
  * open afterwards are cut.
  */
-const drain = (running: Running, seconds: number): Effect.Effect<void> => {
+export const drain = (running: Pick<Running, "drain">, seconds: number): Effect.Effect<void> => {
   if (running.drain === null || seconds === 0) return Effect.void
   const ask = running.drain.set(true)
   return Effect.gen(function*() {

@@ -10,6 +10,7 @@ import * as ActorAddress from "../../src/actors/runtime/actor/ActorAddress.ts"
 import * as ActorRef from "../../src/actors/runtime/actor/ActorRef.ts"
 import * as LifetimeSearch from "../../src/actors/stun/LifetimeSearch.ts"
 import * as EnrolmentToken from "../../src/protocol/trust/EnrolmentToken.ts"
+import * as Demo from "../../src/roles/Demo.ts"
 import * as Enrol from "../../src/roles/Enrol.ts"
 import * as Run from "../../src/roles/Run.ts"
 import { AdminListenError } from "../../src/services/admin/AdminSocket.ts"
@@ -178,5 +179,73 @@ describe("every period", () => {
         yield* TestClock.adjust("100 millis")
         assert.strictEqual(tries, before + 1, `period ${period}`)
       }
+    }))
+
+  it.scoped("the demo looks whether its path is direct", () =>
+    Effect.gen(function*() {
+      for (let period = 1; period <= PERIODS; period++) {
+        let looks = 0
+        const path = () => looks > 10 * period ? "direct" as const : "relay-udp" as const
+        const ask = Effect.sync(() => (looks++, { path: path(), reason: "relay_first" as const }))
+        const waiting = yield* Effect.fork(Demo.awaitDirect(ask))
+        yield* TestClock.adjust("1 millis")
+        for (let look = 1; look <= 10 * period; look++) {
+          assert.strictEqual(looks, look)
+          yield* TestClock.adjust("25 millis")
+        }
+        assert.strictEqual((yield* Fiber.join(waiting)).path, "direct")
+      }
+      const ask = Effect.succeed({ path: "relay-udp" as const, reason: "relay_first" as const })
+      const waiting = yield* Effect.fork(Effect.flip(Demo.awaitDirect(ask)))
+      yield* TestClock.adjust("20 seconds")
+      assert.include((yield* Fiber.join(waiting)).message, "no direct path within 20s")
+    }))
+})
+
+describe("a connector that stops", () => {
+  /** A connector with so many flows. It counts how often it was asked. */
+  const connector = (flows: number) => {
+    const state = { flows, sessions: 1, asked: 0 }
+    const set = () => Effect.sync(() => (state.asked++, { draining: true, flows: state.flows, sessions: 1 }))
+    return { state, running: { drain: { set, state: Effect.never } } }
+  }
+
+  it.scoped("counts its open flows until none is left", () =>
+    Effect.gen(function*() {
+      const { running, state } = connector(PERIODS)
+      const stopping = yield* Effect.fork(Run.drain(running, 60))
+      yield* TestClock.adjust("1 second")
+      for (let period = 1; period <= PERIODS; period++) {
+        const before = state.asked
+        yield* TestClock.adjust("5 seconds")
+        assert.strictEqual(state.asked - before, 25, `period ${period}`)
+        assert.isNull(stopping.unsafePoll())
+        state.flows--
+      }
+      yield* TestClock.adjust("200 millis")
+      yield* Fiber.join(stopping)
+    }))
+
+  it.scoped("cuts the flows that are open after its time", () =>
+    Effect.gen(function*() {
+      const { running } = connector(1)
+      const stopping = yield* Effect.fork(Run.drain(running, 3))
+      for (let period = 1; period <= 14; period++) {
+        yield* TestClock.adjust("200 millis")
+        assert.isNull(stopping.unsafePoll(), `period ${period}`)
+      }
+      yield* TestClock.adjust("200 millis")
+      yield* Fiber.join(stopping)
+    }))
+
+  it.scoped("waits for its clients to hear of it", () =>
+    Effect.gen(function*() {
+      const { running, state } = connector(0)
+      const stopping = yield* Effect.fork(Run.drain(running, 60))
+      yield* TestClock.adjust("500 millis")
+      assert.isNull(stopping.unsafePoll())
+      yield* TestClock.adjust("100 millis")
+      yield* Fiber.join(stopping)
+      assert.strictEqual(state.asked, 1 + 3)
     }))
 })

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Stream, TestClock } from "effect"
+import { type Clock, Effect, Layer, Stream, TestClock } from "effect"
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs"
 import * as Os from "node:os"
 import { tmpdir } from "node:os"
@@ -21,6 +21,9 @@ const ETH0 = { name: "eth0", loopback: false, hasMac: true, isTun: false, isInne
 type Interfaces = ReturnType<NetworkWatch.Read>
 
 const setup = Effect.gen(function*() {
+  let asleepMs = 0
+  const clock = yield* Effect.clock
+  const wallMs = Effect.map(clock.currentTimeMillis, (now) => now + asleepMs)
   const world = {
     read: (): Interfaces => ({ eth0: [info("10.0.0.2")] }),
     reads: 0,
@@ -28,6 +31,8 @@ const setup = Effect.gen(function*() {
     asked: [] as Array<string>,
     outward: { v4: "10.0.0.2", v6: null } as NetworkWatch.Outward,
     hint: () => {},
+    /** Makes the wall clock jump, as it does during a sleep. */
+    sleep: (ms: number) => void (asleepMs += ms),
     watching: (isWatching: boolean): unknown => isWatching
   }
   const read = () => {
@@ -46,6 +51,7 @@ const setup = Effect.gen(function*() {
   const outward = Effect.sync(() => world.outward)
   const source = (host: string) => Effect.succeed(host.startsWith("10.9.") ? "10.9.0.1" : world.outward.v4)
   const context = yield* Layer.build(NetworkWatch.layerFrom({ busyMs: () => 0, read, device, outward, source, hints }))
+    .pipe(Effect.withClock(Object.assign(Object.create(clock) as Clock.Clock, { currentTimeMillis: wallMs })))
   const service = yield* Effect.provide(NetworkWatch.NetworkWatch, context)
   const told: Array<ReadonlyArray<string>> = []
   const states: Array<NetworkWatch.NetworkState> = []
@@ -83,6 +89,37 @@ describe("NetworkWatch", () => {
       assert.deepStrictEqual(told, [["10.0.0.2"], ["10.0.0.9"]])
       assert.deepStrictEqual((yield* service.current).addresses.map((it) => it.host), ["10.0.0.9"])
       assert.deepStrictEqual(world.asked, ["eth0"], "the kernel is asked once about each interface")
+    }))
+
+  it.scoped("looks period after period", () =>
+    Effect.gen(function*() {
+      const { states, world } = yield* setup
+      const last = () => states.at(-1)
+      for (let period = 1; period <= 4; period++) {
+        const [address, route] = [`10.0.${period}.2`, `10.0.${period}.3`]
+        world.read = () => ({ eth0: [info(address), info(route)] })
+        yield* advance(200)
+        assert.deepStrictEqual(last()?.addresses.map(({ host }) => host), [address, route], `period ${period}`)
+        world.outward = { v4: route, v6: null }
+        yield* advance(1_200) // only some looks ask for the route
+        assert.strictEqual(last()?.outward.v4, route, `period ${period}`)
+        const { reads } = world
+        yield* advance(1_000)
+        assert.strictEqual(world.reads - reads, 10, `period ${period}`)
+        assert.strictEqual(states.length, 1 + 2 * period, "each change is reported once")
+      }
+    }))
+
+  it.scoped("notices each sleep of its host", () =>
+    Effect.gen(function*() {
+      const { states, world } = yield* setup
+      for (let period = 1; period <= 4; period++) {
+        world.sleep(60_000)
+        yield* advance(100)
+        assert.strictEqual(states.at(-1)?.wakes, period)
+        yield* advance(2_000)
+        assert.strictEqual(states.at(-1)?.wakes, period)
+      }
     }))
 
   it.scoped("looks rarely while the system reports changes", () =>

@@ -1,6 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Context, Effect, Exit, Layer, Option, Scope, Stream, TestClock } from "effect"
+import { Clock, Context, Effect, Exit, Fiber, Layer, Option, Scope, Stream, TestClock } from "effect"
+import { createSocket } from "node:dgram"
+import * as Igd from "../../src/protocol/nat/Igd.ts"
 import * as Gateway from "../../src/services/network/portmap/Gateway.ts"
+import * as GatewayUdp from "../../src/services/network/portmap/GatewayUdp.ts"
+import * as IgdClient from "../../src/services/network/portmap/IgdClient.ts"
 import * as PortMapper from "../../src/services/network/portmap/PortMapper.ts"
 import * as FakeGateway from "./FakeGateway.ts"
 import { someTurns, turnsUntil } from "./support/Turns.ts"
@@ -181,6 +185,60 @@ describe("PortMapper", () => {
       const silent = yield* mapper.probe
       assert.deepStrictEqual(silent, { gateway: FakeGateway.HOST, protocols: [], external: null })
       assert.deepStrictEqual(fake.asked, [])
+    }))
+})
+
+describe("a silent gateway", () => {
+  /** A UDP socket at the gateway's address that answers nothing, and what it got. */
+  const silent = Effect.gen(function*() {
+    const got: Array<string> = []
+    const socket = yield* Effect.acquireRelease(
+      Effect.async<ReturnType<typeof createSocket>>((resume) => {
+        const socket = createSocket("udp4", (bytes) => void got.push(String(bytes)))
+        socket.bind(0, FakeGateway.HOST, () => resume(Effect.succeed(socket)))
+      }),
+      (socket) => Effect.sync(() => void socket.close())
+    )
+    return { got, port: socket.address().port }
+  })
+  /** Asks, and asks again after each gap except the last, which is the wait for an answer. */
+  const asks = Effect.fnUntraced(function*(
+    ask: Effect.Effect<unknown, { readonly reason: string }>,
+    got: ReadonlyArray<string>,
+    gapsMs: ReadonlyArray<number>
+  ) {
+    const before = got.length
+    const asking = yield* Effect.fork(Effect.flip(ask))
+    for (const [sent, gapMs] of gapsMs.entries()) {
+      yield* turnsUntil(() => got.length - before === sent + 1)
+      yield* TestClock.adjust(gapMs - 1)
+      yield* someTurns
+      assert.strictEqual(got.length - before, sent + 1)
+      assert.isNull(asking.unsafePoll())
+      yield* TestClock.adjust(1)
+    }
+    assert.strictEqual((yield* Fiber.join(asking)).reason, "Silent")
+    assert.strictEqual(got.length - before, gapsMs.length)
+  })
+
+  it.scoped("is asked three times by PCP and NAT-PMP", () =>
+    Effect.gen(function*() {
+      const { got, port } = yield* silent
+      const question = { protocol: "pcp", host: FakeGateway.HOST, port, read: () => null } as const
+      for (let period = 1; period <= 4; period++) {
+        const bytes = () => Buffer.from(`question ${period}`)
+        yield* asks(GatewayUdp.ask({ ...question, bytes }), got, [150, 250, 500])
+        assert.deepStrictEqual(got.slice(-3), Array.from({ length: 3 }, () => `question ${period}`))
+      }
+    }))
+
+  it.scoped("is searched twice by UPnP", () =>
+    Effect.gen(function*() {
+      const { got, port } = yield* silent
+      for (let period = 1; period <= 4; period++) {
+        yield* asks(IgdClient.externalHost({ gateway: FakeGateway.HOST, ssdpPort: port }), got, [300, 900])
+      }
+      assert.deepStrictEqual(new Set(got), new Set([Igd.SEARCH]))
     }))
 })
 
