@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
 import * as Frame from "../../src/protocol/bytes/Frame.ts"
-import { connectionIdOf, TicketKeys } from "../../src/transport/quic/engine/Resumption.ts"
+import { connectionIdOf, KEY_LIFE_MS, TicketKeys } from "../../src/transport/quic/engine/Resumption.ts"
 import { bare, redress } from "./support/InitialPacket.ts"
 import {
   type Link,
@@ -182,6 +182,33 @@ describe("Resumption", () => {
     const { it } = await resumed()
     await end(it)
     expect(connector.ticketKeys.claim(client.key, it.id, connector.now())._tag).toBe("Spent")
+  })
+
+  it("resumes within a life of the key, life after life", async () => {
+    let passedMs = 0
+    const now = () => performance.now() + passedMs
+    for (const node of [client, connector]) Object.assign(node, { now, hostMs: now })
+    /** A flow that is dialled only when the whole handshake is over, and once. */
+    const refused = async () => {
+      const opened = resource.opened()
+      const it = start({ limit: 2 })
+      const flow = await openFlow(it, resource.port)
+      await settled("the handshake is over for the client", () => it.client.peer.quic.established)
+      expect(resource.opened()).toBe(opened)
+      it.release(Infinity)
+      await settled("the first byte", () => flow.text() === "hello")
+      expect(resource.opened()).toBe(opened + 1)
+      await end(it)
+    }
+    for (let life = 1; life <= 4; life++) {
+      await before() // with the life's new key
+      passedMs += 0.9 * KEY_LIFE_MS
+      await end((await resumed()).it)
+      passedMs += 0.2 * KEY_LIFE_MS
+      await refused() // the client's ticket is young, but sealed by the old key
+      passedMs += KEY_LIFE_MS
+      expect(client.savedSessions.take(connector.key, client.now())).toBeNull()
+    }
   })
 
   it("delivers the same bytes once if early data is refused", async () => {

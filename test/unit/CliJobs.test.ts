@@ -21,31 +21,33 @@ const file = join(dir, "connector.yaml")
 writeFileSync(file, "role: connector\nname: office\nstateDir: d\n")
 
 /** Runs a command against a process that gives these answers. `next` passes the second until it has asked again. */
-const run = Effect.fnUntraced(function*<A, E>(command: Effect.Effect<A, E>, answer: () => Effect.Effect<object, AdminError>) {
-  const seen = { asked: 0, lines: new Array<string>() }
-  const asked = () => Effect.suspend(() => (seen.asked++, answer()))
-  const { admin } = yield* Config.load(file)
-  const routes = { "GET /v1/traces": asked, "GET /v1/drain": asked, "POST /v1/drain": asked, "POST /v1/ping": asked }
-  yield* AdminServer.make({ listen: admin, routes })
-  const console: Console.Console = {
-    ...yield* Effect.console,
-    log: (...values) => Effect.sync(() => void seen.lines.push(values.join(" ")))
+const run = Effect.fnUntraced(
+  function*<A, E>(command: Effect.Effect<A, E>, answer: () => Effect.Effect<object, AdminError>) {
+    const seen = { asked: 0, lines: new Array<string>() }
+    const asked = () => Effect.suspend(() => (seen.asked++, answer()))
+    const { admin } = yield* Config.load(file)
+    const routes = { "GET /v1/traces": asked, "GET /v1/drain": asked, "POST /v1/drain": asked, "POST /v1/ping": asked }
+    yield* AdminServer.make({ listen: admin, routes })
+    const console: Console.Console = {
+      ...yield* Effect.console,
+      log: (...values) => Effect.sync(() => void seen.lines.push(values.join(" ")))
+    }
+    const fiber = yield* Effect.fork(Effect.withConsole(command, console))
+    yield* turnsUntil(() => seen.asked === 1)
+    yield* someTurns
+    const next = Effect.gen(function*() {
+      const { asked } = seen
+      yield* TestClock.adjust("999 millis")
+      yield* someTurns
+      assert.strictEqual(seen.asked, asked, "a second must pass")
+      yield* TestClock.adjust("1 millis")
+      yield* turnsUntil(() => seen.asked > asked || fiber.unsafePoll() !== null)
+      yield* someTurns
+      assert.strictEqual(seen.asked, asked + 1)
+    })
+    return { seen, fiber, next }
   }
-  const fiber = yield* Effect.fork(Effect.withConsole(command, console))
-  yield* turnsUntil(() => seen.asked === 1)
-  yield* someTurns
-  const next = Effect.gen(function*() {
-    const { asked } = seen
-    yield* TestClock.adjust("999 millis")
-    yield* someTurns
-    assert.strictEqual(seen.asked, asked, "a second must pass")
-    yield* TestClock.adjust("1 millis")
-    yield* turnsUntil(() => seen.asked > asked || fiber.unsafePoll() !== null)
-    yield* someTurns
-    assert.strictEqual(seen.asked, asked + 1)
-  })
-  return { seen, fiber, next }
-})
+)
 
 const unavailable = new AdminError({ code: "unavailable", message: "it is busy" })
 

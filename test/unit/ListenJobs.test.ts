@@ -21,6 +21,8 @@ import { HostClock } from "../../src/services/host/HostClock.ts"
 import * as Keys from "../../src/services/identity/Keys.ts"
 import * as Pki from "../../src/services/identity/Pki.ts"
 import * as Http3Front from "../../src/transport/http3/Http3Front.ts"
+import { TurnServer } from "../../src/transport/turn/TurnServer.ts"
+import { TurnTcp } from "../../src/transport/turn/TurnTcp.ts"
 import * as FakePeers from "../sim/FakePeers.ts"
 import * as World from "../suite/support/RelayWorld.ts"
 import * as ShownMetrics from "./support/ShownMetrics.ts"
@@ -30,7 +32,15 @@ const PERIODS = 4
 /** All of 127.0.0.0/8 can be bound on Linux, so they stand for addresses that come and go. */
 const address = (n: number) => `127.1.1.${n}`
 
-const machine = vi.hoisted(() => ({ hosts: new Array<string>() }))
+const machine = vi.hoisted(() => ({
+  hosts: new Array<string>(),
+  /** Addresses that TURN's clients must not reach, as the server read them last. */
+  turnOwn: new Array<string>()
+}))
+vi.mock(import("../../src/protocol/relay/TurnPeers.ts"), async (original) => {
+  const real = await original()
+  return { ...real, make: (options) => (machine.turnOwn = [...options.own], real.make(options)) }
+})
 vi.mock(import("node:os"), async (original) => ({
   ...await original(),
   networkInterfaces: (): NodeJS.Dict<Array<NetworkInterfaceInfo>> => ({
@@ -113,6 +123,24 @@ describe.skipIf(!isLinux)("every period the relay's forwarder", () => {
         assert.isFalse(isServed(host, udp) || isServed(host, turnPort))
         machine.hosts = [...machine.hosts, host]
         yield* periodsUntil(() => isServed(host, udp) && isServed(host, turnPort))
+      }
+    }))
+
+  it.scoped("looks at TURN's allocations, connections and own addresses", () =>
+    Effect.gen(function*() {
+      const looks = { allocations: 0, connections: 0 }
+      const allocations = vi.spyOn(TurnServer.prototype, "tick").mockImplementation(() => void looks.allocations++)
+      const connections = vi.spyOn(TurnTcp.prototype, "tick").mockImplementation(() => void looks.connections++)
+      yield* Effect.addFinalizer(() => Effect.sync(() => (allocations.mockRestore(), connections.mockRestore())))
+      yield* startForwarder
+      yield* someTurns // the first look is at once
+      const first = { ...looks }
+      for (let second = 1; second <= 10 * PERIODS; second++) {
+        if (second % 10 === 5) machine.hosts = [...machine.hosts, address(second)]
+        yield* TestClock.adjust("1 second")
+        const expected = { allocations: first.allocations + second, connections: first.connections + second }
+        assert.deepStrictEqual(looks, expected)
+        if (second % 10 === 0) assert.include(machine.turnOwn, address(second - 5))
       }
     }))
 

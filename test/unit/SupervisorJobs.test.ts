@@ -1,7 +1,21 @@
 /** Periodic jobs of the supervisor: in virtual time each works in its fourth period as in its first, on the state of that moment. */
 import { RpcGroup, RpcServer } from "@effect/rpc"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, type Duration, Effect, Exit, Fiber, Layer, Logger, LogLevel, Option, Random, Scope, Stream, TestClock } from "effect"
+import {
+  Deferred,
+  type Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Logger,
+  LogLevel,
+  Option,
+  Random,
+  Scope,
+  Stream,
+  TestClock
+} from "effect"
 import { MessageChannel } from "node:worker_threads"
 import { vi } from "vitest"
 import * as ActorAddress from "../../src/actors/runtime/actor/ActorAddress.ts"

@@ -211,6 +211,48 @@ describe("TurnServer, who asks", () => {
     assert.strictEqual(await client.ask(refresh, { lifetime: 3600 }), 401)
   })
 
+  it("keeps an allocation through lives of its credentials", async () => {
+    const world = new World()
+    const client = world.client()
+    const { port } = await client.allocate()
+    /** As a client does: asks again with the nonce that replaces a stale one. */
+    let nonces = 0
+    const keep = async (method: number, fields: Turn.Fields) => {
+      let reply = await client.raw(client.request(method, fields))
+      if (reply?.error?.code === 438) {
+        nonces++
+        client.nonce = reply.nonce ?? ""
+        reply = await client.raw(client.request(method, fields))
+      }
+      assert.strictEqual(reply?.class, Turn.Class.success)
+    }
+    for (let life = 1; life <= 4; life++) {
+      const login = world.issue("bob")
+      for (let second = 0; second < TurnCredentials.LIFETIME_SECONDS; second += 10) {
+        if (second % 240 === 0) {
+          await keep(refresh, {})
+          await keep(channelBind, { channel: 0x4001, peers: [PEER] })
+        }
+        world.server.onMessage(Turn.encodeChannelData(0x4001, data, false), client.address)
+        assert.deepStrictEqual(world.out.splice(0), [{ from: port, to: "8.8.8.8:4000", bytes: data }])
+        world.nowMs += 10_000
+        world.server.tick()
+      }
+      const late = world.client(login)
+      await late.challenge()
+      assert.strictEqual(await late.ask(allocate, { transport: Turn.UDP }), 401)
+      await world.client(world.issue("bob")).allocate()
+      assert.strictEqual(world.server.allocations, 2, "bob's allocation of the life before is over")
+    }
+    assert.isAtLeast(nonces, 3)
+    for (let period = 1; period <= 3; period++) {
+      await world.client(world.issue("carol")).allocate()
+      world.nowMs += 600_000
+      world.server.tick()
+      assert.deepStrictEqual([world.server.allocations, world.arrive.size], [0, 0], "nobody kept them")
+    }
+  })
+
   it("refuses an old or foreign nonce with 438", async () => {
     const world = new World()
     const client = world.client()
