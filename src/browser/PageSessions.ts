@@ -13,6 +13,8 @@ import * as DirectoryTime from "../protocol/trust/DirectoryTime.ts"
 import * as Documents from "../protocol/trust/Documents.ts"
 import type { NodeKey } from "../protocol/trust/NodeKey.ts"
 import * as Signed from "../protocol/trust/Signed.ts"
+import * as DocumentPair from "../session/DocumentPair.ts"
+import { SessionTable } from "../session/SessionTable.ts"
 import * as SharedDials from "../session/SharedDials.ts"
 import * as BrowserKey from "./BrowserKey.ts"
 import * as Flow from "./Flow.ts"
@@ -73,7 +75,7 @@ const fail = (code: OpenFailed["code"], message: string) => new OpenFailed({ cod
 
 /** Makes the sessions of one connection to a relay. They end with the scope. */
 export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, nodeKey }: Options) {
-  const sessions = new Map<string, Session>()
+  const sessions = new SessionTable<Session>(Infinity)
   const hostMs = () => performance.now()
   const time = new DirectoryTime.DirectoryTime(hostMs)
   /** The relay's own STUN server, as an ICE server. The first snapshot from the relay names it. */
@@ -81,7 +83,7 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
   const nowSeconds = () => time.nowSeconds()
   yield* Effect.addFinalizer(() =>
     Effect.sync(() => {
-      for (const session of sessions.values()) session.close("this page has ended the connection")
+      for (const session of sessions) session.close("this page has ended the connection")
     })
   )
 
@@ -137,10 +139,9 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
     // Documents are judged by the directory's time, which comes with the first snapshot.
     const stunServers = yield* Deferred.await(stun)
     const documents = { grant: yield* opened("grant", grant), ticket: yield* opened("ticket", ticket) }
-    for (const document of [documents.grant, documents.ticket]) {
-      if (document.clientKey !== nodeKey || document.connectorKey !== connectorKey) {
-        return yield* fail("denied", "the relay's answer is for others")
-      }
+    const reason = DocumentPair.mismatch(documents.grant, documents.ticket, { role: "client", key: nodeKey })
+    if (reason !== null || documents.ticket.connectorKey !== connectorKey) {
+      return yield* fail("denied", "the relay's answer is for others")
     }
     const id = documents.ticket.session
     let last = ticket
@@ -162,8 +163,8 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
           sign: (message) => BrowserKey.sign(keys, message),
           forward: (box) => void Effect.runFork(Effect.ignore(client.Forward({ session: id, box }))),
           renew: () => Effect.runPromise(renew),
-          onDown: () => sessions.delete(id)
-        }, (session) => sessions.set(id, session)),
+          onDown: () => sessions.remove(id)
+        }, (session) => sessions.add(id, session)),
       catch: (error) => fail("no_connection", error instanceof Error ? error.message : String(error))
     })
   })
@@ -180,7 +181,7 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
 
   /** Returns a session that permits the target, dialling one if there is none. */
   const obtain = SharedDials.make<Session, OpenFailed>({
-    find: (target) => [...sessions.values()].find((session) => session.isConnected && session.permits(target)),
+    find: (target) => sessions.find((session) => session.isConnected && session.permits(target)),
     dial,
     broken: (cause) => fail("internal", String(Cause.squash(cause)))
   })
@@ -206,10 +207,12 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
   })
 
   const peers = Effect.promise(() =>
-    Promise.all([...sessions.values()].map(async (session): Promise<Peer> => {
-      const { bytesIn, bytesOut, local, remote, rttMs } = await session.stats()
-      return { connector: session.connector, local, remote, rttMs, flows: session.flows, bytesIn, bytesOut }
-    }))
+    Promise.all(
+      sessions.all().map(async (session): Promise<Peer> => {
+        const { bytesIn, bytesOut, local, remote, rttMs } = await session.stats()
+        return { connector: session.connector, local, remote, rttMs, flows: session.flows, bytesIn, bytesOut }
+      })
+    )
   )
   return { openTcp, peers } as const
 })

@@ -3,45 +3,33 @@
  * invitation. They are kept permitted while in use, and ended when they are idle, revoked or
  * expired. Signaling is asked only if no live session reaches the peer.
  */
-import { Deferred, Duration, Effect, Either, Exit, Option } from "effect"
-import type { Target, Verdict, VerdictCode } from "../../protocol/flow/FlowWire.ts"
+import { Deferred, Duration, Effect, Either, Exit } from "effect"
+import type { Target, Verdict } from "../../protocol/flow/FlowWire.ts"
 import * as PathKind from "../../protocol/path/PathKind.ts"
 import { type PathRef, type Reason, RELAY } from "../../protocol/path/PathRef.ts"
 import * as PeerLoss from "../../protocol/path/PeerLoss.ts"
-import type { Grant, Ticket } from "../../protocol/trust/Documents.ts"
 import { LIFETIMES } from "../../protocol/trust/Lifetimes.ts"
 import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
 import type { Signed } from "../../protocol/trust/Signed.ts"
-import * as Authority from "../../services/identity/Authority.ts"
 import * as Tracing from "../../services/telemetry/Tracing.ts"
-import * as SharedDials from "../../session/SharedDials.ts"
 import type { Asked, FlowWatch } from "../../transport/plane/ConnectorFlows.ts"
-import {
-  FlowSession,
-  type FlowSessionEvents,
-  type NodeContext,
-  type OpenedOutage
-} from "../../transport/plane/FlowSession.ts"
+import { FlowSession, type FlowSessionEvents, type NodeContext } from "../../transport/plane/FlowSession.ts"
 import type { TicketKeys } from "../../transport/quic/engine/Resumption.ts"
 import { CloseCode, type CloseReason } from "../../transport/quic/QuicSession.ts"
 import type { PathEvent } from "../path/PathProberRpcs.ts"
 import type { Relay } from "../relay/RelayRpcs.ts"
 import type { RpcsOf } from "../runtime/actor/ActorAddress.ts"
-import type { ActorRef, ActorUnavailable } from "../runtime/actor/ActorRef.ts"
-import type { Dialed, DialRefused, SessionId, SignalingEvent } from "../signaling/RelaySignalingRpcs.ts"
-import type { Signaling, SignalingDown } from "../signaling/SignalingRpcs.ts"
+import type { ActorRef } from "../runtime/actor/ActorRef.ts"
+import type { SessionId, SignalingEvent } from "../signaling/RelaySignalingRpcs.ts"
+import type { Signaling } from "../signaling/SignalingRpcs.ts"
 import * as FlowTrace from "./FlowTrace.ts"
+import { type Held, HeldSessions } from "./HeldSessions.ts"
 import type { MuxMetrics } from "./MuxMetrics.ts"
 import type { Refused } from "./Refusals.ts"
+import * as SessionDials from "./SessionDials.ts"
+import * as SessionDocuments from "./SessionDocuments.ts"
 import { DRAINING, type Draining } from "./StreamMuxRpcs.ts"
 
-/** Most sessions of one node. Beyond that, invitations and dials are refused. */
-export const MAX_SESSIONS = 1024
-/**
- * How long a dial may take. It covers the relay's own deadline for a connector that does not
- * answer, after which the relay tries the next one.
- */
-const DIAL_DEADLINE = Duration.seconds(8)
 /**
  * How long a session without flows is kept, so that the next flow opens at once and on a path
  * already found.
@@ -75,31 +63,12 @@ const RENEW_RETRY_MS = 5_000
  */
 const RENEW_TICKET_AFTER_MS = LIFETIMES.ticket * 500
 /**
- * How long a peer may owe an answer before its session gets no new flows. The peer may have been
- * restarted and have lost the session.
- */
-const SILENT_MS = 1_000
-/**
  * How long a peer may owe an answer while flows are open before another dial finds out whether it
  * has lost the session.
  */
 const REDIAL_AFTER_MS = 3_000
-/**
- * Shortest time between two dials for another connector while flows wait for a silent one, if there
- * was none.
- */
-const SEEK_EVERY_MS = 2_000
-/** Shortest time between two looks at a session in which a flow waits. */
-const LOOK_AFTER_MS = 50
-/** Most silent connectors that a dial names. The relay accepts no more. */
-const MAX_EXCLUDED = 16
 /** Shortest time between two dials that check the same silent session. */
 const REDIAL_EVERY_MS = 10_000
-/**
- * How long a newer session with the same peer must be up before an older, silent one counts as
- * dead.
- */
-const SUPERSEDED_MS = 2_000
 
 /**
  * How long asking for a peer's presence may take. The next question follows after
@@ -135,43 +104,16 @@ export interface Options {
   readonly fork: (effect: Effect.Effect<void>) => void
 }
 
-/** A session and what the actor knows about it. */
-interface Held {
-  readonly session: FlowSession
-  /** Done when the session is up. Fails when it ends before. */
-  readonly up: Deferred.Deferred<FlowSession, Verdict>
-  /** The signed ticket, which a renewal needs. */
-  ticket: Signed
-  /** When the ticket arrived, in ms (monotonic). */
-  ticketAt: number
-  /** Whether the session was last published as active. */
-  active: boolean
-  /** Earliest time of the next renewal, in ms (monotonic). */
-  renewAt: number
-  /** When the session came up, in ms (monotonic). `Infinity` before that. */
-  upAt: number
-  /** Target that the session was dialled for, or last used for. Client only. */
-  target: Target | null
-  /** Earliest time of the next dial that checks a silent session, in ms (monotonic). */
-  redialAt: number
-  /** Why the session last moved to another path. */
-  selected: Reason
-  /** Why packets take the present path. */
-  why: string
-  /**
-   * The peer's newest candidate list, for a restarted prober. The peer does not send it again,
-   * because its list was acknowledged.
-   */
-  candidates: (PathEvent & { readonly _tag: "PeerCandidates" }) | null
-  wasDirect: boolean
-  /** Judges whether a connector that stopped answering is gone. Client only. */
-  loss: PeerLoss.State
-}
-
 /** Makes an empty set of sessions. Call `tick` once a second. */
 export const make = (options: Options) => {
   const { authorityKey, fork, metrics, node, onIce, relay, signaling, ticketKeys, timeKnown, traces } = options
-  const held = new Map<SessionId, Held>()
+  const held = new HeldSessions()
+  const documents = SessionDocuments.make({
+    authorityKey,
+    role: node.role,
+    key: node.key,
+    nowSeconds: () => node.nowSeconds()
+  })
   let isDraining = options.draining
 
   /** Whether the prober may learn of this event. With relays only, it must not probe. */
@@ -193,9 +135,8 @@ export const make = (options: Options) => {
     fork(Effect.logInfo("session up").pipe(Effect.annotateLogs({ session: session.id, peer })))
   }
   const onDown = (session: FlowSession, reason: CloseReason) => {
-    const it = held.get(session.id)
+    const it = held.remove(session.id)
     if (it === undefined) return
-    held.delete(session.id)
     const silent = reason.kind === "local" && reason.code === CloseCode.handshakeTimeout
     const verdict: Verdict = silent
       ? { code: "timed_out", reason: "no answer from the connector" }
@@ -260,36 +201,10 @@ export const make = (options: Options) => {
     }
   })
 
-  /** Verifies the documents, and that they are for this node and for each other. */
-  const open = (grant: Signed, ticket: Signed, outage: Signed | undefined): Either.Either<Opened, string> => {
-    const now = node.nowSeconds()
-    const opened = Either.all({
-      grant: Authority.verify("grant", grant, authorityKey, now),
-      ticket: Authority.verify("ticket", ticket, authorityKey, now)
-    })
-    if (Either.isLeft(opened)) return Either.left(opened.left.message)
-    const { clientKey, connectorKey } = opened.right.ticket
-    const own = node.role === "client" ? clientKey : connectorKey
-    if (opened.right.grant.clientKey !== clientKey || opened.right.grant.connectorKey !== connectorKey) {
-      return Either.left("grant and ticket are for different nodes")
-    }
-    return own === node.key
-      ? Either.right({ ...opened.right, outage: openOutage(outage) })
-      : Either.left("the grant is for another node")
-  }
-  /**
-   * Verifies an outage permit. `null` if there is none, or an invalid one, without which a grant
-   * just ends at its end.
-   */
-  const openOutage = (signed: Signed | undefined): OpenedOutage | null => {
-    if (signed === undefined) return null
-    const opened = Authority.verify("outage", signed, authorityKey, node.nowSeconds())
-    return Either.isRight(opened) ? { document: opened.right, signed } : null
-  }
   const isReached = () => node.reach?.().reached ?? true
 
   const begin = Effect.fnUntraced(function*(
-    { grant, outage, ticket: opened }: Opened,
+    { grant, outage, ticket: opened }: SessionDocuments.Opened,
     ticket: Signed,
     target: Target | null,
     peerWritten: string | undefined,
@@ -298,8 +213,8 @@ export const make = (options: Options) => {
     const { session: id } = opened
     const up = yield* Deferred.make<FlowSession, Verdict>()
     yield* relay.ask((client) => client.OpenSession({ session: id, ticket }))
-    const documents = { grant, outage: outage?.document ?? null, ticket: opened }
-    const session = new FlowSession(node, documents, eventsOf(id), ticketKey, peerWritten)
+    const begun = { grant, outage: outage?.document ?? null, ticket: opened }
+    const session = new FlowSession(node, begun, eventsOf(id), ticketKey, peerWritten)
     const selected = node.role === "connector" ? "peer_selected" : "relay_first"
     const times = { renewAt: 0, upAt: Infinity, redialAt: 0 }
     const it: Held = {
@@ -316,129 +231,25 @@ export const make = (options: Options) => {
       loss: PeerLoss.start,
       ...times
     }
-    held.set(id, it)
+    held.add(id, it)
     return it
   })
 
-  // ------------------------------------------------------------------------------ client side
-
-  const isSilent = ({ peer }: FlowSession) => peer.silentMs >= SILENT_MS
-
-  /** Finds a live session that permits the target, and notes that an answer is expected. */
-  const reaching = (target: Target) => {
-    for (const it of held.values()) {
-      const { session } = it
-      if (!session.peer.up || isSilent(session) || !session.permits(target)) continue
-      it.target = target
-      session.peer.expectAnswer()
-      return session
-    }
-    return undefined
-  }
-  /** Finds a session with this peer that is open, not silent, and takes new flows. */
-  const withPeer = (key: NodeKey) => {
-    for (const it of held.values()) {
-      const { session } = it
-      const { isLeaving, peer } = session
-      if (peer.peerKey === key && peer.quic.closed === null && !isLeaving && !isSilent(session)) return it
-    }
-    return undefined
-  }
-
-  const silentPeers = (): ReadonlyArray<NodeKey> => {
-    const silent = [...held.values()].flatMap(({ session }) => isSilent(session) ? [session.grant.connectorKey] : [])
-    return [...new Set(silent)].slice(0, MAX_EXCLUDED)
-  }
-
-  const askRelay = ({ host, kind, port }: Target, exclude: ReadonlyArray<NodeKey>) =>
-    signaling.ask(
-      (client) => client.Dial({ target: { host, port, protocol: kind }, exclude }),
-      { deadline: DIAL_DEADLINE }
-    )
-
-  const dialAny = Effect.fn("StreamMux.dial")(function*(target: Target) {
-    return yield* settle(yield* askRelay(target, []), target)
-  })
-
-  const dialOther = Effect.fn("StreamMux.dialOther")(function*(target: Target) {
-    return yield* settle(yield* askRelay(target, silentPeers()), target)
-  })
-
-  /**
-   * Makes a session of a dial's answer. If the dial led to a connector that already has a session,
-   * it uses that session with the newer grant. A session in which the connector wanted no more
-   * flows stays without new ones, also when the connector takes flows again.
-   */
-  const settle = Effect.fnUntraced(function*(dialed: Dialed, target: Target) {
-    yield* Effect.timeoutOption(timeKnown, DIAL_DEADLINE)
-    const documents = yield* Either.mapLeft(open(dialed.grant, dialed.ticket, dialed.outage), internal)
-    const known = withPeer(dialed.connectorKey)
-    if (known !== undefined) {
-      known.session.setGrant(documents.grant, dialed.grant, documents.outage)
-      return yield* Deferred.await(known.up)
-    }
-    if (held.size >= MAX_SESSIONS) {
-      return yield* Effect.fail<Verdict>({ code: "too_many_flows", reason: "no room for another session" })
-    }
-    const it = yield* Effect.mapError(
-      begin(documents, dialed.ticket, target, dialed.connectorName),
-      (error) => internal(error.message)
-    )
-    return yield* Deferred.await(it.up)
-  })
-
-  /** Lets flows to one target that arrive while it is being dialled share the dial. */
-  const sharing = <E>(dial: (target: Target) => Effect.Effect<FlowSession, E>) =>
-    SharedDials.make<FlowSession, E | Verdict>({
-      find: reaching,
-      dial,
-      broken: () => internal("the dial was interrupted")
-    })
-  /** Obtains a session with a connector that is not silent. Fails if there is none. */
-  const obtainOther = sharing(dialOther)
-  /**
-   * Dials a connector, first among those that are not silent. A silent one may have been restarted,
-   * so it is asked if no other takes the session.
-   */
-  const dial = (target: Target): Effect.Effect<FlowSession, Verdict> =>
-    Effect.suspend(() =>
-      silentPeers().length === 0
-        ? dialAny(target)
-        : Effect.catchIf(obtainOther(target), isNone, () => dialAny(target))
-    ).pipe(Effect.mapError(verdictOf))
-  /** Obtains a session that may carry this flow. */
-  const obtain = sharing(dial)
-
-  /**
-   * Waits until this session is silent and a session with another connector may carry the flow.
-   * Returns that session. While there is no other connector, it waits on: the silent one may only
-   * have a bad path.
-   */
-  const elsewhere = Effect.fnUntraced(function*(session: FlowSession, target: Target) {
-    for (;;) {
-      yield* Effect.sleep(Duration.millis(Math.max(LOOK_AFTER_MS, SILENT_MS - session.peer.silentMs)))
-      if (!isSilent(session)) continue
-      const other = yield* Effect.option(obtainOther(target))
-      if (Option.isSome(other) && other.value !== session && isSilent(session)) return other.value
-      if (Option.isNone(other)) yield* Effect.sleep(Duration.millis(SEEK_EVERY_MS))
-    }
-  })
+  const { dial, elsewhere, obtain } = SessionDials.make({ held, documents, signaling, timeKnown, begin })
 
   /** Fetches new documents of a session. */
   const renew = Effect.fnUntraced(function*(it: Held) {
     const { session } = it
     const renewed = yield* signaling.ask((client) => client.Renew({ ticket: it.ticket }))
-    const documents = yield* Either.mapLeft(open(renewed.grant, renewed.ticket, renewed.outage), internal)
-    if (documents.ticket.session !== session.id) {
-      return yield* Effect.fail(internal("the renewed grant is for another session"))
+    const opened = yield* Either.mapLeft(documents.open(renewed), SessionDials.internal)
+    if (opened.ticket.session !== session.id) {
+      return yield* Effect.fail(SessionDials.internal("the renewed grant is for another session"))
     }
     it.ticket = renewed.ticket
     it.ticketAt = node.now()
-    session.setGrant(documents.grant, renewed.grant, documents.outage)
+    session.setGrant(opened.grant, renewed.grant, opened.outage)
     yield* relay.ask((client) => client.OpenSession({ session: session.id, ticket: renewed.ticket }))
   })
-
-  // --------------------------------------------------------------------------- connector side
 
   const onInvite = Effect.fn("StreamMux.onInvite")(function*(invite: SignalingEvent & { readonly _tag: "Invite" }) {
     const { session } = invite
@@ -453,19 +264,17 @@ export const make = (options: Options) => {
     if (invite.over === "webrtc") {
       return yield* decline("this connector accepts no browsers; set webrtc: auto in its configuration")
     }
-    if (held.size >= MAX_SESSIONS) return yield* decline("no room for another session")
-    const documents = open(invite.grant, invite.ticket, invite.outage)
-    if (Either.isLeft(documents)) return yield* decline(documents.left)
-    if (documents.right.ticket.session !== session) return yield* decline("the ticket is for another session")
+    if (held.isFull) return yield* decline("no room for another session")
+    const opened = documents.open(invite)
+    if (Either.isLeft(opened)) return yield* decline(opened.left)
+    if (opened.right.ticket.session !== session) return yield* decline("the ticket is for another session")
     if (!held.has(session)) {
-      const claim = ticketKeys.claim(documents.right.grant.clientKey, session, node.hostMs())
+      const claim = ticketKeys.claim(opened.right.grant.clientKey, session, node.hostMs())
       if (claim._tag === "Spent") return yield* decline("this session was already started once")
-      yield* begin(documents.right, invite.ticket, null, invite.clientName, claim.ticketKey)
+      yield* begin(opened.right, invite.ticket, null, invite.clientName, claim.ticketKey)
     }
     return yield* signaling.ask((client) => client.Ready({ session }))
   }, Effect.catchAll((error) => Effect.logWarning("an invitation could not be answered", error.message)))
-
-  // ------------------------------------------------------------------------------- both sides
 
   const onSignal = (event: SignalingEvent): Effect.Effect<void> => {
     switch (event._tag) {
@@ -476,7 +285,7 @@ export const make = (options: Options) => {
         return Effect.sync(() => onGrantReplaced(event.session, event.grant, event.outage))
       case "Revoked":
         return Effect.sync(() => {
-          for (const { session } of held.values()) {
+          for (const { session } of held) {
             if (session.peer.peerKey === event.node) session.close(CloseCode.denied, "the peer was removed")
             else if (node.key === event.node) session.close(CloseCode.denied, "this node was removed")
           }
@@ -505,7 +314,7 @@ export const make = (options: Options) => {
    */
   const onTicketRenewed = (id: SessionId, signed: Signed): Effect.Effect<void> => {
     const it = held.get(id)
-    const opened = Authority.verify("ticket", signed, authorityKey, node.nowSeconds())
+    const opened = documents.verify("ticket", signed)
     if (it === undefined || Either.isLeft(opened) || opened.right.session !== id) return Effect.void
     it.ticket = signed
     it.ticketAt = node.now()
@@ -519,9 +328,9 @@ export const make = (options: Options) => {
   const onGrantReplaced = (id: SessionId, signed: Signed, outage: Signed | undefined) => {
     const session = held.get(id)?.session
     if (session === undefined) return
-    const opened = Authority.verify("grant", signed, authorityKey, node.nowSeconds())
-    if (Either.isRight(opened)) return void session.setGrant(opened.right, signed, openOutage(outage))
-    const why = opened.left.message
+    const opened = documents.verify("grant", signed)
+    if (Either.isRight(opened)) return void session.setGrant(opened.right, signed, documents.outageOf(outage))
+    const why = opened.left
     fork(Effect.logWarning("a new grant was refused").pipe(Effect.annotateLogs({ session: id, why })))
   }
 
@@ -531,7 +340,7 @@ export const make = (options: Options) => {
    * cuts the flows. Connector only.
    */
   const confirmAll = Effect.suspend(() =>
-    Effect.forEach([...held.values()], (it) => Effect.ignore(renew(it)), {
+    Effect.forEach(held.all(), (it) => Effect.ignore(renew(it)), {
       concurrency: RENEWALS_AT_ONCE,
       discard: true
     })
@@ -544,26 +353,6 @@ export const make = (options: Options) => {
       ? session.leftSeconds < SERVE_BEFORE_SECONDS && session.peer.unheardMs < HEARD_MS
       : session.leftSeconds < RENEW_BEFORE_SECONDS || now - ticketAt >= RENEW_TICKET_AFTER_MS
   }
-
-  /**
-   * Whether the session is silent while a newer one with the same peer works. A restarted peer does
-   * not know its old sessions and sends nothing on them. A newer session that is silent as well
-   * proves nothing, because a resumed session is up before the peer has answered.
-   */
-  const isSuperseded = (it: Held, now: number) =>
-    isSilent(it.session) &&
-    [...held.values()].some((other) =>
-      other.session.peer.peerKey === it.session.peer.peerKey && other.upAt > it.upAt &&
-      now - other.upAt >= SUPERSEDED_MS && !isSilent(other.session)
-    )
-
-  /** Whether a session with another connector works and permits the target of this one. */
-  const isReplaced = ({ session, target }: Held, now: number) =>
-    target !== null &&
-    [...held.values()].some((other) =>
-      other.session.peer.peerKey !== session.peer.peerKey && now - other.upAt >= SUPERSEDED_MS &&
-      !isSilent(other.session) && other.session.permits(target)
-    )
 
   const askPresence = (it: Held) =>
     signaling.ask((client) => client.Presence({ ticket: it.ticket }), { deadline: PRESENCE_DEADLINE }).pipe(
@@ -578,7 +367,7 @@ export const make = (options: Options) => {
     const { peer } = it.session
     const [step, loss] = PeerLoss.onTick(it.loss, now, peer.silentMs, {
       canHear: node.leg() !== null,
-      isReplaced: isReplaced(it, now)
+      isReplaced: held.isReplaced(it, now)
     })
     it.loss = loss
     if (step === "ask") fork(askPresence(it))
@@ -589,7 +378,7 @@ export const make = (options: Options) => {
 
   const tick = Effect.sync(() => {
     const now = node.now()
-    for (const it of held.values()) {
+    for (const it of held) {
       const { session } = it
       session.peer.tick()
       const active = isActive(session)
@@ -603,7 +392,7 @@ export const make = (options: Options) => {
         session.close(CloseCode.normal, "idle")
       } else if (node.role === "client" && endIfLost(it, now)) {
         continue
-      } else if (isSuperseded(it, now)) {
+      } else if (held.isSuperseded(it, now)) {
         session.close(CloseCode.normal, "the peer answers only in a newer session")
       } else if (
         it.target !== null && session.flows > 0 && session.peer.silentMs >= REDIAL_AFTER_MS && now >= it.redialAt
@@ -635,7 +424,7 @@ export const make = (options: Options) => {
   }
   /** Lists the live sessions and their peers' candidates, for a prober that subscribes. */
   const snapshot = (): ReadonlyArray<PathEvent> =>
-    [...held.values()].filter(({ session }) => session.peer.up).flatMap(ofSession)
+    held.all().filter(({ session }) => session.peer.up).flatMap(ofSession)
 
   /**
    * Allows direct paths, or closes them. When they are closed, a client moves to the home relay,
@@ -644,7 +433,7 @@ export const make = (options: Options) => {
    */
   const setDirect = (allowed: boolean) => {
     if (node.router.direct === allowed) return
-    for (const it of held.values()) {
+    for (const it of held) {
       it.why = allowed ? it.selected : "relay_only"
       if (allowed || it.session.path.kind !== "direct") continue
       const { peer } = it.session
@@ -655,7 +444,7 @@ export const make = (options: Options) => {
       }
     }
     node.router.direct = allowed
-    for (const it of held.values()) {
+    for (const it of held) {
       if (!it.session.peer.up) continue
       publish({ _tag: "SessionDown", session: it.session.id })
       for (const event of ofSession(it)) publish(event)
@@ -666,7 +455,8 @@ export const make = (options: Options) => {
   const reopen = Effect.suspend(() =>
     Effect.forEach(
       held,
-      ([session, { ticket }]) => Effect.ignore(relay.ask((client) => client.OpenSession({ session, ticket }))),
+      ({ session: { id: session }, ticket }) =>
+        Effect.ignore(relay.ask((client) => client.OpenSession({ session, ticket }))),
       { discard: true }
     )
   )
@@ -696,31 +486,24 @@ export const make = (options: Options) => {
       traces.onKept(id, { kind: kindOf(it.session), why })
     },
     get: (id: SessionId) => held.get(id)?.session,
-    all: () => [...held.values()].map(({ session }) => session),
+    all: () => held.all().map(({ session }) => session),
     /**
      * Declines new sessions from now on and asks clients for no more flows in the open ones, or
      * takes new sessions again.
      */
     setDraining: (wanted: boolean): Draining => {
-      const sessions = [...held.values()].map(({ session }) => session)
+      const sessions = held.all().map(({ session }) => session)
       if (wanted && !isDraining) { for (const session of sessions) session.goAway(DRAINING) }
       isDraining = wanted
       return { sessions: sessions.length, flows: sessions.reduce((sum, { flows }) => sum + flows, 0) }
     },
     closeAll: (code: number, text: string) => {
-      for (const { session } of held.values()) session.close(code, text)
+      for (const { session } of held) session.close(code, text)
     }
   } as const
 }
 
 const EXPIRED = "the grant has expired"
-
-/** Verified documents of a session. */
-interface Opened {
-  readonly grant: Grant
-  readonly outage: OpenedOutage | null
-  readonly ticket: Ticket
-}
 
 /** Why a session with a lost connector ends, after the connector's name. */
 const LOST = {
@@ -728,27 +511,3 @@ const LOST = {
   forgotten: "is connected to the relay, but answers nothing in this session",
   replaced: "answers nothing in this session, and another connector does"
 } as const
-
-type DialError = DialRefused | SignalingDown | ActorUnavailable
-
-/** Whether a dial failed because no connector took it. */
-const isNone = (error: DialError | Verdict): boolean =>
-  "_tag" in error && error._tag === "DialRefused" &&
-  (error.code === "no_connector" || error.code === "connector_declined")
-
-const internal = (reason: string): Verdict => ({ code: "internal", reason })
-
-const DIAL_VERDICT: Readonly<Record<DialRefused["code"], VerdictCode>> = {
-  name_not_found: "name_not_found",
-  denied: "denied",
-  port_not_listed: "port_not_listed",
-  no_connector: "unreachable",
-  connector_declined: "unreachable",
-  overloaded: "unreachable"
-}
-
-const verdictOf = (error: DialError | Verdict): Verdict => {
-  if (!("_tag" in error)) return error
-  if (error._tag === "DialRefused") return { code: DIAL_VERDICT[error.code], reason: error.message }
-  return { code: "unreachable", reason: error.message }
-}

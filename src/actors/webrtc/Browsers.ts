@@ -13,9 +13,9 @@ import { toBytes } from "../../protocol/trust/NodeKey.ts"
 import * as SignalSeal from "../../protocol/trust/SignalSeal.ts"
 import type { Signed } from "../../protocol/trust/Signed.ts"
 import * as Crypto from "../../services/host/Crypto.ts"
-import * as Authority from "../../services/identity/Authority.ts"
 import type { NodeState } from "../../services/identity/NodeState.ts"
 import * as Metrics from "../../services/telemetry/Metrics.ts"
+import { SessionTable } from "../../session/SessionTable.ts"
 import { Places } from "../../transport/flow/Places.ts"
 import { DEFAULT_FLOWS_PER_CLIENT } from "../../transport/plane/ConnectorFlows.ts"
 import { BrowserSession } from "../../transport/webrtc/BrowserSession.ts"
@@ -23,6 +23,7 @@ import type { AgentPasswords } from "../../transport/webrtc/TurnProxy.ts"
 import * as FlowTrace from "../mux/FlowTrace.ts"
 import { Refusals } from "../mux/Refusals.ts"
 import { ResourceMetrics } from "../mux/ResourceMetrics.ts"
+import * as SessionDocuments from "../mux/SessionDocuments.ts"
 import { DRAINING, type Draining } from "../mux/StreamMuxRpcs.ts"
 import type { RpcsOf } from "../runtime/actor/ActorAddress.ts"
 import type { ActorRef } from "../runtime/actor/ActorRef.ts"
@@ -78,7 +79,7 @@ interface Held {
 
 /** Makes an empty set of sessions with browsers. Call `tick` every few seconds. */
 export const make = ({ draining, fork, hostMs, node, passwords, post, servers, signaling, traces }: Options) => {
-  const held = new Map<SessionId, Held>()
+  const held = new SessionTable<Held>(MAX_SESSIONS)
   const verdicts = new Metrics.Counts()
   const resources = new ResourceMetrics()
   const refusals = new Refusals()
@@ -88,11 +89,13 @@ export const make = ({ draining, fork, hostMs, node, passwords, post, servers, s
   let isReached = true
   const places = new Places()
   let isDraining = draining
-  const verify = (signed: Signed) =>
-    Either.mapLeft(
-      Authority.verify("grant", signed, node.relay.authorityKey, time.nowSeconds()),
-      ({ message }) => message
-    )
+  const documents = SessionDocuments.make({
+    authorityKey: node.relay.authorityKey,
+    role: "connector",
+    key: node.identity.key,
+    nowSeconds: clocks.nowSeconds
+  })
+  const verify = (signed: Signed) => documents.verify("grant", signed)
 
   /**
    * Fetches new grants of all sessions when the directory is back, because rules may have changed
@@ -100,7 +103,7 @@ export const make = ({ draining, fork, hostMs, node, passwords, post, servers, s
    */
   const confirmAll = Effect.suspend(() =>
     Effect.forEach(
-      [...held.values()],
+      held.all(),
       (it) =>
         signaling.ask((client) => client.Renew({ ticket: it.ticket }), BRIEF).pipe(
           Effect.map((renewed) => {
@@ -116,9 +119,8 @@ export const make = ({ draining, fork, hostMs, node, passwords, post, servers, s
 
   const end = (id: SessionId, why: string) =>
     Effect.suspend(() => {
-      const it = held.get(id)
+      const it = held.remove(id)
       if (it === undefined) return Effect.void
-      held.delete(id)
       it.session.close(why)
       return Effect.logInfo("browser gone").pipe(Effect.annotateLogs({ session: id, peer: it.name, why }))
     })
@@ -130,30 +132,22 @@ export const make = ({ draining, fork, hostMs, node, passwords, post, servers, s
         signaling.ask((it) => it.Decline({ session: id, reason }), BRIEF)
       )
     if (isDraining) return yield* decline(DRAINING, Effect.logDebug)
-    if (held.size >= MAX_SESSIONS) return yield* decline("no room for another browser")
-    const now = time.nowSeconds()
-    const opened = Either.all({
-      grant: Authority.verify("grant", grant, node.relay.authorityKey, now),
-      ticket: Authority.verify("ticket", ticket, node.relay.authorityKey, now)
-    })
-    if (Either.isLeft(opened)) return yield* decline(opened.left.message)
-    const documents = opened.right
-    const name = HostName.shown(documents.grant.clientName, clientName)
-    const { clientKey, connectorKey } = documents.ticket
-    if (connectorKey !== node.identity.key || documents.grant.connectorKey !== connectorKey) {
-      return yield* decline("the grant is for another node")
-    }
-    if (documents.grant.clientKey !== clientKey) return yield* decline("grant and ticket are for different nodes")
-    if (documents.ticket.session !== id) return yield* decline("the ticket is for another session")
+    if (held.isFull) return yield* decline("no room for another browser")
+    const opened = documents.open({ grant, ticket })
+    if (Either.isLeft(opened)) return yield* decline(opened.left)
+    if (opened.right.ticket.session !== id) return yield* decline("the ticket is for another session")
+    const { clientKey, connectorKey } = opened.right.ticket
+    const name = HostName.shown(opened.right.grant.clientName, clientName)
     if (!held.has(id)) {
-      held.set(id, {
+      held.add(id, {
         name,
         parties: { session: id, clientKey, connectorKey },
         since: hostMs(),
         ticket,
         seal: null,
         session: new BrowserSession({
-          ...documents,
+          grant: opened.right.grant,
+          ticket: opened.right.ticket,
           key: connectorKey,
           clocks,
           openGrant: verify,
@@ -239,7 +233,7 @@ export const make = ({ draining, fork, hostMs, node, passwords, post, servers, s
           })
         case "Revoked":
           return Effect.forEach(
-            [...held.values()],
+            held.all(),
             ({ parties }) =>
               parties.clientKey === event.node || parties.connectorKey === event.node
                 ? end(parties.session, "the node was removed")
@@ -272,7 +266,7 @@ export const make = ({ draining, fork, hostMs, node, passwords, post, servers, s
     /** Ends sessions that are not used or not permitted. */
     tick: Effect.suspend(() => {
       const now = hostMs()
-      return Effect.forEach([...held.values()], ({ parties, session, since }) =>
+      return Effect.forEach(held.all(), ({ parties, session, since }) =>
         !session.expire()
           ? end(parties.session, "its grant has expired")
           : !session.isConnected && now - since >= CONNECT_MS
@@ -281,15 +275,17 @@ export const make = ({ draining, fork, hostMs, node, passwords, post, servers, s
     }),
     /** Does for browsers what `setDraining` of the data plane's sessions does for nodes. */
     setDraining: (wanted: boolean): Draining => {
-      const sessions = [...held.values()].map(({ session }) => session)
+      const sessions = held.all().map(({ session }) => session)
       if (wanted && !isDraining) { for (const session of sessions) session.goAway(DRAINING) }
       if (!wanted) { for (const session of sessions) session.stay() }
       isDraining = wanted
       return { sessions: sessions.length, flows: sessions.reduce((sum, { status }) => sum + status.flows, 0) }
     },
-    closeAll: Effect.suspend(() => Effect.forEach([...held.keys()], (id) => end(id, "this connector stops"))),
+    closeAll: Effect.suspend(() =>
+      Effect.forEach(held.all(), ({ parties: { session: id } }) => end(id, "this connector stops"))
+    ),
     peers: (): ReadonlyArray<BrowserPeer> =>
-      Array.from(held.values(), ({ name, parties, session }) => {
+      Array.from(held, ({ name, parties, session }) => {
         const { pair, ...status } = session.status
         return { ...status, session: parties.session, name, local: pair?.local ?? null, remote: pair?.remote ?? null }
       }).filter(({ local }) => local !== null),
