@@ -26,6 +26,7 @@ import { type Config, type ConfigInput, decode, load } from "../services/config/
 import * as StateDirLock from "../services/host/StateDirLock.ts"
 import type { Settings } from "../services/telemetry/Telemetry.ts"
 import * as Telemetry from "../services/telemetry/Telemetry.ts"
+import * as LocalFlow from "../transport/flow/LocalFlow.ts"
 import * as Socks5Client from "../transport/flow/Socks5Client.ts"
 import { LOCAL_DOOR_FILE } from "./Node.ts"
 import * as Threads from "./RoleThreads.ts"
@@ -54,9 +55,8 @@ export class DialFailed extends Schema.TaggedError<DialFailed>()("DialFailed", {
 
 /**
  * Error when an open flow broke: the peer or the resource reset it, the permission ended, or the
- * path to the peer was lost. `message` is the socket's error, such as `write EPIPE`. Open another
- * flow to go on. A program that only reads may see an end instead, because a unix socket cannot be
- * reset.
+ * path to the peer was lost. `message` is the socket's error, such as `read ECONNRESET` or `write
+ * EPIPE`. Open another flow to go on.
  */
 export class FlowBroken extends Schema.TaggedError<FlowBroken>()("FlowBroken", { message: Schema.String }) {}
 
@@ -161,7 +161,7 @@ const service = (config: Config, running: Running, baseDir: string): Service => 
               host: resource,
               port,
               deadlineMs: DIAL_DEADLINE_MS
-            }),
+            }).then(LocalFlow.atProgram),
           catch: (cause) => dialFailed(resource, port, cause)
         }),
         (socket) => Effect.sync(() => socket.destroy())
@@ -178,6 +178,7 @@ const service = (config: Config, running: Running, baseDir: string): Service => 
 }
 
 const flowOf = (socket: Duplex): Flow => {
+  socket.on("error", () => {}) // the flow may break while neither part is in use
   const broken = (cause: unknown) => new FlowBroken({ message: cause instanceof Error ? cause.message : String(cause) })
   return {
     stream: NodeStream.fromReadable<FlowBroken>(() => socket, broken, { closeOnDone: false }),
@@ -226,8 +227,8 @@ export interface Handle {
    * Opens a flow as a socket that the caller must end or destroy. Only a client opens flows.
    * `resource` is a resource's name, or an address that a resource covers, of at most 255 bytes;
    * `port` is a TCP port. Resolves when the resource has accepted the connection. Rejects with
-   * {@link DialFailed}, after 30 s at the latest. When an open flow breaks, a write fails with an
-   * error such as EPIPE, and a program that only reads sees an end.
+   * {@link DialFailed}, after 30 s at the latest. When an open flow breaks, the socket emits
+   * `error`, to a reader with the code `ECONNRESET`. An end is always the resource's own.
    */
   readonly dial: (resource: string, port: number) => Promise<Duplex>
   /**

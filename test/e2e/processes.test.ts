@@ -193,6 +193,46 @@ describe("processes", () => {
     120_000
   )
 
+  it.scopedLive(
+    "an embedding program tells a reset from an end",
+    () =>
+      Effect.gen(function*() {
+        const port = yield* World.serve((socket) => {
+          socket.write("hello")
+          socket.on("data", (word) => String(word) === "end" ? socket.end("bye") : socket.resetAndDestroy())
+        })
+        const world = yield* World.make({
+          resources: [{ name: "speaker", address: "127.0.0.1", tcp: [port], allowLoopback: true }],
+          access: [{ clients: ["reader"], resources: ["*"] }]
+        })
+        const https = Number(world.relay.listen["https"]?.split(":").at(-1))
+        const token = yield* World.createToken(world.relayConfig, https, "client", "reader", null)
+        const config = { role: "client" as const, name: "reader", stateDir: join(world.dir, "reader"), token }
+        const node = yield* Effect.acquireRelease(
+          Effect.promise(() => Sallyport.start(config)),
+          (node) => Effect.promise(() => node.stop())
+        )
+        const read = (word: string) =>
+          Effect.promise(async () => {
+            const socket = await node.dial("speaker", port)
+            let text = ""
+            try {
+              for await (const part of socket) {
+                if (text === "") socket.write(word)
+                text += String(part)
+              }
+              return [text, null]
+            } catch (error) {
+              return [text, (error as NodeJS.ErrnoException).code]
+            }
+          })
+        assert.deepStrictEqual(yield* read("end"), ["hellobye", null])
+        assert.deepStrictEqual(yield* read("reset"), ["hello", "ECONNRESET"])
+        assert.deepStrictEqual(yield* read("end"), ["hellobye", null])
+      }),
+    120_000
+  )
+
   const cycles = Number(process.env["SALLYPORT_CYCLES"] ?? 5)
   it.scopedLive(
     `a client that restarts ${cycles} times leaves nothing behind`,

@@ -1,5 +1,6 @@
 /** The local listeners of a node, whatever their kind, and the handling of their connections. */
 import { Effect } from "effect"
+import type { Socket } from "node:net"
 import * as HostName from "../../protocol/bytes/HostName.ts"
 import { renderHostPort } from "../../protocol/bytes/SocketAddr.ts"
 import type { Target, Verdict } from "../../protocol/flow/FlowWire.ts"
@@ -9,6 +10,7 @@ import * as ListenCheck from "../../services/network/ListenCheck.ts"
 import type { FlowStream } from "../../session/FlowStream.ts"
 import { pump as startPump, type PumpOptions } from "../../transport/flow/FlowPump.ts"
 import { ForwardServer } from "../../transport/flow/ForwardServer.ts"
+import * as LocalFlow from "../../transport/flow/LocalFlow.ts"
 import type { Places } from "../../transport/flow/Places.ts"
 import { Socks5Server } from "../../transport/flow/Socks5Server.ts"
 import { adopt } from "../../transport/flow/TcpReader.ts"
@@ -68,7 +70,8 @@ const ACCEPTED: Verdict = { code: "accepted", reason: "" }
 /** Returns the address as text, with brackets around IPv6, or the path of a unix socket. */
 export const render = (at: ListenAt): string => "path" in at ? at.path : renderHostPort(at)
 
-const socks = {
+/** Opener of a SOCKS listener. `carry` returns the pump's end of an accepted socket. */
+const socksBy = (carry: (socket: Socket) => PumpOptions["socket"]) => ({
   what: () => "SOCKS5",
   key: ({ at }: LocalListener) => render(at),
   server: (now: () => LocalListener, { onForeign, onRequest, places }: Node) => {
@@ -86,13 +89,13 @@ const socks = {
           gone,
           begin: (stream, fromStream, watch) => {
             const early = answer(ACCEPTED)
-            return early !== null && pump({ stream, socket: adopt(socket), fromStream, fromSocket: early, ...watch })
+            return early !== null && pump({ stream, socket: carry(socket), fromStream, fromSocket: early, ...watch })
           },
           refuse: answer
         })
     })
   }
-}
+})
 
 const forward: Opener<"Forward"> = {
   what: ({ port, resource }) => `the forward to ${resource}:${port}`,
@@ -124,7 +127,11 @@ const forward: Opener<"Forward"> = {
   }
 }
 
-const OPENERS: { readonly [K in Kind]: Opener<K> } = { Socks5: socks, Forward: forward, InProcess: socks }
+const OPENERS: { readonly [K in Kind]: Opener<K> } = {
+  Socks5: socksBy(adopt),
+  Forward: forward,
+  InProcess: socksBy(LocalFlow.atNode)
+}
 
 const openerOf = <K extends Kind>(listener: Of<K>): Opener<K> => OPENERS[listener._tag]
 
