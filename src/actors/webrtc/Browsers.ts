@@ -20,14 +20,17 @@ import { Places } from "../../transport/flow/Places.ts"
 import { DEFAULT_FLOWS_PER_CLIENT } from "../../transport/plane/ConnectorFlows.ts"
 import { BrowserSession } from "../../transport/webrtc/BrowserSession.ts"
 import type { AgentPasswords } from "../../transport/webrtc/TurnProxy.ts"
+import { Drain } from "../mux/Drain.ts"
 import * as FlowTrace from "../mux/FlowTrace.ts"
+import * as InviteAnswers from "../mux/InviteAnswers.ts"
 import { Refusals } from "../mux/Refusals.ts"
 import { ResourceMetrics } from "../mux/ResourceMetrics.ts"
 import * as SessionDocuments from "../mux/SessionDocuments.ts"
-import { DRAINING, type Draining } from "../mux/StreamMuxRpcs.ts"
+import { RENEWALS_AT_ONCE } from "../mux/SessionRenewal.ts"
+import type { Draining } from "../mux/StreamMuxRpcs.ts"
 import type { RpcsOf } from "../runtime/actor/ActorAddress.ts"
 import type { ActorRef } from "../runtime/actor/ActorRef.ts"
-import type { SessionId, SignalingEvent } from "../signaling/RelaySignalingRpcs.ts"
+import type { SessionId } from "../signaling/RelaySignalingRpcs.ts"
 import type { NodeEvent, Signaling } from "../signaling/SignalingRpcs.ts"
 import type { BrowserPeer } from "./WebRtcRpcs.ts"
 
@@ -36,8 +39,6 @@ const MAX_SESSIONS = 256
 /** How long a browser may take to connect before its session is ended. */
 const CONNECT_MS = 30_000
 const BROWSER: FlowTrace.Route = { kind: "webrtc", why: "browser" }
-/** Most sessions that are renewed at the same time when the directory is back. */
-const RENEWALS_AT_ONCE = 8
 const BRIEF = { deadline: "2 seconds" } as const
 
 /** Options of {@link make}. */
@@ -63,8 +64,6 @@ export type Outcome =
   | { readonly _tag: "BrowserSignal"; readonly session: SessionId; readonly signal: IceSignal.IceSignal }
   | { readonly _tag: "BrowserDown"; readonly session: SessionId; readonly why: string }
 
-type Invite = SignalingEvent & { readonly _tag: "Invite" }
-
 interface Held {
   readonly name: string
   readonly parties: SignalSeal.Parties
@@ -88,7 +87,7 @@ export const make = ({ draining, fork, hostMs, node, passwords, post, servers, s
   /** Whether the directory is reached. Sessions end with their grants all the same. */
   let isReached = true
   const places = new Places()
-  let isDraining = draining
+  const drain = new Drain(draining)
   const documents = SessionDocuments.make({
     authorityKey: node.relay.authorityKey,
     role: "connector",
@@ -125,55 +124,62 @@ export const make = ({ draining, fork, hostMs, node, passwords, post, servers, s
       return Effect.logInfo("browser gone").pipe(Effect.annotateLogs({ session: id, peer: it.name, why }))
     })
 
-  const onInvite = Effect.fn("WebRtc.onInvite")(function*({ clientName, grant, session: id, ticket }: Invite) {
-    const decline = (reason: string, log = Effect.logWarning) =>
-      Effect.zipRight(
-        log("browser declined").pipe(Effect.annotateLogs({ session: id, reason })),
-        signaling.ask((it) => it.Decline({ session: id, reason }), BRIEF)
-      )
-    if (isDraining) return yield* decline(DRAINING, Effect.logDebug)
-    if (held.isFull) return yield* decline("no room for another browser")
-    const opened = documents.open({ grant, ticket })
-    if (Either.isLeft(opened)) return yield* decline(opened.left)
-    if (opened.right.ticket.session !== id) return yield* decline("the ticket is for another session")
-    const { clientKey, connectorKey } = opened.right.ticket
-    const name = HostName.shown(opened.right.grant.clientName, clientName)
-    if (!held.has(id)) {
-      held.add(id, {
-        name,
-        parties: { session: id, clientKey, connectorKey },
-        since: hostMs(),
-        ticket,
-        seal: null,
-        session: new BrowserSession({
-          grant: opened.right.grant,
-          ticket: opened.right.ticket,
-          key: connectorKey,
-          clocks,
-          openGrant: verify,
-          passwords,
-          onSignal: (signal) => post({ _tag: "BrowserSignal", session: id, signal }),
-          onConnected: (pair) =>
-            fork(
-              Effect.logInfo("browser connected").pipe(
-                Effect.annotateLogs({ session: id, peer: name, ...pair })
-              )
-            ),
-          flowLimits: { places, flowsPerClient: DEFAULT_FLOWS_PER_CLIENT },
-          onFlow: (asked) =>
-            FlowTrace.serve(traces, id, BROWSER, asked, resources, (verdict) => {
-              verdicts.add(verdict.code)
-              if (verdict.code === "accepted") return
-              const { host, port } = asked
-              const refused = { host, port, peer: name, verdict }
-              fork(Effect.flatMap(Clock.currentTimeMillis, (now) => refusals.onRefused(refused, now)))
-            }),
-          onDown: (why) => post({ _tag: "BrowserDown", session: id, why })
+  const sessionOf = ({ grant, ticket }: SessionDocuments.Opened, name: string) => {
+    const { connectorKey, session: id } = ticket
+    return new BrowserSession({
+      grant,
+      ticket,
+      key: connectorKey,
+      clocks,
+      openGrant: verify,
+      passwords,
+      onSignal: (signal) => post({ _tag: "BrowserSignal", session: id, signal }),
+      onConnected: (pair) =>
+        fork(
+          Effect.logInfo("browser connected").pipe(
+            Effect.annotateLogs({ session: id, peer: name, ...pair })
+          )
+        ),
+      flowLimits: { places, flowsPerClient: DEFAULT_FLOWS_PER_CLIENT },
+      onFlow: (asked) =>
+        FlowTrace.serve(traces, id, BROWSER, asked, resources, (verdict) => {
+          verdicts.add(verdict.code)
+          if (verdict.code === "accepted") return
+          const { host, port } = asked
+          const refused = { host, port, peer: name, verdict }
+          fork(Effect.flatMap(Clock.currentTimeMillis, (now) => refusals.onRefused(refused, now)))
+        }),
+      onDown: (why) => post({ _tag: "BrowserDown", session: id, why })
+    })
+  }
+  const answer = InviteAnswers.make({
+    held,
+    drain,
+    documents,
+    signaling,
+    ...BRIEF,
+    declined: "browser declined",
+    full: "no room for another browser",
+    refuse: () => null,
+    begin: (opened, { clientName, session: id, ticket }) =>
+      Effect.sync(() => {
+        const { clientKey, connectorKey } = opened.ticket
+        const name = HostName.shown(opened.grant.clientName, clientName)
+        held.add(id, {
+          name,
+          parties: { session: id, clientKey, connectorKey },
+          since: hostMs(),
+          ticket,
+          seal: null,
+          session: sessionOf(opened, name)
         })
+        return null
       })
-    }
-    return yield* signaling.ask((it) => it.Ready({ session: id }), BRIEF)
-  }, Effect.catchAll((error) => Effect.logWarning("a browser's invitation could not be answered", error.message)))
+  })
+  const onInvite = Effect.fn("WebRtc.onInvite")(
+    (invite: InviteAnswers.Invite) => answer(invite),
+    Effect.catchAll((error) => Effect.logWarning("a browser's invitation could not be answered", error.message))
+  )
 
   const forward = (session: SessionId, box: Uint8Array) =>
     Effect.sync(() => fork(Effect.ignore(signaling.ask((it) => it.Forward({ session, box }), BRIEF))))
@@ -274,13 +280,7 @@ export const make = ({ draining, fork, hostMs, node, passwords, post, servers, s
           : Effect.void, { discard: true })
     }),
     /** Does for browsers what `setDraining` of the data plane's sessions does for nodes. */
-    setDraining: (wanted: boolean): Draining => {
-      const sessions = held.all().map(({ session }) => session)
-      if (wanted && !isDraining) { for (const session of sessions) session.goAway(DRAINING) }
-      if (!wanted) { for (const session of sessions) session.stay() }
-      isDraining = wanted
-      return { sessions: sessions.length, flows: sessions.reduce((sum, { status }) => sum + status.flows, 0) }
-    },
+    setDraining: (wanted: boolean): Draining => drain.set(wanted, held.all().map(({ session }) => session)),
     closeAll: Effect.suspend(() =>
       Effect.forEach(held.all(), ({ parties: { session: id } }) => end(id, "this connector stops"))
     ),

@@ -111,13 +111,18 @@ export class BrowserSession {
     return [...this.#links.values()].some((link) => link.isConnected)
   }
 
+  /** Number of flows that are open or being opened. */
+  get flows(): number {
+    return this.#flows.flows.size
+  }
+
   get status(): Status {
     const links = [...this.#links.values()]
     const traffic = links.map((link) => link.traffic)
     return {
       pair: links.find(({ pair }) => pair !== null)?.pair ?? null,
       rttMs: traffic.find(({ rttMs }) => rttMs !== null)?.rttMs ?? null,
-      flows: this.#flows.flows.size,
+      flows: this.flows,
       bytesIn: traffic.reduce((sum, { bytesIn }) => sum + bytesIn, 0),
       bytesOut: traffic.reduce((sum, { bytesOut }) => sum + bytesOut, 0)
     }
