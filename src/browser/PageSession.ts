@@ -10,7 +10,8 @@ import type { Grant, Ticket } from "../protocol/trust/Documents.ts"
 import * as Signed from "../protocol/trust/Signed.ts"
 import type { Room } from "../session/ChannelStream.ts"
 import { ControlStream } from "../session/ControlStream.ts"
-import * as FlowStart from "../session/FlowStart.ts"
+import { FlowCount } from "../session/FlowCount.ts"
+import type * as FlowStart from "../session/FlowStart.ts"
 import { type Clocks, Permission } from "../session/Permission.ts"
 import { Renewals, type Renewed } from "../session/Renewals.ts"
 import { type LinkStats, PeerLink } from "./PeerLink.ts"
@@ -55,6 +56,7 @@ export class Session {
   readonly #permission: Permission
   readonly #links = new Map<number, PeerLink>()
   readonly #room: Room = { bytes: ROOM_BYTES }
+  readonly #flows = new FlowCount(() => performance.now())
   readonly #renewals: Renewals
   #signals: Signals | null = null
   #control: ControlStream | null = null
@@ -72,6 +74,7 @@ export class Session {
     const parties = { clientKey: ticket.clientKey, connectorKey: ticket.connectorKey }
     this.#permission = new Permission(grant, parties, clocks)
     this.#renewals = new Renewals({
+      flows: this.#flows,
       leftSeconds: () => this.#permission.leftSeconds,
       renew: options.renew,
       onRenewed: (renewed) => this.setGrant(renewed),
@@ -115,7 +118,7 @@ export class Session {
 
   /** Number of flows that are open or being opened. */
   get flows(): number {
-    return this.#renewals.flows
+    return this.#flows.flows
   }
 
   /** Whether the session accepts new flows and its grant permits this target. */
@@ -143,21 +146,12 @@ export class Session {
    * When an accepted flow has ended, the caller must call `flowEnded`.
    */
   openFlow(target: Target, done: (answer: FlowStart.Answer) => void): () => void {
-    this.#renewals.flowBegan()
-    const open = { ...target, resource: "", traceparent: null }
-    const giveUp = FlowStart.request({ openStream: () => this.#openStream() }, open, (answer) => {
-      if (answer._tag === "Rejected") this.flowEnded()
-      done(answer)
-    })
-    return () => {
-      giveUp()
-      this.flowEnded()
-    }
+    return this.#flows.open({ openStream: () => this.#openStream() }, { ...target, traceparent: null }, done)
   }
 
   /** Notes that an accepted flow has ended. */
   flowEnded(): void {
-    this.#renewals.flowEnded()
+    this.#flows.ended()
   }
 
   /**

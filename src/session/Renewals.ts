@@ -1,10 +1,11 @@
 /**
  * Keeps a page's session permitted while the session is used, and ends it when it is not used any
- * more or nothing permits it. `actors/mux/Sessions` does the same for the sessions of nodes.
+ * more or nothing permits it. `actors/mux/SessionUpkeep` does the same for the sessions of nodes.
  */
 import type { Grant } from "../protocol/trust/Documents.ts"
 import { LIFETIMES } from "../protocol/trust/Lifetimes.ts"
 import type * as Signed from "../protocol/trust/Signed.ts"
+import type { FlowCount } from "./FlowCount.ts"
 
 /** Remaining life of a grant, in seconds, at which it is renewed. */
 const RENEW_BEFORE_SECONDS = 150
@@ -13,7 +14,7 @@ const RENEW_BEFORE_SECONDS = 150
  * rules brings a new grant but no ticket, so where rules change often the grant alone would never
  * cause a renewal. The relay forgets a session whose ticket has expired.
  */
-const RENEW_TICKET_AFTER_MS = LIFETIMES.ticket * 500
+export const RENEW_TICKET_AFTER_MS = LIFETIMES.ticket * 500
 /** Time without flows after which a session ends, in milliseconds. */
 const IDLE_MS = 300_000
 /** How often a session checks its documents and whether it is still used, in milliseconds. */
@@ -27,6 +28,8 @@ export interface Renewed {
 
 /** Options of {@link Renewals}. */
 export interface Options {
+  /** Count of the session's flows, by `performance.now`. */
+  readonly flows: Pick<FlowCount, "flows" | "lastAt">
   /** Seconds until the grant expires. */
   readonly leftSeconds: () => number
   /**
@@ -44,31 +47,12 @@ export interface Options {
 export class Renewals {
   readonly #options: Options
   readonly #timer: ReturnType<typeof setInterval>
-  #flows = 0
-  #lastFlowAt = performance.now()
   #ticketAt = performance.now()
   #isRenewing = false
 
   constructor(options: Options) {
     this.#options = options
     this.#timer = setInterval(() => this.#look(), LOOK_MS)
-  }
-
-  /** Number of flows that are open or being opened. */
-  get flows(): number {
-    return this.#flows
-  }
-
-  /** Counts a flow that is being opened. */
-  flowBegan(): void {
-    this.#flows++
-    this.#lastFlowAt = performance.now()
-  }
-
-  /** Counts a flow that has ended. */
-  flowEnded(): void {
-    this.#flows--
-    this.#lastFlowAt = performance.now()
   }
 
   /** Stops the check for good. */
@@ -79,8 +63,9 @@ export class Renewals {
   #look(): void {
     const now = performance.now()
     const left = this.#options.leftSeconds()
-    if (this.#flows === 0 && now - this.#lastFlowAt > IDLE_MS) return this.#options.end("not used any more")
-    if (left <= 0) return this.#options.end("the grant has expired and could not be renewed")
+    const { end, flows } = this.#options
+    if (flows.flows === 0 && now - flows.lastAt > IDLE_MS) return end("not used any more")
+    if (left <= 0) return end("the grant has expired and could not be renewed")
     const isDue = left <= RENEW_BEFORE_SECONDS || now - this.#ticketAt >= RENEW_TICKET_AFTER_MS
     if (!isDue || this.#isRenewing) return
     this.#isRenewing = true

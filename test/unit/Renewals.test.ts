@@ -2,6 +2,7 @@
 import { afterEach, assert, beforeEach, describe, it, vi } from "vitest"
 import type { Grant } from "../../src/protocol/trust/Documents.ts"
 import { NORMAL } from "../../src/protocol/trust/Lifetimes.ts"
+import { FlowCount } from "../../src/session/FlowCount.ts"
 import { Renewals } from "../../src/session/Renewals.ts"
 
 const LIVES = 4
@@ -15,7 +16,9 @@ const setup = () => {
   const newGrant = () => {
     documents.grantEnds = now() + NORMAL.grant
   }
+  const flows = new FlowCount(() => performance.now())
   const renewals = new Renewals({
+    flows,
     leftSeconds: () => documents.grantEnds - now(),
     renew: () => {
       if (!seen.isReachable || documents.ticketEnds <= now()) return Promise.reject(new Error("refused"))
@@ -30,7 +33,7 @@ const setup = () => {
     }
   })
   const pass = (seconds: number) => vi.advanceTimersByTimeAsync(seconds * 1000)
-  return { documents, newGrant, pass, renewals, seen }
+  return { documents, flows, newGrant, pass, renewals, seen }
 }
 
 beforeEach(() => void vi.useFakeTimers({ toFake: ["setInterval", "clearInterval", "performance"] }))
@@ -38,8 +41,8 @@ afterEach(() => void vi.useRealTimers())
 
 describe("the renewals of a page's session", () => {
   it("keep its grant and its ticket, life after life", async () => {
-    const { documents, pass, renewals, seen } = setup()
-    renewals.flowBegan()
+    const { documents, flows, pass, renewals, seen } = setup()
+    flows.began()
     for (let life = 1; life <= LIVES * NORMAL.ticket / NORMAL.grant; life++) {
       const before = seen.renewals
       await pass(NORMAL.grant)
@@ -51,8 +54,8 @@ describe("the renewals of a page's session", () => {
   })
 
   it("keep its ticket although rules change all the time", async () => {
-    const { documents, newGrant, pass, renewals, seen } = setup()
-    renewals.flowBegan()
+    const { documents, flows, newGrant, pass, renewals, seen } = setup()
+    flows.began()
     for (let second = 0; second < LIVES * NORMAL.ticket; second += 100) {
       await pass(100)
       newGrant() // each change of rules brings a grant, which is never old enough to be renewed
@@ -64,8 +67,8 @@ describe("the renewals of a page's session", () => {
   })
 
   it("retry until the grant ends, then end the session", async () => {
-    const { pass, renewals, seen } = setup()
-    renewals.flowBegan()
+    const { flows, pass, seen } = setup()
+    flows.began()
     for (let life = 1; life < LIVES; life++) {
       seen.isReachable = false
       await pass(NORMAL.grant - 60)
@@ -79,11 +82,11 @@ describe("the renewals of a page's session", () => {
   })
 
   it("end it once it is not used any more", async () => {
-    const { pass, renewals, seen } = setup()
+    const { flows, pass, seen } = setup()
     for (let use = 1; use < LIVES; use++) {
-      renewals.flowBegan()
+      flows.began()
       await pass(400)
-      renewals.flowEnded()
+      flows.ended()
       await pass(290)
       assert.isNull(seen.ended, `use ${use}`)
     }

@@ -5,6 +5,7 @@
 import { Effect, Either } from "effect"
 import { LIFETIMES } from "../../protocol/trust/Lifetimes.ts"
 import type { Signed } from "../../protocol/trust/Signed.ts"
+import { RENEW_TICKET_AFTER_MS } from "../../session/Renewals.ts"
 import type { NodeContext } from "../../transport/plane/FlowSession.ts"
 import type { Relay } from "../relay/RelayRpcs.ts"
 import type { RpcsOf } from "../runtime/actor/ActorAddress.ts"
@@ -31,11 +32,6 @@ const HEARD_MS = 60_000
 export const RENEWALS_AT_ONCE = 8
 /** Shortest time between two renewals of one session. */
 const RENEW_RETRY_MS = 5_000
-/**
- * Age at which a ticket is renewed although the grant is fresh. Each change of rules brings a new
- * grant but no ticket, so where rules change often the grant alone would never cause a renewal.
- */
-const RENEW_TICKET_AFTER_MS = LIFETIMES.ticket * 500
 
 /** Options of {@link make}. */
 export interface Options {

@@ -14,7 +14,9 @@ import type { Grant, Outage, Ticket } from "../../protocol/trust/Documents.ts"
 import { type NodeKey } from "../../protocol/trust/NodeKey.ts"
 import * as Signed from "../../protocol/trust/Signed.ts"
 import { ControlStream } from "../../session/ControlStream.ts"
-import * as FlowStart from "../../session/FlowStart.ts"
+import { FlowCount } from "../../session/FlowCount.ts"
+import type * as FlowStart from "../../session/FlowStart.ts"
+import * as GrantAnswer from "../../session/GrantAnswer.ts"
 import { type Clocks, Permission } from "../../session/Permission.ts"
 import type { QuicEngine } from "../quic/engine/QuicEngine.ts"
 import { connectionIdOf, type SavedSessions } from "../quic/engine/Resumption.ts"
@@ -91,9 +93,7 @@ export class FlowSession {
   readonly #permission: Permission
   #control: ControlStream | null = null
   /** Flows that run or are being opened by this client. */
-  #asked = 0
-  /** When a flow last began or ended, by `node.now()`. */
-  lastFlowAt: number
+  readonly #asked: FlowCount
   peerLeg: LegKind | null = null
   #leaving = false
 
@@ -116,7 +116,7 @@ export class FlowSession {
     // These are the keys that the session's two ends prove.
     const parties = { clientKey: isClient ? node.key : peerKey, connectorKey: isClient ? peerKey : node.key }
     this.#permission = new Permission(grant, parties, node, outage)
-    this.lastFlowAt = node.now()
+    this.#asked = new FlowCount(node.now)
     this.#served = new ConnectorFlows({
       client: peerKey,
       permit: (target) => this.#permission.permit(target),
@@ -125,7 +125,7 @@ export class FlowSession {
         this.tellLeg()
       },
       onFlow: (asked) => {
-        this.lastFlowAt = node.now()
+        this.#asked.touch()
         return events.onFlow(asked)
       },
       ...(node.flowLimits && { limits: node.flowLimits }),
@@ -186,7 +186,12 @@ export class FlowSession {
 
   /** Flows that are open or being opened. */
   get flows(): number {
-    return this.#asked + this.#served.flows.size
+    return this.#asked.flows + this.#served.flows.size
+  }
+
+  /** When a flow last began or ended, by `node.now()`. */
+  get lastFlowAt(): number {
+    return this.#asked.lastAt
   }
 
   /** Whether the session's grant names this target, so that no new dial is needed. */
@@ -243,29 +248,15 @@ export class FlowSession {
    * first. When an accepted flow has ended, call `flowEnded`.
    */
   openFlow(
-    { host, kind, port, traceparent }: Target & { readonly traceparent: string | null },
+    target: Target & { readonly traceparent: string | null },
     done: (answer: FlowStart.Answer) => void
   ): () => void {
-    this.#asked++
-    this.lastFlowAt = this.#node.now()
-    const giveUp = FlowStart.request(
-      this.peer.quic,
-      { kind, resource: "", host, port, traceparent },
-      (answer) => {
-        if (answer._tag === "Rejected") this.flowEnded()
-        done(answer)
-      }
-    )
-    return () => {
-      giveUp()
-      this.flowEnded()
-    }
+    return this.#asked.open(this.peer.quic, target, done)
   }
 
   /** Must be called once for each accepted flow of {@link openFlow} when it has ended. */
   flowEnded(): void {
-    this.#asked--
-    this.lastFlowAt = this.#node.now()
+    this.#asked.ended()
   }
 
   /** Asks the peer to open no new flows in this session. Running flows continue. */
@@ -330,15 +321,7 @@ export class FlowSession {
 
   #onGrant(bytes: Uint8Array): void {
     if (this.#node.role !== "connector") return
-    const signed = Signed.fromBytes(bytes)
-    const grant = Either.flatMap(signed, this.#node.openGrant)
-    if (Either.isLeft(grant) || Either.isLeft(signed)) {
-      const reason = Either.isLeft(grant) ? grant.left : "not valid here"
-      return this.#control?.send({ _tag: "GrantRefused", reason })
-    }
-    if (!this.setGrant(grant.right, signed.right)) {
-      return this.#control?.send({ _tag: "GrantRefused", reason: "for others" })
-    }
-    this.#control?.send({ _tag: "GrantAck", id: grant.right.id })
+    const take = (grant: Grant, signed: Signed.Signed) => this.setGrant(grant, signed)
+    this.#control?.send(GrantAnswer.answer(bytes, { open: this.#node.openGrant, take }))
   }
 }

@@ -3,16 +3,17 @@
  * WebRTC connections that carry the flows, and the control stream, which is the first stream that
  * the browser opens. It is the counterpart of `FlowSession` over QUIC.
  */
-import { Either } from "effect"
+import type { Either } from "effect"
 import type { IceServer } from "node-datachannel"
 import { TokenBucket } from "../../protocol/bytes/TokenBucket.ts"
 import type { IceSignal } from "../../protocol/candidate/IceSignal.ts"
 import type { SessionMessage } from "../../protocol/flow/SessionWire.ts"
 import type { Grant, Ticket } from "../../protocol/trust/Documents.ts"
 import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
-import * as Signed from "../../protocol/trust/Signed.ts"
+import type * as Signed from "../../protocol/trust/Signed.ts"
 import type { Room } from "../../session/ChannelStream.ts"
 import { ControlStream } from "../../session/ControlStream.ts"
+import * as GrantAnswer from "../../session/GrantAnswer.ts"
 import { type Clocks, Permission } from "../../session/Permission.ts"
 import { ConnectorFlows, type ConnectorFlowsOptions, type FlowLimits } from "../plane/ConnectorFlows.ts"
 import { FlowLink } from "./FlowLink.ts"
@@ -200,11 +201,8 @@ export class BrowserSession {
 
   #onMessage(message: SessionMessage): void {
     if (message._tag !== "Grant") return
-    const signed = Signed.fromBytes(message.signed)
-    const grant = Either.flatMap(signed, this.#options.openGrant)
-    if (Either.isLeft(grant)) return this.#control?.send({ _tag: "GrantRefused", reason: grant.left })
-    if (!this.setGrant(grant.right)) return this.#control?.send({ _tag: "GrantRefused", reason: "for others" })
-    this.#control?.send({ _tag: "GrantAck", id: grant.right.id })
+    const take = (grant: Grant) => this.setGrant(grant)
+    this.#control?.send(GrantAnswer.answer(message.signed, { open: this.#options.openGrant, take }))
   }
 
   #end(why: string): void {
