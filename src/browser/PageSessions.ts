@@ -129,11 +129,7 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
   const sentAt = hostMs()
   yield* Effect.forkScoped(Effect.ignore(Stream.runForEach(client.Watch(), onEvent)))
 
-  const servers = client.TurnCredentials().pipe(
-    Effect.map(({ password, urls, username }): ReadonlyArray<RTCIceServer> => [
-      { urls: [...urls], username, credential: Redacted.value(password) }
-    ])
-  )
+  const servers = turnServersOf(client)
 
   const begin = Effect.fnUntraced(function*({ connectorKey, connectorName, grant, ticket }: Dialed) {
     // Documents are judged by the directory's time, which comes with the first snapshot.
@@ -190,29 +186,40 @@ export const make = Effect.fnUntraced(function*({ authorityKey, client, keys, no
     const host = HostName.toAscii(asked) ?? asked
     const target: Target = { kind: "tcp", host, port }
     const session = yield* obtain(target)
-    return yield* Effect.async<Flow.Flow, OpenFailed>((resume) => {
-      const giveUp = session.openFlow(target, (answer) => {
-        if (answer._tag === "Rejected") {
-          const { code, reason } = answer.verdict
-          return resume(
-            Effect.fail(fail(code, reason === "" ? `${host}:${port}: ${code}` : `${host}:${port}: ${reason}`))
-          )
-        }
-        const flow = Flow.make(answer.stream, answer.rest)
-        void flow.closed.then(() => session.flowEnded())
-        resume(Effect.succeed(flow))
-      })
-      return Effect.sync(giveUp)
-    })
+    return yield* openIn(session, target)
   })
 
-  const peers = Effect.promise(() =>
-    Promise.all(
-      sessions.all().map(async (session): Promise<Peer> => {
-        const { bytesIn, bytesOut, local, remote, rttMs } = await session.stats()
-        return { connector: session.connector, local, remote, rttMs, flows: session.flows, bytesIn, bytesOut }
-      })
-    )
-  )
-  return { openTcp, peers } as const
+  return { openTcp, peers: Effect.promise(() => Promise.all(sessions.all().map(peerOf))) } as const
 })
+
+/** Opens a flow in a session. Interruption cancels it. */
+const openIn = (session: Session, target: Target): Effect.Effect<Flow.Flow, OpenFailed> => {
+  const at = `${target.host}:${target.port}`
+  return Effect.async<Flow.Flow, OpenFailed>((resume) => {
+    const giveUp = session.openFlow(target, (answer) => {
+      if (answer._tag === "Rejected") {
+        const { code, reason } = answer.verdict
+        return resume(
+          Effect.fail(fail(code, reason === "" ? `${at}: ${code}` : `${at}: ${reason}`))
+        )
+      }
+      const flow = Flow.make(answer.stream, answer.rest)
+      void flow.closed.then(() => session.flowEnded())
+      resume(Effect.succeed(flow))
+    })
+    return Effect.sync(giveUp)
+  })
+}
+
+const peerOf = async (session: Session): Promise<Peer> => {
+  const { bytesIn, bytesOut, local, remote, rttMs } = await session.stats()
+  return { connector: session.connector, local, remote, rttMs, flows: session.flows, bytesIn, bytesOut }
+}
+
+/** Fetches the relay's TURN server with new credentials, as an ICE server. */
+const turnServersOf = (client: Client) =>
+  client.TurnCredentials().pipe(
+    Effect.map(({ password, urls, username }): ReadonlyArray<RTCIceServer> => [
+      { urls: [...urls], username, credential: Redacted.value(password) }
+    ])
+  )
