@@ -16,7 +16,7 @@ const ACCEPTED: Answer = { _tag: "Accepted", stream: { abort: () => undefined } 
 /** A session that opens no streams. */
 const sessionOf = (name: string) => {
   const asked: Array<(answer: Answer) => void> = []
-  const given = { up: 0 }
+  const given = { up: 0, ended: 0 }
   const session = {
     id: name,
     peer: { peerName: name },
@@ -25,15 +25,19 @@ const sessionOf = (name: string) => {
       asked.push(done)
       return () => void given.up++
     },
-    flowEnded: () => undefined
+    flowEnded: () => void given.ended++
   } as unknown as FlowSession
   return { session, asked, given }
 }
 
 /** Opens a flow. `obtained` are the sessions of one `obtain` after another. `other`: there after a second of silence. */
-const setup = Effect.fnUntraced(function*(obtained: ReadonlyArray<FlowSession>, other: FlowSession | null = null) {
+const setup = Effect.fnUntraced(function*(
+  obtained: ReadonlyArray<FlowSession>,
+  other: FlowSession | null = null,
+  leaves: "before" | "unseen" | null = null
+) {
   const left = [...obtained]
-  const told = { begun: 0, refused: [] as Array<Verdict>, peers: [] as Array<string | null> }
+  const told = { end: () => {}, begun: 0, refused: [] as Array<Verdict>, peers: [] as Array<string | null> }
   const opener = yield* FlowOpener.make({
     obtain: () =>
       Effect.suspend((): Effect.Effect<FlowSession, Verdict> => {
@@ -56,9 +60,13 @@ const setup = Effect.fnUntraced(function*(obtained: ReadonlyArray<FlowSession>, 
     port: 80,
     forward: null,
     gone: gone.signal,
-    begin: () => ++told.begun > 0,
+    begin: (_stream, _rest, watch) => {
+      told.end = () => watch.onDone({ sent: 0, received: 0, how: "ended" })
+      return ++told.begun > 0 && leaves !== "unseen"
+    },
     refuse: (verdict) => void told.refused.push(verdict)
   }
+  if (leaves === "before") gone.abort()
   const opening = yield* Effect.fork(opener(request))
   yield* TestClock.adjust("10 millis") // flows are opened at a limited rate
   return { opening, told, leave: () => gone.abort() }
@@ -74,7 +82,9 @@ describe("a flow that waits for its connector", () => {
       assert.deepStrictEqual([office.given.up, branch.asked.length], [1, 1])
       branch.asked[0]!(ACCEPTED)
       yield* Fiber.join(opening)
-      assert.deepStrictEqual([told.begun, told.refused], [1, []])
+      assert.deepStrictEqual([told.begun, told.refused, branch.given.ended], [1, [], 0])
+      told.end()
+      assert.strictEqual(branch.given.ended, 1)
     }))
 
   it.scoped("is opened once if the answer comes in time", () =>
@@ -118,6 +128,24 @@ describe("a flow that waits for its connector", () => {
       yield* Fiber.join(opening)
       assert.strictEqual(office.asked.length, 4)
       assert.deepStrictEqual(told.refused.map(({ reason }) => reason), ["the session ended"])
+    }))
+
+  it.scoped("is reset if the application has just left", () =>
+    Effect.gen(function*() {
+      const office = sessionOf("office")
+      const { opening } = yield* setup([office.session], null, "unseen")
+      let resets = 0
+      office.asked[0]!({ ...ACCEPTED, stream: { abort: () => void resets++ } as never })
+      yield* Fiber.join(opening)
+      assert.deepStrictEqual([resets, office.given.ended], [1, 1])
+    }))
+
+  it.scoped("is not asked for if the application left before", () =>
+    Effect.gen(function*() {
+      const office = sessionOf("office")
+      const { opening } = yield* setup([office.session], null, "before")
+      yield* Fiber.join(opening)
+      assert.strictEqual(office.asked.length, 0)
     }))
 
   it.scoped("is not asked for again after a refusal", () =>

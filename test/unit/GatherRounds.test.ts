@@ -6,15 +6,21 @@ import * as GatherRounds from "../../src/actors/stun/GatherRounds.ts"
 const SERVERS = [{ host: "192.0.2.1", port: 3478 }, { host: "192.0.2.2", port: 3478 }]
 
 const setup = () => {
-  const seen = { dropped: 0, asked: new Array<string>(), published: 0, timer: null as number | null }
+  const seen = {
+    dropped: 0,
+    asked: new Array<string>(),
+    published: 0,
+    told: [] as Array<unknown>,
+    timer: null as number | null
+  }
   const rounds = GatherRounds.make({
     questions: {
       ask: ({ server }) => Effect.sync(() => void seen.asked.push(server.host)),
       dropOwn: Effect.sync(() => void seen.dropped++)
     },
     feed: { gathering: { askable: SERVERS }, publish: Effect.sync(() => void seen.published++) },
-    onServers: () => Effect.void,
-    look: () => Effect.void,
+    onServers: (servers) => Effect.sync(() => void seen.told.push(servers)),
+    look: (servers) => Effect.sync(() => void seen.told.push(servers)),
     setTimer: (delayMs) => Effect.sync(() => void (seen.timer = delayMs)),
     clearTimer: Effect.sync(() => void (seen.timer = null))
   })
@@ -26,7 +32,9 @@ describe("rounds of STUN questions", () => {
     Effect.gen(function*() {
       const { rounds, seen } = setup()
       yield* rounds.gather
-      assert.deepStrictEqual(seen, { dropped: 1, asked: SERVERS.map(({ host }) => host), published: 1, timer: null })
+      const asked = SERVERS.map(({ host }) => host)
+      const told = [SERVERS, SERVERS] // the search for lifetimes, and the look at the route to them
+      assert.deepStrictEqual(seen, { asked, told, dropped: 1, published: 1, timer: null })
     }))
 
   it.effect("begin with the first session, and end with the last", () =>

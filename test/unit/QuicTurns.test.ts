@@ -62,6 +62,17 @@ describe("a QUIC connection", () => {
     }
   })
 
+  it("has a turn that is due before QUIC's own timer", () => {
+    const { quic, seen, turns } = setup()
+    for (let time = 1; time <= TIMES; time++) {
+      const start = performance.now()
+      quic.dueAt = start + 1000
+      turns.arm(start, start + 300)
+      vi.advanceTimersByTime(2000)
+      assert.deepStrictEqual([seen.timeouts, seen.turnsAt.length, seen.turnsAt.at(-1)], [0, time, start + 300])
+    }
+  })
+
   it("moves its timer only to an earlier time", () => {
     const { seen, turns } = setup()
     const start = performance.now()

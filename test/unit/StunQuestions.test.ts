@@ -36,6 +36,7 @@ describe("a STUN request", () => {
       const [txId] = seen.sent
       yield* TestClock.adjust("30 millis")
       assert.isNull(yield* answer(txId!, { ...SERVER, port: 1 }))
+      assert.isNull(yield* answer(txId!, { ...SERVER, host: "192.0.2.2" }))
       assert.isNull(yield* answer(new Uint8Array(Stun.TX_ID_BYTES).fill(99)))
       assert.deepStrictEqual(seen.own, [])
       assert.deepStrictEqual((yield* answer(txId!))?.server, SERVER)
@@ -69,6 +70,29 @@ describe("a STUN request", () => {
       assert.isNull(yield* answer(asked!))
       assert.deepStrictEqual((yield* Deferred.await(reply)).mapped, MAPPED)
       assert.deepStrictEqual(seen.own, [])
+    }))
+
+  it.effect("is not sent without a socket, or to a name", () =>
+    Effect.gen(function*() {
+      const { questions, seen } = setup()
+      for (const [host, sent] of [["stun.example.com", 0], ["2001:db8::1", 0], [SERVER.host, 1]] as const) {
+        const reply = yield* Deferred.make<Mapped, StunTimeout | StunUnavailable>()
+        yield* questions.discover({ ...SERVER, host }, reply, (literal) => !literal.includes(":"))
+        assert.strictEqual(seen.sent.length, sent)
+        if (sent === 0) assert.strictEqual((yield* Effect.flip(Deferred.await(reply)))._tag, "StunUnavailable")
+      }
+    }))
+
+  it.effect("measures from its last repetition", () =>
+    Effect.gen(function*() {
+      const { answer, questions, seen } = setup()
+      yield* questions.ask(OWN)
+      const [[id, delayMs]] = [...seen.timers] as [[string, number]]
+      yield* TestClock.adjust(delayMs)
+      yield* questions.onRetry(id)
+      yield* TestClock.adjust("40 millis")
+      yield* answer(seen.sent[1]!)
+      assert.deepStrictEqual(seen.own, [Either.right({ mapped: MAPPED, rttMs: 40 })])
     }))
 
   it.effect("is refused while too many are under way", () =>
