@@ -8,10 +8,8 @@ import { Deferred, Effect, Either, FiberSet, PubSub, Redacted, Schedule, Schema,
 import { familyOf, type SocketAddr } from "../../protocol/bytes/SocketAddr.ts"
 import * as IceSignal from "../../protocol/candidate/IceSignal.ts"
 import { LocalListener } from "../../protocol/flow/LocalListener.ts"
-import type * as PathMessage from "../../protocol/path/PathMessage.ts"
 import { LARGEST_BYTES } from "../../protocol/path/PathMtu.ts"
-import * as PathReason from "../../protocol/path/PathReason.ts"
-import { keyOf, RELAY, viaRelay } from "../../protocol/path/PathRef.ts"
+import { RELAY, viaRelay } from "../../protocol/path/PathRef.ts"
 import { DirectoryTime } from "../../protocol/trust/DirectoryTime.ts"
 import type { Reach } from "../../protocol/trust/Outage.ts"
 import { HostClock } from "../../services/host/HostClock.ts"
@@ -42,6 +40,7 @@ import * as Guesses from "./Guesses.ts"
 import * as Listeners from "./Listeners.ts"
 import { MuxMetrics } from "./MuxMetrics.ts"
 import * as PacketLink from "./PacketLink.ts"
+import * as PathOrders from "./PathOrders.ts"
 import { Refusals, type Refused } from "./Refusals.ts"
 import * as Sessions from "./Sessions.ts"
 import * as Sockets from "./Sockets.ts"
@@ -249,12 +248,6 @@ const make = Effect.fnUntraced(function*(config: Config) {
   yield* Self.fork(Effect.repeat(sessions.tick, Schedule.spaced(TICK)))
   yield* Self.fork(Stream.runForEach(relay.incarnations, () => sessions.reopen))
 
-  const withSession = (id: SessionId, use: (session: NonNullable<ReturnType<typeof sessions.get>>) => void) =>
-    Effect.sync(() => {
-      const session = sessions.get(id)
-      if (session !== undefined) use(session)
-    })
-
   return StreamMuxRpcs.of({
     LocalPorts: () => Effect.sync(sockets.ports),
     RebindSockets: ({ families }) => {
@@ -314,39 +307,8 @@ const make = Effect.fnUntraced(function*(config: Config) {
         return Stream.concat(Stream.fromIterable(first), Stream.fromQueue(later))
       })),
     IceEvents: () => Stream.fromPubSub(ice),
-    SendIce: ({ session, signal }) => withSession(session, (it) => it.sendIce(IceSignal.encode(signal))),
-    TagsOf: ({ session }) => Effect.sync(() => sessions.get(session)?.peer.tags ?? null),
-    SendPing: ({ padTo, path, session, txId }) => withSession(session, ({ peer }) => peer.sendPing(path, txId, padTo)),
-    AskRead: ({ session }) =>
-      Effect.zipRight(socketsRead, Effect.sync(() => publish({ _tag: "SocketsRead", session }))),
     ...guesses.handlers,
-    SendCandidates: ({ list, mapping, seq, session }) =>
-      Effect.gen(function*() {
-        // An empty list makes a peer forget the addresses that it has learned before.
-        const told = router.direct ? { list, mapping } : { list: [] }
-        const message: PathMessage.PathMessage = { _tag: "Candidates", seq, ...told }
-        const box = sessions.get(session)?.peer.sealed(message)
-        yield* withSession(session, ({ peer }) => peer.sendOnAllPaths(message))
-        // The list also goes by signaling, which may reach the peer when no path does.
-        if (box) yield* Effect.forkDaemon(Effect.ignore(signaling.ask((client) => client.Forward({ session, box }))))
-      }),
-    SelectPath: ({ path, reason, session }) => {
-      // The prober has not yet learned that direct paths are closed.
-      if (path.kind === "direct" && !router.direct) return Effect.void
-      return Effect.zipRight(
-        withSession(session, ({ peer }) => {
-          sessions.onSelected(session, reason)
-          peer.select(path, !PathReason.isImprovement(reason))
-        }),
-        Effect.logInfo("path selected").pipe(
-          Effect.annotateLogs({ session, path: path.kind === "direct" ? path.kind : keyOf(path), reason })
-        )
-      )
-    },
-    KeepPath: ({ reason, session }) => Effect.sync(() => sessions.onKept(session, reason)),
-    SetPacketSize: ({ bytes, path, session }) => withSession(session, ({ peer }) => peer.setPacketSize(path, bytes)),
-    RequestSwitch: ({ reason, session }) =>
-      withSession(session, ({ peer }) => peer.sendOnAllPaths({ _tag: "Switch", reason })),
+    ...PathOrders.make({ sessions, signaling, publish, isDirect: () => router.direct, socketsRead }),
     Status: () =>
       Effect.sync(() =>
         sessions.all().map((session) => ({
