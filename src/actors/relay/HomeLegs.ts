@@ -14,7 +14,6 @@ import { Self } from "../runtime/actor/Self.ts"
 import type { NetworkChange } from "../stun/StunRpcs.ts"
 import * as BindingLoop from "./BindingLoop.ts"
 import type * as HomeAddresses from "./HomeAddresses.ts"
-import * as Http3Return from "./Http3Return.ts"
 import * as LegChoice from "./LegChoice.ts"
 import * as LinkLeg from "./LinkLeg.ts"
 import type { LegKind } from "./RelayRpcs.ts"
@@ -22,7 +21,7 @@ import * as UdpLeg from "./UdpLeg.ts"
 
 /** Work that is due, or that has ended in another fiber. */
 export type Event =
-  | { readonly _tag: "OpenLink" | "TryHttp3" | "Forbidden" }
+  | { readonly _tag: "OpenLink" | "Forbidden" }
   | { readonly _tag: "LinkOpened"; readonly of: BindingLoop.BindingLoop; readonly kind: LegKind }
   | { readonly _tag: "LinkEnded"; readonly of: BindingLoop.BindingLoop }
 
@@ -30,8 +29,6 @@ export type Event =
 export interface DataPlane {
   readonly useLeg: (leg: Leg | null) => Effect.Effect<void>
   readonly openLink: (options: { readonly http3: boolean }) => Effect.Effect<LegKind, { readonly message: string }>
-  /** Opens a link over HTTP/3 for the next `openLink` to use, then ends the link in use. */
-  readonly replaceByHttp3: Effect.Effect<void, { readonly message: string }>
   readonly linkEnded: Effect.Effect<void, { readonly message: string }>
   readonly closeLink: Effect.Effect<void>
 }
@@ -50,10 +47,7 @@ export interface Options {
   readonly dataPlane: DataPlane
   readonly listeners: Listeners
   readonly home: HomeAddresses.HomeAddresses
-  /**
-   * Has `event` handled by `on`, now or after a delay. A later one replaces a delayed one of its
-   * tag.
-   */
+  /** Has `event` handled by `on`, now or after a delay. A later one replaces a delayed one. */
   readonly post: (event: Event) => Effect.Effect<unknown>
   readonly postAfter: (delay: Duration.Duration, event: Event) => Effect.Effect<void>
   /** Runs an effect in a fiber of its own, which ends with the actor. */
@@ -98,13 +92,6 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   const settleWithoutUdp = Effect.suspend(() => leg.settle(home.whyNotUdp()))
   const openLink = Effect.suspend(() => post({ _tag: "OpenLink" }))
   const reopenLink = Effect.zipRight(link.close, openLink)
-  const http3 = Http3Return.make({
-    link,
-    hasHttp3: () => home.relay?.http3 === true,
-    replace: dataPlane.replaceByHttp3,
-    fork,
-    wake: (delay) => postAfter(delay, { _tag: "TryHttp3" })
-  })
 
   const onBound = Effect.fnUntraced(function*(carrier: BindingLoop.Carrier, mapped: SocketAddr | null) {
     counts.binds.add(carrier)
@@ -149,9 +136,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     on: (event: Event, now: number): Effect.Effect<void> =>
       Match.value(event).pipe(Match.tagsExhaustive({
         OpenLink: () => (udp.phase === "bound" ? Effect.void : link.open(now)),
-        LinkOpened: ({ kind, of }) =>
-          link.isOpened(of, kind, now) ? Effect.zipRight(settleWithoutUdp, http3.onOpened(kind)) : Effect.void,
-        TryHttp3: () => http3.onDue,
+        LinkOpened: ({ kind, of }) => (link.isOpened(of, kind, now) ? settleWithoutUdp : Effect.void),
         LinkEnded: ({ of }) => onLinkEnded(of, now),
         Forbidden: () => udpLeg.onForbidden(now)
       })),
@@ -177,7 +162,6 @@ export const make = Effect.fnUntraced(function*(options: Options) {
      */
     onNetworkChanged: Effect.fnUntraced(function*(lost: NetworkChange["lost"], now: number) {
       yield* udpLeg.onNetworkChanged(now)
-      yield* http3.onNetworkChanged
       if (link.binding === null) return
       yield* lost.length > 0 ? reopenLink : link.binding.onNetworkChanged(now)
     }),
