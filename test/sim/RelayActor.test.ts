@@ -110,6 +110,7 @@ const setupAt = Effect.fnUntraced(function*(relayHost: string, remembered = NAME
       return relay.refusesLinks ? Effect.fail(new LinkUnavailable({ message: "refused" })) : Effect.never
     },
     CloseLink: () => Effect.void,
+    ReplaceLinkByHttp3: unasked,
     LinkEnded: () => Effect.never,
     RebindSockets: unasked,
     LocalPorts: unasked,

@@ -265,6 +265,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       }),
     ControlDatagrams: ({ kind }) => Stream.fromPubSub(control[kind]),
     OpenLink: ({ http3 }) => link.open(http3),
+    ReplaceLinkByHttp3: () => link.replaceByHttp3,
     CloseLink: () => link.close,
     LinkEnded: () => link.ended,
     UseLeg: ({ leg: choice }) =>

@@ -125,6 +125,11 @@ export class StreamMuxRpcs extends RpcGroup.make(
    * whether the relay takes links over HTTP/3.
    */
   Rpc.make("OpenLink", { payload: { http3: Schema.Boolean }, success: LegKind, error: LinkUnavailable }),
+  /**
+   * Opens a link over HTTP/3 beside the open one, then ends the open one. The next `OpenLink` uses
+   * the new link. The open link stays if HTTP/3 does not work.
+   */
+  Rpc.make("ReplaceLinkByHttp3", { error: LinkUnavailable }),
   /** Closes the packet link, if one is open. */
   Rpc.make("CloseLink", {}),
   /** Answers when the open link ends. */

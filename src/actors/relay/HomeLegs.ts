@@ -14,6 +14,7 @@ import { Self } from "../runtime/actor/Self.ts"
 import type { NetworkChange } from "../stun/StunRpcs.ts"
 import * as BindingLoop from "./BindingLoop.ts"
 import type * as HomeAddresses from "./HomeAddresses.ts"
+import * as Http3Return from "./Http3Return.ts"
 import * as LegChoice from "./LegChoice.ts"
 import * as LinkLeg from "./LinkLeg.ts"
 import type { LegKind } from "./RelayRpcs.ts"
@@ -21,7 +22,7 @@ import * as UdpLeg from "./UdpLeg.ts"
 
 /** Work that is due, or that has ended in another fiber. */
 export type Event =
-  | { readonly _tag: "OpenLink" | "Forbidden" }
+  | { readonly _tag: "OpenLink" | "TryHttp3" | "Forbidden" }
   | { readonly _tag: "LinkOpened"; readonly of: BindingLoop.BindingLoop; readonly kind: LegKind }
   | { readonly _tag: "LinkEnded"; readonly of: BindingLoop.BindingLoop }
 
@@ -29,6 +30,8 @@ export type Event =
 export interface DataPlane {
   readonly useLeg: (leg: Leg | null) => Effect.Effect<void>
   readonly openLink: (options: { readonly http3: boolean }) => Effect.Effect<LegKind, { readonly message: string }>
+  /** Opens a link over HTTP/3 for the next `openLink` to use, then ends the link in use. */
+  readonly replaceByHttp3: Effect.Effect<void, { readonly message: string }>
   readonly linkEnded: Effect.Effect<void, { readonly message: string }>
   readonly closeLink: Effect.Effect<void>
 }
@@ -47,7 +50,10 @@ export interface Options {
   readonly dataPlane: DataPlane
   readonly listeners: Listeners
   readonly home: HomeAddresses.HomeAddresses
-  /** Has `event` handled by `on`, now or after a delay. A later one replaces a delayed one. */
+  /**
+   * Has `event` handled by `on`, now or after a delay. A later one replaces a delayed one of its
+   * tag.
+   */
   readonly post: (event: Event) => Effect.Effect<unknown>
   readonly postAfter: (delay: Duration.Duration, event: Event) => Effect.Effect<void>
   /** Runs an effect in a fiber of its own, which ends with the actor. */
@@ -92,6 +98,13 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   const settleWithoutUdp = Effect.suspend(() => leg.settle(home.whyNotUdp()))
   const openLink = Effect.suspend(() => post({ _tag: "OpenLink" }))
   const reopenLink = Effect.zipRight(link.close, openLink)
+  const http3 = Http3Return.make({
+    link,
+    hasHttp3: () => home.relay?.http3 === true,
+    replace: dataPlane.replaceByHttp3,
+    fork,
+    wake: (delay) => postAfter(delay, { _tag: "TryHttp3" })
+  })
 
   const onBound = Effect.fnUntraced(function*(carrier: BindingLoop.Carrier, mapped: SocketAddr | null) {
     counts.binds.add(carrier)
@@ -136,7 +149,9 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     on: (event: Event, now: number): Effect.Effect<void> =>
       Match.value(event).pipe(Match.tagsExhaustive({
         OpenLink: () => (udp.phase === "bound" ? Effect.void : link.open(now)),
-        LinkOpened: ({ kind, of }) => (link.isOpened(of, kind, now) ? settleWithoutUdp : Effect.void),
+        LinkOpened: ({ kind, of }) =>
+          link.isOpened(of, kind, now) ? Effect.zipRight(settleWithoutUdp, http3.onOpened(kind)) : Effect.void,
+        TryHttp3: () => http3.onDue,
         LinkEnded: ({ of }) => onLinkEnded(of, now),
         Forbidden: () => udpLeg.onForbidden(now)
       })),
@@ -162,6 +177,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
      */
     onNetworkChanged: Effect.fnUntraced(function*(lost: NetworkChange["lost"], now: number) {
       yield* udpLeg.onNetworkChanged(now)
+      yield* http3.onNetworkChanged
       if (link.binding === null) return
       yield* lost.length > 0 ? reopenLink : link.binding.onNetworkChanged(now)
     }),

@@ -44,7 +44,6 @@ const INBOX_CAPACITY = 512
  */
 const RESOLVE_GAP = Duration.seconds(30)
 const WAKE = "wake"
-const LINK = "link"
 const RESOLVE = "resolve"
 
 type Message =
@@ -96,7 +95,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
       mappingChanged: Effect.ignore(stun.ask((client) => client.MappingChanged()))
     },
     post: (event) => inbox.post(event),
-    postAfter: (delay, event) => inbox.setTimer(LINK, delay, event),
+    postAfter: (delay, event) => inbox.setTimer(event._tag, delay, event),
     fork
   })
   const presenters = () => [...legs.bindings, spares]
@@ -136,6 +135,7 @@ const make = Effect.fnUntraced(function*(config: Config) {
   const on: (message: Message) => (now: number) => Effect.Effect<void> = Match.type<Message>().pipe(
     Match.tagsExhaustive({
       OpenLink: onLegs,
+      TryHttp3: onLegs,
       LinkOpened: onLegs,
       LinkEnded: onLegs,
       Forbidden: onLegs,
@@ -243,6 +243,7 @@ const each = <A, E>(stream: Stream.Stream<A, E>, use: (element: A) => Effect.Eff
 const dataPlaneOf = (mux: Mux): HomeLegs.DataPlane => ({
   useLeg: (leg) => Effect.ignore(mux.ask((client) => client.UseLeg({ leg }))),
   openLink: ({ http3 }) => mux.ask((client) => client.OpenLink({ http3 }), { deadline: "12 seconds" }),
+  replaceByHttp3: mux.ask((client) => client.ReplaceLinkByHttp3(), { deadline: "12 seconds" }),
   linkEnded: mux.ask((client) => client.LinkEnded(), { deadline: "1 day" }),
   closeLink: Effect.ignore(mux.ask((client) => client.CloseLink()))
 })

@@ -62,6 +62,8 @@ export interface Options {
   readonly carrier: "auto" | "webtransport" | "websocket"
   /** Whether the relay is known to have HTTP/3. `undefined` if it is not known. */
   readonly http3?: boolean | undefined
+  /** Whether to use HTTP/3 or nothing, although the relay may answer sooner over TCP. */
+  readonly http3Only?: boolean
   readonly purpose: Purpose
   readonly identity: ClientHandshake.Identity
   readonly enrol?: Enrol | undefined
@@ -133,7 +135,9 @@ const open = async (options: Options, signal: AbortSignal): Promise<Connected> =
   const overTcp = options.carrier === "webtransport" && !isProxied ? WEBTRANSPORT : WEBSOCKET
   const tcp = (signal: AbortSignal) => openTcp(options, proxy, overTcp, signal)
   const http3 = (signal: AbortSignal) => openHttp3(options, signal)
-  const ways = isHttp3Wanted(options) && proxy === null && !isProxied ? [http3, tcp] : [tcp]
+  const isHttp3Possible = isHttp3Wanted(options) && proxy === null && !isProxied
+  if (options.http3Only && !isHttp3Possible) throw new LinkError({ reason: "unreachable", message: NO_HTTP3 })
+  const ways = isHttp3Possible ? (options.http3Only ? [http3] : [http3, tcp]) : [tcp]
   const discard = ({ link }: Opened) => link.destroy("another carrier was faster")
   const { link, localHost, unproved } = await Ways.firstOf(
     ways.map((open) => ({ open, discard })),
@@ -170,6 +174,8 @@ export const proxyOf = ({ host, port, proxy }: Pick<Options, "host" | "port" | "
 
 const isHttp3Wanted = ({ carrier, http3, purpose }: Options): boolean =>
   (carrier === "webtransport" && http3 !== false) || (carrier === "auto" && purpose === "relay" && http3 === true)
+
+const NO_HTTP3 = "HTTP/3 is not possible by the carrier that is set, through a proxy, or behind a reverse proxy"
 
 const WEBSOCKET = { alpn: "http/1.1", open: WebSocketCarrier.open } as const
 const WEBTRANSPORT = { alpn: "h2", open: WebTransportCarrier.open } as const

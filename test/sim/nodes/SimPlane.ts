@@ -300,6 +300,7 @@ export class SimPlane {
         }),
       ControlDatagrams: ({ kind }) => Stream.fromPubSub(this.#control[kind]),
       OpenLink: () => this.#openLink,
+      ReplaceLinkByHttp3: () => new LinkUnavailable({ message: "the simulated relay has no HTTP/3" }),
       CloseLink: () =>
         Effect.sync(() => {
           this.#link?.close()

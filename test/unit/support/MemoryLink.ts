@@ -28,7 +28,7 @@ export class MemoryLink {
     })
   }
 
-  readonly incoming = (async function*() {})()
+  readonly incoming = this.#all()
   readonly bufferedBytes = () => 0
   readonly isClosed = () => this.end !== null
   readonly unread = (bytes: Uint8Array) => void this.#arrived.unshift(bytes)
@@ -40,6 +40,10 @@ export class MemoryLink {
       })
     }
     return this.#arrived.shift()
+  }
+
+  async *#all() {
+    for (let bytes = await this.read(); bytes !== undefined; bytes = await this.read()) yield bytes
   }
 
   readonly write = (bytes: Uint8Array) => {
