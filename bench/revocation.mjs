@@ -1,16 +1,20 @@
-// How long a flow outlives its permission: a rule is taken away under an open flow, and given back, again and again. Build first.
-//     node bench/revocation.mjs [--runs 50]      prints JSON
-// Relay, connector and client are processes on loopback. Times are from the SIGHUP that makes the relay read its rules, which the
-// application cannot see, to the end of the flow at the application.
+// How long a flow outlives its permission: a rule is taken away under an open flow, and given back, again and again. Then a client
+// is removed under its open flow, another one each time. Build first.
+//     node bench/revocation.mjs [--runs 50] [--nodes 0]      prints JSON
+// Relay, connector and clients are processes on loopback. `cutMs` is from the SIGHUP that makes the relay read its rules, which the
+// application cannot see, to the end of the flow at the application. `removedMs` is from the end of `sallyport node remove` to the
+// end of the flow; 0 if the flow ended first. `commandMs` is what the command itself took.
 import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { parseArgs } from "node:util"
 import { dial, echoes, echoServer, open } from "./support/flows.mjs"
 import { summary } from "./support/numbers.mjs"
-import { surroundings, withProcesses } from "./support/processes.mjs"
-import { freePort, RESOURCE, startSallyport } from "./support/sallyport.mjs"
+import { here, output, surroundings, withProcesses } from "./support/processes.mjs"
+import { createToken, freePort, PROGRAM, RESOURCE, run, startSallyport, writeConfig } from "./support/sallyport.mjs"
 
-const { values } = parseArgs({ options: { runs: { type: "string", default: "50" } } })
+const { values } = parseArgs({
+  options: { runs: { type: "string", default: "50" }, nodes: { type: "string", default: "0" } }
+})
 /** A resource that stays allowed, with a flow that must stay open. */
 const KEPT = "kept"
 const GIVE_UP_MS = 400_000
@@ -59,8 +63,29 @@ async function main(processes) {
     returns.push(performance.now() - back)
     next.destroy()
   }
+  const removed = []
+  const commands = []
+  for (let node = 0; node < Number(values.nodes); node++) {
+    const name = `guest-${node}`
+    const own = { role: "client", token: await createToken(here, file, "client", name), socks5: "127.0.0.1:0" }
+    const guest = await run(processes, here, name, writeConfig(join(processes.dir, "revocation"), name, own))
+    const flow = await open(Number(guest.listen.socks5.split(":").at(-1)), RESOURCE, port)
+    await echoes(flow)
+    const ended = new Promise((resolve) => flow.once("close", () => resolve(performance.now())))
+    const since = performance.now()
+    await output(here(process.execPath, [PROGRAM, "node", "remove", name, "--config", file]))
+    const answered = performance.now()
+    commands.push(answered - since)
+    removed.push(Math.max(0, await ended - answered))
+    await echoes(kept)
+    guest.child.kill("SIGTERM")
+  }
   close()
-  return { cutMs: summary(cuts), refusedMs: summary(refusals), openAgainMs: summary(returns), ...surroundings() }
+  return {
+    ...(cuts.length > 0 && { cutMs: summary(cuts), refusedMs: summary(refusals), openAgainMs: summary(returns) }),
+    ...(removed.length > 0 && { removedMs: summary(removed), commandMs: summary(commands) }),
+    ...surroundings()
+  }
 }
 
 console.log(JSON.stringify(await withProcesses(main), null, 2))

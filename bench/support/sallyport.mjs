@@ -6,7 +6,8 @@ import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 import { here, output } from "./processes.mjs"
 
-const PROGRAM = fileURLToPath(new URL("../../bin/sallyport", import.meta.url))
+/** The command line's program. */
+export const PROGRAM = fileURLToPath(new URL("../../bin/sallyport", import.meta.url))
 const BOOT_MS = 180_000
 /** The name under which the traffic's server is reached. */
 export const RESOURCE = "source"
