@@ -1,6 +1,6 @@
 /** Which sessions of a node carry flows, and which are dead because another one works. */
 import { assert, describe, it } from "@effect/vitest"
-import { type Held, HeldSessions, isSilent } from "../../src/actors/mux/HeldSessions.ts"
+import { type Held, HeldSessions, isSilent } from "../../src/actors/mux/sessions/HeldSessions.ts"
 import type { Target } from "../../src/protocol/flow/FlowWire.ts"
 import type { NodeKey } from "../../src/protocol/trust/NodeKey.ts"
 

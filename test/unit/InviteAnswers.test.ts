@@ -1,8 +1,8 @@
 /** A connector's answers to invitations of nodes and browsers. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Either } from "effect"
-import { Drain } from "../../src/actors/mux/Drain.ts"
-import * as InviteAnswers from "../../src/actors/mux/InviteAnswers.ts"
+import { DrainState } from "../../src/actors/mux/sessions/DrainState.ts"
+import * as InviteAnswers from "../../src/actors/mux/sessions/InviteAnswers.ts"
 import { DRAINING } from "../../src/actors/mux/StreamMuxRpcs.ts"
 import { SessionTable } from "../../src/session/SessionTable.ts"
 
@@ -14,7 +14,7 @@ const setup = () => {
   const state = { begins: 0, isValid: true, refused: null as string | null, spent: null as string | null, ticketOf: "" }
   const answers: Array<string> = []
   const held = new SessionTable<string>(MAX)
-  const drain = new Drain(false)
+  const drain = new DrainState(false)
   const client = {
     Ready: () => Effect.sync(() => void answers.push("ready")),
     Decline: ({ reason }: { readonly reason: string }) => Effect.sync(() => void answers.push(reason))

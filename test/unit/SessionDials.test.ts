@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Either, Fiber, TestClock } from "effect"
-import * as SessionDials from "../../src/actors/mux/SessionDials.ts"
+import * as SessionDials from "../../src/actors/mux/sessions/SessionDials.ts"
 import { DialRefused } from "../../src/actors/signaling/RelaySignalingRpcs.ts"
 import type { FlowSession } from "../../src/transport/plane/FlowSession.ts"
 

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Either } from "effect"
 import { generateKeyPairSync } from "node:crypto"
-import * as SessionDocuments from "../../src/actors/mux/SessionDocuments.ts"
+import * as SessionDocuments from "../../src/actors/mux/sessions/SessionDocuments.ts"
 import { type NodeKey } from "../../src/protocol/trust/NodeKey.ts"
 import * as Authority from "../../src/services/identity/Authority.ts"
 import * as Keys from "../../src/services/identity/Keys.ts"

@@ -1,8 +1,8 @@
 /** The check of a node's sessions once a second: which ends, and why. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { type Held, HeldSessions } from "../../src/actors/mux/HeldSessions.ts"
-import * as SessionUpkeep from "../../src/actors/mux/SessionUpkeep.ts"
+import { type Held, HeldSessions } from "../../src/actors/mux/sessions/HeldSessions.ts"
+import * as SessionUpkeep from "../../src/actors/mux/sessions/SessionUpkeep.ts"
 import * as PeerLoss from "../../src/protocol/path/PeerLoss.ts"
 import { LIFETIMES } from "../../src/protocol/trust/Lifetimes.ts"
 

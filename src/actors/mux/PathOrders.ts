@@ -9,7 +9,7 @@ import type { RpcsOf } from "../runtime/actor/ActorAddress.ts"
 import type { ActorRef } from "../runtime/actor/ActorRef.ts"
 import type { SessionId } from "../signaling/RelaySignalingRpcs.ts"
 import type { Signaling } from "../signaling/SignalingRpcs.ts"
-import type * as Sessions from "./Sessions.ts"
+import type * as Sessions from "./sessions/Sessions.ts"
 
 type Node = ReturnType<typeof Sessions.make>
 type Candidates = PathMessage & { readonly _tag: "Candidates" }

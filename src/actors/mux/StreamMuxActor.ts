@@ -42,7 +42,7 @@ import { MuxMetrics } from "./MuxMetrics.ts"
 import * as PacketLink from "./PacketLink.ts"
 import * as PathOrders from "./PathOrders.ts"
 import { Refusals, type Refused } from "./Refusals.ts"
-import * as Sessions from "./Sessions.ts"
+import * as Sessions from "./sessions/Sessions.ts"
 import * as Sockets from "./Sockets.ts"
 import { type IceEvent, LINK_ADDRESS, StreamMux, StreamMuxRpcs } from "./StreamMuxRpcs.ts"
 

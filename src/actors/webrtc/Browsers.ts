@@ -10,10 +10,10 @@ import type { Clocks } from "../../session/Permission.ts"
 import { SessionTable } from "../../session/SessionTable.ts"
 import { BrowserSession } from "../../transport/webrtc/BrowserSession.ts"
 import type { AgentPasswords } from "../../transport/webrtc/TurnProxy.ts"
-import { Drain } from "../mux/Drain.ts"
+import { DrainState } from "../mux/sessions/DrainState.ts"
 import type * as FlowTrace from "../mux/FlowTrace.ts"
-import * as InviteAnswers from "../mux/InviteAnswers.ts"
-import * as SessionDocuments from "../mux/SessionDocuments.ts"
+import * as InviteAnswers from "../mux/sessions/InviteAnswers.ts"
+import * as SessionDocuments from "../mux/sessions/SessionDocuments.ts"
 import type { Draining } from "../mux/StreamMuxRpcs.ts"
 import type { RpcsOf } from "../runtime/actor/ActorAddress.ts"
 import type { ActorRef } from "../runtime/actor/ActorRef.ts"
@@ -68,7 +68,7 @@ export const make = ({ draining, fork, hostMs, node, passwords, post, servers, s
   const clocks = { hostMs, nowSeconds: () => time.nowSeconds() }
   /** Whether the directory is reached. Sessions end with their grants all the same. */
   let isReached = true
-  const drain = new Drain(draining)
+  const drain = new DrainState(draining)
   const documents = SessionDocuments.make({
     authorityKey: node.relay.authorityKey,
     role: "connector",

@@ -1,7 +1,7 @@
 /** Flows of a world with a hub: numbered words to a resource that sends everything back, each answer checked. */
 import { Effect, Either } from "effect"
 import { Duplex } from "node:stream"
-import type * as Sessions from "../../../src/actors/mux/Sessions.ts"
+import type * as Sessions from "../../../src/actors/mux/sessions/Sessions.ts"
 import type { Verdict } from "../../../src/protocol/flow/FlowWire.ts"
 import type { Answer } from "../../../src/session/FlowStart.ts"
 import type { FlowStream } from "../../../src/session/FlowStream.ts"

@@ -5,7 +5,7 @@
  */
 import { Effect, Either, PubSub, Stream } from "effect"
 import { MuxMetrics } from "../../../src/actors/mux/MuxMetrics.ts"
-import * as Sessions from "../../../src/actors/mux/Sessions.ts"
+import * as Sessions from "../../../src/actors/mux/sessions/Sessions.ts"
 import { LINK_ADDRESS, LinkUnavailable, StreamMuxRpcs } from "../../../src/actors/mux/StreamMuxRpcs.ts"
 import type { PathEvent } from "../../../src/actors/path/PathProberRpcs.ts"
 import type { ControlDatagram } from "../../../src/actors/stun/StunRpcs.ts"

@@ -3,14 +3,14 @@
  * and says that it is ready, or declines with the reason.
  */
 import { type Duration, Effect, Either } from "effect"
-import type { SessionTable } from "../../session/SessionTable.ts"
-import type { RpcsOf } from "../runtime/actor/ActorAddress.ts"
-import type { ActorRef } from "../runtime/actor/ActorRef.ts"
-import type { SignalingEvent } from "../signaling/RelaySignalingRpcs.ts"
-import type { Signaling } from "../signaling/SignalingRpcs.ts"
-import type { Drain } from "./Drain.ts"
+import type { SessionTable } from "../../../session/SessionTable.ts"
+import type { RpcsOf } from "../../runtime/actor/ActorAddress.ts"
+import type { ActorRef } from "../../runtime/actor/ActorRef.ts"
+import type { SignalingEvent } from "../../signaling/RelaySignalingRpcs.ts"
+import type { Signaling } from "../../signaling/SignalingRpcs.ts"
+import type { DrainState } from "./DrainState.ts"
 import type { Opened, SessionDocuments } from "./SessionDocuments.ts"
-import { DRAINING } from "./StreamMuxRpcs.ts"
+import { DRAINING } from "../StreamMuxRpcs.ts"
 
 /** An invitation to a session. */
 export type Invite = SignalingEvent & { readonly _tag: "Invite" }
@@ -18,7 +18,7 @@ export type Invite = SignalingEvent & { readonly _tag: "Invite" }
 /** Options of {@link make}. */
 export interface Options<E, Entry> {
   readonly held: SessionTable<Entry>
-  readonly drain: Drain
+  readonly drain: DrainState
   readonly documents: SessionDocuments
   readonly signaling: ActorRef<RpcsOf<typeof Signaling>>
   /** How long an answer to the relay may take. If omitted, the default of calls. */

@@ -4,30 +4,30 @@
  * expired. Signaling is asked only if no live session reaches the peer.
  */
 import { Effect } from "effect"
-import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
-import * as Tracing from "../../services/telemetry/Tracing.ts"
-import type { NodeContext } from "../../transport/plane/FlowSession.ts"
-import type { TicketKeys } from "../../transport/quic/engine/Resumption.ts"
-import { CloseCode } from "../../transport/quic/QuicSession.ts"
-import type { PathEvent } from "../path/PathProberRpcs.ts"
-import type { Relay } from "../relay/RelayRpcs.ts"
-import type { RpcsOf } from "../runtime/actor/ActorAddress.ts"
-import type { ActorRef } from "../runtime/actor/ActorRef.ts"
-import type { SessionId, SignalingEvent } from "../signaling/RelaySignalingRpcs.ts"
-import type { Signaling } from "../signaling/SignalingRpcs.ts"
-import { Drain } from "./Drain.ts"
-import type * as FlowTrace from "./FlowTrace.ts"
+import type { NodeKey } from "../../../protocol/trust/NodeKey.ts"
+import * as Tracing from "../../../services/telemetry/Tracing.ts"
+import type { NodeContext } from "../../../transport/plane/FlowSession.ts"
+import type { TicketKeys } from "../../../transport/quic/engine/Resumption.ts"
+import { CloseCode } from "../../../transport/quic/QuicSession.ts"
+import type { PathEvent } from "../../path/PathProberRpcs.ts"
+import type { Relay } from "../../relay/RelayRpcs.ts"
+import type { RpcsOf } from "../../runtime/actor/ActorAddress.ts"
+import type { ActorRef } from "../../runtime/actor/ActorRef.ts"
+import type { SessionId, SignalingEvent } from "../../signaling/RelaySignalingRpcs.ts"
+import type { Signaling } from "../../signaling/SignalingRpcs.ts"
+import { DrainState } from "./DrainState.ts"
+import type * as FlowTrace from "../FlowTrace.ts"
 import { HeldSessions } from "./HeldSessions.ts"
 import * as InviteAnswers from "./InviteAnswers.ts"
-import type { MuxMetrics } from "./MuxMetrics.ts"
+import type { MuxMetrics } from "../MuxMetrics.ts"
 import * as PathFeed from "./PathFeed.ts"
-import type { Refused } from "./Refusals.ts"
+import type { Refused } from "../Refusals.ts"
 import * as SessionDials from "./SessionDials.ts"
 import * as SessionDocuments from "./SessionDocuments.ts"
 import * as SessionLife from "./SessionLife.ts"
 import * as SessionRenewal from "./SessionRenewal.ts"
 import * as SessionUpkeep from "./SessionUpkeep.ts"
-import type { Draining } from "./StreamMuxRpcs.ts"
+import type { Draining } from "../StreamMuxRpcs.ts"
 
 /** Options of {@link make}. */
 export interface Options {
@@ -62,7 +62,7 @@ export const make = (options: Options) => {
   const { authorityKey, fork, metrics, node, onIce, onRefused, relay, signaling, ticketKeys, timeKnown, traces } =
     options
   const held = new HeldSessions()
-  const drain = new Drain(options.draining)
+  const drain = new DrainState(options.draining)
   const documents = SessionDocuments.make({
     authorityKey,
     role: node.role,

@@ -3,16 +3,16 @@
  * logs.
  */
 import { Effect } from "effect"
-import * as PathKind from "../../protocol/path/PathKind.ts"
-import type { PathRef, Reason } from "../../protocol/path/PathRef.ts"
-import type { Asked, FlowWatch } from "../../transport/plane/ConnectorFlows.ts"
-import type { FlowSession, FlowSessionEvents, NodeContext } from "../../transport/plane/FlowSession.ts"
-import type { SessionId } from "../signaling/RelaySignalingRpcs.ts"
-import * as FlowTrace from "./FlowTrace.ts"
+import * as PathKind from "../../../protocol/path/PathKind.ts"
+import type { PathRef, Reason } from "../../../protocol/path/PathRef.ts"
+import type { Asked, FlowWatch } from "../../../transport/plane/ConnectorFlows.ts"
+import type { FlowSession, FlowSessionEvents, NodeContext } from "../../../transport/plane/FlowSession.ts"
+import type { SessionId } from "../../signaling/RelaySignalingRpcs.ts"
+import * as FlowTrace from "../FlowTrace.ts"
 import type { Held, HeldSessions } from "./HeldSessions.ts"
-import type { MuxMetrics } from "./MuxMetrics.ts"
+import type { MuxMetrics } from "../MuxMetrics.ts"
 import type { PathFeed } from "./PathFeed.ts"
-import type { Refused } from "./Refusals.ts"
+import type { Refused } from "../Refusals.ts"
 
 /** Options of {@link make}. */
 export interface Options extends Pick<FlowSessionEvents, "onUp" | "onDown"> {

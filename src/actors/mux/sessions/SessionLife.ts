@@ -3,23 +3,23 @@
  * learns of both.
  */
 import { Deferred, Effect, Exit } from "effect"
-import type { Target, Verdict } from "../../protocol/flow/FlowWire.ts"
-import * as PeerLoss from "../../protocol/path/PeerLoss.ts"
-import type { Signed } from "../../protocol/trust/Signed.ts"
-import { FlowSession } from "../../transport/plane/FlowSession.ts"
-import { CloseCode, type CloseReason } from "../../transport/quic/QuicSession.ts"
-import type { Relay } from "../relay/RelayRpcs.ts"
-import type { RpcsOf } from "../runtime/actor/ActorAddress.ts"
-import type { ActorRef } from "../runtime/actor/ActorRef.ts"
-import type { SessionId } from "../signaling/RelaySignalingRpcs.ts"
-import type { Drain } from "./Drain.ts"
+import type { Target, Verdict } from "../../../protocol/flow/FlowWire.ts"
+import * as PeerLoss from "../../../protocol/path/PeerLoss.ts"
+import type { Signed } from "../../../protocol/trust/Signed.ts"
+import { FlowSession } from "../../../transport/plane/FlowSession.ts"
+import { CloseCode, type CloseReason } from "../../../transport/quic/QuicSession.ts"
+import type { Relay } from "../../relay/RelayRpcs.ts"
+import type { RpcsOf } from "../../runtime/actor/ActorAddress.ts"
+import type { ActorRef } from "../../runtime/actor/ActorRef.ts"
+import type { SessionId } from "../../signaling/RelaySignalingRpcs.ts"
+import type { DrainState } from "./DrainState.ts"
 import type { Held } from "./HeldSessions.ts"
 import type { Opened } from "./SessionDocuments.ts"
 import * as SessionEvents from "./SessionEvents.ts"
 
 /** Options of {@link make}. */
 export interface Options extends Omit<SessionEvents.Options, "onUp" | "onDown" | "onIce"> {
-  readonly drain: Drain
+  readonly drain: DrainState
   readonly relay: ActorRef<RpcsOf<typeof Relay>>
   /** Called with each WebRTC signal of the peer, and with `null` when the session has ended. */
   readonly onIce: (session: SessionId, signal: Uint8Array | null) => void

@@ -2,7 +2,7 @@
  * Whether a connector takes new sessions, and what it tells its peers about that. Nodes and
  * browsers are drained alike.
  */
-import { DRAINING, type Draining } from "./StreamMuxRpcs.ts"
+import { DRAINING, type Draining } from "../StreamMuxRpcs.ts"
 
 /** A session that can be drained. */
 export interface Drained {
@@ -15,7 +15,7 @@ export interface Drained {
 }
 
 /** The drain of one set of sessions. */
-export class Drain {
+export class DrainState {
   #isOn: boolean
 
   constructor(isOn: boolean) {

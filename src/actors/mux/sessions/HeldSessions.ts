@@ -3,14 +3,14 @@
  * peers are silent, and which sessions are dead because another one works.
  */
 import type { Deferred } from "effect"
-import type { Target, Verdict } from "../../protocol/flow/FlowWire.ts"
-import type { Reason } from "../../protocol/path/PathRef.ts"
-import type * as PeerLoss from "../../protocol/path/PeerLoss.ts"
-import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
-import type { Signed } from "../../protocol/trust/Signed.ts"
-import { SessionTable } from "../../session/SessionTable.ts"
-import type { FlowSession } from "../../transport/plane/FlowSession.ts"
-import type { PathEvent } from "../path/PathProberRpcs.ts"
+import type { Target, Verdict } from "../../../protocol/flow/FlowWire.ts"
+import type { Reason } from "../../../protocol/path/PathRef.ts"
+import type * as PeerLoss from "../../../protocol/path/PeerLoss.ts"
+import type { NodeKey } from "../../../protocol/trust/NodeKey.ts"
+import type { Signed } from "../../../protocol/trust/Signed.ts"
+import { SessionTable } from "../../../session/SessionTable.ts"
+import type { FlowSession } from "../../../transport/plane/FlowSession.ts"
+import type { PathEvent } from "../../path/PathProberRpcs.ts"
 
 /** Most sessions of one node. Beyond that, invitations and dials are refused. */
 const MAX_SESSIONS = 1024

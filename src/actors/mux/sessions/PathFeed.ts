@@ -2,9 +2,9 @@
  * Tells the prober about this node's sessions: path events, and a snapshot when it subscribes. With
  * relays only, the prober learns nothing that would make it probe.
  */
-import { type PathRef, RELAY } from "../../protocol/path/PathRef.ts"
-import type { FlowSession, NodeContext } from "../../transport/plane/FlowSession.ts"
-import type { PathEvent } from "../path/PathProberRpcs.ts"
+import { type PathRef, RELAY } from "../../../protocol/path/PathRef.ts"
+import type { FlowSession, NodeContext } from "../../../transport/plane/FlowSession.ts"
+import type { PathEvent } from "../../path/PathProberRpcs.ts"
 import type { Held, HeldSessions } from "./HeldSessions.ts"
 
 /**
