@@ -21,7 +21,7 @@ import { Entry } from "../services/telemetry/Recorder.ts"
 import * as Redact from "../services/telemetry/Redact.ts"
 import * as Asker from "./Asker.ts"
 import { failure } from "./CliError.ts"
-import type { Options } from "./Inspect.ts"
+import type { Options } from "./commands/Inspect.ts"
 
 /** Traces in a report: the last ones. */
 const TRACES = 50

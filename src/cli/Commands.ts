@@ -177,7 +177,7 @@ const netcheck = Command.make(
 )
 
 /** Loads the commands that look into a running process. */
-const inspect = Effect.promise(() => import("./Inspect.ts"))
+const inspect = Effect.promise(() => import("./commands/Inspect.ts"))
 
 const actorsCommand = Command.make(
   "actors",
@@ -220,20 +220,24 @@ const trace = Command.make("trace", {
   )
 }, ({ id, ...options }) =>
   Effect.flatMap(
-    Effect.promise(() => import("./Trace.ts")),
+    Effect.promise(() => import("./commands/Trace.ts")),
     ({ trace }) => quietly(trace({ ...options, id: Option.getOrNull(id) }))
   )).pipe(
     Command.withDescription("Show what the last flows did, step by step, with times and threads")
   )
 
-const ping = Command.make("ping", {
-  config,
-  json,
-  peer: Args.text({ name: "peer" }).pipe(
-    Args.withDescription("The peer's name, as status shows it")
-  ),
-  count: count("count", 1000, 10, "The highest number of pings to send")
-}, (options) => Effect.flatMap(Effect.promise(() => import("./Ping.ts")), ({ ping }) => quietly(ping(options)))).pipe(
+const ping = Command.make(
+  "ping",
+  {
+    config,
+    json,
+    peer: Args.text({ name: "peer" }).pipe(
+      Args.withDescription("The peer's name, as status shows it")
+    ),
+    count: count("count", 1000, 10, "The highest number of pings to send")
+  },
+  (options) => Effect.flatMap(Effect.promise(() => import("./commands/Ping.ts")), ({ ping }) => quietly(ping(options)))
+).pipe(
   Command.withDescription(
     "Measure round trips to a peer until it is reached directly. The command fails if the peer does not answer"
   )
@@ -286,7 +290,8 @@ const drain = Command.make(
     cancel: Options.boolean("cancel").pipe(Options.withDescription("Take new flows again")),
     noWait: Options.boolean("no-wait").pipe(Options.withDescription("Return at once, while flows are open"))
   },
-  (options) => Effect.flatMap(Effect.promise(() => import("./Drain.ts")), ({ drain }) => quietly(drain(options)))
+  (options) =>
+    Effect.flatMap(Effect.promise(() => import("./commands/Drain.ts")), ({ drain }) => quietly(drain(options)))
 ).pipe(
   Command.withDescription(
     "Take a connector out of service: it takes no new flows and keeps the open ones. Waits until no flow is open"
@@ -305,7 +310,8 @@ const network = Command.make(
       )
     )
   },
-  (options) => Effect.flatMap(Effect.promise(() => import("./Network.ts")), ({ network }) => quietly(network(options)))
+  (options) =>
+    Effect.flatMap(Effect.promise(() => import("./commands/Network.ts")), ({ network }) => quietly(network(options)))
 ).pipe(
   Command.withDescription(
     "Show what the nodes of a relay report: their versions, their paths and why paths are relayed"

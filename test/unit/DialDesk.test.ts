@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, TestClock } from "effect"
 import * as Board from "../../src/actors/hub/Board.ts"
-import * as DialDesk from "../../src/actors/hub/DialDesk.ts"
+import * as DialDesk from "../../src/actors/hub/desks/DialDesk.ts"
 import { Denied } from "../../src/services/directory/Directory.ts"
 import * as HubBoard from "./support/HubBoard.ts"
 import * as VirtualHub from "./support/VirtualHub.ts"

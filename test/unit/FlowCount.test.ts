@@ -1,6 +1,6 @@
 /** The count of a client's flows in one session. */
 import { assert, describe, it } from "vitest"
-import { FlowCount } from "../../src/session/FlowCount.ts"
+import { FlowCount } from "../../src/session/core/FlowCount.ts"
 import type { FlowStream } from "../../src/session/FlowStream.ts"
 
 const WEB = { kind: "tcp", host: "web", port: 80, traceparent: null } as const

@@ -3,7 +3,7 @@ import { Either } from "effect"
 import { assert, describe, it } from "vitest"
 import type { Grant } from "../../src/protocol/trust/Documents.ts"
 import * as Signed from "../../src/protocol/trust/Signed.ts"
-import * as GrantAnswer from "../../src/session/GrantAnswer.ts"
+import * as GrantAnswer from "../../src/session/core/GrantAnswer.ts"
 
 const BYTES = Signed.toBytes({ payload: new Uint8Array([1, 2]), signature: new Uint8Array(64) })
 const grant = { id: "g1" } as Grant

@@ -4,7 +4,7 @@ import { Effect, Either } from "effect"
 import { DrainState } from "../../src/actors/mux/sessions/DrainState.ts"
 import * as InviteAnswers from "../../src/actors/mux/sessions/InviteAnswers.ts"
 import { DRAINING } from "../../src/actors/mux/StreamMuxRpcs.ts"
-import { SessionTable } from "../../src/session/SessionTable.ts"
+import { SessionTable } from "../../src/session/core/SessionTable.ts"
 
 const MAX = 2
 const invite = (session: string) => ({ _tag: "Invite", session }) as never

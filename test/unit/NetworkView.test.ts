@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Either, Schema } from "effect"
 import * as Board from "../../src/actors/hub/Board.ts"
-import * as NetworkDesk from "../../src/actors/hub/NetworkDesk.ts"
+import * as NetworkDesk from "../../src/actors/hub/desks/NetworkDesk.ts"
 import { NetworkView, type Now, pageOf, pairsOf, summaryOf } from "../../src/actors/hub/NetworkView.ts"
 import { Network } from "../../src/actors/hub/SignalingHubRpcs.ts"
 import * as Self from "../../src/actors/runtime/actor/Self.ts"

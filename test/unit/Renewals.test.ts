@@ -2,8 +2,8 @@
 import { afterEach, assert, beforeEach, describe, it, vi } from "vitest"
 import type { Grant } from "../../src/protocol/trust/Documents.ts"
 import { NORMAL } from "../../src/protocol/trust/Lifetimes.ts"
-import { FlowCount } from "../../src/session/FlowCount.ts"
-import { Renewals } from "../../src/session/Renewals.ts"
+import { FlowCount } from "../../src/session/core/FlowCount.ts"
+import { Renewals } from "../../src/session/core/Renewals.ts"
 
 const LIVES = 4
 const signed = { payload: new Uint8Array(), signature: new Uint8Array() }

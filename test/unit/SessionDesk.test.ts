@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Option, TestClock } from "effect"
 import * as Board from "../../src/actors/hub/Board.ts"
-import * as SessionDesk from "../../src/actors/hub/SessionDesk.ts"
+import * as SessionDesk from "../../src/actors/hub/desks/SessionDesk.ts"
 import { NORMAL } from "../../src/protocol/trust/Lifetimes.ts"
 import * as Authority from "../../src/services/identity/Authority.ts"
 import * as HubBoard from "./support/HubBoard.ts"

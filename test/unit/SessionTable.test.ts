@@ -1,6 +1,6 @@
 /** The table of sessions that nodes, connectors of browsers and pages have. */
 import { assert, describe, it } from "vitest"
-import { SessionTable } from "../../src/session/SessionTable.ts"
+import { SessionTable } from "../../src/session/core/SessionTable.ts"
 
 const table = (...ids: ReadonlyArray<string>) => {
   const sessions = new SessionTable<string>(2)

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber } from "effect"
 import type { Target } from "../../src/protocol/flow/FlowWire.ts"
-import * as SharedDials from "../../src/session/SharedDials.ts"
+import * as SharedDials from "../../src/session/core/SharedDials.ts"
 import { someTurns } from "./support/Turns.ts"
 
 const WEB: Target = { kind: "tcp", host: "web", port: 80 }

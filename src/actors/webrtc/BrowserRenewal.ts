@@ -1,7 +1,7 @@
 /** Keeps a connector's sessions with browsers permitted, by documents that come by signaling. */
 import { Effect, Either } from "effect"
 import type { Signed } from "../../protocol/trust/Signed.ts"
-import type { SessionTable } from "../../session/SessionTable.ts"
+import type { SessionTable } from "../../session/core/SessionTable.ts"
 import type { BrowserSession } from "../../transport/webrtc/BrowserSession.ts"
 import type { SessionDocuments } from "../mux/sessions/SessionDocuments.ts"
 import { RENEWALS_AT_ONCE } from "../mux/sessions/SessionRenewal.ts"

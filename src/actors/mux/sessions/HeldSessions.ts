@@ -8,7 +8,7 @@ import type { Reason } from "../../../protocol/path/PathRef.ts"
 import type * as PeerLoss from "../../../protocol/path/PeerLoss.ts"
 import type { NodeKey } from "../../../protocol/trust/NodeKey.ts"
 import type { Signed } from "../../../protocol/trust/Signed.ts"
-import { SessionTable } from "../../../session/SessionTable.ts"
+import { SessionTable } from "../../../session/core/SessionTable.ts"
 import type { FlowSession } from "../../../transport/plane/FlowSession.ts"
 import type { PathEvent } from "../../path/PathProberRpcs.ts"
 

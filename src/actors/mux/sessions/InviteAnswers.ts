@@ -3,14 +3,14 @@
  * and says that it is ready, or declines with the reason.
  */
 import { type Duration, Effect, Either } from "effect"
-import type { SessionTable } from "../../../session/SessionTable.ts"
+import type { SessionTable } from "../../../session/core/SessionTable.ts"
 import type { RpcsOf } from "../../runtime/actor/ActorAddress.ts"
 import type { ActorRef } from "../../runtime/actor/ActorRef.ts"
 import type { SignalingEvent } from "../../signaling/RelaySignalingRpcs.ts"
 import type { Signaling } from "../../signaling/SignalingRpcs.ts"
+import { DRAINING } from "../StreamMuxRpcs.ts"
 import type { DrainState } from "./DrainState.ts"
 import type { Opened, SessionDocuments } from "./SessionDocuments.ts"
-import { DRAINING } from "../StreamMuxRpcs.ts"
 
 /** An invitation to a session. */
 export type Invite = SignalingEvent & { readonly _tag: "Invite" }

@@ -7,7 +7,7 @@ import type * as Documents from "../../../protocol/trust/Documents.ts"
 import type { NodeKey } from "../../../protocol/trust/NodeKey.ts"
 import type { Signed } from "../../../protocol/trust/Signed.ts"
 import * as Authority from "../../../services/identity/Authority.ts"
-import * as DocumentPair from "../../../session/DocumentPair.ts"
+import * as DocumentPair from "../../../session/core/DocumentPair.ts"
 import type { OpenedOutage } from "../../../transport/plane/FlowSession.ts"
 
 /** Verified documents of a session. `outage` is `null` if no valid permit came with them. */

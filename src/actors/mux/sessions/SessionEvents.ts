@@ -9,10 +9,10 @@ import type { Asked, FlowWatch } from "../../../transport/plane/ConnectorFlows.t
 import type { FlowSession, FlowSessionEvents, NodeContext } from "../../../transport/plane/FlowSession.ts"
 import type { SessionId } from "../../signaling/RelaySignalingRpcs.ts"
 import * as FlowTrace from "../FlowTrace.ts"
-import type { Held, HeldSessions } from "./HeldSessions.ts"
 import type { MuxMetrics } from "../MuxMetrics.ts"
-import type { PathFeed } from "./PathFeed.ts"
 import type { Refused } from "../Refusals.ts"
+import type { Held, HeldSessions } from "./HeldSessions.ts"
+import type { PathFeed } from "./PathFeed.ts"
 
 /** Options of {@link make}. */
 export interface Options extends Pick<FlowSessionEvents, "onUp" | "onDown"> {

@@ -5,7 +5,7 @@
 import { Effect, Either } from "effect"
 import { LIFETIMES } from "../../../protocol/trust/Lifetimes.ts"
 import type { Signed } from "../../../protocol/trust/Signed.ts"
-import { RENEW_TICKET_AFTER_MS } from "../../../session/Renewals.ts"
+import { RENEW_TICKET_AFTER_MS } from "../../../session/core/Renewals.ts"
 import type { NodeContext } from "../../../transport/plane/FlowSession.ts"
 import type { Relay } from "../../relay/RelayRpcs.ts"
 import type { RpcsOf } from "../../runtime/actor/ActorAddress.ts"

@@ -2,9 +2,9 @@
  * Keeps a page's session permitted while the session is used, and ends it when it is not used any
  * more or nothing permits it. `actors/mux/SessionUpkeep` does the same for the sessions of nodes.
  */
-import type { Grant } from "../protocol/trust/Documents.ts"
-import { LIFETIMES } from "../protocol/trust/Lifetimes.ts"
-import type * as Signed from "../protocol/trust/Signed.ts"
+import type { Grant } from "../../protocol/trust/Documents.ts"
+import { LIFETIMES } from "../../protocol/trust/Lifetimes.ts"
+import type * as Signed from "../../protocol/trust/Signed.ts"
 import type { FlowCount } from "./FlowCount.ts"
 
 /** Remaining life of a grant, in seconds, at which it is renewed. */

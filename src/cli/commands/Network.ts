@@ -1,12 +1,12 @@
 /** `sallyport network`: shows the relay's view of its network, as consenting nodes report it. */
 import { Console, Effect } from "effect"
-import { Network } from "../actors/hub/SignalingHubRpcs.ts"
-import { isDirect, PATH_KINDS } from "../protocol/path/PathKind.ts"
-import * as ReasonText from "../services/telemetry/ReasonText.ts"
-import * as Asker from "./Asker.ts"
-import { failure } from "./CliError.ts"
+import { Network } from "../../actors/hub/SignalingHubRpcs.ts"
+import { isDirect, PATH_KINDS } from "../../protocol/path/PathKind.ts"
+import * as ReasonText from "../../services/telemetry/ReasonText.ts"
+import * as Asker from "../Asker.ts"
+import { failure } from "../CliError.ts"
+import { colour, table } from "../show/Table.ts"
 import type { Options } from "./Inspect.ts"
-import { colour, table } from "./show/Table.ts"
 
 type Node = Network["nodes"][number]
 

@@ -3,7 +3,7 @@
  * one dial. A target that a session carries already is not dialled.
  */
 import { type Cause, Deferred, Effect, Exit } from "effect"
-import type { Target } from "../protocol/flow/FlowWire.ts"
+import type { Target } from "../../protocol/flow/FlowWire.ts"
 
 /** Options of {@link make}. */
 export interface Options<S, E> {

@@ -1,10 +1,10 @@
 /** `sallyport trace`: shows step by step what a running sallyport did for its last flows. */
 import { Console, Effect } from "effect"
-import { type Trace, Traces } from "../services/telemetry/Traces.ts"
-import * as Asker from "./Asker.ts"
-import { failure, usage } from "./CliError.ts"
+import { type Trace, Traces } from "../../services/telemetry/Traces.ts"
+import * as Asker from "../Asker.ts"
+import { failure, usage } from "../CliError.ts"
+import * as TraceTable from "../TraceTable.ts"
 import type { Options } from "./Inspect.ts"
-import * as TraceTable from "./TraceTable.ts"
 
 /** Time between two polls of `--follow`. */
 const GAP = "1 second"

@@ -2,15 +2,15 @@
  * Commands that look into a running sallyport: its actors, the paths to a peer, and its problems.
  */
 import { Clock, Console, Effect, Schema } from "effect"
-import * as HostName from "../protocol/bytes/HostName.ts"
-import * as CandidateView from "../protocol/candidate/CandidateView.ts"
-import { Findings } from "../protocol/relay/NodeReport.ts"
-import * as Doctor from "../services/telemetry/Doctor.ts"
-import { TEXT } from "../services/telemetry/ReasonText.ts"
-import { Entry, type PathEntry } from "../services/telemetry/Recorder.ts"
-import * as Asker from "./Asker.ts"
-import { failure, usage } from "./CliError.ts"
-import { bytes, colour, table } from "./show/Table.ts"
+import * as HostName from "../../protocol/bytes/HostName.ts"
+import * as CandidateView from "../../protocol/candidate/CandidateView.ts"
+import { Findings } from "../../protocol/relay/NodeReport.ts"
+import * as Doctor from "../../services/telemetry/Doctor.ts"
+import { TEXT } from "../../services/telemetry/ReasonText.ts"
+import { Entry, type PathEntry } from "../../services/telemetry/Recorder.ts"
+import * as Asker from "../Asker.ts"
+import { failure, usage } from "../CliError.ts"
+import { bytes, colour, table } from "../show/Table.ts"
 
 /** Options of every command that asks a running process. */
 export type Options = { readonly config: string; readonly json: boolean }

@@ -1,12 +1,12 @@
 /** `sallyport ping`: measures one round trip a second until the peer is reached directly. */
 import { Console, Effect, Either, Schema } from "effect"
-import { isDirect, PATH_KINDS, type PathKind } from "../protocol/path/PathKind.ts"
-import { Reason } from "../protocol/path/PathRef.ts"
-import { TEXT } from "../services/telemetry/ReasonText.ts"
-import * as Asker from "./Asker.ts"
-import { failure } from "./CliError.ts"
+import { isDirect, PATH_KINDS, type PathKind } from "../../protocol/path/PathKind.ts"
+import { Reason } from "../../protocol/path/PathRef.ts"
+import { TEXT } from "../../services/telemetry/ReasonText.ts"
+import * as Asker from "../Asker.ts"
+import { failure } from "../CliError.ts"
+import { colour } from "../show/Table.ts"
 import type { Options } from "./Inspect.ts"
-import { colour } from "./show/Table.ts"
 
 const GAP = "1 second"
 const GREEN = 32

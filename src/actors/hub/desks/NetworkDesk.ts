@@ -3,15 +3,15 @@
  * findings, and answers with all of it.
  */
 import { Clock, Deferred, Duration, Effect, Schedule } from "effect"
-import * as HostName from "../../protocol/bytes/HostName.ts"
-import * as NodeReport from "../../protocol/relay/NodeReport.ts"
-import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
-import type * as Directory from "../../services/directory/Directory.ts"
-import * as Crypto from "../../services/host/Crypto.ts"
-import * as Self from "../runtime/actor/Self.ts"
-import type * as Board from "./Board.ts"
-import { NetworkView, type Now, pageOf, pairsOf, summaryOf } from "./NetworkView.ts"
-import { ExamineFailed, HubError, type Wanted } from "./SignalingHubRpcs.ts"
+import * as HostName from "../../../protocol/bytes/HostName.ts"
+import * as NodeReport from "../../../protocol/relay/NodeReport.ts"
+import type { NodeKey } from "../../../protocol/trust/NodeKey.ts"
+import type * as Directory from "../../../services/directory/Directory.ts"
+import * as Crypto from "../../../services/host/Crypto.ts"
+import * as Self from "../../runtime/actor/Self.ts"
+import type * as Board from "../Board.ts"
+import { NetworkView, type Now, pageOf, pairsOf, summaryOf } from "../NetworkView.ts"
+import { ExamineFailed, HubError, type Wanted } from "../SignalingHubRpcs.ts"
 
 /** Time between two samples of the network. */
 const SAMPLE_EVERY = "1 minute"

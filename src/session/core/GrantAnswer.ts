@@ -1,8 +1,8 @@
 /** The connector's answer to a grant that its client sends on the control stream. */
 import { Either } from "effect"
-import type { SessionMessage } from "../protocol/flow/SessionWire.ts"
-import type { Grant } from "../protocol/trust/Documents.ts"
-import * as Signed from "../protocol/trust/Signed.ts"
+import type { SessionMessage } from "../../protocol/flow/SessionWire.ts"
+import type { Grant } from "../../protocol/trust/Documents.ts"
+import * as Signed from "../../protocol/trust/Signed.ts"
 
 /** Options of {@link answer}. */
 export interface Options {

@@ -1,6 +1,6 @@
 /** Checks that the two documents of a session belong together and to this end of the session. */
-import type { Grant, Ticket } from "../protocol/trust/Documents.ts"
-import type { NodeKey } from "../protocol/trust/NodeKey.ts"
+import type { Grant, Ticket } from "../../protocol/trust/Documents.ts"
+import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
 
 /** One end of a session. */
 export interface End {

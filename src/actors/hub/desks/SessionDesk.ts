@@ -5,19 +5,19 @@
  * relay, which remembers no sessions.
  */
 import { Deferred, Effect, Either } from "effect"
-import { MAX_OUTAGE_SECONDS } from "../../protocol/trust/Documents.ts"
-import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
-import type { Signed } from "../../protocol/trust/Signed.ts"
-import type * as Directory from "../../services/directory/Directory.ts"
-import * as Authority from "../../services/identity/Authority.ts"
-import * as DirectoryClock from "../../services/identity/DirectoryClock.ts"
-import { nowMs } from "../../session/MonotonicClock.ts"
-import { DialRefused, type SessionId, UnknownSession } from "../signaling/RelaySignalingRpcs.ts"
-import type * as Board from "./Board.ts"
+import { MAX_OUTAGE_SECONDS } from "../../../protocol/trust/Documents.ts"
+import type { NodeKey } from "../../../protocol/trust/NodeKey.ts"
+import type { Signed } from "../../../protocol/trust/Signed.ts"
+import type * as Directory from "../../../services/directory/Directory.ts"
+import * as Authority from "../../../services/identity/Authority.ts"
+import * as DirectoryClock from "../../../services/identity/DirectoryClock.ts"
+import { nowMs } from "../../../session/MonotonicClock.ts"
+import { DialRefused, type SessionId, UnknownSession } from "../../signaling/RelaySignalingRpcs.ts"
+import type * as Board from "../Board.ts"
+import type { HubMetrics } from "../HubMetrics.ts"
+import type { NodeRates } from "../NodeRates.ts"
+import type * as SignedDocuments from "../SignedDocuments.ts"
 import { SESSION_MEMORY_SECONDS } from "./DialDesk.ts"
-import type { HubMetrics } from "./HubMetrics.ts"
-import type { NodeRates } from "./NodeRates.ts"
-import type * as SignedDocuments from "./SignedDocuments.ts"
 
 /**
  * Time after a relay's start by which every node is back: twice the longest delay between two of a

@@ -1,7 +1,7 @@
 /** `sallyport drain`: takes a connector out of service while it runs, and back. */
 import { Console, Effect, Schedule, Schema } from "effect"
-import * as Asker from "./Asker.ts"
-import { failure, usage } from "./CliError.ts"
+import * as Asker from "../Asker.ts"
+import { failure, usage } from "../CliError.ts"
 import type { Options } from "./Inspect.ts"
 
 /**

@@ -1,10 +1,10 @@
 /** Issues TURN credentials to enrolled nodes. They are short-lived and valid only at this relay. */
 import { Effect } from "effect"
-import { renderHostPort } from "../../protocol/bytes/SocketAddr.ts"
-import type { NodeKey } from "../../protocol/trust/NodeKey.ts"
-import type * as Directory from "../../services/directory/Directory.ts"
-import * as TurnCredentials from "../../services/identity/TurnCredentials.ts"
-import { NoTurn } from "../signaling/RelaySignalingRpcs.ts"
+import { renderHostPort } from "../../../protocol/bytes/SocketAddr.ts"
+import type { NodeKey } from "../../../protocol/trust/NodeKey.ts"
+import type * as Directory from "../../../services/directory/Directory.ts"
+import * as TurnCredentials from "../../../services/identity/TurnCredentials.ts"
+import { NoTurn } from "../../signaling/RelaySignalingRpcs.ts"
 
 /** Options of {@link make}. */
 export interface Options {

@@ -1,6 +1,6 @@
 /** The flows of one session at its client: how many there are, and when one last began or ended. */
-import type { Target } from "../protocol/flow/FlowWire.ts"
-import * as FlowStart from "./FlowStart.ts"
+import type { Target } from "../../protocol/flow/FlowWire.ts"
+import * as FlowStart from "../FlowStart.ts"
 
 /** Counts the flows of one session. A flow counts from its Open to its end. */
 export class FlowCount {
